@@ -1,0 +1,1 @@
+//! Serves Linux ublk devices over io_uring.

@@ -1,0 +1,1 @@
+//! The userspace ABI of Linux's ublk driver.
