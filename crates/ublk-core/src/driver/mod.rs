@@ -1,0 +1,199 @@
+//! The seam between what serves requests and what it is served by.
+//!
+//! Everything above speaks io_uring: 64-byte submission entries go in, completions come out.
+//! [`linux`] hands them to the kernel; [`sim`] to an in-process model of ublk_drv and io_uring
+//! that is strict about the protocol and injects faults. The code above cannot tell them apart.
+
+use std::any::Any;
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use io_uring::squeue::Entry;
+use ublk_sys::{ublksrv_ctrl_cmd, ublksrv_io_desc};
+
+pub mod linux;
+pub mod sim;
+
+/// What a device, its control plane and its reactors need from the system below them.
+pub trait Driver: Clone + Send + Sync + 'static {
+    /// The io_uring of one reactor.
+    type Ring: Ring;
+
+    /// Sends one control command (`UBLK_U_CMD_*`) and waits at most `limit` for its answer.
+    ///
+    /// `buffer` is what `command.addr` and `command.len` are set to, if given; it is owned by the
+    /// driver until the kernel has answered, however long that takes, and comes back filled.
+    ///
+    /// # Errors
+    /// The command's errno; `ETIMEDOUT` when no answer came within `limit`.
+    fn control(
+        &self,
+        operation: u32,
+        command: ublksrv_ctrl_cmd,
+        buffer: Option<Box<[u8]>>,
+        limit: Duration,
+    ) -> io::Result<ControlAnswer>;
+
+    /// Opens `/dev/ublkcN`. The kernel allows one opener at a time.
+    ///
+    /// # Errors
+    /// `EBUSY` while another process (often udev) has it open; whatever open(2) says otherwise.
+    fn open_char(&self, id: u32) -> io::Result<CharDevice>;
+
+    /// Maps the descriptors of one queue: `depth` descriptors, `stride` bytes apart.
+    ///
+    /// # Errors
+    /// What mmap(2) says.
+    fn map_descriptors(
+        &self,
+        char_device: &CharDevice,
+        queue: u16,
+        depth: u16,
+        stride: usize,
+    ) -> io::Result<Descriptors>;
+
+    /// Makes the ring of the calling thread; no other thread may use it (`SINGLE_ISSUER`).
+    ///
+    /// # Errors
+    /// What io_uring_setup(2) says: `EPERM` when io_uring is disabled by sysctl.
+    fn ring(&self, entries: RingSize) -> io::Result<Self::Ring>;
+}
+
+/// The answer to a control command.
+#[derive(Debug)]
+pub struct ControlAnswer {
+    /// The command's non-negative result.
+    pub result: i32,
+    /// The buffer that went with the command, as the kernel left it.
+    pub buffer: Option<Box<[u8]>>,
+}
+
+/// How large a reactor's ring is.
+#[derive(Clone, Copy, Debug)]
+pub struct RingSize {
+    /// Submission entries, a power of two.
+    pub submissions: u32,
+    /// Completion entries, a power of two; at least what can be in flight at once.
+    pub completions: u32,
+}
+
+/// One completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// What the submission carried.
+    pub user_data: u64,
+    /// The operation's result, or a negative errno.
+    pub result: i32,
+    /// `IORING_CQE_F_*`.
+    pub flags: u32,
+}
+
+/// One io_uring with its file and buffer tables, used by one thread.
+pub trait Ring {
+    /// Registers `fds` as fixed files; a file's index is its place in the slice.
+    ///
+    /// # Errors
+    /// What io_uring_register(2) says.
+    fn register_files(&mut self, fds: &[RawFd]) -> io::Result<()>;
+
+    /// Lets go of all fixed files, so that they really close when their descriptors do (trap 30).
+    ///
+    /// # Errors
+    /// What io_uring_register(2) says.
+    fn unregister_files(&mut self) -> io::Result<()>;
+
+    /// Makes a buffer table of `count` empty slots.
+    ///
+    /// # Errors
+    /// What io_uring_register(2) says.
+    fn register_buffers_sparse(&mut self, count: u32) -> io::Result<()>;
+
+    /// Submission entries that can be pushed before the next submit.
+    fn space(&mut self) -> usize;
+
+    /// Queues one entry. The caller has made sure of [`space`](Ring::space).
+    ///
+    /// # Safety
+    /// Memory that the entry points to must stay valid until its last completion.
+    unsafe fn push(&mut self, entry: &Entry);
+
+    /// Submits what was pushed, without waiting.
+    ///
+    /// # Errors
+    /// What io_uring_enter(2) says; `EINTR` is no error here.
+    fn submit(&mut self) -> io::Result<()>;
+
+    /// Submits what was pushed and waits until at least one completion is there.
+    /// May return without one after a signal.
+    ///
+    /// # Errors
+    /// What io_uring_enter(2) says; `EINTR` is no error here.
+    fn submit_and_wait(&mut self) -> io::Result<()>;
+
+    /// Takes the next completion.
+    fn pop(&mut self) -> Option<Completion>;
+}
+
+/// An open `/dev/ublkcN`; closes when the last clone goes.
+#[derive(Clone, Debug)]
+pub struct CharDevice {
+    fd: RawFd,
+    _owner: Arc<dyn AnyDebug>,
+}
+
+/// An owner of something whose value nobody needs, only its drop.
+pub trait AnyDebug: Any + std::fmt::Debug + Send + Sync {}
+impl<T: Any + std::fmt::Debug + Send + Sync> AnyDebug for T {}
+
+impl CharDevice {
+    /// `fd` stays open as long as `owner` lives.
+    pub fn new(fd: RawFd, owner: Arc<dyn AnyDebug>) -> Self {
+        Self { fd, _owner: owner }
+    }
+
+    /// The descriptor, for a ring's file table.
+    pub fn fd(&self) -> RawFd {
+        self.fd
+    }
+}
+
+/// The request descriptors of one queue, in memory that the kernel writes.
+#[derive(Debug)]
+pub struct Descriptors {
+    base: *const u8,
+    stride: usize,
+    depth: u16,
+    _owner: Box<dyn AnyDebug>,
+}
+
+// SAFETY: the memory is read-only to us and belongs to `_owner`, which is Send; reading it from
+// another thread is what io_uring's completion ordering is for.
+unsafe impl Send for Descriptors {}
+
+impl Descriptors {
+    /// # Safety
+    /// `base` must point to `depth` descriptors, `stride` bytes apart and aligned for
+    /// `ublksrv_io_desc`, readable as long as `owner` lives.
+    pub unsafe fn new(
+        base: *const u8,
+        stride: usize,
+        depth: u16,
+        owner: Box<dyn AnyDebug>,
+    ) -> Self {
+        Self { base, stride, depth, _owner: owner }
+    }
+
+    /// A copy of the descriptor of `tag`. Its slot may be rewritten as soon as the tag's commit
+    /// is submitted (trap 20), so callers keep the copy and never come back.
+    #[inline]
+    pub fn read(&self, tag: u16) -> ublksrv_io_desc {
+        assert!(tag < self.depth, "tag {tag} of a queue of depth {}", self.depth);
+        // SAFETY: in bounds and aligned by `new`'s contract; volatile, since another party
+        // writes it (never while the tag is ours).
+        unsafe {
+            self.base.add(usize::from(tag) * self.stride).cast::<ublksrv_io_desc>().read_volatile()
+        }
+    }
+}
