@@ -1,0 +1,120 @@
+//! What a device is asked to be, and what it became.
+
+use std::time::Duration;
+
+use crate::error::{Code, Error, Result};
+
+/// How requests' data reaches the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BufferMode {
+    /// The kernel registers each request's pages before it hands the request over
+    /// (`UBLK_F_AUTO_BUF_REG`, Linux 6.16).
+    Auto,
+    /// The server registers and unregisters them (`UBLK_F_SUPPORT_ZERO_COPY`, Linux 6.15).
+    Register,
+    /// The kernel copies between the pages and a buffer of the server's.
+    Copy,
+}
+
+/// What [`Device::create`](super::Device::create) is asked for.
+#[derive(Clone, Debug)]
+pub struct DeviceOptions {
+    /// The number N of `/dev/ublkbN`; the kernel's choice if absent.
+    pub id: Option<u32>,
+    /// Hardware queues, from 1; the kernel cuts it to the number of CPUs.
+    pub queues: u16,
+    /// Requests of one queue in flight at once, 1 to 4096.
+    pub depth: u16,
+    /// The largest request, in bytes: a multiple of 4096, up to 32 MiB.
+    pub max_io_bytes: u32,
+    /// The buffer mode; absent: the best that the kernel offers.
+    pub buffers: Option<BufferMode>,
+    /// With [`BufferMode::Register`]: register, I/O and unregister each in an `io_uring_enter` of
+    /// its own instead of all in one.
+    pub split_register: bool,
+    /// Whether each queue's thread is bound to the CPUs that the kernel maps to the queue.
+    pub pin: bool,
+    /// How long the kernel may take to start, stop or delete the device.
+    pub limit: Duration,
+}
+
+impl Default for DeviceOptions {
+    fn default() -> Self {
+        Self {
+            id: None,
+            queues: 1,
+            depth: 128,
+            max_io_bytes: 1 << 20,
+            buffers: None,
+            split_register: false,
+            pin: true,
+            limit: Duration::from_secs(30),
+        }
+    }
+}
+
+impl DeviceOptions {
+    /// Checks what can be checked without the kernel.
+    ///
+    /// # Errors
+    /// [`Code::InvalidArgument`], naming the option, its value and its range.
+    pub fn validate(&self) -> Result<()> {
+        let refuse = |message: String| Err(Error::new(Code::InvalidArgument, message));
+        if !(1..=ublk_sys::UBLK_MAX_QUEUE_DEPTH).contains(&u32::from(self.depth)) {
+            return refuse(format!("depth is {}; it must be from 1 to 4096", self.depth));
+        }
+        if !(1..=4096).contains(&self.queues) {
+            return refuse(format!("queues is {}; it must be from 1 to 4096", self.queues));
+        }
+        if self.max_io_bytes < 4096
+            || self.max_io_bytes > 32 << 20
+            || !self.max_io_bytes.is_multiple_of(4096)
+        {
+            return refuse(format!(
+                "maxIoBytes is {}; it must be a multiple of 4096 from 4096 to 33554432",
+                self.max_io_bytes
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The state of a device, `UBLK_S_DEV_*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceState {
+    /// Added but not started, or its server is gone.
+    Dead,
+    /// Serving.
+    Live,
+    /// Its server is gone; requests wait for a new one.
+    Quiesced,
+    /// Its server is gone; requests fail until there is a new one.
+    FailIo,
+}
+
+/// A device as the kernel describes it now.
+#[derive(Clone, Debug)]
+pub struct DeviceInfo {
+    /// The number N of `/dev/ublkbN`.
+    pub id: u32,
+    /// Its state.
+    pub state: DeviceState,
+    /// Hardware queues.
+    pub queues: u16,
+    /// Requests of one queue in flight at once.
+    pub depth: u16,
+    /// The largest request, in bytes.
+    pub max_io_bytes: u32,
+    /// The process that serves it; absent while none does.
+    pub server_pid: Option<u32>,
+    /// `UBLK_F_*` in force.
+    pub flags: u64,
+    /// Its size in bytes, as its parameters say; absent before they are set.
+    pub size: Option<u64>,
+    /// Its logical block size in bytes, as its parameters say.
+    pub logical_block: Option<u32>,
+    /// Whether writes are refused.
+    pub read_only: bool,
+    /// Who created it.
+    pub owner_uid: u32,
+}
