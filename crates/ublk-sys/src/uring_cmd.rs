@@ -16,7 +16,7 @@ constants! {
     /// of `sqe->cmd`) at byte `sqe->addr`, both multiples of the logical block size. `EOPNOTSUPP`
     /// where the device cannot. Since 6.12.
     pub const BLOCK_URING_CMD_DISCARD: u32 = io(0x12, 0);
-    /// `IORING_OP_URING_CMD` on a zoned block device: empty all zones. In 7.3; which release
-    /// brought it was not checked.
+    /// `IORING_OP_URING_CMD` on a zoned block device: empty all zones. Newer than
+    /// DISCARD; Linux 7.3 has it.
     pub const BLOCK_URING_CMD_ZONE_RESET_ALL: u32 = io(0x12, 1);
 }
