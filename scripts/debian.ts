@@ -1,0 +1,212 @@
+// Debian's packages: those the machine must have are installed, those of other suites only unpacked.
+
+import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { execa } from 'execa';
+import { fillOnce } from './cache.ts';
+import { type SourceFile, retargetSources } from './debian-sources.ts';
+
+/** The file that tells that a package is there, for those whose command has another name. */
+const TELL_TALE: Record<string, string> = {
+  'busybox-static': 'busybox',
+  'btrfs-progs': 'mkfs.btrfs',
+  e2fsprogs: 'mkfs.ext4',
+  kmod: 'modprobe',
+  'qemu-system-x86': 'qemu-system-x86_64',
+  udev: 'udevadm',
+  virtiofsd: '/usr/libexec/virtiofsd',
+  xfsprogs: 'mkfs.xfs',
+  'xz-utils': 'xz',
+};
+
+/** Where programs are looked for: a plain user's PATH often lacks the system folders. */
+export const SYSTEM_PATH: string = [
+  process.env.PATH ?? '/usr/local/bin:/usr/bin:/bin',
+  '/usr/local/sbin:/usr/sbin:/sbin',
+].join(':');
+
+/** The full path of a program, or undefined. */
+export function findProgram(name: string): string | undefined {
+  if (name.startsWith('/')) return existsSync(name) ? name : undefined;
+  return SYSTEM_PATH.split(':')
+    .map((dir) => join(dir, name))
+    .find((path) => existsSync(path));
+}
+
+/**
+ * Installs those of the Debian packages `names` whose programs this machine lacks, saying so on
+ * stderr; silent when none is missing. `why` completes "needed to …". Uses `sudo -n` when not root;
+ * rejects with the command to run by hand when it cannot.
+ */
+export async function ensurePackages(names: readonly string[], why: string): Promise<void> {
+  const missing = names.filter((name) => !findProgram(TELL_TALE[name] ?? name));
+  if (missing.length === 0) return;
+  const byHand = `apt-get install --no-install-recommends ${missing.join(' ')}`;
+  if (!findProgram('apt-get')) {
+    throw new Error(
+      `Missing on this machine: ${missing.join(', ')}, needed to ${why}. ` +
+        'These are names of Debian packages; there is no apt-get here, so install their like.',
+    );
+  }
+  console.error(`Installing ${missing.join(', ')} with apt-get, needed to ${why}…`);
+  const install = ['install', '-y', '-qq', '--no-install-recommends', ...missing];
+  const first = await aptGet(install);
+  if (first.failed) await aptGet(['update', '-qq']); // a new machine has no lists, an old one stale
+  const last = first.failed ? await aptGet(install) : first;
+  const still = missing.filter((name) => !findProgram(TELL_TALE[name] ?? name));
+  if (!last.failed && still.length === 0) return;
+  throw new Error(
+    `Could not install ${still.join(', ')}, needed to ${why}.\n${last.stderr.trim()}\n` +
+      `Run this as root, then try again:\n  apt-get update && ${byHand}`,
+  );
+}
+
+function aptGet(args: string[]) {
+  const command = ['apt-get', '-o', 'DPkg::Lock::Timeout=120', ...args];
+  const asRoot = process.getuid?.() === 0 ? [] : ['sudo', '-n'];
+  const [program = '', ...rest] = [...asRoot, 'env', 'DEBIAN_FRONTEND=noninteractive', ...command];
+  return execa(program, rest, { reject: false, stdin: 'ignore' });
+}
+
+/**
+ * Unpacks Debian packages of `suite` to the directory `dir` without installing them, and returns
+ * `dir`. When `dir` exists nothing is done and the network is not used, so put what you asked for
+ * into its name. Safe when several processes do it at once.
+ */
+export function downloadPackages(
+  suite: string,
+  names: readonly string[],
+  dir: string,
+): Promise<string> {
+  return fillOnce(dir, async (draft) => {
+    await using archive = await openSuite(suite);
+    await archive.unpack(names, draft);
+  });
+}
+
+/** What a suite says of one of its packages. */
+export interface PackageRecord {
+  version: string;
+  /** Names only, of the packages it depends on. */
+  depends: string[];
+  /** Bytes to download. */
+  size: number;
+}
+
+/** One suite of the machine's Debian archive, with package lists of its own. */
+export interface Suite extends AsyncDisposable {
+  name: string;
+  /** The newest version of a package, or undefined when the suite has none. */
+  show(name: string): Promise<PackageRecord | undefined>;
+  /** The names that match a regular expression. */
+  search(pattern: string): Promise<string[]>;
+  /** Downloads the packages and unpacks all of them into one directory. */
+  unpack(names: readonly string[], dir: string): Promise<void>;
+}
+
+/**
+ * Fetches the package lists of a suite, into a directory of their own: neither the machine's lists
+ * nor its installed packages are touched, and no root is needed.
+ */
+export async function openSuite(name: string): Promise<Suite> {
+  const dir = await mkdtemp(join(tmpdir(), 'ublk-apt-'));
+  const close = () => rm(dir, { recursive: true, force: true });
+  try {
+    const options = await aptOptions(dir, name);
+    const run = (program: string, args: string[]) =>
+      execa(program, [...options, ...args], { cwd: dir, stdin: 'ignore' });
+    await run('apt-get', ['update', '-qq', '-o', 'APT::Update::Error-Mode=any']);
+    return {
+      name,
+      async show(packageName) {
+        const { stdout, exitCode } = await execa(
+          'apt-cache',
+          [...options, 'show', '--no-all-versions', packageName],
+          { reject: false },
+        );
+        return exitCode === 0 ? parseRecord(stdout) : undefined;
+      },
+      async search(pattern) {
+        const { stdout } = await run('apt-cache', ['search', '--names-only', pattern]);
+        return stdout.split('\n').flatMap((line) => line.split(' - ')[0] || []);
+      },
+      async unpack(names, target) {
+        await run('apt-get', ['download', '-qq', ...names]);
+        const files = (await readdir(dir)).filter((file) => file.endsWith('.deb'));
+        for (const file of files) {
+          await execa('dpkg', ['-x', join(dir, file), target]);
+          await rm(join(dir, file));
+        }
+      },
+      [Symbol.asyncDispose]: close,
+    };
+  } catch (error) {
+    await close();
+    throw new Error(
+      `Could not read the package lists of Debian ${name}: ${shortMessage(error)}\n` +
+        "They come from the archive that this machine's own apt sources name; " +
+        'is it reachable (apt-get update), and does it have that suite?',
+      { cause: error },
+    );
+  }
+}
+
+async function aptOptions(dir: string, suite: string): Promise<string[]> {
+  const codename = await releaseCodename();
+  const source = retargetSources(await readSources(), codename, suite);
+  if (!source) {
+    throw new Error(`no entry for ${codename} main in /etc/apt/sources.list or sources.list.d`);
+  }
+  const list = join(dir, `archive${source.extension}`);
+  await writeFile(list, source.text);
+  await mkdir(join(dir, 'lists/partial'), { recursive: true });
+  await mkdir(join(dir, 'cache/archives/partial'), { recursive: true });
+  return Object.entries({
+    'Dir::Etc::sourcelist': list,
+    'Dir::Etc::sourceparts': '-',
+    'Dir::State::lists': join(dir, 'lists'),
+    'Dir::State::status': '/dev/null', // else installed packages would show up as the suite's
+    'Dir::Cache': join(dir, 'cache'),
+    'Acquire::Languages': 'none',
+    'APT::Sandbox::User': 'root', // apt's own user cannot write to our directory
+  }).flatMap(([key, value]) => ['-o', `${key}=${value}`]);
+}
+
+async function releaseCodename(): Promise<string> {
+  const text = await readFile('/etc/os-release', 'utf8').catch(() => '');
+  const field = (name: string) => new RegExp(`^${name}="?([^"\\n]*)`, 'm').exec(text)?.[1] ?? '';
+  if (field('ID') !== 'debian') {
+    throw new Error(`this machine runs ${field('PRETTY_NAME') || 'an unknown system'}, not Debian`);
+  }
+  return field('VERSION_CODENAME') || 'sid';
+}
+
+async function readSources(): Promise<SourceFile[]> {
+  const folder = '/etc/apt/sources.list.d';
+  const names = await readdir(folder).catch(() => []);
+  const paths = names.filter((name) => /\.(sources|list)$/.test(name)).map((n) => join(folder, n));
+  return Promise.all(
+    ['/etc/apt/sources.list', ...paths].map(async (path) => ({
+      path,
+      text: await readFile(path, 'utf8').catch(() => ''),
+    })),
+  );
+}
+
+function parseRecord(text: string): PackageRecord {
+  const field = (name: string) => new RegExp(`^${name}: (.*)$`, 'm').exec(text)?.[1] ?? '';
+  return {
+    version: field('Version'),
+    depends: field('Depends')
+      .split(',')
+      .flatMap((clause) => clause.trim().split(/[\s:(|]/)[0] || []),
+    size: Number(field('Size')),
+  };
+}
+
+function shortMessage(error: unknown): string {
+  if (error instanceof Error && 'stderr' in error) return String(error.stderr).trim();
+  return error instanceof Error ? error.message : String(error);
+}

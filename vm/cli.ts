@@ -1,0 +1,55 @@
+// `npm run vm -- [options] command args…`
+
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { KERNELS, SignalError, VmError, type VmOptions, runInVm } from './index.ts';
+
+const EXAMPLES = `
+Examples:
+  npm run vm -- uname -r
+  npm run vm -- --kernel 6.12 npx vitest run __test__/kernel
+  npm run vm -- --icount --share bench/results node bench/run.ts
+
+The guest sees this machine's files at the same paths. It may write to all of them, but only what
+lies in a folder named with --share is kept. The exit status is the command's; 124 if the time was
+up, 125 if the machine failed.`;
+
+function wholeNumber(text: string): number {
+  if (!/^\d+$/.test(text)) throw new InvalidArgumentError('It must be a whole number.');
+  return Number(text);
+}
+
+const program = new Command('npm run vm --')
+  .description('Run a command under a kernel that has ublk.')
+  .argument('[command...]', 'the command; none: an interactive shell')
+  .passThroughOptions()
+  .addOption(
+    new Option('--kernel <series>', 'kernel series (default: the running one, or 7.3 in a VM)') //
+      .choices(KERNELS),
+  )
+  .option('--cpus <n>', 'virtual processors (default: 2)', wholeNumber)
+  .option('--memory <size>', 'memory of the guest (default: 8G, or half of what there is)')
+  .option('--icount', 'count instructions as time: slow, but measurements repeat exactly')
+  .option('--share <dir...>', 'a folder that the guest may write to, at the same path')
+  .option('--cwd <dir>', 'working directory of the command (default: this one)')
+  .option('--timeout <s>', 'seconds until it is ended, 0 for never (default: 1800)', wholeNumber)
+  .option('--disk <size>', 'give the guest an empty disk, /dev/vda')
+  .option('--verbose', "show the guest's console on stderr")
+  .addHelpText('after', EXAMPLES)
+  .action(run);
+
+async function run(command: string[], flags: Omit<VmOptions, 'command'> & { share?: string[] }) {
+  if (command.length === 0 && !(process.stdin.isTTY && process.stdout.isTTY)) {
+    program.error('error: name a command; a shell needs a terminal for its input and output');
+  }
+  const { share = [], ...options } = flags;
+  const { status } = await runInVm({ ...options, command, shares: share });
+  process.exitCode = status;
+}
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  if (error instanceof SignalError) process.kill(process.pid, error.signal);
+  console.error(`error: ${error instanceof Error ? error.message : String(error)}`);
+  process.exitCode = error instanceof VmError ? error.status : 125;
+}

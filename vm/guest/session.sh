@@ -1,0 +1,68 @@
+# PID 1 of the guest, once the host's tree is its root: the few services that programs count on,
+# then the command, then its exit status. Ports: 1 stdout, 2 stderr, 3 what the host must know.
+
+. /run/vm/job.sh # sets modules, shares, keep, limit, terminal
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+busybox=/run/vm/busybox
+
+ln -s /proc/self/fd /dev/fd
+ln -s /proc/self/fd/0 /dev/stdin
+ln -s /proc/self/fd/1 /dev/stdout
+ln -s /proc/self/fd/2 /dev/stderr
+mkdir -p /dev/pts /dev/shm
+mount -t devpts -o mode=600,ptmxmode=666 devpts /dev/pts
+mount -t tmpfs -o mode=1777 shm /dev/shm
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t debugfs debugfs /sys/kernel/debug
+mount -t tracefs tracefs /sys/kernel/tracing
+$busybox hostname vm
+$busybox ifconfig lo 127.0.0.1 up
+ulimit -n 1048576
+
+modprobe configfs
+mount -t configfs configfs /sys/kernel/config
+/lib/systemd/systemd-udevd --daemon
+modprobe ublk_drv || echo 'vm: this kernel has no ublk_drv module'
+
+exec 3>/dev/vport0p3
+echo up >&3
+
+# Asked for by the host's time limit: which tasks hang, and where, on the console.
+if [ "$limit" -gt 0 ]; then
+  (
+    exec 3>&-
+    $busybox sleep "$limit"
+    echo w >/proc/sysrq-trigger
+  ) &
+fi
+
+if [ -n "$terminal" ]; then
+  stty -F /dev/hvc0 $terminal
+  $busybox setsid -c sh /run/vm/command.sh </dev/hvc0 >/dev/hvc0 2>&1 3>&-
+  status=$?
+else
+  # Through pipes: a port can be opened only once, so `> /dev/stderr` would fail on one.
+  mkfifo /run/vm/out /run/vm/err
+  $busybox cat /run/vm/out 3>&- >/dev/vport0p1 &
+  out=$!
+  $busybox cat /run/vm/err 3>&- >/dev/vport0p2 &
+  err=$!
+  $busybox setsid sh /run/vm/command.sh </dev/null >/run/vm/out 2>/run/vm/err 3>&- &
+  wait $!
+  status=$?
+
+  # Whatever the command left running holds its output open: end it, so that cat sees the end.
+  for dir in /proc/[0-9]*; do
+    pid=${dir#/proc/}
+    [ "$pid" -gt 1 ] && [ "$pid" != "$out" ] && [ "$pid" != "$err" ] && kill -9 "$pid"
+  done 2>/dev/null
+  # A process stuck in the kernel cannot be ended; the host must not wait for it.
+  ($busybox sleep 5 && kill "$out" "$err") 3>&- &
+  wait "$out" "$err"
+fi
+
+echo "$shares" | while IFS= read -r share; do
+  [ -z "$share" ] || $busybox sync -f "${share#* }"
+done
+echo "exit $status" >&3
+while :; do $busybox sleep 3600; done # the host ends the machine: a shutdown could hang on a device

@@ -1,0 +1,50 @@
+// What a run of the test machine can be told.
+
+import type { Writable } from 'node:stream';
+
+export interface VmOptions {
+  /** The program and its arguments; none: an interactive shell on this terminal. */
+  command: readonly string[];
+  /** Kernel series, `7.3`, `7.2` or `6.12`. Default: the running kernel if it has ublk, else 7.3. */
+  kernel?: string;
+  /** Virtual processors. Default 2. */
+  cpus?: number;
+  /** Memory of the guest, in QEMU's notation. Default `8G`, or half of the host's if that is less. */
+  memory?: string;
+  /** One guest instruction is one nanosecond of guest time: slow, but measurements repeat. */
+  icount?: boolean;
+  /** Folders of the host that the guest may write to, at the same paths. */
+  shares?: readonly string[];
+  /** Working directory in the guest, by default the same as here. */
+  cwd?: string;
+  /** Variables for the command, beside those taken over from this process (see job.ts). */
+  env?: Readonly<Record<string, string>>;
+  /** Seconds until the machine is ended, counted from its start; 0: never. Default 1800. */
+  timeout?: number;
+  /** Size of a scratch disk, such as `2G`, which the guest sees as /dev/vda. Default: none. */
+  disk?: string;
+  /** Show the guest's console on stderr. */
+  verbose?: boolean;
+  /** Where the command's output goes. Default: this process's. Not ended by the run. */
+  stdout?: Writable;
+  stderr?: Writable;
+  /** Ends the machine. Without one, SIGINT, SIGTERM and SIGHUP end it. */
+  signal?: AbortSignal;
+}
+
+export interface VmResult {
+  /** The command's exit status, 128 + N if signal N ended it. */
+  status: number;
+}
+
+/** The machine failed, not the command: it did not boot, panicked or ran out of time. */
+export class VmError extends Error {
+  override name = 'VmError';
+  /** What a script should exit with: 124 when the time was up, else 125. */
+  readonly status: number;
+
+  constructor(message: string, status = 125) {
+    super(message);
+    this.status = status;
+  }
+}

@@ -1,0 +1,47 @@
+// Serves folders of the host to the guest. There are two virtiofsd: one that came with QEMU until
+// Debian 12, and its successor with a package of its own and other options.
+
+import { setTimeout } from 'node:timers/promises';
+import { findProgram } from '../scripts/debian.ts';
+import { exists } from '../scripts/cache.ts';
+import { VmError } from './options.ts';
+import { type Program, start } from './processes.ts';
+
+const WITH_QEMU = '/usr/lib/qemu/virtiofsd';
+const OF_ITS_OWN = '/usr/libexec/virtiofsd';
+
+export function hasVirtiofsd(): boolean {
+  return findProgram(WITH_QEMU) !== undefined || findProgram(OF_ITS_OWN) !== undefined;
+}
+
+/** Starts serving `dir` and settles when QEMU can connect to `socket`. */
+export async function serveFolder(
+  dir: string,
+  socket: string,
+  cache: 'always' | 'auto',
+): Promise<Program> {
+  const program = findProgram(OF_ITS_OWN)
+    ? start(OF_ITS_OWN, [
+        `--socket-path=${socket}`,
+        `--shared-dir=${dir}`,
+        `--cache=${cache}`,
+        '--sandbox=chroot',
+        '--no-announce-submounts', // an overlay would show an empty folder for each mount point
+      ])
+    : start(WITH_QEMU, [
+        `--socket-path=${socket}`,
+        '-o',
+        `source=${dir},cache=${cache},sandbox=chroot`,
+      ]);
+  await appears(socket, program);
+  return program;
+}
+
+async function appears(path: string, program: Program): Promise<void> {
+  let ended = false;
+  void program.ended.then(() => (ended = true));
+  while (!(await exists(path))) {
+    if (ended) throw new VmError(`${program.name} could not be started:\n${program.stderr()}`);
+    await setTimeout(20);
+  }
+}
