@@ -29,19 +29,21 @@ function packagesAreInstalled() {
 }
 
 function installPackages() {
-  console.error("Installing this checkout's npm packages (npm ci), once…");
+  console.error("Installing this checkout's npm packages (npm install), once…");
   // Under `npm run`, the very npm that runs us; its path is that of a script, not of a program.
   const [program, ...first] = process.env.npm_execpath
     ? [process.execPath, process.env.npm_execpath]
     : ['npm'];
   const { status, error } = spawnSync(
     program,
-    [...first, 'ci', '--no-audit', '--no-fund', '--loglevel=error'],
+    // Not `npm ci`: it refuses a lockfile without the packages of platforms that the registry it
+    // was made with does not have. This installs what the lockfile says and writes neither file.
+    [...first, 'install', '--no-save', '--no-audit', '--no-fund', '--loglevel=error'],
     { cwd: root, stdio: ['ignore', 'ignore', 'inherit'] },
   );
   if (status === 0) return;
   const reason = error ? `npm could not be started: ${error.message}` : 'see what npm said above';
-  fail(`npm ci failed (${reason}). Run it by hand in ${root} once the cause is mended.`);
+  fail(`npm install failed (${reason}). Run it by hand in ${root} once the cause is mended.`);
 }
 
 function fail(message) {
