@@ -18,6 +18,10 @@ function wholeNumber(text: string): number {
   return Number(text);
 }
 
+function collect(value: string, before: string[]): string[] {
+  return [...before, value];
+}
+
 const program = new Command('npm run vm --')
   .description('Run a command under a kernel that has ublk.')
   .argument('[command...]', 'the command; none: an interactive shell')
@@ -29,7 +33,7 @@ const program = new Command('npm run vm --')
   .option('--cpus <n>', 'virtual processors (default: 2)', wholeNumber)
   .option('--memory <size>', 'memory of the guest (default: 8G, or half of what there is)')
   .option('--icount', 'count instructions as time: slow, but measurements repeat exactly')
-  .option('--share <dir...>', 'a folder that the guest may write to, at the same path')
+  .option('--share <dir>', 'a folder that the guest may write to (repeatable)', collect, [])
   .option('--cwd <dir>', 'working directory of the command (default: this one)')
   .option('--timeout <s>', 'seconds until it is ended, 0 for never (default: 1800)', wholeNumber)
   .option('--disk <size>', 'give the guest an empty disk, /dev/vda')
@@ -37,12 +41,12 @@ const program = new Command('npm run vm --')
   .addHelpText('after', EXAMPLES)
   .action(run);
 
-async function run(command: string[], flags: Omit<VmOptions, 'command'> & { share?: string[] }) {
+async function run(command: string[], flags: Omit<VmOptions, 'command'> & { share: string[] }) {
   if (command.length === 0 && !(process.stdin.isTTY && process.stdout.isTTY)) {
     program.error('error: name a command; a shell needs a terminal for its input and output');
   }
-  const { share = [], ...options } = flags;
-  const { status } = await runInVm({ ...options, command, shares: share });
+  const { share: shares, ...options } = flags;
+  const { status } = await runInVm({ ...options, command, shares });
   process.exitCode = status;
 }
 

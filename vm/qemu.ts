@@ -26,9 +26,10 @@ export interface Hardware {
 
 const ACCELERATION: Record<Accelerator, string> = {
   kvm: '-accel kvm -cpu host',
-  tcg: '-accel tcg,thread=multi,tb-size=1024 -cpu max',
+  // Without cx16: QEMU 7.2 corrupts the flags register in cmpxchg16b, and Linux 6.12 uses it much.
+  tcg: '-accel tcg,thread=multi,tb-size=1024 -cpu max,-cx16',
   // One nanosecond of guest time per instruction, on one thread: the same run gives the same time.
-  icount: '-accel tcg,thread=single,tb-size=1024 -cpu max -icount shift=0,sleep=off',
+  icount: '-accel tcg,thread=single,tb-size=1024 -cpu max,-cx16 -icount shift=0,sleep=off',
 };
 
 export function accelerationArguments(accelerator: Accelerator): string[] {
