@@ -57,7 +57,7 @@ impl Code {
 
 /// An error that reaches a person: what was tried, what the kernel answered, what is probably
 /// wrong and what to do.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Error {
     /// What went wrong, for programs.
     pub code: Code,
@@ -81,7 +81,12 @@ impl Error {
     }
 
     /// An error of a system call or command; `tried` says what it was for.
-    pub fn os(code: Code, tried: impl fmt::Display, syscall: &'static str, error: &io::Error) -> Self {
+    pub fn os(
+        code: Code,
+        tried: impl fmt::Display,
+        syscall: &'static str,
+        error: &io::Error,
+    ) -> Self {
         Self {
             code,
             message: format!("{tried}: {}", describe(error)),

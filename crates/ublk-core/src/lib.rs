@@ -1,1 +1,18 @@
-//! Serves Linux ublk devices over io_uring.
+//! Serves Linux ublk block devices over io_uring.
+//!
+//! From the top down: [`device`] is the life of a device, [`control`] its commands; a
+//! [`reactor`] serves a queue with an exchange, which brings requests and takes results, and an
+//! engine, which runs the plan that a [`target`] makes of each request. All of it stands on a
+//! [`driver`]: the kernel, or an in-process model of it.
+
+pub mod control;
+pub mod device;
+pub mod driver;
+pub mod error;
+pub mod reactor;
+pub mod stats;
+pub mod target;
+
+mod engine;
+mod exchange;
+mod token;

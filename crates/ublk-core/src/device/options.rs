@@ -60,7 +60,7 @@ impl DeviceOptions {
     /// [`Code::InvalidArgument`], naming the option, its value and its range.
     pub fn validate(&self) -> Result<()> {
         let refuse = |message: String| Err(Error::new(Code::InvalidArgument, message));
-        if !(1..=ublk_sys::UBLK_MAX_QUEUE_DEPTH).contains(&u32::from(self.depth)) {
+        if !(1..=ublk_sys::UBLK_MAX_QUEUE_DEPTH).contains(&self.depth) {
             return refuse(format!("depth is {}; it must be from 1 to 4096", self.depth));
         }
         if !(1..=4096).contains(&self.queues) {

@@ -14,7 +14,7 @@ use io_uring::squeue::Entry;
 use ublk_sys::{ublksrv_ctrl_cmd, ublksrv_io_desc};
 
 pub mod linux;
-pub mod sim;
+// pub mod sim;
 
 /// What a device, its control plane and its reactors need from the system below them.
 pub trait Driver: Clone + Send + Sync + 'static {
@@ -40,7 +40,7 @@ pub trait Driver: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     /// `EBUSY` while another process (often udev) has it open; whatever open(2) says otherwise.
-    fn open_char(&self, id: u32) -> io::Result<CharDevice>;
+    fn open_char(&self, id: u32) -> io::Result<OpenFile>;
 
     /// Maps the descriptors of one queue: `depth` descriptors, `stride` bytes apart.
     ///
@@ -48,11 +48,22 @@ pub trait Driver: Clone + Send + Sync + 'static {
     /// What mmap(2) says.
     fn map_descriptors(
         &self,
-        char_device: &CharDevice,
+        char_device: &OpenFile,
         queue: u16,
         depth: u16,
         stride: usize,
     ) -> io::Result<Descriptors>;
+
+    /// Opens a file that reads as zeros for ever, whatever the offset: what a read beyond the end
+    /// of a backing file is filled from.
+    ///
+    /// # Errors
+    /// What open(2) says.
+    fn open_zeros(&self) -> io::Result<OpenFile>;
+
+    /// Whether the block device of a started device is there and can be opened; udev may still be
+    /// making it (trap 42).
+    fn block_device_is_ready(&self, id: u32) -> bool;
 
     /// Makes the ring of the calling thread; no other thread may use it (`SINGLE_ISSUER`).
     ///
@@ -136,9 +147,9 @@ pub trait Ring {
     fn pop(&mut self) -> Option<Completion>;
 }
 
-/// An open `/dev/ublkcN`; closes when the last clone goes.
+/// An open file; closes when the last clone goes.
 #[derive(Clone, Debug)]
-pub struct CharDevice {
+pub struct OpenFile {
     fd: RawFd,
     _owner: Arc<dyn AnyDebug>,
 }
@@ -147,7 +158,7 @@ pub struct CharDevice {
 pub trait AnyDebug: Any + std::fmt::Debug + Send + Sync {}
 impl<T: Any + std::fmt::Debug + Send + Sync> AnyDebug for T {}
 
-impl CharDevice {
+impl OpenFile {
     /// `fd` stays open as long as `owner` lives.
     pub fn new(fd: RawFd, owner: Arc<dyn AnyDebug>) -> Self {
         Self { fd, _owner: owner }

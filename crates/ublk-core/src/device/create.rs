@@ -1,0 +1,227 @@
+//! Bringing a device up; what was done is undone when a step fails.
+
+use std::io;
+use std::process;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ublk_sys::{ublksrv_ctrl_dev_info, ublksrv_io_desc};
+
+use super::options::{BufferMode, DeviceInfo, DeviceOptions};
+use super::serve::{Event, Server};
+use super::supervise::{Crew, supervise};
+use super::{Device, Shared, admin, negotiate, params};
+use crate::control::Control;
+use crate::driver::{Driver, OpenFile};
+use crate::error::{Code, Error, Result};
+use crate::reactor::QueueConfig;
+use crate::stats::Counters;
+use crate::target::Target;
+
+pub(super) fn create<D: Driver, T: Target>(
+    driver: &D,
+    target: T,
+    options: DeviceOptions,
+) -> Result<Device<D>> {
+    options.validate()?;
+    let geometry = *target.geometry();
+    geometry.validate().map_err(|error| Error::new(Code::InvalidArgument, error.to_string()))?;
+    let control = Control::new(driver.clone());
+    let wanted = negotiate::wanted(control.features()?, &options)?;
+    let added = Added { info: control.add(&wanted)?, control: &control, keep: false };
+    let buffers = negotiate::given(&added.info, &options)?;
+    let params = params::of(&geometry, buffers, added.info.max_io_buf_bytes);
+    control.set_params(added.info.dev_id, &params)?;
+
+    let counters: Vec<_> =
+        (0..added.info.nr_hw_queues).map(|_| Arc::new(Counters::default())).collect();
+    let (events, inbox) = channel();
+    let mut crew = Crew::default();
+    let target = Arc::new(target);
+    let hired = hire(driver, &added, buffers, &options, &target, &counters, &events, &mut crew);
+    let started = hired
+        .and_then(|()| muster(&inbox, &mut crew, options.limit))
+        .and_then(|()| start(&control, &added, &options, &events, &inbox, &mut crew))
+        .and_then(|()| wait_for_node(driver, added.info.dev_id, options.limit));
+    if let Err(error) = started {
+        crew.dismiss(&inbox, options.limit);
+        return Err(error);
+    }
+    let info = DeviceInfo::new(&control.info(added.info.dev_id)?, &params);
+    let shared = Arc::new(Shared {
+        control: control.clone(),
+        options,
+        info,
+        buffers,
+        counters,
+        closing: Mutex::default(),
+        ended: Condvar::new(),
+    });
+    supervise(Arc::clone(&shared), crew, inbox)?;
+    added.keep();
+    Ok(Device { shared })
+}
+
+/// A device that is deleted again unless it is kept.
+struct Added<'a, D: Driver> {
+    info: ublksrv_ctrl_dev_info,
+    control: &'a Control<D>,
+    keep: bool,
+}
+
+impl<D: Driver> Added<'_, D> {
+    fn keep(mut self) {
+        self.keep = true;
+    }
+}
+
+impl<D: Driver> Drop for Added<'_, D> {
+    fn drop(&mut self) {
+        if !self.keep {
+            // The error that brought us here is the one to tell.
+            let _later = admin::delete_and_wait(self.control, self.info.dev_id, LIMIT_OF_UNDOING);
+        }
+    }
+}
+
+const LIMIT_OF_UNDOING: Duration = Duration::from_secs(10);
+
+/// Starts a thread for each queue.
+#[expect(clippy::too_many_arguments, reason = "all that a queue is made of")]
+fn hire<D: Driver, T: Target>(
+    driver: &D,
+    added: &Added<'_, D>,
+    buffers: BufferMode,
+    options: &DeviceOptions,
+    target: &Arc<T>,
+    counters: &[Arc<Counters>],
+    events: &Sender<Event>,
+    crew: &mut Crew,
+) -> Result<()> {
+    let info = &added.info;
+    let id = info.dev_id;
+    let char_device = open_char(driver, id)?;
+    let zeros = driver.open_zeros().map_err(|error| {
+        Error::os(Code::Kernel, "cannot open the source of zeros /dev/zero", "open", &error)
+    })?;
+    for (queue, counters) in (0..info.nr_hw_queues).zip(counters) {
+        let affinity = match options.pin {
+            true => added.control.queue_affinity(id, queue).ok(),
+            false => None,
+        };
+        let server = Server {
+            driver: driver.clone(),
+            id,
+            char_device: char_device.clone(),
+            zeros: zeros.clone(),
+            config: QueueConfig {
+                queue,
+                depth: info.queue_depth,
+                transfer: buffers.transfer(options.split_register),
+                max_io_bytes: info.max_io_buf_bytes,
+                descriptor_size: descriptor_size(info),
+            },
+            target: Arc::clone(target),
+            counters: Arc::clone(counters),
+            affinity,
+        };
+        let thread = server.spawn(events.clone()).map_err(|error| {
+            Error::os(Code::Kernel, "cannot start a queue's thread", "clone", &error)
+        })?;
+        crew.add(thread);
+    }
+    Ok(())
+}
+
+/// Kernels before 7.3 report no size.
+fn descriptor_size(info: &ublksrv_ctrl_dev_info) -> usize {
+    usize::from(info.io_desc_size).max(size_of::<ublksrv_io_desc>())
+}
+
+/// udev may still be making the node, or be looking at it (traps 24 and 42).
+fn open_char<D: Driver>(driver: &D, id: u32) -> Result<OpenFile> {
+    const ATTEMPTS: u32 = 100;
+    let mut attempt = 1;
+    loop {
+        match driver.open_char(id) {
+            Ok(file) => return Ok(file),
+            Err(error) if attempt == ATTEMPTS || !passes(&error) => {
+                let tried = format!("cannot open /dev/ublkc{id}");
+                return Err(Error::os(Code::Kernel, tried, "open", &error)
+                    .hint("is /dev a devtmpfs, and may this user open the node?"));
+            }
+            Err(_) => thread::sleep(Duration::from_millis(20)),
+        }
+        attempt += 1;
+    }
+}
+
+fn passes(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EBUSY | libc::ENOENT | libc::EACCES))
+}
+
+/// Waits until every queue is being fetched from.
+fn muster(inbox: &Receiver<Event>, crew: &mut Crew, limit: Duration) -> Result<()> {
+    let deadline = Instant::now() + limit;
+    while !crew.is_ready() {
+        match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(event) => crew.note(event)?,
+            Err(_) => {
+                return Err(Error::new(Code::Timeout, "the queues' threads do not get ready"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `START_DEV` waits in the kernel, so it has a thread of its own: a queue that ends meanwhile
+/// is noticed here, and stopping the device ends the wait (trap 23).
+fn start<D: Driver>(
+    control: &Control<D>,
+    added: &Added<'_, D>,
+    options: &DeviceOptions,
+    events: &Sender<Event>,
+    inbox: &Receiver<Event>,
+    crew: &mut Crew,
+) -> Result<()> {
+    let id = added.info.dev_id;
+    let limit = options.limit;
+    let (control, events) = (control.clone(), events.clone());
+    let stop = control.clone();
+    let thread = thread::Builder::new().name(format!("ublk{id}start")).spawn(move || {
+        let _unheard = events.send(Event::Started(control.start(id, process::id(), limit)));
+    });
+    thread.map_err(|error| Error::os(Code::Kernel, "cannot start a thread", "clone", &error))?;
+    let outcome = loop {
+        match inbox.recv() {
+            Ok(Event::Started(result)) => break result,
+            Ok(event) => {
+                if let Err(error) = crew.note(event) {
+                    break Err(error);
+                }
+            }
+            Err(_) => break Err(Error::new(Code::Kernel, "the starting thread is gone")),
+        }
+    };
+    if outcome.is_err() {
+        let _worse = stop.stop(id, limit);
+    }
+    outcome
+}
+
+fn wait_for_node<D: Driver>(driver: &D, id: u32, limit: Duration) -> Result<()> {
+    let deadline = Instant::now() + limit;
+    while !driver.block_device_is_ready(id) {
+        if Instant::now() >= deadline {
+            return Err(Error::new(
+                Code::Timeout,
+                format!("/dev/ublkb{id} did not appear, or cannot be opened"),
+            )
+            .hint("is /dev a devtmpfs, or udev running?"));
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}

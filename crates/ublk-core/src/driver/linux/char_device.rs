@@ -1,0 +1,67 @@
+//! `/dev/ublkcN`: opening it and mapping its descriptors.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::ptr;
+use std::sync::Arc;
+
+use ublk_sys::{cmd_buf_len, cmd_buf_offset};
+
+use crate::driver::{Descriptors, OpenFile};
+
+/// std opens with `O_CLOEXEC`: a child that inherits the descriptor would keep the device alive
+/// (trap 34).
+pub(super) fn open(id: u32) -> io::Result<OpenFile> {
+    let file = OpenOptions::new().read(true).write(true).open(format!("/dev/ublkc{id}"))?;
+    Ok(OpenFile::new(file.as_raw_fd(), Arc::new(file)))
+}
+
+pub(super) fn map_descriptors(
+    char_device: &OpenFile,
+    queue: u16,
+    depth: u16,
+    stride: usize,
+) -> io::Result<Descriptors> {
+    let page = page_size();
+    let size = u16::try_from(stride).map_err(io::Error::other)?;
+    let length = cmd_buf_len(depth, size, page);
+    let offset =
+        libc::off_t::try_from(cmd_buf_offset(queue, size, page)).map_err(io::Error::other)?;
+    // SAFETY: a new read-only mapping at an address of the kernel's choice.
+    let base = unsafe {
+        libc::mmap(
+            ptr::null_mut(),
+            length,
+            libc::PROT_READ,
+            libc::MAP_SHARED | libc::MAP_POPULATE,
+            char_device.fd(),
+            offset,
+        )
+    };
+    if base == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    let mapping = Mapping { base: base as usize, length };
+    // SAFETY: the mapping holds `depth` descriptors and is page-aligned; `mapping` unmaps it.
+    Ok(unsafe { Descriptors::new(base.cast_const().cast(), stride, depth, Box::new(mapping)) })
+}
+
+fn page_size() -> usize {
+    // SAFETY: sysconf only reads.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096)
+}
+
+#[derive(Debug)]
+struct Mapping {
+    base: usize,
+    length: usize,
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: exactly what mmap returned; `Descriptors` owns us and is the only reader.
+        unsafe { libc::munmap(self.base as *mut libc::c_void, self.length) };
+    }
+}

@@ -1,0 +1,68 @@
+//! The real thing: the kernel's ublk_drv and io_uring.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ublk_sys::ublksrv_ctrl_cmd;
+
+use super::{ControlAnswer, Descriptors, Driver, OpenFile, RingSize};
+
+mod char_device;
+mod control;
+mod ring;
+
+pub use ring::LinuxRing;
+
+/// The running kernel.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Linux;
+
+impl Linux {
+    /// Touches nothing.
+    pub fn new() -> Self {
+        Self
+    }
+}
+
+impl Driver for Linux {
+    type Ring = LinuxRing;
+
+    fn control(
+        &self,
+        operation: u32,
+        command: ublksrv_ctrl_cmd,
+        buffer: Option<Box<[u8]>>,
+        limit: Duration,
+    ) -> io::Result<ControlAnswer> {
+        control::send(operation, command, buffer, limit)
+    }
+
+    fn open_char(&self, id: u32) -> io::Result<OpenFile> {
+        char_device::open(id)
+    }
+
+    fn block_device_is_ready(&self, id: u32) -> bool {
+        std::fs::File::open(format!("/dev/ublkb{id}")).is_ok()
+    }
+
+    fn open_zeros(&self) -> io::Result<OpenFile> {
+        let file = std::fs::File::open("/dev/zero")?;
+        Ok(OpenFile::new(file.as_raw_fd(), Arc::new(file)))
+    }
+
+    fn map_descriptors(
+        &self,
+        char_device: &OpenFile,
+        queue: u16,
+        depth: u16,
+        stride: usize,
+    ) -> io::Result<Descriptors> {
+        char_device::map_descriptors(char_device, queue, depth, stride)
+    }
+
+    fn ring(&self, entries: RingSize) -> io::Result<LinuxRing> {
+        LinuxRing::new(entries)
+    }
+}

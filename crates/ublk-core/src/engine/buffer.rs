@@ -1,0 +1,81 @@
+//! How a request's bytes are reached: the kernel's pages through the ring's buffer table, or
+//! memory of our own that the kernel copies to and from.
+
+use std::io;
+use std::ptr::{self, NonNull};
+
+/// How this queue reaches requests' buffers.
+#[derive(Debug)]
+pub(crate) enum Buffers {
+    /// The kernel registers them, in a slot per tag.
+    Auto {
+        /// Each tag's slot.
+        slots: Box<[u16]>,
+    },
+    /// We do.
+    Register {
+        /// Wait for each of register, I/O, unregister before the next is submitted.
+        split: bool,
+    },
+    /// The kernel copies.
+    Copy(Pool),
+}
+
+/// A buffer of our own for each tag.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    base: NonNull<u8>,
+    stride: usize,
+    length: usize,
+}
+
+// SAFETY: the pool owns its memory; whoever has it may use it from any thread.
+unsafe impl Send for Pool {}
+
+impl Pool {
+    /// `count` page-aligned buffers of `stride` bytes, zeroed, taking memory only once touched.
+    pub(crate) fn new(count: u16, stride: u32) -> io::Result<Self> {
+        let stride = stride as usize;
+        let length = usize::from(count) * stride;
+        // SAFETY: a new private mapping at an address of the kernel's choice.
+        let base = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                length,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { base, stride, length })
+    }
+
+    /// Where the buffer of `tag` is, plus `offset` bytes.
+    #[inline]
+    pub(crate) fn at(&self, tag: u16, offset: u32) -> *mut u8 {
+        let offset = usize::from(tag) * self.stride + offset as usize;
+        assert!(offset < self.length);
+        // SAFETY: inside the mapping, just checked.
+        unsafe { self.base.as_ptr().add(offset) }
+    }
+
+    /// Zeros a part of a tag's buffer.
+    pub(crate) fn zero(&self, tag: u16, offset: u32, length: u32) {
+        assert!(offset as usize + length as usize <= self.stride);
+        // SAFETY: inside the tag's buffer, just checked; no operation on that part is in flight,
+        // since the one that was has just ended short of it.
+        unsafe { ptr::write_bytes(self.at(tag, offset), 0, length as usize) };
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // SAFETY: exactly what mmap returned; the reactor drops us after its last completion.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.length) };
+    }
+}

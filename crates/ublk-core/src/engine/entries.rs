@@ -1,0 +1,115 @@
+//! Submission entries: what steps and registrations look like to io_uring.
+
+use io_uring::opcode;
+use io_uring::squeue::{Entry, Flags};
+use io_uring::types::Fixed;
+use ublk_sys::{
+    BLOCK_URING_CMD_DISCARD, UBLK_U_IO_REGISTER_IO_BUF, UBLK_U_IO_UNREGISTER_IO_BUF, ublksrv_io_cmd,
+};
+
+use super::flight::Progress;
+use crate::target::{Step, StepKind};
+use crate::token::{Kind, Token};
+
+/// The places of the reactor's own files in its file table; a target's files follow.
+pub(crate) const CHAR_DEVICE: u32 = 0;
+pub(crate) const ZEROS: u32 = 1;
+pub(crate) const FIRST_OF_TARGET: u32 = 2;
+
+/// Where a step's bytes are.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place {
+    /// In the buffer registered at this index.
+    Slot(u16),
+    /// In our own memory, at the request's start.
+    Memory(*mut u8),
+}
+
+/// The entry that does what is left of `step`.
+#[inline]
+pub(super) fn step(step: &Step, progress: &Progress, place: Place, token: Token) -> Entry {
+    let file = Fixed(FIRST_OF_TARGET + u32::from(step.file));
+    let entry = match step.kind {
+        StepKind::Read | StepKind::Write { .. } => transfer(step, progress, place, file),
+        StepKind::Sync => {
+            opcode::Fsync::new(file).flags(io_uring::types::FsyncFlags::DATASYNC).build()
+        }
+        StepKind::PunchHole => {
+            fallocate(step, file, libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE)
+        }
+        StepKind::ZeroRange => {
+            fallocate(step, file, libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE)
+        }
+        StepKind::Discard => discard(step, file),
+    };
+    entry.user_data(token.pack())
+}
+
+#[inline]
+fn transfer(step: &Step, progress: &Progress, place: Place, file: Fixed) -> Entry {
+    let length = step.length - progress.from;
+    let at = step.at + progress.from;
+    let (file, offset) = match progress.zeroing {
+        true => (Fixed(ZEROS), 0),
+        false => (file, step.offset + u64::from(progress.from)),
+    };
+    let dsync = if step.kind == (StepKind::Write { dsync: true }) { libc::RWF_DSYNC } else { 0 };
+    match (place, step.kind) {
+        // In a buffer that the kernel lent, addresses are offsets from the request's start.
+        (Place::Slot(slot), StepKind::Read) => {
+            let address = std::ptr::without_provenance_mut(at as usize);
+            opcode::ReadFixed::new(file, address, length, slot).offset(offset).build()
+        }
+        (Place::Slot(slot), _) => {
+            let address = std::ptr::without_provenance(at as usize);
+            opcode::WriteFixed::new(file, address, length, slot)
+                .offset(offset)
+                .rw_flags(dsync)
+                .build()
+        }
+        (Place::Memory(base), StepKind::Read) => {
+            opcode::Read::new(file, base.wrapping_add(at as usize), length).offset(offset).build()
+        }
+        (Place::Memory(base), _) => {
+            opcode::Write::new(file, base.wrapping_add(at as usize), length)
+                .offset(offset)
+                .rw_flags(dsync)
+                .build()
+        }
+    }
+}
+
+fn fallocate(step: &Step, file: Fixed, mode: i32) -> Entry {
+    opcode::Fallocate::new(file, u64::from(step.length)).offset(step.offset).mode(mode).build()
+}
+
+/// The kernel reads the length from `addr3`, the first half of the command's inline data.
+fn discard(step: &Step, file: Fixed) -> Entry {
+    let mut command = [0_u8; 16];
+    command[..8].copy_from_slice(&u64::from(step.length).to_ne_bytes());
+    opcode::UringCmd16::new(file, BLOCK_URING_CMD_DISCARD)
+        .addr(Some(step.offset))
+        .cmd(command)
+        .build()
+}
+
+/// Puts the pages of request (`queue`, `tag`) into `slot`. Answers only when it fails, unless
+/// `answer`.
+pub(super) fn register(queue: u16, tag: u16, slot: u16, answer: bool) -> Entry {
+    let flags = if answer { Flags::empty() } else { Flags::SKIP_SUCCESS };
+    buffer_command(UBLK_U_IO_REGISTER_IO_BUF, queue, tag, slot)
+        .flags(flags)
+        .user_data(Token::new(Kind::Register, tag).pack())
+}
+
+/// Empties `slot`. Always answers: the slot is free only then.
+pub(super) fn unregister(queue: u16, tag: u16, slot: u16) -> Entry {
+    buffer_command(UBLK_U_IO_UNREGISTER_IO_BUF, queue, tag, slot)
+        .user_data(Token::new(Kind::Unregister, tag).pack())
+}
+
+#[inline]
+fn buffer_command(operation: u32, queue: u16, tag: u16, slot: u16) -> Entry {
+    let command = ublksrv_io_cmd { q_id: queue, tag, result: 0, addr: u64::from(slot) };
+    opcode::UringCmd16::new(Fixed(CHAR_DEVICE), operation).cmd(command.to_bytes()).build()
+}

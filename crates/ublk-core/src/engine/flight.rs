@@ -1,0 +1,81 @@
+//! What the engine knows of a request while it runs.
+
+use crate::target::{Op, Request, RequestFlags};
+
+/// A request on its way through its plan.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Flight {
+    pub(super) request: Request,
+    /// Completions that must come before the request can go on.
+    pub(super) pending: u16,
+    /// Steps of the plan, and how many of them have been started.
+    pub(super) planned: u8,
+    pub(super) started: u8,
+    /// How often the target was asked for another plan.
+    pub(super) round: u8,
+    /// How often registering the buffer failed, and unregistering it.
+    pub(super) attach_failures: u8,
+    pub(super) detach_failures: u8,
+    /// Where the buffer is.
+    pub(super) lease: Lease,
+    /// The first error of the plan's steps, positive; 0: none.
+    pub(super) errno: i32,
+    /// The error of the last registration, positive; 0: none.
+    pub(super) attach_errno: i32,
+}
+
+/// How a request's steps reach its buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lease {
+    /// They need none, or it is always there: registered by the kernel, or our own memory.
+    Standing,
+    /// To be registered by us.
+    Wanted,
+    /// The slot is ours and its table entry empty: before registering, after unregistering.
+    Empty(u16),
+    /// Registered in the slot.
+    Attached(u16),
+}
+
+impl Lease {
+    pub(super) fn slot(self) -> Option<u16> {
+        match self {
+            Self::Empty(slot) | Self::Attached(slot) => Some(slot),
+            Self::Standing | Self::Wanted => None,
+        }
+    }
+}
+
+impl Flight {
+    pub(super) const IDLE: Self =
+        Self::new(Request { op: Op::Flush, flags: RequestFlags(0), offset: 0, length: 0 });
+
+    #[inline]
+    pub(super) const fn new(request: Request) -> Self {
+        Self {
+            request,
+            pending: 0,
+            planned: 0,
+            started: 0,
+            round: 0,
+            attach_failures: 0,
+            detach_failures: 0,
+            lease: Lease::Standing,
+            errno: 0,
+            attach_errno: 0,
+        }
+    }
+}
+
+/// How far one step is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Progress {
+    /// Where the attempt in flight began, in bytes from the step's start.
+    pub(super) from: u32,
+    /// How many bytes are certainly done.
+    pub(super) done: u32,
+    /// How often it was interrupted.
+    pub(super) interruptions: u8,
+    /// The file has ended: zeros are read instead.
+    pub(super) zeroing: bool,
+}

@@ -1,0 +1,468 @@
+//! Runs plans.
+//!
+//! A request comes in with [`Engine::begin`]; each completion of its steps and registrations
+//! with [`Engine::completed`]. Either call answers the result to commit once the request has
+//! ended: its full length, or a negative errno, never less (trap 1).
+//!
+//! Where we register buffers ourselves, register → steps → unregister are pushed together and
+//! without links. That is in order: all three are issued inline, in turn, and a step takes its
+//! own reference to the buffer when it is issued, so the unregistration behind it cannot take the
+//! buffer away (traps 4 and 5). No `IOSQE_ASYNC`, no drain, no link may come near them.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::driver::Ring;
+use crate::reactor::slots::Slots;
+use crate::stats::Counters;
+use crate::target::{Errno, Op, Plan, Request, Step, Target};
+use crate::token::{Kind, Token};
+
+pub(crate) mod buffer;
+pub(crate) mod entries;
+mod flight;
+mod verdict;
+
+use buffer::Buffers;
+use entries::Place;
+use flight::{Flight, Lease, Progress};
+use verdict::{Verdict, judge};
+
+/// How often a buffer's registration is tried again before its request fails.
+const MAX_ATTACH_FAILURES: u8 = 4;
+/// How often a buffer's unregistration is tried again before its slot is given up.
+const MAX_DETACH_FAILURES: u8 = 16;
+
+/// What the engine works with during one call.
+pub(crate) struct Io<'a, R> {
+    pub(crate) ring: &'a mut R,
+    pub(crate) slots: &'a mut Slots,
+    pub(crate) counters: &'a Counters,
+}
+
+impl<R: Ring> Io<'_, R> {
+    /// Makes room for `count` entries, so that what belongs together goes in together.
+    #[inline]
+    pub(crate) fn reserve(&mut self, count: usize) -> io::Result<()> {
+        while self.ring.space() < count {
+            self.counters.enters.add(1);
+            self.ring.submit()?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs the plans of one queue.
+#[derive(Debug)]
+pub(crate) struct Engine<T> {
+    target: Arc<T>,
+    queue: u16,
+    buffers: Buffers,
+    /// What a continuation's offset must be a multiple of.
+    block: u32,
+    max_steps: usize,
+    flights: Box<[Flight]>,
+    steps: Box<[Step]>,
+    progress: Box<[Progress]>,
+    running: u32,
+}
+
+/// The result to commit, once there is one.
+pub(crate) type Settled = io::Result<Option<i32>>;
+
+impl<T: Target> Engine<T> {
+    pub(crate) fn new(target: Arc<T>, queue: u16, depth: u16, buffers: Buffers) -> Self {
+        let max_steps = target.max_steps();
+        assert!(max_steps <= 255, "a plan of {max_steps} steps");
+        let block = target.geometry().logical_block;
+        let all_steps = usize::from(depth) * max_steps;
+        Self {
+            target,
+            queue,
+            buffers,
+            block,
+            max_steps,
+            flights: vec![Flight::IDLE; depth.into()].into(),
+            steps: vec![Step::EMPTY; all_steps].into(),
+            progress: vec![Progress::default(); all_steps].into(),
+            running: 0,
+        }
+    }
+
+    /// Requests that have begun and not ended.
+    pub(crate) fn running(&self) -> u32 {
+        self.running
+    }
+
+    /// Starts a request.
+    #[inline]
+    pub(crate) fn begin<R: Ring>(
+        &mut self,
+        io: &mut Io<'_, R>,
+        tag: u16,
+        request: Request,
+    ) -> Settled {
+        self.running += 1;
+        self.flights[usize::from(tag)] = Flight::new(request);
+        let first = usize::from(tag) * self.max_steps;
+        let mut plan = Plan::new(&mut self.steps[first..first + self.max_steps]);
+        let planned = self.target.plan(&request, &mut plan);
+        let steps = plan.len();
+        match planned {
+            Ok(()) => self.launch(io, tag, steps),
+            Err(errno) => Ok(Some(self.fail(io, tag, errno))),
+        }
+    }
+
+    /// Takes a completion of this queue's steps or registrations.
+    #[inline]
+    pub(crate) fn completed<R: Ring>(
+        &mut self,
+        io: &mut Io<'_, R>,
+        token: Token,
+        result: i32,
+    ) -> Settled {
+        match token.kind {
+            Kind::Step => self.step_ended(io, token, result),
+            Kind::Register => self.registered(io, token.tag, result),
+            Kind::Unregister => self.unregistered(io, token.tag, result),
+            Kind::Fetch | Kind::Wake => unreachable!("not the engine's: {token:?}"),
+        }
+    }
+
+    /// Starts the plan that lies ready.
+    #[inline]
+    fn launch<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16, steps: usize) -> Settled {
+        let first = usize::from(tag) * self.max_steps;
+        let plan = &self.steps[first..first + steps];
+        let touched = plan.iter().any(Step::uses_buffer);
+        self.progress[first..first + steps].fill(Progress::default());
+        let flight = &mut self.flights[usize::from(tag)];
+        #[expect(clippy::cast_possible_truncation, reason = "at most 255, checked in new")]
+        {
+            flight.planned = steps as u8;
+        }
+        flight.started = 0;
+        flight.errno = 0;
+        flight.attach_errno = 0;
+        if touched && flight.lease == Lease::Standing && self.registers(tag) {
+            self.flights[usize::from(tag)].lease = Lease::Wanted;
+        }
+        self.advance(io, tag)
+    }
+
+    /// Whether this request's buffer must be registered by us.
+    #[inline]
+    fn registers(&self, tag: u16) -> bool {
+        match &self.buffers {
+            Buffers::Register { .. } => true,
+            Buffers::Auto { .. } => {
+                self.flights[usize::from(tag)].request.flags.needs_registration()
+            }
+            Buffers::Copy(_) => false,
+        }
+    }
+
+    fn split(&self) -> bool {
+        matches!(self.buffers, Buffers::Register { split: true })
+    }
+
+    /// Nothing is pending: starts the next stage, or ends the request.
+    #[inline]
+    fn advance<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16) -> Settled {
+        let flight = &self.flights[usize::from(tag)];
+        if flight.started == flight.planned || flight.errno != 0 {
+            return self.finish(io, tag);
+        }
+        let stage = self.next_stage(tag);
+        io.reserve(stage.len() + 2)?;
+        if matches!(self.flights[usize::from(tag)].lease, Lease::Wanted | Lease::Empty(_)) {
+            if !self.attach(io, tag) {
+                self.flights[usize::from(tag)].errno = libc::ENOBUFS;
+                return self.finish(io, tag);
+            }
+            if self.split() {
+                self.flights[usize::from(tag)].pending = 1;
+                return Ok(None);
+            }
+        }
+        for step in stage.clone() {
+            self.push_step(io, tag, step);
+        }
+        let flight = &mut self.flights[usize::from(tag)];
+        flight.started = stage.end;
+        let last = stage.end == flight.planned;
+        if last && !self.split() {
+            self.detach(io, tag);
+        }
+        Ok(None)
+    }
+
+    fn next_stage(&self, tag: u16) -> std::ops::Range<u8> {
+        let flight = &self.flights[usize::from(tag)];
+        let first = usize::from(tag) * self.max_steps;
+        let plan = &self.steps[first..first + usize::from(flight.planned)];
+        let stage = plan[usize::from(flight.started)].stage;
+        let more =
+            plan[usize::from(flight.started)..].iter().take_while(|step| step.stage == stage);
+        #[expect(clippy::cast_possible_truncation, reason = "at most 255, checked in new")]
+        let count = more.count() as u8;
+        flight.started..flight.started + count
+    }
+
+    #[inline]
+    fn push_step<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16, step: u8) {
+        let index = usize::from(tag) * self.max_steps + usize::from(step);
+        let flight = &mut self.flights[usize::from(tag)];
+        let place = match (&self.buffers, flight.lease) {
+            (Buffers::Copy(pool), _) => Place::Memory(pool.at(tag, 0)),
+            (_, Lease::Empty(slot) | Lease::Attached(slot)) => Place::Slot(slot),
+            (Buffers::Auto { slots }, _) => Place::Slot(slots[usize::from(tag)]),
+            // No step of this plan uses the buffer.
+            (Buffers::Register { .. }, _) => Place::Slot(0),
+        };
+        let token = Token { kind: Kind::Step, tag, step };
+        let entry = entries::step(&self.steps[index], &self.progress[index], place, token);
+        flight.pending += 1;
+        // SAFETY: the entry points into a lent buffer, which io_uring holds on to, or into our
+        // pool, which outlives the ring's last completion (see `Reactor`).
+        unsafe { io.ring.push(&entry) };
+    }
+
+    /// Registers the request's buffer; false when no slot is left.
+    fn attach<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16) -> bool {
+        let split = self.split();
+        let flight = &mut self.flights[usize::from(tag)];
+        let Some(slot) = flight.lease.slot().or_else(|| io.slots.take()) else { return false };
+        flight.lease = Lease::Attached(slot);
+        io.counters.registrations.add(1);
+        let entry = entries::register(self.queue, tag, slot, split);
+        // SAFETY: the entry points to nothing.
+        unsafe { io.ring.push(&entry) };
+        true
+    }
+
+    /// Unregisters the request's buffer, if we registered it; the answer is pending then.
+    #[inline]
+    fn detach<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16) {
+        let flight = &mut self.flights[usize::from(tag)];
+        let Lease::Attached(slot) = flight.lease else { return };
+        flight.lease = Lease::Empty(slot);
+        flight.pending += 1;
+        let entry = entries::unregister(self.queue, tag, slot);
+        // SAFETY: the entry points to nothing.
+        unsafe { io.ring.push(&entry) };
+    }
+
+    #[inline]
+    fn step_ended<R: Ring>(&mut self, io: &mut Io<'_, R>, token: Token, result: i32) -> Settled {
+        let tag = token.tag;
+        let index = usize::from(tag) * self.max_steps + usize::from(token.step);
+        let flight = &mut self.flights[usize::from(tag)];
+        flight.pending -= 1;
+        match judge(&self.steps[index], &mut self.progress[index], result, self.block) {
+            Verdict::Complete => {}
+            Verdict::Failed(errno) => {
+                flight.errno = if flight.errno == 0 { errno } else { flight.errno };
+            }
+            Verdict::Continue => self.continue_step(io, token)?,
+        }
+        match self.flights[usize::from(tag)].pending {
+            0 => self.advance(io, tag),
+            _ => Ok(None),
+        }
+    }
+
+    /// Does what is left of a step that was short or interrupted.
+    #[cold]
+    fn continue_step<R: Ring>(&mut self, io: &mut Io<'_, R>, token: Token) -> io::Result<()> {
+        io.counters.short_results.add(1);
+        let tag = token.tag;
+        let index = usize::from(tag) * self.max_steps + usize::from(token.step);
+        let (step, progress) = (self.steps[index], self.progress[index]);
+        if progress.zeroing {
+            io.counters.zero_filled_bytes.add(u64::from(step.length - progress.from));
+            if let Buffers::Copy(pool) = &self.buffers {
+                pool.zero(tag, step.at + progress.from, step.length - progress.from);
+                return Ok(());
+            }
+        }
+        io.reserve(3)?;
+        // The unregistration went in with the step; another goes in with its continuation.
+        let again =
+            step.uses_buffer() && matches!(self.flights[usize::from(tag)].lease, Lease::Empty(_));
+        if again {
+            self.attach(io, tag);
+        }
+        self.push_step(io, tag, token.step);
+        if again {
+            self.detach(io, tag);
+        }
+        Ok(())
+    }
+
+    /// A registration failed, or, split, answered. Unsplit it is not among the pending, and
+    /// comes before the completions of the steps that then fail for want of a buffer.
+    #[cold]
+    fn registered<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16, result: i32) -> Settled {
+        let split = self.split();
+        let flight = &mut self.flights[usize::from(tag)];
+        if result < 0 {
+            flight.attach_errno = -result;
+            flight.attach_failures = flight.attach_failures.saturating_add(1);
+            if let Lease::Attached(slot) = flight.lease {
+                flight.lease = Lease::Empty(slot);
+            }
+            if result == -libc::EBUSY {
+                // Somebody else's buffer sits there. The slot is never used again.
+                flight.lease = Lease::Wanted;
+            }
+        }
+        if !split {
+            return Ok(None);
+        }
+        flight.pending -= 1;
+        if result < 0 {
+            flight.errno = -result;
+        }
+        self.advance(io, tag)
+    }
+
+    #[inline]
+    fn unregistered<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16, result: i32) -> Settled {
+        let flight = &mut self.flights[usize::from(tag)];
+        flight.pending -= 1;
+        if result < 0 && flight.attach_errno == 0 {
+            self.unregister_again(io, tag)?;
+        }
+        match self.flights[usize::from(tag)].pending {
+            0 => self.advance(io, tag),
+            _ => Ok(None),
+        }
+    }
+
+    /// The kernel could not unregister (short of memory, say). The request cannot complete while
+    /// its buffer is registered, so there is no giving up early.
+    #[cold]
+    fn unregister_again<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16) -> io::Result<()> {
+        let flight = &mut self.flights[usize::from(tag)];
+        flight.detach_failures += 1;
+        let Lease::Empty(slot) = flight.lease else { return Ok(()) };
+        if flight.detach_failures > MAX_DETACH_FAILURES {
+            flight.lease = Lease::Wanted;
+            flight.errno = libc::EIO;
+            return Ok(());
+        }
+        io.reserve(1)?;
+        flight.lease = Lease::Attached(slot);
+        self.detach(io, tag);
+        Ok(())
+    }
+
+    /// All steps have ended, or one has failed: lets go of the buffer, then settles.
+    #[inline]
+    fn finish<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16) -> Settled {
+        if let Lease::Attached(_) = self.flights[usize::from(tag)].lease {
+            io.reserve(1)?;
+            self.detach(io, tag);
+            return Ok(None);
+        }
+        let flight = &mut self.flights[usize::from(tag)];
+        if flight.errno == 0 {
+            return Ok(Some(self.succeed(io, tag)));
+        }
+        self.recover(io, tag)
+    }
+
+    /// A plan failed: for want of a buffer, so it is run once more, or for a reason that the
+    /// target may know a way around.
+    #[cold]
+    fn recover<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16) -> Settled {
+        let flight = &mut self.flights[usize::from(tag)];
+        if flight.attach_errno != 0 && flight.attach_failures <= MAX_ATTACH_FAILURES {
+            let steps = usize::from(flight.planned);
+            return self.launch(io, tag, steps);
+        }
+        let (request, errno, round) = (flight.request, Errno(flight.errno), flight.round);
+        flight.round = flight.round.saturating_add(1);
+        let first = usize::from(tag) * self.max_steps;
+        let mut plan = Plan::new(&mut self.steps[first..first + self.max_steps]);
+        let retried = match round {
+            u8::MAX => Err(errno),
+            _ => self.target.retry(&request, errno, round, &mut plan),
+        };
+        let steps = plan.len();
+        match retried {
+            Ok(()) => self.launch(io, tag, steps),
+            Err(errno) => Ok(Some(self.fail(io, tag, errno))),
+        }
+    }
+
+    #[inline]
+    fn succeed<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16) -> i32 {
+        let request = self.flights[usize::from(tag)].request;
+        let bytes = u64::from(request.length);
+        let counters = io.counters;
+        match request.op {
+            Op::Read => {
+                counters.reads.add(1);
+                counters.read_bytes.add(bytes);
+            }
+            Op::Write => {
+                counters.writes.add(1);
+                counters.write_bytes.add(bytes);
+            }
+            Op::Flush => counters.flushes.add(1),
+            Op::Discard => counters.discards.add(1),
+            Op::WriteZeroes => counters.write_zeroes.add(1),
+        }
+        self.release(io, tag);
+        if !request.op.has_data() {
+            return 0;
+        }
+        match self.buffers {
+            Buffers::Copy(_) => counters.copied_bytes.add(bytes),
+            _ => counters.zero_copy_bytes.add(bytes),
+        }
+        // Fits: a request with data is at most 32 MiB.
+        request.length.cast_signed()
+    }
+
+    #[cold]
+    fn fail<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16, errno: Errno) -> i32 {
+        io.counters.errors.add(1);
+        self.release(io, tag);
+        -for_client(errno.0)
+    }
+
+    #[inline]
+    fn release<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16) {
+        self.running -= 1;
+        let flight = &mut self.flights[usize::from(tag)];
+        if let Some(slot) = flight.lease.slot() {
+            io.slots.put(slot);
+        }
+        flight.lease = Lease::Standing;
+    }
+}
+
+/// What a client may be told. `EAGAIN` would read as "a non-blocking request would block"
+/// (trap 48), and an errno without a block status of its own reads as an I/O error anyway.
+fn for_client(errno: i32) -> i32 {
+    match errno {
+        libc::ENOSPC | libc::EDQUOT => libc::ENOSPC,
+        libc::EOPNOTSUPP | libc::ETIMEDOUT | libc::ENOLINK | libc::ENODATA | libc::EILSEQ => errno,
+        _ => libc::EIO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_never_see_a_request_to_try_again() {
+        assert_eq!(for_client(libc::EAGAIN), libc::EIO);
+        assert_eq!(for_client(libc::ENOSPC), libc::ENOSPC);
+    }
+}

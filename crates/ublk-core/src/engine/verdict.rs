@@ -1,0 +1,118 @@
+//! What the result of a step means.
+//!
+//! The kernel takes a short positive result for the whole request (trap 1), so a step is only
+//! ever complete or failed; what is in between goes on where it stopped.
+
+use super::flight::Progress;
+use crate::target::{Step, StepKind};
+
+/// How often a step may be interrupted before that counts as an error.
+const MAX_INTERRUPTIONS: u8 = 64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Complete,
+    /// Go on as `Progress` says now.
+    Continue,
+    /// With this positive errno.
+    Failed(i32),
+}
+
+/// `block` is what offsets into the backend must be multiples of, should it be open for direct
+/// I/O: a continuation starts there, and does up to a block again.
+#[inline]
+pub(super) fn judge(step: &Step, progress: &mut Progress, result: i32, block: u32) -> Verdict {
+    let Ok(result) = u32::try_from(result) else {
+        return interrupted_or_failed(progress, -result);
+    };
+    match step.kind {
+        StepKind::Read | StepKind::Write { .. } if progress.from + result < step.length => {
+            continue_short(step, progress, result, block)
+        }
+        _ => Verdict::Complete,
+    }
+}
+
+#[cold]
+fn interrupted_or_failed(progress: &mut Progress, errno: i32) -> Verdict {
+    match errno {
+        libc::EINTR | libc::EAGAIN if progress.interruptions < MAX_INTERRUPTIONS => {
+            progress.interruptions += 1;
+            Verdict::Continue
+        }
+        errno => Verdict::Failed(errno),
+    }
+}
+
+#[cold]
+fn continue_short(step: &Step, progress: &mut Progress, result: u32, block: u32) -> Verdict {
+    let reached = progress.from + result;
+    if reached > progress.done {
+        progress.done = reached;
+        progress.from = if progress.zeroing { reached } else { reached & !(block - 1) };
+        return Verdict::Continue;
+    }
+    // No byte more than last time.
+    if step.kind == StepKind::Read && !progress.zeroing {
+        progress.zeroing = true;
+        progress.from = progress.done;
+        return Verdict::Continue;
+    }
+    Verdict::Failed(libc::EIO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const READ: Step =
+        Step { kind: StepKind::Read, stage: 0, file: 0, at: 0, length: 8192, offset: 4096 };
+
+    fn run(step: &Step, results: &[i32]) -> (Verdict, Progress) {
+        let mut progress = Progress::default();
+        let mut verdict = Verdict::Complete;
+        for &result in results {
+            verdict = judge(step, &mut progress, result, 512);
+        }
+        (verdict, progress)
+    }
+
+    #[test]
+    fn a_full_result_is_complete() {
+        assert_eq!(run(&READ, &[8192]).0, Verdict::Complete);
+    }
+
+    #[test]
+    fn a_short_result_goes_on_at_the_block_where_it_stopped() {
+        let (verdict, progress) = run(&READ, &[5000]);
+        assert_eq!(verdict, Verdict::Continue);
+        assert_eq!((progress.from, progress.done), (4608, 5000));
+        assert_eq!(run(&READ, &[5000, 8192 - 4608]).0, Verdict::Complete);
+    }
+
+    #[test]
+    fn a_read_beyond_the_end_of_the_file_reads_zeros_from_there() {
+        let (verdict, progress) = run(&READ, &[5000, 392]);
+        assert_eq!(verdict, Verdict::Continue);
+        assert!(progress.zeroing);
+        assert_eq!(progress.from, 5000);
+        assert_eq!(run(&READ, &[5000, 392, 3192]).0, Verdict::Complete);
+    }
+
+    #[test]
+    fn a_write_that_stores_nothing_fails() {
+        let write = Step { kind: StepKind::Write { dsync: false }, ..READ };
+        assert_eq!(run(&write, &[4096, 0]).0, Verdict::Failed(libc::EIO));
+    }
+
+    #[test]
+    fn interruptions_are_bounded() {
+        assert_eq!(run(&READ, &[-libc::EINTR]).0, Verdict::Continue);
+        assert_eq!(run(&READ, &[-libc::EAGAIN; 65]).0, Verdict::Failed(libc::EAGAIN));
+    }
+
+    #[test]
+    fn a_source_of_zeros_that_has_none_fails() {
+        assert_eq!(run(&READ, &[0, 0]).0, Verdict::Failed(libc::EIO));
+    }
+}

@@ -1,0 +1,77 @@
+//! Counters of one queue: its reactor adds, anybody reads.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// The live counters of one queue.
+        #[derive(Debug, Default)]
+        #[repr(align(64))]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: Counter,)*
+        }
+
+        /// What the counters of one queue said at one moment.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct QueueStats {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            /// A copy; the counters go on meanwhile, so it need not be of one instant.
+            pub fn snapshot(&self) -> QueueStats {
+                QueueStats { $($name: self.$name.get(),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Reads completed.
+    reads,
+    /// Writes completed.
+    writes,
+    /// Flushes completed.
+    flushes,
+    /// Discards completed.
+    discards,
+    /// Writes of zeros completed.
+    write_zeroes,
+    /// Bytes read by clients.
+    read_bytes,
+    /// Bytes written by clients.
+    write_bytes,
+    /// Bytes that went between client and backend without a copy by ublk.
+    zero_copy_bytes,
+    /// Bytes that the kernel copied between client and server.
+    copied_bytes,
+    /// Requests that failed.
+    errors,
+    /// Backend operations that did less than asked and were continued.
+    short_results,
+    /// Bytes read as zeros because the backend had ended.
+    zero_filled_bytes,
+    /// Buffers registered by the server itself.
+    registrations,
+    /// Requests whose automatic registration failed and was done by hand.
+    fallbacks,
+    /// Calls of io_uring_enter(2).
+    enters,
+}
+
+/// A counter with one writer.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds without a locked instruction: only the queue's reactor writes.
+    #[inline]
+    pub(crate) fn add(&self, amount: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+    }
+
+    /// The value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

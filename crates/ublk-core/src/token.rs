@@ -1,0 +1,65 @@
+//! What a submission says of itself, so that its completion finds its way back.
+
+/// Which part of the queue loop a completion belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    /// A fetch, or a commit that fetches again: the exchange's.
+    Fetch = 0,
+    /// A step of a plan: the engine's.
+    Step = 1,
+    /// A buffer registration: the engine's.
+    Register = 2,
+    /// A buffer's unregistration: the engine's.
+    Unregister = 3,
+    /// Somebody wakes the reactor.
+    Wake = 4,
+}
+
+/// A submission's `user_data`: tag, kind, step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Token {
+    pub(crate) kind: Kind,
+    pub(crate) tag: u16,
+    pub(crate) step: u8,
+}
+
+impl Token {
+    pub(crate) const fn new(kind: Kind, tag: u16) -> Self {
+        Self { kind, tag, step: 0 }
+    }
+
+    #[inline]
+    pub(crate) const fn pack(self) -> u64 {
+        self.tag as u64 | (self.step as u64) << 16 | (self.kind as u64) << 24
+    }
+
+    /// # Panics
+    /// On a number that [`pack`](Self::pack) never made.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "each field is cut out of the word")]
+    pub(crate) fn unpack(word: u64) -> Self {
+        let kind = match (word >> 24) as u8 {
+            0 => Kind::Fetch,
+            1 => Kind::Step,
+            2 => Kind::Register,
+            3 => Kind::Unregister,
+            4 => Kind::Wake,
+            other => unreachable!("a completion of kind {other}"),
+        };
+        Self { kind, tag: word as u16, step: (word >> 16) as u8 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_survives_the_round_trip() {
+        for kind in [Kind::Fetch, Kind::Step, Kind::Register, Kind::Unregister, Kind::Wake] {
+            let token = Token { kind, tag: 4095, step: 255 };
+            assert_eq!(Token::unpack(token.pack()), token);
+        }
+    }
+}
