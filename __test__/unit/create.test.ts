@@ -1,0 +1,107 @@
+import { beforeEach, describe, expect, test, vi } from 'vitest';
+
+import { createDevice, toNativeOptions } from '../../src/create.ts';
+import { native, type NativeDevice, type NativeEnd } from '../../src/native.ts';
+import { targets } from '../../src/targets/index.ts';
+import { fakeDevice } from './fake-device.ts';
+
+vi.mock(import('../../src/native.ts'), async (original) => ({
+  ...(await original()),
+  native: vi.fn<typeof native>(),
+}));
+
+const target = targets.null({ size: '1GiB' });
+
+describe('the options of createDevice', () => {
+  test('are passed on without what was not given', () => {
+    expect(toNativeOptions({ target, queues: undefined })).toEqual({
+      target: { kind: 'null', size: 1 << 30 },
+    });
+  });
+
+  test('are passed on in the units of the addon', () => {
+    const options = { id: 3, queues: 2, depth: 64, maxIoBytes: '512k', buffers: 'copy' } as const;
+    const more = { splitRegister: true, pin: false, timeoutMs: 1000 };
+    expect(toNativeOptions({ target, ...options, ...more })).toEqual({
+      target: { kind: 'null', size: 1 << 30 },
+      ...options,
+      maxIoBytes: 524_288,
+      ...more,
+    });
+  });
+
+  test.each([
+    [{ depth: 0 }, 'depth is 0; it must be a whole number from 1 to 4096'],
+    [{ depth: 5000 }, 'depth is 5000; it must be a whole number from 1 to 4096'],
+    [{ depth: 1.5 }, 'depth is 1.5; it must be a whole number from 1 to 4096'],
+    [{ depth: '8' }, 'depth is "8"; it must be a whole number from 1 to 4096'],
+    [{ queues: 0 }, 'queues is 0; it must be a whole number from 1 to 4096'],
+    [{ id: -1 }, 'id is -1; it must be a whole number from 0 to 1048575'],
+    [
+      { maxIoBytes: 1000 },
+      'maxIoBytes is 1000; it must be a multiple of 4 KiB from 4 KiB to 32 MiB',
+    ],
+    [
+      { maxIoBytes: '64M' },
+      'maxIoBytes is 64M; it must be a multiple of 4 KiB from 4 KiB to 32 MiB',
+    ],
+    [{ buffers: 'best' }, 'buffers is "best"'],
+    [{ splitRegister: 1 }, 'splitRegister is 1; it must be true or false'],
+    [{ pin: null }, 'pin is null; it must be true or false'],
+    [{ timeoutMs: 0 }, 'timeoutMs is 0; it must be a whole number from 1 to 600000'],
+  ])('%o are refused', (options, message) => {
+    expect(() => toNativeOptions({ target, ...options } as never)).toThrow(
+      expect.objectContaining({ code: 'ERR_UBLK_INVALID_ARGUMENT', message }),
+    );
+  });
+
+  test('that are misspelled are refused with a guess', () => {
+    expect(() => toNativeOptions({ target, queueDepth: 4 } as never)).toThrow(
+      expect.objectContaining({ message: "createDevice() has no 'queueDepth'" }),
+    );
+    expect(() => toNativeOptions({ target, dept: 4 } as never)).toThrow(
+      expect.objectContaining({ hint: "did you mean 'depth'?" }),
+    );
+  });
+});
+
+describe('createDevice', () => {
+  const create = vi.fn<ReturnType<typeof native>['createDevice']>();
+
+  beforeEach(() => {
+    create.mockReset();
+    vi.mocked(native).mockReset();
+    vi.mocked(native).mockReturnValue({ createDevice: create } as never);
+  });
+
+  test('does not load the addon when an argument is wrong', async () => {
+    await expect(createDevice({ target, depth: 0 })).rejects.toThrow(/depth is 0/);
+    expect(native).not.toHaveBeenCalled();
+  });
+
+  test('does not load the addon when it is aborted already', async () => {
+    const reason = new Error('changed my mind');
+    const signal = AbortSignal.abort(reason);
+    await expect(createDevice({ target }, { signal })).rejects.toBe(reason);
+    expect(native).not.toHaveBeenCalled();
+  });
+
+  test('rejects with the failure of the addon', async () => {
+    create.mockResolvedValue({ failure: { code: 'ERR_UBLK_NO_DRIVER', message: 'no driver' } });
+    await expect(createDevice({ target })).rejects.toMatchObject({ code: 'ERR_UBLK_NO_DRIVER' });
+  });
+
+  test('aborted meanwhile, removes the device before it rejects', async () => {
+    const controller = new AbortController();
+    let close = vi.fn<NativeDevice['close']>();
+    create.mockImplementation(async (_options, onEnd: (end: NativeEnd) => void) => {
+      controller.abort();
+      const device = fakeDevice(onEnd);
+      close = device.close;
+      return { value: device };
+    });
+    const promise = createDevice({ target }, { signal: controller.signal });
+    await expect(promise).rejects.toMatchObject({ name: 'AbortError' });
+    expect(close).toHaveBeenCalledOnce();
+  });
+});

@@ -1,0 +1,55 @@
+import { vi } from 'vitest';
+
+import type { Counters, DeviceInfo } from '../../src/info.ts';
+import type { NativeDevice, NativeEnd } from '../../src/native.ts';
+
+/** The addon's device without a kernel: closing ends it. */
+export function fakeDevice(
+  onEnd: (end: NativeEnd) => void,
+): NativeDevice & { close: ReturnType<typeof vi.fn<NativeDevice['close']>> } {
+  return {
+    info: () => INFO,
+    bufferMode: () => 'auto',
+    stats: () => [
+      { ...NOTHING, reads: 1, readBytes: 512 },
+      { ...NOTHING, reads: 2, readBytes: 8192 },
+    ],
+    close: vi.fn<NativeDevice['close']>(async () => {
+      onEnd({ reason: 'closed' });
+      return { value: undefined };
+    }),
+  };
+}
+
+const INFO: DeviceInfo = {
+  id: 7,
+  path: '/dev/ublkb7',
+  state: 'live',
+  queues: 2,
+  depth: 128,
+  maxIoBytes: 1 << 20,
+  size: 1 << 30,
+  logicalBlockSize: 4096,
+  readOnly: false,
+  serverPid: process.pid,
+  ownerUid: 0,
+  features: ['AUTO_BUF_REG'],
+};
+
+const NOTHING: Counters = {
+  reads: 0,
+  writes: 0,
+  flushes: 0,
+  discards: 0,
+  writeZeroes: 0,
+  readBytes: 0,
+  writeBytes: 0,
+  zeroCopyBytes: 0,
+  copiedBytes: 0,
+  errors: 0,
+  shortResults: 0,
+  zeroFilledBytes: 0,
+  registrations: 0,
+  fallbacks: 0,
+  enters: 0,
+};

@@ -1,0 +1,61 @@
+import { closest, distance } from 'fastest-levenshtein';
+
+import { invalid } from './errors.ts';
+
+/**
+ * Refuses what is no options object, and keys that it does not have.
+ *
+ * @param what What the object is, for the error.
+ * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`.
+ */
+export function checkKeys(value: unknown, what: string, known: readonly string[]): void {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw invalid(`${what} must be an object, not ${describe(value)}`);
+  }
+  for (const key of Object.keys(value)) {
+    if (!known.includes(key)) {
+      throw invalid(`${what} has no '${key}'`, suggest(key, known));
+    }
+  }
+}
+
+/** A guess at what was meant by `word`, or the list of what there is. */
+export function suggest(word: string, known: readonly string[]): string {
+  const guess = closest(word.toLowerCase(), known as string[]);
+  const near = distance(word.toLowerCase(), guess.toLowerCase()) <= Math.max(2, word.length / 3);
+  return near ? `did you mean '${guess}'?` : `there is: ${known.join(', ')}`;
+}
+
+/** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless it is a whole number in the range. */
+export function checkInteger(value: unknown, name: string, min: number, max: number): number {
+  if (typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max) {
+    return value;
+  }
+  throw invalid(`${name} is ${describe(value)}; it must be a whole number from ${min} to ${max}`);
+}
+
+/** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless it is true or false. */
+export function checkBoolean(value: unknown, name: string): boolean {
+  if (typeof value === 'boolean') return value;
+  throw invalid(`${name} is ${describe(value)}; it must be true or false`);
+}
+
+/** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless it is one of `known`. */
+export function checkOneOf<T extends string>(value: unknown, name: string, known: readonly T[]): T {
+  const found = known.find((one) => one === value);
+  if (found !== undefined) return found;
+  const hint = typeof value === 'string' ? suggest(value, known) : `there is: ${known.join(', ')}`;
+  throw invalid(`${name} is ${describe(value)}`, hint);
+}
+
+/** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless it is a path that the kernel can take. */
+export function checkPath(value: unknown, name: string): string {
+  if (typeof value === 'string' && value !== '' && !value.includes('\0')) return value;
+  throw invalid(`${name} is ${describe(value)}; it must be the path of a file`);
+}
+
+function describe(value: unknown): string {
+  if (typeof value === 'string') return JSON.stringify(value);
+  if (value === null || typeof value !== 'object') return String(value);
+  return Array.isArray(value) ? 'an array' : 'an object';
+}

@@ -1,0 +1,135 @@
+import { checkBoolean, checkInteger, checkKeys, checkOneOf } from './check.ts';
+import { Device } from './device.ts';
+import { invalid, unwrap } from './errors.ts';
+import type { BufferMode } from './info.ts';
+import { native, type NativeDeviceOptions, type NativeEnd } from './native.ts';
+import { parseSize, type Size } from './size.ts';
+import { toNativeTarget, type Target } from './targets/index.ts';
+
+/** What {@link createDevice} is asked for. */
+export interface DeviceOptions {
+  /** What answers the device's requests; made by one of {@link targets}. */
+  readonly target: Target;
+  /**
+   * The number N of `/dev/ublkbN`.
+   * @default the kernel's choice
+   */
+  readonly id?: number | undefined;
+  /**
+   * Hardware queues, 1 to 4096; each is served by a thread of its own. The kernel cuts it to the
+   * number of CPUs: see {@link Device.queues}.
+   * @default 1
+   */
+  readonly queues?: number | undefined;
+  /**
+   * Requests of one queue in flight at once, 1 to 4096.
+   * @default 128
+   */
+  readonly depth?: number | undefined;
+  /**
+   * The largest request: a multiple of 4 KiB from 4 KiB to 32 MiB.
+   * @default '1MiB'
+   */
+  readonly maxIoBytes?: Size | undefined;
+  /**
+   * How requests' data reaches the server.
+   * @default the best that the kernel offers: `auto`, then `register`, then `copy`
+   */
+  readonly buffers?: BufferMode | undefined;
+  /**
+   * With `buffers: 'register'`: register, I/O and unregister each in a system call of its own
+   * instead of all in one.
+   * @default false
+   */
+  readonly splitRegister?: boolean | undefined;
+  /**
+   * Whether each queue's thread stays on the CPUs that the kernel maps to the queue.
+   * @default true
+   */
+  readonly pin?: boolean | undefined;
+  /**
+   * How long the kernel may take to start or to remove the device, in milliseconds, 1 to 600000.
+   * @default 30000
+   */
+  readonly timeoutMs?: number | undefined;
+}
+
+/** How {@link createDevice} can be cancelled. */
+export interface CreateDeviceContext {
+  readonly signal?: AbortSignal | undefined;
+}
+
+const KEYS = [
+  'target',
+  'id',
+  'queues',
+  'depth',
+  'maxIoBytes',
+  'buffers',
+  'splitRegister',
+  'pin',
+  'timeoutMs',
+];
+const BUFFER_MODES: readonly BufferMode[] = ['auto', 'register', 'copy'];
+const MAX_ID = (1 << 20) - 1;
+
+/**
+ * Creates a block device and serves it. When the promise resolves, `device.path` exists and can
+ * be opened. Needs the right to use `/dev/ublk-control` (root, as a rule) and Linux 6.0; zero copy
+ * needs 6.15.
+ *
+ * An abort takes effect when the kernel has answered: the device is removed again before the
+ * promise rejects with `signal.reason`, so that nothing is left behind.
+ *
+ * @example
+ * await using device = await createDevice({ target: targets.file('disk.img'), queues: 2 });
+ * console.log(device.path); // /dev/ublkb0
+ *
+ * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` before anything is touched;
+ * `ERR_UBLK_NO_DRIVER`, `ERR_UBLK_NO_IO_URING`, `ERR_UBLK_PERMISSION`, `ERR_UBLK_UNSUPPORTED`,
+ * `ERR_UBLK_DEVICE_EXISTS`, `ERR_UBLK_NO_BACKEND`, `ERR_UBLK_BAD_BACKEND`, `ERR_UBLK_BUSY`,
+ * `ERR_UBLK_TIMEOUT`, `ERR_UBLK_UNSUPPORTED_PLATFORM`, `ERR_UBLK_NO_ADDON`.
+ */
+export async function createDevice(
+  options: DeviceOptions,
+  context: CreateDeviceContext = {},
+): Promise<Device> {
+  const request = toNativeOptions(options);
+  checkKeys(context, 'the context of createDevice()', ['signal']);
+  const { signal } = context;
+  signal?.throwIfAborted();
+  let onEnd!: (end: NativeEnd) => void;
+  const ended = new Promise<NativeEnd>((resolve) => (onEnd = resolve));
+  const device = new Device(unwrap(await native().createDevice(request, onEnd)), ended);
+  if (signal?.aborted) {
+    await device.close();
+    throw signal.reason;
+  }
+  return device;
+}
+
+/** Checks the options and puts them as the addon takes them. */
+export function toNativeOptions(options: DeviceOptions): NativeDeviceOptions {
+  checkKeys(options, 'createDevice()', KEYS);
+  const { id, queues, depth, maxIoBytes, buffers, splitRegister, pin, timeoutMs } = options;
+  const given: { -readonly [K in keyof NativeDeviceOptions]: NativeDeviceOptions[K] } = {
+    target: toNativeTarget(options.target),
+  };
+  if (id !== undefined) given.id = checkInteger(id, 'id', 0, MAX_ID);
+  if (queues !== undefined) given.queues = checkInteger(queues, 'queues', 1, 4096);
+  if (depth !== undefined) given.depth = checkInteger(depth, 'depth', 1, 4096);
+  if (maxIoBytes !== undefined) given.maxIoBytes = checkMaxIo(maxIoBytes);
+  if (buffers !== undefined) given.buffers = checkOneOf(buffers, 'buffers', BUFFER_MODES);
+  if (splitRegister !== undefined) {
+    given.splitRegister = checkBoolean(splitRegister, 'splitRegister');
+  }
+  if (pin !== undefined) given.pin = checkBoolean(pin, 'pin');
+  if (timeoutMs !== undefined) given.timeoutMs = checkInteger(timeoutMs, 'timeoutMs', 1, 600_000);
+  return given;
+}
+
+function checkMaxIo(size: Size): number {
+  const bytes = parseSize(size, 'maxIoBytes');
+  if (bytes >= 4096 && bytes <= 32 << 20 && bytes % 4096 === 0) return bytes;
+  throw invalid(`maxIoBytes is ${size}; it must be a multiple of 4 KiB from 4 KiB to 32 MiB`);
+}

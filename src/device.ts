@@ -1,0 +1,186 @@
+import { EventEmitter } from 'node:events';
+
+import { toError, unwrap, type UblkError } from './errors.ts';
+import type { BufferMode, Counters, DeviceInfo, DeviceStats } from './info.ts';
+import type { NativeDevice, NativeEnd } from './native.ts';
+
+/** How a device ended: by its {@link Device.close}, or because somebody else stopped it. */
+export type EndReason = 'closed' | 'stopped';
+
+/** The events of a {@link Device}. */
+export interface DeviceEvents {
+  /** The device is gone, and nothing of it is left. The last event. */
+  close: [];
+  /** The device failed and is being taken down; `close` follows. */
+  error: [error: UblkError];
+}
+
+// The longest interval that timers take: one wake-up in 24 days.
+const LONGEST_MS = 2 ** 31 - 1;
+
+/**
+ * An open block device, made by {@link createDevice}. The process stays alive as long as it is
+ * open (see {@link Device.unref}); at the end of the process or of its worker it is closed.
+ *
+ * Never wait for I/O on the device with a synchronous call (`execSync('mount …')`) in a program
+ * whose own JavaScript serves it; targets of {@link targets} are served by threads of their own
+ * and do not mind.
+ */
+export class Device extends EventEmitter<DeviceEvents> {
+  readonly #native: NativeDevice;
+  readonly #info: DeviceInfo;
+  readonly #buffers: Device['buffers'];
+  readonly #closed: Promise<EndReason>;
+  // A handle of its own keeps the event loop alive, since the addon's are all weak.
+  readonly #alive = setInterval(() => {}, LONGEST_MS);
+  #closing: Promise<void> | undefined;
+  #state: 'open' | 'closing' | 'ended' = 'open';
+
+  /** @internal */
+  constructor(native: NativeDevice, ended: Promise<NativeEnd>) {
+    super();
+    this.#native = native;
+    this.#info = native.info();
+    this.#buffers = Object.freeze({ mode: native.bufferMode(), exchange: 'per-io' });
+    this.#closed = ended.then((end) => this.#settle(end));
+  }
+
+  /** The number N of `/dev/ublkbN`. */
+  get id(): number {
+    return this.#info.id;
+  }
+
+  /** The block device, `/dev/ublkbN`; it exists and can be opened until {@link close}. */
+  get path(): string {
+    return this.#info.path;
+  }
+
+  /** Its size in bytes. */
+  get size(): number {
+    return this.#info.size ?? 0;
+  }
+
+  /** The unit of addressing in bytes. */
+  get logicalBlockSize(): number {
+    return this.#info.logicalBlockSize ?? 512;
+  }
+
+  /** Whether writes are refused. */
+  get readOnly(): boolean {
+    return this.#info.readOnly;
+  }
+
+  /** Hardware queues, as the kernel granted them. */
+  get queues(): number {
+    return this.#info.queues;
+  }
+
+  /** Requests of one queue in flight at once, as the kernel granted them. */
+  get depth(): number {
+    return this.#info.depth;
+  }
+
+  /** The largest request in bytes, as the kernel granted it. */
+  get maxIoBytes(): number {
+    return this.#info.maxIoBytes;
+  }
+
+  /** How requests and their data reach the server, as negotiated with the kernel. */
+  get buffers(): { readonly mode: BufferMode; readonly exchange: 'per-io' } {
+    return this.#buffers;
+  }
+
+  /** The features in force, by the kernel's names without `UBLK_F_`. */
+  get features(): readonly string[] {
+    return this.#info.features;
+  }
+
+  /**
+   * Settles when the device is gone, whoever ended it: with `'closed'` or `'stopped'`, or rejects
+   * with the {@link UblkError} that it failed of.
+   *
+   * A failure that is handled neither here nor by an `'error'` listener ends the process, as any
+   * unhandled rejection does.
+   */
+  get closed(): Promise<EndReason> {
+    return this.#closed;
+  }
+
+  /**
+   * What was done so far; after the end, what was done in all.
+   *
+   * @example
+   * console.log(device.stats().total.zeroCopyBytes);
+   */
+  stats(): DeviceStats {
+    const queues = this.#native.stats();
+    return { queues, total: sum(queues) };
+  }
+
+  /** Lets the process end although the device is open; it is closed then. */
+  unref(): this {
+    this.#alive.unref();
+    return this;
+  }
+
+  /** Takes {@link unref} back. */
+  ref(): this {
+    if (this.#state !== 'ended') this.#alive.ref();
+    return this;
+  }
+
+  /**
+   * Stops serving and removes the device. Requests that are under way end first; later calls give
+   * the same promise. A program that has the device open or mounted sees errors from then on.
+   *
+   * @throws {UblkError} `ERR_UBLK_TIMEOUT`, `ERR_UBLK_BUSY` when the kernel does not let go of it
+   * in time; a later call goes on waiting for it.
+   */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  /** {@link close}, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #close(): Promise<void> {
+    if (this.#state === 'ended') return;
+    this.#state = 'closing';
+    this.#alive.ref();
+    // From here on whoever closes it hears what goes wrong.
+    const ended = this.#closed.catch(() => {});
+    try {
+      unwrap(await this.#native.close());
+      await ended;
+    } catch (error) {
+      this.#alive.unref();
+      this.#closing = undefined;
+      throw error;
+    }
+  }
+
+  #settle(end: NativeEnd): EndReason {
+    const error = end.failure && toError(end.failure);
+    const unheard = error !== undefined && this.#state === 'open';
+    this.#state = 'ended';
+    clearInterval(this.#alive);
+    if (unheard && this.listenerCount('error') > 0) {
+      this.#closed.catch(() => {});
+      this.emit('error', error);
+    }
+    this.emit('close');
+    if (error) throw error;
+    return end.reason === 'closed' ? 'closed' : 'stopped';
+  }
+}
+
+function sum(queues: readonly Counters[]): Counters {
+  const total: Record<string, number> = {};
+  for (const queue of queues) {
+    for (const [name, count] of Object.entries(queue)) total[name] = (total[name] ?? 0) + count;
+  }
+  return total as unknown as Counters;
+}

@@ -1,0 +1,29 @@
+/**
+ * Serves Linux block devices (`/dev/ublkbN`) from Node.js. Importing this does nothing; the native
+ * addon loads when it is first needed.
+ *
+ * @packageDocumentation
+ */
+export { createDevice } from './create.ts';
+export type { CreateDeviceContext, DeviceOptions } from './create.ts';
+export type { Device, DeviceEvents, EndReason } from './device.ts';
+export { deleteDevice, features, getDeviceInfo, listDevices, stopDevice } from './devices.ts';
+export { UblkError, UblkErrorCode } from './errors.ts';
+export type {
+  BufferMode,
+  Counters,
+  DeviceInfo,
+  DeviceState,
+  DeviceStats,
+  Feature,
+} from './info.ts';
+export { formatSize, parseSize } from './size.ts';
+export type { Size } from './size.ts';
+export { targets } from './targets/index.ts';
+export type {
+  FileTarget,
+  FileTargetOptions,
+  NullTarget,
+  NullTargetOptions,
+  Target,
+} from './targets/index.ts';

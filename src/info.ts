@@ -1,0 +1,87 @@
+/**
+ * How requests' data reaches the server.
+ * - `auto`: the kernel lends each request's pages to the server before it hands the request over
+ *   (zero copy, Linux 6.16).
+ * - `register`: the server asks for them (zero copy, Linux 6.15).
+ * - `copy`: the kernel copies between the pages and a buffer of the server's.
+ */
+export type BufferMode = 'auto' | 'register' | 'copy';
+
+/**
+ * The state of a device.
+ * - `dead`: added but not started, or its server is gone.
+ * - `live`: serving.
+ * - `quiesced`: its server is gone; requests wait for a new one.
+ * - `fail-io`: its server is gone; requests fail until there is a new one.
+ */
+export type DeviceState = 'dead' | 'live' | 'quiesced' | 'fail-io';
+
+/** A device as the kernel describes it. Sizes in bytes. */
+export interface DeviceInfo {
+  /** The number N of `/dev/ublkbN`. */
+  readonly id: number;
+  /** The block device, `/dev/ublkbN`. */
+  readonly path: string;
+  readonly state: DeviceState;
+  /** Hardware queues. */
+  readonly queues: number;
+  /** Requests of one queue in flight at once. */
+  readonly depth: number;
+  /** The largest request. */
+  readonly maxIoBytes: number;
+  /** Absent before the device's parameters are set. */
+  readonly size?: number;
+  /** Absent before the device's parameters are set. */
+  readonly logicalBlockSize?: number;
+  /** Whether writes are refused. */
+  readonly readOnly: boolean;
+  /** The process that serves it; absent while none does. */
+  readonly serverPid?: number;
+  /** The user who created it. */
+  readonly ownerUid: number;
+  /** The features in force, by the kernel's names without `UBLK_F_`. */
+  readonly features: readonly string[];
+}
+
+/** One feature of the ublk driver. */
+export interface Feature {
+  /** The kernel's name without `UBLK_F_`: `AUTO_BUF_REG`. */
+  readonly name: string;
+  /** The first Linux release that has it: `6.16`. */
+  readonly since: string;
+  /** Whether this kernel has it. */
+  readonly supported: boolean;
+}
+
+/** What was done since the device started; all counts of requests unless they say bytes. */
+export interface Counters {
+  readonly reads: number;
+  readonly writes: number;
+  readonly flushes: number;
+  readonly discards: number;
+  readonly writeZeroes: number;
+  readonly readBytes: number;
+  readonly writeBytes: number;
+  /** Bytes that moved between the client's pages and the target without a copy. */
+  readonly zeroCopyBytes: number;
+  /** Bytes that the kernel copied between the client's pages and a buffer of the server's. */
+  readonly copiedBytes: number;
+  /** Requests that failed. */
+  readonly errors: number;
+  /** Times the target did less than it was asked and was asked again for the rest. */
+  readonly shortResults: number;
+  /** Bytes beyond the end of the backing file that were read as zeros. */
+  readonly zeroFilledBytes: number;
+  /** Buffers that the server registered. */
+  readonly registrations: number;
+  /** Requests that the kernel could not register a buffer for, so that the server did. */
+  readonly fallbacks: number;
+  /** Calls of io_uring_enter. */
+  readonly enters: number;
+}
+
+/** A device's counters: one entry per queue, and their sum. */
+export interface DeviceStats {
+  readonly queues: readonly Counters[];
+  readonly total: Counters;
+}

@@ -1,0 +1,115 @@
+import { createRequire } from 'node:module';
+
+import { UblkError, UblkErrorCode, type Failure, type Outcome } from './errors.ts';
+import type { BufferMode, Counters, DeviceInfo, Feature } from './info.ts';
+
+/** A target as the addon takes it. */
+export interface NativeTarget {
+  readonly kind: 'null' | 'file';
+  readonly size?: number;
+  readonly path?: string;
+  readonly direct?: 'auto' | 'yes' | 'no';
+  readonly readOnly?: boolean;
+  readonly logicalBlockSize?: number;
+}
+
+/** A device as the addon takes it; what is absent is the addon's default. */
+export interface NativeDeviceOptions {
+  readonly target: NativeTarget;
+  readonly id?: number;
+  readonly queues?: number;
+  readonly depth?: number;
+  readonly maxIoBytes?: number;
+  readonly buffers?: BufferMode;
+  readonly splitRegister?: boolean;
+  readonly pin?: boolean;
+  readonly timeoutMs?: number;
+}
+
+/** How a device ended. */
+export interface NativeEnd {
+  readonly reason: 'closed' | 'stopped' | 'failed';
+  readonly failure?: Failure;
+}
+
+/** An open device of the addon. */
+export interface NativeDevice {
+  info(): DeviceInfo;
+  bufferMode(): BufferMode;
+  stats(): Counters[];
+  close(): Promise<Outcome<void>>;
+}
+
+/** The addon. Its promises never reject: a failure is an answer. */
+export interface Binding {
+  createDevice(
+    options: NativeDeviceOptions,
+    onEnd: (end: NativeEnd) => void,
+  ): Promise<Outcome<NativeDevice>>;
+  listDevices(): Promise<Outcome<DeviceInfo[]>>;
+  deviceInfo(id: number): Promise<Outcome<DeviceInfo>>;
+  stopDevice(id: number): Promise<Outcome<void>>;
+  deleteDevice(id: number): Promise<Outcome<void>>;
+  features(): Promise<Outcome<Feature[]>>;
+}
+
+let binding: Binding | undefined;
+
+/**
+ * The addon, loaded when it is first needed.
+ *
+ * @throws {UblkError} `ERR_UBLK_UNSUPPORTED_PLATFORM`, `ERR_UBLK_NO_ADDON`.
+ */
+export function native(): Binding {
+  binding ??= load(createRequire(import.meta.url), process.platform, process.arch);
+  return binding;
+}
+
+/** Loads the addon with `require`; apart from {@link native} for its tests. */
+export function load(
+  require: (id: string) => unknown,
+  platform: string,
+  architecture: string,
+): Binding {
+  if (platform !== 'linux') {
+    throw new UblkError(
+      UblkErrorCode.UnsupportedPlatform,
+      `ublk is a driver of the Linux kernel; this is ${platform}`,
+      { hint: 'run this program on Linux, for example in a virtual machine' },
+    );
+  }
+  try {
+    return require('../native/binding.cjs') as Binding;
+  } catch (cause) {
+    throw notLoaded(cause, `ublk-linux-${architecture}-${libc()}`);
+  }
+}
+
+function notLoaded(cause: unknown, platformPackage: string): UblkError {
+  const reason = realReason(cause);
+  return new UblkError(
+    UblkErrorCode.NoAddon,
+    reason === undefined
+      ? `the native addon is not there: neither the package ${platformPackage} nor a local build`
+      : `the native addon does not load: ${reason}`,
+    {
+      cause,
+      hint:
+        `install ${platformPackage} (npm skips it with --omit=optional), ` +
+        'or build it in a checkout with: npm run build:native',
+    },
+  );
+}
+
+/** The generated loader tries several places; one that is there but fails tells more. */
+function realReason(error: unknown): string | undefined {
+  for (let one = error; one instanceof Error; one = one.cause) {
+    if ((one as NodeJS.ErrnoException).code === 'ERR_DLOPEN_FAILED') return one.message;
+  }
+  return undefined;
+}
+
+function libc(): 'gnu' | 'musl' {
+  const report = process.report.getReport() as { header?: { glibcVersionRuntime?: string } };
+  return report.header?.glibcVersionRuntime === undefined ? 'musl' : 'gnu';
+}

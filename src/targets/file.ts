@@ -1,0 +1,88 @@
+import { resolve } from 'node:path';
+
+import { checkBoolean, checkKeys, checkPath } from '../check.ts';
+import { invalid } from '../errors.ts';
+import type { NativeTarget } from '../native.ts';
+import { parseSize, type Size } from '../size.ts';
+
+/** What {@link targets.file} can be asked for. */
+export interface FileTargetOptions {
+  /**
+   * Whether the file is read and written past the page cache (`O_DIRECT`): `true` insists,
+   * `'auto'` does it where the file system can.
+   * @default 'auto'
+   */
+  readonly direct?: boolean | 'auto' | undefined;
+  /**
+   * Whether the device refuses writes; the file is opened for reading only.
+   * @default false
+   */
+  readonly readOnly?: boolean | undefined;
+  /**
+   * The unit of addressing in bytes: 512, 1024, 2048 or 4096.
+   * @default what direct I/O on the file needs, else 512
+   */
+  readonly logicalBlockSize?: number | undefined;
+  /**
+   * The size of the device, at most the file's.
+   * @default the file's size
+   */
+  readonly size?: Size | undefined;
+}
+
+/** A regular file or a block device, served as it is. */
+export interface FileTarget extends FileTargetOptions {
+  readonly kind: 'file';
+  /** The path; a relative one counts from the working directory of the moment of creation. */
+  readonly path: string;
+}
+
+const KEYS = ['direct', 'readOnly', 'logicalBlockSize', 'size'];
+const DIRECT = new Map<unknown, 'auto' | 'yes' | 'no'>([
+  [undefined, 'auto'],
+  ['auto', 'auto'],
+  [true, 'yes'],
+  [false, 'no'],
+]);
+
+/**
+ * A target that serves a regular file or a block device, byte for byte. Flushes reach the disk,
+ * discards punch holes.
+ *
+ * @example
+ * await using device = await createDevice({
+ *   target: targets.file('/srv/disk.img', { readOnly: true }),
+ * });
+ *
+ * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`. Whether the file is there is seen by
+ * {@link createDevice}.
+ */
+export function fileTarget(path: string, options: FileTargetOptions = {}): FileTarget {
+  checkKeys(options, 'targets.file()', KEYS);
+  const target: FileTarget = Object.freeze({ ...options, kind: 'file', path });
+  toNativeFile(target);
+  return target;
+}
+
+/** Checks a file target and puts it as the addon takes it. */
+export function toNativeFile(target: FileTarget): NativeTarget {
+  checkKeys(target, 'a file target', ['kind', 'path', ...KEYS]);
+  const direct = DIRECT.get(target.direct);
+  if (direct === undefined) {
+    throw invalid(`direct is ${String(target.direct)}; it must be true, false or 'auto'`);
+  }
+  const { readOnly, logicalBlockSize, size } = target;
+  return {
+    kind: 'file',
+    path: resolve(checkPath(target.path, 'path')),
+    direct,
+    readOnly: readOnly === undefined ? false : checkBoolean(readOnly, 'readOnly'),
+    ...(logicalBlockSize === undefined ? {} : { logicalBlockSize: checkBlock(logicalBlockSize) }),
+    ...(size === undefined ? {} : { size: parseSize(size) }),
+  };
+}
+
+function checkBlock(value: unknown): number {
+  if (value === 512 || value === 1024 || value === 2048 || value === 4096) return value;
+  throw invalid(`logicalBlockSize is ${String(value)}; it must be 512, 1024, 2048 or 4096`);
+}
