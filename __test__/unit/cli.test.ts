@@ -1,0 +1,117 @@
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+
+import { runCli } from '../../src/cli/run.ts';
+import { native } from '../../src/native.ts';
+
+vi.mock(import('../../src/native.ts'), async (original) => ({
+  ...(await original()),
+  native: vi.fn<typeof native>(),
+}));
+
+const binding = {
+  listDevices: vi.fn<() => unknown>(),
+  stopDevice: vi.fn<() => unknown>(),
+  deleteDevice: vi.fn<() => unknown>(),
+  features: vi.fn<() => unknown>(),
+};
+let stdout = '';
+let stderr = '';
+
+beforeEach(() => {
+  vi.mocked(native).mockReset();
+  vi.mocked(native).mockReturnValue(binding as never);
+  stdout = '';
+  stderr = '';
+  vi.spyOn(process.stdout, 'write').mockImplementation((text) => ((stdout += String(text)), true));
+  vi.spyOn(process.stderr, 'write').mockImplementation((text) => ((stderr += String(text)), true));
+});
+
+afterEach(() => void vi.restoreAllMocks());
+
+const device = {
+  id: 0,
+  path: '/dev/ublkb0',
+  state: 'live',
+  queues: 2,
+  depth: 128,
+  maxIoBytes: 1 << 20,
+  size: 1 << 30,
+  readOnly: false,
+  ownerUid: 0,
+  features: [],
+};
+
+describe('ublk', () => {
+  test.each([
+    ['add file'],
+    ['add null'],
+    ['list'],
+    ['info'],
+    ['stop'],
+    ['delete'],
+    ['features'],
+    ['doctor'],
+  ])('%s --help has an example, and needs no addon', async (command) => {
+    expect(await runCli([...command.split(' '), '--help'])).toBe(0);
+    expect(stdout).toContain(`\nExample:\n  $ ublk ${command}`);
+    expect(stdout).toContain('--json');
+    expect(native).not.toHaveBeenCalled();
+  });
+
+  test('--version is the one of the package', async () => {
+    expect(await runCli(['--version'])).toBe(0);
+    expect(stdout).toMatch(/^\d+\.\d+\.\d+/);
+  });
+
+  test.each([
+    [['lsit'], /unknown command 'lsit'/],
+    [['stop'], /missing required argument 'id'/],
+    [['stop', 'x'], /must be a whole number/],
+    [['list', '--jsno'], /Did you mean --json/],
+    [['add', 'null'], /required option '--size/],
+    [['add', 'null', '--size', '1GiB', '--buffers', 'best'], /Allowed choices are auto/],
+    [['add', 'null', '--size', '1GiB', '--depth', '5000'], /depth is 5000/],
+    [['add', 'null', '--size', '1GB'], /hint: write '1GiB'/],
+    [['add', 'file', ''], /path is ""/],
+  ])('%o is a usage error', async (args, message) => {
+    expect(await runCli(args)).toBe(2);
+    expect(stderr).toMatch(message);
+    expect(stdout).toBe('');
+  });
+
+  test('list shows a table for people', async () => {
+    binding.listDevices.mockResolvedValue({ value: [device] });
+    expect(await runCli(['list'])).toBe(0);
+    expect(stdout).toMatch(/ID +PATH +STATE/);
+    expect(stdout).toMatch(/0 +\/dev\/ublkb0 +live +1 GiB +2 +128 +-\n/);
+  });
+
+  test('list --json is one line that parses', async () => {
+    binding.listDevices.mockResolvedValue({ value: [device] });
+    expect(await runCli(['list', '--json'])).toBe(0);
+    expect(JSON.parse(stdout)).toEqual([device]);
+    expect(stdout.trim()).not.toContain('\n');
+  });
+
+  test('a failure is one message with its code and hint on stderr, and status 1', async () => {
+    const failure = { code: 'ERR_UBLK_NO_DRIVER', message: 'no ublk', hint: 'modprobe ublk_drv' };
+    binding.listDevices.mockResolvedValue({ failure });
+    expect(await runCli(['list'])).toBe(1);
+    expect(stderr).toBe('error: no ublk (ERR_UBLK_NO_DRIVER)\nhint: modprobe ublk_drv\n');
+    expect(stdout).toBe('');
+  });
+
+  test('a failure with --json is JSON on stderr', async () => {
+    const failure = { code: 'ERR_UBLK_NO_DEVICE', message: 'there is no device 9', errno: 19 };
+    binding.deleteDevice.mockResolvedValue({ failure });
+    expect(await runCli(['delete', '9', '--json'])).toBe(1);
+    expect(JSON.parse(stderr)).toEqual({ error: failure });
+  });
+
+  test('stop --json says what was done', async () => {
+    binding.stopDevice.mockResolvedValue({ value: undefined });
+    expect(await runCli(['stop', '3', '--json'])).toBe(0);
+    expect(binding.stopDevice).toHaveBeenCalledWith(3);
+    expect(JSON.parse(stdout)).toEqual({ id: 3, stopped: true });
+  });
+});

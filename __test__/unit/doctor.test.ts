@@ -1,0 +1,121 @@
+import { describe, expect, test } from 'vitest';
+
+import { examine, type Finding } from '../../src/cli/doctor/index.ts';
+import type { System } from '../../src/cli/doctor/system.ts';
+import { UblkError } from '../../src/errors.ts';
+
+const all = [
+  { name: 'SUPPORT_ZERO_COPY', since: '6.15', supported: true },
+  { name: 'AUTO_BUF_REG', since: '6.16', supported: true },
+];
+
+const healthy: System = {
+  platform: 'linux',
+  release: '7.3.4-cloud-amd64',
+  isRoot: true,
+  exists: () => true,
+  read: (path) => (path.endsWith('limits') ? 'Max locked memory  8388608  8388608  bytes' : '0\n'),
+  mayOpen: () => true,
+  features: async () => all,
+};
+
+async function find(name: string, changes: Partial<System>): Promise<Finding | undefined> {
+  return (await examine({ ...healthy, ...changes })).find((one) => one.name === name);
+}
+
+describe('doctor', () => {
+  test('has nothing to say against a machine that has everything', async () => {
+    const findings = await examine(healthy);
+    expect(findings.map((one) => one.status)).toEqual(findings.map(() => 'ok'));
+    expect(findings.length).toBeGreaterThan(6);
+  });
+
+  test('off Linux says only that', async () => {
+    const findings = await examine({ ...healthy, platform: 'darwin' });
+    expect(findings).toEqual([expect.objectContaining({ name: 'platform', status: 'fail' })]);
+  });
+
+  test.each([
+    ['6.17.0-1007-aws', 'fail'],
+    ['6.18.4', 'fail'],
+    ['6.18.4-zabbly+', 'fail'],
+    ['6.18.41', 'ok'],
+    ['6.18.40', 'warn'],
+    ['6.17.0', 'warn'],
+    ['7.0.14-arch1', 'warn'],
+    ['7.3.4-cloud-amd64', 'ok'],
+  ])('knows kernel %s: %s', async (release, status) => {
+    expect(await find('kernel', { release })).toMatchObject({ status });
+  });
+
+  test('finds a module that is installed but not loaded', async () => {
+    const read = () => 'kernel/drivers/block/ublk_drv.ko.xz: \n';
+    expect(await find('driver', { exists: () => false, read })).toMatchObject({
+      status: 'fail',
+      fix: 'sudo modprobe ublk_drv',
+    });
+  });
+
+  test('finds a kernel without the module', async () => {
+    expect(await find('driver', { exists: () => false, read: () => undefined })).toMatchObject({
+      status: 'fail',
+      fix: expect.stringContaining('linux-modules-extra-7.3.4') as string,
+    });
+  });
+
+  test('finds a user who may not', async () => {
+    expect(await find('permission', { mayOpen: () => false })).toMatchObject({
+      status: 'fail',
+      fix: 'run it with sudo',
+    });
+  });
+
+  test.each([
+    ['0', false, 'ok'],
+    ['1', true, 'ok'],
+    ['1', false, 'fail'],
+    ['2', true, 'fail'],
+  ])('io_uring_disabled %s, root %s: %s', async (value, isRoot, status) => {
+    expect(await find('io_uring', { isRoot, read: () => value })).toMatchObject({ status });
+  });
+
+  test.each([
+    ['65536', 'warn'],
+    ['8388608', 'ok'],
+    ['unlimited', 'ok'],
+  ])('a limit of %s on locked memory: %s', async (limit, status) => {
+    const read = (path: string) =>
+      path.endsWith('limits') ? `Max locked memory         ${limit}    ${limit}   bytes` : '0';
+    expect(await find('memlock', { isRoot: false, read })).toMatchObject({ status });
+  });
+
+  test('misses udev', async () => {
+    const exists = (path: string) => path !== '/run/udev/control';
+    expect(await find('udev', { exists })).toMatchObject({ status: 'warn' });
+  });
+
+  test.each([
+    [['AUTO_BUF_REG', 'SUPPORT_ZERO_COPY'], 'ok', /^auto/],
+    [['SUPPORT_ZERO_COPY'], 'ok', /^register/],
+    [[], 'warn', /^copy/],
+  ])('with %o chooses the buffer mode', async (names, status, detail) => {
+    const offered = all.map(({ name, since }) => {
+      return { name, since, supported: names.includes(name) };
+    });
+    expect(await find('buffers', { features: async () => offered })).toMatchObject({
+      status,
+      detail: expect.stringMatching(detail) as string,
+    });
+  });
+
+  test('says why the features cannot be asked', async () => {
+    const hint = 'npm run build:native';
+    const error = new UblkError('ERR_UBLK_NO_ADDON', 'no addon', { hint });
+    expect(await find('features', { features: async () => error })).toEqual({
+      name: 'features',
+      status: 'fail',
+      detail: 'no addon',
+      fix: hint,
+    });
+  });
+});

@@ -1,0 +1,102 @@
+import { createDevice, type DeviceOptions } from '../../create.ts';
+import type { Device } from '../../device.ts';
+import type { BufferMode, Counters } from '../../info.ts';
+import { formatSize } from '../../size.ts';
+import { targets, type Target } from '../../targets/index.ts';
+import type { OutputFlags } from '../output.ts';
+import { writePidFile } from '../pid-file.ts';
+import { untilSignal } from '../signals.ts';
+
+/** The flags that all targets share. */
+export interface AddFlags extends OutputFlags {
+  readonly id?: number;
+  readonly queues?: number;
+  readonly depth?: number;
+  readonly maxIo?: string;
+  readonly buffers?: BufferMode;
+  readonly splitRegister?: true;
+  readonly pin: boolean;
+  readonly pidFile?: string;
+}
+
+/** The flags of `ublk add null`. */
+export interface NullFlags extends AddFlags {
+  readonly size: string;
+}
+
+/** The flags of `ublk add file`. */
+export interface FileFlags extends AddFlags {
+  readonly readOnly?: true;
+  readonly direct?: boolean;
+  readonly blockSize?: number;
+  readonly size?: string;
+}
+
+/** `ublk add null` */
+export async function addNull(flags: NullFlags): Promise<void> {
+  await serve(targets.null({ size: flags.size }), 'nothing', flags);
+}
+
+/** `ublk add file IMAGE` */
+export async function addFile(image: string, flags: FileFlags): Promise<void> {
+  const { readOnly, direct, blockSize: logicalBlockSize, size } = flags;
+  await serve(targets.file(image, { readOnly, direct, logicalBlockSize, size }), image, flags);
+}
+
+async function serve(target: Target, what: string, flags: AddFlags): Promise<void> {
+  const { id, queues, depth, maxIo: maxIoBytes, buffers, splitRegister, pin } = flags;
+  const options: DeviceOptions = { target, id, queues, depth, maxIoBytes, buffers, splitRegister };
+  const signal = untilSignal();
+  let device: Device;
+  try {
+    device = await createDevice({ ...options, pin }, { signal });
+  } catch (error) {
+    // Somebody changed their mind before the device was there: nothing to tell, nothing left.
+    if (signal.aborted && error === signal.reason) return;
+    throw error;
+  }
+  signal.addEventListener('abort', () => void device.close().catch(giveUp));
+  await serveUntilEnd(device, what, flags);
+}
+
+async function serveUntilEnd(device: Device, what: string, flags: AddFlags): Promise<void> {
+  try {
+    await using _pidFile = await writePidFile(flags.pidFile);
+    announce(device, what, flags);
+    const reason = await device.closed;
+    process.stderr.write(`${device.path} ${reason}: ${summary(device.stats().total)}\n`);
+  } finally {
+    await device.close();
+  }
+}
+
+/** Scripts wait for the line on stdout; people read the one on stderr. */
+function announce(device: Device, what: string, flags: AddFlags): void {
+  const { id, path, size, logicalBlockSize, readOnly, queues, depth, maxIoBytes } = device;
+  const { buffers, features } = device;
+  const access = readOnly ? 'read-only' : 'read-write';
+  const shape = `${formatSize(size)}, ${access}, ${queues} x ${depth} requests`;
+  process.stderr.write(
+    `${path} serves ${what} (${shape}, buffers: ${buffers.mode}); Ctrl-C or ublk stop ${id} ends it\n`,
+  );
+  const shown = { id, path, pid: process.pid, size, logicalBlockSize, readOnly, queues, depth };
+  const described = { ...shown, maxIoBytes, buffers, features };
+  process.stdout.write(`${flags.json ? JSON.stringify(described) : path}\n`);
+}
+
+function summary(total: Counters): string {
+  const { reads, writes, flushes, readBytes, writeBytes, zeroCopyBytes, copiedBytes } = total;
+  return [
+    `${reads} reads (${formatSize(readBytes)})`,
+    `${writes} writes (${formatSize(writeBytes)})`,
+    `${flushes} flushes`,
+    `${formatSize(zeroCopyBytes)} zero-copy`,
+    `${formatSize(copiedBytes)} copied`,
+  ].join(', ');
+}
+
+/** The kernel does not let go of the device, so the process cannot end in good order. */
+function giveUp(error: unknown): never {
+  process.stderr.write(`error: ${error instanceof Error ? error.message : String(error)}\n`);
+  process.exit(1);
+}

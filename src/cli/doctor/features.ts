@@ -1,0 +1,34 @@
+import { UblkError } from '../../errors.ts';
+import type { Feature } from '../../info.ts';
+import type { Finding } from './index.ts';
+
+type Answer = readonly Feature[] | UblkError;
+
+/** What the driver can do. */
+export function features(offered: Answer): Finding {
+  const name = 'features';
+  if (UblkError.is(offered)) return failed(name, offered);
+  const missing = offered.filter((one) => !one.supported);
+  const detail = `${offered.length - missing.length} of ${offered.length}`;
+  if (missing.length === 0) return { name, status: 'ok', detail };
+  const names = missing.map((one) => `${one.name} (${one.since})`).join(', ');
+  return { name, status: 'ok', detail: `${detail}; newer kernels have ${names}` };
+}
+
+/** How data would reach the server. */
+export function buffers(offered: Answer): Finding {
+  const name = 'buffers';
+  if (UblkError.is(offered)) return { name, status: 'fail', detail: 'unknown without features' };
+  const has = (feature: string) => offered.some((one) => one.name === feature && one.supported);
+  if (has('AUTO_BUF_REG')) return { name, status: 'ok', detail: 'auto: zero copy' };
+  if (has('SUPPORT_ZERO_COPY')) {
+    const detail = 'register: zero copy, with two commands more per request than auto needs';
+    return { name, status: 'ok', detail, fix: 'boot Linux 6.16 or newer for auto' };
+  }
+  const detail = 'copy: this kernel has no zero copy';
+  return { name, status: 'warn', detail, fix: 'boot Linux 6.16 or newer' };
+}
+
+function failed(name: string, { message, hint }: UblkError): Finding {
+  return { name, status: 'fail', detail: message, ...(hint === undefined ? {} : { fix: hint }) };
+}

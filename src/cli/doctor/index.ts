@@ -1,0 +1,31 @@
+import { control, driver, kernel, platform } from './driver.ts';
+import { buffers, features } from './features.ts';
+import { ioUring, memlock, udev } from './machine.ts';
+import type { System } from './system.ts';
+
+/** What one check found. */
+export interface Finding {
+  readonly name: string;
+  /** `warn`: it works, but not as well as it could; `fail`: it does not work. */
+  readonly status: 'ok' | 'warn' | 'fail';
+  readonly detail: string;
+  /** The command or step that mends it. */
+  readonly fix?: string;
+}
+
+/** Looks at everything that serving a device needs. */
+export async function examine(system: System): Promise<Finding[]> {
+  const where = platform(system);
+  if (where.status === 'fail') return [where];
+  const offered = await system.features();
+  return [
+    kernel(system),
+    driver(system),
+    control(system),
+    ioUring(system),
+    memlock(system),
+    udev(system),
+    features(offered),
+    buffers(offered),
+  ];
+}

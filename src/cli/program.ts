@@ -1,0 +1,132 @@
+import { createRequire } from 'node:module';
+
+import { Command, InvalidArgumentError, Option } from 'commander';
+
+import type { BufferMode } from '../info.ts';
+import type { FileFlags, NullFlags } from './commands/add.ts';
+import type { OutputFlags } from './output.ts';
+
+const MODES: readonly BufferMode[] = ['auto', 'register', 'copy'];
+
+/** The `ublk` command. What a subcommand needs is imported when it runs, so that help is quick. */
+export function createProgram(): Command {
+  const program = new Command('ublk')
+    .description('Serve Linux block devices from user space, and look after them.')
+    .version(version())
+    .exitOverride()
+    .addHelpText('after', example('ublk doctor', 'ublk add file disk.img', 'ublk stop 0'));
+  addCommands(program);
+  describeDevices(program);
+  changeDevices(program);
+  describeMachine(program);
+  return program;
+}
+
+function addCommands(program: Command): void {
+  const add = program
+    .command('add')
+    .description('Create a device and serve it in the foreground, until a signal or ublk stop.')
+    .addHelpText('after', example('ublk add file disk.img', 'ublk add null --size 1GiB'));
+  deviceOptions(add.command('file'))
+    .description('Serve a file or a block device; prints the path of the device when it is ready.')
+    .argument('<image>', 'the file or block device')
+    .option('--read-only', 'refuse writes')
+    .option('--direct', 'insist on reading and writing past the page cache')
+    .option('--no-direct', 'go through the page cache')
+    .option('--block-size <bytes>', 'logical block size: 512, 1024, 2048 or 4096', wholeNumber)
+    .option('--size <size>', 'serve only so much of it')
+    .addHelpText('after', example('ublk add file disk.img --queues 2 --pid-file /run/disk.pid'))
+    .action(async (image: string, flags: FileFlags) => {
+      await (await import('./commands/add.ts')).addFile(image, flags);
+    });
+  deviceOptions(add.command('null'))
+    .description('Serve a device that keeps nothing, to see what ublk itself costs.')
+    .requiredOption('--size <size>', 'its size, for example 1GiB')
+    .addHelpText('after', example('ublk add null --size 1GiB --depth 64'))
+    .action(async (flags: NullFlags) => {
+      await (await import('./commands/add.ts')).addNull(flags);
+    });
+}
+
+function deviceOptions(command: Command): Command {
+  const buffers = new Option('--buffers <mode>', 'how data reaches the server (default: the best)');
+  return command
+    .option('--id <n>', 'the number N of /dev/ublkbN (default: the first free one)', wholeNumber)
+    .option('--queues <n>', 'hardware queues (default: 1)', wholeNumber)
+    .option('--depth <n>', 'requests of a queue in flight at once (default: 128)', wholeNumber)
+    .option('--max-io <size>', 'the largest request (default: 1MiB)')
+    .addOption(buffers.choices(MODES))
+    .option('--split-register', 'with --buffers register: one system call for each step')
+    .option('--no-pin', "do not bind the queues' threads to their CPUs")
+    .option('--pid-file <file>', 'write the process id there when the device is ready')
+    .option('--json', 'describe the device as one line of JSON when it is ready');
+}
+
+function describeDevices(program: Command): void {
+  program
+    .command('list')
+    .description('List the ublk devices of this machine.')
+    .option('--json', 'as JSON')
+    .addHelpText('after', example("ublk list --json | jq -r '.[].path'"))
+    .action(async (flags: OutputFlags) => (await import('./commands/list.ts')).list(flags));
+  program
+    .command('info')
+    .description('Describe one device.')
+    .argument('<id>', 'the number N of /dev/ublkbN', wholeNumber)
+    .option('--json', 'as JSON')
+    .addHelpText('after', example('ublk info 0'))
+    .action(async (id: number, flags: OutputFlags) => {
+      await (await import('./commands/info.ts')).info(id, flags);
+    });
+}
+
+function changeDevices(program: Command): void {
+  program
+    .command('stop')
+    .description('Stop a device; its server ends.')
+    .argument('<id>', 'the number N of /dev/ublkbN', wholeNumber)
+    .option('--json', 'as JSON')
+    .addHelpText('after', example('ublk stop 0'))
+    .action(async (id: number, flags: OutputFlags) => {
+      await (await import('./commands/stop.ts')).stop(id, flags);
+    });
+  program
+    .command('delete')
+    .description('Stop a device if need be and remove it, also one whose server is gone.')
+    .argument('<id>', 'the number N of /dev/ublkbN', wholeNumber)
+    .option('--json', 'as JSON')
+    .addHelpText('after', example('ublk delete 0'))
+    .action(async (id: number, flags: OutputFlags) => {
+      await (await import('./commands/delete.ts')).remove(id, flags);
+    });
+}
+
+function describeMachine(program: Command): void {
+  program
+    .command('features')
+    .description("List the ublk driver's features, and whether this kernel has them.")
+    .option('--json', 'as JSON')
+    .addHelpText('after', example('ublk features'))
+    .action(async (flags: OutputFlags) => (await import('./commands/features.ts')).features(flags));
+  program
+    .command('doctor')
+    .description('Say what this machine can do, and the command that mends what it cannot.')
+    .option('--json', 'as JSON')
+    .addHelpText('after', example('ublk doctor'))
+    .action(async (flags: OutputFlags) => (await import('./commands/doctor.ts')).doctor(flags));
+}
+
+function wholeNumber(text: string): number {
+  if (!/^\d+$/.test(text)) throw new InvalidArgumentError('It must be a whole number.');
+  return Number(text);
+}
+
+function example(...lines: string[]): string {
+  const head = lines.length > 1 ? 'Examples:' : 'Example:';
+  return ['', head, ...lines.map((line) => `  $ ${line}`)].join('\n');
+}
+
+function version(): string {
+  const manifest = createRequire(import.meta.url)('../../package.json') as { version: string };
+  return manifest.version;
+}
