@@ -1,0 +1,126 @@
+//! What the core says, as `src/info.ts` has it.
+
+use napi_derive::napi;
+use ublk_core::device::{self, BufferMode, DeviceState};
+use ublk_core::stats::QueueStats;
+use ublk_sys::FEATURES;
+
+/// A device as the kernel describes it.
+#[derive(Debug)]
+#[napi(object, object_from_js = false)]
+pub struct DeviceInfo {
+    /// The number N of `/dev/ublkbN`.
+    pub id: u32,
+    /// The block device.
+    pub path: String,
+    /// `dead`, `live`, `quiesced` or `fail-io`.
+    pub state: &'static str,
+    /// Hardware queues.
+    pub queues: u16,
+    /// Requests of one queue in flight at once.
+    pub depth: u16,
+    /// The largest request, in bytes.
+    pub max_io_bytes: u32,
+    /// In bytes; absent before the parameters are set.
+    pub size: Option<f64>,
+    /// In bytes; absent before the parameters are set.
+    pub logical_block_size: Option<u32>,
+    /// Whether writes are refused.
+    pub read_only: bool,
+    /// The process that serves it.
+    pub server_pid: Option<u32>,
+    /// Who created it.
+    pub owner_uid: u32,
+    /// The features in force.
+    pub features: Vec<&'static str>,
+}
+
+impl From<&device::DeviceInfo> for DeviceInfo {
+    fn from(info: &device::DeviceInfo) -> Self {
+        Self {
+            id: info.id,
+            path: format!("/dev/ublkb{}", info.id),
+            state: state(info.state),
+            queues: info.queues,
+            depth: info.depth,
+            max_io_bytes: info.max_io_bytes,
+            size: info.size.map(number),
+            logical_block_size: info.logical_block,
+            read_only: info.read_only,
+            server_pid: info.server_pid,
+            owner_uid: info.owner_uid,
+            features: features(info.flags)
+                .filter(|one| one.supported)
+                .map(|one| one.name)
+                .collect(),
+        }
+    }
+}
+
+/// One feature of the driver.
+#[derive(Debug)]
+#[napi(object, object_from_js = false)]
+pub struct Feature {
+    /// The kernel's name without `UBLK_F_`.
+    pub name: &'static str,
+    /// The first release that has it.
+    pub since: &'static str,
+    /// Whether it is there.
+    pub supported: bool,
+}
+
+/// All features that we know, and which of them `flags` holds.
+pub(crate) fn features(flags: u64) -> impl Iterator<Item = Feature> {
+    FEATURES.iter().map(move |feature| Feature {
+        name: feature.name.trim_start_matches("UBLK_F_"),
+        since: feature.since,
+        supported: flags & feature.flag != 0,
+    })
+}
+
+/// The name of a buffer mode.
+pub(crate) fn buffer_mode(mode: BufferMode) -> &'static str {
+    match mode {
+        BufferMode::Auto => "auto",
+        BufferMode::Register => "register",
+        BufferMode::Copy => "copy",
+    }
+}
+
+fn state(state: DeviceState) -> &'static str {
+    match state {
+        DeviceState::Dead => "dead",
+        DeviceState::Live => "live",
+        DeviceState::Quiesced => "quiesced",
+        DeviceState::FailIo => "fail-io",
+    }
+}
+
+/// As JavaScript counts: exact up to 2^53, which no disk and no counter of ours reaches soon.
+#[expect(clippy::cast_precision_loss, reason = "beyond 2^53 nobody counts single bytes")]
+fn number(value: u64) -> f64 {
+    value as f64
+}
+
+macro_rules! counters {
+    ($($name:ident),* $(,)?) => {
+        /// The counters of one queue; `src/info.ts` says what they count.
+        #[allow(missing_docs)]
+        #[derive(Debug)]
+        #[napi(object, object_from_js = false)]
+        pub struct Counters {
+            $(pub $name: f64,)*
+        }
+
+        impl From<&QueueStats> for Counters {
+            fn from(stats: &QueueStats) -> Self {
+                Self { $($name: number(stats.$name),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    reads, writes, flushes, discards, write_zeroes, read_bytes, write_bytes, zero_copy_bytes,
+    copied_bytes, errors, short_results, zero_filled_bytes, registrations, fallbacks, enters,
+}

@@ -1,0 +1,112 @@
+//! An open device.
+
+use std::sync::Arc;
+use std::thread;
+
+use napi::bindgen_prelude::Object;
+use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
+use napi::{Env, Status};
+use napi_derive::napi;
+use ublk_core::device::{Device, End};
+use ublk_core::driver::linux::Linux;
+use ublk_core::error::{Code, Error};
+
+use crate::describe::{self, Counters, DeviceInfo};
+use crate::open_devices::{OpenDevices, Place};
+use crate::options::NativeDeviceOptions;
+use crate::outcome::Failure;
+use crate::task;
+
+/// How a device ended.
+#[derive(Debug)]
+#[napi(object, object_from_js = false)]
+pub struct NativeEnd {
+    /// `closed`, `stopped` or `failed`.
+    pub reason: &'static str,
+    /// With `failed`: why.
+    pub failure: Option<Failure>,
+}
+
+impl From<End> for NativeEnd {
+    fn from(end: End) -> Self {
+        match end {
+            End::Closed => Self { reason: "closed", failure: None },
+            End::Stopped => Self { reason: "stopped", failure: None },
+            End::Failed(error) => Self { reason: "failed", failure: Some(error.into()) },
+        }
+    }
+}
+
+/// Called once; does not keep the event loop alive (`src/device.ts` does, and can let go).
+type OnEnd = ThreadsafeFunction<NativeEnd, (), NativeEnd, Status, false, true, 1>;
+
+/// An open device; the environment keeps it open, so that collecting this closes nothing.
+#[napi]
+pub struct NativeDevice {
+    device: Arc<Device<Linux>>,
+}
+
+/// Creates a device and serves it; `on_end` is called once when it is gone, whoever ended it.
+#[napi(
+    catch_unwind,
+    ts_args_type = "options: NativeDeviceOptions, onEnd: (end: NativeEnd) => void",
+    ts_return_type = "Promise<Outcome<NativeDevice>>"
+)]
+pub fn create_device<'env>(
+    env: &'env Env,
+    options: NativeDeviceOptions,
+    on_end: OnEnd,
+) -> napi::Result<Object<'env>> {
+    let place = OpenDevices::of(env)?.reserve();
+    task::promise(env, move || {
+        let (options, target) = options.convert()?;
+        let device = Device::create(&Linux::new(), target.open()?, options)?;
+        let device = Arc::new(device);
+        watch(&device, place, on_end)?;
+        Ok(NativeDevice { device })
+    })
+}
+
+#[napi]
+impl NativeDevice {
+    /// The device as it was started.
+    #[napi(catch_unwind)]
+    pub fn info(&self) -> DeviceInfo {
+        self.device.info().into()
+    }
+
+    /// The buffer mode that was negotiated.
+    #[napi(catch_unwind)]
+    pub fn buffer_mode(&self) -> &'static str {
+        describe::buffer_mode(self.device.buffers())
+    }
+
+    /// Each queue's counters.
+    #[napi(catch_unwind)]
+    pub fn stats(&self) -> Vec<Counters> {
+        self.device.stats().iter().map(Counters::from).collect()
+    }
+
+    /// Stops and removes it.
+    #[napi(catch_unwind, ts_return_type = "Promise<Outcome<void>>")]
+    pub fn close<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
+        let device = Arc::clone(&self.device);
+        task::promise(env, move || device.close())
+    }
+}
+
+/// Tells JavaScript when the device has ended, on a thread that waits for it.
+fn watch(device: &Arc<Device<Linux>>, mut place: Place, on_end: OnEnd) -> Result<(), Error> {
+    place.fill(device);
+    let device = Arc::clone(device);
+    let name = format!("ublk{}end", device.info().id);
+    let spawned = thread::Builder::new().name(name).spawn(move || {
+        let end = device.wait();
+        // Refused only by an environment that has ended.
+        on_end.call(end.into(), ThreadsafeFunctionCallMode::NonBlocking);
+        drop(place);
+    });
+    spawned.map(drop).map_err(|error| {
+        Error::os(Code::Kernel, "cannot start a thread for the device", "clone", &error)
+    })
+}

@@ -1,0 +1,129 @@
+//! What TypeScript asks for, as the core takes it. `src/create.ts` has checked it; what slips
+//! through is refused by the core, or here if the core's types cannot even say it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use napi_derive::napi;
+use ublk_core::device::{BufferMode, DeviceOptions};
+use ublk_core::error::{Code, Error, Result};
+use ublk_core::target::file::{Direct, File, FileOptions};
+use ublk_core::target::native::Native;
+use ublk_core::target::null::Null;
+
+/// A target, as `src/targets/` describes it.
+#[derive(Debug)]
+#[napi(object, object_to_js = false)]
+pub struct NativeTarget {
+    /// `null` or `file`.
+    pub kind: String,
+    /// In bytes.
+    pub size: Option<i64>,
+    /// Of the file, absolute.
+    pub path: Option<String>,
+    /// `auto`, `yes` or `no`.
+    pub direct: Option<String>,
+    /// Whether writes are refused.
+    pub read_only: Option<bool>,
+    /// In bytes.
+    pub logical_block_size: Option<u32>,
+}
+
+/// A device, as `src/create.ts` asks for it; what is absent is the core's default.
+#[derive(Debug)]
+#[napi(object, object_to_js = false)]
+pub struct NativeDeviceOptions {
+    /// What answers its requests.
+    pub target: NativeTarget,
+    /// The number N of `/dev/ublkbN`.
+    pub id: Option<u32>,
+    /// Hardware queues.
+    pub queues: Option<u16>,
+    /// Requests of one queue in flight at once.
+    pub depth: Option<u16>,
+    /// The largest request, in bytes.
+    pub max_io_bytes: Option<u32>,
+    /// `auto`, `register` or `copy`.
+    pub buffers: Option<String>,
+    /// Register, I/O and unregister each in an enter of its own.
+    pub split_register: Option<bool>,
+    /// Whether threads stay on their queue's CPUs.
+    pub pin: Option<bool>,
+    /// How long the kernel may take.
+    pub timeout_ms: Option<u32>,
+}
+
+impl NativeDeviceOptions {
+    /// The core's options, and what to serve.
+    pub(crate) fn convert(self) -> Result<(DeviceOptions, NativeTarget)> {
+        let default = DeviceOptions::default();
+        let options = DeviceOptions {
+            id: self.id,
+            queues: self.queues.unwrap_or(default.queues),
+            depth: self.depth.unwrap_or(default.depth),
+            max_io_bytes: self.max_io_bytes.unwrap_or(default.max_io_bytes),
+            buffers: self.buffers.as_deref().map(buffer_mode).transpose()?,
+            split_register: self.split_register.unwrap_or(default.split_register),
+            pin: self.pin.unwrap_or(default.pin),
+            limit: self
+                .timeout_ms
+                .map_or(default.limit, |limit| Duration::from_millis(limit.into())),
+        };
+        Ok((options, self.target))
+    }
+}
+
+impl NativeTarget {
+    /// Opens what lies behind it. May block.
+    pub(crate) fn open(self) -> Result<Native> {
+        let size = self.size.map(bytes).transpose()?;
+        match self.kind.as_str() {
+            "null" => Ok(Native::Null(Null::new(size.ok_or_else(|| missing("size"))?))),
+            "file" => {
+                let options = FileOptions {
+                    direct: direct(self.direct.as_deref())?,
+                    read_only: self.read_only.unwrap_or(false),
+                    logical_block: self.logical_block_size,
+                    size,
+                };
+                let path = self.path.ok_or_else(|| missing("path"))?;
+                File::open(Path::new(&path), &options).map(Native::File)
+            }
+            kind => Err(unknown("kind of target", kind)),
+        }
+    }
+}
+
+fn buffer_mode(name: &str) -> Result<BufferMode> {
+    match name {
+        "auto" => Ok(BufferMode::Auto),
+        "register" => Ok(BufferMode::Register),
+        "copy" => Ok(BufferMode::Copy),
+        _ => Err(unknown("buffer mode", name)),
+    }
+}
+
+fn direct(name: Option<&str>) -> Result<Direct> {
+    match name {
+        None | Some("auto") => Ok(Direct::Auto),
+        Some("yes") => Ok(Direct::Yes),
+        Some("no") => Ok(Direct::No),
+        Some(name) => Err(unknown("value of direct", name)),
+    }
+}
+
+fn bytes(size: i64) -> Result<u64> {
+    u64::try_from(size).map_err(|_| refused(format!("a size is {size} bytes")))
+}
+
+fn unknown(what: &str, name: &str) -> Error {
+    refused(format!("there is no {what} '{name}'"))
+}
+
+fn missing(what: &str) -> Error {
+    refused(format!("the target has no {what}"))
+}
+
+fn refused(message: String) -> Error {
+    Error::new(Code::InvalidArgument, message)
+}
