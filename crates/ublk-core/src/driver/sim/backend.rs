@@ -1,0 +1,127 @@
+//! A disk of the model: what is written, and what of it would survive a power cut.
+
+use std::collections::BTreeSet;
+
+use super::rng::Rng;
+
+pub(super) const SECTOR: usize = 512;
+
+/// How a disk misbehaves because a test wants it to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Trouble {
+    /// Every read fails with this errno.
+    pub reads: Option<i32>,
+    /// Every write fails with this errno and changes nothing.
+    pub writes: Option<i32>,
+    /// Every sync fails with this errno.
+    pub syncs: Option<i32>,
+    /// Writes that reach this offset or go beyond it fail with `ENOSPC`.
+    pub full_from: Option<u64>,
+    /// `FALLOC_FL_ZERO_RANGE` fails with `EOPNOTSUPP`.
+    pub no_zero_range: bool,
+    /// `FALLOC_FL_PUNCH_HOLE` and discards fail with `EOPNOTSUPP`.
+    pub no_punch: bool,
+    /// Offsets and lengths that are no multiples of this fail with `EINVAL`, as with direct I/O;
+    /// 0 for any. Short results are multiples of it.
+    pub alignment: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Disk {
+    /// What reads see.
+    pub(super) contents: Vec<u8>,
+    /// What is left after a power cut, where `dirty` does not say otherwise.
+    pub(super) durable: Vec<u8>,
+    /// Sectors written and not synced since: after a power cut they may hold either.
+    dirty: BTreeSet<usize>,
+    pub(super) trouble: Trouble,
+    /// Takes discards; its size is fixed.
+    pub(super) is_block_device: bool,
+}
+
+impl Disk {
+    pub(super) fn new(size: usize, is_block_device: bool) -> Self {
+        Self {
+            contents: vec![0; size],
+            durable: vec![0; size],
+            dirty: BTreeSet::new(),
+            trouble: Trouble::default(),
+            is_block_device,
+        }
+    }
+
+    pub(super) fn misaligned(&self, offset: u64, length: u64) -> bool {
+        let unit = u64::from(self.trouble.alignment.max(1));
+        !offset.is_multiple_of(unit) || !length.is_multiple_of(unit)
+    }
+
+    /// What there is of a range: less than asked at the end of the file.
+    pub(super) fn read(&self, offset: u64, length: usize) -> &[u8] {
+        let size = self.contents.len();
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(size);
+        &self.contents[start..start.saturating_add(length).min(size)]
+    }
+
+    /// Writes, growing a file where needed. The range must be within what [`room`](Self::room)
+    /// has allowed.
+    pub(super) fn write(&mut self, offset: u64, bytes: &[u8], durably: bool) {
+        if bytes.is_empty() {
+            return;
+        }
+        let start = usize::try_from(offset).expect("a simulated disk fits in memory");
+        let end = start + bytes.len();
+        if end > self.contents.len() {
+            self.resize(end);
+        }
+        self.contents[start..end].copy_from_slice(bytes);
+        self.dirty.extend(start / SECTOR..end.div_ceil(SECTOR));
+        if durably {
+            self.sync_range(start, end);
+        }
+    }
+
+    /// How many of `length` bytes can be written at `offset`.
+    ///
+    /// # Errors
+    /// `ENOSPC` when it is none.
+    pub(super) fn room(&self, offset: u64, length: u64) -> Result<u64, i32> {
+        let block_end = self.is_block_device.then_some(self.contents.len() as u64);
+        let end = [self.trouble.full_from, block_end].into_iter().flatten().min();
+        let room = end.map_or(length, |end| end.saturating_sub(offset).min(length));
+        if room == 0 && length > 0 { Err(libc::ENOSPC) } else { Ok(room) }
+    }
+
+    pub(super) fn resize(&mut self, size: usize) {
+        self.contents.resize(size, 0);
+        self.durable.resize(size, 0);
+        self.dirty.retain(|sector| sector * SECTOR < size);
+    }
+
+    pub(super) fn sync(&mut self) {
+        self.sync_range(0, self.contents.len());
+    }
+
+    fn sync_range(&mut self, start: usize, end: usize) {
+        let sectors: Vec<usize> =
+            self.dirty.range(start / SECTOR..end.div_ceil(SECTOR)).copied().collect();
+        for sector in sectors {
+            let whole = sector * SECTOR..((sector + 1) * SECTOR).min(self.contents.len());
+            self.durable[whole.clone()].copy_from_slice(&self.contents[whole.clone()]);
+            if whole.start >= start && whole.end <= end {
+                self.dirty.remove(&sector);
+            }
+        }
+    }
+
+    /// What a power cut leaves: of each sector that was not synced, the old or the new.
+    pub(super) fn cut_power(&mut self, rng: &mut Rng) {
+        for sector in std::mem::take(&mut self.dirty) {
+            if rng.chance(500) {
+                let end = ((sector + 1) * SECTOR).min(self.contents.len());
+                let whole = sector * SECTOR..end;
+                self.durable[whole.clone()].copy_from_slice(&self.contents[whole]);
+            }
+        }
+        self.contents.clone_from(&self.durable);
+    }
+}

@@ -1,0 +1,177 @@
+//! The block layer above the driver: requests, tags, completion.
+
+use ublk_sys::{
+    UBLK_ATTR_FUA, UBLK_ATTR_VOLATILE_CACHE, UBLK_IO_F_FUA, UBLK_IO_OP_FLUSH, UBLK_IO_OP_READ,
+    UBLK_IO_OP_WRITE,
+};
+
+use super::device::Stop;
+use super::model::Model;
+use super::ring::Work;
+
+/// What the pages of a read hold until somebody fills them.
+pub const POISON: u8 = 0xa5;
+
+/// One block request.
+#[derive(Debug)]
+pub(super) struct BlockRequest {
+    pub(super) device: usize,
+    pub(super) queue: u16,
+    pub(super) tag: Option<u16>,
+    pub(super) op: u8,
+    pub(super) flags: u32,
+    /// Where what is left of it starts, in bytes.
+    pub(super) offset: u64,
+    /// What is left of it, in bytes.
+    pub(super) left: u32,
+    /// What copy mode has completed of it, in bytes.
+    pub(super) done: usize,
+    pub(super) data: Vec<u8>,
+    pub(super) started: bool,
+    /// The device has a cache and no FUA: a flush follows the write.
+    pub(super) flush_after: bool,
+    pub(super) outcome: Option<Result<(), i32>>,
+}
+
+impl BlockRequest {
+    pub(super) fn has_data(&self) -> bool {
+        matches!(self.op, UBLK_IO_OP_READ | UBLK_IO_OP_WRITE)
+    }
+
+    /// What is left of its pages.
+    pub(super) fn pages(&mut self) -> &mut [u8] {
+        &mut self.data[self.done..]
+    }
+}
+
+impl Model {
+    /// Takes a request in, as the client hands it to the block layer.
+    pub(super) fn submit_request(&mut self, mut request: BlockRequest) -> u64 {
+        let id = self.next_request;
+        self.next_request += 1;
+        let device = &mut self.devices[request.device];
+        let attributes = device.params.basic.attrs;
+        let cache = attributes & UBLK_ATTR_VOLATILE_CACHE != 0;
+        if request.flags & UBLK_IO_F_FUA != 0 && !(cache && attributes & UBLK_ATTR_FUA != 0) {
+            request.flags &= !UBLK_IO_F_FUA;
+            request.flush_after = cache;
+        }
+        if request.outcome.is_some() {
+            // The block layer has refused it already.
+        } else if !device.disk || device.stop != Stop::No {
+            request.outcome = Some(Err(libc::EIO));
+        } else if request.op == UBLK_IO_OP_FLUSH && !cache {
+            request.outcome = Some(Ok(()));
+        } else {
+            device.queues[usize::from(request.queue)].waiting.push_back(id);
+        }
+        let (device, queue) = (request.device, request.queue);
+        self.requests.insert(id, request);
+        self.pump(device, queue);
+        id
+    }
+
+    /// Gives free tags to waiting requests.
+    pub(super) fn pump(&mut self, device: usize, queue: u16) {
+        loop {
+            let q = &mut self.devices[device].queues[usize::from(queue)];
+            let free: Vec<usize> = (0..q.tags.len()).filter(|&t| q.tags[t].is_none()).collect();
+            if free.is_empty() {
+                return;
+            }
+            let Some(id) = q.waiting.pop_front() else { return };
+            // sbitmap spreads tags by CPU: the order means nothing to a server.
+            let tag = free[self.rng.index(free.len())];
+            let q = &mut self.devices[device].queues[usize::from(queue)];
+            q.tags[tag] = Some(id);
+            let tag = u16::try_from(tag).unwrap_or(u16::MAX);
+            self.request(id).tag = Some(tag);
+            if let Err(errno) = self.queue_rq(id) {
+                self.close_request(id, Err(errno));
+            }
+        }
+    }
+
+    pub(super) fn request(&mut self, id: u64) -> &mut BlockRequest {
+        self.requests.get_mut(&id).expect("a request is used only while it exists")
+    }
+
+    /// ublk_queue_rq: starts a request that has a tag, or says with what it fails at once.
+    pub(super) fn queue_rq(&mut self, id: u64) -> Result<(), i32> {
+        let request = self.request(id);
+        request.started = true;
+        let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
+        if self.devices[device].queues[usize::from(queue)].canceling {
+            return Err(libc::EIO);
+        }
+        let Some((ring, _)) = self.io(device, queue, tag).cmd else { return Err(libc::EIO) };
+        self.ring(ring).work.push_back(Work::Dispatch(id));
+        Ok(())
+    }
+
+    /// Ends a request and hands its tag on.
+    pub(super) fn end_request(&mut self, id: u64, result: Result<(), i32>) {
+        let request = self.request(id);
+        let (device, queue) = (request.device, request.queue);
+        self.close_request(id, result);
+        self.pump(device, queue);
+        self.advance_stop(device);
+    }
+
+    fn close_request(&mut self, id: u64, result: Result<(), i32>) {
+        let request = self.request(id);
+        let (device, queue) = (request.device, usize::from(request.queue));
+        let tag = request.tag.take();
+        request.started = false;
+        let again = request.flush_after && result.is_ok();
+        if again {
+            request.flush_after = false;
+            request.op = UBLK_IO_OP_FLUSH;
+            request.offset = 0;
+            request.left = 0;
+        } else {
+            request.outcome = Some(result);
+        }
+        let q = &mut self.devices[device].queues[queue];
+        if let Some(tag) = tag {
+            q.tags[usize::from(tag)] = None;
+        }
+        if again {
+            q.waiting.push_front(id);
+        }
+        self.note(|| format!("request {id} ends with {result:?}"));
+    }
+
+    /// blk_mq_requeue_request for what is left of a request: it keeps its tag.
+    pub(super) fn requeue(&mut self, id: u64, done: u32) {
+        let request = self.request(id);
+        request.done += done as usize;
+        request.offset += u64::from(done);
+        request.left -= done;
+        request.started = false;
+        if let Err(errno) = self.queue_rq(id) {
+            self.end_request(id, Err(errno));
+        }
+    }
+}
+
+/// errno_to_blk_status and back: what of an errno reaches the client.
+pub(super) fn errno_to_client(errno: i32) -> i32 {
+    const KNOWN: [i32; 14] = [
+        libc::EOPNOTSUPP,
+        libc::ETIMEDOUT,
+        libc::ENOSPC,
+        libc::ENOLINK,
+        libc::EREMOTEIO,
+        libc::EBADE,
+        libc::ENODATA,
+        libc::EILSEQ,
+        libc::ENOMEM,
+        libc::EBUSY,
+        libc::EAGAIN,
+        libc::ENODEV,
+        libc::ETIME,
+        libc::EINVAL,
+    ];
+    if KNOWN.contains(&errno) { errno } else { libc::EIO }
+}

@@ -1,0 +1,284 @@
+//! Commands on `/dev/ublkcN`: ublk_ch_uring_cmd_local and what it calls.
+
+use ublk_sys::{
+    UBLK_AUTO_BUF_REG_F_MASK, UBLK_IO_OP_READ, UBLK_IO_RES_OK, UBLK_U_IO_COMMIT_AND_FETCH_REQ,
+    UBLK_U_IO_FETCH_REQ, UBLK_U_IO_NEED_GET_DATA, UBLK_U_IO_REGISTER_IO_BUF,
+    UBLK_U_IO_UNREGISTER_IO_BUF, ublk_sqe_addr_to_auto_buf_reg, ublksrv_io_cmd,
+};
+
+use super::device::{
+    ACTIVE, AUTO_REGISTERED, CANCELED, Cmd, OWNED_BY_SRV, REFCOUNT_INIT, WANTS_GET_DATA,
+};
+use super::model::Model;
+use super::ops::Issued;
+use super::violation::Rule;
+
+/// `_IOC_NR`: the driver tells its commands apart by this byte alone.
+const fn number(command: u32) -> u8 {
+    command.to_le_bytes()[0]
+}
+
+/// `_IOC_TYPE`.
+const fn kind(command: u32) -> u8 {
+    command.to_le_bytes()[1]
+}
+
+const FETCH: u8 = number(UBLK_U_IO_FETCH_REQ);
+const COMMIT: u8 = number(UBLK_U_IO_COMMIT_AND_FETCH_REQ);
+const GET_DATA: u8 = number(UBLK_U_IO_NEED_GET_DATA);
+const REGISTER: u8 = number(UBLK_U_IO_REGISTER_IO_BUF);
+const UNREGISTER: u8 = number(UBLK_U_IO_UNREGISTER_IO_BUF);
+
+/// Whether a submission unregisters a buffer.
+pub(super) fn is_unregister(command: u32) -> bool {
+    number(command) == UNREGISTER
+}
+
+/// A command that has passed the checks of its queue and tag.
+struct Call {
+    device: usize,
+    ring: usize,
+    operation: usize,
+    cmd: ublksrv_io_cmd,
+    /// The packed automatic registration.
+    sqe_addr: u64,
+}
+
+impl Call {
+    fn pending(&self) -> Cmd {
+        (self.ring, self.operation)
+    }
+}
+
+impl Model {
+    pub(super) fn ublk_cmd(&mut self, ring: usize, operation: usize, device: usize) -> Issued {
+        let sqe = self.ring(ring).ops[operation].sqe;
+        let (op, cmd) = (sqe.cmd_op().0, sqe.io_cmd());
+        let call = Call { device, ring, operation, cmd, sqe_addr: sqe.addr };
+        let issued = self.ublk_cmd_local(op, &call);
+        let name = command_name(number(op));
+        self.note(|| format!("ring {ring}: {name} {cmd:?} {:#x} -> {issued:?}", sqe.addr));
+        issued
+    }
+
+    fn ublk_cmd_local(&mut self, op: u32, call: &Call) -> Issued {
+        let (device, cmd) = (call.device, &call.cmd);
+        if !matches!(kind(op), b'u' | 0) {
+            return self.refuse(op, call, libc::EOPNOTSUPP);
+        }
+        let number = number(op);
+        if number == UNREGISTER {
+            if !self.devices[device].zero_copy() {
+                return self.refuse(op, call, libc::EINVAL);
+            }
+            return Issued::from(self.unregister_node(call.ring, cmd.addr, Some(cmd)));
+        }
+        let info = &self.devices[device].info;
+        if cmd.q_id >= info.nr_hw_queues || cmd.tag >= info.queue_depth {
+            return self.refuse(op, call, libc::EINVAL);
+        }
+        if number == FETCH {
+            return match self.fetch(call) {
+                Ok(()) => Issued::Pending,
+                // The device stops: nothing the server could know.
+                Err(libc::ENODEV) => Issued::Failed(libc::ENODEV),
+                Err(errno) => self.refuse(op, call, errno),
+            };
+        }
+        let current = self.current();
+        if self.io(device, cmd.q_id, cmd.tag).task != current {
+            if number == REGISTER {
+                return self.register(call, false);
+            }
+            return self.refuse(op, call, libc::EINVAL);
+        }
+        let flags = self.io(device, cmd.q_id, cmd.tag).flags;
+        if flags & OWNED_BY_SRV == 0 {
+            return self.refuse(op, call, libc::EBUSY);
+        }
+        if (flags & WANTS_GET_DATA != 0) != (number == GET_DATA) {
+            return self.refuse(op, call, libc::EINVAL);
+        }
+        match number {
+            REGISTER => self.register(call, true),
+            COMMIT => match self.commit(call) {
+                Ok(()) => Issued::Pending,
+                Err(errno) => self.refuse(op, call, errno),
+            },
+            GET_DATA => self.get_data(call),
+            _ => self.refuse(op, call, libc::EINVAL),
+        }
+    }
+
+    fn refuse(&mut self, op: u32, call: &Call, errno: i32) -> Issued {
+        let rule = match number(op) {
+            FETCH => Rule::Fetch,
+            REGISTER => Rule::Register,
+            UNREGISTER => Rule::Unregister,
+            _ => Rule::Commit,
+        };
+        let what = format!("{} {:?}: errno {errno}", command_name(number(op)), call.cmd);
+        self.violate(rule, what);
+        Issued::Failed(errno)
+    }
+
+    /// ublk_check_fetch_buf and ublk_fetch.
+    fn fetch(&mut self, call: &Call) -> Result<(), i32> {
+        let (device, cmd) = (&self.devices[call.device], &call.cmd);
+        if device.copies() {
+            if cmd.addr == 0 && !device.needs_get_data() {
+                return Err(libc::EINVAL);
+            }
+        } else if cmd.addr != 0 {
+            return Err(libc::EINVAL);
+        }
+        self.validate_auto_registration(call)?;
+        if self.devices[call.device].stopping {
+            // UBLK_IO_RES_ABORT.
+            return Err(libc::ENODEV);
+        }
+        if self.devices[call.device].ready() {
+            return Err(libc::EBUSY);
+        }
+        if self.io(call.device, cmd.q_id, cmd.tag).flags & ACTIVE != 0 {
+            return Err(libc::EINVAL);
+        }
+        let task = self.current();
+        self.io(call.device, cmd.q_id, cmd.tag).task = task;
+        self.arm(call);
+        self.mark_ready(call.device, cmd.q_id, cmd.tag);
+        Ok(())
+    }
+
+    fn validate_auto_registration(&self, call: &Call) -> Result<(), i32> {
+        if !self.devices[call.device].auto_registers() {
+            return Ok(());
+        }
+        let wanted = ublk_sqe_addr_to_auto_buf_reg(call.sqe_addr);
+        let reserved = wanted.reserved0 != 0 || wanted.reserved1 != 0;
+        if reserved || wanted.flags & !UBLK_AUTO_BUF_REG_F_MASK != 0 {
+            return Err(libc::EINVAL);
+        }
+        Ok(())
+    }
+
+    /// ublk_fill_io_cmd and ublk_apply_io_buf: the tag waits for its next request.
+    fn arm(&mut self, call: &Call) {
+        let auto = self.devices[call.device].auto_registers();
+        let buf = if auto { call.sqe_addr } else { call.cmd.addr };
+        let pending = call.pending();
+        let io = self.io(call.device, call.cmd.q_id, call.cmd.tag);
+        io.cmd = Some(pending);
+        io.flags = (io.flags | ACTIVE) & !OWNED_BY_SRV;
+        io.buf = buf;
+    }
+
+    /// ublk_mark_io_ready.
+    fn mark_ready(&mut self, device: usize, queue: u16, tag: u16) {
+        self.io(device, queue, tag).flags &= !CANCELED;
+        let device = &mut self.devices[device];
+        let canceling = device.canceling;
+        let queue = &mut device.queues[usize::from(queue)];
+        queue.ready += 1;
+        if queue.ready == queue.ios.len() {
+            device.queues_ready += 1;
+            queue.canceling = canceling;
+        }
+    }
+
+    /// ublk_daemon_register_io_buf on the tag's own thread, ublk_register_io_buf elsewhere.
+    fn register(&mut self, call: &Call, on_task: bool) -> Issued {
+        let (device, cmd) = (call.device, &call.cmd);
+        let op = UBLK_U_IO_REGISTER_IO_BUF;
+        let id = self.devices[device].queues[usize::from(cmd.q_id)].tags[usize::from(cmd.tag)];
+        let owned = on_task || self.io(device, cmd.q_id, cmd.tag).refs > 0;
+        let Some(id) = id.filter(|_| owned && self.devices[device].zero_copy()) else {
+            return self.refuse(op, call, libc::EINVAL);
+        };
+        if !self.request(id).started || !self.request(id).has_data() {
+            return self.refuse(op, call, libc::EINVAL);
+        }
+        let index = u32::try_from(cmd.addr).unwrap_or(u32::MAX);
+        if self.rng.chance(self.config.faults.register) {
+            self.injected.register += 1;
+            if let Some(slot) = self.ring(call.ring).table.get_mut(index as usize) {
+                slot.spoilt = true;
+            }
+            return Issued::Failed(libc::ENOMEM);
+        }
+        if let Err(errno) = self.register_node(call.ring, id, index) {
+            return self.refuse(op, call, errno);
+        }
+        let io = self.io(device, cmd.q_id, cmd.tag);
+        if on_task {
+            io.task_registered += 1;
+        } else {
+            io.refs += 1;
+        }
+        Issued::Done(0)
+    }
+
+    fn commit(&mut self, call: &Call) -> Result<(), i32> {
+        let (device, cmd) = (call.device, &call.cmd);
+        let id = self.io(device, cmd.q_id, cmd.tag).request.ok_or(libc::EBUSY)?;
+        let (op, left) = (self.request(id).op, self.request(id).left);
+        let copies = self.devices[device].copies();
+        if copies {
+            let may_be_absent = self.devices[device].needs_get_data() && op != UBLK_IO_OP_READ;
+            if cmd.addr == 0 && !may_be_absent {
+                return Err(libc::EINVAL);
+            }
+        } else if cmd.addr != 0 {
+            return Err(libc::EINVAL);
+        }
+        self.validate_auto_registration(call)?;
+        if i64::from(cmd.result) > i64::from(left) {
+            let what = format!("{cmd:?} for a request of {left} bytes");
+            self.violate(Rule::Commit, what);
+        }
+        let io = self.io(device, cmd.q_id, cmd.tag);
+        io.res = cmd.result;
+        io.request = None;
+        let registered = io.flags & AUTO_REGISTERED != 0 && io.ring_of_buffer == Some(call.ring);
+        let slot = ublk_sqe_addr_to_auto_buf_reg(io.buf).index;
+        io.flags &= !AUTO_REGISTERED;
+        self.arm(call);
+        if registered {
+            // Its result means nothing to the commit.
+            let _ = self.unregister_node(call.ring, u64::from(slot), None);
+        }
+        if !self.devices[device].counts_references() || self.drop_dispatch_references(call) {
+            self.complete_rq(device, cmd.q_id, cmd.tag, id);
+        }
+        Ok(())
+    }
+
+    /// ublk_sub_req_ref: true if no buffer keeps the request alive.
+    fn drop_dispatch_references(&mut self, call: &Call) -> bool {
+        let io = self.io(call.device, call.cmd.q_id, call.cmd.tag);
+        io.refs -= REFCOUNT_INIT - io.task_registered;
+        io.task_registered = 0;
+        io.refs == 0
+    }
+
+    fn get_data(&mut self, call: &Call) -> Issued {
+        let io = self.io(call.device, call.cmd.q_id, call.cmd.tag);
+        io.flags &= !WANTS_GET_DATA;
+        io.buf = call.cmd.addr;
+        let Some(id) = io.request else { return Issued::Failed(libc::EBUSY) };
+        self.write_descriptor(id, 0);
+        self.fill_copy_buffer(id);
+        Issued::Done(UBLK_IO_RES_OK)
+    }
+}
+
+fn command_name(number: u8) -> &'static str {
+    match number {
+        FETCH => "FETCH_REQ",
+        COMMIT => "COMMIT_AND_FETCH_REQ",
+        GET_DATA => "NEED_GET_DATA",
+        REGISTER => "REGISTER_IO_BUF",
+        UNREGISTER => "UNREGISTER_IO_BUF",
+        _ => "unknown command",
+    }
+}

@@ -1,0 +1,128 @@
+//! What the simulated kernel can do, and what goes wrong in it.
+
+use ublk_sys::{
+    UBLK_F_AUTO_BUF_REG, UBLK_F_BUF_REG_OFF_DAEMON, UBLK_F_CMD_IOCTL_ENCODE, UBLK_F_NEED_GET_DATA,
+    UBLK_F_NO_AUTO_PART_SCAN, UBLK_F_PER_IO_DAEMON, UBLK_F_SAFE_STOP_DEV, UBLK_F_SUPPORT_ZERO_COPY,
+    UBLK_F_UPDATE_SIZE, UBLK_F_URING_CMD_COMP_IN_TASK, UBLK_PARAM_TYPE_BASIC, UBLK_PARAM_TYPE_DEVT,
+    UBLK_PARAM_TYPE_DISCARD, UBLK_PARAM_TYPE_DMA_ALIGN, UBLK_PARAM_TYPE_SEGMENT,
+};
+
+/// How `submit_and_wait` and the control commands wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// One thread, no clock: each wait makes seeded moves until a completion is there or nothing
+    /// can move any more, and returns. A control command that would have to wait answers
+    /// `ETIMEDOUT` at once, and goes on in the background as the kernel's does.
+    Stepping,
+    /// Many threads, which sleep until something moves.
+    Blocking,
+}
+
+/// What the simulated kernel offers.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernel {
+    /// `UBLK_F_*`.
+    pub features: u64,
+    /// The features that ADD_DEV sets on every device.
+    pub always: u64,
+    /// `UBLK_PARAM_TYPE_*`; others are cleared.
+    pub params: u32,
+    /// Number of CPUs, the upper bound of the queues.
+    pub cpus: u16,
+}
+
+impl Kernel {
+    /// Linux 7.3, as far as the model goes.
+    pub fn linux_7_3() -> Self {
+        let always = UBLK_F_CMD_IOCTL_ENCODE
+            | UBLK_F_URING_CMD_COMP_IN_TASK
+            | UBLK_F_PER_IO_DAEMON
+            | UBLK_F_BUF_REG_OFF_DAEMON
+            | UBLK_F_SAFE_STOP_DEV;
+        Self {
+            features: always
+                | UBLK_F_SUPPORT_ZERO_COPY
+                | UBLK_F_AUTO_BUF_REG
+                | UBLK_F_NEED_GET_DATA
+                | UBLK_F_UPDATE_SIZE
+                | UBLK_F_NO_AUTO_PART_SCAN,
+            always,
+            params: UBLK_PARAM_TYPE_BASIC
+                | UBLK_PARAM_TYPE_DISCARD
+                | UBLK_PARAM_TYPE_DEVT
+                | UBLK_PARAM_TYPE_DMA_ALIGN
+                | UBLK_PARAM_TYPE_SEGMENT,
+            cpus: 4,
+        }
+    }
+
+    /// Linux 6.12: no zero copy of any kind, no TRY_STOP_DEV.
+    pub fn linux_6_12() -> Self {
+        let always = UBLK_F_CMD_IOCTL_ENCODE | UBLK_F_URING_CMD_COMP_IN_TASK;
+        Self {
+            features: always | UBLK_F_NEED_GET_DATA,
+            always,
+            params: UBLK_PARAM_TYPE_BASIC | UBLK_PARAM_TYPE_DISCARD | UBLK_PARAM_TYPE_DEVT,
+            cpus: 4,
+        }
+    }
+}
+
+/// How often things go wrong, each in times of a thousand.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    /// A read or write moves fewer bytes than asked.
+    pub short: u16,
+    /// A backend operation fails with `EIO`; of a failed write, some sectors are written.
+    pub error: u16,
+    /// A backend read or write fails with `EINTR` or `EAGAIN` and does nothing.
+    pub interrupted: u16,
+    /// REGISTER_IO_BUF fails with `ENOMEM`.
+    pub register: u16,
+    /// UNREGISTER_IO_BUF fails with `ENOMEM` before it does anything.
+    pub unregister: u16,
+    /// Automatic registration fails as if the slot were taken.
+    pub auto_register: u16,
+    /// A backend operation completes later than its submission.
+    pub delay: u16,
+}
+
+impl Faults {
+    /// Nothing goes wrong, but half of the operations take their time.
+    pub fn none() -> Self {
+        Self { delay: 500, ..Self::default() }
+    }
+}
+
+/// A simulated system.
+#[derive(Clone, Copy, Debug)]
+pub struct SimConfig {
+    /// Where all chance comes from.
+    pub seed: u64,
+    /// How waiting is done.
+    pub waiting: Waiting,
+    /// What the kernel offers.
+    pub kernel: Kernel,
+    /// What goes wrong.
+    pub faults: Faults,
+    /// Whether events are kept for [`Sim::trace`](super::Sim::trace).
+    pub trace: bool,
+}
+
+impl SimConfig {
+    /// Linux 7.3 without faults, stepped by one thread.
+    pub fn stepping(seed: u64) -> Self {
+        Self {
+            seed,
+            waiting: Waiting::Stepping,
+            kernel: Kernel::linux_7_3(),
+            faults: Faults::none(),
+            trace: false,
+        }
+    }
+
+    /// Linux 7.3 without faults, for real threads.
+    pub fn blocking(seed: u64) -> Self {
+        Self { waiting: Waiting::Blocking, ..Self::stepping(seed) }
+    }
+}

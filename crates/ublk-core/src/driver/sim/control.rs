@@ -1,0 +1,268 @@
+//! Control commands: ublk_ctrl_uring_cmd.
+
+use ublk_sys::{
+    UBLK_F_BATCH_IO, UBLK_F_NEED_GET_DATA, UBLK_F_QUIESCE, UBLK_F_SAFE_STOP_DEV,
+    UBLK_F_UNPRIVILEGED_DEV, UBLK_F_UPDATE_SIZE, UBLK_F_USER_RECOVERY,
+    UBLK_F_USER_RECOVERY_FAIL_IO, UBLK_F_USER_RECOVERY_REISSUE, UBLK_FEATURES_LEN,
+    UBLK_MAX_NR_QUEUES, UBLK_MAX_QUEUE_DEPTH, UBLK_PARAM_TYPE_BASIC, UBLK_PARAM_TYPE_DEVT,
+    UBLK_S_DEV_DEAD, UBLK_S_DEV_LIVE, UBLK_U_CMD_ADD_DEV, UBLK_U_CMD_DEL_DEV,
+    UBLK_U_CMD_DEL_DEV_ASYNC, UBLK_U_CMD_GET_DEV_INFO, UBLK_U_CMD_GET_DEV_INFO2,
+    UBLK_U_CMD_GET_FEATURES, UBLK_U_CMD_GET_PARAMS, UBLK_U_CMD_GET_QUEUE_AFFINITY,
+    UBLK_U_CMD_SET_PARAMS, UBLK_U_CMD_START_DEV, UBLK_U_CMD_STOP_DEV, UBLK_U_CMD_TRY_STOP_DEV,
+    UBLK_U_CMD_UPDATE_SIZE, ublk_param_devt, ublk_params, ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info,
+};
+
+use super::device::Device;
+use super::model::Model;
+use super::params::{info_bytes, parse_info, parse_params, validate};
+
+/// UBLK_MAX_UBLKS.
+const MAX_IDS: u32 = 1 << 20;
+const DESCRIPTOR_SIZE: u16 = 24;
+const INFO_SIZE: usize = size_of::<ublksrv_ctrl_dev_info>();
+
+/// What a command that cannot be answered at once waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pending {
+    /// Every tag is fetched.
+    Start { device: usize, server: i32 },
+    /// No request is in flight.
+    Stop { device: usize },
+    /// Nobody holds the device.
+    Delete { device: usize },
+}
+
+/// How far a command got.
+pub(super) enum Answer {
+    Now(i32),
+    Later(Pending),
+}
+
+impl Model {
+    pub(super) fn control(
+        &mut self,
+        operation: u32,
+        command: &ublksrv_ctrl_cmd,
+        buffer: &mut [u8],
+    ) -> Result<Answer, i32> {
+        match operation {
+            UBLK_U_CMD_GET_FEATURES => return self.get_features(buffer).map(Answer::Now),
+            UBLK_U_CMD_ADD_DEV => return self.add_device(command, buffer).map(Answer::Now),
+            _ => {}
+        }
+        let device = self.find_device(command.dev_id).ok_or(libc::ENODEV)?;
+        let features = self.config.kernel.features;
+        match operation {
+            UBLK_U_CMD_GET_DEV_INFO => self.get_info(device, buffer).map(Answer::Now),
+            UBLK_U_CMD_GET_DEV_INFO2 => {
+                let path = usize::from(command.dev_path_len);
+                if path == 0 || path > buffer.len() {
+                    return Err(libc::EINVAL);
+                }
+                self.get_info(device, &mut buffer[path..]).map(Answer::Now)
+            }
+            UBLK_U_CMD_SET_PARAMS => self.set_params(device, buffer).map(Answer::Now),
+            UBLK_U_CMD_GET_PARAMS => self.get_params(device, buffer).map(Answer::Now),
+            UBLK_U_CMD_GET_QUEUE_AFFINITY => {
+                self.get_affinity(device, command.data[0], buffer).map(Answer::Now)
+            }
+            UBLK_U_CMD_START_DEV => self.begin_start(device, command.data[0]),
+            UBLK_U_CMD_STOP_DEV => Ok(self.stop(device)),
+            UBLK_U_CMD_TRY_STOP_DEV if features & UBLK_F_SAFE_STOP_DEV != 0 => {
+                let found = &self.devices[device];
+                if !found.disk {
+                    return Err(libc::ENODEV);
+                }
+                if found.openers > 0 { Err(libc::EBUSY) } else { Ok(self.stop(device)) }
+            }
+            UBLK_U_CMD_UPDATE_SIZE if features & UBLK_F_UPDATE_SIZE != 0 => {
+                let found = &mut self.devices[device];
+                if !found.disk {
+                    return Err(libc::ENODEV);
+                }
+                found.params.basic.dev_sectors = command.data[0];
+                Ok(Answer::Now(0))
+            }
+            UBLK_U_CMD_DEL_DEV => {
+                self.delete(device);
+                Ok(Answer::Later(Pending::Delete { device }))
+            }
+            UBLK_U_CMD_DEL_DEV_ASYNC => {
+                self.delete(device);
+                Ok(Answer::Now(0))
+            }
+            _ => Err(libc::EOPNOTSUPP),
+        }
+    }
+
+    /// Whether what a command waits for has come.
+    pub(super) fn answer(&mut self, pending: Pending) -> Option<Result<i32, i32>> {
+        match pending {
+            Pending::Start { device, server } => self.start(device, server),
+            Pending::Stop { device } => self.has_stopped(device).then_some(Ok(0)),
+            Pending::Delete { device } => self.devices[device].gone.then_some(Ok(0)),
+        }
+    }
+
+    pub(super) fn find_device(&self, id: u32) -> Option<usize> {
+        self.devices.iter().position(|device| !device.gone && device.info.dev_id == id)
+    }
+
+    fn get_features(&self, buffer: &mut [u8]) -> Result<i32, i32> {
+        if buffer.len() != usize::from(UBLK_FEATURES_LEN) {
+            return Err(libc::EINVAL);
+        }
+        buffer.copy_from_slice(&self.config.kernel.features.to_ne_bytes());
+        Ok(0)
+    }
+
+    fn add_device(&mut self, command: &ublksrv_ctrl_cmd, buffer: &mut [u8]) -> Result<i32, i32> {
+        if buffer.len() < INFO_SIZE || command.queue_id != u16::MAX {
+            return Err(libc::EINVAL);
+        }
+        let mut info = parse_info(buffer);
+        check_info(&info)?;
+        if command.dev_id != info.dev_id || command.dev_id != u32::MAX && command.dev_id >= MAX_IDS
+        {
+            return Err(libc::EINVAL);
+        }
+        info.dev_id = self.choose_id(command.dev_id)?;
+        let kernel = self.config.kernel;
+        info.flags &= kernel.features & !UBLK_F_UNPRIVILEGED_DEV;
+        info.flags |= kernel.always;
+        let mut device = Device::new(ublksrv_ctrl_dev_info {
+            nr_hw_queues: info.nr_hw_queues.min(kernel.cpus),
+            io_desc_size: DESCRIPTOR_SIZE,
+            max_io_buf_bytes: info.max_io_buf_bytes & !4095,
+            state: UBLK_S_DEV_DEAD,
+            ublksrv_pid: -1,
+            owner_uid: 0,
+            owner_gid: 0,
+            ..info
+        });
+        if device.counts_references() || info.flags & UBLK_F_BATCH_IO != 0 {
+            device.info.flags &= !UBLK_F_NEED_GET_DATA;
+        }
+        buffer[..INFO_SIZE].copy_from_slice(info_bytes(&device.info));
+        self.devices.push(device);
+        Ok(0)
+    }
+
+    fn choose_id(&self, wanted: u32) -> Result<u32, i32> {
+        if wanted == u32::MAX {
+            return (0..MAX_IDS).find(|&id| self.find_device(id).is_none()).ok_or(libc::ENOSPC);
+        }
+        if self.find_device(wanted).is_some() { Err(libc::EEXIST) } else { Ok(wanted) }
+    }
+
+    fn get_info(&self, device: usize, buffer: &mut [u8]) -> Result<i32, i32> {
+        let buffer = buffer.get_mut(..INFO_SIZE).ok_or(libc::EINVAL)?;
+        buffer.copy_from_slice(info_bytes(&self.devices[device].info));
+        Ok(0)
+    }
+
+    fn set_params(&mut self, device: usize, buffer: &[u8]) -> Result<i32, i32> {
+        let length = params_length(buffer)?;
+        let kernel = self.config.kernel;
+        let device = &mut self.devices[device];
+        if device.in_use() {
+            return Err(libc::EACCES);
+        }
+        let mut params = parse_params(&buffer[..length]);
+        if params.types == 0 {
+            return Err(libc::EINVAL);
+        }
+        params.types &= kernel.params;
+        let result = validate(&params, &device.info);
+        device.params = if result.is_ok() { params } else { ublk_params::default() };
+        result.map(|()| 0)
+    }
+
+    fn get_params(&mut self, device: usize, buffer: &mut [u8]) -> Result<i32, i32> {
+        let length = params_length(buffer)?;
+        let device = &mut self.devices[device];
+        let disk_major = if device.disk { 259 } else { 0 };
+        device.params.devt = ublk_param_devt {
+            char_major: 240,
+            char_minor: device.info.dev_id,
+            disk_major,
+            disk_minor: if device.disk { device.info.dev_id } else { 0 },
+        };
+        device.params.types |= UBLK_PARAM_TYPE_DEVT;
+        let bytes = super::params::params_bytes(&device.params);
+        buffer[..length].copy_from_slice(&bytes[..length]);
+        Ok(0)
+    }
+
+    /// CPUs are dealt out to queues in turn.
+    fn get_affinity(&self, device: usize, queue: u64, buffer: &mut [u8]) -> Result<i32, i32> {
+        let cpus = usize::from(self.config.kernel.cpus);
+        let queues = usize::from(self.devices[device].info.nr_hw_queues);
+        let fits = buffer.len() * 8 >= cpus && buffer.len().is_multiple_of(8) && !buffer.is_empty();
+        let queue = usize::try_from(queue).ok().filter(|&queue| fits && queue < queues);
+        let queue = queue.ok_or(libc::EINVAL)?;
+        buffer.fill(0);
+        for cpu in (0..cpus).filter(|cpu| cpu % queues == queue) {
+            buffer[cpu / 8] |= 1 << (cpu % 8);
+        }
+        Ok(0)
+    }
+
+    fn begin_start(&mut self, device: usize, server: u64) -> Result<Answer, i32> {
+        let server = i32::try_from(server).unwrap_or(-1);
+        if server <= 0 || self.devices[device].params.types & UBLK_PARAM_TYPE_BASIC == 0 {
+            return Err(libc::EINVAL);
+        }
+        Ok(Answer::Later(Pending::Start { device, server }))
+    }
+
+    fn start(&mut self, device: usize, server: i32) -> Option<Result<i32, i32>> {
+        let found = &mut self.devices[device];
+        if !found.ready() && !found.stopping {
+            return None;
+        }
+        if found.server != server {
+            return Some(Err(libc::EINVAL));
+        }
+        if found.in_use() {
+            return Some(Err(libc::EEXIST));
+        }
+        if found.stopping {
+            return Some(Err(libc::EBUSY));
+        }
+        found.disk = true;
+        found.info.state = UBLK_S_DEV_LIVE;
+        found.info.ublksrv_pid = server;
+        Some(Ok(0))
+    }
+}
+
+/// The checks of ublk_ctrl_add_dev that need no device.
+fn check_info(info: &ublksrv_ctrl_dev_info) -> Result<(), i32> {
+    const RECOVERY: u64 = UBLK_F_USER_RECOVERY;
+    const REISSUE: u64 = UBLK_F_USER_RECOVERY_REISSUE;
+    const FAIL_IO: u64 = UBLK_F_USER_RECOVERY_FAIL_IO;
+    let recovery = info.flags & (RECOVERY | REISSUE | FAIL_IO);
+    let sensible = recovery == 0
+        || recovery == RECOVERY
+        || recovery == RECOVERY | REISSUE
+        || recovery == RECOVERY | FAIL_IO;
+    let valid = (1..=UBLK_MAX_QUEUE_DEPTH).contains(&info.queue_depth)
+        && (1..=UBLK_MAX_NR_QUEUES).contains(&info.nr_hw_queues)
+        && sensible
+        && (info.flags & UBLK_F_QUIESCE == 0 || info.flags & RECOVERY != 0);
+    if valid { Ok(()) } else { Err(libc::EINVAL) }
+}
+
+/// What the header of SET_PARAMS and GET_PARAMS says, as far as this kernel's struct goes.
+fn params_length(buffer: &[u8]) -> Result<usize, i32> {
+    const HEADER: usize = 8;
+    if buffer.len() <= HEADER {
+        return Err(libc::EINVAL);
+    }
+    let length = parse_params(&buffer[..HEADER]).len as usize;
+    if length == 0 || length > buffer.len() {
+        return Err(libc::EINVAL);
+    }
+    Ok(length.min(size_of::<ublk_params>()))
+}

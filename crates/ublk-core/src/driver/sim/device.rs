@@ -1,0 +1,205 @@
+//! The state of a ublk device, with the kernel's own names where they help to compare.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::ThreadId;
+
+use ublk_sys::{
+    UBLK_F_AUTO_BUF_REG, UBLK_F_NEED_GET_DATA, UBLK_F_SUPPORT_ZERO_COPY, UBLK_F_USER_COPY,
+    ublk_params, ublksrv_ctrl_dev_info, ublksrv_io_desc,
+};
+
+/// References that dispatch takes, to be given back by the commit.
+pub(super) const REFCOUNT_INIT: u32 = 0x3fff_ffff;
+
+/// Waits for the driver: the command of the tag is pending.
+pub(super) const ACTIVE: u8 = 1;
+/// The server has the request.
+pub(super) const OWNED_BY_SRV: u8 = 2;
+/// The server was told to ask for a write's data.
+pub(super) const WANTS_GET_DATA: u8 = 4;
+/// The request's buffer was registered at dispatch.
+pub(super) const AUTO_REGISTERED: u8 = 8;
+/// The pending command was taken away by a cancel.
+pub(super) const CANCELED: u8 = 16;
+
+/// A pending command: which ring, which of its operations.
+pub(super) type Cmd = (usize, usize);
+
+/// `struct ublk_io`: one tag.
+#[derive(Debug, Default)]
+pub(super) struct Io {
+    /// The copy buffer's address, or the packed automatic registration.
+    pub(super) buf: u64,
+    pub(super) flags: u8,
+    pub(super) res: i32,
+    pub(super) cmd: Option<Cmd>,
+    pub(super) request: Option<u64>,
+    pub(super) task: Option<ThreadId>,
+    pub(super) refs: u32,
+    pub(super) task_registered: u32,
+    pub(super) ring_of_buffer: Option<usize>,
+}
+
+/// `struct ublk_queue`, with the blk-mq tags that belong to it.
+#[derive(Debug)]
+pub(super) struct Queue {
+    pub(super) ios: Vec<Io>,
+    pub(super) area: Arc<Area>,
+    pub(super) canceling: bool,
+    pub(super) ready: usize,
+    /// Which request has each tag.
+    pub(super) tags: Vec<Option<u64>>,
+    /// Requests without a tag, in the order of their arrival.
+    pub(super) waiting: VecDeque<u64>,
+}
+
+/// Where a stop that waits for requests in flight has got to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    No,
+    /// `del_gendisk` waits for the requests in flight.
+    Draining,
+}
+
+/// `struct ublk_device`.
+#[derive(Debug)]
+pub(super) struct Device {
+    pub(super) info: ublksrv_ctrl_dev_info,
+    pub(super) params: ublk_params,
+    pub(super) queues: Vec<Queue>,
+    pub(super) queues_ready: usize,
+    /// Whether `/dev/ublkbN` exists.
+    pub(super) disk: bool,
+    /// How many have `/dev/ublkbN` open.
+    pub(super) openers: u32,
+    pub(super) stop: Stop,
+    /// UB_STATE_OPEN.
+    pub(super) open: bool,
+    /// UB_STATE_DELETED.
+    pub(super) deleted: bool,
+    /// UB_STATE_STOPPING.
+    pub(super) stopping: bool,
+    pub(super) canceling: bool,
+    /// Open descriptors, fixed files, mappings and pending commands of `/dev/ublkcN`.
+    pub(super) files: u32,
+    /// The last of these is gone, and the requests' buffers are not yet.
+    pub(super) releasing: bool,
+    pub(super) server: i32,
+    /// The number is free again: the device is gone.
+    pub(super) gone: bool,
+}
+
+impl Device {
+    pub(super) fn new(info: ublksrv_ctrl_dev_info) -> Self {
+        let depth = usize::from(info.queue_depth);
+        let stride = usize::from(info.io_desc_size);
+        Self {
+            queues: (0..info.nr_hw_queues).map(|_| Queue::new(depth, stride)).collect(),
+            info,
+            params: ublk_params::default(),
+            queues_ready: 0,
+            disk: false,
+            openers: 0,
+            stop: Stop::No,
+            open: false,
+            deleted: false,
+            stopping: false,
+            canceling: false,
+            files: 0,
+            releasing: false,
+            server: -1,
+            gone: false,
+        }
+    }
+
+    fn has(&self, flags: u64) -> bool {
+        self.info.flags & flags != 0
+    }
+
+    pub(super) fn zero_copy(&self) -> bool {
+        self.has(UBLK_F_SUPPORT_ZERO_COPY)
+    }
+
+    pub(super) fn auto_registers(&self) -> bool {
+        self.has(UBLK_F_AUTO_BUF_REG)
+    }
+
+    pub(super) fn needs_get_data(&self) -> bool {
+        self.has(UBLK_F_NEED_GET_DATA)
+    }
+
+    /// ublk_dev_need_map_io: the driver copies.
+    pub(super) fn copies(&self) -> bool {
+        !self.counts_references()
+    }
+
+    /// ublk_dev_need_req_ref.
+    pub(super) fn counts_references(&self) -> bool {
+        self.has(UBLK_F_SUPPORT_ZERO_COPY | UBLK_F_AUTO_BUF_REG | UBLK_F_USER_COPY)
+    }
+
+    pub(super) fn ready(&self) -> bool {
+        self.queues_ready == self.queues.len()
+    }
+
+    /// Whether any request has a tag or waits for one.
+    pub(super) fn busy(&self) -> bool {
+        self.queues.iter().any(|q| !q.waiting.is_empty() || q.tags.iter().any(Option::is_some))
+    }
+
+    pub(super) fn set_canceling(&mut self) {
+        self.canceling = true;
+        self.queues.iter_mut().for_each(|queue| queue.canceling = true);
+    }
+
+    /// Every tag of every queue, as `(queue, tag)`.
+    pub(super) fn tags(&self) -> impl Iterator<Item = (u16, u16)> + use<> {
+        let depth = self.info.queue_depth;
+        (0..self.info.nr_hw_queues).flat_map(move |queue| (0..depth).map(move |tag| (queue, tag)))
+    }
+}
+
+impl Queue {
+    fn new(depth: usize, stride: usize) -> Self {
+        Self {
+            ios: (0..depth).map(|_| Io::default()).collect(),
+            area: Arc::new(Area::new(depth, stride)),
+            canceling: false,
+            ready: 0,
+            tags: vec![None; depth],
+            waiting: VecDeque::new(),
+        }
+    }
+}
+
+/// The descriptors of one queue, shared with the server that mapped them.
+#[derive(Debug)]
+pub(super) struct Area {
+    words: Box<[AtomicU64]>,
+    stride: usize,
+}
+
+impl Area {
+    fn new(depth: usize, stride: usize) -> Self {
+        let words = (0..depth * stride / 8).map(|_| AtomicU64::new(0)).collect();
+        Self { words, stride: stride / 8 }
+    }
+
+    pub(super) fn base(&self) -> *const u8 {
+        self.words.as_ptr().cast()
+    }
+
+    pub(super) fn write(&self, tag: u16, descriptor: &ublksrv_io_desc) {
+        let at = usize::from(tag) * self.stride;
+        let low = descriptor.op_flags.to_ne_bytes();
+        let high = descriptor.nr_sectors.to_ne_bytes();
+        let first = [low[0], low[1], low[2], low[3], high[0], high[1], high[2], high[3]];
+        let words = [u64::from_ne_bytes(first), descriptor.start_sector, descriptor.addr];
+        for (slot, word) in self.words[at..].iter().zip(words) {
+            // Relaxed: the lock of the model orders it before the completion that announces it.
+            slot.store(word, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! A test's view of a disk of the model.
+
+use std::os::fd::RawFd;
+
+use super::backend::{Disk, Trouble};
+use super::files::FileRef;
+use super::{OpenFile, Sim};
+
+/// A disk or file of the model. Its descriptor is good until it is dropped, and in rings that have
+/// registered it for longer.
+#[derive(Debug)]
+pub struct SimDisk {
+    file: OpenFile,
+    disk: usize,
+}
+
+impl SimDisk {
+    pub(super) fn new(sim: Sim, size: usize, is_block_device: bool) -> Self {
+        let mut model = sim.lock();
+        model.disks.push(Disk::new(size, is_block_device));
+        let disk = model.disks.len() - 1;
+        let fd = model.install(FileRef::Disk(disk));
+        drop(model);
+        Self { file: OpenFile { sim, fd }, disk }
+    }
+
+    /// A descriptor that rings of the same model understand, and nobody else.
+    pub fn fd(&self) -> RawFd {
+        self.file.fd
+    }
+
+    /// What reads see.
+    pub fn contents(&self) -> Vec<u8> {
+        self.with(|disk| disk.contents.clone())
+    }
+
+    /// What is certain to survive a power cut.
+    pub fn durable(&self) -> Vec<u8> {
+        self.with(|disk| disk.durable.clone())
+    }
+
+    /// Puts bytes in, durably.
+    pub fn store(&self, offset: u64, bytes: &[u8]) {
+        self.with(|disk| disk.write(offset, bytes, true));
+    }
+
+    /// Truncates or grows it under whoever uses it.
+    pub fn resize(&self, size: usize) {
+        self.with(|disk| disk.resize(size));
+    }
+
+    /// Makes it misbehave from now on.
+    pub fn set_trouble(&self, trouble: Trouble) {
+        self.with(|disk| disk.trouble = trouble);
+    }
+
+    /// Cuts the power: of each sector written and not synced, the old or the new is left.
+    pub fn cut_power(&self) {
+        let mut model = self.file.sim.lock();
+        let mut rng = model.rng.clone();
+        model.disks[self.disk].cut_power(&mut rng);
+        model.rng = rng;
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Disk) -> T) -> T {
+        act(&mut self.file.sim.lock().disks[self.disk])
+    }
+}

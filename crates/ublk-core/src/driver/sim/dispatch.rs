@@ -1,0 +1,173 @@
+//! From the block layer to the server, and the end of a request: ublk_dispatch_req,
+//! __ublk_complete_rq and the references that keep a request alive.
+
+use ublk_sys::{
+    UBLK_AUTO_BUF_REG_FALLBACK, UBLK_IO_F_NEED_REG_BUF, UBLK_IO_OP_READ, UBLK_IO_OP_WRITE,
+    UBLK_IO_RES_NEED_GET_DATA, UBLK_IO_RES_OK, ublk_sqe_addr_to_auto_buf_reg, ublksrv_io_desc,
+};
+
+use super::block::{POISON, errno_to_client};
+use super::device::{ACTIVE, AUTO_REGISTERED, OWNED_BY_SRV, REFCOUNT_INIT, WANTS_GET_DATA};
+use super::memory;
+use super::model::Model;
+use super::violation::Rule;
+
+impl Model {
+    /// Hands a started request to the server, in the context of the ring that waits for it.
+    pub(super) fn dispatch(&mut self, ring: usize, id: u64) {
+        let request = self.request(id);
+        let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
+        let is_write = request.op == UBLK_IO_OP_WRITE;
+        let has_data = request.has_data();
+        self.write_descriptor(id, 0);
+        if self.current() != self.io(device, queue, tag).task {
+            self.end_request(id, Err(libc::EIO));
+            return;
+        }
+        self.note(|| format!("ring {ring}: request {id} goes to the server as {queue}/{tag}"));
+        let (copies, auto) = (self.devices[device].copies(), self.devices[device].auto_registers());
+        if self.devices[device].needs_get_data() && is_write {
+            self.io(device, queue, tag).flags |= WANTS_GET_DATA;
+            self.complete_fetch(id, UBLK_IO_RES_NEED_GET_DATA);
+            return;
+        }
+        if copies {
+            self.fill_copy_buffer(id);
+        }
+        if auto && has_data && !self.auto_register(ring, id) {
+            return;
+        }
+        if self.devices[device].counts_references() {
+            self.io(device, queue, tag).refs = REFCOUNT_INIT;
+        }
+        self.complete_fetch(id, UBLK_IO_RES_OK);
+    }
+
+    pub(super) fn write_descriptor(&mut self, id: u64, more_flags: u32) {
+        let request = self.request(id);
+        let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
+        let mut descriptor = ublksrv_io_desc {
+            op_flags: u32::from(request.op) | request.flags | more_flags,
+            nr_sectors: request.left >> 9,
+            start_sector: request.offset >> 9,
+            addr: 0,
+        };
+        descriptor.addr = self.io(device, queue, tag).buf;
+        self.devices[device].queues[usize::from(queue)].area.write(tag, &descriptor);
+    }
+
+    /// Tells the server by completing the tag's pending command.
+    pub(super) fn complete_fetch(&mut self, id: u64, result: i32) {
+        let request = self.request(id);
+        let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
+        let io = self.io(device, queue, tag);
+        let cmd = io.cmd.take();
+        io.flags = (io.flags | OWNED_BY_SRV) & !ACTIVE;
+        io.request = Some(id);
+        if let Some((ring, operation)) = cmd {
+            self.finish(ring, operation, result);
+        }
+    }
+
+    /// ublk_auto_buf_register: false if the request failed and the server hears nothing of it.
+    fn auto_register(&mut self, ring: usize, id: u64) -> bool {
+        let request = self.request(id);
+        let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
+        let wanted = ublk_sqe_addr_to_auto_buf_reg(self.io(device, queue, tag).buf);
+        let slot = u32::from(wanted.index);
+        let result = if self.rng.chance(self.config.faults.auto_register) {
+            self.injected.auto_register += 1;
+            self.note(|| format!("injected: auto registration of {queue}/{tag} fails"));
+            Err(libc::EBUSY)
+        } else {
+            let result = self.register_node(ring, id, slot);
+            if let Err(errno) = result {
+                let what = format!("auto registration of {queue}/{tag} in {slot}: errno {errno}");
+                self.violate(Rule::Register, what);
+            }
+            result
+        };
+        let io = self.io(device, queue, tag);
+        match result {
+            Ok(()) => {
+                io.task_registered = 1;
+                io.ring_of_buffer = Some(ring);
+                io.flags |= AUTO_REGISTERED;
+                true
+            }
+            Err(_) if wanted.flags & UBLK_AUTO_BUF_REG_FALLBACK != 0 => {
+                self.write_descriptor(id, UBLK_IO_F_NEED_REG_BUF);
+                true
+            }
+            // The command stays pending for the tag's next request.
+            Err(_) => {
+                self.end_request(id, Err(libc::EIO));
+                false
+            }
+        }
+    }
+
+    /// ublk_map_io: a write's data goes into the server's buffer. A read's buffer is spoilt, so
+    /// that bytes which the server never supplied are known as such.
+    pub(super) fn fill_copy_buffer(&mut self, id: u64) {
+        let request = self.request(id);
+        let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
+        let bytes = match request.op {
+            UBLK_IO_OP_WRITE => request.pages().to_vec(),
+            UBLK_IO_OP_READ => vec![POISON; request.pages().len()],
+            _ => return,
+        };
+        let address = self.io(device, queue, tag).buf;
+        memory::store(address, &bytes);
+    }
+
+    /// __ublk_complete_rq.
+    pub(super) fn complete_rq(&mut self, device: usize, queue: u16, tag: u16, id: u64) {
+        let copies = self.devices[device].copies();
+        let io = self.io(device, queue, tag);
+        let (res, address) = (io.res, io.buf);
+        let request = self.request(id);
+        let is_read = request.op == UBLK_IO_OP_READ;
+        let res = if res == 0 && is_read { -libc::EIO } else { res };
+        let Ok(length) = u32::try_from(res) else {
+            self.end_request(id, Err(errno_to_client(-res)));
+            return;
+        };
+        if !(copies && is_read) {
+            // Zero copy takes whatever was moved for the whole request (trap 1).
+            self.end_request(id, Ok(()));
+            return;
+        }
+        let length = length.min(request.left);
+        let whole = length == request.left;
+        let pages = request.pages();
+        memory::load(address, &mut pages[..length as usize]);
+        if whole {
+            self.end_request(id, Ok(()));
+        } else {
+            self.requeue(id, length);
+        }
+    }
+
+    /// ublk_io_release: a registered buffer of the request is gone.
+    pub(super) fn release_buffer(&mut self, id: u64) {
+        let request = self.request(id);
+        let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
+        let current = self.current();
+        let io = self.io(device, queue, tag);
+        if current.is_some() && current == io.task && io.task_registered > 0 {
+            io.task_registered -= 1;
+        } else {
+            self.put_reference(device, queue, tag, id);
+        }
+    }
+
+    /// ublk_put_req_ref.
+    pub(super) fn put_reference(&mut self, device: usize, queue: u16, tag: u16, id: u64) {
+        let io = self.io(device, queue, tag);
+        io.refs -= 1;
+        if io.refs == 0 {
+            self.complete_rq(device, queue, tag, id);
+        }
+    }
+}

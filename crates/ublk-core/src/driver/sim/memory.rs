@@ -1,0 +1,34 @@
+//! Memory of the server that the model touches: copy buffers, whose addresses came with FETCH and
+//! COMMIT.
+
+use super::device::OWNED_BY_SRV;
+use super::model::Model;
+
+impl Model {
+    /// Whether an operation may use this memory: it lies in the copy buffer of a tag whose request
+    /// the server has.
+    pub(super) fn may_use_memory(&self, address: u64, length: u32) -> bool {
+        let Some(end) = address.checked_add(u64::from(length)) else { return false };
+        self.devices.iter().filter(|device| device.copies()).any(|device| {
+            let size = u64::from(device.info.max_io_buf_bytes);
+            device.queues.iter().flat_map(|queue| &queue.ios).any(|io| {
+                let owned = io.flags & OWNED_BY_SRV != 0 && io.buf != 0;
+                owned && address >= io.buf && end <= io.buf + size
+            })
+        })
+    }
+}
+
+/// Writes into the server's memory.
+pub(super) fn store(address: u64, bytes: &[u8]) {
+    // SAFETY: either the server named this buffer in a command, and with it promised, by
+    // `Ring::push`, that it stays valid until the command completes; or `may_use_memory` has found
+    // it within such a buffer. `bytes` is the model's own.
+    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), address as *mut u8, bytes.len()) };
+}
+
+/// Reads from the server's memory.
+pub(super) fn load(address: u64, bytes: &mut [u8]) {
+    // SAFETY: as in `store`.
+    unsafe { std::ptr::copy_nonoverlapping(address as *const u8, bytes.as_mut_ptr(), bytes.len()) };
+}

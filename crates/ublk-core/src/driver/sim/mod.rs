@@ -1,0 +1,305 @@
+//! An in-process model of ublk_drv and of the io_uring operations that serve it.
+//!
+//! The model is as strict about the protocol as Linux 7.3 and knows the life of a registered
+//! buffer: a node in the ring's table, looked up when a fixed operation is issued, alive until its
+//! last user is done; the block request ends only then. Where the kernel lets a server hurt itself
+//! (a short result committed as success, another request's buffer unregistered), so does the
+//! model. What no correct server does is collected as [`Violation`]s.
+//!
+//! All chance (which completion comes first, what is short, what fails) follows from one seed.
+//!
+//! * `chan`, `dispatch`, `block`, `control`, `teardown`, `device`: drivers/block/ublk_drv.c and
+//!   the block layer above it
+//! * `ring`, `chains`, `ops`, `buffers`, `waits`, `step`: io_uring
+//! * `backend`, `storage`, `files`, `memory`: what operations work on
+//! * `client`: who uses the device
+
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ublk_sys::ublksrv_ctrl_cmd;
+
+use super::{CharDevice, ControlAnswer, Descriptors, Driver, RingSize};
+use control::{Answer, Pending};
+use files::FileRef;
+use model::Model;
+
+mod backend;
+mod block;
+mod buffers;
+mod chains;
+mod chan;
+mod client;
+mod config;
+mod control;
+mod device;
+mod disk;
+mod dispatch;
+mod files;
+mod memory;
+mod model;
+mod ops;
+mod params;
+mod ring;
+mod rng;
+mod slab;
+mod sqe;
+mod step;
+mod storage;
+mod teardown;
+mod violation;
+mod waits;
+
+#[cfg(test)]
+mod tests;
+
+pub use backend::Trouble;
+pub use block::POISON;
+pub use client::{Client, ClientOp, Done};
+pub use config::{Faults, Kernel, SimConfig, Waiting};
+pub use disk::SimDisk;
+pub use model::Injected;
+pub use ring::SimRing;
+pub use rng::Rng;
+pub use violation::{Rule, Violation};
+
+/// How long a sleeper sleeps before it looks at descriptors and the clock again.
+const NAP: Duration = Duration::from_millis(1);
+
+/// A simulated system; clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Sim(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    model: Mutex<Model>,
+    moved: Condvar,
+    waiting: Waiting,
+}
+
+impl Sim {
+    /// A system without devices.
+    pub fn new(config: SimConfig) -> Self {
+        let waiting = config.waiting;
+        Self(Arc::new(Shared {
+            model: Mutex::new(Model::new(config)),
+            moved: Condvar::new(),
+            waiting,
+        }))
+    }
+
+    /// Opens `/dev/ublkbN`.
+    ///
+    /// # Errors
+    /// `ENOENT` without such a disk.
+    pub fn client(&self, id: u32) -> io::Result<Client> {
+        let device = {
+            let model = self.lock();
+            model.find_device(id).filter(|&device| model.devices[device].disk)
+        };
+        match device {
+            Some(device) => Ok(Client::new(self.clone(), device)),
+            None => Err(io::Error::from_raw_os_error(libc::ENOENT)),
+        }
+    }
+
+    /// A file of `size` zeros on a disk of its own.
+    pub fn file(&self, size: usize) -> SimDisk {
+        SimDisk::new(self.clone(), size, false)
+    }
+
+    /// A block device of `size` bytes: it takes discards and does not grow.
+    pub fn block_device(&self, size: usize) -> SimDisk {
+        SimDisk::new(self.clone(), size, true)
+    }
+
+    /// A descriptor that reads zeros without end.
+    pub fn zero(&self) -> RawFd {
+        self.lock().install(FileRef::Zero)
+    }
+
+    /// Begins to stop a device without waiting for it, as a STOP_DEV of another thread would.
+    ///
+    /// # Errors
+    /// `ENODEV` without such a device.
+    pub fn begin_stop(&self, id: u32) -> io::Result<()> {
+        let mut model = self.lock();
+        let device = model.find_device(id);
+        let device = device.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
+        model.stop(device);
+        drop(model);
+        self.wake();
+        Ok(())
+    }
+
+    /// Changes what goes wrong from now on.
+    pub fn set_faults(&self, faults: Faults) {
+        self.lock().config.faults = faults;
+    }
+
+    /// What was done to the server so far.
+    pub fn injected(&self) -> Injected {
+        self.lock().injected
+    }
+
+    /// Which rules were broken so far.
+    pub fn violations(&self) -> Vec<Violation> {
+        self.lock().violations.clone()
+    }
+
+    /// Looks for what a server that has come to rest must not have left: requests without an
+    /// answer, registered buffers. They join the [`violations`](Self::violations).
+    pub fn audit(&self) {
+        self.lock().audit();
+    }
+
+    /// Takes the events since the last time, if the configuration asked for them.
+    pub fn trace(&self) -> Vec<String> {
+        self.lock().take_log()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Model> {
+        // A panic of a test's thread must not hide behind a second one.
+        self.0.model.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn waiting(&self) -> Waiting {
+        self.0.waiting
+    }
+
+    fn wake(&self) {
+        self.0.moved.notify_all();
+    }
+
+    fn sleep<'a>(&self, model: MutexGuard<'a, Model>) -> MutexGuard<'a, Model> {
+        let slept = self.0.moved.wait_timeout(model, NAP);
+        slept.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// `submit_and_wait` of a real thread.
+    fn block_on(&self, ring: usize) {
+        let mut model = self.lock();
+        loop {
+            while model.step(ring) {}
+            if let Some(operation) = model.next_timeout(ring, false) {
+                model.expire(ring, operation);
+                continue;
+            }
+            if !model.ring(ring).cq.is_empty() {
+                return;
+            }
+            self.wake();
+            model = self.sleep(model);
+        }
+    }
+
+    /// Waits for what a control command waits for.
+    fn wait_for(&self, pending: Pending, limit: Duration) -> Result<i32, i32> {
+        let deadline = Instant::now() + limit;
+        let mut model = self.lock();
+        loop {
+            if let Some(answer) = model.answer(pending) {
+                return answer;
+            }
+            if self.waiting() == Waiting::Stepping || Instant::now() >= deadline {
+                return Err(libc::ETIMEDOUT);
+            }
+            model = self.sleep(model);
+        }
+    }
+}
+
+impl Driver for Sim {
+    type Ring = SimRing;
+
+    fn control(
+        &self,
+        operation: u32,
+        command: ublksrv_ctrl_cmd,
+        mut buffer: Option<Box<[u8]>>,
+        limit: Duration,
+    ) -> io::Result<ControlAnswer> {
+        let bytes = buffer.as_deref_mut().unwrap_or_default();
+        let begun = self.lock().control(operation, &command, bytes);
+        self.wake();
+        let answer = match begun {
+            Ok(Answer::Now(result)) => Ok(result),
+            Ok(Answer::Later(pending)) => self.wait_for(pending, limit),
+            Err(errno) => Err(errno),
+        };
+        self.wake();
+        match answer {
+            Ok(result) => Ok(ControlAnswer { result, buffer }),
+            Err(errno) => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+
+    fn open_char(&self, id: u32) -> io::Result<CharDevice> {
+        let server = i32::try_from(std::process::id()).map_err(io::Error::other)?;
+        let opened = self.lock().open_char(id, server);
+        let fd = opened.map_err(io::Error::from_raw_os_error)?;
+        Ok(CharDevice::new(fd, Arc::new(OpenFile { sim: self.clone(), fd })))
+    }
+
+    fn map_descriptors(
+        &self,
+        char_device: &CharDevice,
+        queue: u16,
+        depth: u16,
+        stride: usize,
+    ) -> io::Result<Descriptors> {
+        let mut model = self.lock();
+        let file = model.open_file(char_device.fd())?;
+        let FileRef::Char(device) = file else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let info = &model.devices[device].info;
+        if queue >= info.nr_hw_queues
+            || depth != info.queue_depth
+            || stride != usize::from(info.io_desc_size)
+        {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let area = Arc::clone(&model.devices[device].queues[usize::from(queue)].area);
+        model.hold(&file);
+        drop(model);
+        let base = area.base();
+        let mapping = Mapping { sim: self.clone(), file, _area: area };
+        // SAFETY: the area has `depth` descriptors of three aligned words each, `stride` bytes
+        // apart, which change only by atomic stores; `mapping` keeps them.
+        Ok(unsafe { Descriptors::new(base, stride, depth, Box::new(mapping)) })
+    }
+
+    fn ring(&self, entries: RingSize) -> io::Result<SimRing> {
+        SimRing::new(self.clone(), entries)
+    }
+}
+
+/// An open descriptor of the model.
+#[derive(Debug)]
+struct OpenFile {
+    sim: Sim,
+    fd: RawFd,
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        self.sim.lock().uninstall(self.fd);
+        self.sim.wake();
+    }
+}
+
+/// A mapping of `/dev/ublkcN`, which keeps it open.
+#[derive(Debug)]
+struct Mapping {
+    sim: Sim,
+    file: FileRef,
+    _area: Arc<device::Area>,
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        self.sim.lock().put_file(&self.file);
+        self.sim.wake();
+    }
+}

@@ -1,0 +1,100 @@
+//! The whole state of the simulated system, behind one lock.
+
+use std::collections::BTreeMap;
+use std::os::fd::RawFd;
+use std::thread::{self, ThreadId};
+
+use super::backend::Disk;
+use super::block::BlockRequest;
+use super::config::SimConfig;
+use super::device::{Device, Io};
+use super::files::FileRef;
+use super::ring::Uring;
+use super::rng::Rng;
+use super::violation::{Rule, Violation};
+
+/// What the model has done to the server so far, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Injected {
+    /// Short reads and writes.
+    pub short: u32,
+    /// Backend operations that failed, by chance or because a test wanted it.
+    pub error: u32,
+    /// Backend operations answered with `EINTR` or `EAGAIN`.
+    pub interrupted: u32,
+    /// REGISTER_IO_BUF that failed.
+    pub register: u32,
+    /// UNREGISTER_IO_BUF that failed.
+    pub unregister: u32,
+    /// Automatic registrations that failed.
+    pub auto_register: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Model {
+    pub(super) config: SimConfig,
+    pub(super) rng: Rng,
+    pub(super) devices: Vec<Device>,
+    /// Rings keep their place for ever, so that a stale reference finds nothing.
+    pub(super) rings: Vec<Option<Uring>>,
+    pub(super) requests: BTreeMap<u64, BlockRequest>,
+    pub(super) next_request: u64,
+    pub(super) files: BTreeMap<RawFd, FileRef>,
+    pub(super) next_fd: RawFd,
+    pub(super) disks: Vec<Disk>,
+    pub(super) injected: Injected,
+    pub(super) violations: Vec<Violation>,
+    /// What runs is the kernel's own worker, and nobody's task.
+    pub(super) in_worker: bool,
+    log: Vec<String>,
+}
+
+impl Model {
+    pub(super) fn new(config: SimConfig) -> Self {
+        Self {
+            rng: Rng::new(config.seed),
+            config,
+            devices: Vec::new(),
+            rings: Vec::new(),
+            requests: BTreeMap::new(),
+            next_request: 1,
+            files: BTreeMap::new(),
+            // Above what the kernel hands out (fs.nr_open), so that they never mix up.
+            next_fd: 1 << 30,
+            disks: Vec::new(),
+            injected: Injected::default(),
+            violations: Vec::new(),
+            in_worker: false,
+            log: Vec::new(),
+        }
+    }
+
+    pub(super) fn current(&self) -> Option<ThreadId> {
+        (!self.in_worker).then(|| thread::current().id())
+    }
+
+    pub(super) fn io(&mut self, device: usize, queue: u16, tag: u16) -> &mut Io {
+        &mut self.devices[device].queues[usize::from(queue)].ios[usize::from(tag)]
+    }
+
+    pub(super) fn ring(&mut self, ring: usize) -> &mut Uring {
+        self.rings[ring].as_mut().expect("a ring is used only while it exists")
+    }
+
+    pub(super) fn note(&mut self, event: impl FnOnce() -> String) {
+        if self.config.trace {
+            let event = event();
+            self.log.push(event);
+        }
+    }
+
+    pub(super) fn violate(&mut self, rule: Rule, detail: impl Into<String>) {
+        let violation = Violation { rule, detail: detail.into() };
+        self.note(|| format!("VIOLATION {violation}"));
+        self.violations.push(violation);
+    }
+
+    pub(super) fn take_log(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.log)
+    }
+}

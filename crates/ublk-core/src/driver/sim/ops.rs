@@ -1,0 +1,150 @@
+//! Issuing operations: which file, which checks, now or later.
+
+use ublk_sys::BLOCK_URING_CMD_DISCARD;
+
+use super::files::FileRef;
+use super::model::Model;
+use super::ring::Work;
+use super::sqe::{FIXED_FILE, OP_ASYNC_CANCEL, OP_NOP, OP_POLL_ADD, OP_TIMEOUT, OP_URING_CMD};
+use super::violation::Rule;
+
+/// What became of an operation that was issued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Issued {
+    /// It completes later.
+    Pending,
+    /// It completed.
+    Done(i32),
+    /// It failed with this errno.
+    Failed(i32),
+    /// It completed, and even an error breaks no chain and is no reason for a completion that was
+    /// not wanted: fsync and fallocate never call req_set_fail.
+    Quiet(i32),
+}
+
+impl From<Result<(), i32>> for Issued {
+    fn from(result: Result<(), i32>) -> Self {
+        match result {
+            Ok(()) => Self::Done(0),
+            Err(errno) => Self::Failed(errno),
+        }
+    }
+}
+
+impl Model {
+    /// io_issue_sqe. `inline`: by the ring's own thread, where nothing may block.
+    pub(super) fn issue(&mut self, ring: usize, operation: usize, inline: bool) -> Issued {
+        let sqe = self.ring(ring).ops[operation].sqe;
+        match sqe.opcode {
+            OP_NOP => return Issued::Done(0),
+            OP_TIMEOUT => {
+                self.ring(ring).waits.push(operation);
+                return Issued::Pending;
+            }
+            OP_ASYNC_CANCEL => return Issued::from(self.cancel(ring, sqe.addr)),
+            _ => {}
+        }
+        let Some(file) = self.assign_file(ring, operation) else {
+            self.violate(Rule::Operation, format!("no such file: {sqe:?}"));
+            return Issued::Failed(libc::EBADF);
+        };
+        if sqe.opcode == OP_POLL_ADD {
+            self.ring(ring).waits.push(operation);
+            return Issued::Pending;
+        }
+        if let FileRef::Char(device) = file {
+            return self.issue_ublk(ring, operation, device, inline);
+        }
+        if sqe.opcode == OP_URING_CMD {
+            if !self.takes_discard(&file) || sqe.cmd_op().0 != BLOCK_URING_CMD_DISCARD {
+                return Issued::Failed(libc::EOPNOTSUPP);
+            }
+        } else if sqe.is_fixed() {
+            if let Err(errno) = self.import_buffer(ring, operation) {
+                return Issued::Failed(errno);
+            }
+        } else if file.is_stream() {
+            self.ring(ring).waits.push(operation);
+            return Issued::Pending;
+        } else if sqe.moves_data() && !self.may_use_memory(sqe.addr, sqe.len) {
+            let what = format!("{} bytes at {:#x}", sqe.len, sqe.addr);
+            self.violate(Rule::Memory, what);
+            return Issued::Failed(libc::EFAULT);
+        }
+        if inline && self.rng.chance(self.config.faults.delay) {
+            self.ring(ring).in_flight.push(operation);
+            return Issued::Pending;
+        }
+        self.perform(ring, operation)
+    }
+
+    fn issue_ublk(&mut self, ring: usize, operation: usize, device: usize, inline: bool) -> Issued {
+        if self.ring(ring).ops[operation].sqe.opcode != OP_URING_CMD {
+            self.violate(Rule::Operation, "only URING_CMD is modelled on /dev/ublkcN");
+            return Issued::Failed(libc::EOPNOTSUPP);
+        }
+        if inline {
+            return self.ublk_cmd(ring, operation, device);
+        }
+        self.ring(ring).work.push_back(Work::Command(operation, device));
+        Issued::Pending
+    }
+
+    /// io_assign_file: when it is issued, and kept until it completes.
+    fn assign_file(&mut self, ring: usize, operation: usize) -> Option<FileRef> {
+        let uring = self.ring(ring);
+        let op = &uring.ops[operation];
+        if let Some(file) = &op.file {
+            return Some(file.clone());
+        }
+        let fd = op.sqe.fd;
+        let file = if op.sqe.flags & FIXED_FILE != 0 {
+            let files = uring.fixed_files.as_ref()?;
+            files.get(usize::try_from(fd).ok()?)?.clone()?
+        } else {
+            self.open_file(fd).ok()?
+        };
+        self.hold(&file);
+        self.ring(ring).ops[operation].file = Some(file.clone());
+        Some(file)
+    }
+
+    /// Does what a read, write, sync or fallocate asks for.
+    pub(super) fn perform(&mut self, ring: usize, operation: usize) -> Issued {
+        let op = &self.ring(ring).ops[operation];
+        let sqe = op.sqe;
+        let Some(file) = op.file.clone() else { return Issued::Failed(libc::EBADF) };
+        let issued = if sqe.moves_data() {
+            match self.transfer(ring, operation, &file) {
+                Ok(moved) => Issued::Done(moved),
+                Err(errno) => Issued::Failed(errno),
+            }
+        } else {
+            match (self.change(&sqe, &file), sqe.opcode) {
+                (result, OP_URING_CMD) => Issued::from(result),
+                (Ok(()), _) => Issued::Quiet(0),
+                (Err(errno), _) => Issued::Quiet(-errno),
+            }
+        };
+        self.note(|| format!("ring {ring}: {} -> {issued:?}", sqe.describe()));
+        issued
+    }
+
+    /// io_async_cancel by user data.
+    fn cancel(&mut self, ring: usize, user_data: u64) -> Result<(), i32> {
+        let uring = self.ring(ring);
+        let matches = |operation: &usize| uring.ops[*operation].sqe.user_data == user_data;
+        if let Some(at) = uring.waits.iter().position(matches) {
+            let operation = uring.waits.remove(at);
+            uring.work.push_back(Work::Complete(operation, -libc::ECANCELED));
+            return Ok(());
+        }
+        if let Some(at) = uring.workers.iter().position(matches) {
+            let operation = uring.workers.remove(at);
+            uring.work.push_back(Work::Complete(operation, -libc::ECANCELED));
+            return Ok(());
+        }
+        let running = uring.in_flight.iter().any(matches);
+        Err(if running { libc::EALREADY } else { libc::ENOENT })
+    }
+}

@@ -1,0 +1,107 @@
+//! ublk_validate_params, and structs as the bytes that commands carry.
+
+use ublk_sys::{
+    UBLK_MIN_SEGMENT_SIZE, UBLK_PARAM_TYPE_BASIC, UBLK_PARAM_TYPE_DEVT, UBLK_PARAM_TYPE_DISCARD,
+    UBLK_PARAM_TYPE_DMA_ALIGN, UBLK_PARAM_TYPE_SEGMENT, ublk_param_basic, ublk_params,
+    ublksrv_ctrl_dev_info,
+};
+
+const PAGE: u32 = 4096;
+const PAGE_SECTORS: u32 = PAGE >> 9;
+/// ilog2(SZ_256M).
+const MAX_SHIFT: u8 = 28;
+
+/// The parameters that `bytes` holds; what is missing at the end is zero.
+pub(super) fn parse_params(bytes: &[u8]) -> ublk_params {
+    parse(bytes)
+}
+
+/// The device information that `bytes` holds.
+pub(super) fn parse_info(bytes: &[u8]) -> ublksrv_ctrl_dev_info {
+    parse(bytes)
+}
+
+fn parse<T: Copy>(bytes: &[u8]) -> T {
+    let mut whole = [0_u8; 256];
+    assert!(size_of::<T>() <= whole.len());
+    let length = bytes.len().min(size_of::<T>());
+    whole[..length].copy_from_slice(&bytes[..length]);
+    // SAFETY: `whole` is long enough; both callers want structs of integers, for which every bit
+    // pattern is valid.
+    unsafe { whole.as_ptr().cast::<T>().read_unaligned() }
+}
+
+/// The bytes of a device's information.
+pub(super) fn info_bytes(info: &ublksrv_ctrl_dev_info) -> &[u8] {
+    // SAFETY: a struct of integers without padding (asserted in ublk-sys), so all its bytes are
+    // initialised; they live as long as `info`.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(info).cast::<u8>(), size_of_val(info)) }
+}
+
+pub(super) fn validate(params: &ublk_params, info: &ublksrv_ctrl_dev_info) -> Result<(), i32> {
+    let has = |kind: u32| params.types & kind != 0;
+    let (discard, segment) = (&params.discard, &params.seg);
+    let boundary = segment.seg_boundary_mask.wrapping_add(1);
+    let valid = has(UBLK_PARAM_TYPE_BASIC)
+        && valid_basic(&params.basic, info)
+        && !(has(UBLK_PARAM_TYPE_DISCARD)
+            && (discard.discard_granularity == 0
+                || discard.max_discard_sectors != 0 && discard.max_discard_segments != 1))
+        && !has(UBLK_PARAM_TYPE_DEVT)
+        && !(has(UBLK_PARAM_TYPE_DMA_ALIGN)
+            && (params.dma.alignment >= PAGE || !(params.dma.alignment + 1).is_power_of_two()))
+        && !(has(UBLK_PARAM_TYPE_SEGMENT)
+            && (!boundary.is_power_of_two()
+                || boundary < u64::from(UBLK_MIN_SEGMENT_SIZE)
+                || segment.max_segment_size < UBLK_MIN_SEGMENT_SIZE));
+    if valid { Ok(()) } else { Err(libc::EINVAL) }
+}
+
+fn valid_basic(basic: &ublk_param_basic, info: &ublksrv_ctrl_dev_info) -> bool {
+    (9..=12).contains(&basic.logical_bs_shift)
+        && (basic.logical_bs_shift..=MAX_SHIFT).contains(&basic.physical_bs_shift)
+        && basic.io_min_shift <= MAX_SHIFT
+        && basic.io_opt_shift <= MAX_SHIFT
+        && (PAGE_SECTORS..=info.max_io_buf_bytes >> 9).contains(&basic.max_sectors)
+}
+
+/// The bytes of parameters, with zeros for padding.
+pub(super) fn params_bytes(params: &ublk_params) -> [u8; size_of::<ublk_params>()] {
+    let mut bytes = [0; size_of::<ublk_params>()];
+    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+    macro_rules! put {
+        ($($group:ident . $field:ident),* $(,)?) => {$(
+            put(
+                std::mem::offset_of!(ublk_params, $group.$field),
+                &params.$group.$field.to_ne_bytes(),
+            );
+        )*};
+    }
+    put(0, &params.len.to_ne_bytes());
+    put(4, &params.types.to_ne_bytes());
+    put!(
+        basic.attrs,
+        basic.logical_bs_shift,
+        basic.physical_bs_shift,
+        basic.io_opt_shift,
+        basic.io_min_shift,
+        basic.max_sectors,
+        basic.chunk_sectors,
+        basic.dev_sectors,
+        basic.virt_boundary_mask,
+        discard.discard_alignment,
+        discard.discard_granularity,
+        discard.max_discard_sectors,
+        discard.max_write_zeroes_sectors,
+        discard.max_discard_segments,
+        devt.char_major,
+        devt.char_minor,
+        devt.disk_major,
+        devt.disk_minor,
+        dma.alignment,
+        seg.seg_boundary_mask,
+        seg.max_segment_size,
+        seg.max_segments,
+    );
+    bytes
+}

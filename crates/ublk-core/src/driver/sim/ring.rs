@@ -1,0 +1,220 @@
+//! One io_uring: its state in the model, and the handle that a reactor has.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::RawFd;
+use std::thread::{self, ThreadId};
+use std::time::Instant;
+
+use io_uring::squeue::Entry;
+
+use super::buffers::{Node, Slot};
+use super::files::FileRef;
+use super::slab::Slab;
+use super::sqe::Sqe;
+use super::violation::Rule;
+use super::{Sim, Waiting};
+use crate::driver::{Completion, Ring, RingSize};
+
+/// The kernel's limit of a buffer table.
+const MAX_TABLE: u32 = 1 << 14;
+
+/// An operation that was submitted and has not completed: `struct io_kiocb`.
+#[derive(Debug)]
+pub(super) struct Operation {
+    pub(super) sqe: Sqe,
+    /// The rest of its chain.
+    pub(super) next: Option<usize>,
+    pub(super) file: Option<FileRef>,
+    pub(super) node: Option<usize>,
+    pub(super) deadline: Option<Instant>,
+    pub(super) result: i32,
+    pub(super) flags: u32,
+    /// REQ_F_FAIL.
+    pub(super) failed: bool,
+    /// REQ_F_HARDLINK, which a chain that cannot be submitted loses.
+    pub(super) hardlink: bool,
+    /// REQ_F_CQE_SKIP.
+    pub(super) skip: bool,
+    /// REQ_F_SKIP_LINK_CQES.
+    pub(super) skip_links: bool,
+    /// Issued from a worker and not by the submitter.
+    pub(super) force_async: bool,
+}
+
+/// What a ring's thread does when it waits: task work.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// A block request goes to the server.
+    Dispatch(u64),
+    /// The next operation of a chain is issued.
+    Issue(usize),
+    /// A ublk command that a worker met is issued by the ring's thread.
+    Command(usize, usize),
+    /// The rest of a broken chain completes.
+    FailChain(usize),
+    /// A pending command completes with this result.
+    Complete(usize, i32),
+}
+
+#[derive(Debug)]
+pub(super) struct Uring {
+    pub(super) task: ThreadId,
+    pub(super) size: RingSize,
+    pub(super) sq: Vec<Sqe>,
+    pub(super) cq: VecDeque<Completion>,
+    pub(super) fixed_files: Option<Vec<Option<FileRef>>>,
+    pub(super) table: Vec<Slot>,
+    pub(super) nodes: Slab<Node>,
+    pub(super) ops: Slab<Operation>,
+    pub(super) work: VecDeque<Work>,
+    /// Backend operations under way.
+    pub(super) in_flight: Vec<usize>,
+    /// Operations that a worker will issue.
+    pub(super) workers: Vec<usize>,
+    /// Operations that wait for a descriptor or for a time.
+    pub(super) waits: Vec<usize>,
+    /// Completed, not yet told.
+    pub(super) completed: Vec<usize>,
+}
+
+impl Uring {
+    pub(super) fn new(size: RingSize) -> Self {
+        Self {
+            task: thread::current().id(),
+            size,
+            sq: Vec::new(),
+            cq: VecDeque::new(),
+            fixed_files: None,
+            table: Vec::new(),
+            nodes: Slab::default(),
+            ops: Slab::default(),
+            work: VecDeque::new(),
+            in_flight: Vec::new(),
+            workers: Vec::new(),
+            waits: Vec::new(),
+            completed: Vec::new(),
+        }
+    }
+}
+
+/// A reactor's io_uring in the model.
+#[derive(Debug)]
+pub struct SimRing {
+    sim: Sim,
+    ring: usize,
+}
+
+impl SimRing {
+    pub(super) fn new(sim: Sim, size: RingSize) -> io::Result<Self> {
+        let possible = |entries: u32| entries.is_power_of_two() && entries <= 1 << 16;
+        if !possible(size.submissions) || !possible(size.completions) {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let mut model = sim.lock();
+        model.rings.push(Some(Uring::new(size)));
+        let ring = model.rings.len() - 1;
+        drop(model);
+        Ok(Self { sim, ring })
+    }
+
+    fn enter(&mut self) -> io::Result<()> {
+        let mut model = self.sim.lock();
+        if model.ring(self.ring).task != thread::current().id() {
+            model.violate(Rule::Thread, format!("ring {} is entered by another thread", self.ring));
+            return Err(io::Error::from_raw_os_error(libc::EEXIST));
+        }
+        model.submit(self.ring);
+        drop(model);
+        self.sim.wake();
+        Ok(())
+    }
+}
+
+impl Ring for SimRing {
+    fn register_files(&mut self, fds: &[RawFd]) -> io::Result<()> {
+        let mut model = self.sim.lock();
+        if model.ring(self.ring).fixed_files.is_some() {
+            return Err(io::Error::from_raw_os_error(libc::EBUSY));
+        }
+        if fds.is_empty() {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let mut files = Vec::with_capacity(fds.len());
+        for &fd in fds {
+            files.push(if fd < 0 { None } else { Some(model.open_file(fd)?) });
+        }
+        for file in files.iter().flatten() {
+            model.hold(file);
+        }
+        model.ring(self.ring).fixed_files = Some(files);
+        Ok(())
+    }
+
+    fn unregister_files(&mut self) -> io::Result<()> {
+        let mut model = self.sim.lock();
+        let Some(files) = model.ring(self.ring).fixed_files.take() else {
+            return Err(io::Error::from_raw_os_error(libc::ENXIO));
+        };
+        for file in files.into_iter().flatten() {
+            model.put_file(&file);
+        }
+        drop(model);
+        self.sim.wake();
+        Ok(())
+    }
+
+    fn register_buffers_sparse(&mut self, count: u32) -> io::Result<()> {
+        let mut model = self.sim.lock();
+        let uring = model.ring(self.ring);
+        if !uring.table.is_empty() {
+            return Err(io::Error::from_raw_os_error(libc::EBUSY));
+        }
+        if count == 0 || count > MAX_TABLE {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        uring.table = vec![Slot::default(); count as usize];
+        Ok(())
+    }
+
+    fn space(&mut self) -> usize {
+        let mut model = self.sim.lock();
+        let uring = model.ring(self.ring);
+        uring.size.submissions as usize - uring.sq.len()
+    }
+
+    unsafe fn push(&mut self, entry: &Entry) {
+        let mut model = self.sim.lock();
+        let uring = model.ring(self.ring);
+        if uring.sq.len() == uring.size.submissions as usize {
+            model.violate(Rule::NoSpace, format!("ring {}", self.ring));
+            return;
+        }
+        uring.sq.push(Sqe::new(entry));
+    }
+
+    fn submit(&mut self) -> io::Result<()> {
+        self.enter()
+    }
+
+    fn submit_and_wait(&mut self) -> io::Result<()> {
+        self.enter()?;
+        match self.sim.waiting() {
+            Waiting::Stepping => self.sim.lock().step_until_idle(self.ring),
+            Waiting::Blocking => self.sim.block_on(self.ring),
+        }
+        self.sim.wake();
+        Ok(())
+    }
+
+    fn pop(&mut self) -> Option<Completion> {
+        self.sim.lock().ring(self.ring).cq.pop_front()
+    }
+}
+
+impl Drop for SimRing {
+    fn drop(&mut self) {
+        self.sim.lock().exit_ring(self.ring);
+        self.sim.wake();
+    }
+}

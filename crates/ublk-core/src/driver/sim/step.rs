@@ -1,0 +1,95 @@
+//! What moves while a ring's thread waits.
+
+use super::model::Model;
+use super::ring::Work;
+
+/// The kinds of moves that are possible.
+#[derive(Clone, Copy)]
+enum Move {
+    Work,
+    Backend,
+    Worker,
+    Ready(usize),
+}
+
+impl Model {
+    /// Moves until a completion is there and chance says stop, or until nothing can move.
+    pub(super) fn step_until_idle(&mut self, ring: usize) {
+        loop {
+            let told = !self.ring(ring).cq.is_empty();
+            if told && self.rng.chance(200) {
+                return;
+            }
+            if !self.step(ring) {
+                // No clock runs here: a time comes when nothing else is left to happen.
+                match self.next_timeout(ring, true) {
+                    Some(operation) if !told => self.expire(ring, operation),
+                    _ => return,
+                }
+            }
+        }
+    }
+
+    /// Makes one move; false if there is none.
+    pub(super) fn step(&mut self, ring: usize) -> bool {
+        self.rearm_polls(ring);
+        let uring = self.ring(ring);
+        let mut moves = Vec::with_capacity(4);
+        if !uring.work.is_empty() {
+            moves.push(Move::Work);
+        }
+        if !uring.in_flight.is_empty() {
+            moves.push(Move::Backend);
+        }
+        if !uring.workers.is_empty() {
+            moves.push(Move::Worker);
+        }
+        moves.extend(self.ready_waits(ring).first().copied().map(Move::Ready));
+        if moves.is_empty() {
+            return false;
+        }
+        let choice = moves[self.rng.index(moves.len())];
+        self.make(ring, choice);
+        self.flush(ring);
+        true
+    }
+
+    fn make(&mut self, ring: usize, choice: Move) {
+        match choice {
+            Move::Work => {
+                // Task work runs in the order it came.
+                if let Some(work) = self.ring(ring).work.pop_front() {
+                    self.run(ring, &work);
+                }
+            }
+            Move::Backend => {
+                let count = self.ring(ring).in_flight.len();
+                let at = self.rng.index(count);
+                let operation = self.ring(ring).in_flight.swap_remove(at);
+                let issued = self.perform(ring, operation);
+                self.settle(ring, operation, &issued);
+            }
+            Move::Worker => {
+                let count = self.ring(ring).workers.len();
+                let at = self.rng.index(count);
+                let operation = self.ring(ring).workers.swap_remove(at);
+                let issued = self.issue(ring, operation, false);
+                self.settle(ring, operation, &issued);
+            }
+            Move::Ready(operation) => self.end_wait(ring, operation),
+        }
+    }
+
+    fn run(&mut self, ring: usize, work: &Work) {
+        match *work {
+            Work::Dispatch(id) => self.dispatch(ring, id),
+            Work::Issue(operation) => self.queue(ring, operation),
+            Work::Command(operation, device) => {
+                let issued = self.ublk_cmd(ring, operation, device);
+                self.settle(ring, operation, &issued);
+            }
+            Work::FailChain(operation) => self.fail_chain(ring, operation),
+            Work::Complete(operation, result) => self.finish(ring, operation, result),
+        }
+    }
+}

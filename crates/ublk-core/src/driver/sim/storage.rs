@@ -1,0 +1,303 @@
+//! Backend I/O: reads, writes, syncs, holes, on disks of the model and on real files.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+
+use super::backend::SECTOR;
+use super::files::FileRef;
+use super::memory;
+use super::model::Model;
+use super::sqe::{OP_FALLOCATE, OP_FSYNC, Sqe};
+use super::violation::Rule;
+
+const RWF_DSYNC: u32 = 2;
+const KEEP_SIZE: u32 = libc::FALLOC_FL_KEEP_SIZE.cast_unsigned();
+const PUNCH_HOLE: u32 = libc::FALLOC_FL_PUNCH_HOLE.cast_unsigned();
+const ZERO_RANGE: u32 = libc::FALLOC_FL_ZERO_RANGE.cast_unsigned();
+
+impl Model {
+    /// A read or write. What it moves is what it answers.
+    pub(super) fn transfer(
+        &mut self,
+        ring: usize,
+        operation: usize,
+        file: &FileRef,
+    ) -> Result<i32, i32> {
+        let sqe = self.ring(ring).ops[operation].sqe;
+        if sqe.op_flags & !RWF_DSYNC != 0 {
+            self.violate(Rule::Operation, format!("the model does not know {sqe:?}"));
+            return Err(libc::EOPNOTSUPP);
+        }
+        if !sqe.is_fixed() && !self.may_use_memory(sqe.addr, sqe.len) {
+            self.violate(Rule::Memory, format!("{:#x} was given back meanwhile", sqe.addr));
+            return Err(libc::EFAULT);
+        }
+        let limit = self.draw_fault(ring, operation, file, &sqe)?;
+        let moved = if sqe.is_read() {
+            let bytes = self.read_file(file, sqe.off, limit)?;
+            self.fill(ring, operation, &bytes);
+            bytes.len()
+        } else {
+            let bytes = self.fetch_bytes(ring, operation, limit);
+            self.write_file(file, sqe.off, &bytes, sqe.op_flags & RWF_DSYNC != 0)?
+        };
+        i32::try_from(moved).map_err(|_| libc::EINVAL)
+    }
+
+    /// How many bytes chance lets through.
+    fn draw_fault(
+        &mut self,
+        ring: usize,
+        operation: usize,
+        file: &FileRef,
+        sqe: &Sqe,
+    ) -> Result<usize, i32> {
+        let length = sqe.len as usize;
+        let mut unit = 1;
+        match file {
+            FileRef::Disk(disk) => unit = self.disks[*disk].trouble.alignment.max(1) as usize,
+            FileRef::Storage(_) => {}
+            _ => return Ok(length),
+        }
+        let faults = self.config.faults;
+        if self.rng.chance(faults.interrupted) {
+            self.injected.interrupted += 1;
+            return Err(if self.rng.chance(500) { libc::EINTR } else { libc::EAGAIN });
+        }
+        if self.rng.chance(faults.error) {
+            self.injected.error += 1;
+            self.tear(ring, operation, file, sqe);
+            return Err(libc::EIO);
+        }
+        if self.rng.chance(faults.short) && length > unit {
+            self.injected.short += 1;
+            // Mostly whole sectors, as the page cache and devices do it.
+            let unit = if self.rng.chance(700) { unit.max(SECTOR) } else { unit };
+            let units = length.div_ceil(unit);
+            if units > 1 {
+                return Ok(unit * (1 + self.rng.index(units - 1)));
+            }
+        }
+        Ok(length)
+    }
+
+    /// A failed write leaves some of its sectors behind.
+    fn tear(&mut self, ring: usize, operation: usize, file: &FileRef, sqe: &Sqe) {
+        if sqe.is_read() {
+            return;
+        }
+        let bytes = self.fetch_bytes(ring, operation, sqe.len as usize);
+        let mut at = sqe.off;
+        for sector in bytes.chunks(SECTOR) {
+            if self.rng.chance(500) {
+                // It fails anyway.
+                let _ = self.write_file(file, at, sector, false);
+            }
+            at += sector.len() as u64;
+        }
+    }
+
+    fn read_file(&mut self, file: &FileRef, offset: u64, length: usize) -> Result<Vec<u8>, i32> {
+        match file {
+            FileRef::Disk(disk) => {
+                let disk = &self.disks[*disk];
+                if disk.misaligned(offset, length as u64) {
+                    return Err(libc::EINVAL);
+                }
+                if let Some(errno) = disk.trouble.reads {
+                    self.injected.error += 1;
+                    return Err(errno);
+                }
+                Ok(disk.read(offset, length).to_vec())
+            }
+            FileRef::Zero => Ok(vec![0; length]),
+            FileRef::Storage(fd) | FileRef::Stream(fd) => {
+                let mut bytes = vec![0_u8; length];
+                let offset = offset_t(offset)?;
+                // SAFETY: `length` bytes of ours.
+                let read = unsafe {
+                    libc::pread(fd.as_raw_fd(), bytes.as_mut_ptr().cast(), length, offset)
+                };
+                bytes.truncate(moved(read)?);
+                Ok(bytes)
+            }
+            FileRef::Char(_) => Err(libc::EINVAL),
+        }
+    }
+
+    fn write_file(
+        &mut self,
+        file: &FileRef,
+        offset: u64,
+        bytes: &[u8],
+        durably: bool,
+    ) -> Result<usize, i32> {
+        match file {
+            FileRef::Disk(disk) => {
+                let disk = &mut self.disks[*disk];
+                let length = bytes.len() as u64;
+                if disk.misaligned(offset, length) {
+                    return Err(libc::EINVAL);
+                }
+                let room = match disk.trouble.writes {
+                    Some(errno) => Err(errno),
+                    None => disk.room(offset, length),
+                };
+                let Ok(room) = room.map(|room| usize::try_from(room).unwrap_or(bytes.len())) else {
+                    self.injected.error += 1;
+                    return Err(room.err().unwrap_or(libc::EIO));
+                };
+                disk.write(offset, &bytes[..room], durably);
+                Ok(room)
+            }
+            FileRef::Zero => Ok(bytes.len()),
+            FileRef::Storage(fd) | FileRef::Stream(fd) => {
+                let fd = fd.as_raw_fd();
+                // SAFETY: reads a slice of ours.
+                let written = moved(unsafe {
+                    libc::pwrite(fd, bytes.as_ptr().cast(), bytes.len(), offset_t(offset)?)
+                })?;
+                if durably {
+                    sync_real(fd)?;
+                }
+                Ok(written)
+            }
+            FileRef::Char(_) => Err(libc::EINVAL),
+        }
+    }
+
+    /// Into the request's pages or the server's memory.
+    fn fill(&mut self, ring: usize, operation: usize, bytes: &[u8]) {
+        let op = &self.ring(ring).ops[operation];
+        let (address, node) = (op.sqe.addr, op.node);
+        match node {
+            Some(node) => {
+                let id = self.ring(ring).nodes[node].request;
+                let at = usize::try_from(address).unwrap_or(usize::MAX);
+                self.request(id).pages()[at..at + bytes.len()].copy_from_slice(bytes);
+            }
+            None => memory::store(address, bytes),
+        }
+    }
+
+    /// Out of the request's pages or the server's memory.
+    fn fetch_bytes(&mut self, ring: usize, operation: usize, length: usize) -> Vec<u8> {
+        let op = &self.ring(ring).ops[operation];
+        let (address, node) = (op.sqe.addr, op.node);
+        match node {
+            Some(node) => {
+                let id = self.ring(ring).nodes[node].request;
+                let at = usize::try_from(address).unwrap_or(usize::MAX);
+                self.request(id).pages()[at..at + length].to_vec()
+            }
+            None => {
+                let mut bytes = vec![0; length];
+                memory::load(address, &mut bytes);
+                bytes
+            }
+        }
+    }
+
+    /// fsync, fallocate, discard.
+    pub(super) fn change(&mut self, sqe: &Sqe, file: &FileRef) -> Result<(), i32> {
+        let faulty = matches!(file, FileRef::Disk(_) | FileRef::Storage(_));
+        if faulty && self.rng.chance(self.config.faults.error) {
+            self.injected.error += 1;
+            return Err(libc::EIO);
+        }
+        match (sqe.opcode, file) {
+            (OP_FSYNC, FileRef::Disk(disk)) => {
+                let disk = &mut self.disks[*disk];
+                if let Some(errno) = disk.trouble.syncs {
+                    self.injected.error += 1;
+                    return Err(errno);
+                }
+                disk.sync();
+                Ok(())
+            }
+            (OP_FSYNC, FileRef::Storage(fd)) => sync_real(fd.as_raw_fd()),
+            (OP_FALLOCATE, FileRef::Disk(disk)) => self.allocate(*disk, sqe.len, sqe.off, sqe.addr),
+            (OP_FALLOCATE, FileRef::Storage(fd)) => {
+                let mode = sqe.len.cast_signed();
+                let (offset, length) = (offset_t(sqe.off)?, offset_t(sqe.addr)?);
+                // SAFETY: plain numbers.
+                match unsafe { libc::fallocate(fd.as_raw_fd(), mode, offset, length) } {
+                    0 => Ok(()),
+                    _ => Err(errno()),
+                }
+            }
+            (_, FileRef::Disk(disk)) => self.punch(*disk, sqe.addr, sqe.addr3),
+            _ => Err(libc::EINVAL),
+        }
+    }
+
+    fn allocate(&mut self, disk: usize, mode: u32, offset: u64, length: u64) -> Result<(), i32> {
+        let end = offset.checked_add(length).ok_or(libc::EFBIG)?;
+        if length == 0 {
+            return Err(libc::EINVAL);
+        }
+        let size = self.disks[disk].contents.len() as u64;
+        if self.disks[disk].is_block_device && end > size {
+            return Err(libc::EINVAL);
+        }
+        let inside = length.min(size.saturating_sub(offset));
+        match mode & !KEEP_SIZE {
+            PUNCH_HOLE if mode & KEEP_SIZE != 0 => self.punch(disk, offset, inside),
+            ZERO_RANGE if self.disks[disk].trouble.no_zero_range => Err(libc::EOPNOTSUPP),
+            ZERO_RANGE => {
+                let length = if mode & KEEP_SIZE == 0 { length } else { inside };
+                self.write_zeros(disk, offset, length)
+            }
+            0 => {
+                if mode & KEEP_SIZE == 0 && end > size {
+                    self.disks[disk].resize(usize::try_from(end).map_err(|_| libc::EFBIG)?);
+                }
+                Ok(())
+            }
+            _ => Err(libc::EOPNOTSUPP),
+        }
+    }
+
+    fn punch(&mut self, disk: usize, offset: u64, length: u64) -> Result<(), i32> {
+        if self.disks[disk].trouble.no_punch {
+            return Err(libc::EOPNOTSUPP);
+        }
+        self.write_zeros(disk, offset, length)
+    }
+
+    fn write_zeros(&mut self, disk: usize, offset: u64, length: u64) -> Result<(), i32> {
+        let disk = &mut self.disks[disk];
+        if let Some(errno) = disk.trouble.writes {
+            self.injected.error += 1;
+            return Err(errno);
+        }
+        disk.write(offset, &vec![0; usize::try_from(length).map_err(|_| libc::EFBIG)?], false);
+        Ok(())
+    }
+}
+
+/// A read of a descriptor that is ready.
+pub(super) fn read_stream(fd: RawFd, length: u32) -> Result<Vec<u8>, i32> {
+    let mut bytes = vec![0_u8; length as usize];
+    // SAFETY: `length` bytes of ours.
+    let read = unsafe { libc::read(fd, bytes.as_mut_ptr().cast(), bytes.len()) };
+    bytes.truncate(moved(read)?);
+    Ok(bytes)
+}
+
+fn moved(result: isize) -> Result<usize, i32> {
+    usize::try_from(result).map_err(|_| errno())
+}
+
+fn offset_t(value: u64) -> Result<libc::off_t, i32> {
+    libc::off_t::try_from(value).map_err(|_| libc::EINVAL)
+}
+
+fn sync_real(fd: RawFd) -> Result<(), i32> {
+    // SAFETY: a plain number.
+    if unsafe { libc::fdatasync(fd) } == 0 { Ok(()) } else { Err(errno()) }
+}
+
+fn errno() -> i32 {
+    io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+}

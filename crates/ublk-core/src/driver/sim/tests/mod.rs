@@ -1,0 +1,9 @@
+//! The model against the kernel's rules, driven with raw submission entries.
+
+mod auto_buf_reg;
+mod chains;
+mod control;
+mod copy;
+mod rig;
+mod threads;
+mod zero_copy;

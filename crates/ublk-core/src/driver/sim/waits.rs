@@ -1,0 +1,123 @@
+//! Operations that wait: for a descriptor, or for a time.
+
+use std::os::fd::RawFd;
+use std::time::{Duration, Instant};
+
+use super::files::FileRef;
+use super::memory;
+use super::model::Model;
+use super::ring::Work;
+use super::sqe::{OP_POLL_ADD, OP_TIMEOUT};
+use super::storage::read_stream;
+
+const POLL_MULTISHOT: u32 = 1;
+const CQE_F_MORE: u32 = 2;
+/// IORING_TIMEOUT_ETIME_SUCCESS.
+const ETIME_IS_SUCCESS: u32 = 1 << 5;
+/// IORING_TIMEOUT_ABS and the clocks other than CLOCK_MONOTONIC.
+const UNKNOWN_TIMEOUT_FLAGS: u32 = !ETIME_IS_SUCCESS;
+
+impl Model {
+    pub(super) fn set_deadline(&mut self, ring: usize, operation: usize) {
+        let sqe = self.ring(ring).ops[operation].sqe;
+        if sqe.op_flags & UNKNOWN_TIMEOUT_FLAGS != 0 || sqe.off != 0 {
+            let what = format!("the model does not know {sqe:?}");
+            self.violate(super::violation::Rule::Operation, what);
+        }
+        let mut time = [0_u8; 16];
+        memory::load(sqe.addr, &mut time);
+        let half = |at: usize| u64::from_ne_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|i| time[at + i]));
+        let nanoseconds = u32::try_from(half(8)).unwrap_or(0);
+        let wait = Duration::new(half(0), nanoseconds);
+        self.ring(ring).ops[operation].deadline = Some(Instant::now() + wait);
+    }
+
+    /// The operations whose descriptor is ready.
+    pub(super) fn ready_waits(&mut self, ring: usize) -> Vec<usize> {
+        let uring = self.ring(ring);
+        let ready = |operation: &usize| {
+            let op = &uring.ops[*operation];
+            match op.file.as_ref().and_then(FileRef::real) {
+                Some(fd) if op.sqe.opcode == OP_POLL_ADD => {
+                    poll(fd, op.sqe.op_flags) != 0 && op.result == 0
+                }
+                Some(fd) => poll(fd, libc::POLLIN.cast_unsigned().into()) != 0,
+                None => op.sqe.opcode == OP_POLL_ADD,
+            }
+        };
+        uring.waits.iter().copied().filter(ready).collect()
+    }
+
+    /// Completes a wait whose descriptor is ready.
+    pub(super) fn end_wait(&mut self, ring: usize, operation: usize) {
+        let op = &self.ring(ring).ops[operation];
+        let (sqe, fd) = (op.sqe, op.file.as_ref().and_then(FileRef::real));
+        if sqe.opcode == OP_POLL_ADD {
+            let events = fd.map_or(sqe.op_flags & 0xffff, |fd| poll(fd, sqe.op_flags));
+            let events = i32::try_from(events).unwrap_or(0);
+            if sqe.len & POLL_MULTISHOT != 0 {
+                // Wake-ups come once for each edge; until the server has read, there is none.
+                self.ring(ring).ops[operation].result = events;
+                self.post(ring, sqe.user_data, events, CQE_F_MORE);
+                return;
+            }
+            self.remove_wait(ring, operation);
+            self.finish(ring, operation, events);
+            return;
+        }
+        self.remove_wait(ring, operation);
+        let bytes = fd.map_or(Err(libc::EBADF), |fd| read_stream(fd, sqe.len));
+        let result = match bytes {
+            Ok(bytes) => {
+                memory::store(sqe.addr, &bytes);
+                i32::try_from(bytes.len()).unwrap_or(0)
+            }
+            Err(errno) => -errno,
+        };
+        self.finish(ring, operation, result);
+    }
+
+    /// Multishot polls whose descriptor is not ready any more can fire again.
+    pub(super) fn rearm_polls(&mut self, ring: usize) {
+        let uring = self.ring(ring);
+        for at in 0..uring.waits.len() {
+            let operation = uring.waits[at];
+            let op = &uring.ops[operation];
+            let fd = op.file.as_ref().and_then(FileRef::real);
+            if op.sqe.opcode == OP_POLL_ADD && fd.is_some_and(|fd| poll(fd, op.sqe.op_flags) == 0) {
+                uring.ops[operation].result = 0;
+            }
+        }
+    }
+
+    /// The timeout that ends first, if it has come or if nothing else will.
+    pub(super) fn next_timeout(&mut self, ring: usize, anyway: bool) -> Option<usize> {
+        let uring = self.ring(ring);
+        let timed = uring.waits.iter().filter(|&&op| uring.ops[op].sqe.opcode == OP_TIMEOUT);
+        let first = timed.min_by_key(|&&op| uring.ops[op].deadline).copied()?;
+        let due = uring.ops[first].deadline.is_none_or(|at| at <= Instant::now());
+        (due || anyway).then_some(first)
+    }
+
+    pub(super) fn expire(&mut self, ring: usize, operation: usize) {
+        self.remove_wait(ring, operation);
+        if self.ring(ring).ops[operation].sqe.op_flags & ETIME_IS_SUCCESS != 0 {
+            self.settle(ring, operation, &super::ops::Issued::Quiet(-libc::ETIME));
+        } else {
+            self.ring(ring).work.push_back(Work::Complete(operation, -libc::ETIME));
+        }
+    }
+
+    fn remove_wait(&mut self, ring: usize, operation: usize) {
+        self.ring(ring).waits.retain(|&waiting| waiting != operation);
+    }
+}
+
+/// What of `events` a descriptor is ready for, now.
+fn poll(fd: RawFd, events: u32) -> u32 {
+    let events = i16::from_ne_bytes([events.to_ne_bytes()[0], events.to_ne_bytes()[1]]);
+    let mut poll = libc::pollfd { fd, events, revents: 0 };
+    // SAFETY: one struct of ours; a timeout of 0 does not wait.
+    let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
+    if ready > 0 { u32::from(poll.revents.cast_unsigned()) } else { 0 }
+}
