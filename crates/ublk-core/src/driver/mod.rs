@@ -143,6 +143,9 @@ pub trait Ring {
     /// What io_uring_enter(2) says; `EINTR` is no error here.
     fn submit_and_wait(&mut self) -> io::Result<()>;
 
+    /// Completions that can be taken now.
+    fn ready(&mut self) -> usize;
+
     /// Takes the next completion.
     fn pop(&mut self) -> Option<Completion>;
 }

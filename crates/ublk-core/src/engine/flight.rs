@@ -16,6 +16,8 @@ pub(super) struct Flight {
     /// How often registering the buffer failed, and unregistering it.
     pub(super) attach_failures: u8,
     pub(super) detach_failures: u8,
+    /// Its step is linked to its commit, and the request counts as ended.
+    pub(super) linked: bool,
     /// Where the buffer is.
     pub(super) lease: Lease,
     /// The first error of the plan's steps, positive; 0: none.
@@ -60,6 +62,7 @@ impl Flight {
             round: 0,
             attach_failures: 0,
             detach_failures: 0,
+            linked: false,
             lease: Lease::Standing,
             errno: 0,
             attach_errno: 0,

@@ -12,6 +12,8 @@
 use std::io;
 use std::sync::Arc;
 
+use io_uring::squeue::Flags;
+
 use crate::driver::Ring;
 use crate::reactor::slots::Slots;
 use crate::stats::Counters;
@@ -67,8 +69,17 @@ pub(crate) struct Engine<T> {
     running: u32,
 }
 
-/// The result to commit, once there is one.
-pub(crate) type Settled = io::Result<Option<i32>>;
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It goes on.
+    Running,
+    /// This is to be committed: it has ended, or is linked to the commit, which must be pushed
+    /// next (see `Engine::link`).
+    Commit(i32),
+}
+
+type Settled = io::Result<Outcome>;
 
 impl<T: Target> Engine<T> {
     pub(crate) fn new(target: Arc<T>, queue: u16, depth: u16, buffers: Buffers) -> Self {
@@ -94,13 +105,14 @@ impl<T: Target> Engine<T> {
         self.running
     }
 
-    /// Starts a request.
+    /// Starts a request; `alone` when no other is there, to be started or to be committed.
     #[inline]
     pub(crate) fn begin<R: Ring>(
         &mut self,
         io: &mut Io<'_, R>,
         tag: u16,
         request: Request,
+        alone: bool,
     ) -> Settled {
         self.running += 1;
         self.flights[usize::from(tag)] = Flight::new(request);
@@ -109,8 +121,9 @@ impl<T: Target> Engine<T> {
         let planned = self.target.plan(&request, &mut plan);
         let steps = plan.len();
         match planned {
+            Ok(()) if alone && steps == 1 && self.can_link(tag) => self.link(io, tag),
             Ok(()) => self.launch(io, tag, steps),
-            Err(errno) => Ok(Some(self.fail(io, tag, errno))),
+            Err(errno) => Ok(Outcome::Commit(self.fail(io, tag, errno))),
         }
     }
 
@@ -163,6 +176,38 @@ impl<T: Target> Engine<T> {
         }
     }
 
+    /// Our own memory must not go while a step works on it, and a linked step does not say when
+    /// it has ended.
+    fn can_link(&self, tag: u16) -> bool {
+        matches!(self.buffers, Buffers::Auto { .. }) && !self.registers(tag)
+    }
+
+    /// Pushes the only step so that the kernel goes on to the commit, which the caller pushes
+    /// next, without waking us in between. The step answers only if it fails or is short: the
+    /// kernel drops the commit then, silently, and the request goes on as if never linked.
+    ///
+    /// It saves a call for a request that is alone, and costs more than that among many.
+    fn link<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16) -> Settled {
+        io.reserve(2)?;
+        let first = usize::from(tag) * self.max_steps;
+        self.progress[first] = Progress::default();
+        let flight = &mut self.flights[usize::from(tag)];
+        (flight.planned, flight.started) = (1, 1);
+        flight.linked = true;
+        self.push_step(io, tag, 0);
+        Ok(Outcome::Commit(self.succeed(io, tag)))
+    }
+
+    /// A linked step failed or was short after all.
+    #[cold]
+    fn unlink<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16) {
+        let flight = &mut self.flights[usize::from(tag)];
+        flight.linked = false;
+        self.running += 1;
+        let request = flight.request;
+        self.count(io.counters, &request, 1_u64.wrapping_neg());
+    }
+
     fn split(&self) -> bool {
         matches!(self.buffers, Buffers::Register { split: true })
     }
@@ -183,7 +228,7 @@ impl<T: Target> Engine<T> {
             }
             if self.split() {
                 self.flights[usize::from(tag)].pending = 1;
-                return Ok(None);
+                return Ok(Outcome::Running);
             }
         }
         for step in stage.clone() {
@@ -195,7 +240,7 @@ impl<T: Target> Engine<T> {
         if last && !self.split() {
             self.detach(io, tag);
         }
-        Ok(None)
+        Ok(Outcome::Running)
     }
 
     fn next_stage(&self, tag: u16) -> std::ops::Range<u8> {
@@ -222,7 +267,10 @@ impl<T: Target> Engine<T> {
             (Buffers::Register { .. }, _) => Place::Slot(0),
         };
         let token = Token { kind: Kind::Step, tag, step };
-        let entry = entries::step(&self.steps[index], &self.progress[index], place, token);
+        let mut entry = entries::step(&self.steps[index], &self.progress[index], place, token);
+        if flight.linked {
+            entry = entry.flags(Flags::IO_LINK | Flags::SKIP_SUCCESS);
+        }
         flight.pending += 1;
         // SAFETY: the entry points into a lent buffer, which io_uring holds on to, or into our
         // pool, which outlives the ring's last completion (see `Reactor`).
@@ -258,6 +306,9 @@ impl<T: Target> Engine<T> {
     fn step_ended<R: Ring>(&mut self, io: &mut Io<'_, R>, token: Token, result: i32) -> Settled {
         let tag = token.tag;
         let index = usize::from(tag) * self.max_steps + usize::from(token.step);
+        if self.flights[usize::from(tag)].linked {
+            self.unlink(io, tag);
+        }
         let flight = &mut self.flights[usize::from(tag)];
         flight.pending -= 1;
         match judge(&self.steps[index], &mut self.progress[index], result, self.block) {
@@ -269,7 +320,7 @@ impl<T: Target> Engine<T> {
         }
         match self.flights[usize::from(tag)].pending {
             0 => self.advance(io, tag),
-            _ => Ok(None),
+            _ => Ok(Outcome::Running),
         }
     }
 
@@ -319,7 +370,7 @@ impl<T: Target> Engine<T> {
             }
         }
         if !split {
-            return Ok(None);
+            return Ok(Outcome::Running);
         }
         flight.pending -= 1;
         if result < 0 {
@@ -337,7 +388,7 @@ impl<T: Target> Engine<T> {
         }
         match self.flights[usize::from(tag)].pending {
             0 => self.advance(io, tag),
-            _ => Ok(None),
+            _ => Ok(Outcome::Running),
         }
     }
 
@@ -365,11 +416,11 @@ impl<T: Target> Engine<T> {
         if let Lease::Attached(_) = self.flights[usize::from(tag)].lease {
             io.reserve(1)?;
             self.detach(io, tag);
-            return Ok(None);
+            return Ok(Outcome::Running);
         }
         let flight = &mut self.flights[usize::from(tag)];
         if flight.errno == 0 {
-            return Ok(Some(self.succeed(io, tag)));
+            return Ok(Outcome::Commit(self.succeed(io, tag)));
         }
         self.recover(io, tag)
     }
@@ -394,38 +445,41 @@ impl<T: Target> Engine<T> {
         let steps = plan.len();
         match retried {
             Ok(()) => self.launch(io, tag, steps),
-            Err(errno) => Ok(Some(self.fail(io, tag, errno))),
+            Err(errno) => Ok(Outcome::Commit(self.fail(io, tag, errno))),
         }
     }
 
     #[inline]
     fn succeed<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16) -> i32 {
         let request = self.flights[usize::from(tag)].request;
-        let bytes = u64::from(request.length);
-        let counters = io.counters;
+        self.count(io.counters, &request, 1);
+        self.release(io, tag);
+        // Fits: a request with data is at most 32 MiB; of the others the kernel reads the sign.
+        if request.op.has_data() { request.length.cast_signed() } else { 0 }
+    }
+
+    /// Counts a request `times` over; -1, wrapped, takes it back.
+    #[inline]
+    fn count(&self, counters: &Counters, request: &Request, times: u64) {
+        let bytes = u64::from(request.length).wrapping_mul(times);
         match request.op {
             Op::Read => {
-                counters.reads.add(1);
+                counters.reads.add(times);
                 counters.read_bytes.add(bytes);
             }
             Op::Write => {
-                counters.writes.add(1);
+                counters.writes.add(times);
                 counters.write_bytes.add(bytes);
             }
-            Op::Flush => counters.flushes.add(1),
-            Op::Discard => counters.discards.add(1),
-            Op::WriteZeroes => counters.write_zeroes.add(1),
-        }
-        self.release(io, tag);
-        if !request.op.has_data() {
-            return 0;
+            Op::Flush => counters.flushes.add(times),
+            Op::Discard => counters.discards.add(times),
+            Op::WriteZeroes => counters.write_zeroes.add(times),
         }
         match self.buffers {
+            _ if !request.op.has_data() => {}
             Buffers::Copy(_) => counters.copied_bytes.add(bytes),
             _ => counters.zero_copy_bytes.add(bytes),
         }
-        // Fits: a request with data is at most 32 MiB.
-        request.length.cast_signed()
     }
 
     #[cold]

@@ -12,7 +12,7 @@ use io_uring::types::Fd;
 
 use crate::driver::{Completion, Descriptors, Driver, OpenFile, Ring, RingSize};
 use crate::engine::buffer::{Buffers, Pool};
-use crate::engine::{Engine, Io};
+use crate::engine::{Engine, Io, Outcome};
 use crate::exchange::{Delivery, PerIo};
 use crate::stats::Counters;
 use crate::target::{Request, Target};
@@ -179,18 +179,19 @@ impl<R: Ring, T: Target> Reactor<R, T> {
 
     #[inline]
     fn take_completions(&mut self) -> io::Result<()> {
+        let alone = self.ring.ready() == 1 && self.engine.running() == 0;
         while let Some(completion) = self.ring.pop() {
-            self.take(completion)?;
+            self.take(completion, alone)?;
         }
         Ok(())
     }
 
     #[inline]
-    fn take(&mut self, completion: Completion) -> io::Result<()> {
+    fn take(&mut self, completion: Completion, alone: bool) -> io::Result<()> {
         let token = Token::unpack(completion.user_data);
-        let settled = match token.kind {
+        let outcome = match token.kind {
             Kind::Fetch => match self.exchange.delivered(token.tag, completion.result) {
-                Delivery::Request => self.begin(token.tag)?,
+                Delivery::Request => self.begin(token.tag, alone)?,
                 other => return self.not_delivered(token.tag, other),
             },
             Kind::Step | Kind::Register | Kind::Unregister => {
@@ -203,23 +204,23 @@ impl<R: Ring, T: Target> Reactor<R, T> {
                 return self.watch_waker();
             }
         };
-        match settled {
-            Some(result) => self.commit(token.tag, result),
-            None => Ok(()),
+        match outcome {
+            Outcome::Commit(result) => self.commit(token.tag, result),
+            Outcome::Running => Ok(()),
         }
     }
 
     #[inline]
-    fn begin(&mut self, tag: u16) -> io::Result<Option<i32>> {
+    fn begin(&mut self, tag: u16, alone: bool) -> io::Result<Outcome> {
         match Request::parse(&self.descriptors.read(tag)) {
             Ok(request) => {
                 let mut io =
                     Io { ring: &mut self.ring, slots: &mut self.slots, counters: &self.counters };
-                self.engine.begin(&mut io, tag, request)
+                self.engine.begin(&mut io, tag, request, alone)
             }
             Err(errno) => {
                 self.counters.errors.add(1);
-                Ok(Some(-errno.0))
+                Ok(Outcome::Commit(-errno.0))
             }
         }
     }

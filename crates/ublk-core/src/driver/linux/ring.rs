@@ -155,6 +155,11 @@ impl Ring for LinuxRing {
     }
 
     #[inline]
+    fn ready(&mut self) -> usize {
+        self.ring.completion().len()
+    }
+
+    #[inline]
     fn pop(&mut self) -> Option<Completion> {
         let entry = self.ring.completion().next()?;
         Some(Completion {

@@ -1,0 +1,136 @@
+//! A regular file or a block device as the device's contents.
+
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::Path;
+
+use super::{Errno, Geometry, Op, Plan, Request, Step, StepKind, Target};
+use crate::error::Result;
+
+mod limits;
+mod open;
+
+/// Whether the page cache is passed by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Direct {
+    /// Direct I/O where the backing store can, buffered otherwise.
+    #[default]
+    Auto,
+    /// Direct I/O or an error.
+    Yes,
+    /// Through the page cache.
+    No,
+}
+
+/// How to open what lies behind a [`File`].
+#[derive(Clone, Debug, Default)]
+pub struct FileOptions {
+    /// Whether the page cache is passed by.
+    pub direct: Direct,
+    /// Refuse writes, and open without permission to write.
+    pub read_only: bool,
+    /// The logical block size in bytes; absent: the smallest that the backing store can do.
+    pub logical_block: Option<u32>,
+    /// Serve only the first bytes; absent: all.
+    pub size: Option<u64>,
+}
+
+/// A regular file or a block device. Flush is fdatasync, FUA is `RWF_DSYNC`.
+#[derive(Debug)]
+pub struct File {
+    geometry: Geometry,
+    files: [RawFd; 1],
+    discard: StepKind,
+    direct: bool,
+    _owner: Option<OwnedFd>,
+}
+
+const BACKING: u16 = 0;
+
+impl File {
+    /// Opens and locks `path`.
+    ///
+    /// # Errors
+    /// `NoBackend` when it is missing; `BadBackend` when it is neither a regular file nor a block
+    /// device, or its size is no multiple of the block size; `Busy` when another server has it
+    /// or it is mounted; `Permission`.
+    pub fn open(path: &Path, options: &FileOptions) -> Result<Self> {
+        let opened = open::open(path, options)?;
+        let is_block = opened.kind == open::Kind::Block;
+        Ok(Self {
+            geometry: opened.geometry,
+            files: [opened.fd.as_raw_fd()],
+            discard: if is_block { StepKind::Discard } else { StepKind::PunchHole },
+            direct: opened.direct,
+            _owner: Some(opened.fd),
+        })
+    }
+
+    /// A file that somebody else opened and keeps open, with a geometry that they know: how the
+    /// simulated driver's files are served.
+    pub fn borrowed(fd: RawFd, geometry: Geometry) -> Self {
+        Self { geometry, files: [fd], discard: StepKind::PunchHole, direct: false, _owner: None }
+    }
+
+    /// Whether the page cache is passed by.
+    pub fn is_direct(&self) -> bool {
+        self.direct
+    }
+}
+
+impl Target for File {
+    fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    fn files(&self) -> &[RawFd] {
+        &self.files
+    }
+
+    fn max_steps(&self) -> usize {
+        1
+    }
+
+    #[inline]
+    fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> std::result::Result<(), Errno> {
+        plan.push(whole(
+            request,
+            match request.op {
+                Op::Read => StepKind::Read,
+                Op::Write => StepKind::Write { dsync: request.flags.fua() },
+                Op::Flush => StepKind::Sync,
+                Op::Discard => self.discard,
+                Op::WriteZeroes if request.flags.no_unmap() => StepKind::ZeroRange,
+                Op::WriteZeroes => StepKind::PunchHole,
+            },
+        ));
+        Ok(())
+    }
+
+    /// A block device without unmapping zeros, a file system without one of fallocate's modes, a
+    /// kernel without the discard command (before 6.12): the next best way, if there is one.
+    fn retry(
+        &self,
+        request: &Request,
+        errno: Errno,
+        round: u8,
+        plan: &mut Plan<'_>,
+    ) -> std::result::Result<(), Errno> {
+        let kind = match (request.op, round, errno.0) {
+            (Op::WriteZeroes, 0, libc::EOPNOTSUPP) if !request.flags.no_unmap() => {
+                StepKind::ZeroRange
+            }
+            (Op::Discard, 0, libc::EOPNOTSUPP | libc::EINVAL)
+                if self.discard == StepKind::Discard =>
+            {
+                StepKind::PunchHole
+            }
+            _ => return Err(errno),
+        };
+        plan.push(whole(request, kind));
+        Ok(())
+    }
+}
+
+fn whole(request: &Request, kind: StepKind) -> Step {
+    Step { kind, stage: 0, file: BACKING, at: 0, length: request.length, offset: request.offset }
+}

@@ -1,0 +1,130 @@
+//! What a target is to the block layer: size, block sizes, limits, abilities.
+
+use thiserror::Error;
+
+/// How a target discards and writes zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiscardLimits {
+    /// The smallest range worth discarding, in bytes, a power of two.
+    pub granularity: u32,
+    /// The longest discard, in bytes; 0: the target does not discard.
+    pub max_discard: u32,
+    /// The longest write of zeros, in bytes; 0: the kernel writes zeros as data.
+    pub max_write_zeroes: u32,
+}
+
+/// How a request's memory may be cut up, as the backend's own queue limits say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentLimits {
+    /// No segment crosses a multiple of this plus one.
+    pub boundary_mask: u64,
+    /// The longest segment, in bytes.
+    pub max_size: u32,
+}
+
+/// What a target is to the block layer. All sizes in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// The device's size, a multiple of the logical block size.
+    pub size: u64,
+    /// The unit of addressing: a power of two from 512 to 4096.
+    pub logical_block: u32,
+    /// The unit that is written without a read, a power of two, at least the logical block.
+    pub physical_block: u32,
+    /// The preferred smallest request, a power of two.
+    pub io_min: u32,
+    /// The preferred largest request, a power of two.
+    pub io_opt: u32,
+    /// Writes are refused by the kernel.
+    pub read_only: bool,
+    /// Seeks are dear.
+    pub rotational: bool,
+    /// Completed writes may still be in a cache: the kernel must send flushes.
+    pub volatile_cache: bool,
+    /// Writes can be made durable one by one; only with a volatile cache.
+    pub fua: bool,
+    /// Discards and zeros, if the target has them.
+    pub discard: Option<DiscardLimits>,
+    /// Memory must be aligned to this plus one (zero copy hands the client's pages to the
+    /// backend, trap 14); below the page size.
+    pub dma_alignment: u32,
+    /// No gap between segments inside a multiple of this plus one; 0: gaps anywhere.
+    pub virt_boundary: u64,
+    /// How the request's memory may be cut up.
+    pub segments: Option<SegmentLimits>,
+}
+
+/// Why a geometry cannot be a block device.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum GeometryError {
+    /// Nothing to serve.
+    #[error("the size is {size} bytes, less than one block of {block}")]
+    TooSmall {
+        /// The size asked for.
+        size: u64,
+        /// The logical block size.
+        block: u32,
+    },
+    /// The last block would be cut.
+    #[error("the size, {size} bytes, is no multiple of the logical block size of {block}")]
+    Fraction {
+        /// The size asked for.
+        size: u64,
+        /// The logical block size.
+        block: u32,
+    },
+    /// The kernel takes 512 to 4096.
+    #[error("the logical block size is {0}; it must be a power of two from 512 to 4096")]
+    LogicalBlock(u32),
+    /// The physical block holds whole logical ones.
+    #[error("the physical block size is {0}; it must be a power of two, at least the logical one")]
+    PhysicalBlock(u32),
+    /// The kernel takes masks below the page size.
+    #[error("the DMA alignment is {0}; it must be a power of two minus one, below 4096")]
+    DmaAlignment(u32),
+}
+
+impl Geometry {
+    /// A plain disk of `size` bytes with blocks of 512 and no abilities.
+    pub fn new(size: u64) -> Self {
+        Self {
+            size,
+            logical_block: 512,
+            physical_block: 4096,
+            io_min: 4096,
+            io_opt: 4096,
+            read_only: false,
+            rotational: false,
+            volatile_cache: false,
+            fua: false,
+            discard: None,
+            dma_alignment: 511,
+            virt_boundary: 0,
+            segments: None,
+        }
+    }
+
+    /// Checks it before the kernel sees it.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn validate(&self) -> Result<(), GeometryError> {
+        let block = self.logical_block;
+        if !block.is_power_of_two() || !(512..=4096).contains(&block) {
+            return Err(GeometryError::LogicalBlock(block));
+        }
+        if !self.physical_block.is_power_of_two() || self.physical_block < block {
+            return Err(GeometryError::PhysicalBlock(self.physical_block));
+        }
+        if self.size < u64::from(block) {
+            return Err(GeometryError::TooSmall { size: self.size, block });
+        }
+        if !self.size.is_multiple_of(u64::from(block)) {
+            return Err(GeometryError::Fraction { size: self.size, block });
+        }
+        if self.dma_alignment >= 4096 || !(self.dma_alignment + 1).is_power_of_two() {
+            return Err(GeometryError::DmaAlignment(self.dma_alignment));
+        }
+        Ok(())
+    }
+}

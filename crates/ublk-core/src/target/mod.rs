@@ -1,0 +1,58 @@
+//! What answers requests.
+//!
+//! A target is a pure function from a request to a [`Plan`]: steps of backend I/O on the
+//! request's buffer. It does no I/O, knows no ring and no clock, and so is small, testable
+//! without a kernel, and composable: a layer asks its children for their plans.
+
+use std::os::fd::RawFd;
+
+mod geometry;
+mod plan;
+mod request;
+
+pub use geometry::{DiscardLimits, Geometry, GeometryError, SegmentLimits};
+pub use plan::{Plan, Step, StepKind};
+pub use request::{Op, Request, RequestFlags};
+
+pub mod file;
+pub mod native;
+pub mod null;
+
+/// A positive errno, as a request can be answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Errno(pub i32);
+
+/// What answers requests. Shared by all queues of a device.
+pub trait Target: Send + Sync + 'static {
+    /// Size, block sizes, limits and abilities, fixed for the device's life.
+    fn geometry(&self) -> &Geometry;
+
+    /// The files that steps name by their place in this slice. They stay open as long as the
+    /// target lives.
+    fn files(&self) -> &[RawFd];
+
+    /// The most steps that one plan can have.
+    fn max_steps(&self) -> usize;
+
+    /// What `request` becomes. An empty plan is success at once.
+    ///
+    /// # Errors
+    /// The errno that the request fails with.
+    fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> Result<(), Errno>;
+
+    /// Asked when a step of a plan failed with `errno`; `round` counts from 0. A target that can
+    /// answer the request in another way fills `plan` (emptied before) and returns `Ok`.
+    ///
+    /// # Errors
+    /// The errno that the request fails with; by default the one that the step gave.
+    fn retry(
+        &self,
+        request: &Request,
+        errno: Errno,
+        round: u8,
+        plan: &mut Plan<'_>,
+    ) -> Result<(), Errno> {
+        let _ = (request, round, plan);
+        Err(errno)
+    }
+}

@@ -1,0 +1,41 @@
+//! The target that answers everything and touches nothing, for measuring what the rest costs.
+
+use std::os::fd::RawFd;
+
+use super::{DiscardLimits, Errno, Geometry, Plan, Request, Target};
+
+/// Writes vanish; reads return whatever the request's memory held before, so this is for
+/// measurements, never for data.
+#[derive(Debug)]
+pub struct Null {
+    geometry: Geometry,
+}
+
+impl Null {
+    /// A null device of `size` bytes.
+    pub fn new(size: u64) -> Self {
+        let discard =
+            DiscardLimits { granularity: 4096, max_discard: !4095, max_write_zeroes: !4095 };
+        let geometry = Geometry { discard: Some(discard), dma_alignment: 3, ..Geometry::new(size) };
+        Self { geometry }
+    }
+}
+
+impl Target for Null {
+    fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    fn files(&self) -> &[RawFd] {
+        &[]
+    }
+
+    fn max_steps(&self) -> usize {
+        0
+    }
+
+    #[inline]
+    fn plan(&self, _request: &Request, _plan: &mut Plan<'_>) -> Result<(), Errno> {
+        Ok(())
+    }
+}
