@@ -4,13 +4,13 @@ use std::os::fd::RawFd;
 
 use super::backend::{Disk, Trouble};
 use super::files::FileRef;
-use super::{OpenFile, Sim};
+use super::{OpenFd, Sim};
 
 /// A disk or file of the model. Its descriptor is good until it is dropped, and in rings that have
 /// registered it for longer.
 #[derive(Debug)]
 pub struct SimDisk {
-    file: OpenFile,
+    file: OpenFd,
     disk: usize,
 }
 
@@ -21,7 +21,7 @@ impl SimDisk {
         let disk = model.disks.len() - 1;
         let fd = model.install(FileRef::Disk(disk));
         drop(model);
-        Self { file: OpenFile { sim, fd }, disk }
+        Self { file: OpenFd { sim, fd }, disk }
     }
 
     /// A descriptor that rings of the same model understand, and nobody else.

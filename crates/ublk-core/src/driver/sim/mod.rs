@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use ublk_sys::ublksrv_ctrl_cmd;
 
-use super::{CharDevice, ControlAnswer, Descriptors, Driver, RingSize};
+use super::{ControlAnswer, Descriptors, Driver, OpenFile, RingSize};
 use control::{Answer, Pending};
 use files::FileRef;
 use model::Model;
@@ -113,11 +113,6 @@ impl Sim {
     /// A block device of `size` bytes: it takes discards and does not grow.
     pub fn block_device(&self, size: usize) -> SimDisk {
         SimDisk::new(self.clone(), size, true)
-    }
-
-    /// A descriptor that reads zeros without end.
-    pub fn zero(&self) -> RawFd {
-        self.lock().install(FileRef::Zero)
     }
 
     /// Begins to stop a device without waiting for it, as a STOP_DEV of another thread would.
@@ -236,16 +231,16 @@ impl Driver for Sim {
         }
     }
 
-    fn open_char(&self, id: u32) -> io::Result<CharDevice> {
+    fn open_char(&self, id: u32) -> io::Result<OpenFile> {
         let server = i32::try_from(std::process::id()).map_err(io::Error::other)?;
         let opened = self.lock().open_char(id, server);
         let fd = opened.map_err(io::Error::from_raw_os_error)?;
-        Ok(CharDevice::new(fd, Arc::new(OpenFile { sim: self.clone(), fd })))
+        Ok(OpenFile::new(fd, Arc::new(OpenFd { sim: self.clone(), fd })))
     }
 
     fn map_descriptors(
         &self,
-        char_device: &CharDevice,
+        char_device: &OpenFile,
         queue: u16,
         depth: u16,
         stride: usize,
@@ -270,6 +265,16 @@ impl Driver for Sim {
         Ok(unsafe { Descriptors::new(base, stride, depth, Box::new(mapping)) })
     }
 
+    fn open_zeros(&self) -> io::Result<OpenFile> {
+        let fd = self.lock().install(FileRef::Zero);
+        Ok(OpenFile::new(fd, Arc::new(OpenFd { sim: self.clone(), fd })))
+    }
+
+    fn block_device_is_ready(&self, id: u32) -> bool {
+        let model = self.lock();
+        model.find_device(id).is_some_and(|device| model.devices[device].disk)
+    }
+
     fn ring(&self, entries: RingSize) -> io::Result<SimRing> {
         SimRing::new(self.clone(), entries)
     }
@@ -277,12 +282,12 @@ impl Driver for Sim {
 
 /// An open descriptor of the model.
 #[derive(Debug)]
-struct OpenFile {
+struct OpenFd {
     sim: Sim,
     fd: RawFd,
 }
 
-impl Drop for OpenFile {
+impl Drop for OpenFd {
     fn drop(&mut self) {
         self.sim.lock().uninstall(self.fd);
         self.sim.wake();

@@ -207,6 +207,10 @@ impl Ring for SimRing {
         Ok(())
     }
 
+    fn ready(&mut self) -> usize {
+        self.sim.lock().ring(self.ring).cq.len()
+    }
+
     fn pop(&mut self) -> Option<Completion> {
         self.sim.lock().ring(self.ring).cq.pop_front()
     }

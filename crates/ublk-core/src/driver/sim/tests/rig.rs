@@ -24,7 +24,7 @@ pub(super) const DISK: i32 = 1;
 pub(super) struct Rig {
     pub(super) descriptors: Descriptors,
     pub(super) ring: SimRing,
-    pub(super) char_device: CharDevice,
+    pub(super) char_device: OpenFile,
     pub(super) disk: SimDisk,
     pub(super) id: u32,
     pub(super) depth: u16,
