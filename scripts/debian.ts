@@ -14,6 +14,7 @@ const TELL_TALE: Record<string, string> = {
   'btrfs-progs': 'mkfs.btrfs',
   e2fsprogs: 'mkfs.ext4',
   kmod: 'modprobe',
+  'libc6-dev': '/usr/include/stdio.h',
   'qemu-system-x86': 'qemu-system-x86_64',
   udev: 'udevadm',
   virtiofsd: '/usr/libexec/virtiofsd',

@@ -1,0 +1,133 @@
+// `npm test`: every check of this checkout, from formatters to the real kernel.
+//
+//   npm test                        all stages
+//   npm test -- unit kernel         only these, in this order
+//   npm test -- --list              what there is
+
+import { performance } from 'node:perf_hooks';
+import { styleText } from 'node:util';
+import { execa } from 'execa';
+import { TEST_PACKAGES, VM_PACKAGES } from '../vm/index.ts';
+import { ensurePackages, findProgram } from './debian.ts';
+import { kernelHeaders } from './headers.ts';
+
+interface Stage {
+  name: string;
+  what: string;
+  run(): Promise<void>;
+}
+
+const BUILD_PACKAGES = ['gcc', 'libc6-dev'];
+
+const STAGES: Stage[] = [
+  {
+    name: 'format',
+    what: 'prettier and rustfmt agree with every file',
+    async run() {
+      await show('npx', ['prettier', '--check', '--log-level=warn', '.']);
+      await show('cargo', ['fmt', '--all', '--check']);
+    },
+  },
+  {
+    name: 'lint',
+    what: 'oxlint, the TypeScript compiler and clippy have nothing to say',
+    async run() {
+      await show('npx', ['oxlint', '--deny-warnings']);
+      await show('npx', ['tsc', '--noEmit']);
+      const deny = ['--', '-D', 'warnings'];
+      const binding = 'ublk-node'; // has no tests, and its exports count as unused in a test build
+      const others = ['--workspace', '--exclude', binding, '--all-targets'];
+      await show('cargo', ['clippy', ...others, ...deny]);
+      await show('cargo', ['clippy', '-p', binding, ...deny]);
+    },
+  },
+  {
+    name: 'headers',
+    what: "ublk-sys says what the kernel's own newest header says",
+    async run() {
+      const UBLK_UAPI_INCLUDE = await kernelHeaders();
+      const test = ['test', '-p', 'ublk-sys', '--features', 'header-test'];
+      await show('cargo', test, { UBLK_UAPI_INCLUDE });
+    },
+  },
+  {
+    name: 'core',
+    what: 'cargo tests, with thousands of scenarios on the simulated driver',
+    run: () => show('cargo', ['test', '-p', 'ublk-core']),
+  },
+  { name: 'build', what: 'the addon and dist', run: () => show('npm', ['run', '-s', 'build']) },
+  {
+    name: 'unit',
+    what: 'vitest without a kernel that has ublk',
+    run: () => show('npx', ['vitest', 'run', '--project', 'unit']),
+  },
+  {
+    name: 'kernel',
+    what: 'vitest on a kernel that has ublk, in the test machine unless this one has it',
+    async run() {
+      await ensurePackages(TEST_PACKAGES, 'test file systems on ublk devices');
+      await show('npm', ['run', '-s', 'test:kernel']);
+    },
+  },
+  {
+    name: 'package',
+    what: 'the packed packages install, compile and run without Rust',
+    run: () => show('npx', ['vitest', 'run', '--project', 'package']),
+  },
+];
+
+async function show(program: string, args: string[], env: Record<string, string> = {}) {
+  console.log(styleText('dim', `$ ${program} ${args.join(' ')}`));
+  await execa(program, args, { stdio: ['ignore', 'inherit', 'inherit'], env });
+}
+
+function chosen(names: string[]): Stage[] {
+  return names.map((name) => {
+    const stage = STAGES.find((candidate) => candidate.name === name);
+    if (!stage) {
+      const known = STAGES.map((candidate) => candidate.name).join(', ');
+      console.error(`error: there is no stage '${name}'; there are ${known}`);
+      process.exit(2);
+    }
+    return stage;
+  });
+}
+
+async function runStage(stage: Stage): Promise<boolean> {
+  console.log(styleText('bold', `\n── ${stage.name}: ${stage.what}`));
+  const start = performance.now();
+  const passed = await stage.run().then(
+    () => true,
+    (error: Error) => {
+      console.error(styleText('red', error.message.split('\n')[0] ?? 'failed'));
+      return false;
+    },
+  );
+  const seconds = ((performance.now() - start) / 1000).toFixed(0);
+  const verdict = passed ? styleText('green', 'passed') : styleText('red', 'FAILED');
+  console.log(`${stage.name} ${verdict} in ${seconds} s`);
+  return passed;
+}
+
+const args = process.argv.slice(2);
+if (args.some((arg) => arg.startsWith('-'))) {
+  const [first] = args;
+  const known = first === '--list' || first === '--help';
+  console.log('usage: npm test [-- STAGE…]\n');
+  for (const { name, what } of STAGES) console.log(`  ${name.padEnd(9)} ${what}`);
+  process.exit(known ? 0 : 2);
+}
+
+const stages = args.length > 0 ? chosen(args) : STAGES;
+if (!findProgram('cargo')) {
+  console.error('error: cargo is missing; install Rust (rustup, or the Debian package rustup)');
+  process.exit(1);
+}
+await ensurePackages([...BUILD_PACKAGES, ...VM_PACKAGES], 'build and test this checkout');
+const failed: string[] = [];
+for (const stage of stages) {
+  if (!(await runStage(stage))) failed.push(stage.name);
+}
+if (failed.length > 0) console.log(styleText('red', `\nfailed: ${failed.join(', ')}`));
+console.log(`\nstages: ${stages.length - failed.length} passed, ${failed.length} failed`);
+process.exitCode = failed.length > 0 ? 1 : 0;
