@@ -1,5 +1,6 @@
 // `npm run vm -- [options] command args…`
 
+import { constants } from 'node:os';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { KERNELS, SignalError, VmError, type VmOptions, runInVm } from './index.ts';
 
@@ -35,7 +36,7 @@ const program = new Command('npm run vm --')
   .option('--icount', 'count instructions as time: slow, but measurements repeat exactly')
   .option('--share <dir>', 'a folder that the guest may write to (repeatable)', collect, [])
   .option('--cwd <dir>', 'working directory of the command (default: this one)')
-  .option('--timeout <s>', 'seconds until it is ended, 0 for never (default: 1800)', wholeNumber)
+  .option('--timeout <s>', 'seconds that it may take, 0 for any (default: 1800)', wholeNumber)
   .option('--disk <size>', 'give the guest an empty disk, /dev/vda')
   .option('--verbose', "show the guest's console on stderr")
   .addHelpText('after', EXAMPLES)
@@ -54,6 +55,9 @@ try {
   await program.parseAsync();
 } catch (error) {
   if (error instanceof SignalError) process.kill(process.pid, error.signal);
+  // Whoever read the output has gone away, as with `| head`.
+  if ((error as NodeJS.ErrnoException).code === 'EPIPE')
+    process.exit(128 + constants.signals.SIGPIPE);
   console.error(`error: ${error instanceof Error ? error.message : String(error)}`);
   process.exitCode = error instanceof VmError ? error.status : 125;
 }

@@ -34,14 +34,15 @@ export async function runInVm(options: VmOptions): Promise<VmResult> {
   using own = options.signal ? undefined : abortOnSignals();
   const signal = options.signal ?? own!.signal;
   const { kernel, icount, disk } = options;
-  if (!kernel && !icount && !disk && (await kernelHasUblk()))
-    return runHere({ ...options, signal });
+  if (!kernel && !icount && !disk && (await kernelHasUblk())) {
+    return await runHere({ ...options, signal });
+  }
   if (process.arch !== 'x64') {
     throw new VmError(`The test machine is made for x86-64; this processor is ${process.arch}.`);
   }
   await ensurePackages(VM_PACKAGES, 'run the test machine');
   if (!hasVirtiofsd()) await ensurePackages(['virtiofsd'], 'run the test machine');
-  return runMachine(await getKernel(kernel ?? KERNELS[0]!), options, signal);
+  return await runMachine(await getKernel(kernel ?? KERNELS[0]!), options, signal);
 }
 
 /** An AbortSignal that the signals which end a program trigger; its reason is a SignalError. */

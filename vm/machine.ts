@@ -1,5 +1,6 @@
 // One run of the test machine, from its parts to the command's exit status.
 
+import { statSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { totalmem } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -33,6 +34,9 @@ export async function runMachine(
   const initramfs = await buildInitramfs(scratch.dir, kernel, job);
   const accelerator = options.icount ? 'icount' : await chooseAccelerator(kernel.image, initramfs);
   const ports = await openPorts(scratch);
+  const console = keepTail(ports.console, options.verbose ?? false);
+  const targets = [options.stdout ?? process.stdout, options.stderr ?? process.stderr];
+  const relays = [ports.stdout, ports.stderr].map((port, i) => relay(port, targets[i]!));
   const running: Program[] = [];
   try {
     const folders = await serveFolders(job, scratch, running);
@@ -52,16 +56,20 @@ export async function runMachine(
     const terminal = hardware.terminal;
     const qemu = start('qemu-system-x86_64', qemuArguments(hardware), { terminal });
     running.unshift(qemu);
-    return await watch(qemu, ports, options, signal);
+    return await Promise.race([
+      watch(qemu, ports.status, console, options, signal),
+      ...relays.map((relay) => relay.broken),
+    ]);
   } finally {
     for (const program of running) await program[Symbol.asyncDispose]();
     for (const port of Object.values(ports)) port.close();
+    await Promise.all(relays.map((relay) => relay.done));
   }
 }
 
 function describeJob(kernel: Kernel, options: VmOptions): Job {
-  const cwd = resolve(options.cwd ?? '.');
-  const shares = (options.shares ?? []).map((dir, i) => [`share${i}`, resolve(dir)] as const);
+  const cwd = folderAt(options.cwd ?? '.');
+  const shares = (options.shares ?? []).map((dir, i) => [`share${i}`, folderAt(dir)] as const);
   const { columns, rows } = process.stdout;
   const interactive = options.command.length === 0;
   return {
@@ -74,6 +82,11 @@ function describeJob(kernel: Kernel, options: VmOptions): Job {
     limit: options.icount ? 0 : timeLimit(options),
     terminal: interactive ? `rows ${rows} cols ${columns}` : '',
   };
+}
+
+function folderAt(path: string): string {
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) return resolve(path);
+  throw new VmError(`There is no folder ${resolve(path)} to use in the guest.`);
 }
 
 function timeLimit({ timeout, command }: VmOptions): number {
@@ -122,58 +135,55 @@ async function serveFolders(job: Job, scratch: Scratch, running: Program[]) {
   return sockets;
 }
 
-/** Relays what the guest says until the command has ended, or the machine, or the time. */
+/** Settles when the command has ended; rejects when the machine has, or the time, or `signal` says. */
 async function watch(
   qemu: Program,
-  ports: Ports,
+  status: Port,
+  console: () => string,
   options: VmOptions,
   signal: AbortSignal,
 ): Promise<VmResult> {
-  const console = keepTail(ports.console, options.verbose ?? false);
-  const output = [
-    relay(ports.stdout, options.stdout ?? process.stdout),
-    relay(ports.stderr, options.stderr ?? process.stderr),
-  ];
-  const limit = new AbortController();
-  const failed = (what: string, status?: number) => {
-    const said = qemu.stderr();
-    const tail = console() || 'nothing';
-    return new VmError(
-      `${what}${said && `\nQEMU said:\n${said}`}\nThe console's last lines:\n${tail}`,
-      status,
-    );
+  const over = new AbortController();
+  const failure = (what: string, status?: number) => {
+    const said = qemu.stderr() && `QEMU said:\n${qemu.stderr()}`;
+    const shown = console() && `The console's last lines:\n${console()}`;
+    return new VmError([what, said, shown].filter(Boolean).join('\n'), status);
   };
-
   return new Promise<VmResult>((settle, reject) => {
     const after = (seconds: number, what: string) =>
-      setTimeout(() => reject(failed(what, 124)), seconds * 1000);
-    const boot = after(BOOT_SECONDS, `The guest did not boot within ${BOOT_SECONDS} s.`);
-    const seconds = timeLimit(options);
-    // A little later than the guest's own limit, which puts its stuck tasks on the console.
-    const total = seconds && after(seconds + 2, `The time limit of ${seconds} s is over.`);
-    const abort = () => reject(signal.reason as Error);
-    signal.addEventListener('abort', abort, { signal: limit.signal });
-    createInterface({ input: ports.status.output }).on('line', (line) => {
-      if (line === 'up') clearTimeout(boot);
-      const status = /^exit (\d+)$/.exec(line)?.[1];
-      if (status !== undefined) settle({ status: Number(status) });
+      setTimeout(() => reject(failure(what, 124)), seconds * 1000);
+    let timer = after(BOOT_SECONDS, `The guest did not boot within ${BOOT_SECONDS} s.`);
+    const booted = () => {
+      clearTimeout(timer);
+      const seconds = timeLimit(options);
+      // A little later than the guest's own limit, which puts its stuck tasks on the console.
+      if (seconds) timer = after(seconds + 2, `The command took longer than ${seconds} s.`);
+    };
+    createInterface({ input: status.output }).on('line', (line) => {
+      if (line === 'up') booted();
+      const code = /^exit (\d+)$/.exec(line)?.[1];
+      if (code !== undefined) settle({ status: Number(code) });
     });
-    void qemu.ended.then(() => reject(failed('The machine ended before the command did.')));
-    limit.signal.addEventListener('abort', () => {
-      clearTimeout(boot);
-      if (total) clearTimeout(total);
-    });
-  }).finally(async () => {
-    limit.abort();
-    await qemu[Symbol.asyncDispose]();
-    await Promise.all(output);
-  });
+    void qemu.ended.then(() => reject(failure('The machine ended before the command did.')));
+    signal.addEventListener('abort', () => reject(signal.reason), { signal: over.signal });
+    over.signal.addEventListener('abort', () => clearTimeout(timer));
+  }).finally(() => over.abort());
 }
 
-/** Copies a port's output; settles when all of it has been handed on. */
-async function relay(port: Port, target: NodeJS.WritableStream): Promise<void> {
+/** Copies a port's output: `done` when all of it is handed on, `broken` rejects when it cannot be. */
+function relay(port: Port, target: NodeJS.WritableStream) {
+  const done = finished(port.output, { writable: false });
+  const broken = new Promise<never>((_, reject) => {
+    const fail = (error: Error) => {
+      port.output.resume(); // nobody reads it any more, but the guest must not be held up
+      reject(error);
+    };
+    target.once('error', fail);
+    void done.then(() => target.off('error', fail));
+  });
+  broken.catch(() => {}); // may come too late for anyone to be waiting
   port.output.pipe(target, { end: false });
-  await finished(port.output, { writable: false });
+  return { done, broken };
 }
 
 /** The last lines of the console, shown as they come if asked for. */

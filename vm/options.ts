@@ -19,7 +19,7 @@ export interface VmOptions {
   cwd?: string;
   /** Variables for the command, beside those taken over from this process (see job.ts). */
   env?: Readonly<Record<string, string>>;
-  /** Seconds until the machine is ended, counted from its start; 0: never. Default 1800. */
+  /** Seconds that the command may take once the guest has booted; 0: any. Default 1800. */
   timeout?: number;
   /** Size of a scratch disk, such as `2G`, which the guest sees as /dev/vda. Default: none. */
   disk?: string;

@@ -32,13 +32,14 @@ if [ "$limit" -gt 0 ]; then
   (
     exec 3>&-
     $busybox sleep "$limit"
+    echo 8 >/proc/sys/kernel/printk
     echo w >/proc/sysrq-trigger
   ) &
 fi
 
 if [ -n "$terminal" ]; then
   stty -F /dev/hvc0 $terminal
-  $busybox setsid -c sh /run/vm/command.sh </dev/hvc0 >/dev/hvc0 2>&1 3>&-
+  setsid -c /bin/sh /run/vm/command.sh </dev/hvc0 >/dev/hvc0 2>&1 3>&-
   status=$?
 else
   # Through pipes: a port can be opened only once, so `> /dev/stderr` would fail on one.
@@ -47,7 +48,7 @@ else
   out=$!
   $busybox cat /run/vm/err 3>&- >/dev/vport0p2 &
   err=$!
-  $busybox setsid sh /run/vm/command.sh </dev/null >/run/vm/out 2>/run/vm/err 3>&- &
+  setsid /bin/sh /run/vm/command.sh </dev/null >/run/vm/out 2>/run/vm/err 3>&- &
   wait $!
   status=$?
 
