@@ -14,7 +14,7 @@ use io_uring::squeue::Entry;
 use ublk_sys::{ublksrv_ctrl_cmd, ublksrv_io_desc};
 
 pub mod linux;
-// pub mod sim;
+pub mod sim;
 
 /// What a device, its control plane and its reactors need from the system below them.
 pub trait Driver: Clone + Send + Sync + 'static {
