@@ -16,6 +16,8 @@ pub(super) struct Flight {
     /// How often registering the buffer failed, and unregistering it.
     pub(super) attach_failures: u8,
     pub(super) detach_failures: u8,
+    /// An unregistration of its buffer is in flight.
+    pub(super) detaching: bool,
     /// Its step is linked to its commit, and the request counts as ended.
     pub(super) linked: bool,
     /// Where the buffer is.
@@ -62,6 +64,7 @@ impl Flight {
             round: 0,
             attach_failures: 0,
             detach_failures: 0,
+            detaching: false,
             linked: false,
             lease: Lease::Standing,
             errno: 0,
@@ -77,6 +80,8 @@ pub(super) struct Progress {
     pub(super) from: u32,
     /// How many bytes are certainly done.
     pub(super) done: u32,
+    /// It goes on once the buffer's unregistration has answered.
+    pub(super) waiting: bool,
     /// How often it was interrupted.
     pub(super) interruptions: u8,
     /// The file has ended: zeros are read instead.

@@ -10,6 +10,7 @@
 //! buffer away (traps 4 and 5). No `IOSQE_ASYNC`, no drain, no link may come near them.
 
 use std::io;
+use std::mem;
 use std::sync::Arc;
 
 use io_uring::squeue::Flags;
@@ -177,9 +178,11 @@ impl<T: Target> Engine<T> {
     }
 
     /// Our own memory must not go while a step works on it, and a linked step does not say when
-    /// it has ended.
+    /// it has ended. Only reads and writes break their link when they fail: for fsync and
+    /// fallocate io_uring never does, and swallows the error together with the completion.
     fn can_link(&self, tag: u16) -> bool {
-        matches!(self.buffers, Buffers::Auto { .. }) && !self.registers(tag)
+        let step = &self.steps[usize::from(tag) * self.max_steps];
+        matches!(self.buffers, Buffers::Auto { .. }) && step.uses_buffer() && !self.registers(tag)
     }
 
     /// Pushes the only step so that the kernel goes on to the commit, which the caller pushes
@@ -296,6 +299,7 @@ impl<T: Target> Engine<T> {
         let flight = &mut self.flights[usize::from(tag)];
         let Lease::Attached(slot) = flight.lease else { return };
         flight.lease = Lease::Empty(slot);
+        flight.detaching = true;
         flight.pending += 1;
         let entry = entries::unregister(self.queue, tag, slot);
         // SAFETY: the entry points to nothing.
@@ -338,17 +342,38 @@ impl<T: Target> Engine<T> {
                 return Ok(());
             }
         }
-        io.reserve(3)?;
-        // The unregistration went in with the step; another goes in with its continuation.
-        let again =
-            step.uses_buffer() && matches!(self.flights[usize::from(tag)].lease, Lease::Empty(_));
-        if again {
-            self.attach(io, tag);
+        let flight = &self.flights[usize::from(tag)];
+        if step.uses_buffer() && matches!(flight.lease, Lease::Empty(_)) {
+            // The unregistration went in with the step, and another goes in with its continuation:
+            // not before the first has answered, for if it failed, the slot is still taken.
+            self.progress[index].waiting = true;
+            return if flight.detaching { Ok(()) } else { self.continue_waiting(io, tag) };
         }
+        io.reserve(1)?;
         self.push_step(io, tag, token.step);
-        if again {
-            self.detach(io, tag);
+        Ok(())
+    }
+
+    /// The slot is empty: goes on with the steps that waited for that.
+    #[cold]
+    fn continue_waiting<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16) -> io::Result<()> {
+        let flight = &self.flights[usize::from(tag)];
+        let first = usize::from(tag) * self.max_steps;
+        let count = self.progress[first..first + usize::from(flight.planned)]
+            .iter()
+            .filter(|progress| progress.waiting)
+            .count();
+        if count == 0 || flight.errno != 0 {
+            return Ok(());
         }
+        io.reserve(count + 2)?;
+        self.attach(io, tag);
+        for step in 0..self.flights[usize::from(tag)].planned {
+            if mem::take(&mut self.progress[first + usize::from(step)].waiting) {
+                self.push_step(io, tag, step);
+            }
+        }
+        self.detach(io, tag);
         Ok(())
     }
 
@@ -383,8 +408,11 @@ impl<T: Target> Engine<T> {
     fn unregistered<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16, result: i32) -> Settled {
         let flight = &mut self.flights[usize::from(tag)];
         flight.pending -= 1;
+        flight.detaching = false;
         if result < 0 && flight.attach_errno == 0 {
             self.unregister_again(io, tag)?;
+        } else {
+            self.continue_waiting(io, tag)?;
         }
         match self.flights[usize::from(tag)].pending {
             0 => self.advance(io, tag),
