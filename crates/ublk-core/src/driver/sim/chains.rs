@@ -16,6 +16,7 @@ impl Model {
     /// linked to nothing goes to a worker (trap 61).
     pub(super) fn submit(&mut self, ring: usize) {
         let entries = std::mem::take(&mut self.ring(ring).sq);
+        self.moves += entries.len() as u64;
         let mut chain: Option<(usize, usize)> = None;
         for sqe in entries {
             let operation = self.ring(ring).ops.insert(Operation::new(sqe));

@@ -139,6 +139,12 @@ impl Sim {
         self.lock().injected
     }
 
+    /// How much has happened so far. When a turn of every ring leaves it as it was, nothing can
+    /// move any more.
+    pub fn moves(&self) -> u64 {
+        self.lock().moves
+    }
+
     /// Which rules were broken so far.
     pub fn violations(&self) -> Vec<Violation> {
         self.lock().violations.clone()

@@ -44,6 +44,8 @@ pub(super) struct Model {
     pub(super) disks: Vec<Disk>,
     pub(super) injected: Injected,
     pub(super) violations: Vec<Violation>,
+    /// How much has happened; it stands still when nothing can move.
+    pub(super) moves: u64,
     /// What runs is the kernel's own worker, and nobody's task.
     pub(super) in_worker: bool,
     log: Vec<String>,
@@ -64,6 +66,7 @@ impl Model {
             disks: Vec::new(),
             injected: Injected::default(),
             violations: Vec::new(),
+            moves: 0,
             in_worker: false,
             log: Vec::new(),
         }

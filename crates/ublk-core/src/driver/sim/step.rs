@@ -49,6 +49,7 @@ impl Model {
             return false;
         }
         let choice = moves[self.rng.index(moves.len())];
+        self.moves += 1;
         self.make(ring, choice);
         self.flush(ring);
         true

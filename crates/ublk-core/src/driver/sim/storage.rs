@@ -53,12 +53,12 @@ impl Model {
         sqe: &Sqe,
     ) -> Result<usize, i32> {
         let length = sqe.len as usize;
-        let mut unit = 1;
-        match file {
-            FileRef::Disk(disk) => unit = self.disks[*disk].trouble.alignment.max(1) as usize,
-            FileRef::Storage(_) => {}
+        // Disks and the page cache stop between sectors; only the end of a file is elsewhere.
+        let unit = match file {
+            FileRef::Disk(disk) => SECTOR.max(self.disks[*disk].trouble.alignment as usize),
+            FileRef::Storage(_) => SECTOR,
             _ => return Ok(length),
-        }
+        };
         let faults = self.config.faults;
         if self.rng.chance(faults.interrupted) {
             self.injected.interrupted += 1;
@@ -69,14 +69,10 @@ impl Model {
             self.tear(ring, operation, file, sqe);
             return Err(libc::EIO);
         }
-        if self.rng.chance(faults.short) && length > unit {
+        let units = length.div_ceil(unit);
+        if units > 1 && self.rng.chance(faults.short) {
             self.injected.short += 1;
-            // Mostly whole sectors, as the page cache and devices do it.
-            let unit = if self.rng.chance(700) { unit.max(SECTOR) } else { unit };
-            let units = length.div_ceil(unit);
-            if units > 1 {
-                return Ok(unit * (1 + self.rng.index(units - 1)));
-            }
+            return Ok(unit * (1 + self.rng.index(units - 1)));
         }
         Ok(length)
     }
