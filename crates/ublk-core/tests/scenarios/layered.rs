@@ -1,0 +1,92 @@
+//! A target of many steps: stripes, each mirrored or not.
+
+use std::os::fd::RawFd;
+
+use ublk_core::target::{Errno, Geometry, Op, Plan, Request, Step, StepKind, Target};
+
+/// The files are the stripes, then their mirrors.
+#[derive(Debug)]
+pub(crate) struct Layered {
+    pub(crate) geometry: Geometry,
+    pub(crate) files: Vec<RawFd>,
+    pub(crate) stripes: u16,
+    pub(crate) chunk: u32,
+    pub(crate) mirrored: bool,
+    pub(crate) max_steps: usize,
+}
+
+impl Layered {
+    /// Where a byte of the device lies: stripe, offset, and how many bytes follow it there.
+    pub(crate) fn place(&self, offset: u64) -> (u16, u64, u32) {
+        let (chunk, stripes) = (u64::from(self.chunk), u64::from(self.stripes));
+        let (number, within) = (offset / chunk, offset % chunk);
+        let stripe = u16::try_from(number % stripes).unwrap();
+        (stripe, number / stripes * chunk + within, self.chunk - u32::try_from(within).unwrap())
+    }
+
+    fn cut(&self, request: &Request, kind: StepKind, mirror: bool, plan: &mut Plan<'_>) {
+        let (mut offset, mut at) = (request.offset, 0);
+        while at < request.length {
+            let (stripe, place, room) = self.place(offset);
+            let length = room.min(request.length - at);
+            let file = if mirror { stripe + self.stripes } else { stripe };
+            plan.push(Step { kind, stage: u8::from(mirror), file, at, length, offset: place });
+            at += length;
+            offset += u64::from(length);
+        }
+    }
+
+    fn both(&self, request: &Request, kind: StepKind, plan: &mut Plan<'_>) {
+        self.cut(request, kind, false, plan);
+        if self.mirrored {
+            self.cut(request, kind, true, plan);
+        }
+    }
+}
+
+impl Target for Layered {
+    fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    fn files(&self) -> &[RawFd] {
+        &self.files
+    }
+
+    fn max_steps(&self) -> usize {
+        self.max_steps
+    }
+
+    fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> Result<(), Errno> {
+        match request.op {
+            Op::Read => self.cut(request, StepKind::Read, false, plan),
+            Op::Write => self.both(request, StepKind::Write { dsync: request.flags.fua() }, plan),
+            Op::Discard => self.both(request, StepKind::PunchHole, plan),
+            Op::WriteZeroes => self.both(request, StepKind::ZeroRange, plan),
+            Op::Flush => {
+                for file in 0..u16::try_from(self.files.len()).unwrap() {
+                    let kind = StepKind::Sync;
+                    plan.push(Step { kind, stage: 0, file, at: 0, length: 0, offset: 0 });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn retry(
+        &self,
+        request: &Request,
+        errno: Errno,
+        round: u8,
+        plan: &mut Plan<'_>,
+    ) -> Result<(), Errno> {
+        match (request.op, round) {
+            (Op::Read, 0) if self.mirrored => self.cut(request, StepKind::Read, true, plan),
+            (Op::WriteZeroes, 0) if errno == Errno(libc::EOPNOTSUPP) => {
+                self.both(request, StepKind::PunchHole, plan);
+            }
+            _ => return Err(errno),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,83 @@
+//! Thousands of seeded scenarios: a reactor serves a simulated device that is short of memory,
+//! slow, torn, stopped or killed, while a client compares what it reads with what it wrote.
+//!
+//! Everything a scenario does follows from its seed. One that fails says how to replay it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+mod layered;
+mod scenario;
+mod shadow;
+mod subject;
+mod world;
+
+use scenario::{Mode, Scenario};
+use world::World;
+
+/// Scenarios of each buffer mode; `UBLK_SCENARIOS` asks for another number.
+const SCENARIOS: u64 = 2500;
+
+fn run_mode(mode: Mode) {
+    if let Some(seed) = number("UBLK_SEED") {
+        if Mode::of(seed) == mode {
+            run(seed, true);
+        }
+        return;
+    }
+    for round in 0..number("UBLK_SCENARIOS").unwrap_or(SCENARIOS) {
+        run(mode.seed(round), false);
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
+}
+
+fn run(seed: u64, traced: bool) {
+    let scenario = Scenario::draw(seed);
+    let mut world = World::new(&scenario, traced);
+    let outcome = catch_unwind(AssertUnwindSafe(|| world.run()));
+    let problem = match outcome {
+        Ok(Ok(())) => return,
+        Ok(Err(problem)) => problem,
+        Err(panic) => match panic.downcast_ref::<String>() {
+            Some(text) => format!("panic: {text}"),
+            None => format!("panic: {:?}", panic.downcast_ref::<&str>()),
+        },
+    };
+    let replay = format!("UBLK_SEED={seed} cargo test -p ublk-core --test scenarios");
+    let trace = world.trace();
+    std::mem::forget(world);
+    panic!("{problem}\n{scenario:#?}\n{trace}replay with a trace: {replay}\n");
+}
+
+#[test]
+fn automatic_registration_keeps_the_data() {
+    run_mode(Mode::Auto);
+}
+
+#[test]
+fn automatic_registration_that_often_fails_keeps_the_data() {
+    run_mode(Mode::AutoOftenFails);
+}
+
+#[test]
+fn automatic_registration_that_always_fails_keeps_the_data() {
+    run_mode(Mode::AutoAlwaysFails);
+}
+
+#[test]
+fn registration_in_one_enter_keeps_the_data() {
+    run_mode(Mode::Register);
+}
+
+#[test]
+fn registration_split_over_enters_keeps_the_data() {
+    run_mode(Mode::RegisterSplit);
+}
+
+#[test]
+fn copying_keeps_the_data() {
+    run_mode(Mode::Copy);
+}

@@ -1,0 +1,174 @@
+//! What a scenario is made of, drawn from its seed.
+
+use ublk_core::driver::sim::{Faults, Rng, Trouble};
+use ublk_core::reactor::Transfer;
+
+pub(crate) const SECTOR: usize = 512;
+
+/// How requests' data reaches the server, and how well that works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Auto,
+    AutoOftenFails,
+    AutoAlwaysFails,
+    Register,
+    RegisterSplit,
+    Copy,
+}
+
+const MODES: [Mode; 6] = [
+    Mode::Auto,
+    Mode::AutoOftenFails,
+    Mode::AutoAlwaysFails,
+    Mode::Register,
+    Mode::RegisterSplit,
+    Mode::Copy,
+];
+
+impl Mode {
+    pub(crate) fn of(seed: u64) -> Self {
+        MODES[usize::try_from(seed % 6).unwrap()]
+    }
+
+    /// The seed of this mode's scenario number `round`.
+    pub(crate) fn seed(self, round: u64) -> u64 {
+        round * 6 + MODES.iter().position(|&mode| mode == self).unwrap() as u64
+    }
+
+    pub(crate) fn transfer(self) -> Transfer {
+        match self {
+            Self::Auto | Self::AutoOftenFails | Self::AutoAlwaysFails => Transfer::Auto,
+            Self::Register => Transfer::Register { split: false },
+            Self::RegisterSplit => Transfer::Register { split: true },
+            Self::Copy => Transfer::Copy,
+        }
+    }
+}
+
+/// What answers requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Backend {
+    Null,
+    File,
+    /// Stripes of `chunk` bytes over `stripes` disks, each with a mirror or not: plans of many
+    /// steps, of two stages, with second attempts.
+    Layered {
+        stripes: u16,
+        chunk: u32,
+        mirrored: bool,
+    },
+}
+
+/// What happens once, after so many requests.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Incident {
+    Nothing,
+    Stop,
+    Kill,
+    /// The backing file is cut to so many bytes.
+    Truncate(usize),
+    /// A disk begins to misbehave.
+    Trouble(Trouble),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Scenario {
+    pub(crate) seed: u64,
+    pub(crate) mode: Mode,
+    pub(crate) backend: Backend,
+    pub(crate) queues: u16,
+    pub(crate) depth: u16,
+    pub(crate) sectors: usize,
+    pub(crate) max_io_bytes: u32,
+    pub(crate) cache: bool,
+    pub(crate) fua: bool,
+    pub(crate) faults: Faults,
+    pub(crate) requests: usize,
+    /// Requests that the client has in flight at once.
+    pub(crate) eagerness: usize,
+    pub(crate) incident: (usize, Incident),
+}
+
+impl Scenario {
+    pub(crate) fn draw(seed: u64) -> Self {
+        let mut rng = Rng::new(seed ^ 0x5ca1_ab1e);
+        let mode = Mode::of(seed);
+        let max_io_bytes = 4096 << rng.below(5);
+        let backend = draw_backend(&mut rng);
+        let sectors = 64 << rng.below(4);
+        let requests = 10 + rng.index(50);
+        let cache = rng.chance(800);
+        let incident = match backend {
+            Backend::Null => Incident::Nothing,
+            _ => draw_incident(&mut rng, backend, sectors * SECTOR),
+        };
+        Self {
+            seed,
+            mode,
+            backend,
+            queues: 1 + u16::try_from(rng.below(2)).unwrap(),
+            depth: 1 << rng.below(4),
+            sectors,
+            max_io_bytes,
+            cache,
+            fua: cache && rng.chance(600),
+            faults: draw_faults(&mut rng, mode),
+            requests,
+            eagerness: if rng.chance(300) { 1 } else { 1 + rng.index(20) },
+            incident: (rng.index(requests), incident),
+        }
+    }
+}
+
+fn draw_backend(rng: &mut Rng) -> Backend {
+    match rng.below(10) {
+        0 => Backend::Null,
+        1..=5 => Backend::File,
+        _ => Backend::Layered {
+            stripes: 1 + u16::try_from(rng.below(3)).unwrap(),
+            chunk: 2048 << rng.below(3),
+            mirrored: rng.chance(500),
+        },
+    }
+}
+
+fn draw_faults(rng: &mut Rng, mode: Mode) -> Faults {
+    let mut rate = |chance: u16, limit: u64| {
+        if rng.chance(chance) { u16::try_from(rng.below(limit)).unwrap() } else { 0 }
+    };
+    let faults = Faults {
+        delay: rate(800, 1001),
+        short: rate(400, 500),
+        interrupted: rate(300, 300),
+        error: rate(250, 100),
+        register: rate(300, 300),
+        unregister: rate(300, 300),
+        auto_register: 0,
+    };
+    match mode {
+        Mode::AutoOftenFails => Faults { auto_register: 300, ..faults },
+        Mode::AutoAlwaysFails => Faults { auto_register: 1000, ..faults },
+        _ => faults,
+    }
+}
+
+fn draw_incident(rng: &mut Rng, backend: Backend, size: usize) -> Incident {
+    let none = Trouble::default();
+    match rng.below(12) {
+        0 => Incident::Stop,
+        1 => Incident::Kill,
+        2 if backend == Backend::File => {
+            let bytes = rng.index(size);
+            Incident::Truncate(if rng.chance(500) { bytes / SECTOR * SECTOR } else { bytes })
+        }
+        3 => Incident::Trouble(match rng.below(6) {
+            0 => Trouble { reads: Some(libc::EIO), ..none },
+            1 => Trouble { writes: Some(libc::EROFS), ..none },
+            2 => Trouble { syncs: Some(libc::EIO), ..none },
+            3 => Trouble { full_from: Some((rng.index(size) / SECTOR * SECTOR) as u64), ..none },
+            4 => Trouble { no_zero_range: true, ..none },
+            _ => Trouble { no_punch: true, ..none },
+        }),
+        _ => Incident::Nothing,
+    }
+}

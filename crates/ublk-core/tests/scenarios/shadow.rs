@@ -1,0 +1,232 @@
+//! The oracle: what each sector may hold, now and after a power cut.
+//!
+//! A read returns what was written last, or what is being written meanwhile. A failed write leaves
+//! the old or the new in each sector. What completed before a flush began is durable once the
+//! flush has completed.
+
+use std::collections::BTreeMap;
+
+use ublk_core::driver::sim::ClientOp;
+
+use crate::scenario::SECTOR;
+
+/// What a sector may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Candidate {
+    /// When it was submitted: its name, and the pattern's number. 0: the zeros at the beginning.
+    born: u64,
+    /// When it ended, whatever its end was.
+    ended: Option<u64>,
+    zeros: bool,
+    /// How many of its bytes are left; zeros follow.
+    kept: usize,
+}
+
+impl Candidate {
+    fn matches(&self, sector: usize, bytes: &[u8]) -> bool {
+        let kept = if self.zeros { 0 } else { self.kept };
+        bytes[..kept] == pattern(self.born, sector)[..kept]
+            && bytes[kept..].iter().all(|&byte| byte == 0)
+    }
+}
+
+type Sectors = Vec<Vec<Candidate>>;
+
+enum Kind {
+    /// What each of its sectors may hold.
+    Read(Sectors),
+    Write {
+        fua: bool,
+    },
+    /// Zeros or the old, for good.
+    Discard,
+    /// What each sector of the device could hold when it began.
+    Flush(Sectors),
+}
+
+struct Open {
+    kind: Kind,
+    first: usize,
+    count: usize,
+    born: u64,
+}
+
+pub(crate) struct Shadow {
+    clock: u64,
+    now: Sectors,
+    durable: Sectors,
+    open: BTreeMap<u64, Open>,
+}
+
+/// A sector that nothing else looks like.
+pub(crate) fn pattern(born: u64, sector: usize) -> [u8; SECTOR] {
+    let mut bytes = [0; SECTOR];
+    for (at, word) in bytes.chunks_exact_mut(8).enumerate() {
+        let value =
+            (born << 32 | (sector as u64) << 8 | at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        word.copy_from_slice(&value.to_ne_bytes());
+    }
+    bytes
+}
+
+impl Shadow {
+    pub(crate) fn new(sectors: usize) -> Self {
+        let zeros = Candidate { born: 0, ended: Some(0), zeros: true, kept: SECTOR };
+        let all = vec![vec![zeros]; sectors];
+        Self { clock: 1, now: all.clone(), durable: all, open: BTreeMap::new() }
+    }
+
+    /// The number of the next write's pattern.
+    pub(crate) fn next(&self) -> u64 {
+        self.clock
+    }
+
+    pub(crate) fn submitted(&mut self, ticket: u64, op: &ClientOp) {
+        let born = self.clock;
+        self.clock += 1;
+        let (offset, length, kind) = match op {
+            ClientOp::Read { offset, length } => (*offset, *length, Kind::Read(Vec::new())),
+            ClientOp::Write { offset, data, fua } => {
+                (*offset, u32::try_from(data.len()).unwrap(), Kind::Write { fua: *fua })
+            }
+            ClientOp::WriteZeroes { offset, length, .. } => {
+                (*offset, *length, Kind::Write { fua: false })
+            }
+            ClientOp::Discard { offset, length } => (*offset, *length, Kind::Discard),
+            ClientOp::Flush => (0, 0, Kind::Flush(self.now.clone())),
+        };
+        let first = usize::try_from(offset).unwrap() / SECTOR;
+        let count = length as usize / SECTOR;
+        let kind = match kind {
+            Kind::Read(_) => Kind::Read(self.now[first..first + count].to_vec()),
+            Kind::Write { .. } | Kind::Discard => {
+                let zeros = !matches!(op, ClientOp::Write { .. });
+                let candidate = Candidate { born, ended: None, zeros, kept: SECTOR };
+                self.appears(first, count, candidate);
+                kind
+            }
+            Kind::Flush(_) => kind,
+        };
+        self.open.insert(ticket, Open { kind, first, count, born });
+    }
+
+    /// A new candidate, for reads that are under way too.
+    fn appears(&mut self, first: usize, count: usize, candidate: Candidate) {
+        for sector in first..first + count {
+            self.now[sector].push(candidate);
+            self.durable[sector].push(candidate);
+            for open in self.open.values_mut() {
+                if let Kind::Read(expected) = &mut open.kind
+                    && let Some(list) = expected.get_mut(sector.wrapping_sub(open.first))
+                {
+                    list.push(candidate);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn ended(&mut self, ticket: u64, ok: bool, data: &[u8]) -> Result<(), String> {
+        let end = self.clock;
+        self.clock += 1;
+        let open = self.open.remove(&ticket).ok_or("an answer that nobody waits for")?;
+        let range = open.first..open.first + open.count;
+        match open.kind {
+            Kind::Read(expected) if ok => {
+                for (at, bytes) in data.chunks_exact(SECTOR).enumerate() {
+                    check("read", open.first + at, bytes, &expected[at])?;
+                }
+            }
+            Kind::Read(_) => {}
+            Kind::Write { fua } => {
+                for sector in range {
+                    settle(&mut self.now[sector], open.born, end, ok);
+                    settle(&mut self.durable[sector], open.born, end, ok && fua);
+                }
+            }
+            Kind::Discard => {
+                for sector in range {
+                    settle(&mut self.now[sector], open.born, end, false);
+                    settle(&mut self.durable[sector], open.born, end, false);
+                }
+            }
+            Kind::Flush(snapshot) if ok => {
+                for (list, before) in self.durable.iter_mut().zip(snapshot) {
+                    list.retain(|c| c.born > open.born);
+                    list.extend(before);
+                }
+            }
+            Kind::Flush(_) => {}
+        }
+        Ok(())
+    }
+
+    /// The backing file was cut: what lay beyond is zeros, durably.
+    pub(crate) fn truncated(&mut self, size: usize) {
+        let at = self.clock;
+        self.clock += 1;
+        for sector in size / SECTOR..self.now.len() {
+            let kept = size.saturating_sub(sector * SECTOR);
+            let cut = |list: &mut Vec<Candidate>, keep_whole: bool| {
+                let mut short: Vec<_> = list.clone();
+                for c in &mut short {
+                    c.kept = c.kept.min(kept);
+                    // What is cut is over: what is written later replaces it.
+                    c.ended = c.ended.or(Some(at));
+                }
+                list.retain(|c| keep_whole || c.ended.is_none());
+                list.extend(short);
+            };
+            cut(&mut self.now[sector], false);
+            cut(&mut self.durable[sector], false);
+            for open in self.open.values_mut() {
+                match &mut open.kind {
+                    Kind::Read(expected) => {
+                        if let Some(list) = expected.get_mut(sector.wrapping_sub(open.first)) {
+                            cut(list, true);
+                        }
+                    }
+                    Kind::Flush(snapshot) => cut(&mut snapshot[sector], false),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Compares what the disks hold now.
+    pub(crate) fn check_now(&self, image: &[u8]) -> Result<(), String> {
+        check_all("at the end", image, &self.now)
+    }
+
+    /// Compares what a power cut has left.
+    pub(crate) fn check_durable(&self, image: &[u8]) -> Result<(), String> {
+        check_all("after the power cut", image, &self.durable)
+    }
+}
+
+/// A write has ended. One that succeeded replaces all that had ended before it began.
+fn settle(list: &mut Vec<Candidate>, born: u64, end: u64, replaces: bool) {
+    if replaces {
+        list.retain(|c| c.born == born || c.ended.is_none_or(|ended| ended > born));
+    }
+    for candidate in list.iter_mut().filter(|c| c.born == born) {
+        candidate.ended = candidate.ended.or(Some(end));
+    }
+}
+
+fn check_all(when: &str, image: &[u8], expected: &Sectors) -> Result<(), String> {
+    for (sector, bytes) in image.chunks_exact(SECTOR).enumerate() {
+        check(when, sector, bytes, &expected[sector])?;
+    }
+    Ok(())
+}
+
+fn check(when: &str, sector: usize, bytes: &[u8], allowed: &[Candidate]) -> Result<(), String> {
+    if allowed.iter().any(|candidate| candidate.matches(sector, bytes)) {
+        return Ok(());
+    }
+    let start = &bytes[..16];
+    let looks_like = (0..10_000).find(|&born| bytes == pattern(born, sector));
+    Err(format!(
+        "{when}: sector {sector} holds {start:02x?}… (write {looks_like:?}), not one of {allowed:?}"
+    ))
+}

@@ -1,0 +1,113 @@
+//! The targets of the scenarios as one type, with the disks below them.
+
+use std::os::fd::RawFd;
+
+use ublk_core::driver::sim::{Sim, SimDisk};
+use ublk_core::target::file::File;
+use ublk_core::target::null::Null;
+use ublk_core::target::{DiscardLimits, Errno, Geometry, Plan, Request, Target};
+
+use crate::layered::Layered;
+use crate::scenario::{Backend, SECTOR, Scenario};
+
+#[derive(Debug)]
+pub(crate) enum Subject {
+    Null(Null),
+    File(File),
+    Layered(Layered),
+}
+
+impl Subject {
+    /// A target for the scenario, and the disks that it lies on.
+    pub(crate) fn new(scenario: &Scenario, sim: &Sim) -> (Self, Vec<SimDisk>) {
+        let size = scenario.sectors * SECTOR;
+        let geometry = Geometry {
+            volatile_cache: scenario.cache,
+            fua: scenario.fua,
+            discard: Some(DiscardLimits {
+                granularity: 512,
+                max_discard: scenario.max_io_bytes,
+                max_write_zeroes: scenario.max_io_bytes,
+            }),
+            ..Geometry::new(size as u64)
+        };
+        match scenario.backend {
+            Backend::Null => (Self::Null(Null::new(size as u64)), Vec::new()),
+            Backend::File => {
+                let disk = sim.file(size);
+                (Self::File(File::borrowed(disk.fd(), geometry)), vec![disk])
+            }
+            Backend::Layered { stripes, chunk, mirrored } => {
+                let copies = if mirrored { 2 } else { 1 };
+                let count = usize::from(stripes) * copies;
+                let disks: Vec<_> = (0..count).map(|_| sim.file(size)).collect();
+                let files = disks.iter().map(SimDisk::fd).collect();
+                let pieces = (scenario.max_io_bytes / chunk) as usize + 2;
+                let max_steps = (pieces * copies).max(count);
+                let layered = Layered { geometry, files, stripes, chunk, mirrored, max_steps };
+                (Self::Layered(layered), disks)
+            }
+        }
+    }
+
+    /// What the device holds, put together from its disks.
+    pub(crate) fn image(&self, disks: &[SimDisk], size: usize) -> Option<Vec<u8>> {
+        match self {
+            Self::Null(_) => None,
+            Self::File(_) => {
+                let mut image = disks[0].contents();
+                image.resize(size, 0);
+                Some(image)
+            }
+            Self::Layered(layered) => {
+                let contents: Vec<_> = disks.iter().map(SimDisk::contents).collect();
+                let mut image = Vec::with_capacity(size);
+                while image.len() < size {
+                    let (stripe, place, _) = layered.place(image.len() as u64);
+                    let place = usize::try_from(place).unwrap();
+                    let disk = &contents[usize::from(stripe)];
+                    image.extend_from_slice(&disk[place..place + SECTOR]);
+                }
+                Some(image)
+            }
+        }
+    }
+}
+
+macro_rules! forward {
+    ($self:ident, $target:ident => $call:expr) => {
+        match $self {
+            Subject::Null($target) => $call,
+            Subject::File($target) => $call,
+            Subject::Layered($target) => $call,
+        }
+    };
+}
+
+impl Target for Subject {
+    fn geometry(&self) -> &Geometry {
+        forward!(self, target => target.geometry())
+    }
+
+    fn files(&self) -> &[RawFd] {
+        forward!(self, target => target.files())
+    }
+
+    fn max_steps(&self) -> usize {
+        forward!(self, target => target.max_steps())
+    }
+
+    fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> Result<(), Errno> {
+        forward!(self, target => target.plan(request, plan))
+    }
+
+    fn retry(
+        &self,
+        request: &Request,
+        errno: Errno,
+        round: u8,
+        plan: &mut Plan<'_>,
+    ) -> Result<(), Errno> {
+        forward!(self, target => target.retry(request, errno, round, plan))
+    }
+}
