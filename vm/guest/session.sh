@@ -22,6 +22,7 @@ ulimit -n 1048576
 modprobe configfs
 mount -t configfs configfs /sys/kernel/config
 /lib/systemd/systemd-udevd --daemon
+modprobe virtio_blk # for --disk
 modprobe ublk_drv || echo 'vm: this kernel has no ublk_drv module'
 
 exec 3>/dev/vport0p3
