@@ -20,21 +20,31 @@ export async function serveFolder(
   socket: string,
   cache: 'always' | 'auto',
 ): Promise<Program> {
-  const program = findProgram(OF_ITS_OWN)
-    ? start(OF_ITS_OWN, [
-        `--socket-path=${socket}`,
-        `--shared-dir=${dir}`,
-        `--cache=${cache}`,
-        '--sandbox=chroot',
-        '--no-announce-submounts', // an overlay would show an empty folder for each mount point
-      ])
-    : start(WITH_QEMU, [
-        `--socket-path=${socket}`,
-        '-o',
-        `source=${dir},cache=${cache},sandbox=chroot`,
-      ]);
+  const [name = '', ...args] = commandLine(dir, socket, cache);
+  const program = start(name, args);
   await appears(socket, program);
   return program;
+}
+
+function commandLine(dir: string, socket: string, cache: string): string[] {
+  const isRoot = process.getuid?.() === 0;
+  if (findProgram(OF_ITS_OWN)) {
+    return [
+      OF_ITS_OWN,
+      `--socket-path=${socket}`,
+      `--shared-dir=${dir}`,
+      `--cache=${cache}`,
+      `--sandbox=${isRoot ? 'chroot' : 'none'}`,
+      '--no-announce-submounts', // an overlay would show an empty folder for each mount point
+    ];
+  }
+  if (!isRoot) {
+    throw new VmError(
+      'The virtiofsd of this Debian (12 or older) works only for root. Run the same command as root.',
+    );
+  }
+  const options = `source=${dir},cache=${cache},sandbox=chroot`;
+  return [WITH_QEMU, `--socket-path=${socket}`, '-o', options];
 }
 
 async function appears(path: string, program: Program): Promise<void> {
