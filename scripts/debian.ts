@@ -59,7 +59,7 @@ export async function ensurePackages(names: readonly string[], why: string): Pro
   const still = missing.filter((name) => !findProgram(TELL_TALE[name] ?? name));
   if (!last.failed && still.length === 0) return;
   throw new Error(
-    `Could not install ${still.join(', ')}, needed to ${why}.\n${last.stderr.trim()}\n` +
+    `Could not install ${still.join(', ')}, needed to ${why}.\n${(last.stderr || last.shortMessage || '').trim()}\n` +
       `Run this as root, then try again:\n  apt-get update && ${byHand}`,
   );
 }

@@ -62,7 +62,8 @@ const TERMINAL = '-chardev stdio,id=terminal,signal=off -device virtconsole,char
 
 function kernelArguments(verbose: boolean): string {
   // A guest that oopses is of no more use: end at once, with the report on the console.
-  return `console=ttyS0 panic=-1 oops=panic${verbose ? '' : ' quiet'}`;
+  // On a busy host the kernel would come to mistrust its best clock and take a slow one.
+  return `console=ttyS0 panic=-1 oops=panic tsc=reliable${verbose ? '' : ' quiet'}`;
 }
 
 function socket(id: string, path: string): string {
