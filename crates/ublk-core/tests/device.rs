@@ -1,0 +1,212 @@
+//! The life of devices with real threads, on the simulated kernel.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use std::{fs, thread};
+
+use ublk_core::control::Control;
+use ublk_core::device::{self, BufferMode, Device, DeviceOptions, End};
+use ublk_core::driver::sim::{ClientOp, Kernel, Sim, SimConfig, SimDisk, Trouble};
+use ublk_core::error::Code;
+use ublk_core::target::Geometry;
+use ublk_core::target::file::File;
+
+const SIZE: usize = 1 << 20;
+
+/// One at a time: some of these tests count what the whole process has open.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn options() -> DeviceOptions {
+    DeviceOptions {
+        queues: 2,
+        depth: 8,
+        max_io_bytes: 64 << 10,
+        limit: Duration::from_secs(20),
+        ..DeviceOptions::default()
+    }
+}
+
+fn target(disk: &SimDisk) -> File {
+    let geometry = Geometry { volatile_cache: true, fua: true, ..Geometry::new(SIZE as u64) };
+    File::borrowed(disk.fd(), geometry)
+}
+
+fn create(sim: &Sim, disk: &SimDisk, options: DeviceOptions) -> Device<Sim> {
+    Device::create(sim, target(disk), options).unwrap()
+}
+
+fn assert_nothing_left(sim: &Sim, id: u32) {
+    let error = Control::new(sim.clone()).info(id).unwrap_err();
+    assert_eq!(error.code, Code::NoDevice);
+    sim.audit();
+    assert_eq!(sim.violations().iter().map(ToString::to_string).collect::<Vec<_>>(), [""; 0]);
+}
+
+fn open_descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// The threads that serve or supervise devices.
+fn threads_of_devices() -> usize {
+    let threads = fs::read_dir("/proc/self/task").unwrap().flatten();
+    let names = threads.flat_map(|thread| fs::read_to_string(thread.path().join("comm")));
+    names.filter(|name| name.starts_with("ublk")).count()
+}
+
+#[test]
+fn each_buffer_mode_carries_data_both_ways() {
+    let _alone = alone();
+    let modes = [
+        (BufferMode::Auto, false),
+        (BufferMode::Register, false),
+        (BufferMode::Register, true),
+        (BufferMode::Copy, false),
+    ];
+    for (mode, split_register) in modes {
+        let sim = Sim::new(SimConfig::blocking(1));
+        let disk = sim.file(SIZE);
+        let buffers = Some(mode);
+        let device = create(&sim, &disk, DeviceOptions { buffers, split_register, ..options() });
+        assert_eq!(device.buffers(), mode);
+        let client = sim.client(device.info().id).unwrap();
+        for number in 0..20_u8 {
+            let offset = u64::from(number) * 8192;
+            let data = vec![number + 1; 8192];
+            let write = ClientOp::Write { offset, data: data.clone(), fua: number % 2 == 0 };
+            assert_eq!(client.run(&write).result, Ok(()));
+            let done = client.run(&ClientOp::Read { offset, length: 8192 });
+            assert_eq!((done.result, done.data), (Ok(()), data));
+        }
+        assert_eq!(client.run(&ClientOp::Flush).result, Ok(()));
+        assert_eq!(disk.durable(), disk.contents());
+        let id = device.info().id;
+        let writes: u64 = device.stats().iter().map(|queue| queue.writes).sum();
+        assert_eq!(writes, 20);
+        drop(client);
+        device.close().unwrap();
+        assert_nothing_left(&sim, id);
+    }
+}
+
+#[test]
+fn a_hundred_devices_leave_no_descriptor_and_no_thread_behind() {
+    let _alone = alone();
+    let sim = Sim::new(SimConfig::blocking(2));
+    let disk = sim.file(SIZE);
+    let cycle = || {
+        let device = create(&sim, &disk, options());
+        let client = sim.client(device.info().id).unwrap();
+        client.run(&ClientOp::Read { offset: 0, length: 4096 });
+        drop(client);
+        device.close().unwrap();
+        assert_nothing_left(&sim, device.info().id);
+    };
+    cycle();
+    let before = open_descriptors();
+    for _ in 0..100 {
+        cycle();
+    }
+    assert_eq!(open_descriptors(), before);
+    // The last device's threads have said that they are done, and may still be on their way out.
+    for _ in 0..1000 {
+        if threads_of_devices() == 0 {
+            return;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    panic!("{} threads are left", threads_of_devices());
+}
+
+#[test]
+fn requests_under_way_when_a_device_closes_are_answered() {
+    let _alone = alone();
+    for seed in 0..10 {
+        let sim = Sim::new(SimConfig::blocking(seed));
+        let disk = sim.file(SIZE);
+        let device = create(&sim, &disk, options());
+        let id = device.info().id;
+        let served = AtomicU64::new(0);
+        let failed = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let client = sim.client(id).unwrap();
+                    while client.run(&ClientOp::Read { offset: 0, length: 4096 }).result.is_ok() {
+                        served.fetch_add(1, Ordering::Relaxed);
+                    }
+                    failed.store(true, Ordering::Relaxed);
+                });
+            }
+            while served.load(Ordering::Relaxed) < 20 {
+                thread::yield_now();
+            }
+            device.close().unwrap();
+        });
+        assert!(failed.into_inner(), "the clients were told");
+        assert_nothing_left(&sim, id);
+    }
+}
+
+#[test]
+fn a_device_that_somebody_else_stops_takes_itself_down() {
+    let _alone = alone();
+    let sim = Sim::new(SimConfig::blocking(3));
+    let disk = sim.file(SIZE);
+    let device = create(&sim, &disk, options());
+    let id = device.info().id;
+    device::stop(sim.clone(), id).unwrap();
+    assert!(matches!(device.wait(), End::Stopped));
+    device.close().unwrap();
+    assert_nothing_left(&sim, id);
+}
+
+#[test]
+fn a_backend_that_fails_fails_requests_and_not_the_device() {
+    let _alone = alone();
+    let sim = Sim::new(SimConfig::blocking(4));
+    let disk = sim.file(SIZE);
+    let device = create(&sim, &disk, options());
+    let client = sim.client(device.info().id).unwrap();
+    let failing = Some(libc::EIO);
+    disk.set_trouble(Trouble { reads: failing, syncs: failing, ..Trouble::default() });
+    let read = ClientOp::Read { offset: 0, length: 4096 };
+    assert_eq!(client.run(&read).result, Err(libc::EIO));
+    assert_eq!(client.run(&ClientOp::Flush).result, Err(libc::EIO));
+    disk.set_trouble(Trouble::default());
+    assert_eq!(client.run(&read).result, Ok(()));
+    assert_eq!(client.run(&ClientOp::Flush).result, Ok(()));
+}
+
+#[test]
+fn an_id_that_is_taken_is_refused_and_its_owner_serves_on() {
+    let _alone = alone();
+    let sim = Sim::new(SimConfig::blocking(5));
+    let disk = sim.file(SIZE);
+    let device = create(&sim, &disk, DeviceOptions { id: Some(7), ..options() });
+    let again = Device::create(&sim, target(&disk), DeviceOptions { id: Some(7), ..options() });
+    assert_eq!(again.unwrap_err().code, Code::DeviceExists);
+    let client = sim.client(7).unwrap();
+    assert_eq!(client.run(&ClientOp::Read { offset: 0, length: 512 }).result, Ok(()));
+    drop(client);
+    device.close().unwrap();
+    assert_nothing_left(&sim, 7);
+}
+
+#[test]
+fn an_old_kernel_copies() {
+    let _alone = alone();
+    let kernel = Kernel::linux_6_12();
+    let sim = Sim::new(SimConfig { kernel, ..SimConfig::blocking(7) });
+    let disk = sim.file(SIZE);
+    let device = create(&sim, &disk, options());
+    assert_eq!(device.buffers(), BufferMode::Copy);
+    drop(device);
+    let buffers = Some(BufferMode::Auto);
+    let created = Device::create(&sim, target(&disk), DeviceOptions { buffers, ..options() });
+    assert_eq!(created.unwrap_err().code, Code::Unsupported);
+    assert_nothing_left(&sim, 0);
+}
