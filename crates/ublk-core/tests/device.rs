@@ -50,11 +50,19 @@ fn open_descriptors() -> usize {
     fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// The threads that serve or supervise devices.
-fn threads_of_devices() -> usize {
-    let threads = fs::read_dir("/proc/self/task").unwrap().flatten();
-    let names = threads.flat_map(|thread| fs::read_to_string(thread.path().join("comm")));
-    names.filter(|name| name.starts_with("ublk")).count()
+/// Waits for the threads that serve or supervise devices: after a device has ended, they may still
+/// be on their way out, with the last of what they hold.
+fn settle() {
+    let serves = |name: &String| name.starts_with("ublk");
+    for _ in 0..1000 {
+        let threads = fs::read_dir("/proc/self/task").unwrap().flatten();
+        let mut names = threads.flat_map(|thread| fs::read_to_string(thread.path().join("comm")));
+        if !names.any(|name| serves(&name)) {
+            return;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    panic!("threads of devices are left");
 }
 
 #[test]
@@ -106,19 +114,13 @@ fn a_hundred_devices_leave_no_descriptor_and_no_thread_behind() {
         assert_nothing_left(&sim, device.info().id);
     };
     cycle();
+    settle();
     let before = open_descriptors();
     for _ in 0..100 {
         cycle();
     }
+    settle();
     assert_eq!(open_descriptors(), before);
-    // The last device's threads have said that they are done, and may still be on their way out.
-    for _ in 0..1000 {
-        if threads_of_devices() == 0 {
-            return;
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    panic!("{} threads are left", threads_of_devices());
 }
 
 #[test]
