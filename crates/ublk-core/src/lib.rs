@@ -13,6 +13,8 @@ pub mod reactor;
 pub mod stats;
 pub mod target;
 
+mod buffers;
 mod engine;
 mod exchange;
+mod file_table;
 mod token;

@@ -8,13 +8,9 @@ use ublk_sys::{
 };
 
 use super::flight::Progress;
+use crate::file_table::{CHAR_DEVICE, FIRST_OF_TARGET, ZEROS};
 use crate::target::{Step, StepKind};
 use crate::token::{Kind, Token};
-
-/// The places of the reactor's own files in its file table; a target's files follow.
-pub(crate) const CHAR_DEVICE: u32 = 0;
-pub(crate) const ZEROS: u32 = 1;
-pub(crate) const FIRST_OF_TARGET: u32 = 2;
 
 /// Where a step's bytes are.
 #[derive(Clone, Copy, Debug)]

@@ -52,13 +52,20 @@ fn continue_short(step: &Step, progress: &mut Progress, result: u32, block: u32)
         progress.from = if progress.zeroing { reached } else { reached & !(block - 1) };
         return Verdict::Continue;
     }
-    // No byte more than last time.
-    if step.kind == StepKind::Read && !progress.zeroing {
-        progress.zeroing = true;
-        progress.from = progress.done;
-        return Verdict::Continue;
+    // The same end as last time, or nothing at all: a read has met the end of the file.
+    let ended = result == 0 || reached == progress.done;
+    match step.kind {
+        StepKind::Read if ended && !progress.zeroing => {
+            progress.zeroing = true;
+            progress.from = progress.done;
+            Verdict::Continue
+        }
+        // Less than last time: such a backend is asked again, but not for ever.
+        StepKind::Read | StepKind::Write { .. } if !ended => {
+            interrupted_or_failed(progress, libc::EINTR)
+        }
+        _ => Verdict::Failed(libc::EIO),
     }
-    Verdict::Failed(libc::EIO)
 }
 
 #[cfg(test)]
@@ -97,6 +104,17 @@ mod tests {
         assert!(progress.zeroing);
         assert_eq!(progress.from, 5000);
         assert_eq!(run(&READ, &[5000, 392, 3192]).0, Verdict::Complete);
+    }
+
+    #[test]
+    fn a_read_that_does_less_than_before_has_not_met_the_end() {
+        let (verdict, progress) = run(&READ, &[5000, 100]);
+        assert_eq!(verdict, Verdict::Continue);
+        assert!(!progress.zeroing);
+        assert_eq!(run(&READ, &[5000, 100, 8192 - 4608]).0, Verdict::Complete);
+        let mut erratic = vec![5000];
+        erratic.extend([100; 65]);
+        assert_eq!(run(&READ, &erratic).0, Verdict::Failed(libc::EINTR));
     }
 
     #[test]

@@ -9,9 +9,9 @@ use ublk_sys::{
     UBLK_U_IO_FETCH_REQ, ublk_auto_buf_reg, ublk_auto_buf_reg_to_sqe_addr, ublksrv_io_cmd,
 };
 
+use crate::buffers::Buffers;
 use crate::driver::Ring;
-use crate::engine::buffer::Buffers;
-use crate::engine::entries::CHAR_DEVICE;
+use crate::file_table::CHAR_DEVICE;
 use crate::token::{Kind, Token};
 
 /// How often a commit that the kernel could not take is sent again.

@@ -10,18 +10,16 @@ use std::sync::Arc;
 use io_uring::opcode;
 use io_uring::types::Fd;
 
+use crate::buffers::{Buffers, Pool, Slots};
 use crate::driver::{Completion, Descriptors, Driver, OpenFile, Ring, RingSize};
-use crate::engine::buffer::{Buffers, Pool};
 use crate::engine::{Engine, Io, Outcome};
 use crate::exchange::{Delivery, PerIo};
 use crate::stats::Counters;
 use crate::target::{Request, Target};
 use crate::token::{Kind, Token};
 
-pub(crate) mod slots;
 mod wake;
 
-use slots::Slots;
 pub use wake::Waker;
 
 /// How a queue's requests reach their data; see [`BufferMode`](crate::device::BufferMode).

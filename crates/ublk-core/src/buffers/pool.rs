@@ -1,25 +1,7 @@
-//! How a request's bytes are reached: the kernel's pages through the ring's buffer table, or
-//! memory of our own that the kernel copies to and from.
+//! Memory of our own for requests that the kernel copies.
 
 use std::io;
 use std::ptr::{self, NonNull};
-
-/// How this queue reaches requests' buffers.
-#[derive(Debug)]
-pub(crate) enum Buffers {
-    /// The kernel registers them, in a slot per tag.
-    Auto {
-        /// Each tag's slot.
-        slots: Box<[u16]>,
-    },
-    /// We do.
-    Register {
-        /// Wait for each of register, I/O, unregister before the next is submitted.
-        split: bool,
-    },
-    /// The kernel copies.
-    Copy(Pool),
-}
 
 /// A buffer of our own for each tag.
 #[derive(Debug)]

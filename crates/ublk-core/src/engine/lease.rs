@@ -1,0 +1,156 @@
+//! Registering a request's buffer by ourselves, and letting go of it.
+
+use std::io;
+use std::mem;
+
+use super::flight::Lease;
+use super::{Engine, Io, MAX_DETACH_FAILURES, Outcome, Settled, entries};
+use crate::buffers::Buffers;
+use crate::driver::Ring;
+use crate::target::Target;
+
+impl<T: Target> Engine<T> {
+    /// Whether this request's buffer must be registered by us.
+    #[inline]
+    pub(super) fn registers(&self, tag: u16) -> bool {
+        match &self.buffers {
+            Buffers::Register { .. } => true,
+            Buffers::Auto { .. } => {
+                self.flights[usize::from(tag)].request.flags.needs_registration()
+            }
+            Buffers::Copy(_) => false,
+        }
+    }
+
+    pub(super) fn split(&self) -> bool {
+        matches!(self.buffers, Buffers::Register { split: true })
+    }
+
+    /// Registers the request's buffer; false when no slot is left.
+    pub(super) fn attach<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16) -> bool {
+        let split = self.split();
+        let flight = &mut self.flights[usize::from(tag)];
+        let Some(slot) = flight.lease.slot().or_else(|| io.slots.take()) else { return false };
+        flight.lease = Lease::Attached(slot);
+        io.counters.registrations.add(1);
+        let entry = entries::register(self.queue, tag, slot, split);
+        // SAFETY: the entry points to nothing.
+        unsafe { io.ring.push(&entry) };
+        true
+    }
+
+    /// Unregisters the request's buffer, if we registered it; the answer is pending then.
+    #[inline]
+    pub(super) fn detach<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16) {
+        let flight = &mut self.flights[usize::from(tag)];
+        let Lease::Attached(slot) = flight.lease else { return };
+        flight.lease = Lease::Empty(slot);
+        flight.detaching = true;
+        flight.pending += 1;
+        let entry = entries::unregister(self.queue, tag, slot);
+        // SAFETY: the entry points to nothing.
+        unsafe { io.ring.push(&entry) };
+    }
+
+    /// A registration failed, or, split, answered. Unsplit it is not among the pending, and
+    /// comes before the completions of the steps that then fail for want of a buffer.
+    #[cold]
+    pub(super) fn registered<R: Ring>(
+        &mut self,
+        io: &mut Io<'_, R>,
+        tag: u16,
+        result: i32,
+    ) -> Settled {
+        let split = self.split();
+        let flight = &mut self.flights[usize::from(tag)];
+        if result < 0 {
+            flight.attach_errno = -result;
+            flight.attach_failures = flight.attach_failures.saturating_add(1);
+            if let Lease::Attached(slot) = flight.lease {
+                flight.lease = Lease::Empty(slot);
+            }
+            if result == -libc::EBUSY {
+                // Somebody else's buffer sits there. The slot is never used again.
+                flight.lease = Lease::Wanted;
+            }
+        }
+        if !split {
+            return Ok(Outcome::Running);
+        }
+        flight.pending -= 1;
+        if result < 0 {
+            flight.errno = -result;
+        }
+        self.advance(io, tag)
+    }
+
+    #[inline]
+    pub(super) fn unregistered<R: Ring>(
+        &mut self,
+        io: &mut Io<'_, R>,
+        tag: u16,
+        result: i32,
+    ) -> Settled {
+        let flight = &mut self.flights[usize::from(tag)];
+        flight.pending -= 1;
+        flight.detaching = false;
+        if result < 0 && flight.attach_errno == 0 {
+            self.unregister_again(io, tag)?;
+        } else {
+            self.continue_waiting(io, tag)?;
+        }
+        match self.flights[usize::from(tag)].pending {
+            0 => self.advance(io, tag),
+            _ => Ok(Outcome::Running),
+        }
+    }
+
+    /// The kernel could not unregister (short of memory, say). The request cannot complete while
+    /// its buffer is registered, so there is no giving up early.
+    #[cold]
+    pub(super) fn unregister_again<R: Ring>(
+        &mut self,
+        io: &mut Io<'_, R>,
+        tag: u16,
+    ) -> io::Result<()> {
+        let flight = &mut self.flights[usize::from(tag)];
+        flight.detach_failures += 1;
+        let Lease::Empty(slot) = flight.lease else { return Ok(()) };
+        if flight.detach_failures > MAX_DETACH_FAILURES {
+            flight.lease = Lease::Wanted;
+            flight.errno = libc::EIO;
+            return Ok(());
+        }
+        io.reserve(1)?;
+        flight.lease = Lease::Attached(slot);
+        self.detach(io, tag);
+        Ok(())
+    }
+
+    /// The slot is empty: goes on with the steps that waited for that.
+    #[cold]
+    pub(super) fn continue_waiting<R: Ring>(
+        &mut self,
+        io: &mut Io<'_, R>,
+        tag: u16,
+    ) -> io::Result<()> {
+        let flight = &self.flights[usize::from(tag)];
+        let first = usize::from(tag) * self.max_steps;
+        let count = self.progress[first..first + usize::from(flight.planned)]
+            .iter()
+            .filter(|progress| progress.waiting)
+            .count();
+        if count == 0 || flight.errno != 0 {
+            return Ok(());
+        }
+        io.reserve(count + 2)?;
+        self.attach(io, tag);
+        for step in 0..self.flights[usize::from(tag)].planned {
+            if mem::take(&mut self.progress[first + usize::from(step)].waiting) {
+                self.push_step(io, tag, step);
+            }
+        }
+        self.detach(io, tag);
+        Ok(())
+    }
+}

@@ -1,0 +1,120 @@
+//! How a request ends: with its full length, or an errno, never with less (trap 1).
+
+use super::flight::Lease;
+use super::{Engine, Io, MAX_ATTACH_FAILURES, Outcome, Settled};
+use crate::buffers::Buffers;
+use crate::driver::Ring;
+use crate::stats::Counters;
+use crate::target::{Errno, Op, Plan, Request, Target};
+
+impl<T: Target> Engine<T> {
+    /// All steps have ended, or one has failed: lets go of the buffer, then settles.
+    #[inline]
+    pub(super) fn finish<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16) -> Settled {
+        if let Lease::Attached(_) = self.flights[usize::from(tag)].lease {
+            io.reserve(1)?;
+            self.detach(io, tag);
+            return Ok(Outcome::Running);
+        }
+        let flight = &mut self.flights[usize::from(tag)];
+        if flight.errno == 0 {
+            return Ok(Outcome::Commit(self.succeed(io, tag)));
+        }
+        self.recover(io, tag)
+    }
+
+    /// A plan failed: for want of a buffer, so it is run once more, or for a reason that the
+    /// target may know a way around.
+    #[cold]
+    pub(super) fn recover<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16) -> Settled {
+        let flight = &mut self.flights[usize::from(tag)];
+        if flight.attach_errno != 0 && flight.attach_failures <= MAX_ATTACH_FAILURES {
+            let steps = usize::from(flight.planned);
+            return self.launch(io, tag, steps);
+        }
+        let (request, errno, round) = (flight.request, Errno(flight.errno), flight.round);
+        flight.round = flight.round.saturating_add(1);
+        let first = usize::from(tag) * self.max_steps;
+        let mut plan = Plan::new(&mut self.steps[first..first + self.max_steps]);
+        let retried = match round {
+            u8::MAX => Err(errno),
+            _ => self.target.retry(&request, errno, round, &mut plan),
+        };
+        let steps = plan.len();
+        match retried {
+            Ok(()) => self.launch(io, tag, steps),
+            Err(errno) => Ok(Outcome::Commit(self.fail(io, tag, errno))),
+        }
+    }
+
+    #[inline]
+    pub(super) fn succeed<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16) -> i32 {
+        let request = self.flights[usize::from(tag)].request;
+        self.count(io.counters, &request, 1);
+        self.release(io, tag);
+        // Fits: a request with data is at most 32 MiB; of the others the kernel reads the sign.
+        if request.op.has_data() { request.length.cast_signed() } else { 0 }
+    }
+
+    /// Counts a request `times` over; -1, wrapped, takes it back.
+    #[inline]
+    pub(super) fn count(&self, counters: &Counters, request: &Request, times: u64) {
+        let bytes = u64::from(request.length).wrapping_mul(times);
+        match request.op {
+            Op::Read => {
+                counters.reads.add(times);
+                counters.read_bytes.add(bytes);
+            }
+            Op::Write => {
+                counters.writes.add(times);
+                counters.write_bytes.add(bytes);
+            }
+            Op::Flush => counters.flushes.add(times),
+            Op::Discard => counters.discards.add(times),
+            Op::WriteZeroes => counters.write_zeroes.add(times),
+        }
+        match self.buffers {
+            _ if !request.op.has_data() => {}
+            Buffers::Copy(_) => counters.copied_bytes.add(bytes),
+            _ => counters.zero_copy_bytes.add(bytes),
+        }
+    }
+
+    #[cold]
+    pub(super) fn fail<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16, errno: Errno) -> i32 {
+        io.counters.errors.add(1);
+        self.release(io, tag);
+        -for_client(errno.0)
+    }
+
+    #[inline]
+    pub(super) fn release<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16) {
+        self.running -= 1;
+        let flight = &mut self.flights[usize::from(tag)];
+        if let Some(slot) = flight.lease.slot() {
+            io.slots.put(slot);
+        }
+        flight.lease = Lease::Standing;
+    }
+}
+
+/// What a client may be told. `EAGAIN` would read as "a non-blocking request would block"
+/// (trap 48), and an errno without a block status of its own reads as an I/O error anyway.
+fn for_client(errno: i32) -> i32 {
+    match errno {
+        libc::ENOSPC | libc::EDQUOT => libc::ENOSPC,
+        libc::EOPNOTSUPP | libc::ETIMEDOUT | libc::ENOLINK | libc::ENODATA | libc::EILSEQ => errno,
+        _ => libc::EIO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_never_see_a_request_to_try_again() {
+        assert_eq!(for_client(libc::EAGAIN), libc::EIO);
+        assert_eq!(for_client(libc::ENOSPC), libc::ENOSPC);
+    }
+}

@@ -1,0 +1,129 @@
+//! Starting steps and taking their results.
+
+use std::io;
+
+use io_uring::squeue::Flags;
+
+use super::entries::Place;
+use super::flight::{Lease, Progress};
+use super::verdict::{Verdict, judge};
+use super::{Engine, Io, Outcome, Settled, entries};
+use crate::buffers::Buffers;
+use crate::driver::Ring;
+use crate::target::Target;
+use crate::token::{Kind, Token};
+
+impl<T: Target> Engine<T> {
+    /// Our own memory must not go while a step works on it, and a linked step does not say when
+    /// it has ended. Only reads and writes break their link when they fail: for fsync and
+    /// fallocate io_uring never does, and swallows the error together with the completion.
+    pub(super) fn can_link(&self, tag: u16) -> bool {
+        let step = &self.steps[usize::from(tag) * self.max_steps];
+        matches!(self.buffers, Buffers::Auto { .. }) && step.uses_buffer() && !self.registers(tag)
+    }
+
+    /// Pushes the only step so that the kernel goes on to the commit, which the caller pushes
+    /// next, without waking us in between. The step answers only if it fails or is short: the
+    /// kernel drops the commit then, silently, and the request goes on as if never linked.
+    ///
+    /// It saves a call for a request that is alone, and costs more than that among many.
+    pub(super) fn link<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16) -> Settled {
+        io.reserve(2)?;
+        let first = usize::from(tag) * self.max_steps;
+        self.progress[first] = Progress::default();
+        let flight = &mut self.flights[usize::from(tag)];
+        (flight.planned, flight.started) = (1, 1);
+        flight.linked = true;
+        self.push_step(io, tag, 0);
+        Ok(Outcome::Commit(self.succeed(io, tag)))
+    }
+
+    /// A linked step failed or was short after all.
+    #[cold]
+    pub(super) fn unlink<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16) {
+        let flight = &mut self.flights[usize::from(tag)];
+        flight.linked = false;
+        self.running += 1;
+        let request = flight.request;
+        self.count(io.counters, &request, 1_u64.wrapping_neg());
+    }
+
+    #[inline]
+    pub(super) fn push_step<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16, step: u8) {
+        let index = usize::from(tag) * self.max_steps + usize::from(step);
+        let flight = &mut self.flights[usize::from(tag)];
+        let place = match (&self.buffers, flight.lease) {
+            (Buffers::Copy(pool), _) => Place::Memory(pool.at(tag, 0)),
+            (_, Lease::Empty(slot) | Lease::Attached(slot)) => Place::Slot(slot),
+            (Buffers::Auto { slots }, _) => Place::Slot(slots[usize::from(tag)]),
+            // No step of this plan uses the buffer.
+            (Buffers::Register { .. }, _) => Place::Slot(0),
+        };
+        let token = Token { kind: Kind::Step, tag, step };
+        let mut entry = entries::step(&self.steps[index], &self.progress[index], place, token);
+        if flight.linked {
+            entry = entry.flags(Flags::IO_LINK | Flags::SKIP_SUCCESS);
+        }
+        flight.pending += 1;
+        // SAFETY: the entry points into a lent buffer, which io_uring holds on to, or into our
+        // pool, which outlives the ring's last completion (see `Reactor`).
+        unsafe { io.ring.push(&entry) };
+    }
+
+    #[inline]
+    pub(super) fn step_ended<R: Ring>(
+        &mut self,
+        io: &mut Io<'_, R>,
+        token: Token,
+        result: i32,
+    ) -> Settled {
+        let tag = token.tag;
+        let index = usize::from(tag) * self.max_steps + usize::from(token.step);
+        if self.flights[usize::from(tag)].linked {
+            self.unlink(io, tag);
+        }
+        let flight = &mut self.flights[usize::from(tag)];
+        flight.pending -= 1;
+        match judge(&self.steps[index], &mut self.progress[index], result, self.block) {
+            Verdict::Complete => {}
+            Verdict::Failed(errno) => {
+                flight.errno = if flight.errno == 0 { errno } else { flight.errno };
+            }
+            Verdict::Continue => self.continue_step(io, token)?,
+        }
+        match self.flights[usize::from(tag)].pending {
+            0 => self.advance(io, tag),
+            _ => Ok(Outcome::Running),
+        }
+    }
+
+    /// Does what is left of a step that was short or interrupted.
+    #[cold]
+    pub(super) fn continue_step<R: Ring>(
+        &mut self,
+        io: &mut Io<'_, R>,
+        token: Token,
+    ) -> io::Result<()> {
+        io.counters.short_results.add(1);
+        let tag = token.tag;
+        let index = usize::from(tag) * self.max_steps + usize::from(token.step);
+        let (step, progress) = (self.steps[index], self.progress[index]);
+        if progress.zeroing {
+            io.counters.zero_filled_bytes.add(u64::from(step.length - progress.from));
+            if let Buffers::Copy(pool) = &self.buffers {
+                pool.zero(tag, step.at + progress.from, step.length - progress.from);
+                return Ok(());
+            }
+        }
+        let flight = &self.flights[usize::from(tag)];
+        if step.uses_buffer() && matches!(flight.lease, Lease::Empty(_)) {
+            // The unregistration went in with the step, and another goes in with its continuation:
+            // not before the first has answered, for if it failed, the slot is still taken.
+            self.progress[index].waiting = true;
+            return if flight.detaching { Ok(()) } else { self.continue_waiting(io, tag) };
+        }
+        io.reserve(1)?;
+        self.push_step(io, tag, token.step);
+        Ok(())
+    }
+}
