@@ -1,0 +1,105 @@
+import { once } from 'node:events';
+import { open } from 'node:fs/promises';
+
+import { afterEach, expect, test, vi } from 'vitest';
+
+import {
+  createDevice,
+  deleteDevice,
+  getDeviceInfo,
+  listDevices,
+  stopDevice,
+  targets,
+} from '../../src/index.ts';
+import { randomImage } from './image.ts';
+import { deviceIds, expectNoDevices, holdings, withUblk } from './machine.ts';
+
+const target = targets.null({ size: '64MiB' });
+
+withUblk('the life of a device', () => {
+  afterEach(expectNoDevices);
+
+  test('is listed and described while it is open, and not after', async () => {
+    await using device = await createDevice({ target, queues: 2 });
+    const described = { id: device.id, path: device.path, state: 'live', size: 64 << 20 };
+    const served = { ...described, serverPid: process.pid, queues: 2, readOnly: false };
+    expect(await getDeviceInfo(device.id)).toMatchObject(served);
+    expect(await listDevices()).toEqual([await getDeviceInfo(device.id)]);
+    await device.close();
+    expect(await listDevices()).toEqual([]);
+    await expect(getDeviceInfo(device.id)).rejects.toMatchObject({ code: 'ERR_UBLK_NO_DEVICE' });
+  });
+
+  test('several of one process serve side by side', async () => {
+    const devices = await Promise.all([1, 2, 3].map(() => createDevice({ target })));
+    expect(new Set(devices.map((device) => device.path)).size).toBe(3);
+    await Promise.all(devices.map((device) => device.close()));
+  });
+
+  test('close() can be called again and again, also after the end', async () => {
+    await using device = await createDevice({ target });
+    await Promise.all([device.close(), device.close(), device[Symbol.asyncDispose]()]);
+    await device.close();
+    await expect(device.closed).resolves.toBe('closed');
+    expect(device.stats().queues).toHaveLength(1);
+  });
+
+  test('stopped by somebody else, it ends and is removed', async () => {
+    await using device = await createDevice({ target });
+    const closed = once(device, 'close');
+    await stopDevice(device.id);
+    await closed;
+    await expect(device.closed).resolves.toBe('stopped');
+    expect(deviceIds()).toEqual([]);
+  });
+
+  test('deleted by somebody else, it ends', async () => {
+    await using device = await createDevice({ target });
+    await deleteDevice(device.id);
+    await expect(device.closed).resolves.toBe('stopped');
+  });
+
+  test('an abort while it is created leaves nothing', async () => {
+    const controller = new AbortController();
+    const created = createDevice({ target }, { signal: controller.signal });
+    controller.abort();
+    await expect(created).rejects.toMatchObject({ name: 'AbortError' });
+    expect(deviceIds()).toEqual([]);
+  });
+
+  test('closing it during I/O ends the I/O, and nothing hangs', async () => {
+    const { path } = randomImage(4 << 20);
+    await using device = await createDevice({ target: targets.file(path), queues: 2, depth: 8 });
+    let requests = 0;
+    const load = Array.from({ length: 4 }, async (_, worker) => {
+      await using file = await open(device.path, 'r+');
+      const bytes = Buffer.alloc(64 << 10, worker);
+      for (;;) {
+        await file.write(bytes, 0, bytes.length, worker << 20);
+        await file.datasync();
+        requests += 1;
+      }
+    });
+    const ended = Promise.allSettled(load);
+    await vi.waitFor(() => expect(requests).toBeGreaterThan(8), { timeout: 60_000 });
+    await device.close();
+    expect((await ended).map((one) => one.status)).toEqual(load.map(() => 'rejected'));
+  });
+
+  test('twenty times over leaves no thread and no open file behind', async () => {
+    const { path } = randomImage(1 << 20);
+    const cycle = async () => {
+      await using device = await createDevice({ target: targets.file(path), queues: 2 });
+      await using file = await open(device.path, 'r');
+      await file.read(Buffer.alloc(4096), 0, 4096, 0);
+      await file.close();
+      await device.close();
+    };
+    await cycle();
+    const before = holdings();
+    for (let i = 0; i < 20; i += 1) await cycle();
+    await vi.waitFor(() => expect(holdings().threads.length).toBe(before.threads.length), 30_000);
+    expect(holdings().files).toBe(before.files);
+    expect(deviceIds()).toEqual([]);
+  });
+});

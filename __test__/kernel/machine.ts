@@ -1,0 +1,48 @@
+import { existsSync, readdirSync } from 'node:fs';
+
+import { describe, expect, vi } from 'vitest';
+
+import { deleteDevice } from '../../src/index.ts';
+
+/** Whether this kernel has ublk. */
+export const hasUblk = existsSync('/dev/ublk-control');
+
+/** Whether this is the throw-away machine of `npm run vm`, where a test may change settings. */
+export const isTestMachine = existsSync('/run/vm/job.sh');
+
+/** Tests that need ublk; elsewhere they are skipped, and say so. */
+export function withUblk(name: string, tests: () => void): void {
+  const title = hasUblk ? name : `${name} [no ublk in this kernel: npm run test:kernel]`;
+  // oxlint-disable-next-line vitest/valid-describe-callback -- the caller's function has no result
+  describe.runIf(hasUblk)(title, tests);
+}
+
+/** The ids of all devices that the kernel has, started or not. */
+export function deviceIds(): number[] {
+  return readdirSync('/sys/class/ublk-char').map((name) => Number(name.slice('ublkc'.length)));
+}
+
+/**
+ * Waits until nothing of any device is left: names vanish from /dev a moment after the device.
+ * What is left is removed, so that only the test that left it fails.
+ */
+export async function expectNoDevices(): Promise<void> {
+  try {
+    await vi.waitFor(
+      () => {
+        expect(deviceIds()).toEqual([]);
+        expect(readdirSync('/dev').filter((name) => /^ublk[bc]\d/.test(name))).toEqual([]);
+      },
+      { timeout: 10_000, interval: 100 },
+    );
+  } catch (error) {
+    await Promise.all(deviceIds().map((id) => deleteDevice(id)));
+    throw error;
+  }
+}
+
+/** What this process holds: its threads by name, and its open files. */
+export function holdings(): { threads: string[]; files: number } {
+  const files = readdirSync('/proc/self/fd').length;
+  return { threads: readdirSync('/proc/self/task'), files };
+}
