@@ -1,0 +1,51 @@
+/** A program of a user, as TypeScript text: it is compiled against the installed package. */
+export const CONSUMER = `
+import { readFile, writeFile } from 'node:fs/promises';
+import { createDevice, targets, UblkError, UblkErrorCode, type DeviceInfo } from 'ublk';
+import { getDeviceInfo, type DeviceOptions } from 'ublk';
+
+const bytes = new Uint8Array(1 << 20).map((_, index) => index % 251);
+await writeFile('/dev/shm/consumer.img', bytes);
+
+const options: DeviceOptions = { target: targets.file('/dev/shm/consumer.img'), queues: 2 };
+const device = await createDevice(options, { signal: AbortSignal.timeout(60_000) });
+try {
+  device.on('error', (error) => console.error(error.code, error.hint));
+  const info: DeviceInfo = await getDeviceInfo(device.id);
+  const read: Uint8Array = await readFile(info.path);
+  if (Buffer.compare(read, bytes) !== 0) throw new Error('what was read is not what is there');
+  const { total } = device.stats();
+  const moved: number = total.zeroCopyBytes + total.copiedBytes;
+  if (moved < read.length) throw new Error('bytes were not counted');
+  console.log(\`served \${read.length} bytes as \${device.path}\`);
+} finally {
+  await device.close();
+}
+const end: 'closed' | 'stopped' = await device.closed;
+if (end !== 'closed') throw new Error(end);
+
+try {
+  await createDevice({ target: targets.file('/no/such.img') });
+} catch (error) {
+  if (!UblkError.is(error) || error.code !== UblkErrorCode.NoBackend) throw error;
+}
+
+// @ts-expect-error An option that does not exist.
+void (() => createDevice({ target: targets.null({ size: 1 }), queueDepth: 3 }));
+// @ts-expect-error Targets have a size.
+void (() => targets.null());
+`;
+
+/** Its compiler options: as strict as they get, and the package's own declarations checked too. */
+export const TSCONFIG = {
+  compilerOptions: {
+    target: 'es2022',
+    module: 'nodenext',
+    types: ['node'],
+    strict: true,
+    exactOptionalPropertyTypes: true,
+    noUncheckedIndexedAccess: true,
+    skipLibCheck: false,
+  },
+  files: ['consumer.ts'],
+};
