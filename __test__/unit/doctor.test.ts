@@ -95,14 +95,15 @@ describe('doctor', () => {
   });
 
   test.each([
-    [['AUTO_BUF_REG', 'SUPPORT_ZERO_COPY'], 'ok', /^auto/],
-    [['SUPPORT_ZERO_COPY'], 'ok', /^register/],
-    [[], 'warn', /^copy/],
-  ])('with %o chooses the buffer mode', async (names, status, detail) => {
+    [['AUTO_BUF_REG', 'SUPPORT_ZERO_COPY'], '6.16.1', 'ok', /^auto/],
+    [['SUPPORT_ZERO_COPY'], '6.15.0-rc1', 'ok', /^register/],
+    [['SUPPORT_ZERO_COPY'], '6.12.107', 'warn', /^copy/],
+    [[], '6.8.0', 'warn', /^copy/],
+  ])('with %o on Linux %s foresees the buffer mode', async (names, release, status, detail) => {
     const offered = all.map(({ name, since }) => {
       return { name, since, supported: names.includes(name) };
     });
-    expect(await find('buffers', { features: async () => offered })).toMatchObject({
+    expect(await find('buffers', { release, features: async () => offered })).toMatchObject({
       status,
       detail: expect.stringMatching(detail) as string,
     });

@@ -16,17 +16,23 @@ export function features(offered: Answer): Finding {
 }
 
 /** How data would reach the server. */
-export function buffers(offered: Answer): Finding {
+export function buffers(offered: Answer, release: string): Finding {
   const name = 'buffers';
   if (UblkError.is(offered)) return { name, status: 'fail', detail: 'unknown without features' };
   const has = (feature: string) => offered.some((one) => one.name === feature && one.supported);
   if (has('AUTO_BUF_REG')) return { name, status: 'ok', detail: 'auto: zero copy' };
-  if (has('SUPPORT_ZERO_COPY')) {
+  const fix = 'boot Linux 6.16 or newer';
+  // Kernels before 6.15 list zero copy too, and take it back when a device is added.
+  if (has('SUPPORT_ZERO_COPY') && isAtLeast(release, 6, 15)) {
     const detail = 'register: zero copy, with two commands more per request than auto needs';
-    return { name, status: 'ok', detail, fix: 'boot Linux 6.16 or newer for auto' };
+    return { name, status: 'ok', detail, fix };
   }
-  const detail = 'copy: this kernel has no zero copy';
-  return { name, status: 'warn', detail, fix: 'boot Linux 6.16 or newer' };
+  return { name, status: 'warn', detail: 'copy: this kernel has no zero copy', fix };
+}
+
+function isAtLeast(release: string, major: number, minor: number): boolean {
+  const [ours = 0, ourMinor = 0] = release.split('.').map((part) => Number.parseInt(part, 10));
+  return ours > major || (ours === major && ourMinor >= minor);
 }
 
 function failed(name: string, { message, hint }: UblkError): Finding {

@@ -26,6 +26,6 @@ export async function examine(system: System): Promise<Finding[]> {
     memlock(system),
     udev(system),
     features(offered),
-    buffers(offered),
+    buffers(offered, system.release),
   ];
 }
