@@ -17,6 +17,8 @@ const TELL_TALE: Record<string, string> = {
   'libc6-dev': '/usr/include/stdio.h',
   'qemu-system-x86': 'qemu-system-x86_64',
   udev: 'udevadm',
+  gcc: 'cc',
+  'libc6-dev': '/usr/include/features.h',
   virtiofsd: '/usr/libexec/virtiofsd',
   xfsprogs: 'mkfs.xfs',
   'xz-utils': 'xz',
