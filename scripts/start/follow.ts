@@ -52,7 +52,7 @@ export class JobFollower {
   #read(text: string): void {
     const lines = (this.#rest + text).split('\n');
     this.#rest = lines.pop() ?? '';
-    for (const line of lines) this.#take(JSON.parse(line) as Message);
+    for (const line of lines) this.#take(toMessage(line));
   }
 
   #take(message: Message): void {
@@ -61,6 +61,14 @@ export class JobFollower {
     else if ('failed' in message) this.fail(new Error(message.failed));
     else if ('done' in message) this.#of(message.step).resolve(message.done);
     else this.#of(message.step).progress?.(message.progress);
+  }
+}
+
+function toMessage(line: string): Message {
+  try {
+    return JSON.parse(line) as Message;
+  } catch {
+    return { failed: `The job said something unexpected: ${line}` };
   }
 }
 

@@ -24,9 +24,11 @@ export async function runSteps(steps: readonly StepTask[]): Promise<void> {
     async task(_, task) {
       const say = (text: string) => void (task.output = text);
       const progress = process.stderr.isTTY ? say : () => {};
+      const begun = Date.now();
       try {
         const came = await run({ progress, say });
-        if (came) task.title = `${title}: ${came}`;
+        const seconds = Math.round((Date.now() - begun) / 1000);
+        task.title = `${title}${came ? `: ${came}` : ''} (${seconds} s)`;
       } catch (error) {
         failure = error;
         throw new Error('', { cause: error }); // the caller tells of it, once
@@ -40,7 +42,6 @@ export async function runSteps(steps: readonly StepTask[]): Promise<void> {
       logger: new ListrLogger({ useIcons: true, processOutput: output }),
       showErrorMessage: false,
       collapseErrors: false,
-      timer: { condition: true, format: () => String, field: (ms) => seconds(ms) },
     },
     fallbackRenderer: 'simple',
     fallbackRendererOptions: { logger: new ListrLogger({ useIcons: true, processOutput: output }) },
@@ -50,8 +51,4 @@ export async function runSteps(steps: readonly StepTask[]): Promise<void> {
   await list.run().catch((error: unknown) => {
     throw failure ?? error;
   });
-}
-
-function seconds(ms: number): string {
-  return `${(ms / 1000).toFixed(1)} s`;
 }

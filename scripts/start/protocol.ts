@@ -30,8 +30,7 @@ export const STEPS = {
   copy: 'Copy the files in',
   verify: 'Mount it afresh, read everything back, compare checksums',
   check: 'Unmount it, check it with e2fsck',
-  ublk: 'Measure ublk',
-  loop: "Measure the kernel's loop driver on the same image",
+  compare: "Measure it beside the kernel's loop driver on the same image",
 } as const;
 
 export type Step = keyof typeof STEPS;
@@ -70,6 +69,7 @@ export interface JobResult {
   kernel: string;
   /** The processor that the kernel sees. */
   cpu: string;
+  /** Where it came from, in words, and its size. */
   image: { origin: string; bytes: number };
   /** The files that were copied in. */
   files: { count: number; bytes: number };

@@ -20,7 +20,8 @@ export async function formatReport(outcome: Outcome): Promise<string> {
     requests(outcome),
     ways(outcome),
     comparison(outcome),
-    `Nothing is left of it. Read on in examples/serve-image.ts. (${outcome.seconds} s in all)`,
+    `All of it is gone again. The program that served it: examples/serve-image.ts.\n` +
+      paint('dim', `${outcome.seconds} s in all; --help tells what else can be done.`),
   ];
   return `\n${sections.join('\n\n')}\n`;
 }

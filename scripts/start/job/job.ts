@@ -5,11 +5,11 @@ import { mkdir, readFile } from 'node:fs/promises';
 import { cpus, release } from 'node:os';
 import { basename, join } from 'node:path';
 import { formatSize } from '../../../src/size.ts';
-import type { JobResult, JobSpec, Step, Throughput } from '../protocol.ts';
+import type { JobResult, JobSpec, Step } from '../protocol.ts';
 import { type TreeFile, listFiles, measure } from '../tree.ts';
 import { type Watch, checksums, copyFiles } from './files.ts';
 import { checkImage, copyImage, makeImage, needRoom } from './image.ts';
-import { measureDevice, openLoop } from './measure.ts';
+import { compareDevices, openLoop } from './measure.ts';
 import { mount } from './mount.ts';
 import { run } from './run.ts';
 import { serve } from './server.ts';
@@ -45,7 +45,10 @@ export async function runJob(
   return {
     kernel: release(),
     cpu: cpus()[0]?.model ?? '',
-    image: { origin: spec.image ?? 'made here', bytes: served.device.size },
+    image: {
+      origin: spec.image === undefined ? 'made of the same files' : `a copy of ${spec.image}`,
+      bytes: served.device.size,
+    },
     files: measure(job.files),
     ...served,
     ...(await compare(job)),
@@ -131,19 +134,15 @@ async function trim({ path }: { path: string }, dir: string, signal: AbortSignal
 }
 
 /** The speed of the image over ublk and over the loop driver. Destroys what is in it. */
-async function compare({ spec, report, signal, image }: Job) {
-  let device;
-  let ublk;
-  {
-    await using server = await serve(image, spec, signal);
-    device = server.device;
-    ublk = await measureDevice(device.path, device.size, signal);
-  }
-  report.done('ublk', summary(ublk));
-  await using loop = await openLoop(image, device.logicalBlockSize, signal);
-  const figures = await measureDevice(loop.path, device.size, signal);
-  report.done('loop', summary(figures));
-  return { ublk, loop: { ...figures, direct: loop.direct } };
+async function compare(job: Job) {
+  const { spec, report, signal, image } = job;
+  await using server = await serve(image, spec, signal);
+  const { device } = server;
+  await using loopDevice = await openLoop(image, device.logicalBlockSize, signal);
+  const paths = { ublk: device.path, loop: loopDevice.path };
+  const { ublk, loop } = await compareDevices(paths, device.size, watchOf(job, 'compare'));
+  report.done('compare', '');
+  return { ublk, loop: { ...loop, direct: loopDevice.direct } };
 }
 
 function watchOf({ report, signal }: Pick<Job, 'report' | 'signal'>, step: Step): Watch {
@@ -158,9 +157,4 @@ function watchOf({ report, signal }: Pick<Job, 'report' | 'signal'>, step: Step)
 
 function amount({ count, bytes }: JobResult['files']): string {
   return `${count} files, ${formatSize(bytes)}`;
-}
-
-function summary({ write, read, randomRead }: Throughput): string {
-  const [written, came] = [write, read].map((one) => formatSize(Math.round(one)));
-  return `write ${written}/s, read ${came}/s, ${Math.round(randomRead)} random reads/s`;
 }
