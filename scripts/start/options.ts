@@ -37,7 +37,7 @@ export function parseOptions(args: readonly string[]): StartOptions {
     .option('--size <size>', 'size of the image that is made', (text) =>
       atLeast(16 * mebibyte, asSize(text)),
     )
-    .option('--queues <n>', 'hardware queues of the device', asCount, 2)
+    .option('--queues <n>', 'hardware queues of the device (loop has one)', asCount, 1)
     .addOption(
       new Option('--buffers <mode>', 'how data reaches the server (default: the best there is)') //
         .choices(['auto', 'register', 'copy']),

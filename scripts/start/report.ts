@@ -27,8 +27,9 @@ export async function formatReport(outcome: Outcome): Promise<string> {
 }
 
 function headline({ counters, files, device }: JobResult): string {
-  const how =
-    counters.copiedBytes === 0 ? 'zero-copy' : 'by copying, since the kernel has no better';
+  const { zeroCopyBytes, copiedBytes } = counters;
+  const some = zeroCopyBytes > 0 ? 'partly zero-copy' : 'by copying';
+  const how = copiedBytes === 0 ? 'zero-copy' : some;
   return `${device.path} served a real ext4 image, ${how}: ${files.count} files in and out, all equal`;
 }
 
