@@ -36,11 +36,11 @@ export async function launch(native: boolean, given: Launch): Promise<void> {
   });
   try {
     const status = await (native ? runNative : runVirtual)(given, stderr);
+    signal.throwIfAborted();
     follower.fail(new Error(`The job ended early, with status ${status}.\n${complaint.trim()}`));
   } catch (error) {
     follower.fail(error as Error);
   }
-  if (signal.aborted) follower.fail(signal.reason as Error);
 }
 
 async function runNative({ checkout, follower, signal, ...given }: Launch, stderr: Writable) {

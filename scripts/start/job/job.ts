@@ -1,7 +1,7 @@
 // The main job: files go into an ext4 image through a ublk device and come back the same.
 
 import { existsSync } from 'node:fs';
-import { mkdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { cpus, release } from 'node:os';
 import { basename, join } from 'node:path';
 import { formatSize } from '../../../src/size.ts';
@@ -56,13 +56,11 @@ export async function runJob(
 }
 
 async function prepare(
-  { dir, outside }: Workspace,
+  { dir, mountPoint, outside }: Workspace,
   given: Pick<Job, 'spec' | 'report' | 'signal'>,
 ): Promise<Job> {
   const { spec, report, signal } = given;
   const tree = join(dir, 'tree');
-  const mountPoint = join(dir, 'mnt');
-  await mkdir(mountPoint);
   const sources = await listFiles(spec.roots.map(({ from, to }) => ({ from: outside(from), to })));
   const watch = watchOf(given, 'gather');
   await copyFiles(sources, tree, watch);

@@ -26,7 +26,8 @@ try {
   );
   tell({ result });
 } catch (error) {
-  tell({ failed: describe(error) });
+  // Ended as it was told to, and in good order: that is no news.
+  if (error !== stop.signal.reason) tell({ failed: describe(error) });
   process.exitCode = 1;
 }
 

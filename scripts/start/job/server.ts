@@ -37,12 +37,12 @@ export async function serve(
   if (first.done) {
     await ended;
     signal.throwIfAborted();
-    throw new Error(`The image could not be served.\n${withoutStack(await complaint)}`);
+    throw new Error(`The image could not be served: ${told(await complaint)}`);
   }
   const stop = async () => {
     const last = await stopChild(child, lines, ended);
     if (last === undefined) {
-      throw new Error(`The server did not end in good order.\n${withoutStack(await complaint)}`);
+      throw new Error(`The server did not end in good order: ${told(await complaint)}`);
     }
     return JSON.parse(last) as Counters;
   };
@@ -67,10 +67,10 @@ async function stopChild(
   return last.done ? undefined : last.value;
 }
 
-/** What Node prints of an error that nobody caught, for people. */
-function withoutStack(printed: string): string {
-  return printed
-    .split('\n')
-    .filter((line) => line !== '' && !/^\s+at |^Node\.js v|^file:|^\s*\^|^throw /.test(line))
-    .join('\n');
+/** The message and the hint in what Node prints of an error that nobody caught. */
+function told(printed: string): string {
+  const message = /^\w*Error: (.+)$/m.exec(printed)?.[1];
+  const hint = /^ +hint: (['"`])(.+)\1/m.exec(printed)?.[2];
+  if (message === undefined) return printed.trim();
+  return hint === undefined ? message : `${message}\nhint: ${hint}`;
 }

@@ -1,6 +1,7 @@
 // The folder that the job works in, on a file system that can do direct I/O if there is one.
 
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { JobSpec } from '../protocol.ts';
 import { mount } from './mount.ts';
@@ -8,6 +9,8 @@ import { run } from './run.ts';
 
 export interface Workspace extends AsyncDisposable {
   dir: string;
+  /** An empty folder in it to mount on. */
+  mountPoint: string;
   /** Where a file of the machine that `npm start` runs on is found. */
   outside(path: string): string;
 }
@@ -20,10 +23,31 @@ export async function openWorkspace(
   return 'disk' in scratch ? onDisk(scratch.disk, signal) : inFolder(scratch.folder);
 }
 
+const PREFIX = 'ublk-start-';
+const MOUNT_POINT = 'mnt';
+
 async function inFolder(parent: string): Promise<Workspace> {
-  const dir = await mkdtemp(join(parent, 'ublk-start-'));
+  await sweep(parent);
+  const dir = await mkdtemp(join(parent, `${PREFIX}${process.pid}-`));
+  const mountPoint = join(dir, MOUNT_POINT);
+  await mkdir(mountPoint);
   const dispose = () => rm(dir, { recursive: true, force: true });
-  return { dir, outside: (path) => path, [Symbol.asyncDispose]: dispose };
+  return { dir, mountPoint, outside: (path) => path, [Symbol.asyncDispose]: dispose };
+}
+
+/** Removes what jobs left behind that were ended with SIGKILL; the name tells whose it was. */
+async function sweep(parent: string): Promise<void> {
+  for (const name of await readdir(parent)) {
+    const pid = new RegExp(`^${PREFIX}(\\d+)-`).exec(name)?.[1];
+    if (pid === undefined || existsSync(`/proc/${pid}`)) continue;
+    const mountPoint = join(parent, name, MOUNT_POINT);
+    const mounted = await run('mountpoint', ['-q', mountPoint]).then(
+      () => true,
+      () => false,
+    );
+    if (mounted) await run('umount', [mountPoint]);
+    await rm(join(parent, name), { recursive: true, force: true });
+  }
 }
 
 /** On an empty disk of a virtual machine whose files are those of the machine outside. */
@@ -37,8 +61,11 @@ async function onDisk(disk: string, signal: AbortSignal): Promise<Workspace> {
   // The guest has a /tmp and a /run of its own; what they hide is seen from here.
   await mkdir(host);
   await run('mount', ['--bind', '/', host], signal);
+  const mountPoint = join(dir, MOUNT_POINT);
+  await mkdir(mountPoint);
   return {
     dir,
+    mountPoint,
     outside: (path) => join(host, path),
     [Symbol.asyncDispose]: () => mounted[Symbol.asyncDispose](),
   };
