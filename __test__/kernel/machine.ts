@@ -1,8 +1,14 @@
 import { existsSync, readdirSync } from 'node:fs';
 
-import { describe, expect, vi } from 'vitest';
+import { describe, expect, vi, type TestContext } from 'vitest';
 
-import { deleteDevice } from '../../src/index.ts';
+import {
+  createDevice,
+  deleteDevice,
+  UblkError,
+  type Device,
+  type DeviceOptions,
+} from '../../src/index.ts';
 
 /** Whether this kernel has ublk. */
 export const hasUblk = existsSync('/dev/ublk-control');
@@ -45,4 +51,14 @@ export async function expectNoDevices(): Promise<void> {
 export function holdings(): { threads: string[]; files: number } {
   const files = readdirSync('/proc/self/fd').length;
   return { threads: readdirSync('/proc/self/task'), files };
+}
+
+/** The device, or a skip with its reason where this kernel lacks the buffer mode. */
+export async function createOrSkip(context: TestContext, options: DeviceOptions): Promise<Device> {
+  try {
+    return await createDevice(options);
+  } catch (error) {
+    if (UblkError.is(error) && error.code === 'ERR_UBLK_UNSUPPORTED') context.skip(error.message);
+    throw error;
+  }
 }

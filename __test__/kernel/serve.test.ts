@@ -2,27 +2,16 @@ import { randomBytes } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 
-import { afterEach, describe, expect, test, type TestContext } from 'vitest';
+import { afterEach, describe, expect, test } from 'vitest';
 
-import { createDevice, features, targets, UblkError, type BufferMode } from '../../src/index.ts';
+import { createDevice, features, targets, type BufferMode } from '../../src/index.ts';
 import type { DeviceOptions } from '../../src/index.ts';
-import type { Device } from '../../src/device.ts';
 import { randomImage } from './image.ts';
-import { expectNoDevices, withUblk } from './machine.ts';
+import { createOrSkip, expectNoDevices, withUblk } from './machine.ts';
 
 const MODES: BufferMode[] = ['auto', 'register', 'copy'];
 const KIB = 1024;
 const MIB = 1024 * KIB;
-
-/** The device, or a skip with its reason where this kernel lacks the buffer mode. */
-async function create(context: TestContext, options: DeviceOptions): Promise<Device> {
-  try {
-    return await createDevice(options);
-  } catch (error) {
-    if (UblkError.is(error) && error.code === 'ERR_UBLK_UNSUPPORTED') context.skip(error.message);
-    throw error;
-  }
-}
 
 /** All of a block device, past what the page cache has of it. */
 async function contents(path: string): Promise<Buffer> {
@@ -42,7 +31,7 @@ withUblk('a served device', () => {
   describe.each(MODES)('with buffers: %s', (buffers) => {
     test('of nothing reads and writes', async (context) => {
       const target = targets.null({ size: '64MiB' });
-      await using device = await create(context, { target, buffers, queues: 2, depth: 32 });
+      await using device = await createOrSkip(context, { target, buffers, queues: 2, depth: 32 });
       expect(device.buffers).toEqual({ mode: buffers, exchange: 'per-io' });
       expect(device.size).toBe(64 * MIB);
       await overwrite(device.path, Buffer.alloc(MIB), 4 * KIB);
@@ -51,7 +40,7 @@ withUblk('a served device', () => {
 
     test('of an image reads what it holds and writes what it is given', async (context) => {
       const { path, bytes } = randomImage(8 * MIB);
-      await using device = await create(context, {
+      await using device = await createOrSkip(context, {
         target: targets.file(path),
         buffers,
         queues: 2,
@@ -67,7 +56,7 @@ withUblk('a served device', () => {
 
     test('counts the bytes that were copied, and those that were not', async (context) => {
       const { path } = randomImage(MIB);
-      await using device = await create(context, { target: targets.file(path), buffers });
+      await using device = await createOrSkip(context, { target: targets.file(path), buffers });
       await contents(device.path);
       const { readBytes, zeroCopyBytes, copiedBytes, flushes, errors } = device.stats().total;
       expect(readBytes).toBeGreaterThanOrEqual(MIB);
@@ -79,7 +68,7 @@ withUblk('a served device', () => {
     test('of one block of 4 KiB works like any other', async (context) => {
       const { path, bytes } = randomImage(4 * KIB);
       const target = targets.file(path, { logicalBlockSize: 4 * KIB });
-      await using device = await create(context, { target, buffers, depth: 1 });
+      await using device = await createOrSkip(context, { target, buffers, depth: 1 });
       expect((await contents(device.path)).equals(bytes)).toBe(true);
       const change = randomBytes(4 * KIB);
       await overwrite(device.path, change, 0);
@@ -91,7 +80,7 @@ withUblk('a served device', () => {
   test('registers in system calls of their own when told to', async (context) => {
     const { path, bytes } = randomImage(MIB);
     const options: DeviceOptions = { target: targets.file(path), buffers: 'register' };
-    await using device = await create(context, { ...options, splitRegister: true });
+    await using device = await createOrSkip(context, { ...options, splitRegister: true });
     expect((await contents(device.path)).equals(bytes)).toBe(true);
     expect(device.stats().total.registrations).toBeGreaterThan(0);
   });

@@ -89,7 +89,12 @@ impl<D: Driver> Device<D> {
     pub fn close(&self) -> Result<()> {
         let first = !std::mem::replace(&mut self.shared.lock().asked, true);
         if first && self.shared.lock().end.is_none() {
-            self.shared.control.stop(self.shared.info.id, self.shared.options.limit)?;
+            let stopped = self.shared.control.stop(self.shared.info.id, self.shared.options.limit);
+            if let Err(error) = stopped {
+                // Whoever calls next tries again, and does not wait for what may never come.
+                self.shared.lock().asked = false;
+                return Err(error);
+            }
         }
         match self.wait() {
             End::Closed | End::Stopped => Ok(()),

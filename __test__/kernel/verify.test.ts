@@ -1,0 +1,132 @@
+import { execFile } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { truncate } from 'node:fs/promises';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+
+import { afterEach, beforeAll, describe, expect, test } from 'vitest';
+
+import { targets, type DeviceOptions } from '../../src/index.ts';
+import type { Device } from '../../src/device.ts';
+import { temporaryFolder } from './image.ts';
+import { createOrSkip, expectNoDevices, isTestMachine, withUblk } from './machine.ts';
+
+const run = promisify(execFile);
+const MIB = 1024 * 1024;
+const SIZE = 64 * MIB;
+const BAD = { name: 'ublkbad', firstSector: 2048, lastSector: 4095 };
+
+const MODES: Pick<DeviceOptions, 'buffers' | 'splitRegister'>[] = [
+  { buffers: 'auto' },
+  { buffers: 'register' },
+  { buffers: 'register', splitRegister: true },
+  { buffers: 'copy' },
+];
+
+/** Writes with a checksum in each block, in blocks of 4 KiB to 1 MiB, then reads all back. */
+function fioVerify(device: Device): Promise<unknown> {
+  return run('fio', [
+    '--name=verify',
+    `--filename=${device.path}`,
+    '--rw=randwrite',
+    '--bsrange=4k-1M',
+    '--blockalign=4k',
+    '--size=32M',
+    '--ioengine=libaio',
+    '--iodepth=32',
+    '--direct=1',
+    '--verify=crc32c',
+    '--verify_fatal=1',
+    '--randrepeat=0',
+  ]);
+}
+
+/** A memory-backed block device on which some sectors can be neither read nor written. */
+function makeBadDisk(): string {
+  const path = `/dev/${BAD.name}`;
+  if (existsSync(path)) return path;
+  const folder = `/sys/kernel/config/nullb/${BAD.name}`;
+  mkdirSync(folder);
+  const set = (attribute: string, value: string) => writeFileSync(join(folder, attribute), value);
+  set('memory_backed', '1');
+  set('size', String(SIZE / MIB));
+  set('badblocks', `+${BAD.firstSector}-${BAD.lastSector}`);
+  set('power', '1');
+  return path;
+}
+
+withUblk('data', () => {
+  afterEach(expectNoDevices);
+
+  describe.runIf(isTestMachine)('on a block device', () => {
+    beforeAll(async () => {
+      await run('modprobe', ['null_blk', 'nr_devices=1', 'memory_backed=1', 'gb=1']);
+      const config = '/sys/kernel/config';
+      if (!existsSync(`${config}/nullb`)) await run('mount', ['-t', 'configfs', 'none', config]);
+    });
+
+    test.for(MODES)(
+      'is what fio wrote ($buffers, split: $splitRegister)',
+      async (mode, context) => {
+        const target = targets.file('/dev/nullb0');
+        await using device = await createOrSkip(context, { target, queues: 2, ...mode });
+        await fioVerify(device);
+        expect(device.stats().total.errors).toBe(0);
+      },
+    );
+
+    test.for(MODES)(
+      'fails where the disk fails, and only there ($buffers)',
+      async (mode, context) => {
+        await using device = await createOrSkip(context, {
+          target: targets.file(makeBadDisk()),
+          ...mode,
+        });
+        const dd = (sector: number) =>
+          run('dd', [
+            `if=${device.path}`,
+            'of=/dev/null',
+            'bs=512',
+            `skip=${sector}`,
+            'count=8',
+            'iflag=direct',
+          ]);
+        await dd(0);
+        await expect(dd(BAD.firstSector)).rejects.toThrow('Input/output error');
+        await dd(BAD.lastSector + 1);
+        expect(device.stats().total.errors).toBeGreaterThan(0);
+      },
+    );
+  });
+
+  describe.each([1, 2])('in a file, with %s queues,', (queues) => {
+    test.for(MODES)(
+      'is what fio wrote ($buffers, split: $splitRegister)',
+      async (mode, context) => {
+        const image = join(temporaryFolder(), 'disk.img');
+        writeFileSync(image, '');
+        await truncate(image, SIZE);
+        const target = targets.file(image);
+        await using device = await createOrSkip(context, { target, queues, ...mode });
+        await fioVerify(device);
+        expect(device.stats().total.errors).toBe(0);
+      },
+    );
+  });
+
+  test.for(MODES)(
+    'beyond the end of a file that was cut are zeros ($buffers)',
+    async (mode, context) => {
+      const image = join(temporaryFolder(), 'disk.img');
+      const bytes = Buffer.alloc(4 * MIB, 0xa5);
+      writeFileSync(image, bytes);
+      const copy = join(temporaryFolder(), 'copy');
+      await using device = await createOrSkip(context, { target: targets.file(image), ...mode });
+      const end = MIB + 12_345;
+      await truncate(image, end);
+      await run('dd', [`if=${device.path}`, `of=${copy}`, 'bs=1M', 'iflag=direct']);
+      expect(readFileSync(copy).equals(bytes.fill(0, end))).toBe(true);
+      expect(device.stats().total.zeroFilledBytes).toBe(4 * MIB - end);
+    },
+  );
+});
