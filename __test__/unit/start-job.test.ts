@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -36,6 +37,34 @@ test('copied files have the same checksums, until one byte is another', async ()
   await writeFile(large, bytes);
   expect(await checksums(copies, watch)).not.toEqual(sums);
   expect(shares.at(-1)).toBe(1);
+});
+
+test('checksums come in the order of the files, however many', async () => {
+  const names = Array.from({ length: 50 }, (_, i) => `n${i}`);
+  await Promise.all(names.map((name, i) => writeFile(join(dir, name), 'x'.repeat(i * 997))));
+  const files = names.map((name) => ({ from: join(dir, name), to: name, bytes: 1 }));
+  const sums = await checksums(files, watch);
+  const expected = await Promise.all(
+    files.map(async ({ from }) =>
+      createHash('sha256')
+        .update(await readFile(from))
+        .digest('hex'),
+    ),
+  );
+  expect(sums).toEqual(expected);
+});
+
+test('one file that cannot be read ends the work, with nothing going on behind it', async () => {
+  const good = { from: join(dir, 'large'), to: 'large', bytes: 1 };
+  const files = [
+    { ...good, from: join(dir, 'missing') },
+    ...Array.from({ length: 20 }, () => good),
+  ];
+  await expect(checksums(files, watch)).rejects.toThrow(/ENOENT/);
+  expect(shares.length).toBeLessThan(10);
+  const told = shares.length;
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  expect(shares.length).toBe(told);
 });
 
 test('an abort ends the work', async () => {
