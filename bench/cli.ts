@@ -1,0 +1,124 @@
+// `npm run bench -- [options]`
+
+import { readFile } from 'node:fs/promises';
+import { Command, InvalidArgumentError } from 'commander';
+import { SignalError, VmError } from '../vm/index.ts';
+import { compareReports, differences } from './compare.ts';
+import { type Other, type Row, chooseRows } from './matrix.ts';
+import { type Report, readReport } from './report.ts';
+import { measure } from './run.ts';
+import { saveReport } from './save.ts';
+import { changeTable, resultTable } from './table.ts';
+
+const EXAMPLES = `
+Examples:
+  npm run bench                                       the whole table, saved in docs/benchmarks
+  npm run bench -- --quick --compare docs/benchmarks/report.json
+  npm run bench -- --rows 'file auto.*qd32' --out target/bench/mine
+  npm run bench -- --compare before.json after.json   compares only
+
+The exit status is 1 when a row could not be measured or a compared row costs over 3 % more.`;
+
+interface Flags {
+  quick?: boolean;
+  rows?: RegExp;
+  native?: boolean;
+  rounds?: number;
+  kernel?: string;
+  others?: string;
+  compare?: string[];
+  out?: string;
+  json?: boolean;
+}
+
+const program = new Command('npm run bench --')
+  .description('Measure what an I/O costs: by default in instructions, the same at every run.')
+  .option('--quick', 'only the rows that tell a regression')
+  .option('--rows <regexp>', 'only rows whose name matches, and what they stand against', pattern)
+  .option('--native', 'real time, on this machine if its kernel has ublk, else in the test machine')
+  .option('--rounds <n>', 'with --native: measure everything n times, in turn (default: 5)', whole)
+  .option('--kernel <series>', 'kernel series of the test machine (default: 7.3)')
+  .option('--others <file>', 'measure other servers too, described in a JSON file (README.md)')
+  .option('--compare <report...>', 'one: compare the run with it; two: compare them, run nothing')
+  .option('--out <dir>', 'where the report goes (default: docs/benchmarks if whole, target/bench)')
+  .option('--json', 'print the report, or the comparison, as JSON')
+  .addHelpText('after', EXAMPLES)
+  .action(main);
+
+function pattern(text: string): RegExp {
+  try {
+    return new RegExp(text);
+  } catch (error) {
+    throw new InvalidArgumentError((error as Error).message);
+  }
+}
+
+function whole(text: string): number {
+  if (!/^[1-9]\d*$/.test(text)) throw new InvalidArgumentError('It must be a whole number from 1.');
+  return Number(text);
+}
+
+async function main(flags: Flags): Promise<void> {
+  const [first, second, ...rest] = await Promise.all((flags.compare ?? []).map(readReport));
+  if (rest.length > 0) program.error('error: --compare takes one report or two');
+  if (first && second) return compare(first, second, flags);
+  if (flags.rounds && !flags.native) {
+    program.error('error: --rounds goes with --native; counted instructions repeat as they are');
+  }
+  const report = await run(flags);
+  if (flags.json) console.log(JSON.stringify(report, null, 2));
+  else console.log(resultTable(report));
+  if (first) compare(first, report, { json: false });
+}
+
+async function run(flags: Flags): Promise<Report> {
+  const { quick, rows: filter, native, rounds = native ? 5 : 1, kernel } = flags;
+  const others = await readOthers(flags.others);
+  const rows = chooseRows({ others, ...(quick && { quick }), ...(filter && { rows: filter }) });
+  if (rows.length === 0) program.error(`error: no row's name matches ${filter}`);
+  const { report, failures } = await measure(rows, {
+    rounds,
+    onRow: progress(rows.length * rounds),
+    ...(native && { native }),
+    ...(kernel && { kernel }),
+  });
+  const whole = !quick && !filter && !native && !kernel;
+  const dir = flags.out ?? (whole ? 'docs/benchmarks' : 'target/bench');
+  await saveReport(report, dir);
+  console.error(`The report is in ${dir}.`);
+  for (const { id, why } of failures) console.error(`error: not measured: ${id}: ${why}`);
+  if (failures.length > 0) process.exitCode = 1;
+  return report;
+}
+
+async function readOthers(path: string | undefined): Promise<Other[]> {
+  return path === undefined ? [] : (JSON.parse(await readFile(path, 'utf8')) as Other[]);
+}
+
+/** Prints which row is being measured: on a terminal over the row before. */
+function progress(total: number): (row: Row) => void {
+  const { stderr } = process;
+  let done = 0;
+  return ({ id }) => {
+    done += 1;
+    const line = `[${String(done).padStart(String(total).length)}/${total}] ${id}`;
+    if (!stderr.isTTY) stderr.write(`${line}\n`);
+    else stderr.write(`\r\x1b[K${line}${done === total ? '\n' : ''}`);
+  };
+}
+
+function compare(before: Report, after: Report, { json }: { json?: boolean }): void {
+  const changes = compareReports(before, after);
+  if (json) console.log(JSON.stringify(changes, null, 2));
+  else console.log(`\nSince ${before.commit} (${before.date}):\n${changeTable(changes)}`);
+  for (const difference of differences(before, after)) console.error(`note: ${difference}`);
+  if (changes.some(({ verdict }) => verdict === 'regression')) process.exitCode = 1;
+}
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  if (error instanceof SignalError) process.kill(process.pid, error.signal);
+  console.error(`error: ${error instanceof Error ? error.message : String(error)}`);
+  process.exitCode = error instanceof VmError ? error.status : 1;
+}

@@ -1,0 +1,141 @@
+# What runs beside the device under test: shell functions and fio, nothing that costs time of its
+# own. script.ts writes the calls; what they print, transcript.ts reads:
+#
+#   @kernel RELEASE          @fio VERSION
+#   @row INDEX               followed by @counters (twice, if the server has any), @cpu (twice),
+#                            @memory KIB, @result and fio's JSON up to @end; or by @failed WHY
+#
+# Everything it makes in the kernel has a name of its own and is gone when it ends.
+
+nullb=/sys/kernel/config/nullb
+dir=$(mktemp -d)
+server=
+loop=
+made=
+hugepages=$(cat /proc/sys/vm/nr_hugepages)
+
+trap finish EXIT
+trap 'exit 129' HUP INT TERM
+trap '' PIPE # a server that died is a failed row, not the end
+
+# A null_blk device: name, 1 if it keeps data. Sets $made. (A modprobe with parameters would do
+# nothing where null_blk is loaded already, and leave /dev/nullb0 a plain file that dd makes.)
+make_null_blk() {
+  mkdir "$nullb/$1" || exit 1
+  for pair in size=1024 memory_backed=$2 blocksize=512 queue_mode=2 irqmode=0 submit_queues=2; do
+    echo "${pair#*=}" >"$nullb/$1/${pair%=*}" || exit 1
+  done
+  echo 1 >"$nullb/$1/power" || exit 1
+  made=/dev/$1
+  [ -b "$made" ] || made=/dev/nullb$(cat "$nullb/$1/index")
+  [ -b "$made" ] || { echo "@failed no block device for $nullb/$1"; exit 1; }
+}
+
+prepare() {
+  echo "@kernel $(uname -r)"
+  echo "@fio $(fio --version)"
+  # It would read every device that was written to, as soon as fio closes it.
+  [ -z "$UBLK_VM" ] || udevadm control --exit
+  modprobe ublk_drv && modprobe loop && modprobe null_blk nr_devices=0 || exit 1
+  make_null_blk ublkbench0 1
+  backing=$made
+  export backing
+  make_null_blk ublkbench1 0
+  nothing=$made
+  dd if=/dev/zero of="$backing" bs=1M count=256 oflag=direct 2>/dev/null || exit 1
+  # Data of large requests lies in huge pages: chance would decide how many pieces it is in.
+  echo $((hugepages + 32)) >/proc/sys/vm/nr_hugepages
+}
+
+finish() {
+  trap - EXIT HUP INT TERM
+  end
+  for name in ublkbench0 ublkbench1; do
+    [ ! -d "$nullb/$name" ] || rmdir "$nullb/$name"
+  done
+  echo "$hugepages" >/proc/sys/vm/nr_hugepages
+  rm -rf "$dir"
+}
+
+# The kernel's own loop driver over $backing. Sets $device.
+begin_loop() {
+  device=$(losetup --find --show --direct-io=on "$backing") || device=
+  loop=$device
+  touch_tags
+}
+
+# This project's server: the program and its options. Sets $device.
+begin_server() {
+  mkfifo "$dir/ask" "$dir/answer"
+  "$@" <"$dir/ask" >"$dir/answer" &
+  server=$!
+  exec 8>"$dir/ask" 9<"$dir/answer"
+  device=
+  read -r _ device <&9
+  touch_tags
+}
+
+# Any other server: a command that ends when its device is there. $stop takes it down.
+begin_other() {
+  device=$1
+  stop=$3
+  sh -c "$2" >&2 || device=
+  touch_tags
+}
+
+# Every tag's memory is used once before anything is measured.
+touch_tags() {
+  [ -b "$device" ] || return
+  fio --output="$dir/fio" --name=touch --filename="$device" --ioengine=io_uring --direct=1 \
+    --size=256M --rw=randrw --bs=4k --iodepth=256 --number_ios=1024
+}
+
+end() {
+  if [ -n "$server" ]; then
+    exec 8>&- 9<&-
+    wait "$server"
+    rm -f "$dir/ask" "$dir/answer"
+  fi
+  [ -z "$loop" ] || losetup --detach "$loop"
+  [ -z "$stop" ] || sh -c "$stop" >&2
+  server= loop= stop=
+}
+
+# One measurement of $device: index, warm-up I/Os, measured I/Os or seconds, fio's options.
+# Both parts run in one fio: the first I/Os of a device are dearer than all later ones.
+row() {
+  echo "@row $1"
+  warm=$2 main=$3
+  shift 3
+  [ -b "$device" ] || { echo "@failed the device did not come up"; return; }
+  counters
+  cpu
+  fio --output="$dir/fio" --output-format=json --filename="$device" --ioengine=io_uring --direct=1 \
+    --size=256M --group_reporting --lat_percentiles=1 --clat_percentiles=0 "$@" --name=warm $warm --name=main --stonewall $main 2>&1 ||
+    { echo "@failed fio: $(tail -n 3 "$dir/fio" | tr '\n' ' ')"; return; }
+  cpu
+  counters
+  memory
+  echo @result
+  cat "$dir/fio"
+  echo @end
+}
+
+counters() {
+  [ -n "$server" ] || return
+  echo >&8
+  read -r line <&9
+  echo "@counters $line"
+}
+
+cpu() {
+  read -r line </proc/stat
+  echo "@cpu $line"
+}
+
+memory() {
+  [ -n "$server" ] || return
+  while read -r key value _; do
+    [ "$key" != VmRSS: ] || echo "@memory $value"
+  done <"/proc/$server/status"
+}

@@ -1,0 +1,94 @@
+// A report: the rows of one run, and what they were measured with.
+
+import { readFile } from 'node:fs/promises';
+import type { Row, Subject, Workload } from './matrix.ts';
+import { type Measurement, medianOf } from './measurement.ts';
+
+const FORMAT = 1;
+
+export interface Report {
+  format: typeof FORMAT;
+  /** Which clock: one that ticks once per instruction, or time itself. */
+  clock: 'instructions' | 'time';
+  date: string;
+  commit: string;
+  kernel: string;
+  fio: string;
+  machine: string;
+  /** How often each row was measured; its values are medians. */
+  rounds: number;
+  rows: ReportRow[];
+}
+
+export interface ReportRow {
+  id: string;
+  subject: string;
+  kind: Subject['kind'];
+  target: Subject['target'];
+  queues: number;
+  workload: string;
+  values: Measurement;
+  /** The least and the greatest cost, where there were several rounds. */
+  spread?: [number, number];
+  /** The row that it stands against, and its own cost as a multiple of that row's. */
+  against?: { id: string; ratio: number };
+}
+
+/** The rows that were measured, in the order of `rows`, each set against another. */
+export function reportRows(
+  rows: readonly Row[],
+  measurements: ReadonlyMap<number, readonly Measurement[]>,
+): ReportRow[] {
+  const values = new Map<string, Measurement>();
+  rows.forEach(({ id }, index) => {
+    const all = measurements.get(index);
+    if (all?.length) values.set(id, medianOf(all));
+  });
+  return rows.flatMap(({ id, subject, workload, against }, index) => {
+    const own = values.get(id);
+    if (!own) return [];
+    const other = against === undefined ? undefined : values.get(against);
+    const { name, kind, target, queues } = subject;
+    return {
+      id,
+      subject: name,
+      kind,
+      target,
+      queues,
+      workload: workload.name,
+      values: own,
+      ...spreadOf(measurements.get(index) ?? []),
+      ...(other && { against: { id: against!, ratio: own.cost / other.cost } }),
+    };
+  });
+}
+
+function spreadOf(all: readonly Measurement[]): { spread?: [number, number] } {
+  if (all.length < 2) return {};
+  const costs = all.map(({ cost }) => cost);
+  return { spread: [Math.min(...costs), Math.max(...costs)] };
+}
+
+/** Rejects with what is wrong when the file is no report. */
+export async function readReport(path: string): Promise<Report> {
+  const text = await readFile(path, 'utf8');
+  const report = parse(text);
+  if (report?.format === FORMAT && Array.isArray(report.rows)) return report;
+  throw new Error(
+    `${path} is no report of this bench, or of another version of it. ` +
+      'Make one with: npm run bench -- --out DIR',
+  );
+}
+
+function parse(text: string): Report | undefined {
+  try {
+    return JSON.parse(text) as Report;
+  } catch {
+    return undefined;
+  }
+}
+
+/** The workloads that a report has rows of, in their order. */
+export function workloadsIn(rows: readonly ReportRow[], all: readonly Workload[]): Workload[] {
+  return all.filter(({ name }) => rows.some((row) => row.workload === name));
+}

@@ -1,0 +1,58 @@
+// The shell script that measures rows: calls of the functions of guest.sh. Pure.
+
+import { quote } from '../vm/job.ts';
+import { QUEUE_DEPTH, type Row, type Subject, type Workload } from './matrix.ts';
+
+export interface ScriptOptions {
+  /** The path of guest.sh. */
+  functions: string;
+  /** The path of the server under test. */
+  server: string;
+  /** How often everything is measured, in turn. */
+  rounds: number;
+  /** Seconds that a row is measured for; absent: its workload's count of I/Os. */
+  seconds?: number;
+}
+
+/** Rows are named by their index in `rows`. Those of one subject must be beside each other. */
+export function measuringScript(rows: readonly Row[], options: ScriptOptions): string {
+  const lines = [`. ${quote(options.functions)}`, 'prepare'];
+  for (let round = 0; round < options.rounds; round++) {
+    rows.forEach((row, index) => {
+      if (rows[index - 1]?.subject !== row.subject) lines.push('end', begin(row.subject, options));
+      lines.push(measure(index, row, options));
+    });
+  }
+  return `${lines.join('\n')}\n`;
+}
+
+function begin(subject: Subject, options: ScriptOptions): string {
+  const { kind, target, buffers, exchange, queues, other } = subject;
+  if (other) return `begin_other ${[other.device, other.start, other.stop].map(quote).join(' ')}`;
+  if (kind === 'loop') return 'begin_loop';
+  if (kind === 'raw') return `device=$${target === 'null' ? 'nothing' : 'backing'}`;
+  const data = target === 'null' ? 'null' : '"$backing"';
+  return (
+    `begin_server ${quote(options.server)} target=${data} buffers=${buffers} ` +
+    `exchange=${exchange} queues=${queues} depth=${QUEUE_DEPTH}`
+  );
+}
+
+function measure(index: number, { subject, workload }: Row, { seconds }: ScriptOptions): string {
+  const { queues } = subject;
+  const share = (count: number) => `--number_ios=${Math.ceil(count / queues)}`;
+  const [warm, main] = seconds
+    ? ['--time_based --runtime=300ms', `--time_based --runtime=${seconds}`]
+    : [share(workload.count / 10), share(workload.count)];
+  return `row ${index} ${quote(warm)} ${quote(main)} ${fioOptions(workload, queues).join(' ')}`;
+}
+
+function fioOptions({ size, pattern, depth }: Workload, clients: number): string[] {
+  return [
+    `--rw=${pattern}`,
+    `--bs=${size}`,
+    `--iodepth=${depth}`,
+    ...(clients > 1 ? [`--numjobs=${clients}`] : []),
+    ...(size === '4k' ? [] : ['--iomem=mmaphuge', '--hugepage-size=2m']),
+  ];
+}
