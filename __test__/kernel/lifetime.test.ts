@@ -1,3 +1,4 @@
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { open } from 'node:fs/promises';
 
@@ -12,7 +13,15 @@ import {
   targets,
 } from '../../src/index.ts';
 import { randomImage } from './image.ts';
-import { deviceIds, expectNoDevices, holdings, withUblk } from './machine.ts';
+import {
+  deviceIds,
+  expectNoDevices,
+  holdings,
+  IO_FLUSHER,
+  queueThreads,
+  threadFlags,
+  withUblk,
+} from './machine.ts';
 
 const target = targets.null({ size: '64MiB' });
 
@@ -86,7 +95,29 @@ withUblk('the life of a device', () => {
     expect((await ended).map((one) => one.status)).toEqual(load.map(() => 'rejected'));
   });
 
-  test('twenty times over leaves no thread and no open file behind', async () => {
+  test('its threads never wait for the writeback that waits for them', async () => {
+    await using device = await createDevice({ target: targets.null({ size: '1MiB' }), queues: 2 });
+    const flags = queueThreads(device.id).map((task) => threadFlags(task) & IO_FLUSHER);
+    expect(flags).toEqual([IO_FLUSHER, IO_FLUSHER]);
+  });
+
+  test('a client that is killed leaves nothing in flight', async () => {
+    const { path, bytes } = randomImage(8 << 20);
+    const device = await createDevice({ target: targets.file(path) });
+    const load = ['--rw=randread', '--ioengine=libaio', '--iodepth=32', '--direct=1', '--thread'];
+    const endless = ['--name=client', '--time_based', '--runtime=600'];
+    const client = spawn('fio', [`--filename=${device.path}`, ...endless, ...load]);
+    await vi.waitFor(() => expect(device.stats().total.reads).toBeGreaterThan(100), 60_000);
+    client.kill('SIGKILL');
+    await once(client, 'exit');
+    await using file = await open(device.path, 'r');
+    expect((await file.readFile()).equals(bytes)).toBe(true);
+    await file.close();
+    await device.close();
+    expect(device.stats().total.errors).toBe(0);
+  });
+
+  test('a hundred times over leaves no thread and no open file behind', async () => {
     const { path } = randomImage(1 << 20);
     const cycle = async () => {
       await using device = await createDevice({ target: targets.file(path), queues: 2 });
@@ -97,7 +128,7 @@ withUblk('the life of a device', () => {
     };
     await cycle();
     const before = holdings();
-    for (let i = 0; i < 20; i += 1) await cycle();
+    for (let i = 0; i < 100; i += 1) await cycle();
     await vi.waitFor(() => expect(holdings().threads.length).toBe(before.threads.length), 30_000);
     expect(holdings().files).toBe(before.files);
     expect(deviceIds()).toEqual([]);

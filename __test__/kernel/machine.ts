@@ -1,4 +1,4 @@
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 
 import { describe, expect, vi, type TestContext } from 'vitest';
 
@@ -61,4 +61,21 @@ export async function createOrSkip(context: TestContext, options: DeviceOptions)
     if (UblkError.is(error) && error.code === 'ERR_UBLK_UNSUPPORTED') context.skip(error.message);
     throw error;
   }
+}
+
+/** PF_MEMALLOC_NOIO and PF_LOCAL_THROTTLE, which PR_SET_IO_FLUSHER sets (linux/sched.h). */
+export const IO_FLUSHER = 0x180000;
+
+/** The thread ids of a device's queues in this process. */
+export function queueThreads(id: number): string[] {
+  return readdirSync('/proc/self/task').filter((task) =>
+    readFileSync(`/proc/self/task/${task}/comm`, 'utf8').startsWith(`ublk${id}q`),
+  );
+}
+
+/** The kernel's flags of a thread of this process. */
+export function threadFlags(task: string): number {
+  const stat = readFileSync(`/proc/self/task/${task}/stat`, 'utf8');
+  const FLAGS = 6; // counted from the state, the first field after the name in parentheses
+  return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[FLAGS]);
 }
