@@ -121,6 +121,22 @@ pub trait Ring {
     /// What io_uring_register(2) says.
     fn register_buffers_sparse(&mut self, count: u32) -> io::Result<()>;
 
+    /// Registers `ring`, an `io_uring_buf_ring` of `entries` entries, as the buffers of `group`,
+    /// from which multishot commands take what they answer in.
+    ///
+    /// # Errors
+    /// What io_uring_register(2) says.
+    ///
+    /// # Safety
+    /// `ring`, page-aligned and `16 * entries` bytes long, and the buffers that it names must
+    /// outlive this ring.
+    unsafe fn register_buffer_ring(
+        &mut self,
+        ring: *mut u8,
+        entries: u16,
+        group: u16,
+    ) -> io::Result<()>;
+
     /// Submission entries that can be pushed before the next submit.
     fn space(&mut self) -> usize;
 
@@ -136,12 +152,12 @@ pub trait Ring {
     /// What io_uring_enter(2) says; `EINTR` is no error here.
     fn submit(&mut self) -> io::Result<()>;
 
-    /// Submits what was pushed and waits until at least one completion is there.
-    /// May return without one after a signal.
+    /// Submits what was pushed and waits until at least `count` completions are there.
+    /// May return with fewer after a signal.
     ///
     /// # Errors
     /// What io_uring_enter(2) says; `EINTR` is no error here.
-    fn submit_and_wait(&mut self) -> io::Result<()>;
+    fn submit_and_wait(&mut self, count: u32) -> io::Result<()>;
 
     /// Completions that can be taken now.
     fn ready(&mut self) -> usize;

@@ -131,6 +131,18 @@ impl Ring for LinuxRing {
         self.ring.submitter().register_buffers_sparse(count)
     }
 
+    unsafe fn register_buffer_ring(
+        &mut self,
+        ring: *mut u8,
+        entries: u16,
+        group: u16,
+    ) -> io::Result<()> {
+        // SAFETY: passed on to our caller.
+        unsafe {
+            self.ring.submitter().register_buf_ring_with_flags(ring as u64, entries, group, 0)
+        }
+    }
+
     #[inline]
     fn space(&mut self) -> usize {
         let submission = self.ring.submission();
@@ -150,8 +162,8 @@ impl Ring for LinuxRing {
     }
 
     #[inline]
-    fn submit_and_wait(&mut self) -> io::Result<()> {
-        self.enter(1, ENTER_GETEVENTS)
+    fn submit_and_wait(&mut self, count: u32) -> io::Result<()> {
+        self.enter(count, ENTER_GETEVENTS)
     }
 
     #[inline]
