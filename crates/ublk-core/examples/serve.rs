@@ -1,5 +1,5 @@
 //! Serves a file, or nothing at all, from Rust alone:
-//! `cargo run -p ublk-core --example serve -- (null | PATH) [auto | register | split | copy] [QUEUES] [DEPTH]`
+//! `cargo run -p ublk-core --example serve -- (null | PATH) [auto | register | split | copy] [QUEUES] [DEPTH] [per-io | batch]`
 //!
 //! Prints the device's path once it can be opened, and serves until standard input ends.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
@@ -8,7 +8,7 @@ use std::error::Error;
 use std::io::{self, Read};
 use std::path::Path;
 
-use ublk_core::device::{BufferMode, Device, DeviceOptions};
+use ublk_core::device::{BufferMode, Device, DeviceOptions, ExchangeMode};
 use ublk_core::driver::linux::Linux;
 use ublk_core::target::file::{File, FileOptions};
 use ublk_core::target::native::Native;
@@ -33,10 +33,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         split_register: mode == "split",
         queues: arguments.next().map_or(Ok(1), |text| text.parse())?,
         depth: arguments.next().map_or(Ok(128), |text| text.parse())?,
+        exchange: match arguments.next().as_deref() {
+            None => None,
+            Some("per-io") => Some(ExchangeMode::PerIo),
+            Some("batch") => Some(ExchangeMode::Batch),
+            Some(other) => return Err(format!("no exchange '{other}'").into()),
+        },
         ..Default::default()
     };
     let device = Device::create(&Linux::new(), target, options)?;
-    println!("/dev/ublkb{} {:?}", device.info().id, device.buffers());
+    println!("/dev/ublkb{} {:?} {:?}", device.info().id, device.buffers(), device.exchange());
     io::stdin().read_to_end(&mut Vec::new())?;
     for (queue, stats) in device.stats().iter().enumerate() {
         eprintln!("queue {queue}: {stats:?}");

@@ -17,4 +17,6 @@ mod buffers;
 mod engine;
 mod exchange;
 mod file_table;
+mod pass;
+mod sqe;
 mod token;

@@ -14,6 +14,12 @@ pub(crate) enum Kind {
     Unregister = 3,
     /// Somebody wakes the reactor.
     Wake = 4,
+    /// The first arming of a queue's tags: the exchange's.
+    Prepare = 5,
+    /// A commit of many tags; the tag says which outbox: the exchange's.
+    Commit = 6,
+    /// A commit of one tag that was refused: the exchange's.
+    CommitOne = 7,
 }
 
 /// A submission's `user_data`: tag, kind, step.
@@ -45,6 +51,9 @@ impl Token {
             2 => Kind::Register,
             3 => Kind::Unregister,
             4 => Kind::Wake,
+            5 => Kind::Prepare,
+            6 => Kind::Commit,
+            7 => Kind::CommitOne,
             other => unreachable!("a completion of kind {other}"),
         };
         Self { kind, tag: word as u16, step: (word >> 16) as u8 }
@@ -57,9 +66,10 @@ mod tests {
 
     #[test]
     fn every_kind_survives_the_round_trip() {
-        for kind in [Kind::Fetch, Kind::Step, Kind::Register, Kind::Unregister, Kind::Wake] {
-            let token = Token { kind, tag: 4095, step: 255 };
+        for number in 0..=7_u64 {
+            let token = Token { tag: 4095, step: 255, ..Token::unpack(number << 24) };
             assert_eq!(Token::unpack(token.pack()), token);
+            assert_eq!(token.pack() >> 24, number);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ublk_sys::{ublksrv_ctrl_dev_info, ublksrv_io_desc};
 
-use super::options::{BufferMode, DeviceInfo, DeviceOptions};
+use super::options::{BufferMode, DeviceInfo, DeviceOptions, ExchangeMode};
 use super::serve::{Event, Server};
 use super::supervise::{Crew, supervise};
 use super::{Device, Shared, admin, negotiate, params};
@@ -31,7 +31,7 @@ pub(super) fn create<D: Driver, T: Target>(
     let control = Control::new(driver.clone());
     let wanted = negotiate::wanted(control.features()?, &options)?;
     let added = Added { info: control.add(&wanted)?, control: &control, keep: false };
-    let buffers = negotiate::given(&added.info, &options)?;
+    let (buffers, exchange) = negotiate::given(&added.info, &options)?;
     let params = params::of(&geometry, buffers, added.info.max_io_buf_bytes);
     control.set_params(added.info.dev_id, &params)?;
 
@@ -40,7 +40,8 @@ pub(super) fn create<D: Driver, T: Target>(
     let (events, inbox) = channel();
     let mut crew = Crew::default();
     let target = Arc::new(target);
-    let hired = hire(driver, &added, buffers, &options, &target, &counters, &events, &mut crew);
+    let hired =
+        hire(driver, &added, (buffers, exchange), &options, &target, &counters, &events, &mut crew);
     let started = hired
         .and_then(|()| muster(&inbox, &mut crew, options.limit))
         .and_then(|()| start(&control, &added, &options, &events, &inbox, &mut crew))
@@ -55,6 +56,7 @@ pub(super) fn create<D: Driver, T: Target>(
         options,
         info,
         buffers,
+        exchange,
         counters,
         closing: Mutex::default(),
         ended: Condvar::new(),
@@ -93,7 +95,7 @@ const LIMIT_OF_UNDOING: Duration = Duration::from_secs(10);
 fn hire<D: Driver, T: Target>(
     driver: &D,
     added: &Added<'_, D>,
-    buffers: BufferMode,
+    (buffers, exchange): (BufferMode, ExchangeMode),
     options: &DeviceOptions,
     target: &Arc<T>,
     counters: &[Arc<Counters>],
@@ -120,6 +122,7 @@ fn hire<D: Driver, T: Target>(
                 queue,
                 depth: info.queue_depth,
                 transfer: buffers.transfer(options.split_register),
+                exchange,
                 max_io_bytes: info.max_io_buf_bytes,
                 descriptor_size: descriptor_size(info),
             },

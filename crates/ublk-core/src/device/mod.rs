@@ -17,7 +17,7 @@ mod serve;
 mod supervise;
 
 pub use admin::{delete, features, info, list, stop};
-pub use options::{BufferMode, DeviceInfo, DeviceOptions, DeviceState};
+pub use options::{BufferMode, DeviceInfo, DeviceOptions, DeviceState, ExchangeMode};
 
 /// A device that this process serves. Dropping it closes it.
 #[derive(Debug)]
@@ -43,6 +43,7 @@ struct Shared<D> {
     options: DeviceOptions,
     info: DeviceInfo,
     buffers: BufferMode,
+    exchange: ExchangeMode,
     counters: Vec<Arc<Counters>>,
     closing: Mutex<Closing>,
     ended: Condvar,
@@ -74,6 +75,11 @@ impl<D: Driver> Device<D> {
     /// The buffer mode that was negotiated.
     pub fn buffers(&self) -> BufferMode {
         self.shared.buffers
+    }
+
+    /// The exchange that was negotiated.
+    pub fn exchange(&self) -> ExchangeMode {
+        self.shared.exchange
     }
 
     /// Each queue's counters.

@@ -4,10 +4,11 @@
 //! the flag when a device is added. So the flags that come back decide.
 
 use ublk_sys::{
-    UBLK_F_AUTO_BUF_REG, UBLK_F_CMD_IOCTL_ENCODE, UBLK_F_SUPPORT_ZERO_COPY, ublksrv_ctrl_dev_info,
+    UBLK_F_AUTO_BUF_REG, UBLK_F_BATCH_IO, UBLK_F_CMD_IOCTL_ENCODE, UBLK_F_SUPPORT_ZERO_COPY,
+    ublksrv_ctrl_dev_info,
 };
 
-use super::options::{BufferMode, DeviceOptions};
+use super::options::{BufferMode, DeviceOptions, ExchangeMode};
 use crate::error::{Code, Error, Result};
 use crate::reactor::Transfer;
 
@@ -60,23 +61,44 @@ pub(super) fn wanted(features: u64, options: &DeviceOptions) -> Result<ublksrv_c
         Some(mode) => mode,
         None => BufferMode::in_force(features),
     };
+    let exchange = match options.exchange {
+        Some(ExchangeMode::Batch) if features & UBLK_F_BATCH_IO == 0 => return Err(lacks_batch()),
+        Some(ExchangeMode::PerIo) => 0,
+        Some(ExchangeMode::Batch) | None => features & UBLK_F_BATCH_IO,
+    };
     Ok(ublksrv_ctrl_dev_info {
         nr_hw_queues: options.queues,
         queue_depth: options.depth,
         max_io_buf_bytes: options.max_io_bytes,
         dev_id: options.id.unwrap_or(u32::MAX),
-        flags: mode.flags() | UBLK_F_CMD_IOCTL_ENCODE,
+        flags: mode.flags() | exchange | UBLK_F_CMD_IOCTL_ENCODE,
         ..Default::default()
     })
 }
 
-/// The buffer mode of the device that was added.
-pub(super) fn given(info: &ublksrv_ctrl_dev_info, options: &DeviceOptions) -> Result<BufferMode> {
+/// The buffer mode and the exchange of the device that was added.
+pub(super) fn given(
+    info: &ublksrv_ctrl_dev_info,
+    options: &DeviceOptions,
+) -> Result<(BufferMode, ExchangeMode)> {
     let mode = BufferMode::in_force(info.flags);
-    match options.buffers {
-        Some(asked) if asked != mode => Err(lacks(asked)),
-        _ => Ok(mode),
+    let exchange = match info.flags & UBLK_F_BATCH_IO {
+        0 => ExchangeMode::PerIo,
+        _ => ExchangeMode::Batch,
+    };
+    if options.buffers.is_some_and(|asked| asked != mode) {
+        return Err(options.buffers.map_or_else(lacks_batch, lacks));
     }
+    if options.exchange.is_some_and(|asked| asked != exchange) {
+        return Err(lacks_batch());
+    }
+    Ok((mode, exchange))
+}
+
+fn lacks_batch() -> Error {
+    let message = "this kernel's ublk driver lacks exchange 'batch'";
+    Error::new(Code::Unsupported, message)
+        .hint("it needs Linux 7.0; leave the option out and the best of this kernel is chosen")
 }
 
 fn lacks(mode: BufferMode) -> Error {
@@ -99,7 +121,8 @@ mod tests {
         let info = wanted(ALL, &options).unwrap();
         assert_eq!(info.flags & ALL, ALL);
         let stripped = ublksrv_ctrl_dev_info { flags: 0, ..info };
-        assert_eq!(given(&stripped, &options).unwrap(), BufferMode::Copy);
+        let least = (BufferMode::Copy, ExchangeMode::PerIo);
+        assert_eq!(given(&stripped, &options).unwrap(), least);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::{Code, Error, Result};
+pub use crate::reactor::ExchangeMode;
 
 /// How requests' data reaches the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub struct DeviceOptions {
     pub max_io_bytes: u32,
     /// The buffer mode; absent: the best that the kernel offers.
     pub buffers: Option<BufferMode>,
+    /// How requests come and results go; absent: the best that the kernel offers.
+    pub exchange: Option<ExchangeMode>,
     /// With [`BufferMode::Register`]: register, I/O and unregister each in an `io_uring_enter` of
     /// its own instead of all in one.
     pub split_register: bool,
@@ -46,6 +49,7 @@ impl Default for DeviceOptions {
             depth: 128,
             max_io_bytes: 1 << 20,
             buffers: None,
+            exchange: None,
             split_register: false,
             pin: true,
             limit: Duration::from_secs(30),

@@ -4,9 +4,10 @@ use std::io;
 use std::mem;
 
 use super::flight::Lease;
-use super::{Engine, Io, MAX_DETACH_FAILURES, Outcome, Settled, entries};
+use super::{Engine, MAX_DETACH_FAILURES, Outcome, Settled, entries};
 use crate::buffers::Buffers;
 use crate::driver::Ring;
+use crate::pass::Pass;
 use crate::target::Target;
 
 impl<T: Target> Engine<T> {
@@ -27,21 +28,21 @@ impl<T: Target> Engine<T> {
     }
 
     /// Registers the request's buffer; false when no slot is left.
-    pub(super) fn attach<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16) -> bool {
+    pub(super) fn attach<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> bool {
         let split = self.split();
         let flight = &mut self.flights[usize::from(tag)];
-        let Some(slot) = flight.lease.slot().or_else(|| io.slots.take()) else { return false };
+        let Some(slot) = flight.lease.slot().or_else(|| pass.slots.take()) else { return false };
         flight.lease = Lease::Attached(slot);
-        io.counters.registrations.add(1);
+        pass.counters.registrations.add(1);
         let entry = entries::register(self.queue, tag, slot, split);
         // SAFETY: the entry points to nothing.
-        unsafe { io.ring.push(&entry) };
+        unsafe { pass.ring.push(&entry) };
         true
     }
 
     /// Unregisters the request's buffer, if we registered it; the answer is pending then.
     #[inline]
-    pub(super) fn detach<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16) {
+    pub(super) fn detach<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) {
         let flight = &mut self.flights[usize::from(tag)];
         let Lease::Attached(slot) = flight.lease else { return };
         flight.lease = Lease::Empty(slot);
@@ -49,7 +50,7 @@ impl<T: Target> Engine<T> {
         flight.pending += 1;
         let entry = entries::unregister(self.queue, tag, slot);
         // SAFETY: the entry points to nothing.
-        unsafe { io.ring.push(&entry) };
+        unsafe { pass.ring.push(&entry) };
     }
 
     /// A registration failed, or, split, answered. Unsplit it is not among the pending, and
@@ -57,7 +58,7 @@ impl<T: Target> Engine<T> {
     #[cold]
     pub(super) fn registered<R: Ring>(
         &mut self,
-        io: &mut Io<'_, R>,
+        pass: &mut Pass<'_, R>,
         tag: u16,
         result: i32,
     ) -> Settled {
@@ -81,13 +82,13 @@ impl<T: Target> Engine<T> {
         if result < 0 {
             flight.errno = -result;
         }
-        self.advance(io, tag)
+        self.advance(pass, tag)
     }
 
     #[inline]
     pub(super) fn unregistered<R: Ring>(
         &mut self,
-        io: &mut Io<'_, R>,
+        pass: &mut Pass<'_, R>,
         tag: u16,
         result: i32,
     ) -> Settled {
@@ -95,12 +96,12 @@ impl<T: Target> Engine<T> {
         flight.pending -= 1;
         flight.detaching = false;
         if result < 0 && flight.attach_errno == 0 {
-            self.unregister_again(io, tag)?;
+            self.unregister_again(pass, tag)?;
         } else {
-            self.continue_waiting(io, tag)?;
+            self.continue_waiting(pass, tag)?;
         }
         match self.flights[usize::from(tag)].pending {
-            0 => self.advance(io, tag),
+            0 => self.advance(pass, tag),
             _ => Ok(Outcome::Running),
         }
     }
@@ -110,7 +111,7 @@ impl<T: Target> Engine<T> {
     #[cold]
     pub(super) fn unregister_again<R: Ring>(
         &mut self,
-        io: &mut Io<'_, R>,
+        pass: &mut Pass<'_, R>,
         tag: u16,
     ) -> io::Result<()> {
         let flight = &mut self.flights[usize::from(tag)];
@@ -121,9 +122,9 @@ impl<T: Target> Engine<T> {
             flight.errno = libc::EIO;
             return Ok(());
         }
-        io.reserve(1)?;
+        pass.reserve(1)?;
         flight.lease = Lease::Attached(slot);
-        self.detach(io, tag);
+        self.detach(pass, tag);
         Ok(())
     }
 
@@ -131,7 +132,7 @@ impl<T: Target> Engine<T> {
     #[cold]
     pub(super) fn continue_waiting<R: Ring>(
         &mut self,
-        io: &mut Io<'_, R>,
+        pass: &mut Pass<'_, R>,
         tag: u16,
     ) -> io::Result<()> {
         let flight = &self.flights[usize::from(tag)];
@@ -143,14 +144,14 @@ impl<T: Target> Engine<T> {
         if count == 0 || flight.errno != 0 {
             return Ok(());
         }
-        io.reserve(count + 2)?;
-        self.attach(io, tag);
+        pass.reserve(count + 2)?;
+        self.attach(pass, tag);
         for step in 0..self.flights[usize::from(tag)].planned {
             if mem::take(&mut self.progress[first + usize::from(step)].waiting) {
-                self.push_step(io, tag, step);
+                self.push_step(pass, tag, step);
             }
         }
-        self.detach(io, tag);
+        self.detach(pass, tag);
         Ok(())
     }
 }

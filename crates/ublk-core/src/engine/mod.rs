@@ -12,9 +12,9 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::buffers::{Buffers, Slots};
+use crate::buffers::Buffers;
 use crate::driver::Ring;
-use crate::stats::Counters;
+use crate::pass::Pass;
 use crate::target::{Plan, Request, Step, Target};
 use crate::token::{Kind, Token};
 
@@ -31,25 +31,6 @@ use flight::{Flight, Lease, Progress};
 const MAX_ATTACH_FAILURES: u8 = 4;
 /// How often a buffer's unregistration is tried again before its slot is given up.
 const MAX_DETACH_FAILURES: u8 = 16;
-
-/// What the engine works with during one call.
-pub(crate) struct Io<'a, R> {
-    pub(crate) ring: &'a mut R,
-    pub(crate) slots: &'a mut Slots,
-    pub(crate) counters: &'a Counters,
-}
-
-impl<R: Ring> Io<'_, R> {
-    /// Makes room for `count` entries, so that what belongs together goes in together.
-    #[inline]
-    pub(crate) fn reserve(&mut self, count: usize) -> io::Result<()> {
-        while self.ring.space() < count {
-            self.counters.enters.add(1);
-            self.ring.submit()?;
-        }
-        Ok(())
-    }
-}
 
 /// Runs the plans of one queue.
 #[derive(Debug)]
@@ -71,9 +52,11 @@ pub(crate) struct Engine<T> {
 pub(crate) enum Outcome {
     /// It goes on.
     Running,
-    /// This is to be committed: it has ended, or is linked to the commit, which must be pushed
-    /// next (see `Engine::link`).
+    /// It has ended: this is to be committed.
     Commit(i32),
+    /// Its step is linked to what is pushed next, which must be the commit of this: see
+    /// `Engine::link`.
+    CommitLinked(i32),
 }
 
 type Settled = io::Result<Outcome>;
@@ -106,7 +89,7 @@ impl<T: Target> Engine<T> {
     #[inline]
     pub(crate) fn begin<R: Ring>(
         &mut self,
-        io: &mut Io<'_, R>,
+        pass: &mut Pass<'_, R>,
         tag: u16,
         request: Request,
         alone: bool,
@@ -118,9 +101,9 @@ impl<T: Target> Engine<T> {
         let planned = self.target.plan(&request, &mut plan);
         let steps = plan.len();
         match planned {
-            Ok(()) if alone && steps == 1 && self.can_link(tag) => self.link(io, tag),
-            Ok(()) => self.launch(io, tag, steps),
-            Err(errno) => Ok(Outcome::Commit(self.fail(io, tag, errno))),
+            Ok(()) if alone && steps == 1 && self.can_link(tag) => self.link(pass, tag),
+            Ok(()) => self.launch(pass, tag, steps),
+            Err(errno) => Ok(Outcome::Commit(self.fail(pass, tag, errno))),
         }
     }
 
@@ -128,21 +111,21 @@ impl<T: Target> Engine<T> {
     #[inline]
     pub(crate) fn completed<R: Ring>(
         &mut self,
-        io: &mut Io<'_, R>,
+        pass: &mut Pass<'_, R>,
         token: Token,
         result: i32,
     ) -> Settled {
         match token.kind {
-            Kind::Step => self.step_ended(io, token, result),
-            Kind::Register => self.registered(io, token.tag, result),
-            Kind::Unregister => self.unregistered(io, token.tag, result),
-            Kind::Fetch | Kind::Wake => unreachable!("not the engine's: {token:?}"),
+            Kind::Step => self.step_ended(pass, token, result),
+            Kind::Register => self.registered(pass, token.tag, result),
+            Kind::Unregister => self.unregistered(pass, token.tag, result),
+            _ => unreachable!("not the engine's: {token:?}"),
         }
     }
 
     /// Starts the plan that lies ready.
     #[inline]
-    fn launch<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16, steps: usize) -> Settled {
+    fn launch<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, steps: usize) -> Settled {
         let first = usize::from(tag) * self.max_steps;
         let plan = &self.steps[first..first + steps];
         let touched = plan.iter().any(Step::uses_buffer);
@@ -158,22 +141,22 @@ impl<T: Target> Engine<T> {
         if touched && flight.lease == Lease::Standing && self.registers(tag) {
             self.flights[usize::from(tag)].lease = Lease::Wanted;
         }
-        self.advance(io, tag)
+        self.advance(pass, tag)
     }
 
     /// Nothing is pending: starts the next stage, or ends the request.
     #[inline]
-    fn advance<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16) -> Settled {
+    fn advance<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
         let flight = &self.flights[usize::from(tag)];
         if flight.started == flight.planned || flight.errno != 0 {
-            return self.finish(io, tag);
+            return self.finish(pass, tag);
         }
         let stage = self.next_stage(tag);
-        io.reserve(stage.len() + 2)?;
+        pass.reserve(stage.len() + 2)?;
         if matches!(self.flights[usize::from(tag)].lease, Lease::Wanted | Lease::Empty(_)) {
-            if !self.attach(io, tag) {
+            if !self.attach(pass, tag) {
                 self.flights[usize::from(tag)].errno = libc::ENOBUFS;
-                return self.finish(io, tag);
+                return self.finish(pass, tag);
             }
             if self.split() {
                 self.flights[usize::from(tag)].pending = 1;
@@ -181,13 +164,13 @@ impl<T: Target> Engine<T> {
             }
         }
         for step in stage.clone() {
-            self.push_step(io, tag, step);
+            self.push_step(pass, tag, step);
         }
         let flight = &mut self.flights[usize::from(tag)];
         flight.started = stage.end;
         let last = stage.end == flight.planned;
         if last && !self.split() {
-            self.detach(io, tag);
+            self.detach(pass, tag);
         }
         Ok(Outcome::Running)
     }

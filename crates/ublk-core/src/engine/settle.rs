@@ -1,36 +1,37 @@
 //! How a request ends: with its full length, or an errno, never with less (trap 1).
 
 use super::flight::Lease;
-use super::{Engine, Io, MAX_ATTACH_FAILURES, Outcome, Settled};
+use super::{Engine, MAX_ATTACH_FAILURES, Outcome, Settled};
 use crate::buffers::Buffers;
 use crate::driver::Ring;
+use crate::pass::Pass;
 use crate::stats::Counters;
 use crate::target::{Errno, Op, Plan, Request, Target};
 
 impl<T: Target> Engine<T> {
     /// All steps have ended, or one has failed: lets go of the buffer, then settles.
     #[inline]
-    pub(super) fn finish<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16) -> Settled {
+    pub(super) fn finish<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
         if let Lease::Attached(_) = self.flights[usize::from(tag)].lease {
-            io.reserve(1)?;
-            self.detach(io, tag);
+            pass.reserve(1)?;
+            self.detach(pass, tag);
             return Ok(Outcome::Running);
         }
         let flight = &mut self.flights[usize::from(tag)];
         if flight.errno == 0 {
-            return Ok(Outcome::Commit(self.succeed(io, tag)));
+            return Ok(Outcome::Commit(self.succeed(pass, tag)));
         }
-        self.recover(io, tag)
+        self.recover(pass, tag)
     }
 
     /// A plan failed: for want of a buffer, so it is run once more, or for a reason that the
     /// target may know a way around.
     #[cold]
-    pub(super) fn recover<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16) -> Settled {
+    pub(super) fn recover<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
         let flight = &mut self.flights[usize::from(tag)];
         if flight.attach_errno != 0 && flight.attach_failures <= MAX_ATTACH_FAILURES {
             let steps = usize::from(flight.planned);
-            return self.launch(io, tag, steps);
+            return self.launch(pass, tag, steps);
         }
         let (request, errno, round) = (flight.request, Errno(flight.errno), flight.round);
         flight.round = flight.round.saturating_add(1);
@@ -42,16 +43,16 @@ impl<T: Target> Engine<T> {
         };
         let steps = plan.len();
         match retried {
-            Ok(()) => self.launch(io, tag, steps),
-            Err(errno) => Ok(Outcome::Commit(self.fail(io, tag, errno))),
+            Ok(()) => self.launch(pass, tag, steps),
+            Err(errno) => Ok(Outcome::Commit(self.fail(pass, tag, errno))),
         }
     }
 
     #[inline]
-    pub(super) fn succeed<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16) -> i32 {
+    pub(super) fn succeed<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> i32 {
         let request = self.flights[usize::from(tag)].request;
-        self.count(io.counters, &request, 1);
-        self.release(io, tag);
+        self.count(pass.counters, &request, 1);
+        self.release(pass, tag);
         // Fits: a request with data is at most 32 MiB; of the others the kernel reads the sign.
         if request.op.has_data() { request.length.cast_signed() } else { 0 }
     }
@@ -81,18 +82,18 @@ impl<T: Target> Engine<T> {
     }
 
     #[cold]
-    pub(super) fn fail<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16, errno: Errno) -> i32 {
-        io.counters.errors.add(1);
-        self.release(io, tag);
+    pub(super) fn fail<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, errno: Errno) -> i32 {
+        pass.counters.errors.add(1);
+        self.release(pass, tag);
         -for_client(errno.0)
     }
 
     #[inline]
-    pub(super) fn release<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16) {
+    pub(super) fn release<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) {
         self.running -= 1;
         let flight = &mut self.flights[usize::from(tag)];
         if let Some(slot) = flight.lease.slot() {
-            io.slots.put(slot);
+            pass.slots.put(slot);
         }
         flight.lease = Lease::Standing;
     }

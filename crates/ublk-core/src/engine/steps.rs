@@ -7,9 +7,10 @@ use io_uring::squeue::Flags;
 use super::entries::Place;
 use super::flight::{Lease, Progress};
 use super::verdict::{Verdict, judge};
-use super::{Engine, Io, Outcome, Settled, entries};
+use super::{Engine, Outcome, Settled, entries};
 use crate::buffers::Buffers;
 use crate::driver::Ring;
+use crate::pass::Pass;
 use crate::target::Target;
 use crate::token::{Kind, Token};
 
@@ -27,29 +28,29 @@ impl<T: Target> Engine<T> {
     /// kernel drops the commit then, silently, and the request goes on as if never linked.
     ///
     /// It saves a call for a request that is alone, and costs more than that among many.
-    pub(super) fn link<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16) -> Settled {
-        io.reserve(2)?;
+    pub(super) fn link<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
+        pass.reserve(2)?;
         let first = usize::from(tag) * self.max_steps;
         self.progress[first] = Progress::default();
         let flight = &mut self.flights[usize::from(tag)];
         (flight.planned, flight.started) = (1, 1);
         flight.linked = true;
-        self.push_step(io, tag, 0);
-        Ok(Outcome::Commit(self.succeed(io, tag)))
+        self.push_step(pass, tag, 0);
+        Ok(Outcome::CommitLinked(self.succeed(pass, tag)))
     }
 
     /// A linked step failed or was short after all.
     #[cold]
-    pub(super) fn unlink<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16) {
+    pub(super) fn unlink<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) {
         let flight = &mut self.flights[usize::from(tag)];
         flight.linked = false;
         self.running += 1;
         let request = flight.request;
-        self.count(io.counters, &request, 1_u64.wrapping_neg());
+        self.count(pass.counters, &request, 1_u64.wrapping_neg());
     }
 
     #[inline]
-    pub(super) fn push_step<R: Ring>(&mut self, io: &mut Io<'_, R>, tag: u16, step: u8) {
+    pub(super) fn push_step<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, step: u8) {
         let index = usize::from(tag) * self.max_steps + usize::from(step);
         let flight = &mut self.flights[usize::from(tag)];
         let place = match (&self.buffers, flight.lease) {
@@ -67,20 +68,20 @@ impl<T: Target> Engine<T> {
         flight.pending += 1;
         // SAFETY: the entry points into a lent buffer, which io_uring holds on to, or into our
         // pool, which outlives the ring's last completion (see `Reactor`).
-        unsafe { io.ring.push(&entry) };
+        unsafe { pass.ring.push(&entry) };
     }
 
     #[inline]
     pub(super) fn step_ended<R: Ring>(
         &mut self,
-        io: &mut Io<'_, R>,
+        pass: &mut Pass<'_, R>,
         token: Token,
         result: i32,
     ) -> Settled {
         let tag = token.tag;
         let index = usize::from(tag) * self.max_steps + usize::from(token.step);
         if self.flights[usize::from(tag)].linked {
-            self.unlink(io, tag);
+            self.unlink(pass, tag);
         }
         let flight = &mut self.flights[usize::from(tag)];
         flight.pending -= 1;
@@ -89,10 +90,10 @@ impl<T: Target> Engine<T> {
             Verdict::Failed(errno) => {
                 flight.errno = if flight.errno == 0 { errno } else { flight.errno };
             }
-            Verdict::Continue => self.continue_step(io, token)?,
+            Verdict::Continue => self.continue_step(pass, token)?,
         }
         match self.flights[usize::from(tag)].pending {
-            0 => self.advance(io, tag),
+            0 => self.advance(pass, tag),
             _ => Ok(Outcome::Running),
         }
     }
@@ -101,15 +102,15 @@ impl<T: Target> Engine<T> {
     #[cold]
     pub(super) fn continue_step<R: Ring>(
         &mut self,
-        io: &mut Io<'_, R>,
+        pass: &mut Pass<'_, R>,
         token: Token,
     ) -> io::Result<()> {
-        io.counters.short_results.add(1);
+        pass.counters.short_results.add(1);
         let tag = token.tag;
         let index = usize::from(tag) * self.max_steps + usize::from(token.step);
         let (step, progress) = (self.steps[index], self.progress[index]);
         if progress.zeroing {
-            io.counters.zero_filled_bytes.add(u64::from(step.length - progress.from));
+            pass.counters.zero_filled_bytes.add(u64::from(step.length - progress.from));
             if let Buffers::Copy(pool) = &self.buffers {
                 pool.zero(tag, step.at + progress.from, step.length - progress.from);
                 return Ok(());
@@ -120,10 +121,10 @@ impl<T: Target> Engine<T> {
             // The unregistration went in with the step, and another goes in with its continuation:
             // not before the first has answered, for if it failed, the slot is still taken.
             self.progress[index].waiting = true;
-            return if flight.detaching { Ok(()) } else { self.continue_waiting(io, tag) };
+            return if flight.detaching { Ok(()) } else { self.continue_waiting(pass, tag) };
         }
-        io.reserve(1)?;
-        self.push_step(io, tag, token.step);
+        pass.reserve(1)?;
+        self.push_step(pass, tag, token.step);
         Ok(())
     }
 }

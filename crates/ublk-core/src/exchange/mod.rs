@@ -1,5 +1,138 @@
 //! How requests come from the kernel and how their results go back.
 
+use std::io;
+
+use crate::buffers::Buffers;
+use crate::driver::{Completion, Ring};
+use crate::pass::Pass;
+use crate::token::Token;
+
+mod batch;
+mod inbox;
 mod per_io;
 
-pub(crate) use per_io::{Delivery, PerIo};
+use batch::Batch;
+pub(crate) use inbox::Tags;
+use per_io::PerIo;
+
+/// How often a command that the kernel could not take is sent again before its queue is lost.
+const MAX_REFUSALS: u8 = 16;
+
+/// The exchange of one queue.
+#[derive(Debug)]
+pub(crate) enum Exchange {
+    /// One command per request.
+    PerIo(PerIo),
+    /// One command for many.
+    Batch(Batch),
+}
+
+/// What a completion of the exchange brings.
+#[derive(Debug)]
+pub(crate) enum Arrival {
+    /// A request.
+    Request(u16),
+    /// Requests, to be given back with [`Exchange::emptied`] once they have been begun.
+    Requests(Tags),
+    /// Nothing to do.
+    Nothing,
+    /// The kernel refuses a command for good, with this positive errno.
+    Refused(i32),
+}
+
+impl Exchange {
+    pub(crate) fn per_io(queue: u16, depth: u16, buffers: &Buffers) -> Self {
+        Self::PerIo(PerIo::new(queue, depth, buffers))
+    }
+
+    pub(crate) fn batch(queue: u16, depth: u16, buffers: &Buffers) -> io::Result<Self> {
+        Ok(Self::Batch(Batch::new(queue, depth, buffers)?))
+    }
+
+    /// Asks for the queue's first requests.
+    pub(crate) fn arm<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
+        match self {
+            Self::PerIo(exchange) => exchange.arm(pass),
+            Self::Batch(exchange) => exchange.arm(pass),
+        }
+    }
+
+    /// Takes a completion of the exchange's own commands.
+    #[inline]
+    pub(crate) fn completed<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        token: Token,
+        completion: Completion,
+    ) -> io::Result<Arrival> {
+        match self {
+            Self::PerIo(exchange) => exchange.completed(pass, token.tag, completion.result),
+            Self::Batch(exchange) => exchange.completed(pass, token, completion),
+        }
+    }
+
+    /// The tag at `index` of an arrival.
+    #[inline]
+    pub(crate) fn tag(&self, tags: &Tags, index: u16) -> u16 {
+        match self {
+            Self::PerIo(_) => unreachable!("tags come one by one"),
+            Self::Batch(exchange) => exchange.tag(tags, index),
+        }
+    }
+
+    /// The requests of an arrival have been begun.
+    #[inline]
+    pub(crate) fn emptied<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tags: Tags,
+    ) -> io::Result<()> {
+        match self {
+            Self::PerIo(_) => Ok(()),
+            Self::Batch(exchange) => exchange.emptied(pass, tags),
+        }
+    }
+
+    /// Answers the request of `tag`, at the latest with the next [`flush`](Self::flush), and asks
+    /// for another.
+    #[inline]
+    pub(crate) fn commit<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        result: i32,
+    ) -> io::Result<()> {
+        match self {
+            Self::PerIo(exchange) => exchange.commit(pass, tag, result),
+            Self::Batch(exchange) => exchange.commit(pass, tag, result),
+        }
+    }
+
+    /// The same, right behind the step that was just pushed and is linked to it. There is room.
+    #[inline]
+    pub(crate) fn commit_linked<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, result: i32) {
+        match self {
+            Self::PerIo(exchange) => exchange.push_commit(pass, tag, result),
+            Self::Batch(exchange) => exchange.push_lone(pass, tag, result),
+        }
+    }
+
+    /// Pushes what has been put off until the end of the pass. Answers how many completions will
+    /// be there at once, bringing nothing.
+    #[inline]
+    pub(crate) fn flush<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<u32> {
+        match self {
+            Self::PerIo(_) => Ok(0),
+            Self::Batch(exchange) => exchange.flush(pass),
+        }
+    }
+
+    /// Whether requests can still come, or answers to commits.
+    #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        match self {
+            Self::PerIo(exchange) => exchange.is_open(),
+            Self::Batch(exchange) => exchange.is_open(),
+        }
+    }
+}

@@ -1,6 +1,8 @@
 //! One command per request: `FETCH_REQ` asks for the first, `COMMIT_AND_FETCH_REQ` answers it
 //! and asks for the next on the same tag.
 
+use std::io;
+
 use io_uring::opcode;
 use io_uring::squeue::Entry;
 use io_uring::types::Fixed;
@@ -9,26 +11,12 @@ use ublk_sys::{
     UBLK_U_IO_FETCH_REQ, ublk_auto_buf_reg, ublk_auto_buf_reg_to_sqe_addr, ublksrv_io_cmd,
 };
 
+use super::{Arrival, MAX_REFUSALS};
 use crate::buffers::Buffers;
 use crate::driver::Ring;
 use crate::file_table::CHAR_DEVICE;
+use crate::pass::Pass;
 use crate::token::{Kind, Token};
-
-/// How often a commit that the kernel could not take is sent again.
-const MAX_COMMIT_FAILURES: u8 = 16;
-
-/// What a completion of the exchange means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Delivery {
-    /// The tag carries a request.
-    Request,
-    /// The tag is over: the device stops.
-    Aborted,
-    /// The kernel could not take the tag's commit: it must be sent again with this result.
-    Again(i32),
-    /// The kernel refused the command for good, with this positive errno; the tag is over.
-    Refused(i32),
-}
 
 /// What one tag's commands carry, and the commit to repeat if the kernel could not take it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,54 +26,103 @@ struct Tag {
     /// `ublksrv_io_cmd.addr`: where to copy the next request's data.
     memory: u64,
     committed: Option<i32>,
-    failures: u8,
+    refusals: u8,
 }
 
-/// The exchange of one queue.
 #[derive(Debug)]
 pub(crate) struct PerIo {
     queue: u16,
     tags: Box<[Tag]>,
+    /// Tags that the kernel has not ended.
+    alive: usize,
 }
 
 impl PerIo {
-    pub(crate) fn new(queue: u16, depth: u16, buffers: &Buffers) -> Self {
+    pub(super) fn new(queue: u16, depth: u16, buffers: &Buffers) -> Self {
         let tags = (0..depth).map(|tag| Tag::new(tag, buffers)).collect();
-        Self { queue, tags }
+        Self { queue, tags, alive: 0 }
     }
 
-    /// Asks for the first request of `tag`. The caller has made room for one entry.
-    pub(crate) fn fetch<R: Ring>(&mut self, ring: &mut R, tag: u16) {
-        self.push(ring, UBLK_U_IO_FETCH_REQ, tag, 0);
-    }
-
-    /// Answers the request of `tag` and asks for the next. The caller has made room for one entry.
-    #[inline]
-    pub(crate) fn commit<R: Ring>(&mut self, ring: &mut R, tag: u16, result: i32) {
-        self.tags[usize::from(tag)].committed = Some(result);
-        self.push(ring, UBLK_U_IO_COMMIT_AND_FETCH_REQ, tag, result);
-    }
-
-    /// Takes the completion of a fetch or commit.
-    #[inline]
-    pub(crate) fn delivered(&mut self, tag: u16, result: i32) -> Delivery {
-        let state = &mut self.tags[usize::from(tag)];
-        match result {
-            UBLK_IO_RES_OK => {
-                state.failures = 0;
-                Delivery::Request
+    pub(super) fn arm<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
+        for tag in 0..=u16::MAX {
+            if usize::from(tag) == self.tags.len() {
+                break;
             }
-            UBLK_IO_RES_ABORT => Delivery::Aborted,
-            _ => state.refused(-result),
+            pass.reserve(1)?;
+            self.push(pass, UBLK_U_IO_FETCH_REQ, tag, 0);
+            self.alive += 1;
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.alive > 0
+    }
+
+    #[inline]
+    pub(super) fn commit<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        result: i32,
+    ) -> io::Result<()> {
+        pass.reserve(1)?;
+        self.push_commit(pass, tag, result);
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn push_commit<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, result: i32) {
+        self.tags[usize::from(tag)].committed = Some(result);
+        self.push(pass, UBLK_U_IO_COMMIT_AND_FETCH_REQ, tag, result);
+    }
+
+    #[inline]
+    pub(super) fn completed<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        result: i32,
+    ) -> io::Result<Arrival> {
+        if result == UBLK_IO_RES_OK {
+            self.tags[usize::from(tag)].refusals = 0;
+            return Ok(Arrival::Request(tag));
+        }
+        self.not_delivered(pass, tag, result)
+    }
+
+    /// A fetch that is refused was wrong; a commit may have met a kernel short of memory.
+    #[cold]
+    fn not_delivered<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        result: i32,
+    ) -> io::Result<Arrival> {
+        let state = &mut self.tags[usize::from(tag)];
+        match (result, state.committed) {
+            (UBLK_IO_RES_ABORT, _) => {
+                self.alive -= 1;
+                Ok(Arrival::Nothing)
+            }
+            (_, Some(committed)) if state.refusals < MAX_REFUSALS => {
+                state.refusals += 1;
+                self.commit(pass, tag, committed)?;
+                Ok(Arrival::Nothing)
+            }
+            _ => {
+                self.alive -= 1;
+                Ok(Arrival::Refused(-result))
+            }
         }
     }
 
     #[inline]
-    fn push<R: Ring>(&mut self, ring: &mut R, operation: u32, tag: u16, result: i32) {
+    fn push<R: Ring>(&mut self, pass: &mut Pass<'_, R>, operation: u32, tag: u16, result: i32) {
         let entry = self.entry(operation, tag, result);
         // SAFETY: the memory it may name is the tag's buffer in the queue's pool, which outlives
         // the ring's last completion (see `Reactor`).
-        unsafe { ring.push(&entry) };
+        unsafe { pass.ring.push(&entry) };
     }
 
     #[inline]
@@ -116,16 +153,6 @@ impl Tag {
             }
             Buffers::Register { .. } => none,
             Buffers::Copy(pool) => Self { memory: pool.at(tag, 0) as u64, ..none },
-        }
-    }
-
-    /// A fetch that is refused was wrong; a commit may have met a kernel short of memory.
-    #[cold]
-    fn refused(&mut self, errno: i32) -> Delivery {
-        self.failures = self.failures.saturating_add(1);
-        match self.committed {
-            Some(result) if self.failures <= MAX_COMMIT_FAILURES => Delivery::Again(result),
-            _ => Delivery::Refused(errno),
         }
     }
 }

@@ -12,8 +12,9 @@ use io_uring::types::Fd;
 
 use crate::buffers::{Buffers, Pool, Slots};
 use crate::driver::{Completion, Descriptors, Driver, OpenFile, Ring, RingSize};
-use crate::engine::{Engine, Io, Outcome};
-use crate::exchange::{Delivery, PerIo};
+use crate::engine::{Engine, Outcome};
+use crate::exchange::{Arrival, Exchange, Tags};
+use crate::pass::Pass;
 use crate::stats::Counters;
 use crate::target::{Request, Target};
 use crate::token::{Kind, Token};
@@ -36,6 +37,15 @@ pub enum Transfer {
     Copy,
 }
 
+/// How a queue's requests come and how their results go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExchangeMode {
+    /// One command per request.
+    PerIo,
+    /// One command for many (`UBLK_F_BATCH_IO`, Linux 7.0).
+    Batch,
+}
+
 /// The queue that a reactor serves, as the kernel described it after `ADD_DEV`.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueConfig {
@@ -45,6 +55,8 @@ pub struct QueueConfig {
     pub depth: u16,
     /// How its requests reach their data.
     pub transfer: Transfer,
+    /// How its requests come and go.
+    pub exchange: ExchangeMode,
     /// The largest request, in bytes.
     pub max_io_bytes: u32,
     /// How far apart its descriptors are, in bytes.
@@ -60,6 +72,14 @@ pub enum Turn {
     Ended,
 }
 
+/// What a reactor lends to its exchange and its engine; a macro, since a method would borrow all
+/// of the reactor.
+macro_rules! pass {
+    ($this:expr) => {
+        Pass { ring: &mut $this.ring, slots: &mut $this.slots, counters: &$this.counters }
+    };
+}
+
 /// Serves one queue, on the thread that made it.
 pub struct Reactor<R: Ring, T> {
     // Fields drop in this order: the ring first, so that nothing is in flight when the memory
@@ -68,11 +88,11 @@ pub struct Reactor<R: Ring, T> {
     engine: Engine<T>,
     descriptors: Descriptors,
     slots: Slots,
-    exchange: PerIo,
+    exchange: Exchange,
     counters: Arc<Counters>,
     waker: Waker,
-    /// Tags that the kernel has not aborted.
-    alive: u32,
+    /// Completions that the next call of the kernel brings at once, and that nobody waits for.
+    at_once: u32,
     /// The first command that the kernel refused, with its errno.
     refused: Option<i32>,
     _files: [OpenFile; 2],
@@ -80,7 +100,7 @@ pub struct Reactor<R: Ring, T> {
 
 impl<R: Ring, T: std::fmt::Debug> std::fmt::Debug for Reactor<R, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reactor").field("alive", &self.alive).finish_non_exhaustive()
+        f.debug_struct("Reactor").field("exchange", &self.exchange).finish_non_exhaustive()
     }
 }
 
@@ -120,7 +140,10 @@ impl<R: Ring, T: Target> Reactor<R, T> {
                 Buffers::Auto { slots: (0..depth).filter_map(|_| slots.take()).collect() }
             }
         };
-        let exchange = PerIo::new(queue, depth, &buffers);
+        let exchange = match config.exchange {
+            ExchangeMode::PerIo => Exchange::per_io(queue, depth, &buffers),
+            ExchangeMode::Batch => Exchange::batch(queue, depth, &buffers)?,
+        };
         let engine = Engine::new(target, queue, depth, buffers);
         let mut this = Self {
             ring,
@@ -130,11 +153,11 @@ impl<R: Ring, T: Target> Reactor<R, T> {
             exchange,
             counters,
             waker: Waker::new()?,
-            alive: 0,
+            at_once: 0,
             refused: None,
             _files: [char_device, zeros],
         };
-        this.fetch_all(depth)?;
+        this.arm()?;
         Ok(this)
     }
 
@@ -151,10 +174,10 @@ impl<R: Ring, T: Target> Reactor<R, T> {
     #[inline]
     pub fn turn(&mut self) -> io::Result<Turn> {
         self.counters.enters.add(1);
-        self.ring.submit_and_wait()?;
+        self.ring.submit_and_wait(1 + self.at_once)?;
         self.take_completions()?;
         let quit = self.waker.should_quit() || self.refused.is_some();
-        if self.engine.running() == 0 && (self.alive == 0 || quit) {
+        if self.engine.running() == 0 && (!self.exchange.is_open() || quit) {
             return self
                 .refused
                 .map_or(Ok(Turn::Ended), |errno| Err(io::Error::from_raw_os_error(errno)));
@@ -162,13 +185,10 @@ impl<R: Ring, T: Target> Reactor<R, T> {
         Ok(Turn::Serving)
     }
 
-    fn fetch_all(&mut self, depth: u16) -> io::Result<()> {
+    fn arm(&mut self) -> io::Result<()> {
         self.watch_waker()?;
-        for tag in 0..depth {
-            self.reserve(1)?;
-            self.exchange.fetch(&mut self.ring, tag);
-            self.alive += 1;
-        }
+        let mut pass = pass!(self);
+        self.exchange.arm(&mut pass)?;
         self.ring.submit()?;
         // A refused fetch has answered by now; START_DEV would wait for it for ever (trap 23).
         self.take_completions()?;
@@ -181,84 +201,80 @@ impl<R: Ring, T: Target> Reactor<R, T> {
         while let Some(completion) = self.ring.pop() {
             self.take(completion, alone)?;
         }
+        self.at_once = self.exchange.flush(&mut pass!(self))?;
         Ok(())
     }
 
     #[inline]
     fn take(&mut self, completion: Completion, alone: bool) -> io::Result<()> {
         let token = Token::unpack(completion.user_data);
-        let outcome = match token.kind {
-            Kind::Fetch => match self.exchange.delivered(token.tag, completion.result) {
-                Delivery::Request => self.begin(token.tag, alone)?,
-                other => return self.not_delivered(token.tag, other),
-            },
+        match token.kind {
             Kind::Step | Kind::Register | Kind::Unregister => {
-                let mut io =
-                    Io { ring: &mut self.ring, slots: &mut self.slots, counters: &self.counters };
-                self.engine.completed(&mut io, token, completion.result)?
+                let outcome = self.engine.completed(&mut pass!(self), token, completion.result)?;
+                self.settle(token.tag, outcome)
+            }
+            Kind::Fetch | Kind::Prepare | Kind::Commit | Kind::CommitOne => {
+                match self.exchange.completed(&mut pass!(self), token, completion)? {
+                    Arrival::Request(tag) => self.begin(tag, alone),
+                    Arrival::Requests(tags) => self.begin_all(tags, alone),
+                    Arrival::Nothing => Ok(()),
+                    Arrival::Refused(errno) => {
+                        self.refused.get_or_insert(errno);
+                        Ok(())
+                    }
+                }
             }
             Kind::Wake => {
                 self.waker.drain();
-                return self.watch_waker();
+                self.watch_waker()
             }
-        };
-        match outcome {
-            Outcome::Commit(result) => self.commit(token.tag, result),
-            Outcome::Running => Ok(()),
         }
     }
 
     #[inline]
-    fn begin(&mut self, tag: u16, alone: bool) -> io::Result<Outcome> {
-        match Request::parse(&self.descriptors.read(tag)) {
-            Ok(request) => {
-                let mut io =
-                    Io { ring: &mut self.ring, slots: &mut self.slots, counters: &self.counters };
-                self.engine.begin(&mut io, tag, request, alone)
-            }
+    fn begin_all(&mut self, tags: Tags, alone: bool) -> io::Result<()> {
+        let alone = alone && tags.len() == 1;
+        for index in 0..tags.len() {
+            let tag = self.exchange.tag(&tags, index);
+            self.begin(tag, alone)?;
+        }
+        self.exchange.emptied(&mut pass!(self), tags)
+    }
+
+    #[inline]
+    fn begin(&mut self, tag: u16, alone: bool) -> io::Result<()> {
+        let outcome = match Request::parse(&self.descriptors.read(tag)) {
+            Ok(request) => self.engine.begin(&mut pass!(self), tag, request, alone)?,
             Err(errno) => {
                 self.counters.errors.add(1);
-                Ok(Outcome::Commit(-errno.0))
+                Outcome::Commit(-errno.0)
             }
-        }
+        };
+        self.settle(tag, outcome)
     }
 
     #[inline]
-    fn commit(&mut self, tag: u16, result: i32) -> io::Result<()> {
-        self.reserve(1)?;
-        self.exchange.commit(&mut self.ring, tag, result);
-        Ok(())
-    }
-
-    #[cold]
-    fn not_delivered(&mut self, tag: u16, delivery: Delivery) -> io::Result<()> {
-        match delivery {
-            Delivery::Request => unreachable!("delivered"),
-            Delivery::Again(result) => return self.commit(tag, result),
-            Delivery::Aborted => self.alive -= 1,
-            Delivery::Refused(errno) => {
-                self.alive -= 1;
-                self.refused.get_or_insert(errno);
+    fn settle(&mut self, tag: u16, outcome: Outcome) -> io::Result<()> {
+        match outcome {
+            Outcome::Running => Ok(()),
+            Outcome::Commit(result) => self.exchange.commit(&mut pass!(self), tag, result),
+            Outcome::CommitLinked(result) => {
+                self.exchange.commit_linked(&mut pass!(self), tag, result);
+                Ok(())
             }
         }
-        Ok(())
     }
 
     fn watch_waker(&mut self) -> io::Result<()> {
-        self.reserve(1)?;
+        let mut pass = pass!(self);
+        pass.reserve(1)?;
         let events = u32::from(libc::POLLIN.cast_unsigned());
         let entry = opcode::PollAdd::new(Fd(self.waker.fd()), events)
             .build()
             .user_data(Token::new(Kind::Wake, 0).pack());
         // SAFETY: the entry points to nothing.
-        unsafe { self.ring.push(&entry) };
+        unsafe { pass.ring.push(&entry) };
         Ok(())
-    }
-
-    #[inline]
-    fn reserve(&mut self, count: usize) -> io::Result<()> {
-        let mut io = Io { ring: &mut self.ring, slots: &mut self.slots, counters: &self.counters };
-        io.reserve(count)
     }
 }
 

@@ -197,7 +197,11 @@ impl Ring for SimRing {
         self.enter()
     }
 
-    fn submit_and_wait(&mut self) -> io::Result<()> {
+    unsafe fn register_buffer_ring(&mut self, _: *mut u8, _: u16, _: u16) -> io::Result<()> {
+        Err(io::Error::from_raw_os_error(libc::EINVAL))
+    }
+
+    fn submit_and_wait(&mut self, _count: u32) -> io::Result<()> {
         self.enter()?;
         match self.sim.waiting() {
             Waiting::Stepping => self.sim.lock().step_until_idle(self.ring),

@@ -1,0 +1,342 @@
+//! One command for many requests (`UBLK_F_BATCH_IO`, Linux 7.0): a multishot `FETCH_IO_CMDS`
+//! delivers tags, `COMMIT_IO_CMDS` answers all that one pass has ended.
+
+use std::io;
+
+use io_uring::opcode;
+use io_uring::squeue::{Entry, Flags};
+use io_uring::types::Fixed;
+use ublk_sys::{
+    IORING_URING_CMD_MULTISHOT, UBLK_BATCH_F_AUTO_BUF_REG_FALLBACK, UBLK_BATCH_F_HAS_BUF_ADDR,
+    UBLK_IO_RES_ABORT, UBLK_U_IO_COMMIT_IO_CMDS, UBLK_U_IO_FETCH_IO_CMDS, UBLK_U_IO_PREP_IO_CMDS,
+    ublk_batch_io, ublk_elem_header,
+};
+
+use super::inbox::{GROUP, Inbox, Tags};
+use super::{Arrival, MAX_REFUSALS};
+use crate::buffers::Buffers;
+use crate::driver::{Completion, Ring};
+use crate::file_table::CHAR_DEVICE;
+use crate::pass::Pass;
+use crate::sqe;
+use crate::token::{Kind, Token};
+
+/// What the kernel reads of one tag in `PREP_IO_CMDS` and `COMMIT_IO_CMDS`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+struct Element {
+    header: ublk_elem_header,
+    /// Where to copy the next request's data; only there in copy mode.
+    memory: u64,
+}
+
+/// The elements of one command, in the memory that the kernel reads: `words` of 8 bytes each.
+#[derive(Debug)]
+struct Elements {
+    words: Box<[u64]>,
+    each: usize,
+}
+
+/// The elements of a commit that has not been answered.
+#[derive(Debug)]
+struct Outbox {
+    elements: Elements,
+    /// Elements written.
+    count: usize,
+    /// Elements that the kernel has taken.
+    taken: usize,
+    /// Pushed, and the answer is still to come.
+    sent: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Batch {
+    queue: u16,
+    flags: u16,
+    templates: Box<[Element]>,
+    inbox: Inbox,
+    /// One is filled while the other's commit is being answered.
+    outboxes: [Outbox; 2],
+    filling: usize,
+    /// An element per tag for commits of one: a linked one is read only when its step has ended.
+    lone: Elements,
+    refusals: u8,
+    fetching: bool,
+}
+
+impl Batch {
+    pub(super) fn new(queue: u16, depth: u16, buffers: &Buffers) -> io::Result<Self> {
+        let (flags, each) = match buffers {
+            Buffers::Auto { .. } => (UBLK_BATCH_F_AUTO_BUF_REG_FALLBACK, 1),
+            Buffers::Register { .. } => (0, 1),
+            Buffers::Copy(_) => (UBLK_BATCH_F_HAS_BUF_ADDR, 2),
+        };
+        let elements = || Elements { words: vec![0; usize::from(depth) * each].into(), each };
+        let outbox = || Outbox { elements: elements(), count: 0, taken: 0, sent: false };
+        Ok(Self {
+            queue,
+            flags,
+            templates: (0..depth).map(|tag| Element::new(tag, buffers)).collect(),
+            inbox: Inbox::new()?,
+            outboxes: [outbox(), outbox()],
+            filling: 0,
+            lone: elements(),
+            refusals: 0,
+            fetching: false,
+        })
+    }
+
+    pub(super) fn arm<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
+        self.inbox.register(pass.ring)?;
+        pass.reserve(2)?;
+        let depth = self.templates.len();
+        let elements = &mut self.outboxes[0].elements;
+        for (index, element) in self.templates.iter().enumerate() {
+            elements.set(index, element);
+        }
+        let address = elements.address(0);
+        let entry = self.command(UBLK_U_IO_PREP_IO_CMDS, address, depth);
+        self.outboxes[0].sent = true;
+        self.push(pass, &entry.user_data(Token::new(Kind::Prepare, 0).pack()));
+        self.fetch(pass);
+        Ok(())
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.fetching || self.outboxes.iter().any(|outbox| outbox.sent)
+    }
+
+    #[inline]
+    pub(super) fn completed<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        token: Token,
+        completion: Completion,
+    ) -> io::Result<Arrival> {
+        let Completion { result, flags, .. } = completion;
+        match token.kind {
+            Kind::Fetch if result >= 0 => Ok(Arrival::Requests(Inbox::arrived(result, flags))),
+            Kind::Fetch => self.fetch_ended(pass, result),
+            Kind::Commit => self.committed(pass, token.tag, result),
+            Kind::Prepare => {
+                self.outboxes[0].sent = false;
+                Ok(if result < 0 { Arrival::Refused(-result) } else { Arrival::Nothing })
+            }
+            _ => self.lone_refused(pass, token.tag, result),
+        }
+    }
+
+    /// The tag at `index` of an arrival.
+    #[inline]
+    pub(crate) fn tag(&self, tags: &Tags, index: u16) -> u16 {
+        self.inbox.tag(tags, index)
+    }
+
+    #[inline]
+    pub(super) fn emptied<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tags: Tags,
+    ) -> io::Result<()> {
+        self.inbox.emptied(&tags);
+        if tags.last { self.fetch_again(pass) } else { Ok(()) }
+    }
+
+    #[inline]
+    pub(super) fn commit<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        result: i32,
+    ) -> io::Result<()> {
+        let outbox = &mut self.outboxes[self.filling];
+        if outbox.sent {
+            // Both are on their way, one of them for the second time.
+            pass.reserve(1)?;
+            self.push_lone(pass, tag, result);
+            return Ok(());
+        }
+        outbox.elements.set(outbox.count, &self.templates[usize::from(tag)].with(result));
+        outbox.count += 1;
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn flush<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<u32> {
+        let outbox = &self.outboxes[self.filling];
+        if outbox.count == 0 || outbox.sent {
+            return Ok(0);
+        }
+        pass.reserve(1)?;
+        self.send(pass, self.filling);
+        self.filling ^= 1;
+        // While requests can come, the answer is not worth waking up for.
+        Ok(u32::from(self.fetching))
+    }
+
+    /// Sends what the kernel has not taken of an outbox. It always answers: of several elements
+    /// it may take only some, which counts as success and would be silent.
+    #[inline]
+    fn send<R: Ring>(&mut self, pass: &mut Pass<'_, R>, index: usize) {
+        let outbox = &mut self.outboxes[index];
+        outbox.sent = true;
+        let (address, count) = (outbox.elements.address(outbox.taken), outbox.count - outbox.taken);
+        let entry = self.command(UBLK_U_IO_COMMIT_IO_CMDS, address, count);
+        #[expect(clippy::cast_possible_truncation, reason = "0 or 1")]
+        self.push(pass, &entry.user_data(Token::new(Kind::Commit, index as u16).pack()));
+    }
+
+    /// Commits one tag by itself, silently unless it is refused.
+    #[inline]
+    pub(super) fn push_lone<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, result: i32) {
+        self.lone.set(tag.into(), &self.templates[usize::from(tag)].with(result));
+        let entry = self.command(UBLK_U_IO_COMMIT_IO_CMDS, self.lone.address(tag.into()), 1);
+        let token = Token::new(Kind::CommitOne, tag);
+        self.push(pass, &entry.flags(Flags::SKIP_SUCCESS).user_data(token.pack()));
+    }
+
+    #[inline]
+    fn committed<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        index: u16,
+        result: i32,
+    ) -> io::Result<Arrival> {
+        let index = usize::from(index);
+        let outbox = &mut self.outboxes[index];
+        let bytes = usize::try_from(result).unwrap_or(0);
+        outbox.taken += bytes / outbox.elements.element_bytes();
+        if outbox.taken == outbox.count {
+            (outbox.count, outbox.taken, outbox.sent) = (0, 0, false);
+            self.refusals = 0;
+            return Ok(Arrival::Nothing);
+        }
+        self.refusals = if bytes > 0 { 0 } else { self.refusals + 1 };
+        if self.refusals > MAX_REFUSALS {
+            outbox.sent = false;
+            return Ok(Arrival::Refused(if result < 0 { -result } else { libc::EIO }));
+        }
+        pass.reserve(1)?;
+        self.send(pass, index);
+        Ok(Arrival::Nothing)
+    }
+
+    #[cold]
+    fn lone_refused<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        result: i32,
+    ) -> io::Result<Arrival> {
+        self.refusals += 1;
+        if self.refusals > MAX_REFUSALS {
+            return Ok(Arrival::Refused(-result));
+        }
+        pass.reserve(1)?;
+        let result = self.lone.result(tag.into());
+        self.push_lone(pass, tag, result);
+        Ok(Arrival::Nothing)
+    }
+
+    #[cold]
+    fn fetch_ended<R: Ring>(&mut self, pass: &mut Pass<'_, R>, result: i32) -> io::Result<Arrival> {
+        self.fetching = false;
+        match -result {
+            libc::ENOBUFS => {
+                self.fetch_again(pass)?;
+                Ok(Arrival::Nothing)
+            }
+            _ if result == UBLK_IO_RES_ABORT => Ok(Arrival::Nothing),
+            errno => Ok(Arrival::Refused(errno)),
+        }
+    }
+
+    #[cold]
+    fn fetch_again<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
+        pass.reserve(1)?;
+        self.fetch(pass);
+        Ok(())
+    }
+
+    fn fetch<R: Ring>(&mut self, pass: &mut Pass<'_, R>) {
+        self.fetching = true;
+        let command = ublk_batch_io { q_id: self.queue, elem_bytes: 2, ..Default::default() };
+        let entry = opcode::UringCmd16::new(Fixed(CHAR_DEVICE), UBLK_U_IO_FETCH_IO_CMDS)
+            .cmd(command.to_bytes())
+            .build()
+            .user_data(Token::new(Kind::Fetch, 0).pack());
+        let entry = sqe::with_command_flags(entry, IORING_URING_CMD_MULTISHOT);
+        self.push(pass, &sqe::with_buffer_group(entry, GROUP));
+    }
+
+    #[inline]
+    fn command(&self, operation: u32, elements: u64, count: usize) -> Entry {
+        #[expect(clippy::cast_possible_truncation, reason = "at most 4096, and 16 bytes each")]
+        let command = ublk_batch_io {
+            q_id: self.queue,
+            flags: self.flags,
+            nr_elem: count as u16,
+            elem_bytes: self.lone.element_bytes() as u8,
+            ..Default::default()
+        };
+        opcode::UringCmd16::new(Fixed(CHAR_DEVICE), operation)
+            .cmd(command.to_bytes())
+            .addr(Some(elements))
+            .build()
+    }
+
+    #[inline]
+    fn push<R: Ring>(&self, pass: &mut Pass<'_, R>, entry: &Entry) {
+        // SAFETY: elements and inbox are ours and outlive the ring's last completion (see
+        // `Reactor`); elements are not written again before their command has been answered, or,
+        // for a lone one, before its tag comes back.
+        unsafe { pass.ring.push(entry) };
+    }
+}
+
+impl Element {
+    fn new(tag: u16, buffers: &Buffers) -> Self {
+        let header = ublk_elem_header { tag, ..Default::default() };
+        match buffers {
+            Buffers::Auto { slots } => {
+                let buf_index = slots[usize::from(tag)];
+                Self { header: ublk_elem_header { buf_index, ..header }, memory: 0 }
+            }
+            Buffers::Register { .. } => Self { header, memory: 0 },
+            Buffers::Copy(pool) => Self { header, memory: pool.at(tag, 0) as u64 },
+        }
+    }
+
+    #[inline]
+    fn with(self, result: i32) -> Self {
+        Self { header: ublk_elem_header { result, ..self.header }, ..self }
+    }
+}
+
+impl Elements {
+    #[inline]
+    fn element_bytes(&self) -> usize {
+        self.each * 8
+    }
+
+    #[inline]
+    fn set(&mut self, index: usize, element: &Element) {
+        let place = &mut self.words[index * self.each..][..self.each];
+        place[0] = u64::from_ne_bytes(element.header.to_bytes());
+        if let Some(memory) = place.get_mut(1) {
+            *memory = element.memory;
+        }
+    }
+
+    #[inline]
+    fn address(&self, index: usize) -> u64 {
+        // Past the end only for no element at all.
+        self.words[index * self.each..].as_ptr() as u64
+    }
+
+    /// The result in an element.
+    fn result(&self, index: usize) -> i32 {
+        let bytes = self.words[index * self.each].to_ne_bytes();
+        i32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]])
+    }
+}

@@ -1,0 +1,106 @@
+//! The buffers that the kernel delivers tags in: a ring of provided buffers.
+
+use std::io;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use crate::buffers::Pool;
+use crate::driver::Ring;
+
+/// The buffer group of the queue's only fetch command.
+pub(super) const GROUP: u16 = 0;
+/// When all are in use the fetch ends with `ENOBUFS` and is armed again.
+const BUFFERS: u16 = 64;
+/// What the kernel fills at most: 128 tags of two bytes.
+const BUFFER_BYTES: u32 = 256;
+/// Where the tail of an `io_uring_buf_ring` lies: in the reserved field of its first entry.
+const TAIL: u32 = 14;
+const ENTRY_BYTES: u32 = 16;
+
+#[derive(Debug)]
+pub(super) struct Inbox {
+    ring: Pool,
+    buffers: Pool,
+    tail: u16,
+}
+
+/// Tags that have arrived in one of the buffers.
+#[derive(Debug)]
+pub(crate) struct Tags {
+    buffer: u16,
+    count: u16,
+    /// The fetch command has ended.
+    pub(super) last: bool,
+}
+
+impl Tags {
+    /// How many there are.
+    #[inline]
+    pub(crate) fn len(&self) -> u16 {
+        self.count
+    }
+}
+
+impl Inbox {
+    pub(super) fn new() -> io::Result<Self> {
+        let ring = Pool::new(1, ENTRY_BYTES * u32::from(BUFFERS))?;
+        let buffers = Pool::new(BUFFERS, BUFFER_BYTES)?;
+        Ok(Self { ring, buffers, tail: 0 })
+    }
+
+    /// Gives all buffers to the kernel.
+    pub(super) fn register<R: Ring>(&mut self, ring: &mut R) -> io::Result<()> {
+        // SAFETY: both pools live as long as the exchange, which its reactor drops after the ring.
+        unsafe { ring.register_buffer_ring(self.ring.at(0, 0), BUFFERS, GROUP) }?;
+        (0..BUFFERS).for_each(|buffer| self.give(buffer));
+        Ok(())
+    }
+
+    /// What a completion of `bytes` bytes with these flags says.
+    #[inline]
+    pub(super) fn arrived(bytes: i32, flags: u32) -> Tags {
+        const MORE: u32 = 1 << 1;
+        const BUFFER_SHIFT: u32 = 16;
+        #[expect(clippy::cast_possible_truncation, reason = "16 bits left; at most 256 bytes")]
+        #[expect(clippy::cast_sign_loss, reason = "the caller has seen that it is no error")]
+        Tags {
+            buffer: (flags >> BUFFER_SHIFT) as u16,
+            count: (bytes / 2) as u16,
+            last: flags & MORE == 0,
+        }
+    }
+
+    /// The tag at `index`.
+    #[inline]
+    pub(super) fn tag(&self, tags: &Tags, index: u16) -> u16 {
+        assert!(index < tags.count);
+        let place = self.buffers.at(tags.buffer, u32::from(index) * 2);
+        // SAFETY: inside the buffer, aligned, and ours until it is given back.
+        unsafe { place.cast::<u16>().read() }
+    }
+
+    /// Gives a buffer back to the kernel.
+    #[inline]
+    pub(super) fn emptied(&mut self, tags: &Tags) {
+        if tags.count > 0 {
+            self.give(tags.buffer);
+        }
+    }
+
+    #[inline]
+    fn give(&mut self, buffer: u16) {
+        let index = u32::from(self.tail % BUFFERS) * ENTRY_BYTES;
+        // SAFETY: the entry lies in the ring and is ours, being beyond the tail; the tail's place,
+        // the last two bytes of entry 0, is not written here.
+        unsafe {
+            let entry = self.ring.at(0, index);
+            entry.cast::<u64>().write(self.buffers.at(buffer, 0) as u64);
+            entry.add(8).cast::<u32>().write(BUFFER_BYTES);
+            entry.add(12).cast::<u16>().write(buffer);
+        }
+        self.tail = self.tail.wrapping_add(1);
+        // SAFETY: aligned, in the ring, and written by us only; the kernel reads it with acquire.
+        let tail = unsafe { AtomicU16::from_ptr(self.ring.at(0, TAIL).cast()) };
+        // Release: the entry is written before the kernel sees that it is there.
+        tail.store(self.tail, Ordering::Release);
+    }
+}
