@@ -22,9 +22,9 @@ pub(crate) fn with_buffer_group(entry: Entry, group: u16) -> Entry {
 }
 
 fn with_bytes<const N: usize>(mut entry: Entry, at: usize, bytes: [u8; N]) -> Entry {
-    let raw = std::ptr::from_mut(&mut entry).cast::<[u8; 64]>();
     // SAFETY: an entry is 64 plain bytes, checked above, any of which may have any value.
-    unsafe { (*raw)[at..at + N].copy_from_slice(&bytes) };
+    let raw = unsafe { &mut *std::ptr::from_mut(&mut entry).cast::<[u8; 64]>() };
+    raw[at..at + N].copy_from_slice(&bytes);
     entry
 }
 

@@ -136,9 +136,9 @@ impl Batch {
     pub(super) fn emptied<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tags: Tags,
+        tags: &Tags,
     ) -> io::Result<()> {
-        self.inbox.emptied(&tags);
+        self.inbox.emptied(tags);
         if tags.last { self.fetch_again(pass) } else { Ok(()) }
     }
 

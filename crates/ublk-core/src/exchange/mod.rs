@@ -85,7 +85,7 @@ impl Exchange {
     pub(crate) fn emptied<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tags: Tags,
+        tags: &Tags,
     ) -> io::Result<()> {
         match self {
             Self::PerIo(_) => Ok(()),

@@ -216,7 +216,7 @@ impl<R: Ring, T: Target> Reactor<R, T> {
             Kind::Fetch | Kind::Prepare | Kind::Commit | Kind::CommitOne => {
                 match self.exchange.completed(&mut pass!(self), token, completion)? {
                     Arrival::Request(tag) => self.begin(tag, alone),
-                    Arrival::Requests(tags) => self.begin_all(tags, alone),
+                    Arrival::Requests(tags) => self.begin_all(&tags, alone),
                     Arrival::Nothing => Ok(()),
                     Arrival::Refused(errno) => {
                         self.refused.get_or_insert(errno);
@@ -232,10 +232,10 @@ impl<R: Ring, T: Target> Reactor<R, T> {
     }
 
     #[inline]
-    fn begin_all(&mut self, tags: Tags, alone: bool) -> io::Result<()> {
+    fn begin_all(&mut self, tags: &Tags, alone: bool) -> io::Result<()> {
         let alone = alone && tags.len() == 1;
         for index in 0..tags.len() {
-            let tag = self.exchange.tag(&tags, index);
+            let tag = self.exchange.tag(tags, index);
             self.begin(tag, alone)?;
         }
         self.exchange.emptied(&mut pass!(self), tags)
