@@ -101,7 +101,7 @@ impl<T: Target> Engine<T> {
         let planned = self.target.plan(&request, &mut plan);
         let steps = plan.len();
         match planned {
-            Ok(()) if alone && steps == 1 && self.can_link(tag) => self.link(pass, tag),
+            Ok(()) if steps == 1 && !self.registers(tag) => self.start_only_step(pass, tag, alone),
             Ok(()) => self.launch(pass, tag, steps),
             Err(errno) => Ok(Outcome::Commit(self.fail(pass, tag, errno))),
         }

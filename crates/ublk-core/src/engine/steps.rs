@@ -18,9 +18,28 @@ impl<T: Target> Engine<T> {
     /// Our own memory must not go while a step works on it, and a linked step does not say when
     /// it has ended. Only reads and writes break their link when they fail: for fsync and
     /// fallocate io_uring never does, and swallows the error together with the completion.
-    pub(super) fn can_link(&self, tag: u16) -> bool {
+    fn can_link(&self, tag: u16) -> bool {
         let step = &self.steps[usize::from(tag) * self.max_steps];
-        matches!(self.buffers, Buffers::Auto { .. }) && step.uses_buffer() && !self.registers(tag)
+        matches!(self.buffers, Buffers::Auto { .. }) && step.uses_buffer()
+    }
+
+    /// What most requests are: a single step, on a buffer that is there already.
+    #[inline]
+    pub(super) fn start_only_step<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        alone: bool,
+    ) -> Settled {
+        pass.reserve(2)?;
+        self.progress[usize::from(tag) * self.max_steps] = Progress::default();
+        let flight = &mut self.flights[usize::from(tag)];
+        (flight.planned, flight.started) = (1, 1);
+        if alone && self.can_link(tag) {
+            return Ok(self.link(pass, tag));
+        }
+        self.push_step(pass, tag, 0);
+        Ok(Outcome::Running)
     }
 
     /// Pushes the only step so that the kernel goes on to the commit, which the caller pushes
@@ -28,15 +47,10 @@ impl<T: Target> Engine<T> {
     /// kernel drops the commit then, silently, and the request goes on as if never linked.
     ///
     /// It saves a call for a request that is alone, and costs more than that among many.
-    pub(super) fn link<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
-        pass.reserve(2)?;
-        let first = usize::from(tag) * self.max_steps;
-        self.progress[first] = Progress::default();
-        let flight = &mut self.flights[usize::from(tag)];
-        (flight.planned, flight.started) = (1, 1);
-        flight.linked = true;
+    fn link<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Outcome {
+        self.flights[usize::from(tag)].linked = true;
         self.push_step(pass, tag, 0);
-        Ok(Outcome::CommitLinked(self.succeed(pass, tag)))
+        Outcome::CommitLinked(self.succeed(pass, tag))
     }
 
     /// A linked step failed or was short after all.

@@ -1,11 +1,12 @@
 //! A reactor's io_uring.
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, RawFd};
-use std::ptr;
+use std::ptr::{self, NonNull};
 
-use io_uring::IoUring;
 use io_uring::squeue::Entry;
+use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter};
 
 use crate::driver::{Completion, Ring, RingSize};
 
@@ -15,8 +16,15 @@ const REGISTER_RING_FDS: u32 = 20;
 const UNREGISTER_RING_FDS: u32 = 21;
 
 /// An io_uring used by the thread that made it.
+///
+/// The queues are borrowed from the ring once and for ever, so that pushing and popping touch only
+/// our own copies of their heads and tails; `enter` and `ready` exchange them with the kernel.
 pub struct LinuxRing {
-    ring: IoUring,
+    submissions: ManuallyDrop<SubmissionQueue<'static>>,
+    completions: ManuallyDrop<CompletionQueue<'static>>,
+    submitter: Submitter<'static>,
+    /// Owns what the others borrow; dropped last, by hand.
+    ring: NonNull<IoUring>,
     /// What io_uring_enter(2) is called with: the ring's registered index, or its descriptor.
     enter_fd: i32,
     enter_flags: u32,
@@ -32,37 +40,31 @@ impl std::fmt::Debug for LinuxRing {
 
 impl LinuxRing {
     pub(super) fn new(entries: RingSize) -> io::Result<Self> {
-        let ring = build(entries)?;
-        let mut this = Self { enter_fd: ring.as_raw_fd(), enter_flags: 0, queued: 0, ring };
-        if let Ok(index) = this.update_ring_fd(REGISTER_RING_FDS, u32::MAX) {
+        let ring = NonNull::from(Box::leak(Box::new(build(entries)?)));
+        // SAFETY: the only reference to the leaked ring, which lives until `drop` takes it back,
+        // after the queues.
+        let (submitter, submissions, completions) = unsafe { &mut *ring.as_ptr() }.split();
+        // SAFETY: only reads the descriptor, which no queue does anything to.
+        let fd = unsafe { ring.as_ref() }.as_raw_fd();
+        let mut this = Self {
+            submissions: ManuallyDrop::new(submissions),
+            completions: ManuallyDrop::new(completions),
+            submitter,
+            ring,
+            enter_fd: fd,
+            enter_flags: 0,
+            queued: 0,
+        };
+        if let Ok(index) = update_ring_fd(fd, REGISTER_RING_FDS, u32::MAX) {
             this.enter_fd = index;
             this.enter_flags = ENTER_REGISTERED_RING;
         }
         Ok(this)
     }
 
-    /// (Un)registers this ring's descriptor with its thread, which saves looking it up at each
-    /// enter (Linux 5.18). Answers the index.
-    fn update_ring_fd(&self, operation: u32, offset: u32) -> io::Result<i32> {
-        let mut update =
-            RsrcUpdate { offset, resv: 0, data: u64::from(self.ring.as_raw_fd().cast_unsigned()) };
-        // SAFETY: `update` is an io_uring_rsrc_update that lives through the call.
-        let done = unsafe {
-            libc::syscall(
-                libc::SYS_io_uring_register,
-                self.ring.as_raw_fd(),
-                operation,
-                ptr::from_mut(&mut update),
-                1,
-            )
-        };
-        if done != 1 {
-            return Err(io::Error::last_os_error());
-        }
-        i32::try_from(update.offset).map_err(io::Error::other)
-    }
-
     fn enter(&mut self, wanted: u32, flags: u32) -> io::Result<()> {
+        self.completions.sync();
+        self.submissions.sync();
         // SAFETY: plain numbers, no signal mask. What the queued entries point to is alive by
         // `push`'s contract.
         let submitted = unsafe {
@@ -76,6 +78,8 @@ impl LinuxRing {
                 0,
             )
         };
+        self.submissions.sync();
+        self.completions.sync();
         if submitted < 0 {
             let error = io::Error::last_os_error();
             // EBUSY: completions wait to be taken first; the caller takes them and comes back.
@@ -87,6 +91,20 @@ impl LinuxRing {
         self.queued -= u32::try_from(submitted).unwrap_or(self.queued).min(self.queued);
         Ok(())
     }
+}
+
+/// (Un)registers a ring's descriptor with its thread, which saves looking it up at each enter
+/// (Linux 5.18). Answers the index.
+fn update_ring_fd(fd: RawFd, operation: u32, offset: u32) -> io::Result<i32> {
+    let mut update = RsrcUpdate { offset, resv: 0, data: u64::from(fd.cast_unsigned()) };
+    // SAFETY: `update` is an io_uring_rsrc_update that lives through the call.
+    let done = unsafe {
+        libc::syscall(libc::SYS_io_uring_register, fd, operation, ptr::from_mut(&mut update), 1)
+    };
+    if done != 1 {
+        return Err(io::Error::last_os_error());
+    }
+    i32::try_from(update.offset).map_err(io::Error::other)
 }
 
 #[repr(C)]
@@ -120,15 +138,15 @@ fn build(entries: RingSize) -> io::Result<IoUring> {
 
 impl Ring for LinuxRing {
     fn register_files(&mut self, fds: &[RawFd]) -> io::Result<()> {
-        self.ring.submitter().register_files(fds)
+        self.submitter.register_files(fds)
     }
 
     fn unregister_files(&mut self) -> io::Result<()> {
-        self.ring.submitter().unregister_files()
+        self.submitter.unregister_files()
     }
 
     fn register_buffers_sparse(&mut self, count: u32) -> io::Result<()> {
-        self.ring.submitter().register_buffers_sparse(count)
+        self.submitter.register_buffers_sparse(count)
     }
 
     unsafe fn register_buffer_ring(
@@ -138,21 +156,18 @@ impl Ring for LinuxRing {
         group: u16,
     ) -> io::Result<()> {
         // SAFETY: passed on to our caller.
-        unsafe {
-            self.ring.submitter().register_buf_ring_with_flags(ring as u64, entries, group, 0)
-        }
+        unsafe { self.submitter.register_buf_ring_with_flags(ring as u64, entries, group, 0) }
     }
 
     #[inline]
     fn space(&mut self) -> usize {
-        let submission = self.ring.submission();
-        submission.capacity() - submission.len()
+        self.submissions.capacity() - self.submissions.len()
     }
 
     #[inline]
     unsafe fn push(&mut self, entry: &Entry) {
         // SAFETY: passed on to our caller.
-        let pushed = unsafe { self.ring.submission().push(entry) };
+        let pushed = unsafe { self.submissions.push(entry) };
         assert!(pushed.is_ok(), "the submission queue is full: space() was not asked");
         self.queued += 1;
     }
@@ -168,12 +183,12 @@ impl Ring for LinuxRing {
 
     #[inline]
     fn ready(&mut self) -> usize {
-        self.ring.completion().len()
+        self.completions.len()
     }
 
     #[inline]
     fn pop(&mut self) -> Option<Completion> {
-        let entry = self.ring.completion().next()?;
+        let entry = self.completions.next()?;
         Some(Completion {
             user_data: entry.user_data(),
             result: entry.result(),
@@ -184,10 +199,19 @@ impl Ring for LinuxRing {
 
 impl Drop for LinuxRing {
     fn drop(&mut self) {
+        // SAFETY: only reads the descriptor.
+        let fd = unsafe { self.ring.as_ref() }.as_raw_fd();
         if self.enter_flags & ENTER_REGISTERED_RING != 0 {
             let index = u32::try_from(self.enter_fd).unwrap_or_default();
             // The registration would keep the ring, and all it holds, until the thread ends.
-            let _ = self.update_ring_fd(UNREGISTER_RING_FDS, index);
+            let _ = update_ring_fd(fd, UNREGISTER_RING_FDS, index);
+        }
+        // SAFETY: the queues go before the ring that they borrow; nothing uses any of them again,
+        // `submitter` having no destructor; the ring was leaked in `new`.
+        unsafe {
+            ManuallyDrop::drop(&mut self.submissions);
+            ManuallyDrop::drop(&mut self.completions);
+            drop(Box::from_raw(self.ring.as_ptr()));
         }
     }
 }
