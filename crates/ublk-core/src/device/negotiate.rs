@@ -63,8 +63,8 @@ pub(super) fn wanted(features: u64, options: &DeviceOptions) -> Result<ublksrv_c
     };
     let exchange = match options.exchange {
         Some(ExchangeMode::Batch) if features & UBLK_F_BATCH_IO == 0 => return Err(lacks_batch()),
-        Some(ExchangeMode::PerIo) => 0,
-        Some(ExchangeMode::Batch) | None => features & UBLK_F_BATCH_IO,
+        Some(ExchangeMode::Batch) => UBLK_F_BATCH_IO,
+        Some(ExchangeMode::PerIo) | None => 0,
     };
     Ok(ublksrv_ctrl_dev_info {
         nr_hw_queues: options.queues,
