@@ -1,7 +1,7 @@
 import { checkBoolean, checkInteger, checkKeys, checkOneOf } from './check.ts';
 import { Device } from './device.ts';
 import { invalid, unwrap } from './errors.ts';
-import type { BufferMode } from './info.ts';
+import type { BufferMode, ExchangeMode } from './info.ts';
 import { native, type NativeDeviceOptions, type NativeEnd } from './native.ts';
 import { parseSize, type Size } from './size.ts';
 import { toNativeTarget, type Target } from './targets/index.ts';
@@ -37,6 +37,11 @@ export interface DeviceOptions {
    */
   readonly buffers?: BufferMode | undefined;
   /**
+   * How requests come and their results go. `batch` costs less at high depth, more at depth 1.
+   * @default 'per-io'
+   */
+  readonly exchange?: ExchangeMode | undefined;
+  /**
    * With `buffers: 'register'`: register, I/O and unregister each in a system call of its own
    * instead of all in one.
    * @default false
@@ -66,11 +71,13 @@ const KEYS = [
   'depth',
   'maxIoBytes',
   'buffers',
+  'exchange',
   'splitRegister',
   'pin',
   'timeoutMs',
 ];
 const BUFFER_MODES: readonly BufferMode[] = ['auto', 'register', 'copy'];
+const EXCHANGE_MODES: readonly ExchangeMode[] = ['per-io', 'batch'];
 const MAX_ID = (1 << 20) - 1;
 
 /**
@@ -111,7 +118,8 @@ export async function createDevice(
 /** Checks the options and puts them as the addon takes them. */
 export function toNativeOptions(options: DeviceOptions): NativeDeviceOptions {
   checkKeys(options, 'createDevice()', KEYS);
-  const { id, queues, depth, maxIoBytes, buffers, splitRegister, pin, timeoutMs } = options;
+  const { id, queues, depth, maxIoBytes, buffers, exchange } = options;
+  const { splitRegister, pin, timeoutMs } = options;
   const given: { -readonly [K in keyof NativeDeviceOptions]: NativeDeviceOptions[K] } = {
     target: toNativeTarget(options.target),
   };
@@ -120,6 +128,7 @@ export function toNativeOptions(options: DeviceOptions): NativeDeviceOptions {
   if (depth !== undefined) given.depth = checkInteger(depth, 'depth', 1, 4096);
   if (maxIoBytes !== undefined) given.maxIoBytes = checkMaxIo(maxIoBytes);
   if (buffers !== undefined) given.buffers = checkOneOf(buffers, 'buffers', BUFFER_MODES);
+  if (exchange !== undefined) given.exchange = checkOneOf(exchange, 'exchange', EXCHANGE_MODES);
   if (splitRegister !== undefined) {
     given.splitRegister = checkBoolean(splitRegister, 'splitRegister');
   }

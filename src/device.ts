@@ -1,7 +1,7 @@
 import { EventEmitter } from 'node:events';
 
 import { toError, unwrap, type UblkError } from './errors.ts';
-import type { BufferMode, Counters, DeviceInfo, DeviceStats } from './info.ts';
+import type { BufferMode, Counters, DeviceInfo, DeviceStats, ExchangeMode } from './info.ts';
 import type { NativeDevice, NativeEnd } from './native.ts';
 
 /** How a device ended: by its {@link Device.close}, or because somebody else stopped it. */
@@ -41,7 +41,10 @@ export class Device extends EventEmitter<DeviceEvents> {
     super();
     this.#native = native;
     this.#info = native.info();
-    this.#buffers = Object.freeze({ mode: native.bufferMode(), exchange: 'per-io' });
+    this.#buffers = Object.freeze({
+      mode: native.bufferMode(),
+      exchange: native.exchangeMode(),
+    });
     this.#closed = ended.then((end) => this.#settle(end));
   }
 
@@ -86,7 +89,7 @@ export class Device extends EventEmitter<DeviceEvents> {
   }
 
   /** How requests and their data reach the server, as negotiated with the kernel. */
-  get buffers(): { readonly mode: BufferMode; readonly exchange: 'per-io' } {
+  get buffers(): { readonly mode: BufferMode; readonly exchange: ExchangeMode } {
     return this.#buffers;
   }
 

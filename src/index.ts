@@ -15,6 +15,7 @@ export type {
   DeviceInfo,
   DeviceState,
   DeviceStats,
+  ExchangeMode,
   Feature,
 } from './info.ts';
 export { formatSize, parseSize } from './size.ts';

@@ -8,6 +8,13 @@
 export type BufferMode = 'auto' | 'register' | 'copy';
 
 /**
+ * How requests come to the server and their results go back.
+ * - `per-io`: one command per request.
+ * - `batch`: one command for many (Linux 7.0).
+ */
+export type ExchangeMode = 'per-io' | 'batch';
+
+/**
  * The state of a device.
  * - `dead`: added but not started, or its server is gone.
  * - `live`: serving.

@@ -1,7 +1,7 @@
 import { createRequire } from 'node:module';
 
 import { UblkError, UblkErrorCode, type Failure, type Outcome } from './errors.ts';
-import type { BufferMode, Counters, DeviceInfo, Feature } from './info.ts';
+import type { BufferMode, Counters, DeviceInfo, ExchangeMode, Feature } from './info.ts';
 
 /** A target as the addon takes it. */
 export interface NativeTarget {
@@ -21,6 +21,7 @@ export interface NativeDeviceOptions {
   readonly depth?: number;
   readonly maxIoBytes?: number;
   readonly buffers?: BufferMode;
+  readonly exchange?: ExchangeMode;
   readonly splitRegister?: boolean;
   readonly pin?: boolean;
   readonly timeoutMs?: number;
@@ -36,6 +37,7 @@ export interface NativeEnd {
 export interface NativeDevice {
   info(): DeviceInfo;
   bufferMode(): BufferMode;
+  exchangeMode(): ExchangeMode;
   stats(): Counters[];
   close(): Promise<Outcome<void>>;
 }

@@ -10,6 +10,7 @@ export function fakeDevice(
   return {
     info: () => INFO,
     bufferMode: () => 'auto',
+    exchangeMode: () => 'per-io',
     stats: () => [
       { ...NOTHING, reads: 1, readBytes: 512 },
       { ...NOTHING, reads: 2, readBytes: 8192 },

@@ -2,11 +2,12 @@ import { createRequire } from 'node:module';
 
 import { Command, InvalidArgumentError, Option } from 'commander';
 
-import type { BufferMode } from '../info.ts';
+import type { BufferMode, ExchangeMode } from '../info.ts';
 import type { FileFlags, NullFlags } from './commands/add.ts';
 import type { OutputFlags } from './output.ts';
 
 const MODES: readonly BufferMode[] = ['auto', 'register', 'copy'];
+const EXCHANGES: readonly ExchangeMode[] = ['per-io', 'batch'];
 
 /** The `ublk` command. What a subcommand needs is imported when it runs, so that help is quick. */
 export function createProgram(): Command {
@@ -50,12 +51,14 @@ function addCommands(program: Command): void {
 
 function deviceOptions(command: Command): Command {
   const buffers = new Option('--buffers <mode>', 'how data reaches the server (default: the best)');
+  const exchange = new Option('--exchange <mode>', 'how requests come and go (default: per-io)');
   return command
     .option('--id <n>', 'the number N of /dev/ublkbN (default: the first free one)', wholeNumber)
     .option('--queues <n>', 'hardware queues (default: 1)', wholeNumber)
     .option('--depth <n>', 'requests of a queue in flight at once (default: 128)', wholeNumber)
     .option('--max-io <size>', 'the largest request (default: 1MiB)')
     .addOption(buffers.choices(MODES))
+    .addOption(exchange.choices(EXCHANGES))
     .option('--split-register', 'with --buffers register: one system call for each step')
     .option('--no-pin', "do not bind the queues' threads to their CPUs")
     .option('--pid-file <file>', 'write the process id there when the device is ready')

@@ -1,7 +1,7 @@
 //! What the core says, as `src/info.ts` has it.
 
 use napi_derive::napi;
-use ublk_core::device::{self, BufferMode, DeviceState};
+use ublk_core::device::{self, BufferMode, DeviceState, ExchangeMode};
 use ublk_core::stats::QueueStats;
 use ublk_sys::FEATURES;
 
@@ -76,6 +76,14 @@ pub(crate) fn features(flags: u64) -> impl Iterator<Item = Feature> {
         since: feature.since,
         supported: flags & feature.flag != 0,
     })
+}
+
+/// The exchange, as `src/info.ts` has it.
+pub(crate) fn exchange_mode(mode: ExchangeMode) -> &'static str {
+    match mode {
+        ExchangeMode::PerIo => "per-io",
+        ExchangeMode::Batch => "batch",
+    }
 }
 
 /// The name of a buffer mode.

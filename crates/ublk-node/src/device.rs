@@ -81,6 +81,12 @@ impl NativeDevice {
         describe::buffer_mode(self.device.buffers())
     }
 
+    /// The exchange that was negotiated.
+    #[napi(catch_unwind)]
+    pub fn exchange_mode(&self) -> &'static str {
+        describe::exchange_mode(self.device.exchange())
+    }
+
     /// Each queue's counters.
     #[napi(catch_unwind)]
     pub fn stats(&self) -> Vec<Counters> {

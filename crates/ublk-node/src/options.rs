@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use napi_derive::napi;
-use ublk_core::device::{BufferMode, DeviceOptions};
+use ublk_core::device::{BufferMode, DeviceOptions, ExchangeMode};
 use ublk_core::error::{Code, Error, Result};
 use ublk_core::target::file::{Direct, File, FileOptions};
 use ublk_core::target::native::Native;
@@ -45,6 +45,8 @@ pub struct NativeDeviceOptions {
     pub max_io_bytes: Option<u32>,
     /// `auto`, `register` or `copy`.
     pub buffers: Option<String>,
+    /// `per-io` or `batch`.
+    pub exchange: Option<String>,
     /// Register, I/O and unregister each in an enter of its own.
     pub split_register: Option<bool>,
     /// Whether threads stay on their queue's CPUs.
@@ -63,6 +65,7 @@ impl NativeDeviceOptions {
             depth: self.depth.unwrap_or(default.depth),
             max_io_bytes: self.max_io_bytes.unwrap_or(default.max_io_bytes),
             buffers: self.buffers.as_deref().map(buffer_mode).transpose()?,
+            exchange: self.exchange.as_deref().map(exchange_mode).transpose()?,
             split_register: self.split_register.unwrap_or(default.split_register),
             pin: self.pin.unwrap_or(default.pin),
             limit: self
@@ -100,6 +103,14 @@ fn buffer_mode(name: &str) -> Result<BufferMode> {
         "register" => Ok(BufferMode::Register),
         "copy" => Ok(BufferMode::Copy),
         _ => Err(unknown("buffer mode", name)),
+    }
+}
+
+fn exchange_mode(name: &str) -> Result<ExchangeMode> {
+    match name {
+        "per-io" => Ok(ExchangeMode::PerIo),
+        "batch" => Ok(ExchangeMode::Batch),
+        _ => Err(unknown("exchange", name)),
     }
 }
 

@@ -1,6 +1,6 @@
 import { createDevice, type DeviceOptions } from '../../create.ts';
 import type { Device } from '../../device.ts';
-import type { BufferMode, Counters } from '../../info.ts';
+import type { BufferMode, Counters, ExchangeMode } from '../../info.ts';
 import { formatSize } from '../../size.ts';
 import { targets, type Target } from '../../targets/index.ts';
 import type { OutputFlags } from '../output.ts';
@@ -14,6 +14,7 @@ export interface AddFlags extends OutputFlags {
   readonly depth?: number;
   readonly maxIo?: string;
   readonly buffers?: BufferMode;
+  readonly exchange?: ExchangeMode;
   readonly splitRegister?: true;
   readonly pin: boolean;
   readonly pidFile?: string;
@@ -44,12 +45,13 @@ export async function addFile(image: string, flags: FileFlags): Promise<void> {
 }
 
 async function serve(target: Target, what: string, flags: AddFlags): Promise<void> {
-  const { id, queues, depth, maxIo: maxIoBytes, buffers, splitRegister, pin } = flags;
-  const options: DeviceOptions = { target, id, queues, depth, maxIoBytes, buffers, splitRegister };
+  const { id, queues, depth, maxIo: maxIoBytes, buffers, exchange, splitRegister, pin } = flags;
+  const shape = { id, queues, depth, maxIoBytes };
+  const options: DeviceOptions = { target, ...shape, buffers, exchange, splitRegister, pin };
   const signal = untilSignal();
   let device: Device;
   try {
-    device = await createDevice({ ...options, pin }, { signal });
+    device = await createDevice(options, { signal });
   } catch (error) {
     // Somebody changed their mind before the device was there: nothing to tell, nothing left.
     if (signal.aborted && error === signal.reason) return;
