@@ -9,9 +9,10 @@ use io_uring::types::Fixed;
 use ublk_sys::{
     IORING_URING_CMD_MULTISHOT, UBLK_BATCH_F_AUTO_BUF_REG_FALLBACK, UBLK_BATCH_F_HAS_BUF_ADDR,
     UBLK_IO_RES_ABORT, UBLK_U_IO_COMMIT_IO_CMDS, UBLK_U_IO_FETCH_IO_CMDS, UBLK_U_IO_PREP_IO_CMDS,
-    ublk_batch_io, ublk_elem_header,
+    ublk_batch_io,
 };
 
+use super::elements::{Element, Elements};
 use super::inbox::{GROUP, Inbox, Tags};
 use super::{Arrival, MAX_REFUSALS};
 use crate::buffers::Buffers;
@@ -20,22 +21,6 @@ use crate::file_table::CHAR_DEVICE;
 use crate::pass::Pass;
 use crate::sqe;
 use crate::token::{Kind, Token};
-
-/// What the kernel reads of one tag in `PREP_IO_CMDS` and `COMMIT_IO_CMDS`.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-struct Element {
-    header: ublk_elem_header,
-    /// Where to copy the next request's data; only there in copy mode.
-    memory: u64,
-}
-
-/// The elements of one command, in the memory that the kernel reads: `words` of 8 bytes each.
-#[derive(Debug)]
-struct Elements {
-    words: Box<[u64]>,
-    each: usize,
-}
 
 /// The elements of a commit that has not been answered.
 #[derive(Debug)]
@@ -71,7 +56,7 @@ impl Batch {
             Buffers::Register { .. } => (0, 1),
             Buffers::Copy(_) => (UBLK_BATCH_F_HAS_BUF_ADDR, 2),
         };
-        let elements = || Elements { words: vec![0; usize::from(depth) * each].into(), each };
+        let elements = || Elements::new(depth, each);
         let outbox = || Outbox { elements: elements(), count: 0, taken: 0, sent: false };
         Ok(Self {
             queue,
@@ -291,52 +276,5 @@ impl Batch {
         // `Reactor`); elements are not written again before their command has been answered, or,
         // for a lone one, before its tag comes back.
         unsafe { pass.ring.push(entry) };
-    }
-}
-
-impl Element {
-    fn new(tag: u16, buffers: &Buffers) -> Self {
-        let header = ublk_elem_header { tag, ..Default::default() };
-        match buffers {
-            Buffers::Auto { slots } => {
-                let buf_index = slots[usize::from(tag)];
-                Self { header: ublk_elem_header { buf_index, ..header }, memory: 0 }
-            }
-            Buffers::Register { .. } => Self { header, memory: 0 },
-            Buffers::Copy(pool) => Self { header, memory: pool.at(tag, 0) as u64 },
-        }
-    }
-
-    #[inline]
-    fn with(self, result: i32) -> Self {
-        Self { header: ublk_elem_header { result, ..self.header }, ..self }
-    }
-}
-
-impl Elements {
-    #[inline]
-    fn element_bytes(&self) -> usize {
-        self.each * 8
-    }
-
-    #[inline]
-    fn set(&mut self, index: usize, element: &Element) {
-        let place = &mut self.words[index * self.each..][..self.each];
-        place[0] = u64::from_ne_bytes(element.header.to_bytes());
-        if let Some(memory) = place.get_mut(1) {
-            *memory = element.memory;
-        }
-    }
-
-    #[inline]
-    fn address(&self, index: usize) -> u64 {
-        // Past the end only for no element at all.
-        self.words[index * self.each..].as_ptr() as u64
-    }
-
-    /// The result in an element.
-    fn result(&self, index: usize) -> i32 {
-        let bytes = self.words[index * self.each].to_ne_bytes();
-        i32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]])
     }
 }

@@ -8,6 +8,7 @@ use crate::pass::Pass;
 use crate::token::Token;
 
 mod batch;
+mod elements;
 mod inbox;
 mod per_io;
 
