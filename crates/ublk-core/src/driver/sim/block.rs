@@ -104,6 +104,10 @@ impl Model {
         if self.devices[device].queues[usize::from(queue)].canceling {
             return Err(libc::EIO);
         }
+        if self.devices[device].batches() {
+            self.queue_event(device, queue, tag);
+            return Ok(());
+        }
         let Some((ring, _)) = self.io(device, queue, tag).cmd else { return Err(libc::EIO) };
         self.ring(ring).work.push_back(Work::Dispatch(id));
         Ok(())

@@ -1,12 +1,14 @@
 //! Submission, chains and completion (io_uring/io_uring.c).
 
-use super::chan::is_unregister;
+use ublk_sys::IORING_URING_CMD_MULTISHOT;
+
+use super::chan::{is_unregister, may_be_refused};
 use super::model::Model;
 use super::ops::Issued;
 use super::ring::{Operation, Work};
 use super::sqe::{
-    ASYNC, HARDLINK, KNOWN_FLAGS, OP_FALLOCATE, OP_FSYNC, OP_POLL_ADD, OP_TIMEOUT, OP_URING_CMD,
-    SKIP_SUCCESS, Sqe,
+    ASYNC, BUFFER_SELECT, HARDLINK, KNOWN_FLAGS, OP_FALLOCATE, OP_FSYNC, OP_POLL_ADD, OP_TIMEOUT,
+    OP_URING_CMD, SKIP_SUCCESS, Sqe,
 };
 use super::violation::Rule;
 use crate::driver::Completion;
@@ -102,8 +104,14 @@ impl Model {
                 sqe.buf_index == 0 && sqe.off == 0 && sqe.addr == 0 && !(multishot && skip)
             }
             OP_TIMEOUT => sqe.len == 1 && sqe.buf_index == 0 && sqe.file_index == 0,
-            OP_URING_CMD => sqe.cmd_op().1 == 0 && sqe.op_flags == 0,
-            _ => true,
+            OP_URING_CMD => {
+                let multishot = sqe.op_flags & IORING_URING_CMD_MULTISHOT != 0;
+                let selects = sqe.flags & BUFFER_SELECT != 0;
+                // FIXED is the kernel's, but no command that the model knows takes it.
+                let known = sqe.op_flags & !IORING_URING_CMD_MULTISHOT == 0;
+                sqe.cmd_op().1 == 0 && known && multishot == selects
+            }
+            _ => sqe.flags & BUFFER_SELECT == 0,
         };
         if !valid {
             self.violate(Rule::Operation, format!("wrong arguments: {sqe:?}"));
@@ -116,6 +124,11 @@ impl Model {
         let unregisters = sqe.opcode == OP_URING_CMD && is_unregister(sqe.cmd_op().0);
         if unregisters && self.rng.chance(self.config.faults.unregister) {
             self.injected.unregister += 1;
+            return Err(libc::ENOMEM);
+        }
+        let refused = sqe.opcode == OP_URING_CMD && may_be_refused(sqe.cmd_op().0);
+        if refused && self.rng.chance(self.config.faults.command) {
+            self.injected.command += 1;
             return Err(libc::ENOMEM);
         }
         Ok(())

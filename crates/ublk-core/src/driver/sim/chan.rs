@@ -2,7 +2,8 @@
 
 use ublk_sys::{
     UBLK_AUTO_BUF_REG_F_MASK, UBLK_IO_OP_READ, UBLK_IO_RES_OK, UBLK_U_IO_COMMIT_AND_FETCH_REQ,
-    UBLK_U_IO_FETCH_REQ, UBLK_U_IO_NEED_GET_DATA, UBLK_U_IO_REGISTER_IO_BUF,
+    UBLK_U_IO_COMMIT_IO_CMDS, UBLK_U_IO_FETCH_IO_CMDS, UBLK_U_IO_FETCH_REQ,
+    UBLK_U_IO_NEED_GET_DATA, UBLK_U_IO_PREP_IO_CMDS, UBLK_U_IO_REGISTER_IO_BUF,
     UBLK_U_IO_UNREGISTER_IO_BUF, ublk_sqe_addr_to_auto_buf_reg, ublksrv_io_cmd,
 };
 
@@ -28,24 +29,32 @@ const COMMIT: u8 = number(UBLK_U_IO_COMMIT_AND_FETCH_REQ);
 const GET_DATA: u8 = number(UBLK_U_IO_NEED_GET_DATA);
 const REGISTER: u8 = number(UBLK_U_IO_REGISTER_IO_BUF);
 const UNREGISTER: u8 = number(UBLK_U_IO_UNREGISTER_IO_BUF);
+const PREP_BATCH: u8 = number(UBLK_U_IO_PREP_IO_CMDS);
+const COMMIT_BATCH: u8 = number(UBLK_U_IO_COMMIT_IO_CMDS);
+const FETCH_BATCH: u8 = number(UBLK_U_IO_FETCH_IO_CMDS);
 
 /// Whether a submission unregisters a buffer.
 pub(super) fn is_unregister(command: u32) -> bool {
     number(command) == UNREGISTER
 }
 
-/// A command that has passed the checks of its queue and tag.
-struct Call {
-    device: usize,
-    ring: usize,
-    operation: usize,
-    cmd: ublksrv_io_cmd,
-    /// The packed automatic registration.
-    sqe_addr: u64,
+/// Whether the model may fail a submission for want of memory.
+pub(super) fn may_be_refused(command: u32) -> bool {
+    matches!(number(command), COMMIT | COMMIT_BATCH | FETCH_BATCH)
+}
+
+/// A command and where it came from.
+pub(super) struct Call {
+    pub(super) device: usize,
+    pub(super) ring: usize,
+    pub(super) operation: usize,
+    pub(super) cmd: ublksrv_io_cmd,
+    /// The packed automatic registration, or where a batch has its elements.
+    pub(super) sqe_addr: u64,
 }
 
 impl Call {
-    fn pending(&self) -> Cmd {
+    pub(super) fn pending(&self) -> Cmd {
         (self.ring, self.operation)
     }
 }
@@ -55,7 +64,11 @@ impl Model {
         let sqe = self.ring(ring).ops[operation].sqe;
         let (op, cmd) = (sqe.cmd_op().0, sqe.io_cmd());
         let call = Call { device, ring, operation, cmd, sqe_addr: sqe.addr };
-        let issued = self.ublk_cmd_local(op, &call);
+        let issued = if self.devices[device].batches() {
+            self.batch_cmd(op, &call)
+        } else {
+            self.ublk_cmd_local(op, &call)
+        };
         let name = command_name(number(op));
         self.note(|| format!("ring {ring}: {name} {cmd:?} {:#x} -> {issued:?}", sqe.addr));
         issued
@@ -68,10 +81,7 @@ impl Model {
         }
         let number = number(op);
         if number == UNREGISTER {
-            if !self.devices[device].zero_copy() {
-                return self.refuse(op, call, libc::EINVAL);
-            }
-            return Issued::from(self.unregister_node(call.ring, cmd.addr, Some(cmd)));
+            return self.unregister(op, call);
         }
         let info = &self.devices[device].info;
         if cmd.q_id >= info.nr_hw_queues || cmd.tag >= info.queue_depth {
@@ -110,7 +120,15 @@ impl Model {
         }
     }
 
-    fn refuse(&mut self, op: u32, call: &Call, errno: i32) -> Issued {
+    /// ublk_unregister_io_buf.
+    pub(super) fn unregister(&mut self, op: u32, call: &Call) -> Issued {
+        if !self.devices[call.device].zero_copy() {
+            return self.refuse(op, call, libc::EINVAL);
+        }
+        Issued::from(self.unregister_node(call.ring, call.cmd.addr, Some(&call.cmd)))
+    }
+
+    pub(super) fn refuse(&mut self, op: u32, call: &Call, errno: i32) -> Issued {
         let rule = match number(op) {
             FETCH => Rule::Fetch,
             REGISTER => Rule::Register,
@@ -174,7 +192,7 @@ impl Model {
     }
 
     /// ublk_mark_io_ready.
-    fn mark_ready(&mut self, device: usize, queue: u16, tag: u16) {
+    pub(super) fn mark_ready(&mut self, device: usize, queue: u16, tag: u16) {
         self.io(device, queue, tag).flags &= !CANCELED;
         let device = &mut self.devices[device];
         let canceling = device.canceling;
@@ -183,11 +201,12 @@ impl Model {
         if queue.ready == queue.ios.len() {
             device.queues_ready += 1;
             queue.canceling = canceling;
+            queue.events.force_abort = false;
         }
     }
 
     /// ublk_daemon_register_io_buf on the tag's own thread, ublk_register_io_buf elsewhere.
-    fn register(&mut self, call: &Call, on_task: bool) -> Issued {
+    pub(super) fn register(&mut self, call: &Call, on_task: bool) -> Issued {
         let (device, cmd) = (call.device, &call.cmd);
         let op = UBLK_U_IO_REGISTER_IO_BUF;
         let id = self.devices[device].queues[usize::from(cmd.q_id)].tags[usize::from(cmd.tag)];
@@ -221,7 +240,7 @@ impl Model {
     fn commit(&mut self, call: &Call) -> Result<(), i32> {
         let (device, cmd) = (call.device, &call.cmd);
         let id = self.io(device, cmd.q_id, cmd.tag).request.ok_or(libc::EBUSY)?;
-        let (op, left) = (self.request(id).op, self.request(id).left);
+        let op = self.request(id).op;
         let copies = self.devices[device].copies();
         if copies {
             let may_be_absent = self.devices[device].needs_get_data() && op != UBLK_IO_OP_READ;
@@ -232,10 +251,7 @@ impl Model {
             return Err(libc::EINVAL);
         }
         self.validate_auto_registration(call)?;
-        if i64::from(cmd.result) > i64::from(left) {
-            let what = format!("{cmd:?} for a request of {left} bytes");
-            self.violate(Rule::Commit, what);
-        }
+        self.check_result(id, cmd.result);
         let io = self.io(device, cmd.q_id, cmd.tag);
         io.res = cmd.result;
         io.request = None;
@@ -247,15 +263,24 @@ impl Model {
             // Its result means nothing to the commit.
             let _ = self.unregister_node(call.ring, u64::from(slot), None);
         }
-        if !self.devices[device].counts_references() || self.drop_dispatch_references(call) {
+        if !self.devices[device].counts_references()
+            || self.drop_dispatch_references(device, cmd.q_id, cmd.tag)
+        {
             self.complete_rq(device, cmd.q_id, cmd.tag, id);
         }
         Ok(())
     }
 
+    pub(super) fn check_result(&mut self, id: u64, result: i32) {
+        let left = self.request(id).left;
+        if i64::from(result) > i64::from(left) {
+            self.violate(Rule::Commit, format!("{result} for a request of {left} bytes"));
+        }
+    }
+
     /// ublk_sub_req_ref: true if no buffer keeps the request alive.
-    fn drop_dispatch_references(&mut self, call: &Call) -> bool {
-        let io = self.io(call.device, call.cmd.q_id, call.cmd.tag);
+    pub(super) fn drop_dispatch_references(&mut self, device: usize, queue: u16, tag: u16) -> bool {
+        let io = self.io(device, queue, tag);
         io.refs -= REFCOUNT_INIT - io.task_registered;
         io.task_registered = 0;
         io.refs == 0
@@ -279,6 +304,9 @@ fn command_name(number: u8) -> &'static str {
         GET_DATA => "NEED_GET_DATA",
         REGISTER => "REGISTER_IO_BUF",
         UNREGISTER => "UNREGISTER_IO_BUF",
+        PREP_BATCH => "PREP_IO_CMDS",
+        COMMIT_BATCH => "COMMIT_IO_CMDS",
+        FETCH_BATCH => "FETCH_IO_CMDS",
         _ => "unknown command",
     }
 }

@@ -1,10 +1,11 @@
 //! What the simulated kernel can do, and what goes wrong in it.
 
 use ublk_sys::{
-    UBLK_F_AUTO_BUF_REG, UBLK_F_BUF_REG_OFF_DAEMON, UBLK_F_CMD_IOCTL_ENCODE, UBLK_F_NEED_GET_DATA,
-    UBLK_F_NO_AUTO_PART_SCAN, UBLK_F_PER_IO_DAEMON, UBLK_F_SAFE_STOP_DEV, UBLK_F_SUPPORT_ZERO_COPY,
-    UBLK_F_UPDATE_SIZE, UBLK_F_URING_CMD_COMP_IN_TASK, UBLK_PARAM_TYPE_BASIC, UBLK_PARAM_TYPE_DEVT,
-    UBLK_PARAM_TYPE_DISCARD, UBLK_PARAM_TYPE_DMA_ALIGN, UBLK_PARAM_TYPE_SEGMENT,
+    UBLK_F_AUTO_BUF_REG, UBLK_F_BATCH_IO, UBLK_F_BUF_REG_OFF_DAEMON, UBLK_F_CMD_IOCTL_ENCODE,
+    UBLK_F_NEED_GET_DATA, UBLK_F_NO_AUTO_PART_SCAN, UBLK_F_PER_IO_DAEMON, UBLK_F_SAFE_STOP_DEV,
+    UBLK_F_SUPPORT_ZERO_COPY, UBLK_F_UPDATE_SIZE, UBLK_F_URING_CMD_COMP_IN_TASK,
+    UBLK_PARAM_TYPE_BASIC, UBLK_PARAM_TYPE_DEVT, UBLK_PARAM_TYPE_DISCARD,
+    UBLK_PARAM_TYPE_DMA_ALIGN, UBLK_PARAM_TYPE_SEGMENT,
 };
 
 /// How `submit_and_wait` and the control commands wait.
@@ -45,6 +46,7 @@ impl Kernel {
                 | UBLK_F_AUTO_BUF_REG
                 | UBLK_F_NEED_GET_DATA
                 | UBLK_F_UPDATE_SIZE
+                | UBLK_F_BATCH_IO
                 | UBLK_F_NO_AUTO_PART_SCAN,
             always,
             params: UBLK_PARAM_TYPE_BASIC
@@ -83,6 +85,12 @@ pub struct Faults {
     pub unregister: u16,
     /// Automatic registration fails as if the slot were taken.
     pub auto_register: u16,
+    /// A commit, or the fetch of a batch, fails with `ENOMEM` before it does anything.
+    pub command: u16,
+    /// COMMIT_IO_CMDS takes only the first of its elements, or with `EFAULT` none.
+    pub partial: u16,
+    /// FETCH_IO_CMDS finds its buffer group empty.
+    pub no_buffers: u16,
     /// A backend operation completes later than its submission.
     pub delay: u16,
 }

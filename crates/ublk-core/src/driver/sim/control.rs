@@ -1,7 +1,7 @@
 //! Control commands: ublk_ctrl_uring_cmd.
 
 use ublk_sys::{
-    UBLK_F_BATCH_IO, UBLK_F_NEED_GET_DATA, UBLK_F_QUIESCE, UBLK_F_SAFE_STOP_DEV,
+    UBLK_F_NEED_GET_DATA, UBLK_F_PER_IO_DAEMON, UBLK_F_QUIESCE, UBLK_F_SAFE_STOP_DEV,
     UBLK_F_UNPRIVILEGED_DEV, UBLK_F_UPDATE_SIZE, UBLK_F_USER_RECOVERY,
     UBLK_F_USER_RECOVERY_FAIL_IO, UBLK_F_USER_RECOVERY_REISSUE, UBLK_FEATURES_LEN,
     UBLK_MAX_NR_QUEUES, UBLK_MAX_QUEUE_DEPTH, UBLK_PARAM_TYPE_BASIC, UBLK_PARAM_TYPE_DEVT,
@@ -140,7 +140,10 @@ impl Model {
             owner_gid: 0,
             ..info
         });
-        if device.counts_references() || info.flags & UBLK_F_BATCH_IO != 0 {
+        if device.batches() {
+            device.info.flags &= !(UBLK_F_PER_IO_DAEMON | UBLK_F_NEED_GET_DATA);
+        }
+        if device.counts_references() {
             device.info.flags &= !UBLK_F_NEED_GET_DATA;
         }
         buffer[..INFO_SIZE].copy_from_slice(info_bytes(&device.info));

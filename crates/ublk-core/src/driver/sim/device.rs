@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::ThreadId;
 
 use ublk_sys::{
-    UBLK_F_AUTO_BUF_REG, UBLK_F_NEED_GET_DATA, UBLK_F_SUPPORT_ZERO_COPY, UBLK_F_USER_COPY,
-    ublk_params, ublksrv_ctrl_dev_info, ublksrv_io_desc,
+    UBLK_F_AUTO_BUF_REG, UBLK_F_BATCH_IO, UBLK_F_NEED_GET_DATA, UBLK_F_SUPPORT_ZERO_COPY,
+    UBLK_F_USER_COPY, ublk_params, ublksrv_ctrl_dev_info, ublksrv_io_desc,
 };
+
+use super::events::Events;
 
 /// References that dispatch takes, to be given back by the commit.
 pub(super) const REFCOUNT_INIT: u32 = 0x3fff_ffff;
@@ -53,6 +55,7 @@ pub(super) struct Queue {
     pub(super) tags: Vec<Option<u64>>,
     /// Requests without a tag, in the order of their arrival.
     pub(super) waiting: VecDeque<u64>,
+    pub(super) events: Events,
 }
 
 /// Where a stop that waits for requests in flight has got to.
@@ -126,6 +129,11 @@ impl Device {
         self.has(UBLK_F_AUTO_BUF_REG)
     }
 
+    /// ublk_dev_support_batch_io.
+    pub(super) fn batches(&self) -> bool {
+        self.has(UBLK_F_BATCH_IO)
+    }
+
     pub(super) fn needs_get_data(&self) -> bool {
         self.has(UBLK_F_NEED_GET_DATA)
     }
@@ -170,6 +178,7 @@ impl Queue {
             ready: 0,
             tags: vec![None; depth],
             waiting: VecDeque::new(),
+            events: Events::default(),
         }
     }
 }

@@ -18,29 +18,38 @@ impl Model {
         let request = self.request(id);
         let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
         let is_write = request.op == UBLK_IO_OP_WRITE;
-        let has_data = request.has_data();
         self.write_descriptor(id, 0);
         if self.current() != self.io(device, queue, tag).task {
             self.end_request(id, Err(libc::EIO));
             return;
         }
         self.note(|| format!("ring {ring}: request {id} goes to the server as {queue}/{tag}"));
-        let (copies, auto) = (self.devices[device].copies(), self.devices[device].auto_registers());
         if self.devices[device].needs_get_data() && is_write {
             self.io(device, queue, tag).flags |= WANTS_GET_DATA;
             self.complete_fetch(id, UBLK_IO_RES_NEED_GET_DATA);
             return;
         }
-        if copies {
+        if self.lend(ring, id) {
+            self.complete_fetch(id, UBLK_IO_RES_OK);
+        }
+    }
+
+    /// ublk_start_io, ublk_auto_buf_register and ublk_init_req_ref: makes the request's data
+    /// reachable; false if the request failed.
+    pub(super) fn lend(&mut self, ring: usize, id: u64) -> bool {
+        let request = self.request(id);
+        let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
+        let has_data = request.has_data();
+        if self.devices[device].copies() {
             self.fill_copy_buffer(id);
         }
-        if auto && has_data && !self.auto_register(ring, id) {
-            return;
+        if self.devices[device].auto_registers() && has_data && !self.auto_register(ring, id) {
+            return false;
         }
         if self.devices[device].counts_references() {
             self.io(device, queue, tag).refs = REFCOUNT_INIT;
         }
-        self.complete_fetch(id, UBLK_IO_RES_OK);
+        true
     }
 
     pub(super) fn write_descriptor(&mut self, id: u64, more_flags: u32) {
@@ -60,13 +69,20 @@ impl Model {
     pub(super) fn complete_fetch(&mut self, id: u64, result: i32) {
         let request = self.request(id);
         let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
-        let io = self.io(device, queue, tag);
-        let cmd = io.cmd.take();
-        io.flags = (io.flags | OWNED_BY_SRV) & !ACTIVE;
-        io.request = Some(id);
+        let cmd = self.io(device, queue, tag).cmd.take();
+        self.give(id);
         if let Some((ring, operation)) = cmd {
             self.finish(ring, operation, result);
         }
+    }
+
+    /// __ublk_prep_compl_io_cmd: from now on the request is the server's.
+    pub(super) fn give(&mut self, id: u64) {
+        let request = self.request(id);
+        let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
+        let io = self.io(device, queue, tag);
+        io.flags = (io.flags | OWNED_BY_SRV) & !ACTIVE;
+        io.request = Some(id);
     }
 
     /// ublk_auto_buf_register: false if the request failed and the server hears nothing of it.

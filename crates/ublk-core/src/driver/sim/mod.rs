@@ -8,9 +8,9 @@
 //!
 //! All chance (which completion comes first, what is short, what fails) follows from one seed.
 //!
-//! * `chan`, `dispatch`, `block`, `control`, `teardown`, `device`: drivers/block/ublk_drv.c and
-//!   the block layer above it
-//! * `ring`, `chains`, `ops`, `buffers`, `waits`, `step`: io_uring
+//! * `chan`, `batch`, `events`, `dispatch`, `block`, `control`, `teardown`, `device`:
+//!   drivers/block/ublk_drv.c and the block layer above it
+//! * `ring`, `chains`, `ops`, `buffers`, `kbuf`, `waits`, `step`: io_uring
 //! * `backend`, `storage`, `files`, `memory`: what operations work on
 //! * `client`: who uses the device
 
@@ -27,6 +27,7 @@ use files::FileRef;
 use model::Model;
 
 mod backend;
+mod batch;
 mod block;
 mod buffers;
 mod chains;
@@ -37,7 +38,9 @@ mod control;
 mod device;
 mod disk;
 mod dispatch;
+mod events;
 mod files;
+mod kbuf;
 mod memory;
 mod model;
 mod ops;
@@ -180,7 +183,7 @@ impl Sim {
     }
 
     /// `submit_and_wait` of a real thread.
-    fn block_on(&self, ring: usize) {
+    fn block_on(&self, ring: usize, count: u32) {
         let mut model = self.lock();
         loop {
             while model.step(ring) {}
@@ -188,7 +191,7 @@ impl Sim {
                 model.expire(ring, operation);
                 continue;
             }
-            if !model.ring(ring).cq.is_empty() {
+            if model.ring(ring).has_completions(count) {
                 return;
             }
             self.wake();

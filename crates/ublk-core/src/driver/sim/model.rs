@@ -28,6 +28,12 @@ pub struct Injected {
     pub unregister: u32,
     /// Automatic registrations that failed.
     pub auto_register: u32,
+    /// Commits and fetches that failed.
+    pub command: u32,
+    /// Batches that were committed in part.
+    pub partial: u32,
+    /// Fetches of batches that found no buffer.
+    pub no_buffers: u32,
 }
 
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! Issuing operations: which file, which checks, now or later.
 
-use ublk_sys::BLOCK_URING_CMD_DISCARD;
+use ublk_sys::{BLOCK_URING_CMD_DISCARD, UBLK_U_IO_FETCH_IO_CMDS};
 
 use super::files::FileRef;
 use super::model::Model;
@@ -83,7 +83,14 @@ impl Model {
             self.violate(Rule::Operation, "only URING_CMD is modelled on /dev/ublkcN");
             return Issued::Failed(libc::EOPNOTSUPP);
         }
-        if inline {
+        let batches = self.devices[device].batches();
+        let op = self.ring(ring).ops[operation].sqe.cmd_op().0;
+        if batches && !inline && op == UBLK_U_IO_FETCH_IO_CMDS {
+            self.violate(Rule::Operation, "a worker cannot tell of more than one completion");
+            return Issued::Failed(libc::EINVAL);
+        }
+        // Batch commands know no task: a worker carries them out itself.
+        if inline || batches {
             return self.ublk_cmd(ring, operation, device);
         }
         self.ring(ring).work.push_back(Work::Command(operation, device));

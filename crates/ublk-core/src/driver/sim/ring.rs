@@ -1,6 +1,6 @@
 //! One io_uring: its state in the model, and the handle that a reactor has.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::RawFd;
 use std::thread::{self, ThreadId};
@@ -10,6 +10,7 @@ use io_uring::squeue::Entry;
 
 use super::buffers::{Node, Slot};
 use super::files::FileRef;
+use super::kbuf::BufferGroup;
 use super::slab::Slab;
 use super::sqe::Sqe;
 use super::violation::Rule;
@@ -18,6 +19,8 @@ use crate::driver::{Completion, Ring, RingSize};
 
 /// The kernel's limit of a buffer table.
 const MAX_TABLE: u32 = 1 << 14;
+/// What the memory of a buffer ring is aligned to.
+const PAGE: usize = 4096;
 
 /// An operation that was submitted and has not completed: `struct io_kiocb`.
 #[derive(Debug)]
@@ -47,6 +50,8 @@ pub(super) struct Operation {
 pub(super) enum Work {
     /// A block request goes to the server.
     Dispatch(u64),
+    /// What waits in a queue's fifo goes to the server.
+    Events(usize, u16),
     /// The next operation of a chain is issued.
     Issue(usize),
     /// A ublk command that a worker met is issued by the ring's thread.
@@ -66,6 +71,7 @@ pub(super) struct Uring {
     pub(super) fixed_files: Option<Vec<Option<FileRef>>>,
     pub(super) table: Vec<Slot>,
     pub(super) nodes: Slab<Node>,
+    pub(super) groups: BTreeMap<u16, BufferGroup>,
     pub(super) ops: Slab<Operation>,
     pub(super) work: VecDeque<Work>,
     /// Backend operations under way.
@@ -88,6 +94,7 @@ impl Uring {
             fixed_files: None,
             table: Vec::new(),
             nodes: Slab::default(),
+            groups: BTreeMap::new(),
             ops: Slab::default(),
             work: VecDeque::new(),
             in_flight: Vec::new(),
@@ -95,6 +102,11 @@ impl Uring {
             waits: Vec::new(),
             completed: Vec::new(),
         }
+    }
+
+    /// io_cqring_wait: more than the queue holds is not waited for.
+    pub(super) fn has_completions(&self, count: u32) -> bool {
+        self.cq.len() >= count.min(self.size.completions) as usize
     }
 }
 
@@ -177,6 +189,26 @@ impl Ring for SimRing {
         Ok(())
     }
 
+    unsafe fn register_buffer_ring(
+        &mut self,
+        ring: *mut u8,
+        entries: u16,
+        group: u16,
+    ) -> io::Result<()> {
+        let mut model = self.sim.lock();
+        let groups = &mut model.ring(self.ring).groups;
+        let refusal = if !entries.is_power_of_two() || !ring.addr().is_multiple_of(PAGE) {
+            libc::EINVAL
+        } else if groups.contains_key(&group) {
+            libc::EEXIST
+        } else {
+            // SAFETY: passed on to our caller.
+            groups.insert(group, unsafe { BufferGroup::new(ring, entries) });
+            return Ok(());
+        };
+        Err(io::Error::from_raw_os_error(refusal))
+    }
+
     fn space(&mut self) -> usize {
         let mut model = self.sim.lock();
         let uring = model.ring(self.ring);
@@ -197,15 +229,11 @@ impl Ring for SimRing {
         self.enter()
     }
 
-    unsafe fn register_buffer_ring(&mut self, _: *mut u8, _: u16, _: u16) -> io::Result<()> {
-        Err(io::Error::from_raw_os_error(libc::EINVAL))
-    }
-
-    fn submit_and_wait(&mut self, _count: u32) -> io::Result<()> {
+    fn submit_and_wait(&mut self, count: u32) -> io::Result<()> {
         self.enter()?;
         match self.sim.waiting() {
-            Waiting::Stepping => self.sim.lock().step_until_idle(self.ring),
-            Waiting::Blocking => self.sim.block_on(self.ring),
+            Waiting::Stepping => self.sim.lock().step_until_idle(self.ring, count),
+            Waiting::Blocking => self.sim.block_on(self.ring, count),
         }
         self.sim.wake();
         Ok(())

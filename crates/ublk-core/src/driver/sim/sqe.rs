@@ -1,7 +1,7 @@
 //! A submission entry, as the kernel reads it.
 
 use io_uring::squeue::Entry;
-use ublk_sys::ublksrv_io_cmd;
+use ublk_sys::{ublk_batch_io, ublksrv_io_cmd};
 
 pub(super) const OP_NOP: u8 = 0;
 pub(super) const OP_FSYNC: u8 = 3;
@@ -19,8 +19,10 @@ pub(super) const FIXED_FILE: u8 = 1 << 0;
 pub(super) const LINK: u8 = 1 << 2;
 pub(super) const HARDLINK: u8 = 1 << 3;
 pub(super) const ASYNC: u8 = 1 << 4;
+pub(super) const BUFFER_SELECT: u8 = 1 << 5;
 pub(super) const SKIP_SUCCESS: u8 = 1 << 6;
-pub(super) const KNOWN_FLAGS: u8 = FIXED_FILE | LINK | HARDLINK | ASYNC | SKIP_SUCCESS;
+pub(super) const KNOWN_FLAGS: u8 =
+    FIXED_FILE | LINK | HARDLINK | ASYNC | BUFFER_SELECT | SKIP_SUCCESS;
 
 /// `struct io_uring_sqe`, with the names of the unions' members that we use.
 #[repr(C)]
@@ -66,6 +68,19 @@ impl Sqe {
             tag: u16::from_ne_bytes([head[2], head[3]]),
             result: i32::from_ne_bytes([head[4], head[5], head[6], head[7]]),
             addr: self.pad,
+        }
+    }
+
+    /// A batch command: what stands in the place of [`io_cmd`](Self::io_cmd).
+    pub(super) fn batch_io(&self) -> ublk_batch_io {
+        let head = self.addr3.to_ne_bytes();
+        ublk_batch_io {
+            q_id: u16::from_ne_bytes([head[0], head[1]]),
+            flags: u16::from_ne_bytes([head[2], head[3]]),
+            nr_elem: u16::from_ne_bytes([head[4], head[5]]),
+            elem_bytes: head[6],
+            reserved: head[7],
+            reserved2: self.pad,
         }
     }
 

@@ -13,10 +13,10 @@ enum Move {
 }
 
 impl Model {
-    /// Moves until a completion is there and chance says stop, or until nothing can move.
-    pub(super) fn step_until_idle(&mut self, ring: usize) {
+    /// Moves until `count` completions are there and chance says stop, or until nothing can move.
+    pub(super) fn step_until_idle(&mut self, ring: usize, count: u32) {
         loop {
-            let told = !self.ring(ring).cq.is_empty();
+            let told = self.ring(ring).has_completions(count);
             if told && self.rng.chance(200) {
                 return;
             }
@@ -87,6 +87,7 @@ impl Model {
     fn run(&mut self, ring: usize, work: &Work) {
         match *work {
             Work::Dispatch(id) => self.dispatch(ring, id),
+            Work::Events(device, queue) => self.dispatch_events(device, queue),
             Work::Issue(operation) => self.queue(ring, operation),
             Work::Command(operation, device) => {
                 let issued = self.ublk_cmd(ring, operation, device);

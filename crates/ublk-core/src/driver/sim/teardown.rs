@@ -3,7 +3,7 @@
 use ublk_sys::{UBLK_IO_RES_ABORT, UBLK_S_DEV_DEAD};
 
 use super::control::{Answer, Pending};
-use super::device::{ACTIVE, CANCELED, Device, OWNED_BY_SRV, REFCOUNT_INIT, Stop};
+use super::device::{ACTIVE, CANCELED, Device, OWNED_BY_SRV, Queue, REFCOUNT_INIT, Stop};
 use super::files::FileRef;
 use super::model::Model;
 use super::ring::Work;
@@ -38,11 +38,22 @@ impl Model {
         let found = &mut self.devices[device];
         if found.open && !found.releasing {
             found.stopping = true;
-            for (queue, tag) in self.devices[device].tags() {
-                self.cancel_cmd(device, queue, tag);
-            }
+            self.cancel_commands(device);
         }
         self.finish_delete(device);
+    }
+
+    /// ublk_cancel_dev.
+    fn cancel_commands(&mut self, device: usize) {
+        if self.devices[device].batches() {
+            for queue in 0..self.devices[device].info.nr_hw_queues {
+                self.cancel_fetches(device, queue);
+            }
+            return;
+        }
+        for (queue, tag) in self.devices[device].tags() {
+            self.cancel_cmd(device, queue, tag);
+        }
     }
 
     /// del_gendisk and ublk_detach_disk.
@@ -118,6 +129,12 @@ impl Model {
             }
         }
         for queue in 0..self.devices[device].info.nr_hw_queues {
+            let found = &mut self.devices[device].queues[usize::from(queue)];
+            let unheard: Vec<u64> =
+                found.events.drain().iter().filter_map(|&t| found.tags[usize::from(t)]).collect();
+            for id in unheard {
+                self.end_request(id, Err(libc::EIO));
+            }
             self.pump(device, queue);
         }
     }
@@ -137,6 +154,13 @@ impl Model {
         for &(device, ..) in &pending {
             // ublk_start_cancel
             self.devices[device].set_canceling();
+        }
+        for device in &mut self.devices {
+            let of_ring = |queue: &mut Queue| queue.events.forget(ring);
+            // Every queue forgets: no short cut.
+            if device.queues.iter_mut().map(of_ring).fold(false, |any, one| any | one) {
+                device.set_canceling();
+            }
         }
         while let Some(work) = self.ring(ring).work.pop_front() {
             if let Work::Dispatch(id) = work {
@@ -241,6 +265,7 @@ impl Device {
     fn reset(&mut self) {
         for queue in &mut self.queues {
             queue.ready = 0;
+            queue.events.drain();
             for io in &mut queue.ios {
                 io.flags &= CANCELED;
                 io.cmd = None;

@@ -169,7 +169,7 @@ fn trap_30_a_device_is_deleted_when_its_last_user_is_gone() {
     let rig = Rig::live(ZC, 1);
     let Rig { descriptors, mut ring, char_device, sim, id, .. } = rig;
     assert_eq!(errno(send(&sim, UBLK_U_CMD_DEL_DEV, id)), libc::ETIMEDOUT);
-    ring.submit_and_wait().unwrap();
+    ring.submit_and_wait(1).unwrap();
     drop(char_device);
     assert_eq!(errno(send(&sim, UBLK_U_CMD_DEL_DEV, id)), libc::ETIMEDOUT, "the fixed file");
     ring.unregister_files().unwrap();

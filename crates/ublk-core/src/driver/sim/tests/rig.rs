@@ -138,7 +138,7 @@ impl Rig {
     pub(super) fn turn(&mut self) -> Vec<Completion> {
         let mut all = Vec::new();
         loop {
-            self.ring.submit_and_wait().unwrap();
+            self.ring.submit_and_wait(1).unwrap();
             let before = all.len();
             all.extend(std::iter::from_fn(|| self.ring.pop()));
             if all.len() == before {

@@ -22,7 +22,7 @@ fn only_the_thread_that_fetched_may_commit() {
             ring.register_files(&[fd]).unwrap();
             // SAFETY: the same 64 bytes under another name; they point to nothing.
             unsafe { ring.push(&std::mem::transmute_copy(&commit)) };
-            ring.submit_and_wait().unwrap();
+            ring.submit_and_wait(1).unwrap();
             ring.pop().unwrap().result
         });
         assert_eq!(other.join().unwrap(), -libc::EINVAL);
@@ -52,7 +52,7 @@ fn serve(sim: &Sim, ready: &std::sync::mpsc::Sender<u32>) -> usize {
     let mut answered = 0;
     let mut aborted = 0;
     while aborted < rig.depth {
-        rig.ring.submit_and_wait().unwrap();
+        rig.ring.submit_and_wait(1).unwrap();
         while let Some(done) = rig.ring.pop() {
             if done.result == UBLK_IO_RES_ABORT {
                 aborted += 1;
