@@ -11,21 +11,22 @@ mod shadow;
 mod subject;
 mod world;
 
-use scenario::{Mode, Scenario};
+use scenario::{Mode, Scenario, exchange_of};
+use ublk_core::reactor::ExchangeMode::{self, Batch, PerIo};
 use world::World;
 
-/// Scenarios of each buffer mode; `UBLK_SCENARIOS` asks for another number.
+/// Scenarios of each buffer mode and exchange; `UBLK_SCENARIOS` asks for another number.
 const SCENARIOS: u64 = 2500;
 
-fn run_mode(mode: Mode) {
+fn run_mode(mode: Mode, exchange: ExchangeMode) {
     if let Some(seed) = number("UBLK_SEED") {
-        if Mode::of(seed) == mode {
+        if Mode::of(seed) == mode && exchange_of(seed) == exchange {
             run(seed, true);
         }
         return;
     }
     for round in 0..number("UBLK_SCENARIOS").unwrap_or(SCENARIOS) {
-        run(mode.seed(round), false);
+        run(mode.seed(exchange, round), false);
     }
 }
 
@@ -54,32 +55,62 @@ fn run(seed: u64, traced: bool) {
 
 #[test]
 fn automatic_registration_keeps_the_data() {
-    run_mode(Mode::Auto);
+    run_mode(Mode::Auto, PerIo);
 }
 
 #[test]
 fn automatic_registration_that_often_fails_keeps_the_data() {
-    run_mode(Mode::AutoOftenFails);
+    run_mode(Mode::AutoOftenFails, PerIo);
 }
 
 #[test]
 fn automatic_registration_that_always_fails_keeps_the_data() {
-    run_mode(Mode::AutoAlwaysFails);
+    run_mode(Mode::AutoAlwaysFails, PerIo);
 }
 
 #[test]
 fn registration_in_one_enter_keeps_the_data() {
-    run_mode(Mode::Register);
+    run_mode(Mode::Register, PerIo);
 }
 
 #[test]
 fn registration_split_over_enters_keeps_the_data() {
-    run_mode(Mode::RegisterSplit);
+    run_mode(Mode::RegisterSplit, PerIo);
 }
 
 #[test]
 fn copying_keeps_the_data() {
-    run_mode(Mode::Copy);
+    run_mode(Mode::Copy, PerIo);
+}
+
+#[test]
+fn automatic_registration_keeps_the_data_in_batches() {
+    run_mode(Mode::Auto, Batch);
+}
+
+#[test]
+fn automatic_registration_that_often_fails_keeps_the_data_in_batches() {
+    run_mode(Mode::AutoOftenFails, Batch);
+}
+
+#[test]
+fn automatic_registration_that_always_fails_keeps_the_data_in_batches() {
+    run_mode(Mode::AutoAlwaysFails, Batch);
+}
+
+#[test]
+fn registration_in_one_enter_keeps_the_data_in_batches() {
+    run_mode(Mode::Register, Batch);
+}
+
+#[test]
+fn registration_split_over_enters_keeps_the_data_in_batches() {
+    run_mode(Mode::RegisterSplit, Batch);
+}
+
+#[test]
+fn copying_keeps_the_data_in_batches() {
+    run_mode(Mode::Copy, Batch);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What a scenario is made of, drawn from its seed.
 
 use ublk_core::driver::sim::{Faults, Rng, Trouble};
-use ublk_core::reactor::Transfer;
+use ublk_core::reactor::{ExchangeMode, Transfer};
 
 pub(crate) const SECTOR: usize = 512;
 
@@ -30,9 +30,11 @@ impl Mode {
         MODES[usize::try_from(seed % 6).unwrap()]
     }
 
-    /// The seed of this mode's scenario number `round`.
-    pub(crate) fn seed(self, round: u64) -> u64 {
-        round * 6 + MODES.iter().position(|&mode| mode == self).unwrap() as u64
+    /// The seed of scenario number `round` of this mode and exchange.
+    pub(crate) fn seed(self, exchange: ExchangeMode, round: u64) -> u64 {
+        let mode = MODES.iter().position(|&mode| mode == self).unwrap() as u64;
+        let exchange = if exchange == ExchangeMode::Batch { 6 } else { 0 };
+        round * 12 + exchange + mode
     }
 
     pub(crate) fn transfer(self) -> Transfer {
@@ -43,6 +45,11 @@ impl Mode {
             Self::Copy => Transfer::Copy,
         }
     }
+}
+
+/// Which exchange a scenario is about.
+pub(crate) fn exchange_of(seed: u64) -> ExchangeMode {
+    if seed % 12 < 6 { ExchangeMode::PerIo } else { ExchangeMode::Batch }
 }
 
 /// What answers requests.
@@ -75,6 +82,7 @@ pub(crate) enum Incident {
 pub(crate) struct Scenario {
     pub(crate) seed: u64,
     pub(crate) mode: Mode,
+    pub(crate) exchange: ExchangeMode,
     pub(crate) backend: Backend,
     pub(crate) queues: u16,
     pub(crate) depth: u16,
@@ -105,6 +113,7 @@ impl Scenario {
         Self {
             seed,
             mode,
+            exchange: exchange_of(seed),
             backend,
             queues: 1 + u16::try_from(rng.below(2)).unwrap(),
             depth: 1 << rng.below(4),
@@ -143,7 +152,7 @@ fn draw_faults(rng: &mut Rng, mode: Mode) -> Faults {
         error: rate(250, 100),
         register: rate(300, 300),
         unregister: rate(300, 300),
-        auto_register: 0,
+        ..Faults::default()
     };
     match mode {
         Mode::AutoOftenFails => Faults { auto_register: 300, ..faults },

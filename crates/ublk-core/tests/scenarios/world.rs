@@ -6,12 +6,12 @@ use std::time::Duration;
 use ublk_core::control::Control;
 use ublk_core::driver::Driver;
 use ublk_core::driver::sim::{Client, ClientOp, Rng, Sim, SimConfig, SimDisk, SimRing};
-use ublk_core::reactor::{QueueConfig, Reactor, Turn};
+use ublk_core::reactor::{ExchangeMode, QueueConfig, Reactor, Turn};
 use ublk_core::target::Target;
 use ublk_sys::{
-    UBLK_ATTR_FUA, UBLK_ATTR_VOLATILE_CACHE, UBLK_F_AUTO_BUF_REG, UBLK_F_SUPPORT_ZERO_COPY,
-    UBLK_PARAM_TYPE_BASIC, UBLK_PARAM_TYPE_DISCARD, UBLK_U_CMD_DEL_DEV, ublk_param_basic,
-    ublk_param_discard, ublk_params, ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info,
+    UBLK_ATTR_FUA, UBLK_ATTR_VOLATILE_CACHE, UBLK_F_AUTO_BUF_REG, UBLK_F_BATCH_IO,
+    UBLK_F_SUPPORT_ZERO_COPY, UBLK_PARAM_TYPE_BASIC, UBLK_PARAM_TYPE_DISCARD, UBLK_U_CMD_DEL_DEV,
+    ublk_param_basic, ublk_param_discard, ublk_params, ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info,
 };
 
 use crate::scenario::{Backend, Incident, Mode, SECTOR, Scenario};
@@ -247,7 +247,8 @@ fn bring_up(
     subject: &Arc<Subject>,
 ) -> (u32, Vec<Reactor<SimRing, Subject>>) {
     let control = Control::new(sim.clone());
-    let flags = match scenario.mode {
+    let exchange = if scenario.exchange == ExchangeMode::Batch { UBLK_F_BATCH_IO } else { 0 };
+    let buffers = match scenario.mode {
         Mode::Auto | Mode::AutoOftenFails | Mode::AutoAlwaysFails => {
             UBLK_F_AUTO_BUF_REG | UBLK_F_SUPPORT_ZERO_COPY
         }
@@ -259,7 +260,7 @@ fn bring_up(
         queue_depth: scenario.depth,
         max_io_buf_bytes: scenario.max_io_bytes,
         dev_id: u32::MAX,
-        flags,
+        flags: buffers | exchange,
         ..Default::default()
     };
     let info = control.add(&wanted).unwrap();
@@ -271,6 +272,7 @@ fn bring_up(
             queue,
             depth: info.queue_depth,
             transfer: scenario.mode.transfer(),
+            exchange: scenario.exchange,
             max_io_bytes: info.max_io_buf_bytes,
             descriptor_size: usize::from(info.io_desc_size),
         };

@@ -82,14 +82,14 @@ impl Model {
         let has = |flag: u16| batch.flags & flag != 0;
         let addresses = has(UBLK_BATCH_F_HAS_BUF_ADDR);
         let fallback = has(UBLK_BATCH_F_AUTO_BUF_REG_FALLBACK);
-        // Zoned devices are not modelled.
-        let fits = !has(UBLK_BATCH_F_HAS_ZONE_LBA)
-            && (!addresses || device.copies())
-            && (!fallback || device.auto_registers())
-            && !(addresses && fallback)
-            && batch.flags & !KNOWN == 0;
         let bytes = if addresses { HEADER + ADDRESS } else { HEADER };
-        if fits && usize::from(batch.elem_bytes) == bytes { Ok(()) } else { Err(libc::EINVAL) }
+        // Zoned devices are not modelled.
+        let wrong = has(UBLK_BATCH_F_HAS_ZONE_LBA)
+            || addresses && (!device.copies() || fallback)
+            || fallback && !device.auto_registers()
+            || batch.flags & !KNOWN != 0
+            || usize::from(batch.elem_bytes) != bytes;
+        if wrong { Err(libc::EINVAL) } else { Ok(()) }
     }
 
     /// ublk_validate_batch_fetch_cmd.

@@ -23,7 +23,7 @@ impl Model {
         for sqe in entries {
             let operation = self.ring(ring).ops.insert(Operation::new(sqe));
             if let Err(errno) = self.prepare(ring, operation) {
-                self.note(|| format!("ring {ring}: refuses {sqe:?}: errno {errno}"));
+                self.note(|| format!("ring {ring}: refuses {}: errno {errno}", sqe.describe()));
                 self.set_failed(ring, operation, -errno);
                 if let Some((head, _)) = chain.filter(|&(head, _)| !self.has_failed(ring, head)) {
                     self.set_failed(ring, head, -libc::ECANCELED);

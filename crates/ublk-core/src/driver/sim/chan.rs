@@ -64,12 +64,14 @@ impl Model {
         let sqe = self.ring(ring).ops[operation].sqe;
         let (op, cmd) = (sqe.cmd_op().0, sqe.io_cmd());
         let call = Call { device, ring, operation, cmd, sqe_addr: sqe.addr };
-        let issued = if self.devices[device].batches() {
-            self.batch_cmd(op, &call)
-        } else {
-            self.ublk_cmd_local(op, &call)
-        };
         let name = command_name(number(op));
+        if self.devices[device].batches() {
+            let issued = self.batch_cmd(op, &call);
+            // The addresses of elements differ from run to run: a trace does not name them.
+            self.note(|| format!("ring {ring}: {name} {:?} -> {issued:?}", sqe.batch_io()));
+            return issued;
+        }
+        let issued = self.ublk_cmd_local(op, &call);
         self.note(|| format!("ring {ring}: {name} {cmd:?} {:#x} -> {issued:?}", sqe.addr));
         issued
     }

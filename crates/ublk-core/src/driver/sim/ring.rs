@@ -1,12 +1,13 @@
 //! One io_uring: its state in the model, and the handle that a reactor has.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::RawFd;
 use std::thread::{self, ThreadId};
 use std::time::Instant;
 
-use io_uring::squeue::Entry;
+use io_uring::squeue;
 
 use super::buffers::{Node, Slot};
 use super::files::FileRef;
@@ -197,16 +198,15 @@ impl Ring for SimRing {
     ) -> io::Result<()> {
         let mut model = self.sim.lock();
         let groups = &mut model.ring(self.ring).groups;
-        let refusal = if !entries.is_power_of_two() || !ring.addr().is_multiple_of(PAGE) {
-            libc::EINVAL
-        } else if groups.contains_key(&group) {
-            libc::EEXIST
-        } else {
-            // SAFETY: passed on to our caller.
-            groups.insert(group, unsafe { BufferGroup::new(ring, entries) });
-            return Ok(());
+        if !entries.is_power_of_two() || !ring.addr().is_multiple_of(PAGE) {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let Entry::Vacant(place) = groups.entry(group) else {
+            return Err(io::Error::from_raw_os_error(libc::EEXIST));
         };
-        Err(io::Error::from_raw_os_error(refusal))
+        // SAFETY: passed on to our caller.
+        place.insert(unsafe { BufferGroup::new(ring, entries) });
+        Ok(())
     }
 
     fn space(&mut self) -> usize {
@@ -215,7 +215,7 @@ impl Ring for SimRing {
         uring.size.submissions as usize - uring.sq.len()
     }
 
-    unsafe fn push(&mut self, entry: &Entry) {
+    unsafe fn push(&mut self, entry: &squeue::Entry) {
         let mut model = self.sim.lock();
         let uring = model.ring(self.ring);
         if uring.sq.len() == uring.size.submissions as usize {

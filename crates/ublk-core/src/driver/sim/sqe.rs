@@ -125,6 +125,7 @@ impl Sqe {
                 let (mode, offset, length) = (self.len, self.off, self.addr);
                 return format!("FALLOCATE {mode:#x} of {}: {offset} + {length}", self.fd);
             }
+            OP_URING_CMD => return format!("command {:#x} {:?}", self.cmd_op().0, self.io_cmd()),
             _ => return format!("{self:?}"),
         };
         let Self { fd, off, addr, len, buf_index, .. } = self;

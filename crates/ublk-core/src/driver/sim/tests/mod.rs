@@ -1,6 +1,8 @@
 //! The model against the kernel's rules, driven with raw submission entries.
 
 mod auto_buf_reg;
+mod batch;
+mod batch_rig;
 mod chains;
 mod control;
 mod copy;
