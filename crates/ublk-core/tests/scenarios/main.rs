@@ -16,7 +16,7 @@ use ublk_core::reactor::ExchangeMode::{self, Batch, PerIo};
 use world::World;
 
 /// Scenarios of each buffer mode and exchange; `UBLK_SCENARIOS` asks for another number.
-const SCENARIOS: u64 = 2500;
+const SCENARIOS: u64 = 1500;
 
 fn run_mode(mode: Mode, exchange: ExchangeMode) {
     if let Some(seed) = number("UBLK_SEED") {
