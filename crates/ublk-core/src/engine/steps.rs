@@ -94,8 +94,11 @@ impl<T: Target> Engine<T> {
     ) -> Settled {
         let tag = token.tag;
         let index = usize::from(tag) * self.max_steps + usize::from(token.step);
+        let mut result = result;
         if self.flights[usize::from(tag)].linked {
             self.unlink(pass, tag);
+            // Never begun: the kernel had no memory for the commit behind it.
+            result = if result == -libc::ECANCELED { -libc::EAGAIN } else { result };
         }
         let flight = &mut self.flights[usize::from(tag)];
         flight.pending -= 1;
