@@ -231,6 +231,11 @@ impl Batch {
                 self.fetch_again(pass)?;
                 Ok(Arrival::Nothing)
             }
+            libc::ENOMEM if self.refusals < MAX_REFUSALS => {
+                self.refusals += 1;
+                self.fetch_again(pass)?;
+                Ok(Arrival::Nothing)
+            }
             _ if result == UBLK_IO_RES_ABORT => Ok(Arrival::Nothing),
             errno => Ok(Arrival::Refused(errno)),
         }
