@@ -152,6 +152,7 @@ fn draw_faults(rng: &mut Rng, mode: Mode) -> Faults {
         error: rate(250, 100),
         register: rate(300, 300),
         unregister: rate(300, 300),
+        command: rate(250, 300),
         partial: rate(250, 300),
         no_buffers: rate(250, 300),
         ..Faults::default()
