@@ -105,7 +105,11 @@ impl Batch {
             Kind::Commit => self.committed(pass, token.tag, result),
             Kind::Prepare => {
                 self.outboxes[0].sent = false;
-                Ok(if result < 0 { Arrival::Refused(-result) } else { Arrival::Nothing })
+                match result {
+                    // Stopped before it began: the fetch will say so too.
+                    0.. | UBLK_IO_RES_ABORT => Ok(Arrival::Nothing),
+                    errno => Ok(Arrival::Refused(-errno)),
+                }
             }
             _ => self.lone_refused(pass, token.tag, result),
         }

@@ -178,6 +178,8 @@ impl<R: Ring, T: Target> Reactor<R, T> {
         self.take_completions()?;
         let quit = self.waker.should_quit() || self.refused.is_some();
         if self.engine.running() == 0 && (!self.exchange.is_open() || quit) {
+            // What has ended is answered even when the queue is given up.
+            self.ring.submit()?;
             return self
                 .refused
                 .map_or(Ok(Turn::Ended), |errno| Err(io::Error::from_raw_os_error(errno)));
