@@ -18,7 +18,10 @@ export class JobFollower {
     },
   });
 
-  /** Resolves when the job has started. */
+  /** Whether the job has started. */
+  started = false;
+
+  /** Resolves when it has. */
   get hello(): Promise<void> {
     return this.#hello.promise;
   }
@@ -55,8 +58,13 @@ export class JobFollower {
     for (const line of lines) this.#take(toMessage(line));
   }
 
+  #start(): void {
+    this.started = true;
+    this.#hello.resolve();
+  }
+
   #take(message: Message): void {
-    if ('hello' in message) this.#hello.resolve();
+    if ('hello' in message) this.#start();
     else if ('result' in message) this.#result.resolve(message.result);
     else if ('failed' in message) this.fail(new Error(message.failed));
     else if ('done' in message) this.#of(message.step).resolve(message.done);

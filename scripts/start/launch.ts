@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { Writable } from 'node:stream';
 import { execa } from 'execa';
 import { formatSize } from '../../src/size.ts';
-import { KERNELS, runInVm } from '../../vm/index.ts';
+import { KERNELS, VmError, runInVm } from '../../vm/index.ts';
 import { SYSTEM_PATH } from '../debian.ts';
 import type { JobFollower } from './follow.ts';
 import type { Inputs } from './inputs.ts';
@@ -69,7 +69,7 @@ async function runVirtual({ checkout, follower, signal, ...given }: Launch, stde
   const { inputs, options } = given;
   const disk = Math.ceil((1.1 * (inputs.size + inputs.bytes)) / 1024 ** 2) + 512;
   await needSpace(tmpdir(), inputs.size + inputs.bytes);
-  const { status } = await runInVm({
+  const machine = {
     command: jobCommand(checkout, describeJob(given, { disk: '/dev/vda' })),
     cwd: checkout,
     kernel: options.kernel ?? KERNELS[0]!,
@@ -77,6 +77,12 @@ async function runVirtual({ checkout, follower, signal, ...given }: Launch, stde
     stdout: follower.output,
     stderr,
     signal,
+  };
+  const { status } = await runInVm(machine).catch((error: unknown) => {
+    // An emulated guest panics now and then while it boots; nothing has been done by then.
+    if (!(error instanceof VmError) || follower.started) throw error;
+    console.error('The guest did not boot; once more…');
+    return runInVm(machine);
   });
   return status;
 }

@@ -52,7 +52,6 @@ async function sweep(parent: string): Promise<void> {
 
 /** On an empty disk of a virtual machine whose files are those of the machine outside. */
 async function onDisk(disk: string, signal: AbortSignal): Promise<Workspace> {
-  await run('modprobe', ['virtio_blk'], signal);
   await run('udevadm', ['settle'], signal);
   await run('mkfs.ext4', ['-q', '-F', disk], signal);
   const [dir, host] = ['/run/ublk-start', '/run/ublk-host'];
