@@ -85,6 +85,15 @@ withUblk('a served device', () => {
     expect(device.stats().total.registrations).toBeGreaterThan(0);
   });
 
+  test('commits many requests with one command when told to', async (context) => {
+    const { path, bytes } = randomImage(4 * MIB);
+    const options: DeviceOptions = { target: targets.file(path), exchange: 'batch' };
+    await using device = await createOrSkip(context, options);
+    expect(device.buffers.exchange).toBe('batch');
+    expect(device.features).toContain('BATCH_IO');
+    expect((await contents(device.path)).equals(bytes)).toBe(true);
+  });
+
   test('has the best buffer mode that the kernel offers, if none is asked for', async () => {
     const offered = (await features()).filter((one) => one.supported).map((one) => one.name);
     await using device = await createDevice({ target: targets.null({ size: '1MiB' }) });

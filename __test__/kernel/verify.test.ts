@@ -16,12 +16,17 @@ const MIB = 1024 * 1024;
 const SIZE = 64 * MIB;
 const BAD = { name: 'ublkbad', firstSector: 2048, lastSector: 4095 };
 
-const MODES: Pick<DeviceOptions, 'buffers' | 'splitRegister'>[] = [
+const BUFFERS: Pick<DeviceOptions, 'buffers' | 'splitRegister'>[] = [
   { buffers: 'auto' },
   { buffers: 'register' },
   { buffers: 'register', splitRegister: true },
   { buffers: 'copy' },
 ];
+
+/** Every buffer mode in every exchange. */
+const MODES = (['per-io', 'batch'] as const).flatMap((exchange) =>
+  BUFFERS.map((mode) => Object.assign({ exchange }, mode)),
+);
 
 /** Writes with a checksum in each block, in blocks of 4 KiB to 1 MiB, then reads all back. */
 function fioVerify(device: Device): Promise<unknown> {
@@ -66,7 +71,7 @@ withUblk('data', () => {
     });
 
     test.for(MODES)(
-      'is what fio wrote ($buffers, split: $splitRegister)',
+      'is what fio wrote ($buffers, split: $splitRegister, $exchange)',
       async (mode, context) => {
         const target = targets.file('/dev/nullb0');
         await using device = await createOrSkip(context, { target, queues: 2, ...mode });
@@ -76,7 +81,7 @@ withUblk('data', () => {
     );
 
     test.for(MODES)(
-      'fails where the disk fails, and only there ($buffers)',
+      'fails where the disk fails, and only there ($buffers, $exchange)',
       async (mode, context) => {
         await using device = await createOrSkip(context, {
           target: targets.file(makeBadDisk()),
@@ -101,7 +106,7 @@ withUblk('data', () => {
 
   describe.each([1, 2])('in a file, with %s queues,', (queues) => {
     test.for(MODES)(
-      'is what fio wrote ($buffers, split: $splitRegister)',
+      'is what fio wrote ($buffers, split: $splitRegister, $exchange)',
       async (mode, context) => {
         const image = join(temporaryFolder(), 'disk.img');
         writeFileSync(image, '');
@@ -115,7 +120,7 @@ withUblk('data', () => {
   });
 
   test.for(MODES)(
-    'beyond the end of a file that was cut are zeros ($buffers)',
+    'beyond the end of a file that was cut are zeros ($buffers, $exchange)',
     async (mode, context) => {
       const image = join(temporaryFolder(), 'disk.img');
       const bytes = Buffer.alloc(4 * MIB, 0xa5);

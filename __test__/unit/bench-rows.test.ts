@@ -62,7 +62,7 @@ test('rounds measure every row in turn', () => {
 
 test('two queues get two clients that share the count', () => {
   const rows = chooseRows({ rows: /^raw, 2 queues, 4k randread qd32$/ });
-  const [row] = calls(measuringScript(rows, options)).filter(([name]) => name === 'row');
+  const row = calls(measuringScript(rows, options)).find(([name]) => name === 'row');
   expect(row).toEqual(expect.arrayContaining(['--numjobs=2', '--number_ios=10000']));
 });
 
