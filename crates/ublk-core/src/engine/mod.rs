@@ -10,6 +10,7 @@
 //! buffer away (traps 4 and 5). No `IOSQE_ASYNC`, no drain, no link may come near them.
 
 use std::io;
+use std::mem;
 use std::sync::Arc;
 
 use crate::buffers::Buffers;
@@ -61,6 +62,19 @@ pub(crate) enum Outcome {
 
 type Settled = io::Result<Outcome>;
 
+impl<T> Engine<T> {
+    /// Requests that have begun and not ended.
+    pub(crate) fn running(&self) -> u32 {
+        self.running
+    }
+
+    /// Nobody will see the running requests end: memory that they may still work on is given up.
+    pub(crate) fn abandon(&mut self) {
+        let nothing = Buffers::Register { split: false };
+        mem::forget(mem::replace(&mut self.buffers, nothing));
+    }
+}
+
 impl<T: Target> Engine<T> {
     pub(crate) fn new(target: Arc<T>, queue: u16, depth: u16, buffers: Buffers) -> Self {
         let max_steps = target.max_steps();
@@ -78,11 +92,6 @@ impl<T: Target> Engine<T> {
             progress: vec![Progress::default(); all_steps].into(),
             running: 0,
         }
-    }
-
-    /// Requests that have begun and not ended.
-    pub(crate) fn running(&self) -> u32 {
-        self.running
     }
 
     /// Starts a request; `alone` when no other is there, to be started or to be committed.

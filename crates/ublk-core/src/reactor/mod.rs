@@ -82,8 +82,8 @@ macro_rules! pass {
 
 /// Serves one queue, on the thread that made it.
 pub struct Reactor<R: Ring, T> {
-    // Fields drop in this order: the ring first, so that nothing is in flight when the memory
-    // that it works on goes, and its files last (trap 30).
+    // Fields drop in this order: the ring before the memory that it works on (see `drop`), and its
+    // files last (trap 30).
     ring: R,
     engine: Engine<T>,
     descriptors: Descriptors,
@@ -282,6 +282,10 @@ impl<R: Ring, T: Target> Reactor<R, T> {
 
 impl<R: Ring, T> Drop for Reactor<R, T> {
     fn drop(&mut self) {
+        // A ring that closes ends its operations later, behind our back.
+        if self.engine.running() > 0 {
+            self.engine.abandon();
+        }
         // A file table would keep the character device open beyond its close (trap 30).
         let _gone_with_the_ring = self.ring.unregister_files();
     }
