@@ -16,6 +16,8 @@ pub(super) struct Flight {
     /// How often registering the buffer failed, and unregistering it.
     pub(super) attach_failures: u8,
     pub(super) detach_failures: u8,
+    /// Some step goes on once the buffer's unregistration has answered.
+    pub(super) waiting: bool,
     /// An unregistration of its buffer is in flight.
     pub(super) detaching: bool,
     /// Its step is linked to its commit, and the request counts as ended.
@@ -54,6 +56,12 @@ impl Flight {
     pub(super) const IDLE: Self =
         Self::new(Request { op: Op::Flush, flags: RequestFlags(0), offset: 0, length: 0 });
 
+    /// Nothing is left to be done or let go of, once nothing is pending.
+    #[inline]
+    pub(super) fn has_succeeded(&self) -> bool {
+        self.started == self.planned && self.errno == 0 && !matches!(self.lease, Lease::Attached(_))
+    }
+
     #[inline]
     pub(super) const fn new(request: Request) -> Self {
         Self {
@@ -64,6 +72,7 @@ impl Flight {
             round: 0,
             attach_failures: 0,
             detach_failures: 0,
+            waiting: false,
             detaching: false,
             linked: false,
             lease: Lease::Standing,

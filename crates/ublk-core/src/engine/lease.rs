@@ -97,13 +97,10 @@ impl<T: Target> Engine<T> {
         flight.detaching = false;
         if result < 0 && flight.attach_errno == 0 {
             self.unregister_again(pass, tag)?;
-        } else {
+        } else if flight.waiting {
             self.continue_waiting(pass, tag)?;
         }
-        match self.flights[usize::from(tag)].pending {
-            0 => self.advance(pass, tag),
-            _ => Ok(Outcome::Running),
-        }
+        self.settle_or_advance(pass, tag)
     }
 
     /// The kernel could not unregister (short of memory, say). The request cannot complete while
@@ -135,7 +132,8 @@ impl<T: Target> Engine<T> {
         pass: &mut Pass<'_, R>,
         tag: u16,
     ) -> io::Result<()> {
-        let flight = &self.flights[usize::from(tag)];
+        let flight = &mut self.flights[usize::from(tag)];
+        flight.waiting = false;
         let first = usize::from(tag) * self.max_steps;
         let count = self.progress[first..first + usize::from(flight.planned)]
             .iter()

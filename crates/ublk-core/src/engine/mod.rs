@@ -95,7 +95,7 @@ impl<T: Target> Engine<T> {
     }
 
     /// Starts a request; `alone` when no other is there, to be started or to be committed.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn begin<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
@@ -110,14 +110,14 @@ impl<T: Target> Engine<T> {
         let planned = self.target.plan(&request, &mut plan);
         let steps = plan.len();
         match planned {
-            Ok(()) if steps == 1 && !self.registers(tag) => self.start_only_step(pass, tag, alone),
+            Ok(()) if steps == 1 && !self.split() => self.start_only_step(pass, tag, alone),
             Ok(()) => self.launch(pass, tag, steps),
             Err(errno) => Ok(Outcome::Commit(self.fail(pass, tag, errno))),
         }
     }
 
     /// Takes a completion of this queue's steps or registrations.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn completed<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
@@ -147,8 +147,22 @@ impl<T: Target> Engine<T> {
         flight.started = 0;
         flight.errno = 0;
         flight.attach_errno = 0;
+        flight.waiting = false;
         if touched && flight.lease == Lease::Standing && self.registers(tag) {
             self.flights[usize::from(tag)].lease = Lease::Wanted;
+        }
+        self.advance(pass, tag)
+    }
+
+    /// A completion has been taken: the request goes on, or has ended.
+    #[inline(always)]
+    fn settle_or_advance<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
+        let flight = &self.flights[usize::from(tag)];
+        if flight.pending > 0 {
+            return Ok(Outcome::Running);
+        }
+        if flight.has_succeeded() {
+            return Ok(Outcome::Commit(self.succeed(pass, tag)));
         }
         self.advance(pass, tag)
     }

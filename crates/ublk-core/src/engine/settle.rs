@@ -17,8 +17,7 @@ impl<T: Target> Engine<T> {
             self.detach(pass, tag);
             return Ok(Outcome::Running);
         }
-        let flight = &mut self.flights[usize::from(tag)];
-        if flight.errno == 0 {
+        if self.flights[usize::from(tag)].has_succeeded() {
             return Ok(Outcome::Commit(self.succeed(pass, tag)));
         }
         self.recover(pass, tag)
@@ -48,7 +47,7 @@ impl<T: Target> Engine<T> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn succeed<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> i32 {
         let request = self.flights[usize::from(tag)].request;
         self.count(pass.counters, &request, 1);
@@ -58,7 +57,7 @@ impl<T: Target> Engine<T> {
     }
 
     /// Counts a request `times` over; -1, wrapped, takes it back.
-    #[inline]
+    #[inline(always)]
     pub(super) fn count(&self, counters: &Counters, request: &Request, times: u64) {
         let bytes = u64::from(request.length).wrapping_mul(times);
         match request.op {
@@ -88,7 +87,7 @@ impl<T: Target> Engine<T> {
         -for_client(errno.0)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn release<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) {
         self.running -= 1;
         let flight = &mut self.flights[usize::from(tag)];

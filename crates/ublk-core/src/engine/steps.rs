@@ -23,22 +23,32 @@ impl<T: Target> Engine<T> {
         matches!(self.buffers, Buffers::Auto { .. }) && step.uses_buffer()
     }
 
-    /// What most requests are: a single step, on a buffer that is there already.
-    #[inline]
+    /// What most requests are: a single step, with its registration around it where that is ours.
+    #[inline(always)]
     pub(super) fn start_only_step<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
         tag: u16,
         alone: bool,
     ) -> Settled {
-        pass.reserve(2)?;
-        self.progress[usize::from(tag) * self.max_steps] = Progress::default();
+        pass.reserve(3)?;
+        let first = usize::from(tag) * self.max_steps;
+        self.progress[first] = Progress::default();
+        let ours = self.registers(tag) && self.steps[first].uses_buffer();
         let flight = &mut self.flights[usize::from(tag)];
         (flight.planned, flight.started) = (1, 1);
-        if alone && self.can_link(tag) {
+        if ours {
+            if !self.attach(pass, tag) {
+                self.flights[usize::from(tag)].errno = libc::ENOBUFS;
+                return self.finish(pass, tag);
+            }
+        } else if alone && self.can_link(tag) {
             return Ok(self.link(pass, tag));
         }
         self.push_step(pass, tag, 0);
+        if ours {
+            self.detach(pass, tag);
+        }
         Ok(Outcome::Running)
     }
 
@@ -63,7 +73,7 @@ impl<T: Target> Engine<T> {
         self.count(pass.counters, &request, 1_u64.wrapping_neg());
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn push_step<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, step: u8) {
         let index = usize::from(tag) * self.max_steps + usize::from(step);
         let flight = &mut self.flights[usize::from(tag)];
@@ -85,7 +95,7 @@ impl<T: Target> Engine<T> {
         unsafe { pass.ring.push(&entry) };
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn step_ended<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
@@ -109,10 +119,7 @@ impl<T: Target> Engine<T> {
             }
             Verdict::Continue => self.continue_step(pass, token)?,
         }
-        match self.flights[usize::from(tag)].pending {
-            0 => self.advance(pass, tag),
-            _ => Ok(Outcome::Running),
-        }
+        self.settle_or_advance(pass, tag)
     }
 
     /// Does what is left of a step that was short or interrupted.
@@ -133,11 +140,12 @@ impl<T: Target> Engine<T> {
                 return Ok(());
             }
         }
-        let flight = &self.flights[usize::from(tag)];
+        let flight = &mut self.flights[usize::from(tag)];
         if step.uses_buffer() && matches!(flight.lease, Lease::Empty(_)) {
             // The unregistration went in with the step, and another goes in with its continuation:
             // not before the first has answered, for if it failed, the slot is still taken.
             self.progress[index].waiting = true;
+            flight.waiting = true;
             return if flight.detaching { Ok(()) } else { self.continue_waiting(pass, tag) };
         }
         pass.reserve(1)?;

@@ -59,7 +59,7 @@ impl Exchange {
     }
 
     /// Takes a completion of the exchange's own commands.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn completed<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
@@ -96,7 +96,7 @@ impl Exchange {
 
     /// Answers the request of `tag`, at the latest with the next [`flush`](Self::flush), and asks
     /// for another.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn commit<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,

@@ -59,7 +59,7 @@ impl PerIo {
         self.alive > 0
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn commit<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
@@ -71,13 +71,13 @@ impl PerIo {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn push_commit<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, result: i32) {
         self.tags[usize::from(tag)].committed = Some(result);
         self.push(pass, UBLK_U_IO_COMMIT_AND_FETCH_REQ, tag, result);
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn completed<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
@@ -117,7 +117,7 @@ impl PerIo {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn push<R: Ring>(&mut self, pass: &mut Pass<'_, R>, operation: u32, tag: u16, result: i32) {
         let entry = self.entry(operation, tag, result);
         // SAFETY: the memory it may name is the tag's buffer in the queue's pool, which outlives
@@ -125,7 +125,7 @@ impl PerIo {
         unsafe { pass.ring.push(&entry) };
     }
 
-    #[inline]
+    #[inline(always)]
     fn entry(&self, operation: u32, tag: u16, result: i32) -> Entry {
         let state = &self.tags[usize::from(tag)];
         let command = ublksrv_io_cmd { q_id: self.queue, tag, result, addr: state.memory };

@@ -207,7 +207,7 @@ impl<R: Ring, T: Target> Reactor<R, T> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, completion: Completion, alone: bool) -> io::Result<()> {
         let token = Token::unpack(completion.user_data);
         match token.kind {
@@ -243,7 +243,7 @@ impl<R: Ring, T: Target> Reactor<R, T> {
         self.exchange.emptied(&mut pass!(self), tags)
     }
 
-    #[inline]
+    #[inline(always)]
     fn begin(&mut self, tag: u16, alone: bool) -> io::Result<()> {
         let outcome = match Request::parse(&self.descriptors.read(tag)) {
             Ok(request) => self.engine.begin(&mut pass!(self), tag, request, alone)?,
@@ -255,7 +255,7 @@ impl<R: Ring, T: Target> Reactor<R, T> {
         self.settle(tag, outcome)
     }
 
-    #[inline]
+    #[inline(always)]
     fn settle(&mut self, tag: u16, outcome: Outcome) -> io::Result<()> {
         match outcome {
             Outcome::Running => Ok(()),
