@@ -32,6 +32,7 @@ make_null_blk() {
 }
 
 prepare() {
+  [ "$(id -u)" = 0 ] || { echo "@failed only root can make the devices it measures"; exit 1; }
   echo "@kernel $(uname -r)"
   echo "@fio $(fio --version)"
   # It would read every device that was written to, as soon as fio closes it.

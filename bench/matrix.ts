@@ -19,7 +19,7 @@ export interface Subject {
   kind: 'raw' | 'loop' | 'server' | 'other';
   /** Where the data is: `file` means a null_blk device that keeps it in memory. */
   target: 'file' | 'null';
-  /** Hardware queues, and clients. */
+  /** Hardware queues; in real time also clients. */
   queues: number;
   /** The name of the subject that it stands against. */
   against?: string;
@@ -88,7 +88,7 @@ export const WORKLOADS: readonly Workload[] = [
 const SHORT = ['4k randread qd1', '4k randread qd32', '4k randwrite qd32', '1M read qd8'];
 const QUICK = [...SHORT, '1M write qd8'];
 const DEPTHS = ['4k randread qd1', '4k randread qd32', '4k randread qd128', '4k randwrite qd32'];
-const TWO = ['4k randread qd32', '4k randwrite qd32', '1M read qd8'];
+const TWO = ['4k randread qd1', '4k randread qd32', '4k randwrite qd32'];
 
 export interface Choice {
   /** Only the rows that tell a regression. */
@@ -141,7 +141,7 @@ function workloadsOf(subject: Subject, quick: boolean): Workload[] {
   const { target, queues, buffers } = subject;
   const usual = buffers === undefined || buffers === 'auto' || buffers === 'copy';
   const pick = (names: readonly string[]) => WORKLOADS.filter(({ name }) => names.includes(name));
-  if (queues > 1) return quick || !usual ? [] : pick(target === 'null' ? TWO.slice(0, 1) : TWO);
+  if (queues > 1) return quick || !usual ? [] : pick(target === 'null' ? TWO.slice(0, 2) : TWO);
   if (quick && buffers === 'split') return [];
   if (quick) return pick(target === 'null' ? SHORT.slice(0, 2) : QUICK);
   if (!usual) return pick(target === 'null' ? SHORT.slice(0, 2) : QUICK);

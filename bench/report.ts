@@ -1,7 +1,7 @@
 // A report: the rows of one run, and what they were measured with.
 
 import { readFile } from 'node:fs/promises';
-import type { Row, Subject, Workload } from './matrix.ts';
+import type { Row, Subject } from './matrix.ts';
 import { type Measurement, medianOf } from './measurement.ts';
 
 const FORMAT = 1;
@@ -86,9 +86,4 @@ function parse(text: string): Report | undefined {
   } catch {
     return undefined;
   }
-}
-
-/** The workloads that a report has rows of, in their order. */
-export function workloadsIn(rows: readonly ReportRow[], all: readonly Workload[]): Workload[] {
-  return all.filter(({ name }) => rows.some((row) => row.workload === name));
 }
