@@ -49,7 +49,7 @@ export interface Row {
 }
 
 export const BUFFERS = ['auto', 'register', 'split', 'copy'] as const;
-export const EXCHANGES = ['per-io'] as const;
+export const EXCHANGES = ['per-io', 'batch'] as const;
 export type Buffers = (typeof BUFFERS)[number];
 export type Exchange = (typeof EXCHANGES)[number];
 
@@ -84,11 +84,21 @@ export const WORKLOADS: readonly Workload[] = [
   sequential('1M', 'write', 256),
 ];
 
-/** The workloads of a short run, and those of rows that repeat another's story. */
-const SHORT = ['4k randread qd1', '4k randread qd32', '4k randwrite qd32', '1M read qd8'];
-const QUICK = [...SHORT, '1M write qd8'];
-const DEPTHS = ['4k randread qd1', '4k randread qd32', '4k randread qd128', '4k randwrite qd32'];
-const TWO = ['4k randread qd1', '4k randread qd32', '4k randwrite qd32'];
+const PAIR = ['4k randread qd1', '4k randread qd32'];
+const TRIO = [...PAIR, '1M read qd8'];
+const MAIN = [...TRIO, '4k randwrite qd32', '1M write qd8'];
+const DEPTHS = [...PAIR, '4k randread qd128', '4k randwrite qd32'];
+const ALL = WORKLOADS.map(({ name }) => name);
+
+/** The workloads of subjects by rank, from what users get to what only tells a detail. */
+const MEASURED = {
+  whole: {
+    file: [ALL, MAIN, PAIR],
+    null: [DEPTHS, PAIR],
+    twoQueues: [[...PAIR, '4k randwrite qd32']],
+  },
+  quick: { file: [MAIN, TRIO], null: [PAIR], twoQueues: [] },
+} as const;
 
 export interface Choice {
   /** Only the rows that tell a regression. */
@@ -136,16 +146,17 @@ function otherSubject(other: Other): Subject {
   return { name: `${target} by ${name}`, kind: 'other', target, queues: 1, against, other };
 }
 
-/** A subject's workloads: all where it matters, few where the row would repeat another's story. */
 function workloadsOf(subject: Subject, quick: boolean): Workload[] {
-  const { target, queues, buffers } = subject;
-  const usual = buffers === undefined || buffers === 'auto' || buffers === 'copy';
-  const pick = (names: readonly string[]) => WORKLOADS.filter(({ name }) => names.includes(name));
-  if (queues > 1) return quick || !usual ? [] : pick(target === 'null' ? TWO.slice(0, 2) : TWO);
-  if (quick && buffers === 'split') return [];
-  if (quick) return pick(target === 'null' ? SHORT.slice(0, 2) : QUICK);
-  if (!usual) return pick(target === 'null' ? SHORT.slice(0, 2) : QUICK);
-  return target === 'null' ? pick(DEPTHS) : [...WORKLOADS];
+  const plan = MEASURED[quick ? 'quick' : 'whole'];
+  const lists = subject.queues > 1 ? plan.twoQueues : plan[subject.target];
+  const names: readonly string[] = lists[rankOf(subject)] ?? [];
+  return WORKLOADS.filter(({ name }) => names.includes(name));
+}
+
+/** A buffer mode that is not the default tells less, an exchange beside it less again. */
+function rankOf({ buffers = 'auto', exchange = 'per-io' }: Subject): number {
+  if (buffers === 'auto') return 0;
+  return (buffers === 'split' ? 2 : 1) + (exchange === 'per-io' ? 0 : 1);
 }
 
 function toRow(subject: Subject, workload: Workload): Row {

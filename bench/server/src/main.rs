@@ -1,7 +1,7 @@
 //! The server under test: one device of the very Rust data path that the npm package serves with,
 //! in a process that starts in milliseconds where Node needs seconds of emulated time.
 //!
-//! `ublk-bench-server target=(null | PATH) [buffers=auto|register|split|copy] [exchange=per-io]
+//! `ublk-bench-server target=(null | PATH) [buffers=auto|register|split|copy] [exchange=per-io|batch]
 //! [queues=N] [depth=N]`
 //!
 //! Prints `ready DEVICE` when the device can be opened, then its counters as `name=value` pairs
@@ -12,7 +12,7 @@ use std::error::Error;
 use std::io::{self, BufRead};
 use std::path::Path;
 
-use ublk_core::device::{BufferMode, Device, DeviceOptions};
+use ublk_core::device::{BufferMode, Device, DeviceOptions, ExchangeMode};
 use ublk_core::driver::linux::Linux;
 use ublk_core::stats::QueueStats;
 use ublk_core::target::file::{File, FileOptions};
@@ -47,7 +47,8 @@ fn set(options: &mut DeviceOptions, name: &str, value: &str) -> Result<(), Box<d
             options.split_register = true;
         }
         ("buffers", "copy") => options.buffers = Some(BufferMode::Copy),
-        ("exchange", "per-io") => {}
+        ("exchange", "per-io") => options.exchange = Some(ExchangeMode::PerIo),
+        ("exchange", "batch") => options.exchange = Some(ExchangeMode::Batch),
         ("queues", count) => options.queues = count.parse()?,
         ("depth", count) => options.depth = count.parse()?,
         _ => return Err(format!("unknown option {name}={value}").into()),
