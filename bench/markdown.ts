@@ -15,7 +15,7 @@ quarter to half a percent). It is no time: cache misses and memory bandwidth cou
 large copies cost more in life than here. Latencies are of that same clock.`;
 
 const TIMED = `Real time, each row measured several times in turn with the others; the figures are
-medians, ± is half the distance between the fastest and the slowest. CPU time is the whole machine's.`;
+of the round of median cost, ± is half the distance between the fastest and the slowest. CPU time is the whole machine's.`;
 
 const SETTINGS = `- **Client**: fio with \`ioengine=io_uring direct=1 size=256M\`, its random map on, one client (in
   real time one per queue), each row warmed up in the same fio with a tenth of its I/Os. Requests above 4k lie in huge

@@ -72,10 +72,10 @@ const sequential = (size: '64k' | '1M', pattern: 'read' | 'write', count: number
 });
 
 export const WORKLOADS: readonly Workload[] = [
-  random('randread', 1, 8000),
+  random('randread', 1, 12_000),
   random('randread', 32, 20_000),
   random('randread', 128, 20_000),
-  random('randwrite', 1, 8000),
+  random('randwrite', 1, 12_000),
   random('randwrite', 32, 20_000),
   random('randwrite', 128, 20_000),
   sequential('64k', 'read', 4000),

@@ -1,4 +1,4 @@
-// One measurement of one row, and the middle of several. Pure.
+// One measurement of one row, and the median of several. Pure.
 
 import type { FioResult } from './fio.ts';
 
@@ -48,12 +48,8 @@ function calls(ios: number, before: Record<string, number>, after: Record<string
   return { syscallsPerIo: enters / ios, requestsPerEnter: grown('requests') / enters };
 }
 
-/** The median of each value; of an even number, the lower of the middle two. */
-export function medianOf(all: readonly Measurement[]): Measurement {
-  const names = Object.keys(all[0] ?? {}) as (keyof Measurement)[];
-  const middle = (name: keyof Measurement) => {
-    const sorted = all.map((one) => one[name] ?? Number.NaN).sort((a, b) => a - b);
-    return sorted[(sorted.length - 1) >> 1];
-  };
-  return Object.fromEntries(names.map((name) => [name, middle(name)])) as unknown as Measurement;
+/** The measurement of median cost; of an even number, the cheaper of the middle two. */
+export function medianOf(all: readonly Measurement[]): Measurement | undefined {
+  const sorted = [...all].sort((one, other) => one.cost - other.cost);
+  return sorted[(sorted.length - 1) >> 1];
 }

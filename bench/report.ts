@@ -15,7 +15,7 @@ export interface Report {
   kernel: string;
   fio: string;
   machine: string;
-  /** How often each row was measured; its values are medians. */
+  /** How often each row was measured; its values are of the round of median cost. */
   rounds: number;
   rows: ReportRow[];
 }
@@ -41,8 +41,8 @@ export function reportRows(
 ): ReportRow[] {
   const values = new Map<string, Measurement>();
   rows.forEach(({ id }, index) => {
-    const all = measurements.get(index);
-    if (all?.length) values.set(id, medianOf(all));
+    const median = medianOf(measurements.get(index) ?? []);
+    if (median) values.set(id, median);
   });
   return rows.flatMap(({ id, subject, workload, against }, index) => {
     const own = values.get(id);

@@ -5,7 +5,7 @@ import { createInterface } from 'node:readline';
 import { cpus } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { execa } from 'execa';
-import { TEST_PACKAGES, runInVm } from '../vm/index.ts';
+import { TEST_PACKAGES, kernelHasUblk, runInVm } from '../vm/index.ts';
 import { ensurePackages } from '../scripts/debian.ts';
 import type { Row } from './matrix.ts';
 import { type Report, reportRows } from './report.ts';
@@ -106,7 +106,8 @@ async function commit(): Promise<string> {
 }
 
 async function machine(native: boolean): Promise<string> {
-  if (native) return `${cpus().length} × ${cpus()[0]?.model ?? 'unknown processor'}`;
+  const host = `${cpus().length} × ${cpus()[0]?.model ?? 'unknown processor'}`;
+  if (native) return (await kernelHasUblk()) ? host : `the test machine on ${host}`;
   const { stdout } = await execa('qemu-system-x86_64', ['--version'], { reject: false });
   const version = /version (\S+)/.exec(stdout ?? '')?.[1] ?? '';
   return `QEMU ${version}, 2 processors that count instructions`;
