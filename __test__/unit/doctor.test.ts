@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 
-import { examine, type Finding } from '../../src/cli/doctor/index.ts';
+import type { Finding } from '../../src/cli/doctor/finding.ts';
+import { examine } from '../../src/cli/doctor/index.ts';
 import type { System } from '../../src/cli/doctor/system.ts';
 import { UblkError } from '../../src/errors.ts';
 

@@ -1,4 +1,5 @@
-import { examine, type Finding } from '../doctor/index.ts';
+import type { Finding } from '../doctor/finding.ts';
+import { examine } from '../doctor/index.ts';
 import { thisSystem } from '../doctor/system.ts';
 import { answer, paint, table, type OutputFlags, type Style } from '../output.ts';
 

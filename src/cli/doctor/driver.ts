@@ -1,4 +1,4 @@
-import type { Finding } from './index.ts';
+import type { Finding } from './finding.ts';
 import type { System } from './system.ts';
 
 const CONTROL = '/dev/ublk-control';

@@ -1,6 +1,6 @@
 import { UblkError } from '../../errors.ts';
 import type { Feature } from '../../info.ts';
-import type { Finding } from './index.ts';
+import type { Finding } from './finding.ts';
 
 type Answer = readonly Feature[] | UblkError;
 

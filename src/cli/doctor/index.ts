@@ -1,17 +1,8 @@
 import { control, driver, kernel, platform } from './driver.ts';
 import { buffers, features } from './features.ts';
+import type { Finding } from './finding.ts';
 import { ioUring, memlock, udev } from './machine.ts';
 import type { System } from './system.ts';
-
-/** What one check found. */
-export interface Finding {
-  readonly name: string;
-  /** `warn`: it works, but not as well as it could; `fail`: it does not work. */
-  readonly status: 'ok' | 'warn' | 'fail';
-  readonly detail: string;
-  /** The command or step that mends it. */
-  readonly fix?: string;
-}
 
 /** Looks at everything that serving a device needs. */
 export async function examine(system: System): Promise<Finding[]> {

@@ -1,5 +1,5 @@
 import { formatSize } from '../../size.ts';
-import type { Finding } from './index.ts';
+import type { Finding } from './finding.ts';
 import type { System } from './system.ts';
 
 const SYSCTL = '/proc/sys/kernel/io_uring_disabled';
