@@ -1,10 +1,13 @@
 // `npm run bench -- [options]`
 
-import { readFile } from 'node:fs/promises';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';
 import { SignalError, VmError } from '../vm/index.ts';
 import { compareReports, differences } from './compare.ts';
 import { type Other, type Row, chooseRows } from './matrix.ts';
+import { profile } from './profile/index.ts';
+import { foldedLines, printTree, toTree } from './profile/tree.ts';
 import { type Report, readReport } from './report.ts';
 import { measure } from './run.ts';
 import { saveReport } from './save.ts';
@@ -22,6 +25,7 @@ The exit status is 1 when a row could not be measured or a compared row costs ov
 interface Flags {
   quick?: boolean;
   rows?: RegExp;
+  profile?: RegExp;
   native?: boolean;
   rounds?: number;
   kernel?: string;
@@ -31,13 +35,14 @@ interface Flags {
   json?: boolean;
 }
 
-const program = new Command('npm run bench --')
+const program: Command = new Command('npm run bench --')
   .description('Measure what an I/O costs: by default in instructions, the same at every run.')
   .option('--quick', 'only the rows that tell a regression')
   .option('--rows <regexp>', 'only rows whose name matches, and what they stand against', pattern)
   .option('--native', 'real time, on this machine if its kernel has ublk, else in the test machine')
   .option('--rounds <n>', 'with --native: measure everything n times, in turn (default: 5)', whole)
   .option('--kernel <series>', 'kernel series of the test machine (default: 7.3)')
+  .option('--profile <regexp>', 'where the instructions of the one row go that matches', pattern)
   .option('--others <file>', 'measure other servers too, described in a JSON file (README.md)')
   .option('--compare <report...>', 'one: compare the run with it; two: compare them, run nothing')
   .option('--out <dir>', 'where the report goes (default: docs/benchmarks if whole, target/bench)')
@@ -65,6 +70,7 @@ async function main(flags: Flags): Promise<void> {
   if (flags.rounds && !flags.native) {
     program.error('error: --rounds goes with --native; counted instructions repeat as they are');
   }
+  if (flags.profile) return breakDown(flags.profile, flags);
   const report = await run(flags);
   if (flags.json) console.log(JSON.stringify(report, null, 2));
   else console.log(resultTable(report));
@@ -89,6 +95,23 @@ async function run(flags: Flags): Promise<Report> {
   for (const { id, why } of failures) console.error(`error: not measured: ${id}: ${why}`);
   if (failures.length > 0) process.exitCode = 1;
   return report;
+}
+
+/** Prints how a row's instructions divide among functions; the shares of all are in a file. */
+async function breakDown(filter: RegExp, { kernel, out = 'target/bench' }: Flags): Promise<void> {
+  const rows = chooseRows().filter(({ id }) => filter.test(id));
+  const [row, ...rest] = rows;
+  if (!row) program.error(`error: no row's name matches ${filter}`);
+  if (rest.length > 0) {
+    program.error(`error: several rows match ${filter}:\n${rows.map(({ id }) => id).join('\n')}`);
+  }
+  const folded = await profile(row, kernel);
+  console.log(`Instructions per I/O of ${row.id}:`);
+  console.log(printTree(toTree(folded), 10).join('\n'));
+  await mkdir(out, { recursive: true });
+  const path = join(out, 'profile.folded');
+  await writeFile(path, `${foldedLines(folded).join('\n')}\n`);
+  console.error(`For flame graph tools: ${path}`);
 }
 
 async function readOthers(path: string | undefined): Promise<Other[]> {

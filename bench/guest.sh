@@ -122,6 +122,32 @@ row() {
   echo @end
 }
 
+# Where the instructions of one row go: the program that can mark, I/Os, fio's options. Of two runs
+# between marks the second is twice as long: what it has more is the I/Os alone.
+profile() {
+  program=$1 count=$2
+  shift 2
+  [ -b "$device" ] || { echo "@failed the device did not come up"; exit 1; }
+  symbols
+  "$program" mark
+  for ios in "$count" $((2 * count)); do
+    fio --output="$dir/fio" --name=main --filename="$device" --ioengine=io_uring --direct=1 \
+      --size=256M "$@" --number_ios="$ios" || { echo "@failed fio: $(tail -n 3 "$dir/fio")"; exit 1; }
+    "$program" mark
+  done
+}
+
+# The addresses of the kernel's functions, and of the server's code.
+symbols() {
+  echo @symbols
+  cat /proc/kallsyms
+  echo @end
+  [ -n "$server" ] || return
+  echo @maps
+  cat "/proc/$server/maps"
+  echo @end
+}
+
 counters() {
   [ -n "$server" ] || return
   echo >&8

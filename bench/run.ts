@@ -26,6 +26,13 @@ export interface RunOptions {
   onRow?: (row: Row) => void;
 }
 
+interface Machine {
+  icount: boolean;
+  kernel?: string | undefined;
+  /** Further arguments for QEMU. */
+  qemu?: readonly string[];
+}
+
 export interface RunResult {
   report: Report;
   /** Rows that could not be measured, and why. */
@@ -37,13 +44,15 @@ export async function measure(rows: readonly Row[], options: RunOptions = {}): P
   const { native = false, rounds = 1, kernel, onRow } = options;
   await ensurePackages([...TEST_PACKAGES], 'measure with fio');
   const script = measuringScript(rows, {
-    functions: fileURLToPath(new URL('guest.sh', import.meta.url)),
     server: await buildServer(),
     rounds,
     ...(native && { seconds: 2 }),
   });
   const transcript = new Transcript({ row: (index) => onRow?.(rows[index]!) });
-  const status = await runScript(script, transcript, { native, kernel });
+  const status = await runScript(script, (line) => transcript.read(line), {
+    icount: !native,
+    kernel,
+  });
   const report: Report = {
     format: 1,
     clock: native ? 'time' : 'instructions',
@@ -63,7 +72,8 @@ export async function measure(rows: readonly Row[], options: RunOptions = {}): P
   return { report, failures };
 }
 
-async function buildServer(): Promise<string> {
+/** Builds the server under test; resolves with its path. */
+export async function buildServer(): Promise<string> {
   const build = ['build', '--release', '--message-format=json', '-p', SERVER];
   const { stdout } = await execa('cargo', build, { cwd: ROOT, stderr: 'inherit' });
   const executables = stdout.split('\n').flatMap((line) => {
@@ -75,20 +85,21 @@ async function buildServer(): Promise<string> {
   return path;
 }
 
-async function runScript(
+/** Runs a shell script as root on a kernel that has ublk; resolves with its exit status. */
+export async function runScript(
   script: string,
-  transcript: Transcript,
-  { native, kernel }: { native: boolean; kernel: string | undefined },
+  onLine: (line: string) => void,
+  { kernel, ...options }: Machine,
 ): Promise<number> {
   const stdout = new PassThrough();
   const lines = createInterface({ input: stdout });
-  lines.on('line', (line) => transcript.read(line));
+  lines.on('line', onLine);
   const { status } = await runInVm({
     command: ['sh', '-c', script],
     cwd: ROOT,
-    icount: !native,
     stdout,
     ...(kernel && { kernel }),
+    ...options,
     timeout: 2 * 3600,
   });
   const closed = new Promise((resolve) => lines.once('close', resolve));

@@ -1,11 +1,10 @@
-// The shell script that measures rows: calls of the functions of guest.sh. Pure.
+// The shell scripts that measure rows: calls of the functions of guest.sh. Pure.
 
+import { fileURLToPath } from 'node:url';
 import { quote } from '../vm/job.ts';
 import { QUEUE_DEPTH, type Row, type Subject, type Workload } from './matrix.ts';
 
 export interface ScriptOptions {
-  /** The path of guest.sh. */
-  functions: string;
   /** The path of the server under test. */
   server: string;
   /** How often everything is measured, in turn. */
@@ -14,26 +13,36 @@ export interface ScriptOptions {
   seconds?: number;
 }
 
+const LOAD = `. ${quote(fileURLToPath(new URL('guest.sh', import.meta.url)))}`;
+
 /** Rows are named by their index in `rows`. Those of one subject must be beside each other. */
 export function measuringScript(rows: readonly Row[], options: ScriptOptions): string {
-  const lines = [`. ${quote(options.functions)}`, 'prepare'];
+  const lines = [LOAD, 'prepare'];
   for (let round = 0; round < options.rounds; round++) {
     rows.forEach((row, index) => {
-      if (rows[index - 1]?.subject !== row.subject) lines.push('end', begin(row.subject, options));
+      if (rows[index - 1]?.subject !== row.subject)
+        lines.push('end', begin(row.subject, options.server));
       lines.push(measure(index, row, options));
     });
   }
   return `${lines.join('\n')}\n`;
 }
 
-function begin(subject: Subject, options: ScriptOptions): string {
+/** The script that counts one row's instructions function by function. */
+export function profilingScript({ subject, workload }: Row, server: string): string {
+  const options = fioOptions(workload, 1).join(' ');
+  const call = `profile ${quote(server)} ${workload.count} ${options}`;
+  return `${[LOAD, 'prepare', begin(subject, server), call].join('\n')}\n`;
+}
+
+function begin(subject: Subject, server: string): string {
   const { kind, target, buffers, exchange, queues, other } = subject;
   if (other) return `begin_other ${[other.device, other.start, other.stop].map(quote).join(' ')}`;
   if (kind === 'loop') return 'begin_loop';
   if (kind === 'raw') return `device=$${target === 'null' ? 'nothing' : 'backing'}`;
   const data = target === 'null' ? 'null' : '"$backing"';
   return (
-    `begin_server ${quote(options.server)} target=${data} buffers=${buffers} ` +
+    `begin_server ${quote(server)} target=${data} buffers=${buffers} ` +
     `exchange=${exchange} queues=${queues} depth=${QUEUE_DEPTH}`
   );
 }

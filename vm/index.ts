@@ -33,8 +33,8 @@ export const TEST_PACKAGES: readonly string[] = ['fio', 'e2fsprogs', 'xfsprogs',
 export async function runInVm(options: VmOptions): Promise<VmResult> {
   using own = options.signal ? undefined : abortOnSignals();
   const signal = options.signal ?? own!.signal;
-  const { kernel, icount, disk } = options;
-  if (!kernel && !icount && !disk && (await kernelHasUblk())) {
+  const { kernel, icount, disk, qemu } = options;
+  if (!kernel && !icount && !disk && !qemu && (await kernelHasUblk())) {
     return await runHere({ ...options, signal });
   }
   if (process.arch !== 'x64') {

@@ -52,6 +52,7 @@ export async function runMachine(
       terminal: job.terminal !== '',
       disk: options.disk && (await makeDisk(scratch, options.disk)),
       verbose: options.verbose ?? false,
+      further: options.qemu ?? [],
     };
     const terminal = hardware.terminal;
     const qemu = start('qemu-system-x86_64', qemuArguments(hardware), { terminal });

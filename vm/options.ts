@@ -23,6 +23,8 @@ export interface VmOptions {
   timeout?: number;
   /** Size of a scratch disk, such as `2G`, which the guest sees as /dev/vda. Default: none. */
   disk?: string;
+  /** Further arguments for QEMU; they make a machine of this run wherever it is. */
+  qemu?: readonly string[];
   /** Show the guest's console on stderr. */
   verbose?: boolean;
   /** Where the command's output goes. Default: this process's. Not ended by the run. */

@@ -22,6 +22,8 @@ export interface Hardware {
   disk?: string | undefined;
   /** Let the kernel report its whole boot on the console. */
   verbose: boolean;
+  /** Arguments added as they are. */
+  further: readonly string[];
 }
 
 const ACCELERATION: Record<Accelerator, string> = {
@@ -54,6 +56,7 @@ export function qemuArguments(hardware: Hardware): string[] {
     [...hardware.folders].flatMap(([tag, path]) => folder(tag, path)),
     terminal ? TERMINAL.split(' ') : [],
     disk === undefined ? [] : scratchDisk(disk),
+    [...hardware.further],
   ];
   return parts.flat();
 }

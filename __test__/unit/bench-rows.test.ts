@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { type Other, chooseRows } from '../../bench/matrix.ts';
 import { measuringScript } from '../../bench/script.ts';
 
-const options = { functions: '/bench/guest.sh', server: '/bin/server', rounds: 1 };
+const options = { server: '/bin/server', rounds: 1 };
 const ids = (choice: Parameters<typeof chooseRows>[0]) => chooseRows(choice).map(({ id }) => id);
 
 /** The words of each call in a measuring script, as a shell sees them. */

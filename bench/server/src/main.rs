@@ -6,6 +6,8 @@
 //!
 //! Prints `ready DEVICE` when the device can be opened, then its counters as `name=value` pairs
 //! for each line it reads, and takes the device down when standard input ends.
+//!
+//! `ublk-bench-server mark` only executes the instruction that ../../profile/plugin.c waits for.
 #![allow(clippy::print_stdout, reason = "it speaks with guest.sh")]
 
 use std::error::Error;
@@ -22,6 +24,10 @@ use ublk_core::target::null::Null;
 const NULL_BYTES: u64 = 1 << 30;
 
 fn main() -> Result<(), Box<dyn Error>> {
+    if std::env::args().nth(1).is_some_and(|argument| argument == "mark") {
+        mark();
+        return Ok(());
+    }
     let mut target = String::from("null");
     let mut options = DeviceOptions::default();
     for argument in std::env::args().skip(1) {
@@ -36,6 +42,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         path => Native::File(File::open(Path::new(path), &FileOptions::default())?),
     };
     serve(&Device::create(&Linux::new(), target, options)?)
+}
+
+fn mark() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a nop with an unusual operand, which is not accessed.
+    unsafe {
+        std::arch::asm!("nop dword ptr [rax + 0x55424c4b]", options(nomem, nostack));
+    }
 }
 
 fn set(options: &mut DeviceOptions, name: &str, value: &str) -> Result<(), Box<dyn Error>> {

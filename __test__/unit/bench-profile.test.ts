@@ -1,0 +1,89 @@
+import { expect, test } from 'vitest';
+import { KERNEL, parseAddress, parseCounts } from '../../bench/profile/counts.ts';
+import {
+  AddressSpace,
+  KernelSymbols,
+  parseAddr2line,
+  parseMaps,
+} from '../../bench/profile/symbols.ts';
+import { fold, foldedLines, growth, printTree, toTree } from '../../bench/profile/tree.ts';
+
+const kernel = new KernelSymbols([
+  'ffffffff81000200 T second',
+  'ffffffff81000100 t first',
+  'ffffffff81000180 D data',
+]);
+const maps = parseMaps([
+  '555500001000-555500002000 r-xp 00001000 00:00 1    /bin/server',
+  '555500000000-555500001000 r--p 00000000 00:00 1    /bin/server',
+  '7f0000000000-7f0000001000 r-xp 00000000 00:00 2    /lib/libc.so.6',
+]);
+
+test('every instruction of a block ran as often as the block', () => {
+  const counts = parseCounts('3 1000 2 4\n5 1002 4\n\n');
+  expect([...counts]).toEqual([
+    [0x1000, 3],
+    [0x1002, 8],
+  ]);
+});
+
+test("the kernel's addresses stay exact, and above those of programs", () => {
+  expect(parseAddress('ffffffff81000001') - parseAddress('ffffffff81000000')).toBe(1);
+  expect(parseAddress('ffffffff81000000')).toBeGreaterThan(KERNEL);
+  expect(parseAddress('7fffffffffff')).toBeLessThan(KERNEL);
+});
+
+test('a kernel address belongs to the function that begins last before it', () => {
+  expect(kernel.nameOf(parseAddress('ffffffff810001ff'))).toBe('first');
+  expect(kernel.nameOf(parseAddress('ffffffff81000200'))).toBe('second');
+  expect(kernel.nameOf(parseAddress('ffffffff81000000'))).toBe('unknown');
+});
+
+test("an address is the kernel's, the server's, its library's or the client's", () => {
+  const space = new AddressSpace(kernel, maps, '/bin/server');
+  const owner = (hex: string) => space.stackOf(parseAddress(hex));
+  expect(owner('ffffffff81000150')).toEqual(['kernel', 'first']);
+  expect(owner('555500001010')).toEqual(['server', 'unknown']);
+  expect(owner('7f0000000010')).toEqual(['server', 'libc.so.6']);
+  expect(owner('401000')).toEqual(['client']);
+});
+
+test('inlined functions stack up from the outermost to the innermost', () => {
+  const text = [
+    '0x0000000000001000',
+    'core::ptr::read',
+    '/rust/ptr.rs:1',
+    'ublk_core::engine::Engine<D,T>::pass::h0123456789abcdef',
+    '/src/engine.rs:9',
+    '0x0000000000001004',
+    'main',
+    '??:?',
+  ].join('\n');
+  expect(parseAddr2line(text)).toEqual([['engine::Engine::pass', 'core::ptr::read'], ['main']]);
+});
+
+test('what the longer run has more is divided by its I/Os', () => {
+  const stackOf = (place: number) => (place < 10 ? ['server', 'f'] : ['client']);
+  const first = fold(new Map([[1, 100], [20, 7]]), stackOf); // prettier-ignore
+  const second = fold(new Map([[1, 150], [2, 150], [30, 7]]), stackOf); // prettier-ignore
+  const folded = growth(first, second, 10);
+  expect([...folded]).toEqual([
+    ['server;f', 20],
+    ['client', 0],
+  ]);
+  expect(foldedLines(folded)).toEqual(['server;f 2000']);
+});
+
+test('the tree shows the greatest parts first and leaves out the small ones', () => {
+  const folded = new Map([
+    ['a;b', 1],
+    ['a;c', 20],
+    ['d', 30],
+  ]);
+  expect(printTree(toTree(folded), 10).map((line) => line.trimEnd())).toEqual([
+    '      51.0  all',
+    '      30.0    d',
+    '      21.0    a',
+    '      20.0      c',
+  ]);
+});

@@ -1,0 +1,121 @@
+// Names for addresses: the kernel's functions, the server's with what was inlined into them.
+
+import { execa } from 'execa';
+import { type Address, KERNEL, parseAddress } from './counts.ts';
+
+/** From the outermost function to the innermost. */
+export type Stack = readonly string[];
+
+/** The kernel's functions by address, from lines of /proc/kallsyms. */
+export class KernelSymbols {
+  readonly #addresses: number[];
+  readonly #names: string[];
+
+  constructor(lines: readonly string[]) {
+    const symbols = lines
+      .map((line) => line.split(/\s+/))
+      .flatMap(([address, type, name]) =>
+        address && name && /^[tTwW]$/.test(type ?? '')
+          ? [{ address: parseAddress(address), name }]
+          : [],
+      )
+      .sort((one, other) => one.address - other.address);
+    this.#addresses = symbols.map(({ address }) => address);
+    this.#names = symbols.map(({ name }) => name);
+  }
+
+  nameOf(address: Address): string {
+    let low = 0;
+    let high = this.#addresses.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.#addresses[middle]! <= address) low = middle + 1;
+      else high = middle;
+    }
+    return this.#names[low - 1] ?? 'unknown';
+  }
+}
+
+export interface Mapping {
+  start: Address;
+  end: Address;
+  path: string;
+}
+
+/** Lines of /proc/PID/maps. */
+export function parseMaps(lines: readonly string[]): Mapping[] {
+  return lines.map((line) => {
+    const [range = '', , , , , path = ''] = line.split(/\s+/);
+    const [start = '', end = ''] = range.split('-');
+    return { start: parseAddress(start), end: parseAddress(end), path };
+  });
+}
+
+/** Tells whose an address is: the kernel's, the server's own code, its libraries', the client's. */
+export class AddressSpace {
+  readonly #kernel: KernelSymbols;
+  readonly #maps: readonly Mapping[];
+  readonly #server: string;
+  readonly #base: Address;
+  #stacks = new Map<Address, Stack>();
+
+  constructor(kernel: KernelSymbols, maps: readonly Mapping[], server: string) {
+    this.#kernel = kernel;
+    this.#maps = maps;
+    this.#server = server;
+    this.#base = Math.min(...this.#ownMaps().map(({ start }) => start));
+  }
+
+  /** Looks up the server's own functions among the addresses, all at once. */
+  async resolve(addresses: Iterable<Address>): Promise<void> {
+    const own = [...addresses].filter((one) => this.#mapOf(one)?.path === this.#server);
+    const input = own.map((one) => `0x${(one - this.#base).toString(16)}`).join('\n');
+    if (own.length === 0) return;
+    const args = ['-e', this.#server, '-a', '-f', '-C', '-i'];
+    const { stdout } = await execa('addr2line', args, { input });
+    const stacks = parseAddr2line(stdout);
+    this.#stacks = new Map(own.map((address, index) => [address, stacks[index] ?? ['unknown']]));
+  }
+
+  stackOf(address: Address): Stack {
+    if (address >= KERNEL) return ['kernel', this.#kernel.nameOf(address)];
+    const mapping = this.#mapOf(address);
+    if (!mapping) return ['client'];
+    if (mapping.path !== this.#server) return ['server', mapping.path.replace(/.*\//, '')];
+    return ['server', ...(this.#stacks.get(address) ?? ['unknown'])];
+  }
+
+  #ownMaps(): Mapping[] {
+    return this.#maps.filter(({ path }) => path === this.#server);
+  }
+
+  #mapOf(address: Address): Mapping | undefined {
+    return this.#maps.find(({ start, end }) => address >= start && address < end);
+  }
+}
+
+/** What `addr2line -a -f -i` prints: for each address itself, then function and line by turns. */
+export function parseAddr2line(text: string): Stack[] {
+  const stacks: string[][] = [];
+  let expectName = true;
+  for (const line of text.trimEnd().split('\n')) {
+    if (/^0x[0-9a-f]+$/.test(line)) {
+      stacks.push([]);
+      expectName = true;
+      continue;
+    }
+    if (expectName) stacks.at(-1)?.unshift(shortName(line));
+    expectName = !expectName;
+  }
+  return stacks;
+}
+
+/** Without the hash, the parameters of generic types and the crates' own name. */
+function shortName(name: string): string {
+  let plain = name.replace(/::h[0-9a-f]{16}$/, '');
+  for (let before = ''; before !== plain;) {
+    before = plain;
+    plain = plain.replace(/::<[^<>]*>|(?<=\w)<[^<>]*>/g, '');
+  }
+  return plain.replaceAll('ublk_core::', '');
+}
