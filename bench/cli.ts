@@ -7,7 +7,7 @@ import { SignalError, VmError } from '../vm/index.ts';
 import { compareReports, differences } from './compare.ts';
 import { type Other, type Row, chooseRows } from './matrix.ts';
 import { profile } from './profile/index.ts';
-import { foldedLines, printTree, toTree } from './profile/tree.ts';
+import { breakdownText, foldedLines } from './profile/tree.ts';
 import { type Report, readReport } from './report.ts';
 import { measure } from './run.ts';
 import { saveReport } from './save.ts';
@@ -97,7 +97,7 @@ async function run(flags: Flags): Promise<Report> {
   return report;
 }
 
-/** Prints how a row's instructions divide among functions; the shares of all are in a file. */
+/** Prints how a row's instructions divide among functions, and saves it. */
 async function breakDown(filter: RegExp, { kernel, out = 'target/bench' }: Flags): Promise<void> {
   const rows = chooseRows().filter(({ id }) => filter.test(id));
   const [row, ...rest] = rows;
@@ -106,12 +106,13 @@ async function breakDown(filter: RegExp, { kernel, out = 'target/bench' }: Flags
     program.error(`error: several rows match ${filter}:\n${rows.map(({ id }) => id).join('\n')}`);
   }
   const folded = await profile(row, kernel);
-  console.log(`Instructions per I/O of ${row.id}:`);
-  console.log(printTree(toTree(folded), 10).join('\n'));
+  const text = `Instructions per I/O of ${row.id}\n\n${breakdownText(folded)}\n`;
+  console.log(text);
   await mkdir(out, { recursive: true });
-  const path = join(out, 'profile.folded');
-  await writeFile(path, `${foldedLines(folded).join('\n')}\n`);
-  console.error(`For flame graph tools: ${path}`);
+  const name = join(out, `profile ${row.id}`.replaceAll(/[^\w]+/g, '-'));
+  await writeFile(`${name}.txt`, text);
+  await writeFile(`${name}.folded`, `${foldedLines(folded).join('\n')}\n`);
+  console.error(`Saved as ${name}.txt, and for flame graph tools as ${name}.folded`);
 }
 
 async function readOthers(path: string | undefined): Promise<Other[]> {

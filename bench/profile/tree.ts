@@ -48,11 +48,23 @@ export function toTree(folded: Folded): Node {
 
 /** The tree as indented lines, the greatest first, without what is below `least`. */
 export function printTree(node: Node, least: number, depth = 0): string[] {
-  const line = `${node.total.toFixed(1).padStart(10)}  ${'  '.repeat(depth)}${node.name}`;
   const children = node.children
-    .filter(({ total }) => Math.abs(total) >= least)
+    .filter(({ total }) => total >= least)
     .sort((one, other) => other.total - one.total);
-  return [line, ...children.flatMap((child) => printTree(child, least, depth + 1))];
+  return [
+    `${node.total.toFixed(1).padStart(10)}  ${'  '.repeat(depth)}${node.name}`,
+    ...children.flatMap((child) => printTree(child, least, depth + 1)),
+  ];
+}
+
+/** What people read: the client and the kernel roughly, the server in detail. */
+export function breakdownText(folded: Folded): string {
+  const root = toTree(folded);
+  const least: Record<string, number> = { server: 4, kernel: 40 };
+  const parts = root.children
+    .sort((one, other) => (least[one.name] ?? 0) - (least[other.name] ?? 0))
+    .map((part) => printTree(part, least[part.name] ?? 0).join('\n'));
+  return [`${root.total.toFixed(1).padStart(10)}  all`, ...parts].join('\n');
 }
 
 /** For flame graph tools: whole numbers, here of instructions per 100 I/Os. */
