@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 
@@ -8,22 +8,11 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { createDevice, targets } from '../../src/index.ts';
 import { temporaryFolder } from './image.ts';
 import { expectNoDevices, isTestMachine, withUblk } from './machine.ts';
+import { makeNullDisk, removeNullDisk } from './null-disk.ts';
 
 const run = promisify(execFile);
 const MIB = 1024 * 1024;
-const CONFIG = '/sys/kernel/config';
 const DISK = 'ublkdisk';
-
-/** A memory-backed block device that discards. */
-async function makeDisk(): Promise<string> {
-  await run('modprobe', ['null_blk', 'nr_devices=0']);
-  if (!existsSync(`${CONFIG}/nullb`)) await run('mount', ['-t', 'configfs', 'none', CONFIG]);
-  const folder = `${CONFIG}/nullb/${DISK}`;
-  mkdirSync(folder);
-  const settings = { memory_backed: '1', discard: '1', size: '256', power: '1' };
-  for (const [name, value] of Object.entries(settings)) writeFileSync(join(folder, name), value);
-  return `/dev/${DISK}`;
-}
 
 /** How much of a file takes up space, in bytes. */
 const allocated = (path: string): number => statSync(path).blocks * 512;
@@ -31,10 +20,10 @@ const allocated = (path: string): number => statSync(path).blocks * 512;
 withUblk('discarded and zeroed ranges', () => {
   let disk: string;
   beforeAll(async () => {
-    if (isTestMachine) disk = await makeDisk();
+    if (isTestMachine) disk = await makeNullDisk(DISK, { discard: '1' });
   });
   afterAll(() => {
-    if (isTestMachine) rmdirSync(`${CONFIG}/nullb/${DISK}`);
+    if (isTestMachine) removeNullDisk(DISK);
   });
   afterEach(expectNoDevices);
 

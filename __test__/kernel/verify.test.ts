@@ -1,20 +1,21 @@
 import { execFile } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 
-import { afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 
 import { targets, type DeviceOptions } from '../../src/index.ts';
 import type { Device } from '../../src/device.ts';
 import { temporaryFolder } from './image.ts';
 import { createOrSkip, expectNoDevices, isTestMachine, withUblk } from './machine.ts';
+import { makeNullDisk, removeNullDisk } from './null-disk.ts';
 
 const run = promisify(execFile);
 const MIB = 1024 * 1024;
 const SIZE = 64 * MIB;
-const BAD = { name: 'ublkbad', firstSector: 2048, lastSector: 4095 };
+const BAD = { firstSector: 2048, lastSector: 4095 };
 
 const BUFFERS: Pick<DeviceOptions, 'buffers' | 'splitRegister'>[] = [
   { buffers: 'auto' },
@@ -46,34 +47,26 @@ function fioVerify(device: Device): Promise<unknown> {
   ]);
 }
 
-/** A memory-backed block device on which some sectors can be neither read nor written. */
-function makeBadDisk(): string {
-  const path = `/dev/${BAD.name}`;
-  if (existsSync(path)) return path;
-  const folder = `/sys/kernel/config/nullb/${BAD.name}`;
-  mkdirSync(folder);
-  const set = (attribute: string, value: string) => writeFileSync(join(folder, attribute), value);
-  set('memory_backed', '1');
-  set('size', String(SIZE / MIB));
-  set('badblocks', `+${BAD.firstSector}-${BAD.lastSector}`);
-  set('power', '1');
-  return path;
-}
-
 withUblk('data', () => {
   afterEach(expectNoDevices);
 
   describe.runIf(isTestMachine)('on a block device', () => {
+    let disk: string;
+    let badDisk: string;
     beforeAll(async () => {
-      await run('modprobe', ['null_blk', 'nr_devices=1', 'memory_backed=1', 'gb=1']);
-      const config = '/sys/kernel/config';
-      if (!existsSync(`${config}/nullb`)) await run('mount', ['-t', 'configfs', 'none', config]);
+      disk = await makeNullDisk('ublkgood', {});
+      const badblocks = `+${BAD.firstSector}-${BAD.lastSector}`;
+      badDisk = await makeNullDisk('ublkbad', { badblocks });
+    });
+    afterAll(() => {
+      removeNullDisk('ublkgood');
+      removeNullDisk('ublkbad');
     });
 
     test.for(MODES)(
       'is what fio wrote ($buffers, split: $splitRegister, $exchange)',
       async (mode, context) => {
-        const target = targets.file('/dev/nullb0');
+        const target = targets.file(disk);
         await using device = await createOrSkip(context, { target, queues: 2, ...mode });
         await fioVerify(device);
         expect(device.stats().total.errors).toBe(0);
@@ -84,7 +77,7 @@ withUblk('data', () => {
       'fails where the disk fails, and only there ($buffers, $exchange)',
       async (mode, context) => {
         await using device = await createOrSkip(context, {
-          target: targets.file(makeBadDisk()),
+          target: targets.file(badDisk),
           ...mode,
         });
         const dd = (sector: number) =>
