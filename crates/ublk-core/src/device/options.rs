@@ -31,8 +31,8 @@ pub struct DeviceOptions {
     /// The buffer mode; absent: the best that the kernel offers.
     pub buffers: Option<BufferMode>,
     /// How requests come and results go; absent: per-io, which costs less at low depth (measured
-    /// over null_blk, 4k random reads: batch saves 550 instructions of 18,500 per request at
-    /// depth 32, and costs 1,750 more than 35,750 at depth 1).
+    /// over null_blk, 4k random reads: batch saves 550 instructions of 18,400 per request at
+    /// depth 32, and costs 1,750 more than 35,667 at depth 1).
     pub exchange: Option<ExchangeMode>,
     /// With [`BufferMode::Register`]: register, I/O and unregister each in an `io_uring_enter` of
     /// its own instead of all in one.
