@@ -61,6 +61,13 @@ pub trait Driver: Clone + Send + Sync + 'static {
     /// What open(2) says.
     fn open_zeros(&self) -> io::Result<OpenFile>;
 
+    /// Maps all of a file of shared memory (a memfd, a file of a tmpfs or hugetlbfs), for reading
+    /// only unless `writable`.
+    ///
+    /// # Errors
+    /// What mmap(2) says; `EINVAL` for an empty file.
+    fn map_memory(&self, fd: RawFd, writable: bool) -> io::Result<MemoryMap>;
+
     /// Whether the block device of a started device is there and can be opened; udev may still be
     /// making it (trap 42).
     fn block_device_is_ready(&self, id: u32) -> bool;
@@ -186,6 +193,38 @@ impl OpenFile {
     /// The descriptor, for a ring's file table.
     pub fn fd(&self) -> RawFd {
         self.fd
+    }
+}
+
+/// Memory that other processes write to as well; never to be looked at through a reference.
+#[derive(Debug)]
+pub struct MemoryMap {
+    base: *mut u8,
+    length: usize,
+    _owner: Box<dyn AnyDebug>,
+}
+
+// SAFETY: an address and its owner, which is Send; who may touch the bytes when is for the users
+// of the address to know.
+unsafe impl Send for MemoryMap {}
+// SAFETY: as above; the address is all that is read through a shared reference.
+unsafe impl Sync for MemoryMap {}
+
+impl MemoryMap {
+    /// # Safety
+    /// `base` must point to `length` bytes that stay mapped as long as `owner` lives.
+    pub unsafe fn new(base: *mut u8, length: usize, owner: Box<dyn AnyDebug>) -> Self {
+        Self { base, length, _owner: owner }
+    }
+
+    /// Where it begins.
+    pub fn base(&self) -> *mut u8 {
+        self.base
+    }
+
+    /// How long it is, in bytes.
+    pub fn length(&self) -> usize {
+        self.length
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::ptr;
 use std::sync::Arc;
 
@@ -11,9 +12,14 @@ use ublk_sys::{cmd_buf_len, cmd_buf_offset};
 use crate::driver::{Descriptors, OpenFile};
 
 /// std opens with `O_CLOEXEC`: a child that inherits the descriptor would keep the device alive
-/// (trap 34).
+/// (trap 34). `O_NONBLOCK` lets io_uring carry out user copies inline: the driver's file says
+/// nothing of `FMODE_NOWAIT` and cannot be polled, so each would go to a worker otherwise.
 pub(super) fn open(id: u32) -> io::Result<OpenFile> {
-    let file = OpenOptions::new().read(true).write(true).open(format!("/dev/ublkc{id}"))?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(format!("/dev/ublkc{id}"))?;
     Ok(OpenFile::new(file.as_raw_fd(), Arc::new(file)))
 }
 

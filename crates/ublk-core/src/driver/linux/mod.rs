@@ -1,16 +1,17 @@
 //! The real thing: the kernel's ublk_drv and io_uring.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ublk_sys::ublksrv_ctrl_cmd;
 
-use super::{ControlAnswer, Descriptors, Driver, OpenFile, RingSize};
+use super::{ControlAnswer, Descriptors, Driver, MemoryMap, OpenFile, RingSize};
 
 mod char_device;
 mod control;
+mod memory;
 mod ring;
 
 pub use ring::LinuxRing;
@@ -60,6 +61,10 @@ impl Driver for Linux {
         stride: usize,
     ) -> io::Result<Descriptors> {
         char_device::map_descriptors(char_device, queue, depth, stride)
+    }
+
+    fn map_memory(&self, fd: RawFd, writable: bool) -> io::Result<MemoryMap> {
+        memory::map(fd, writable)
     }
 
     fn ring(&self, entries: RingSize) -> io::Result<LinuxRing> {

@@ -8,6 +8,7 @@ use ublk_sys::{
 use super::device::Stop;
 use super::model::Model;
 use super::ring::Work;
+use super::shared::Span;
 
 /// What the pages of a read hold until somebody fills them.
 pub const POISON: u8 = 0xa5;
@@ -27,6 +28,10 @@ pub(super) struct BlockRequest {
     /// What copy mode has completed of it, in bytes.
     pub(super) done: usize,
     pub(super) data: Vec<u8>,
+    /// Its pages are these, in memory that clients share, instead of `data`.
+    pub(super) memory: Option<Span>,
+    /// Where its pages lie in a registered buffer: index and offset.
+    pub(super) place: Option<(u16, u32)>,
     pub(super) started: bool,
     /// The device has a cache and no FUA: a flush follows the write.
     pub(super) flush_after: bool,
@@ -38,9 +43,21 @@ impl BlockRequest {
         matches!(self.op, UBLK_IO_OP_READ | UBLK_IO_OP_WRITE)
     }
 
+    /// What a read has brought.
+    pub(super) fn into_read(self) -> Vec<u8> {
+        match (self.op, self.memory) {
+            (UBLK_IO_OP_READ, Some(mut memory)) => memory.bytes().to_vec(),
+            (UBLK_IO_OP_READ, None) => self.data,
+            _ => Vec::new(),
+        }
+    }
+
     /// What is left of its pages.
     pub(super) fn pages(&mut self) -> &mut [u8] {
-        &mut self.data[self.done..]
+        match &mut self.memory {
+            Some(memory) => &mut memory.bytes()[self.done..],
+            None => &mut self.data[self.done..],
+        }
     }
 }
 
@@ -74,6 +91,9 @@ impl Model {
     /// Gives free tags to waiting requests.
     pub(super) fn pump(&mut self, device: usize, queue: u16) {
         loop {
+            if self.devices[device].frozen {
+                return;
+            }
             let q = &mut self.devices[device].queues[usize::from(queue)];
             let free: Vec<usize> = (0..q.tags.len()).filter(|&t| q.tags[t].is_none()).collect();
             if free.is_empty() {

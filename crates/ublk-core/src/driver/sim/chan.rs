@@ -293,7 +293,11 @@ impl Model {
         io.flags &= !WANTS_GET_DATA;
         io.buf = call.cmd.addr;
         let Some(id) = io.request else { return Issued::Failed(libc::EBUSY) };
-        self.write_descriptor(id, 0);
+        if call.cmd.addr == 0 && self.request(id).place.is_none() {
+            return self.refuse(UBLK_U_IO_NEED_GET_DATA, call, libc::EFAULT);
+        }
+        let queue = &self.devices[call.device].queues[usize::from(call.cmd.q_id)];
+        queue.area.set_address(call.cmd.tag, call.cmd.addr);
         self.fill_copy_buffer(id);
         Issued::Done(UBLK_IO_RES_OK)
     }

@@ -5,8 +5,8 @@ use ublk_sys::{
     UBLK_IO_OP_WRITE, UBLK_IO_OP_WRITE_ZEROES,
 };
 
-use super::Sim;
 use super::block::{BlockRequest, POISON};
+use super::{Sim, SimMemory};
 
 /// A block request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,10 +78,29 @@ impl Client {
     /// # Panics
     /// When the request is longer than the device's limits or not aligned to its blocks.
     pub fn submit(&self, op: &ClientOp, queue: Option<u16>) -> u64 {
+        self.submit_in(op, queue, None)
+    }
+
+    /// The same, on memory at an offset of its own if given: that is where the data of a write is
+    /// put first, and where a read's comes. It must not be touched before the request has ended.
+    ///
+    /// # Panics
+    /// As [`submit`](Self::submit), and beyond the memory's end.
+    pub fn submit_in(
+        &self,
+        op: &ClientOp,
+        queue: Option<u16>,
+        memory: Option<(&SimMemory, usize)>,
+    ) -> u64 {
         let mut model = self.sim.lock();
         let queues = model.devices[self.device].info.nr_hw_queues;
         let any = u16::try_from(model.rng.below(u64::from(queues))).unwrap_or(0);
         let mut request = op.to_request(self.device, queue.unwrap_or(any));
+        if let Some((memory, at)) = memory {
+            let mut span = memory.span(at, request.data.len());
+            span.bytes().copy_from_slice(&request.data);
+            request.memory = Some(span);
+        }
         let device = &model.devices[self.device];
         let params = &device.params;
         let end = request.offset + u64::from(request.left);
@@ -116,8 +135,8 @@ impl Client {
             model.requests.iter().filter(|(_, r)| ended(r)).map(|(&ticket, _)| ticket).collect();
         let take = |ticket: u64| {
             let request = model.requests.remove(&ticket)?;
-            let data = if request.op == UBLK_IO_OP_READ { request.data } else { Vec::new() };
-            Some(Done { ticket, result: request.outcome?, data })
+            let (result, data) = (request.outcome?, request.into_read());
+            Some(Done { ticket, result, data })
         };
         tickets.into_iter().filter_map(take).collect()
     }
@@ -143,7 +162,7 @@ impl Client {
         }
         let request = model.requests.remove(&ticket);
         let result = request.as_ref().and_then(|r| r.outcome).unwrap_or(Err(libc::EIO));
-        Done { ticket, result, data: request.map(|r| r.data).unwrap_or_default() }
+        Done { ticket, result, data: request.map(BlockRequest::into_read).unwrap_or_default() }
     }
 }
 
@@ -183,6 +202,8 @@ impl ClientOp {
             left,
             done: 0,
             data,
+            memory: None,
+            place: None,
             started: false,
             flush_after: false,
             outcome: None,

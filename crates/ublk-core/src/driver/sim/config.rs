@@ -3,8 +3,8 @@
 use ublk_sys::{
     UBLK_F_AUTO_BUF_REG, UBLK_F_BATCH_IO, UBLK_F_BUF_REG_OFF_DAEMON, UBLK_F_CMD_IOCTL_ENCODE,
     UBLK_F_NEED_GET_DATA, UBLK_F_NO_AUTO_PART_SCAN, UBLK_F_PER_IO_DAEMON, UBLK_F_SAFE_STOP_DEV,
-    UBLK_F_SUPPORT_ZERO_COPY, UBLK_F_UPDATE_SIZE, UBLK_F_URING_CMD_COMP_IN_TASK,
-    UBLK_PARAM_TYPE_BASIC, UBLK_PARAM_TYPE_DEVT, UBLK_PARAM_TYPE_DISCARD,
+    UBLK_F_SHMEM_ZC, UBLK_F_SUPPORT_ZERO_COPY, UBLK_F_UPDATE_SIZE, UBLK_F_URING_CMD_COMP_IN_TASK,
+    UBLK_F_USER_COPY, UBLK_PARAM_TYPE_BASIC, UBLK_PARAM_TYPE_DEVT, UBLK_PARAM_TYPE_DISCARD,
     UBLK_PARAM_TYPE_DMA_ALIGN, UBLK_PARAM_TYPE_SEGMENT,
 };
 
@@ -44,6 +44,8 @@ impl Kernel {
             features: always
                 | UBLK_F_SUPPORT_ZERO_COPY
                 | UBLK_F_AUTO_BUF_REG
+                | UBLK_F_USER_COPY
+                | UBLK_F_SHMEM_ZC
                 | UBLK_F_NEED_GET_DATA
                 | UBLK_F_UPDATE_SIZE
                 | UBLK_F_BATCH_IO
@@ -62,7 +64,7 @@ impl Kernel {
     pub fn linux_6_12() -> Self {
         let always = UBLK_F_CMD_IOCTL_ENCODE | UBLK_F_URING_CMD_COMP_IN_TASK;
         Self {
-            features: always | UBLK_F_NEED_GET_DATA,
+            features: always | UBLK_F_NEED_GET_DATA | UBLK_F_USER_COPY,
             always,
             params: UBLK_PARAM_TYPE_BASIC | UBLK_PARAM_TYPE_DISCARD | UBLK_PARAM_TYPE_DEVT,
             cpus: 4,
@@ -73,7 +75,7 @@ impl Kernel {
 /// How often things go wrong, each in times of a thousand.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
-    /// A read or write moves fewer bytes than asked.
+    /// A read or write, of a backend or by user copy, moves fewer bytes than asked.
     pub short: u16,
     /// A backend operation fails with `EIO`; of a failed write, some sectors are written.
     pub error: u16,

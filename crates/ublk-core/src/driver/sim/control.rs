@@ -8,8 +8,9 @@ use ublk_sys::{
     UBLK_S_DEV_DEAD, UBLK_S_DEV_LIVE, UBLK_U_CMD_ADD_DEV, UBLK_U_CMD_DEL_DEV,
     UBLK_U_CMD_DEL_DEV_ASYNC, UBLK_U_CMD_GET_DEV_INFO, UBLK_U_CMD_GET_DEV_INFO2,
     UBLK_U_CMD_GET_FEATURES, UBLK_U_CMD_GET_PARAMS, UBLK_U_CMD_GET_QUEUE_AFFINITY,
-    UBLK_U_CMD_SET_PARAMS, UBLK_U_CMD_START_DEV, UBLK_U_CMD_STOP_DEV, UBLK_U_CMD_TRY_STOP_DEV,
-    UBLK_U_CMD_UPDATE_SIZE, ublk_param_devt, ublk_params, ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info,
+    UBLK_U_CMD_REG_BUF, UBLK_U_CMD_SET_PARAMS, UBLK_U_CMD_START_DEV, UBLK_U_CMD_STOP_DEV,
+    UBLK_U_CMD_TRY_STOP_DEV, UBLK_U_CMD_UNREG_BUF, UBLK_U_CMD_UPDATE_SIZE, ublk_param_devt,
+    ublk_params, ublk_shmem_buf_reg, ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info,
 };
 
 use super::device::Device;
@@ -30,6 +31,10 @@ pub(super) enum Pending {
     Stop { device: usize },
     /// Nobody holds the device.
     Delete { device: usize },
+    /// No request has a tag.
+    Share { device: usize, wanted: ublk_shmem_buf_reg },
+    /// The same.
+    Unshare { device: usize, index: u16 },
 }
 
 /// How far a command got.
@@ -83,6 +88,8 @@ impl Model {
                 found.params.basic.dev_sectors = command.data[0];
                 Ok(Answer::Now(0))
             }
+            UBLK_U_CMD_REG_BUF => self.begin_share(device, buffer),
+            UBLK_U_CMD_UNREG_BUF => self.begin_unshare(device, command),
             UBLK_U_CMD_DEL_DEV => {
                 self.delete(device);
                 Ok(Answer::Later(Pending::Delete { device }))
@@ -101,6 +108,8 @@ impl Model {
             Pending::Start { device, server } => self.start(device, server),
             Pending::Stop { device } => self.has_stopped(device).then_some(Ok(0)),
             Pending::Delete { device } => self.devices[device].gone.then_some(Ok(0)),
+            Pending::Share { device, wanted } => self.share(device, &wanted),
+            Pending::Unshare { device, index } => self.unshare(device, index),
         }
     }
 

@@ -1,16 +1,18 @@
 //! The state of a ublk device, with the kernel's own names where they help to compare.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::ThreadId;
 
 use ublk_sys::{
-    UBLK_F_AUTO_BUF_REG, UBLK_F_BATCH_IO, UBLK_F_NEED_GET_DATA, UBLK_F_SUPPORT_ZERO_COPY,
-    UBLK_F_USER_COPY, ublk_params, ublksrv_ctrl_dev_info, ublksrv_io_desc,
+    UBLK_F_AUTO_BUF_REG, UBLK_F_BATCH_IO, UBLK_F_NEED_GET_DATA, UBLK_F_SHMEM_ZC,
+    UBLK_F_SUPPORT_ZERO_COPY, UBLK_F_USER_COPY, ublk_params, ublksrv_ctrl_dev_info,
+    ublksrv_io_desc,
 };
 
 use super::events::Events;
+use super::shared::SharedBuffer;
 
 /// References that dispatch takes, to be given back by the commit.
 pub(super) const REFCOUNT_INIT: u32 = 0x3fff_ffff;
@@ -92,6 +94,10 @@ pub(super) struct Device {
     pub(super) server: i32,
     /// The number is free again: the device is gone.
     pub(super) gone: bool,
+    /// Memory registered with REG_BUF, by its index.
+    pub(super) shared: BTreeMap<u16, SharedBuffer>,
+    /// blk_mq_freeze_queue: requests get no tags.
+    pub(super) frozen: bool,
 }
 
 impl Device {
@@ -114,6 +120,8 @@ impl Device {
             releasing: false,
             server: -1,
             gone: false,
+            shared: BTreeMap::new(),
+            frozen: false,
         }
     }
 
@@ -138,6 +146,14 @@ impl Device {
         self.has(UBLK_F_NEED_GET_DATA)
     }
 
+    pub(super) fn user_copies(&self) -> bool {
+        self.has(UBLK_F_USER_COPY)
+    }
+
+    pub(super) fn shares(&self) -> bool {
+        self.has(UBLK_F_SHMEM_ZC)
+    }
+
     /// ublk_dev_need_map_io: the driver copies.
     pub(super) fn copies(&self) -> bool {
         !self.counts_references()
@@ -150,6 +166,11 @@ impl Device {
 
     pub(super) fn ready(&self) -> bool {
         self.queues_ready == self.queues.len()
+    }
+
+    /// Whether any request has a tag.
+    pub(super) fn has_tagged(&self) -> bool {
+        self.queues.iter().any(|queue| queue.tags.iter().any(Option::is_some))
     }
 
     /// Whether any request has a tag or waits for one.
@@ -198,6 +219,11 @@ impl Area {
 
     pub(super) fn base(&self) -> *const u8 {
         self.words.as_ptr().cast()
+    }
+
+    /// Changes the address in a tag's descriptor.
+    pub(super) fn set_address(&self, tag: u16, address: u64) {
+        self.words[usize::from(tag) * self.stride + 2].store(address, Ordering::Relaxed);
     }
 
     pub(super) fn write(&self, tag: u16, descriptor: &ublksrv_io_desc) {

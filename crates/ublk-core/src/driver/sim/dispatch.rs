@@ -2,8 +2,9 @@
 //! __ublk_complete_rq and the references that keep a request alive.
 
 use ublk_sys::{
-    UBLK_AUTO_BUF_REG_FALLBACK, UBLK_IO_F_NEED_REG_BUF, UBLK_IO_OP_READ, UBLK_IO_OP_WRITE,
-    UBLK_IO_RES_NEED_GET_DATA, UBLK_IO_RES_OK, ublk_sqe_addr_to_auto_buf_reg, ublksrv_io_desc,
+    UBLK_AUTO_BUF_REG_FALLBACK, UBLK_IO_F_NEED_REG_BUF, UBLK_IO_F_SHMEM_ZC, UBLK_IO_OP_READ,
+    UBLK_IO_OP_WRITE, UBLK_IO_RES_NEED_GET_DATA, UBLK_IO_RES_OK, ublk_shmem_zc_addr,
+    ublk_sqe_addr_to_auto_buf_reg, ublksrv_io_desc,
 };
 
 use super::block::{POISON, errno_to_client};
@@ -18,7 +19,7 @@ impl Model {
         let request = self.request(id);
         let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
         let is_write = request.op == UBLK_IO_OP_WRITE;
-        self.write_descriptor(id, 0);
+        self.set_up(id);
         if self.current() != self.io(device, queue, tag).task {
             self.end_request(id, Err(libc::EIO));
             return;
@@ -55,13 +56,18 @@ impl Model {
     pub(super) fn write_descriptor(&mut self, id: u64, more_flags: u32) {
         let request = self.request(id);
         let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
+        let place = request.place;
+        let shared = if place.is_some() { UBLK_IO_F_SHMEM_ZC } else { 0 };
         let mut descriptor = ublksrv_io_desc {
-            op_flags: u32::from(request.op) | request.flags | more_flags,
+            op_flags: u32::from(request.op) | request.flags | more_flags | shared,
             nr_sectors: request.left >> 9,
             start_sector: request.offset >> 9,
             addr: 0,
         };
-        descriptor.addr = self.io(device, queue, tag).buf;
+        descriptor.addr = match place {
+            Some((index, offset)) => ublk_shmem_zc_addr(index, offset),
+            None => self.io(device, queue, tag).buf,
+        };
         self.devices[device].queues[usize::from(queue)].area.write(tag, &descriptor);
     }
 
@@ -123,18 +129,30 @@ impl Model {
         }
     }
 
+    /// ublk_init_iod.
+    pub(super) fn set_up(&mut self, id: u64) {
+        self.match_shared(id);
+        self.write_descriptor(id, 0);
+    }
+
     /// ublk_map_io: a write's data goes into the server's buffer. A read's buffer is spoilt, so
     /// that bytes which the server never supplied are known as such.
     pub(super) fn fill_copy_buffer(&mut self, id: u64) {
         let request = self.request(id);
         let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
+        if request.place.is_some() {
+            return;
+        }
         let bytes = match request.op {
             UBLK_IO_OP_WRITE => request.pages().to_vec(),
             UBLK_IO_OP_READ => vec![POISON; request.pages().len()],
             _ => return,
         };
         let address = self.io(device, queue, tag).buf;
-        memory::store(address, &bytes);
+        // With get-data, a read's buffer comes with its commit.
+        if address != 0 {
+            memory::store(address, &bytes);
+        }
     }
 
     /// __ublk_complete_rq.
@@ -149,7 +167,7 @@ impl Model {
             self.end_request(id, Err(errno_to_client(-res)));
             return;
         };
-        if !(copies && is_read) {
+        if !(copies && is_read) || request.place.is_some() {
             // Zero copy takes whatever was moved for the whole request (trap 1).
             self.end_request(id, Ok(()));
             return;

@@ -147,7 +147,7 @@ impl Model {
     fn prepare_event(&mut self, ring: usize, device: usize, queue: u16, tag: u16) -> bool {
         let queue = &self.devices[device].queues[usize::from(queue)];
         let Some(id) = queue.tags[usize::from(tag)] else { return false };
-        self.write_descriptor(id, 0);
+        self.set_up(id);
         let lent = self.lend(ring, id);
         if lent {
             self.give(id);

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use super::model::Model;
+use super::shared::Memory;
 
 /// An open file.
 #[derive(Clone, Debug)]
@@ -16,6 +17,8 @@ pub(super) enum FileRef {
     Disk(usize),
     /// Reads zeros, takes everything.
     Zero,
+    /// Memory that can be mapped.
+    Memory(Arc<Memory>),
     /// A real file or block device.
     Storage(Arc<OwnedFd>),
     /// A real descriptor that is read when it is ready: an eventfd, a pipe, `/dev/zero`.

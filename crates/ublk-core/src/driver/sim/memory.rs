@@ -1,14 +1,21 @@
 //! Memory of the server that the model touches: copy buffers, whose addresses came with FETCH and
-//! COMMIT.
+//! COMMIT, shared memory, and what reads and writes name.
 
 use super::device::OWNED_BY_SRV;
 use super::model::Model;
 
 impl Model {
     /// Whether an operation may use this memory: it lies in the copy buffer of a tag whose request
-    /// the server has.
+    /// the server has, or in shared memory. With user copy or get-data the driver knows of no
+    /// buffers, and any memory may be one.
     pub(super) fn may_use_memory(&self, address: u64, length: u32) -> bool {
         let Some(end) = address.checked_add(u64::from(length)) else { return false };
+        if self.devices.iter().any(|device| device.user_copies() || device.needs_get_data()) {
+            return true;
+        }
+        if self.shared_at(address, length) {
+            return true;
+        }
         self.devices.iter().filter(|device| device.copies()).any(|device| {
             let size = u64::from(device.info.max_io_buf_bytes);
             device.queues.iter().flat_map(|queue| &queue.ios).any(|io| {

@@ -8,8 +8,8 @@
 //!
 //! All chance (which completion comes first, what is short, what fails) follows from one seed.
 //!
-//! * `chan`, `batch`, `events`, `dispatch`, `block`, `control`, `teardown`, `device`:
-//!   drivers/block/ublk_drv.c and the block layer above it
+//! * `chan`, `batch`, `events`, `dispatch`, `block`, `control`, `teardown`, `device`, `user_copy`,
+//!   `shared`: drivers/block/ublk_drv.c and the block layer above it
 //! * `ring`, `chains`, `ops`, `buffers`, `kbuf`, `waits`, `step`: io_uring
 //! * `backend`, `storage`, `files`, `memory`: what operations work on
 //! * `client`: who uses the device
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use ublk_sys::ublksrv_ctrl_cmd;
 
-use super::{ControlAnswer, Descriptors, Driver, OpenFile, RingSize};
+use super::{ControlAnswer, Descriptors, Driver, MemoryMap, OpenFile, RingSize};
 use control::{Answer, Pending};
 use files::FileRef;
 use model::Model;
@@ -47,11 +47,13 @@ mod ops;
 mod params;
 mod ring;
 mod rng;
+mod shared;
 mod slab;
 mod sqe;
 mod step;
 mod storage;
 mod teardown;
+mod user_copy;
 mod violation;
 mod waits;
 
@@ -66,6 +68,7 @@ pub use disk::SimDisk;
 pub use model::Injected;
 pub use ring::SimRing;
 pub use rng::Rng;
+pub use shared::SimMemory;
 pub use violation::{Rule, Violation};
 
 /// How long a sleeper sleeps before it looks at descriptors and the clock again.
@@ -116,6 +119,11 @@ impl Sim {
     /// A block device of `size` bytes: it takes discards and does not grow.
     pub fn block_device(&self, size: usize) -> SimDisk {
         SimDisk::new(self.clone(), size, true)
+    }
+
+    /// `length` bytes of memory that a client can share with a server: its memfd, as it were.
+    pub fn memory(&self, length: usize) -> SimMemory {
+        SimMemory::new(self.clone(), length)
     }
 
     /// Begins to stop a device without waiting for it, as a STOP_DEV of another thread would.
@@ -277,6 +285,14 @@ impl Driver for Sim {
     fn open_zeros(&self) -> io::Result<OpenFile> {
         let fd = self.lock().install(FileRef::Zero);
         Ok(OpenFile::new(fd, Arc::new(OpenFd { sim: self.clone(), fd })))
+    }
+
+    fn map_memory(&self, fd: RawFd, _writable: bool) -> io::Result<MemoryMap> {
+        let FileRef::Memory(memory) = self.lock().open_file(fd)? else {
+            return Err(io::Error::from_raw_os_error(libc::ENODEV));
+        };
+        // SAFETY: the memory is as long as it says, and `memory` keeps it.
+        Ok(unsafe { MemoryMap::new(memory.base(), memory.length(), Box::new(Arc::clone(&memory))) })
     }
 
     fn block_device_is_ready(&self, id: u32) -> bool {

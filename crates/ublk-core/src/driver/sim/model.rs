@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::thread::{self, ThreadId};
 
 use super::backend::Disk;
@@ -11,6 +12,7 @@ use super::device::{Device, Io};
 use super::files::FileRef;
 use super::ring::Uring;
 use super::rng::Rng;
+use super::shared::Memory;
 use super::violation::{Rule, Violation};
 
 /// What the model has done to the server so far, by kind.
@@ -48,6 +50,7 @@ pub(super) struct Model {
     pub(super) files: BTreeMap<RawFd, FileRef>,
     pub(super) next_fd: RawFd,
     pub(super) disks: Vec<Disk>,
+    pub(super) memories: Vec<Arc<Memory>>,
     pub(super) injected: Injected,
     pub(super) violations: Vec<Violation>,
     /// How much has happened; it stands still when nothing can move.
@@ -70,6 +73,7 @@ impl Model {
             // Above what the kernel hands out (fs.nr_open), so that they never mix up.
             next_fd: 1 << 30,
             disks: Vec::new(),
+            memories: Vec::new(),
             injected: Injected::default(),
             violations: Vec::new(),
             moves: 0,

@@ -53,6 +53,9 @@ impl Model {
             return Issued::Pending;
         }
         if let FileRef::Char(device) = file {
+            if sqe.moves_data() {
+                return self.user_copy(ring, operation, device);
+            }
             return self.issue_ublk(ring, operation, device, inline);
         }
         if sqe.opcode == OP_URING_CMD {
@@ -80,7 +83,7 @@ impl Model {
 
     fn issue_ublk(&mut self, ring: usize, operation: usize, device: usize, inline: bool) -> Issued {
         if self.ring(ring).ops[operation].sqe.opcode != OP_URING_CMD {
-            self.violate(Rule::Operation, "only URING_CMD is modelled on /dev/ublkcN");
+            self.violate(Rule::Operation, "only commands, reads and writes work on /dev/ublkcN");
             return Issued::Failed(libc::EOPNOTSUPP);
         }
         let batches = self.devices[device].batches();

@@ -3,7 +3,7 @@
 use ublk_sys::{
     UBLK_MIN_SEGMENT_SIZE, UBLK_PARAM_TYPE_BASIC, UBLK_PARAM_TYPE_DEVT, UBLK_PARAM_TYPE_DISCARD,
     UBLK_PARAM_TYPE_DMA_ALIGN, UBLK_PARAM_TYPE_SEGMENT, ublk_param_basic, ublk_params,
-    ublksrv_ctrl_dev_info,
+    ublk_shmem_buf_reg, ublksrv_ctrl_dev_info,
 };
 
 const PAGE: u32 = 4096;
@@ -21,12 +21,17 @@ pub(super) fn parse_info(bytes: &[u8]) -> ublksrv_ctrl_dev_info {
     parse(bytes)
 }
 
+/// The memory that REG_BUF asks for.
+pub(super) fn parse_shared(bytes: &[u8]) -> ublk_shmem_buf_reg {
+    parse(bytes)
+}
+
 fn parse<T: Copy>(bytes: &[u8]) -> T {
     let mut whole = [0_u8; 256];
     assert!(size_of::<T>() <= whole.len());
     let length = bytes.len().min(size_of::<T>());
     whole[..length].copy_from_slice(&bytes[..length]);
-    // SAFETY: `whole` is long enough; both callers want structs of integers, for which every bit
+    // SAFETY: `whole` is long enough; all callers want structs of integers, for which every bit
     // pattern is valid.
     unsafe { whole.as_ptr().cast::<T>().read_unaligned() }
 }

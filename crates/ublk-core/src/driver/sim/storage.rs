@@ -117,7 +117,7 @@ impl Model {
                 bytes.truncate(moved(read)?);
                 Ok(bytes)
             }
-            FileRef::Char(_) => Err(libc::EINVAL),
+            FileRef::Char(_) | FileRef::Memory(_) => Err(libc::EINVAL),
         }
     }
 
@@ -158,7 +158,7 @@ impl Model {
                 }
                 Ok(written)
             }
-            FileRef::Char(_) => Err(libc::EINVAL),
+            FileRef::Char(_) | FileRef::Memory(_) => Err(libc::EINVAL),
         }
     }
 

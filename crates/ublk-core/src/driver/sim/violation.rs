@@ -21,6 +21,8 @@ pub enum Rule {
     /// Reads and writes without a slot stay within the buffers given with FETCH and COMMIT, and
     /// use them only while the tag is ours.
     Memory,
+    /// User copy names a request that is ours, and goes its way.
+    UserCopy,
     /// Every request gets an answer.
     Unanswered,
     /// No buffer stays registered.

@@ -7,5 +7,7 @@ mod chains;
 mod control;
 mod copy;
 mod rig;
+mod shared;
 mod threads;
+mod user_copy;
 mod zero_copy;

@@ -1,0 +1,95 @@
+//! Reads and writes on `/dev/ublkcN`: ublk_user_copy.
+//!
+//! They complete inline, as they do on a file that was opened with `O_NONBLOCK`: the driver sets
+//! no `FMODE_NOWAIT`, so that io_uring would hand them to a worker otherwise.
+
+use ublk_sys::{
+    UBLK_IO_BUF_BITS, UBLK_IO_BUF_BITS_MASK, UBLK_IO_OP_READ, UBLK_QID_BITS_MASK, UBLK_QID_OFF,
+    UBLK_S_DEV_DEAD, UBLK_TAG_BITS_MASK, UBLK_TAG_OFF, UBLKSRV_IO_BUF_OFFSET,
+};
+
+use super::device::OWNED_BY_SRV;
+use super::memory;
+use super::model::Model;
+use super::ops::Issued;
+use super::sqe::Sqe;
+use super::violation::Rule;
+
+const _: () = assert!(UBLK_TAG_OFF == UBLK_IO_BUF_BITS);
+
+/// What a position names: queue, tag, and where in the request's data.
+fn place(position: u64) -> Option<(u16, u16, usize)> {
+    let at = position.checked_sub(UBLKSRV_IO_BUF_OFFSET)?;
+    let queue = u16::try_from(at >> UBLK_QID_OFF & UBLK_QID_BITS_MASK).ok()?;
+    let tag = u16::try_from(at >> UBLK_TAG_OFF & UBLK_TAG_BITS_MASK).ok()?;
+    Some((queue, tag, usize::try_from(at & UBLK_IO_BUF_BITS_MASK).ok()?))
+}
+
+impl Model {
+    pub(super) fn user_copy(&mut self, ring: usize, operation: usize, device: usize) -> Issued {
+        let sqe = self.ring(ring).ops[operation].sqe;
+        let issued = match self.find_copied(device, &sqe) {
+            Ok((id, at)) => self.copy(id, at, &sqe),
+            Err(errno) => {
+                let what = format!("{}: errno {errno}", sqe.describe());
+                self.violate(Rule::UserCopy, what);
+                Issued::Failed(errno)
+            }
+        };
+        self.note(|| format!("ring {ring}: {} -> {issued:?}", sqe.describe()));
+        issued
+    }
+
+    /// Everything that the driver checks. Answers the request, and where in its data.
+    fn find_copied(&mut self, device: usize, sqe: &Sqe) -> Result<(u64, usize), i32> {
+        let current = self.current();
+        let found = &self.devices[device];
+        if sqe.is_fixed() || found.info.state == UBLK_S_DEV_DEAD || !found.user_copies() {
+            return Err(libc::EACCES);
+        }
+        let (queue, tag, at) = place(sqe.off).ok_or(libc::EINVAL)?;
+        if queue >= found.info.nr_hw_queues || tag >= found.info.queue_depth {
+            return Err(libc::EINVAL);
+        }
+        let tagged = found.queues[usize::from(queue)].tags[usize::from(tag)];
+        let io = self.io(device, queue, tag);
+        let id = if current.is_some() && current == io.task {
+            io.request.filter(|_| io.flags & OWNED_BY_SRV != 0)
+        } else {
+            tagged.filter(|_| io.refs > 0)
+        };
+        let id = id.ok_or(libc::EINVAL)?;
+        let request = self.request(id);
+        if !request.started || !request.has_data() || at > request.left as usize {
+            return Err(libc::EINVAL);
+        }
+        // A read's data goes in, a write's comes out.
+        if (request.op == UBLK_IO_OP_READ) == sqe.is_read() {
+            Err(libc::EACCES)
+        } else {
+            Ok((id, at))
+        }
+    }
+
+    /// ublk_copy_user_pages: stops early where memory cannot be reached.
+    fn copy(&mut self, id: u64, at: usize, sqe: &Sqe) -> Issued {
+        let faults = self.config.faults;
+        let whole = (sqe.len as usize).min(self.request(id).left as usize - at);
+        let mut length = whole;
+        if whole > 1 && self.rng.chance(faults.short) {
+            self.injected.short += 1;
+            length = 1 + self.rng.index(whole - 1);
+        }
+        if self.rng.chance(faults.error) {
+            self.injected.error += 1;
+            length = 0;
+        }
+        let pages = &mut self.request(id).pages()[at..at + length];
+        if sqe.is_read() {
+            memory::store(sqe.addr, pages);
+        } else {
+            memory::load(sqe.addr, pages);
+        }
+        i32::try_from(length).map_or(Issued::Failed(libc::EINVAL), Issued::Done)
+    }
+}
