@@ -1,6 +1,6 @@
 //! Kernel structs as the bytes that travel with a command.
 
-use ublk_sys::{ublk_params, ublksrv_ctrl_dev_info};
+use ublk_sys::{ublk_params, ublk_shmem_buf_reg, ublksrv_ctrl_dev_info};
 
 /// A struct that is nothing but numbers.
 ///
@@ -35,5 +35,7 @@ pub(super) unsafe trait Plain: Copy + Default {
 unsafe impl Plain for ublksrv_ctrl_dev_info {}
 // SAFETY: integers only.
 unsafe impl Plain for ublk_params {}
+// SAFETY: integers only.
+unsafe impl Plain for ublk_shmem_buf_reg {}
 // SAFETY: an integer.
 unsafe impl Plain for u64 {}

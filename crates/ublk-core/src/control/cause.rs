@@ -2,13 +2,78 @@
 
 use std::fs;
 use std::io;
+use std::time::Duration;
 
-use crate::error::Code;
+use crate::error::{Code, Error};
 
-/// The code and the hint for a command's error.
-pub(super) fn explain(command: &str, error: &io::Error) -> (Code, Option<String>) {
+/// The error of a command that the kernel refused.
+pub(super) fn refused(command: &'static str, id: u32, limit: Duration, error: &io::Error) -> Error {
+    let (code, hint) = explain(command, id, error);
+    let mut tried = match id {
+        u32::MAX => command.to_owned(),
+        _ if command == "GET_FEATURES" => command.to_owned(),
+        id => format!("{command} of ublk device {id}"),
+    };
+    if code == Code::Timeout {
+        tried = format!("{tried}: no answer within {} s", limit.as_secs());
+    }
+    Error { hint, ..Error::os(code, tried, command, error) }
+}
+
+/// The code and the hint for a command's error: what the command alone makes of an errno, or what
+/// it always means.
+fn explain(command: &str, id: u32, error: &io::Error) -> (Code, Option<String>) {
     let errno = error.raw_os_error().unwrap_or(0);
-    let (code, hint): (Code, &str) = match errno {
+    of_command(command, id, errno).map_or_else(
+        || {
+            let (code, hint) = of_errno(errno);
+            (code, hint.map(str::to_owned))
+        },
+        |(code, hint)| (code, Some(hint)),
+    )
+}
+
+fn of_command(command: &str, id: u32, errno: i32) -> Option<(Code, String)> {
+    let (code, hint) = match (command, errno) {
+        ("ADD_DEV", libc::EEXIST) => {
+            (Code::DeviceExists, "leave the id out and the kernel chooses a free one".into())
+        }
+        ("ADD_DEV", libc::EACCES) => (
+            Code::Permission,
+            "there are as many unprivileged devices as may be: see \
+             /sys/module/ublk_drv/parameters/ublks_max"
+                .into(),
+        ),
+        ("ADD_DEV", libc::EPERM) if !io_uring_disabled() => (
+            Code::Permission,
+            "run as root, or ask for an unprivileged device; `ublk doctor` tells what these need"
+                .into(),
+        ),
+        ("START_USER_RECOVERY", libc::EINVAL) => (
+            Code::InvalidArgument,
+            "the device was created without recovery: it ends with its server".into(),
+        ),
+        ("START_USER_RECOVERY" | "END_USER_RECOVERY", libc::EBUSY) => {
+            (Code::Busy, "its server has not let go of it".into())
+        }
+        ("QUIESCE_DEV", libc::EOPNOTSUPP) => (
+            Code::Unsupported,
+            "the device was created without recovery, or before Linux 6.16".into(),
+        ),
+        ("QUIESCE_DEV", libc::EBUSY) => {
+            (Code::Busy, "its server answers no requests; `ublk delete` removes the device".into())
+        }
+        (_, libc::EBUSY) => (
+            Code::Busy,
+            format!("somebody has the device open; `fuser -vm /dev/ublkb{id}` tells who"),
+        ),
+        _ => return None,
+    };
+    Some((code, hint))
+}
+
+fn of_errno(errno: i32) -> (Code, Option<&'static str>) {
+    let (code, hint) = match errno {
         libc::ENOENT => (
             Code::NoDriver,
             "/dev/ublk-control is missing: load the driver with `modprobe ublk_drv` (Linux 6.0 or \
@@ -23,13 +88,7 @@ pub(super) fn explain(command: &str, error: &io::Error) -> (Code, Option<String>
             (Code::Permission, "run as root, or give this user access to /dev/ublk-control")
         }
         libc::ENODEV => (Code::NoDevice, "`ublk list` shows the devices that there are"),
-        libc::EEXIST if command == "ADD_DEV" => {
-            (Code::DeviceExists, "leave the id out and the kernel chooses a free one")
-        }
         libc::EEXIST => (Code::DeviceExists, "the device is started already"),
-        libc::EBUSY => {
-            (Code::Busy, "somebody has the device open; `fuser -v /dev/ublkb*` tells who")
-        }
         libc::EOPNOTSUPP => (Code::Unsupported, "this kernel's ublk driver is too old for it"),
         libc::EINVAL => (Code::InvalidArgument, "the kernel's log (`dmesg`) may say more"),
         libc::ETIMEDOUT => (
@@ -38,7 +97,7 @@ pub(super) fn explain(command: &str, error: &io::Error) -> (Code, Option<String>
         ),
         _ => return (Code::Kernel, None),
     };
-    (code, Some(hint.to_owned()))
+    (code, Some(hint))
 }
 
 fn io_uring_disabled() -> bool {

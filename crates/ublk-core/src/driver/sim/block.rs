@@ -121,7 +121,20 @@ impl Model {
         let request = self.request(id);
         request.started = true;
         let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
-        if self.devices[device].queues[usize::from(queue)].canceling {
+        let found = &self.devices[device].queues[usize::from(queue)];
+        if found.fail_io {
+            // BLK_STS_TARGET.
+            return Err(libc::EREMOTEIO);
+        }
+        let queues_without_server = self.devices[device].queues_without_server();
+        if queues_without_server && found.events.force_abort {
+            return Err(libc::EIO);
+        }
+        if found.canceling {
+            if queues_without_server {
+                self.put_back(id);
+                return Ok(());
+            }
             return Err(libc::EIO);
         }
         if self.devices[device].batches() {

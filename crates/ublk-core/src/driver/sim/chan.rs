@@ -203,6 +203,7 @@ impl Model {
         if queue.ready == queue.ios.len() {
             device.queues_ready += 1;
             queue.canceling = canceling;
+            queue.fail_io = false;
             queue.events.force_abort = false;
         }
     }

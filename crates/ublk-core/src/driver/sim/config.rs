@@ -2,9 +2,11 @@
 
 use ublk_sys::{
     UBLK_F_AUTO_BUF_REG, UBLK_F_BATCH_IO, UBLK_F_BUF_REG_OFF_DAEMON, UBLK_F_CMD_IOCTL_ENCODE,
-    UBLK_F_NEED_GET_DATA, UBLK_F_NO_AUTO_PART_SCAN, UBLK_F_PER_IO_DAEMON, UBLK_F_SAFE_STOP_DEV,
-    UBLK_F_SHMEM_ZC, UBLK_F_SUPPORT_ZERO_COPY, UBLK_F_UPDATE_SIZE, UBLK_F_URING_CMD_COMP_IN_TASK,
-    UBLK_F_USER_COPY, UBLK_PARAM_TYPE_BASIC, UBLK_PARAM_TYPE_DEVT, UBLK_PARAM_TYPE_DISCARD,
+    UBLK_F_IO_DESC_SIZE, UBLK_F_NEED_GET_DATA, UBLK_F_NO_AUTO_PART_SCAN, UBLK_F_PER_IO_DAEMON,
+    UBLK_F_QUIESCE, UBLK_F_SAFE_STOP_DEV, UBLK_F_SHMEM_ZC, UBLK_F_SUPPORT_ZERO_COPY,
+    UBLK_F_UNPRIVILEGED_DEV, UBLK_F_UPDATE_SIZE, UBLK_F_URING_CMD_COMP_IN_TASK, UBLK_F_USER_COPY,
+    UBLK_F_USER_RECOVERY, UBLK_F_USER_RECOVERY_FAIL_IO, UBLK_F_USER_RECOVERY_REISSUE,
+    UBLK_PARAM_TYPE_BASIC, UBLK_PARAM_TYPE_DEVT, UBLK_PARAM_TYPE_DISCARD,
     UBLK_PARAM_TYPE_DMA_ALIGN, UBLK_PARAM_TYPE_SEGMENT,
 };
 
@@ -30,6 +32,8 @@ pub struct Kernel {
     pub params: u32,
     /// Number of CPUs, the upper bound of the queues.
     pub cpus: u16,
+    /// Whether the server may do what root may.
+    pub root: bool,
 }
 
 impl Kernel {
@@ -49,7 +53,13 @@ impl Kernel {
                 | UBLK_F_NEED_GET_DATA
                 | UBLK_F_UPDATE_SIZE
                 | UBLK_F_BATCH_IO
-                | UBLK_F_NO_AUTO_PART_SCAN,
+                | UBLK_F_NO_AUTO_PART_SCAN
+                | UBLK_F_UNPRIVILEGED_DEV
+                | UBLK_F_USER_RECOVERY
+                | UBLK_F_USER_RECOVERY_REISSUE
+                | UBLK_F_USER_RECOVERY_FAIL_IO
+                | UBLK_F_QUIESCE
+                | UBLK_F_IO_DESC_SIZE,
             always,
             params: UBLK_PARAM_TYPE_BASIC
                 | UBLK_PARAM_TYPE_DISCARD
@@ -57,6 +67,7 @@ impl Kernel {
                 | UBLK_PARAM_TYPE_DMA_ALIGN
                 | UBLK_PARAM_TYPE_SEGMENT,
             cpus: 4,
+            root: true,
         }
     }
 
@@ -64,11 +75,23 @@ impl Kernel {
     pub fn linux_6_12() -> Self {
         let always = UBLK_F_CMD_IOCTL_ENCODE | UBLK_F_URING_CMD_COMP_IN_TASK;
         Self {
-            features: always | UBLK_F_NEED_GET_DATA | UBLK_F_USER_COPY,
+            features: always
+                | UBLK_F_NEED_GET_DATA
+                | UBLK_F_USER_COPY
+                | UBLK_F_UNPRIVILEGED_DEV
+                | UBLK_F_USER_RECOVERY
+                | UBLK_F_USER_RECOVERY_REISSUE,
             always,
             params: UBLK_PARAM_TYPE_BASIC | UBLK_PARAM_TYPE_DISCARD | UBLK_PARAM_TYPE_DEVT,
             cpus: 4,
+            root: true,
         }
+    }
+
+    /// Linux 6.1: knows the bare command numbers only, and cannot be asked what it can do.
+    pub fn linux_6_1() -> Self {
+        let always = UBLK_F_URING_CMD_COMP_IN_TASK;
+        Self { features: always | UBLK_F_NEED_GET_DATA, always, ..Self::linux_6_12() }
     }
 }
 

@@ -1,16 +1,17 @@
 //! Control commands: ublk_ctrl_uring_cmd.
 
 use ublk_sys::{
-    UBLK_F_NEED_GET_DATA, UBLK_F_PER_IO_DAEMON, UBLK_F_QUIESCE, UBLK_F_SAFE_STOP_DEV,
-    UBLK_F_UNPRIVILEGED_DEV, UBLK_F_UPDATE_SIZE, UBLK_F_USER_RECOVERY,
-    UBLK_F_USER_RECOVERY_FAIL_IO, UBLK_F_USER_RECOVERY_REISSUE, UBLK_FEATURES_LEN,
-    UBLK_MAX_NR_QUEUES, UBLK_MAX_QUEUE_DEPTH, UBLK_PARAM_TYPE_BASIC, UBLK_PARAM_TYPE_DEVT,
-    UBLK_S_DEV_DEAD, UBLK_S_DEV_LIVE, UBLK_U_CMD_ADD_DEV, UBLK_U_CMD_DEL_DEV,
-    UBLK_U_CMD_DEL_DEV_ASYNC, UBLK_U_CMD_GET_DEV_INFO, UBLK_U_CMD_GET_DEV_INFO2,
-    UBLK_U_CMD_GET_FEATURES, UBLK_U_CMD_GET_PARAMS, UBLK_U_CMD_GET_QUEUE_AFFINITY,
-    UBLK_U_CMD_REG_BUF, UBLK_U_CMD_SET_PARAMS, UBLK_U_CMD_START_DEV, UBLK_U_CMD_STOP_DEV,
-    UBLK_U_CMD_TRY_STOP_DEV, UBLK_U_CMD_UNREG_BUF, UBLK_U_CMD_UPDATE_SIZE, ublk_param_devt,
-    ublk_params, ublk_shmem_buf_reg, ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info,
+    UBLK_F_IO_DESC_SIZE, UBLK_F_NEED_GET_DATA, UBLK_F_PER_IO_DAEMON, UBLK_F_QUIESCE,
+    UBLK_F_SAFE_STOP_DEV, UBLK_F_UPDATE_SIZE, UBLK_F_USER_RECOVERY, UBLK_F_USER_RECOVERY_FAIL_IO,
+    UBLK_F_USER_RECOVERY_REISSUE, UBLK_FEATURES_LEN, UBLK_MAX_NR_QUEUES, UBLK_MAX_QUEUE_DEPTH,
+    UBLK_PARAM_TYPE_BASIC, UBLK_PARAM_TYPE_DEVT, UBLK_S_DEV_DEAD, UBLK_S_DEV_LIVE,
+    UBLK_U_CMD_ADD_DEV, UBLK_U_CMD_DEL_DEV, UBLK_U_CMD_DEL_DEV_ASYNC, UBLK_U_CMD_END_USER_RECOVERY,
+    UBLK_U_CMD_GET_DEV_INFO, UBLK_U_CMD_GET_DEV_INFO2, UBLK_U_CMD_GET_FEATURES,
+    UBLK_U_CMD_GET_PARAMS, UBLK_U_CMD_GET_QUEUE_AFFINITY, UBLK_U_CMD_QUIESCE_DEV,
+    UBLK_U_CMD_REG_BUF, UBLK_U_CMD_SET_PARAMS, UBLK_U_CMD_START_DEV,
+    UBLK_U_CMD_START_USER_RECOVERY, UBLK_U_CMD_STOP_DEV, UBLK_U_CMD_TRY_STOP_DEV,
+    UBLK_U_CMD_UNREG_BUF, UBLK_U_CMD_UPDATE_SIZE, ublk_param_devt, ublk_params, ublk_shmem_buf_reg,
+    ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info,
 };
 
 use super::device::Device;
@@ -27,6 +28,8 @@ const INFO_SIZE: usize = size_of::<ublksrv_ctrl_dev_info>();
 pub(super) enum Pending {
     /// Every tag is fetched.
     Start { device: usize, server: i32 },
+    /// Every tag is fetched again.
+    Recovery { device: usize, server: i32 },
     /// No request is in flight.
     Stop { device: usize },
     /// Nobody holds the device.
@@ -50,6 +53,7 @@ impl Model {
         command: &ublksrv_ctrl_cmd,
         buffer: &mut [u8],
     ) -> Result<Answer, i32> {
+        let operation = self.decode(operation)?;
         match operation {
             UBLK_U_CMD_GET_FEATURES => return self.get_features(buffer).map(Answer::Now),
             UBLK_U_CMD_ADD_DEV => return self.add_device(command, buffer).map(Answer::Now),
@@ -57,14 +61,11 @@ impl Model {
         }
         let device = self.find_device(command.dev_id).ok_or(libc::ENODEV)?;
         let features = self.config.kernel.features;
+        let path = self.check_permission(device, operation, command, buffer)?;
+        let buffer = &mut buffer[path..];
         match operation {
-            UBLK_U_CMD_GET_DEV_INFO => self.get_info(device, buffer).map(Answer::Now),
-            UBLK_U_CMD_GET_DEV_INFO2 => {
-                let path = usize::from(command.dev_path_len);
-                if path == 0 || path > buffer.len() {
-                    return Err(libc::EINVAL);
-                }
-                self.get_info(device, &mut buffer[path..]).map(Answer::Now)
+            UBLK_U_CMD_GET_DEV_INFO | UBLK_U_CMD_GET_DEV_INFO2 => {
+                self.get_info(device, buffer).map(Answer::Now)
             }
             UBLK_U_CMD_SET_PARAMS => self.set_params(device, buffer).map(Answer::Now),
             UBLK_U_CMD_GET_PARAMS => self.get_params(device, buffer).map(Answer::Now),
@@ -90,6 +91,12 @@ impl Model {
             }
             UBLK_U_CMD_REG_BUF => self.begin_share(device, buffer),
             UBLK_U_CMD_UNREG_BUF => self.begin_unshare(device, command),
+            UBLK_U_CMD_START_USER_RECOVERY => self.start_recovery(device).map(Answer::Now),
+            UBLK_U_CMD_END_USER_RECOVERY => Ok(Answer::Later(Pending::Recovery {
+                device,
+                server: i32::try_from(command.data[0]).unwrap_or(-1),
+            })),
+            UBLK_U_CMD_QUIESCE_DEV => self.quiesce(device).map(Answer::Now),
             UBLK_U_CMD_DEL_DEV => {
                 self.delete(device);
                 Ok(Answer::Later(Pending::Delete { device }))
@@ -106,6 +113,7 @@ impl Model {
     pub(super) fn answer(&mut self, pending: Pending) -> Option<Result<i32, i32>> {
         match pending {
             Pending::Start { device, server } => self.start(device, server),
+            Pending::Recovery { device, server } => self.end_recovery(device, server),
             Pending::Stop { device } => self.has_stopped(device).then_some(Ok(0)),
             Pending::Delete { device } => self.devices[device].gone.then_some(Ok(0)),
             Pending::Share { device, wanted } => self.share(device, &wanted),
@@ -135,18 +143,27 @@ impl Model {
         {
             return Err(libc::EINVAL);
         }
+        self.check_privilege(&mut info)?;
         info.dev_id = self.choose_id(command.dev_id)?;
         let kernel = self.config.kernel;
-        info.flags &= kernel.features & !UBLK_F_UNPRIVILEGED_DEV;
+        info.flags &= kernel.features;
         info.flags |= kernel.always;
+        let descriptor = if info.flags & UBLK_F_IO_DESC_SIZE != 0 {
+            info.io_desc_size
+        } else if kernel.features & UBLK_F_IO_DESC_SIZE != 0 {
+            DESCRIPTOR_SIZE
+        } else {
+            // Left as it came by kernels that do not know the field.
+            0
+        };
         let mut device = Device::new(ublksrv_ctrl_dev_info {
             nr_hw_queues: info.nr_hw_queues.min(kernel.cpus),
-            io_desc_size: DESCRIPTOR_SIZE,
+            io_desc_size: descriptor,
             max_io_buf_bytes: info.max_io_buf_bytes & !4095,
             state: UBLK_S_DEV_DEAD,
             ublksrv_pid: -1,
-            owner_uid: 0,
-            owner_gid: 0,
+            owner_uid: if kernel.root { 0 } else { 1000 },
+            owner_gid: if kernel.root { 0 } else { 1000 },
             ..info
         });
         if device.batches() {
@@ -262,7 +279,10 @@ fn check_info(info: &ublksrv_ctrl_dev_info) -> Result<(), i32> {
     let valid = (1..=UBLK_MAX_QUEUE_DEPTH).contains(&info.queue_depth)
         && (1..=UBLK_MAX_NR_QUEUES).contains(&info.nr_hw_queues)
         && sensible
-        && (info.flags & UBLK_F_QUIESCE == 0 || info.flags & RECOVERY != 0);
+        && (info.flags & UBLK_F_QUIESCE == 0 || info.flags & RECOVERY != 0)
+        && (info.flags & UBLK_F_IO_DESC_SIZE == 0
+            || (DESCRIPTOR_SIZE..=256).contains(&info.io_desc_size)
+                && info.io_desc_size.is_multiple_of(8));
     if valid { Ok(()) } else { Err(libc::EINVAL) }
 }
 

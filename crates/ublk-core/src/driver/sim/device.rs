@@ -7,8 +7,8 @@ use std::thread::ThreadId;
 
 use ublk_sys::{
     UBLK_F_AUTO_BUF_REG, UBLK_F_BATCH_IO, UBLK_F_NEED_GET_DATA, UBLK_F_SHMEM_ZC,
-    UBLK_F_SUPPORT_ZERO_COPY, UBLK_F_USER_COPY, ublk_params, ublksrv_ctrl_dev_info,
-    ublksrv_io_desc,
+    UBLK_F_SUPPORT_ZERO_COPY, UBLK_F_UNPRIVILEGED_DEV, UBLK_F_USER_COPY, ublk_params,
+    ublksrv_ctrl_dev_info, ublksrv_io_desc,
 };
 
 use super::events::Events;
@@ -57,6 +57,10 @@ pub(super) struct Queue {
     pub(super) tags: Vec<Option<u64>>,
     /// Requests without a tag, in the order of their arrival.
     pub(super) waiting: VecDeque<u64>,
+    /// Requests with a tag that nobody could take: they go out again when somebody kicks.
+    pub(super) requeued: VecDeque<u64>,
+    /// Requests fail until there is a new server.
+    pub(super) fail_io: bool,
     pub(super) events: Events,
 }
 
@@ -103,7 +107,7 @@ pub(super) struct Device {
 impl Device {
     pub(super) fn new(info: ublksrv_ctrl_dev_info) -> Self {
         let depth = usize::from(info.queue_depth);
-        let stride = usize::from(info.io_desc_size);
+        let stride = stride(&info);
         Self {
             queues: (0..info.nr_hw_queues).map(|_| Queue::new(depth, stride)).collect(),
             info,
@@ -125,8 +129,17 @@ impl Device {
         }
     }
 
+    /// How far apart its descriptors are, in bytes.
+    pub(super) fn stride(&self) -> usize {
+        stride(&self.info)
+    }
+
     fn has(&self, flags: u64) -> bool {
         self.info.flags & flags != 0
+    }
+
+    pub(super) fn is_unprivileged(&self) -> bool {
+        self.has(UBLK_F_UNPRIVILEGED_DEV)
     }
 
     pub(super) fn zero_copy(&self) -> bool {
@@ -190,6 +203,11 @@ impl Device {
     }
 }
 
+/// Kernels before 7.3 report none.
+fn stride(info: &ublksrv_ctrl_dev_info) -> usize {
+    usize::from(info.io_desc_size).max(size_of::<ublksrv_io_desc>())
+}
+
 impl Queue {
     fn new(depth: usize, stride: usize) -> Self {
         Self {
@@ -199,6 +217,8 @@ impl Queue {
             ready: 0,
             tags: vec![None; depth],
             waiting: VecDeque::new(),
+            requeued: VecDeque::new(),
+            fail_io: false,
             events: Events::default(),
         }
     }

@@ -21,7 +21,7 @@ impl Model {
         let is_write = request.op == UBLK_IO_OP_WRITE;
         self.set_up(id);
         if self.current() != self.io(device, queue, tag).task {
-            self.end_request(id, Err(libc::EIO));
+            self.abort_request(id);
             return;
         }
         self.note(|| format!("ring {ring}: request {id} goes to the server as {queue}/{tag}"));

@@ -8,8 +8,9 @@
 //!
 //! All chance (which completion comes first, what is short, what fails) follows from one seed.
 //!
-//! * `chan`, `batch`, `events`, `dispatch`, `block`, `control`, `teardown`, `device`, `user_copy`,
-//!   `shared`: drivers/block/ublk_drv.c and the block layer above it
+//! * `chan`, `batch`, `events`, `dispatch`, `block`, `control`, `permission`, `teardown`,
+//!   `recovery`, `device`, `user_copy`, `shared`: drivers/block/ublk_drv.c and the block layer above
+//!   it
 //! * `ring`, `chains`, `ops`, `buffers`, `kbuf`, `waits`, `step`: io_uring
 //! * `backend`, `storage`, `files`, `memory`: what operations work on
 //! * `client`: who uses the device
@@ -45,6 +46,8 @@ mod memory;
 mod model;
 mod ops;
 mod params;
+mod permission;
+mod recovery;
 mod ring;
 mod rng;
 mod shared;
@@ -268,7 +271,7 @@ impl Driver for Sim {
         let info = &model.devices[device].info;
         if queue >= info.nr_hw_queues
             || depth != info.queue_depth
-            || stride != usize::from(info.io_desc_size)
+            || stride != model.devices[device].stride()
         {
             return Err(io::ErrorKind::InvalidInput.into());
         }

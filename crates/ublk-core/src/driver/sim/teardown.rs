@@ -20,6 +20,10 @@ impl Model {
     /// ublk_stop_dev. Goes on by itself when it has to wait.
     pub(super) fn stop(&mut self, device: usize) -> Answer {
         self.devices[device].stop = Stop::Draining;
+        // ublk_force_abort_dev: what waits for a server that will not come fails now.
+        if self.devices[device].recoverable() {
+            self.force_abort(device);
+        }
         self.advance_stop(device);
         Answer::Later(Pending::Stop { device })
     }
@@ -44,7 +48,7 @@ impl Model {
     }
 
     /// ublk_cancel_dev.
-    fn cancel_commands(&mut self, device: usize) {
+    pub(super) fn cancel_commands(&mut self, device: usize) {
         if self.devices[device].batches() {
             for queue in 0..self.devices[device].info.nr_hw_queues {
                 self.cancel_fetches(device, queue);
@@ -110,21 +114,20 @@ impl Model {
         if self.devices[device].disk {
             self.devices[device].set_canceling();
             self.abort_requests(device);
-            self.devices[device].stop = Stop::Draining;
-            self.advance_stop(device);
+            self.lose_server(device);
         }
         self.devices[device].reset();
         self.finish_delete(device);
     }
 
-    /// ublk_abort_queue: what the server had and never answered fails.
+    /// ublk_abort_queue: what the server had and never answered fails, or will be issued again.
     fn abort_requests(&mut self, device: usize) {
         for (queue, tag) in self.devices[device].tags() {
             let io = self.io(device, queue, tag);
             if io.flags & OWNED_BY_SRV != 0 {
                 io.flags &= !OWNED_BY_SRV;
                 if let Some(id) = io.request.take() {
-                    self.end_request(id, Err(libc::EIO));
+                    self.fail_request(id);
                 }
             }
         }
@@ -133,7 +136,7 @@ impl Model {
             let unheard: Vec<u64> =
                 found.events.drain().iter().filter_map(|&t| found.tags[usize::from(t)]).collect();
             for id in unheard {
-                self.end_request(id, Err(libc::EIO));
+                self.fail_request(id);
             }
             self.pump(device, queue);
         }
@@ -164,7 +167,7 @@ impl Model {
         }
         while let Some(work) = self.ring(ring).work.pop_front() {
             if let Work::Dispatch(id) = work {
-                self.end_request(id, Err(libc::EIO));
+                self.abort_request(id);
             }
         }
         for (device, queue, tag) in pending {

@@ -6,6 +6,7 @@ mod batch_rig;
 mod chains;
 mod control;
 mod copy;
+mod recovery;
 mod rig;
 mod shared;
 mod threads;
