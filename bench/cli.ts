@@ -98,20 +98,21 @@ async function run(flags: Flags): Promise<Report> {
 }
 
 /** Prints how a row's instructions divide among functions, and saves it. */
-async function breakDown(filter: RegExp, { kernel, out = 'target/bench' }: Flags): Promise<void> {
-  const rows = chooseRows().filter(({ id }) => filter.test(id));
+async function breakDown(filter: RegExp, flags: Flags): Promise<void> {
+  const { kernel, others, out = 'target/bench' } = flags;
+  const rows = chooseRows({ others: await readOthers(others) }).filter(({ id }) => filter.test(id));
   const [row, ...rest] = rows;
   if (!row) program.error(`error: no row's name matches ${filter}`);
   if (rest.length > 0) {
     program.error(`error: several rows match ${filter}:\n${rows.map(({ id }) => id).join('\n')}`);
   }
-  const folded = await profile(row, kernel);
-  const text = `Instructions per I/O of ${row.id}\n\n${breakdownText(folded)}\n`;
+  const { instructions, calls } = await profile(row, kernel);
+  const text = `Instructions per I/O of ${row.id}\n\n${breakdownText(instructions, calls)}\n`;
   console.log(text);
   await mkdir(out, { recursive: true });
   const name = join(out, `profile ${row.id}`.replaceAll(/[^\w]+/g, '-'));
   await writeFile(`${name}.txt`, text);
-  await writeFile(`${name}.folded`, `${foldedLines(folded).join('\n')}\n`);
+  await writeFile(`${name}.folded`, `${foldedLines(instructions).join('\n')}\n`);
   console.error(`Saved as ${name}.txt, and for flame graph tools as ${name}.folded`);
 }
 

@@ -10,6 +10,7 @@
 nullb=/sys/kernel/config/nullb
 dir=$(mktemp -d)
 server=
+others_process=
 loop=
 made=
 hugepages=$(cat /proc/sys/vm/nr_hugepages)
@@ -81,7 +82,15 @@ begin_other() {
   device=$1
   stop=$3
   sh -c "$2" >&2 || device=
+  others_process=$(process_of "$4")
   touch_tags
+}
+
+# The process that runs a program, given by its path.
+process_of() {
+  for process in /proc/[0-9]*; do
+    [ "$(readlink "$process/exe")" != "$1" ] || echo "${process#/proc/}"
+  done | tail -n 1
 }
 
 # Every tag's memory is used once before anything is measured.
@@ -99,7 +108,7 @@ end() {
   fi
   [ -z "$loop" ] || losetup --detach "$loop"
   [ -z "$stop" ] || sh -c "$stop" >&2
-  server= loop= stop=
+  server= loop= stop= others_process=
 }
 
 # One measurement of $device: index, warm-up I/Os, measured I/Os or seconds, fio's options.
@@ -142,9 +151,10 @@ symbols() {
   echo @symbols
   cat /proc/kallsyms
   echo @end
-  [ -n "$server" ] || return
+  process=${server:-$others_process}
+  [ -n "$process" ] || return
   echo @maps
-  cat "/proc/$server/maps"
+  cat "/proc/$process/maps"
   echo @end
 }
 

@@ -37,6 +37,8 @@ export interface Other {
   device: string;
   start: string;
   stop: string;
+  /** The path of the program that serves, for a breakdown of its instructions. */
+  program?: string;
 }
 
 export interface Row {

@@ -37,7 +37,10 @@ export function profilingScript({ subject, workload }: Row, server: string): str
 
 function begin(subject: Subject, server: string): string {
   const { kind, target, buffers, exchange, queues, other } = subject;
-  if (other) return `begin_other ${[other.device, other.start, other.stop].map(quote).join(' ')}`;
+  if (other) {
+    const words = [other.device, other.start, other.stop, other.program ?? ''];
+    return `begin_other ${words.map(quote).join(' ')}`;
+  }
   if (kind === 'loop') return 'begin_loop';
   if (kind === 'raw') return `device=$${target === 'null' ? 'nothing' : 'backing'}`;
   const data = target === 'null' ? 'null' : '"$backing"';

@@ -20,10 +20,13 @@ const maps = parseMaps([
 ]);
 
 test('every instruction of a block ran as often as the block', () => {
-  const counts = parseCounts('3 1000 2 4\n5 1002 4\n\n');
-  expect([...counts]).toEqual([
-    [0x1000, 3],
-    [0x1002, 8],
+  const counts = parseCounts('0 3 1000 2 4\n0 5 1002 4\n1 7 1000 2\n\n');
+  expect(counts.map((one) => [...one])).toEqual([
+    [
+      [0x1000, 3],
+      [0x1002, 8],
+    ],
+    [[0x1000, 7]],
   ]);
 });
 

@@ -13,16 +13,20 @@ export function parseAddress(hex: string): Address {
 }
 
 /** Executions by address of instruction. */
-export function parseCounts(text: string): Map<Address, number> {
-  const counts = new Map<Address, number>();
+export type Counts = ReadonlyMap<Address, number>;
+
+/** One map for each processor. */
+export function parseCounts(text: string): Counts[] {
+  const processors: Map<Address, number>[] = [];
   for (const line of text.split('\n')) {
-    const [executions, start, ...sizes] = line.split(' ');
+    const [cpu, executions, start, ...sizes] = line.split(' ');
     if (executions === undefined || start === undefined) continue;
+    const counts = (processors[Number(cpu)] ??= new Map());
     let address = parseAddress(start);
     for (const size of sizes) {
       counts.set(address, (counts.get(address) ?? 0) + Number(executions));
       address += Number(size);
     }
   }
-  return counts;
+  return Array.from(processors, (counts) => counts ?? new Map());
 }

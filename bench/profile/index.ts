@@ -8,12 +8,19 @@ import { execa } from 'execa';
 import type { Row } from '../matrix.ts';
 import { buildServer, runScript } from '../run.ts';
 import { profilingScript } from '../script.ts';
-import { parseCounts } from './counts.ts';
+import { type Counts, parseCounts } from './counts.ts';
+import { sideOf, withSide } from './sides.ts';
 import { AddressSpace, KernelSymbols, parseMaps } from './symbols.ts';
 import { type Folded, fold, growth } from './tree.ts';
 
-/** Instructions per I/O by stack: `client`, `kernel;FUNCTION`, `server;FUNCTION;INLINED…`. */
-export async function profile(row: Row, kernel?: string): Promise<Folded> {
+export interface Profile {
+  /** Instructions per I/O by stack: `client`, `kernel;FUNCTION`, `server;FUNCTION;INLINED…`. */
+  instructions: Folded;
+  /** Calls per I/O of the kernel's functions, by the same stacks. */
+  calls: Folded;
+}
+
+export async function profile(row: Row, kernel?: string): Promise<Profile> {
   const dir = await mkdtemp(join(tmpdir(), 'ublk-profile-'));
   try {
     const server = await buildServer();
@@ -30,13 +37,31 @@ export async function profile(row: Row, kernel?: string): Promise<Folded> {
     }
     const counts = async (mark: number) => parseCounts(await readFile(`${out}.${mark}`, 'utf8'));
     const [first, second] = [await counts(2), await counts(3)];
-    const space = new AddressSpace(new KernelSymbols(said.symbols), parseMaps(said.maps), server);
-    await space.resolve(second.keys());
-    const folded = (one: Map<number, number>) => fold(one, (address) => space.stackOf(address));
-    return growth(folded(first), folded(second), row.workload.count);
+    const program = row.subject.other?.program ?? server;
+    const space = new AddressSpace(new KernelSymbols(said.symbols), parseMaps(said.maps), program);
+    await space.resolve(second.flatMap((one) => [...one.keys()]));
+    return compare(first, second, space, row.workload.count);
   } finally {
     await rm(dir, { recursive: true, force: true });
   }
+}
+
+/** What the second run has more than the first, by whoever ran it. */
+function compare(first: Counts[], second: Counts[], space: AddressSpace, ios: number): Profile {
+  const sides = second.map((counts) => sideOf(counts, (address) => space.stackOf(address)));
+  const folded = (processors: Counts[]): Folded => {
+    const all: Folded = new Map();
+    processors.forEach((counts, cpu) => {
+      fold(counts, (address) => withSide(space.stackOf(address), sides[cpu]), all);
+    });
+    return all;
+  };
+  const entries = (processors: Counts[]) =>
+    processors.map((counts) => new Map([...counts].filter(([address]) => space.isEntry(address))));
+  return {
+    instructions: growth(folded(first), folded(second), ios),
+    calls: growth(folded(entries(first)), folded(entries(second)), ios),
+  };
 }
 
 async function buildPlugin(dir: string): Promise<string> {

@@ -2,7 +2,8 @@
 // file at every mark, a long nop that no compiler makes (server/src/main.rs executes it).
 //
 // OUT.1, OUT.2 …: what ran before the first mark, between the first and the second, and so on. One
-// line for each block: executions, address, and the length of each of its instructions, in bytes.
+// line for each block and processor: the processor, executions, address, and the length of each of
+// the block's instructions, in bytes.
 // For one thread of QEMU (-icount); the API's few functions are declared here, because Debian does
 // not package its header.
 
@@ -31,11 +32,11 @@ char *qemu_plugin_insn_disas(const struct qemu_plugin_insn *);
 EXPORT int qemu_plugin_version = PLUGIN_VERSION;
 
 #define MARK "55424c4b"
-enum { MARK_SIZE = 7, BUCKETS = 1 << 18, MAX_INSNS = 512 };
+enum { MARK_SIZE = 7, BUCKETS = 1 << 18, MAX_INSNS = 512, CPUS = 16 };
 
 struct block {
   struct block *next;
-  uint64_t count;
+  uint64_t counts[CPUS];
   uint64_t address;
   size_t length;
   uint8_t sizes[];
@@ -62,20 +63,22 @@ static struct block *find_block(uint64_t address, const uint8_t *sizes, size_t l
 }
 
 static void executed(unsigned cpu, void *block) {
-  (void)cpu;
-  ((struct block *)block)->count++;
+  ((struct block *)block)->counts[cpu % CPUS]++;
+}
+
+static void write_block(FILE *file, struct block *block, unsigned cpu) {
+  if (block->counts[cpu] == 0) return;
+  fprintf(file, "%u %llu %llx", cpu, (unsigned long long)block->counts[cpu],
+          (unsigned long long)block->address);
+  for (size_t k = 0; k < block->length; k++) fprintf(file, " %u", block->sizes[k]);
+  fputc('\n', file);
+  block->counts[cpu] = 0;
 }
 
 static void write_counts(FILE *file) {
   for (size_t i = 0; i < BUCKETS; i++)
-    for (struct block *block = blocks[i]; block; block = block->next) {
-      if (block->count == 0) continue;
-      fprintf(file, "%llu %llx", (unsigned long long)block->count,
-              (unsigned long long)block->address);
-      for (size_t k = 0; k < block->length; k++) fprintf(file, " %u", block->sizes[k]);
-      fputc('\n', file);
-      block->count = 0;
-    }
+    for (struct block *block = blocks[i]; block; block = block->next)
+      for (unsigned cpu = 0; cpu < CPUS; cpu++) write_block(file, block, cpu);
 }
 
 static void marked(unsigned cpu, void *data) {

@@ -25,6 +25,16 @@ export class KernelSymbols {
   }
 
   nameOf(address: Address): string {
+    return this.#names[this.#indexOf(address)] ?? 'unknown';
+  }
+
+  /** Whether a function begins there: it runs as often as the function is called. */
+  isEntry(address: Address): boolean {
+    return this.#addresses[this.#indexOf(address)] === address;
+  }
+
+  /** Of the function that begins last before the address; −1 without one. */
+  #indexOf(address: Address): number {
     let low = 0;
     let high = this.#addresses.length;
     while (low < high) {
@@ -32,7 +42,7 @@ export class KernelSymbols {
       if (this.#addresses[middle]! <= address) low = middle + 1;
       else high = middle;
     }
-    return this.#names[low - 1] ?? 'unknown';
+    return low - 1;
   }
 }
 
@@ -75,6 +85,10 @@ export class AddressSpace {
     const { stdout } = await execa('addr2line', args, { input });
     const stacks = parseAddr2line(stdout);
     this.#stacks = new Map(own.map((address, index) => [address, stacks[index] ?? ['unknown']]));
+  }
+
+  isEntry(address: Address): boolean {
+    return address >= KERNEL && this.#kernel.isEntry(address);
   }
 
   stackOf(address: Address): Stack {

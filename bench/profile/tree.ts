@@ -6,17 +6,20 @@ export interface Node {
   name: string;
   /** Its own and all below it. */
   total: number;
+  /** How often it is called, where known. */
+  calls?: number;
   children: Node[];
 }
 
 /** Counts by stack, the frames joined with semicolons: what tools for flame graphs read. */
 export type Folded = Map<string, number>;
 
+/** Adds the counts to what `folded` has. */
 export function fold<Place>(
   counts: ReadonlyMap<Place, number>,
   stackOf: (place: Place) => Stack,
+  folded: Folded = new Map(),
 ): Folded {
-  const folded: Folded = new Map();
   for (const [place, count] of counts) {
     const key = stackOf(place).join(';');
     folded.set(key, (folded.get(key) ?? 0) + count);
@@ -31,7 +34,8 @@ export function growth(first: Folded, second: Folded, ios: number): Folded {
   return new Map([...keys].map((key) => [key, part(key)]));
 }
 
-export function toTree(folded: Folded): Node {
+/** `calls` by stack, as `folded`. */
+export function toTree(folded: Folded, calls: Folded = new Map()): Node {
   const root: Node = { name: 'all', total: 0, children: [] };
   for (const [key, count] of folded) {
     root.total += count;
@@ -42,6 +46,8 @@ export function toTree(folded: Folded): Node {
       child.total += count;
       node = child;
     }
+    const called = calls.get(key);
+    if (called !== undefined) node.calls = called;
   }
   return root;
 }
@@ -52,19 +58,24 @@ export function printTree(node: Node, least: number, depth = 0): string[] {
     .filter(({ total }) => total >= least)
     .sort((one, other) => other.total - one.total);
   return [
-    `${node.total.toFixed(1).padStart(10)}  ${'  '.repeat(depth)}${node.name}`,
+    `${figures(node)}  ${'  '.repeat(depth)}${node.name}`,
     ...children.flatMap((child) => printTree(child, least, depth + 1)),
   ];
 }
 
+function figures({ total, calls }: Pick<Node, 'total' | 'calls'>): string {
+  return total.toFixed(1).padStart(10) + (calls?.toFixed(2) ?? '').padStart(9);
+}
+
 /** What people read: the client and the kernel roughly, the server in detail. */
-export function breakdownText(folded: Folded): string {
-  const root = toTree(folded);
-  const least: Record<string, number> = { server: 4, kernel: 40 };
+export function breakdownText(folded: Folded, calls: Folded = new Map()): string {
+  const root = toTree(folded, calls);
+  const least = (name: string) => ({ server: 4, client: 0 })[name] ?? 40;
   const parts = root.children
-    .sort((one, other) => (least[one.name] ?? 0) - (least[other.name] ?? 0))
-    .map((part) => printTree(part, least[part.name] ?? 0).join('\n'));
-  return [`${root.total.toFixed(1).padStart(10)}  all`, ...parts].join('\n');
+    .sort((one, other) => least(one.name) - least(other.name))
+    .map((part) => printTree(part, least(part.name)).join('\n'));
+  const head = `${'each I/O'.padStart(10)}${'calls'.padStart(9)}`;
+  return [head, `${figures(root)}  all`, ...parts].join('\n');
 }
 
 /** For flame graph tools: whole numbers, here of instructions per 100 I/Os. */

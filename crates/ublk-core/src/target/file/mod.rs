@@ -6,6 +6,7 @@ use std::path::Path;
 use super::{Errno, Geometry, Op, Plan, Request, Step, StepKind, Target};
 use crate::error::Result;
 
+mod atime;
 mod limits;
 mod open;
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::limits::{self, Limits};
-use super::{Direct, FileOptions};
+use super::{Direct, FileOptions, atime};
 use crate::error::{Code, Error, Result};
 use crate::target::{DiscardLimits, Geometry, GeometryError};
 
@@ -28,6 +28,7 @@ pub(super) fn open(path: &Path, options: &FileOptions) -> Result<Opened> {
     let kind = kind(path)?;
     let (file, direct_limits) = open_as_asked(path, kind, options)?;
     lock(path, kind, &file, options.read_only)?;
+    atime::keep(&file);
     let limits = limits::read(&file, kind, direct_limits)
         .map_err(|error| failed(path, "fstat", "ask for the limits of", &error))?;
     let geometry = geometry(path, kind, &file, options, &limits)?;
