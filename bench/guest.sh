@@ -36,8 +36,7 @@ prepare() {
   [ "$(id -u)" = 0 ] || { echo "@failed only root can make the devices it measures"; exit 1; }
   echo "@kernel $(uname -r)"
   echo "@fio $(fio --version)"
-  # It would read every device that was written to, as soon as fio closes it.
-  [ -z "$UBLK_VM" ] || udevadm control --exit
+  [ -z "$UBLK_VM" ] || quieten
   modprobe ublk_drv && modprobe loop && modprobe null_blk nr_devices=0 || exit 1
   make_null_blk ublkbench0 1
   backing=$made
@@ -47,6 +46,14 @@ prepare() {
   dd if=/dev/zero of="$backing" bs=1M count=256 oflag=direct 2>/dev/null || exit 1
   # Data of large requests lies in huge pages: chance would decide how many pieces it is in.
   echo $((hugepages + 32)) >/proc/sys/vm/nr_hugepages
+}
+
+# Sends home what works in the background of a machine that is ours alone.
+quieten() {
+  # It would read every device that was written to, as soon as fio closes it.
+  udevadm control --exit
+  # It moves pages together every ten seconds, in whichever row is then being measured.
+  echo 100000000 >/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs
 }
 
 finish() {

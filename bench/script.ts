@@ -38,8 +38,8 @@ export function profilingScript({ subject, workload }: Row, server: string): str
 function begin(subject: Subject, server: string): string {
   const { kind, target, buffers, exchange, queues, other } = subject;
   if (other) {
-    const words = [other.device, other.start, other.stop, other.program ?? ''];
-    return `begin_other ${words.map(quote).join(' ')}`;
+    const { device, start, stop, program = '' } = other;
+    return `begin_other ${[device, start, stop, program].map(quote).join(' ')}`;
   }
   if (kind === 'loop') return 'begin_loop';
   if (kind === 'raw') return `device=$${target === 'null' ? 'nothing' : 'backing'}`;

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
 import { KERNEL, parseAddress, parseCounts } from '../../bench/profile/counts.ts';
+import { sideOf, withSide } from '../../bench/profile/sides.ts';
 import {
   AddressSpace,
   KernelSymbols,
@@ -21,12 +22,12 @@ const maps = parseMaps([
 
 test('every instruction of a block ran as often as the block', () => {
   const counts = parseCounts('0 3 1000 2 4\n0 5 1002 4\n1 7 1000 2\n\n');
-  expect(counts.map((one) => [...one])).toEqual([
-    [
+  expect(counts).toEqual([
+    new Map([
       [0x1000, 3],
       [0x1002, 8],
-    ],
-    [[0x1000, 7]],
+    ]),
+    new Map([[0x1000, 7]]),
   ]);
 });
 
@@ -83,10 +84,27 @@ test('the tree shows the greatest parts first and leaves out the small ones', ()
     ['a;c', 20],
     ['d', 30],
   ]);
-  expect(printTree(toTree(folded), 10).map((line) => line.trimEnd())).toEqual([
-    '      51.0  all',
-    '      30.0    d',
-    '      21.0    a',
-    '      20.0      c',
+  const calls = new Map([['a;c', 2]]);
+  expect(printTree(toTree(folded, calls), 10)).toEqual([
+    '      51.0           all',
+    '      30.0             d',
+    '      21.0             a',
+    '      20.0     2.00      c',
   ]);
+});
+
+test('a function is called as often as its first instruction runs', () => {
+  const space = new AddressSpace(kernel, maps, '/bin/server');
+  expect(space.isEntry(parseAddress('ffffffff81000100'))).toBe(true);
+  expect(space.isEntry(parseAddress('ffffffff81000104'))).toBe(false);
+  expect(space.isEntry(parseAddress('555500001000'))).toBe(false);
+});
+
+test('a processor works for the side whose code it runs, or for both', () => {
+  const stackOf = (place: number) => [place < 10 ? 'client' : place < 20 ? 'server' : 'kernel'];
+  const side = (client: number, server: number) =>
+    sideOf(new Map([[1, client], [11, server], [21, 9999]]), stackOf); // prettier-ignore
+  expect([side(100, 0), side(5, 95), side(40, 60)]).toEqual(['client', 'server', undefined]);
+  expect(withSide(['kernel', 'f'], 'client')).toEqual(['kernel beside the client', 'f']);
+  expect(withSide(['server', 'f'], 'client')).toEqual(['server', 'f']);
 });

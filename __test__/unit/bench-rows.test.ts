@@ -79,5 +79,5 @@ test("somebody else's commands reach the shell as they are", () => {
   };
   const rows = chooseRows({ others: [other], rows: /it's/ });
   const begins = calls(measuringScript(rows, options)).filter(([name]) => name === 'begin_other');
-  expect(begins).toEqual([['begin_other', '/dev/x', other.start, 'del']]);
+  expect(begins).toEqual([['begin_other', '/dev/x', other.start, 'del', '']]);
 });
