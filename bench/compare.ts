@@ -37,6 +37,12 @@ export function compareReports(before: Report, after: Report): Change[] {
   return changes;
 }
 
+/** Whether the server has become worse for certain: another kernel, fio or machine explains all. */
+export function hasRegressed(before: Report, after: Report): boolean {
+  const regressions = compareReports(before, after).filter((one) => one.verdict === 'regression');
+  return regressions.length > 0 && differences(before, after).length === 0;
+}
+
 /** What differs in the circumstances, so that a change need not be the server's doing. */
 export function differences(before: Report, after: Report): string[] {
   return (['kernel', 'fio', 'machine'] as const)

@@ -17,6 +17,7 @@ interface Stage {
   run(): Promise<void>;
 }
 
+const BASELINE = 'docs/benchmarks/report.json';
 const BUILD_PACKAGES = ['gcc', 'libc6-dev'];
 
 const STAGES: Stage[] = [
@@ -68,6 +69,11 @@ const STAGES: Stage[] = [
       await ensurePackages(TEST_PACKAGES, 'test file systems on ublk devices');
       await show('npm', ['run', '-s', 'test:kernel']);
     },
+  },
+  {
+    name: 'bench',
+    what: 'no I/O costs over 3 % more instructions than docs/benchmarks says',
+    run: () => show('npm', ['run', '-s', 'bench', '--', '--quick', '--compare', BASELINE]),
   },
   {
     name: 'package',

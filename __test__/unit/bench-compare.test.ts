@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { compareReports, differences } from '../../bench/compare.ts';
+import { compareReports, differences, hasRegressed } from '../../bench/compare.ts';
 import type { Report, ReportRow } from '../../bench/report.ts';
 import { changeTable } from '../../bench/table.ts';
 
@@ -62,6 +62,16 @@ test('another kernel is named as a cause', () => {
   expect(differences(one, report([], { kernel: '7.4' }))).toEqual([
     'kernel: 7.3.4 before, 7.4 now',
   ]);
+});
+
+test('a row that costs much more is a regression, unless the circumstances explain it', () => {
+  const before = report([row('a', 1000), row('b', 1000)]);
+  const after = [row('a', 1000), row('b', 1040)];
+  expect(hasRegressed(before, report(after))).toBe(true);
+  expect(hasRegressed(before, report(after.slice(0, 1)))).toBe(false);
+  for (const other of [{ kernel: '7.3.5' }, { fio: 'fio-3.36' }, { machine: 'QEMU 10' }]) {
+    expect(hasRegressed(before, report(after, other))).toBe(false);
+  }
 });
 
 test('the table prints the rows that changed and counts the others', () => {
