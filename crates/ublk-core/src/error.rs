@@ -32,6 +32,8 @@ pub enum Code {
     Closed,
     /// Anything else that the kernel refused.
     Kernel,
+    /// A defect of ours.
+    Internal,
 }
 
 impl Code {
@@ -51,6 +53,7 @@ impl Code {
             Self::Timeout => "ERR_UBLK_TIMEOUT",
             Self::Closed => "ERR_UBLK_CLOSED",
             Self::Kernel => "ERR_UBLK_KERNEL",
+            Self::Internal => "ERR_UBLK_INTERNAL",
         }
     }
 }

@@ -3,13 +3,15 @@
 //! From the top down: [`device`] is the life of a device, [`control`] its commands; a
 //! [`reactor`] serves a queue with an exchange, which brings requests and takes results, and an
 //! engine, which runs the plan that a [`target`] makes of each request. All of it stands on a
-//! [`driver`]: the kernel, or an in-process model of it.
+//! [`driver`]: the kernel, or an in-process model of it. A [`simulation`] is a device on that model
+//! together with its user.
 
 pub mod control;
 pub mod device;
 pub mod driver;
 pub mod error;
 pub mod reactor;
+pub mod simulation;
 pub mod stats;
 pub mod target;
 

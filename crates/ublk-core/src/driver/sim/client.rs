@@ -6,6 +6,8 @@ use ublk_sys::{
 };
 
 use super::block::{BlockRequest, POISON};
+use super::model::Model;
+use super::power::Power;
 use super::{Sim, SimMemory};
 
 /// A block request.
@@ -61,8 +63,8 @@ pub struct Done {
 /// An opener of `/dev/ublkbN`.
 #[derive(Debug)]
 pub struct Client {
-    sim: Sim,
-    device: usize,
+    pub(super) sim: Sim,
+    pub(super) device: usize,
 }
 
 impl Client {
@@ -93,6 +95,19 @@ impl Client {
         memory: Option<(&SimMemory, usize)>,
     ) -> u64 {
         let mut model = self.sim.lock();
+        let ticket = self.enter(&mut model, op, queue, memory);
+        drop(model);
+        self.sim.wake();
+        ticket
+    }
+
+    pub(super) fn enter(
+        &self,
+        model: &mut Model,
+        op: &ClientOp,
+        queue: Option<u16>,
+        memory: Option<(&SimMemory, usize)>,
+    ) -> u64 {
         let queues = model.devices[self.device].info.nr_hw_queues;
         let any = u16::try_from(model.rng.below(u64::from(queues))).unwrap_or(0);
         let mut request = op.to_request(self.device, queue.unwrap_or(any));
@@ -111,7 +126,7 @@ impl Client {
             UBLK_IO_OP_WRITE_ZEROES => params.discard.max_write_zeroes_sectors,
             _ => params.basic.max_sectors,
         };
-        if end > params.basic.dev_sectors << 9 {
+        if end > params.basic.dev_sectors << 9 || model.power == Power::Off {
             request.outcome = Some(Err(libc::EIO));
         } else if limit == 0 {
             request.outcome = Some(Err(libc::EOPNOTSUPP));
@@ -120,10 +135,7 @@ impl Client {
         }
         let next = model.next_request;
         model.note(|| format!("client: request {next} is {}", op.describe()));
-        let ticket = model.submit_request(request);
-        drop(model);
-        self.sim.wake();
-        ticket
+        model.submit_request(request)
     }
 
     /// Takes the requests of this device that have ended since the last time.

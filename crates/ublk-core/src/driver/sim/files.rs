@@ -2,9 +2,10 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
+use super::cache::CachedFile;
 use super::model::Model;
 use super::shared::Memory;
 
@@ -19,8 +20,8 @@ pub(super) enum FileRef {
     Zero,
     /// Memory that can be mapped.
     Memory(Arc<Memory>),
-    /// A real file or block device.
-    Storage(Arc<OwnedFd>),
+    /// A real file or block device, behind a cache of the model.
+    Storage(usize),
     /// A real descriptor that is read when it is ready: an eventfd, a pipe, `/dev/zero`.
     Stream(Arc<OwnedFd>),
 }
@@ -30,10 +31,10 @@ impl FileRef {
         matches!(self, Self::Stream(_))
     }
 
-    /// The real descriptor, if there is one.
+    /// The descriptor to be waited for, if there is one.
     pub(super) fn real(&self) -> Option<RawFd> {
         match self {
-            Self::Storage(fd) | Self::Stream(fd) => Some(fd.as_raw_fd()),
+            Self::Stream(fd) => Some(fd.as_raw_fd()),
             _ => None,
         }
     }
@@ -56,8 +57,45 @@ impl Model {
         }
     }
 
-    pub(super) fn open_file(&self, fd: RawFd) -> io::Result<FileRef> {
-        self.files.get(&fd).map_or_else(|| adopt(fd), |file| Ok(file.clone()))
+    pub(super) fn open_file(&mut self, fd: RawFd) -> io::Result<FileRef> {
+        match self.files.get(&fd) {
+            Some(file) => Ok(file.clone()),
+            None => self.adopt(fd),
+        }
+    }
+
+    /// A real descriptor, held as a ring holds its files: whatever its owner closes.
+    fn adopt(&mut self, fd: RawFd) -> io::Result<FileRef> {
+        // SAFETY: all zeros is a valid `stat`.
+        let mut stat: libc::stat = unsafe { mem::zeroed() };
+        // SAFETY: a struct of ours; `fd` may be any number.
+        if unsafe { libc::fstat(fd, &raw mut stat) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let kind = stat.st_mode & libc::S_IFMT;
+        if matches!(kind, libc::S_IFREG | libc::S_IFBLK) {
+            return self.adopt_storage(fd, &stat).map(FileRef::Storage);
+        }
+        if kind == libc::S_IFCHR && stat.st_rdev == libc::makedev(1, 5) {
+            return Ok(FileRef::Zero);
+        }
+        // SAFETY: open, as fstat has shown, and for as long as its owner calls us.
+        let stream = unsafe { BorrowedFd::borrow_raw(fd) };
+        Ok(FileRef::Stream(Arc::new(stream.try_clone_to_owned()?)))
+    }
+
+    /// Every descriptor of a file shares one cache.
+    fn adopt_storage(&mut self, fd: RawFd, stat: &libc::stat) -> io::Result<usize> {
+        let opened = CachedFile::open(fd, stat)?;
+        let known = self.storages.iter().position(|storage| storage.id == opened.id);
+        if let Some(known) = known {
+            if opened.writable {
+                self.storages[known].reopen(opened);
+            }
+            return Ok(known);
+        }
+        self.storages.push(opened);
+        Ok(self.storages.len() - 1)
     }
 
     /// Counts one more user of a `/dev/ublkcN`.
@@ -81,30 +119,4 @@ impl Model {
     pub(super) fn takes_discard(&self, file: &FileRef) -> bool {
         matches!(file, FileRef::Disk(disk) if self.disks[*disk].is_block_device)
     }
-}
-
-/// A real descriptor, held as a ring holds its files: whatever its owner closes.
-fn adopt(fd: RawFd) -> io::Result<FileRef> {
-    // SAFETY: asks for a new descriptor; `fd` may be any number.
-    let held = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
-    if held < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: fresh from the kernel and owned by nobody else.
-    let held = unsafe { OwnedFd::from_raw_fd(held) };
-    // SAFETY: all zeros is a valid `stat`.
-    let mut stat: libc::stat = unsafe { mem::zeroed() };
-    // SAFETY: an open descriptor and a struct of ours.
-    if unsafe { libc::fstat(held.as_raw_fd(), &raw mut stat) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let storage = matches!(stat.st_mode & libc::S_IFMT, libc::S_IFREG | libc::S_IFBLK);
-    let zero = stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == libc::makedev(1, 5);
-    Ok(if zero {
-        FileRef::Zero
-    } else if storage {
-        FileRef::Storage(Arc::new(held))
-    } else {
-        FileRef::Stream(Arc::new(held))
-    })
 }

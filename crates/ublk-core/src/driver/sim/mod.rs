@@ -12,8 +12,8 @@
 //!   `recovery`, `device`, `user_copy`, `shared`: drivers/block/ublk_drv.c and the block layer above
 //!   it
 //! * `ring`, `chains`, `ops`, `buffers`, `kbuf`, `waits`, `step`: io_uring
-//! * `backend`, `storage`, `files`, `memory`: what operations work on
-//! * `client`: who uses the device
+//! * `backend`, `storage`, `cache`, `files`, `memory`: what operations work on; `power`: its end
+//! * `client`, `transfer`: who uses the device
 
 use std::io;
 use std::os::fd::RawFd;
@@ -31,6 +31,7 @@ mod backend;
 mod batch;
 mod block;
 mod buffers;
+mod cache;
 mod chains;
 mod chan;
 mod client;
@@ -47,6 +48,7 @@ mod model;
 mod ops;
 mod params;
 mod permission;
+mod power;
 mod recovery;
 mod ring;
 mod rng;
@@ -56,6 +58,7 @@ mod sqe;
 mod step;
 mod storage;
 mod teardown;
+mod transfer;
 mod user_copy;
 mod violation;
 mod waits;
@@ -72,6 +75,7 @@ pub use model::Injected;
 pub use ring::SimRing;
 pub use rng::Rng;
 pub use shared::SimMemory;
+pub use transfer::Transfer;
 pub use violation::{Rule, Violation};
 
 /// How long a sleeper sleeps before it looks at descriptors and the clock again.
@@ -205,8 +209,10 @@ impl Sim {
             if model.ring(ring).has_completions(count) {
                 return;
             }
+            model.ring(ring).asleep = true;
             self.wake();
             model = self.sleep(model);
+            model.ring(ring).asleep = false;
         }
     }
 

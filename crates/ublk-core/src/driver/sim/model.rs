@@ -7,9 +7,11 @@ use std::thread::{self, ThreadId};
 
 use super::backend::Disk;
 use super::block::BlockRequest;
+use super::cache::CachedFile;
 use super::config::SimConfig;
 use super::device::{Device, Io};
 use super::files::FileRef;
+use super::power::Power;
 use super::ring::Uring;
 use super::rng::Rng;
 use super::shared::Memory;
@@ -51,6 +53,9 @@ pub(super) struct Model {
     pub(super) next_fd: RawFd,
     pub(super) disks: Vec<Disk>,
     pub(super) memories: Vec<Arc<Memory>>,
+    /// Real files, each with its cache; they keep their place for ever.
+    pub(super) storages: Vec<CachedFile>,
+    pub(super) power: Power,
     pub(super) injected: Injected,
     pub(super) violations: Vec<Violation>,
     /// How much has happened; it stands still when nothing can move.
@@ -74,6 +79,8 @@ impl Model {
             next_fd: 1 << 30,
             disks: Vec::new(),
             memories: Vec::new(),
+            storages: Vec::new(),
+            power: Power::On,
             injected: Injected::default(),
             violations: Vec::new(),
             moves: 0,

@@ -83,6 +83,8 @@ pub(super) struct Uring {
     pub(super) waits: Vec<usize>,
     /// Completed, not yet told.
     pub(super) completed: Vec<usize>,
+    /// Its thread waits, and has found nothing to do.
+    pub(super) asleep: bool,
 }
 
 impl Uring {
@@ -102,7 +104,13 @@ impl Uring {
             workers: Vec::new(),
             waits: Vec::new(),
             completed: Vec::new(),
+            asleep: false,
         }
+    }
+
+    /// Nothing moves before somebody asks for something.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.asleep && self.work.is_empty() && self.in_flight.is_empty() && self.workers.is_empty()
     }
 
     /// io_cqring_wait: more than the queue holds is not waited for.

@@ -53,6 +53,7 @@ impl Model {
         }
         let choice = moves[self.rng.index(moves.len())];
         self.moves += 1;
+        self.count_down();
         self.make(ring, choice);
         self.flush(ring);
         true

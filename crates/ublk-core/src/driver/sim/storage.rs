@@ -1,4 +1,4 @@
-//! Backend I/O: reads, writes, syncs, holes, on disks of the model and on real files.
+//! Backend I/O: reads, writes, syncs, holes, on disks of the model and on cached real files.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -7,6 +7,7 @@ use super::backend::SECTOR;
 use super::files::FileRef;
 use super::memory;
 use super::model::Model;
+use super::power::Power;
 use super::sqe::{OP_FALLOCATE, OP_FSYNC, Sqe};
 use super::violation::Rule;
 
@@ -59,6 +60,9 @@ impl Model {
             FileRef::Storage(_) => SECTOR,
             _ => return Ok(length),
         };
+        if self.power == Power::Off {
+            return Err(libc::EIO);
+        }
         let faults = self.config.faults;
         if self.rng.chance(faults.interrupted) {
             self.injected.interrupted += 1;
@@ -78,7 +82,7 @@ impl Model {
     }
 
     /// A failed write leaves some of its sectors behind.
-    fn tear(&mut self, ring: usize, operation: usize, file: &FileRef, sqe: &Sqe) {
+    pub(super) fn tear(&mut self, ring: usize, operation: usize, file: &FileRef, sqe: &Sqe) {
         if sqe.is_read() {
             return;
         }
@@ -107,7 +111,8 @@ impl Model {
                 Ok(disk.read(offset, length).to_vec())
             }
             FileRef::Zero => Ok(vec![0; length]),
-            FileRef::Storage(fd) | FileRef::Stream(fd) => {
+            FileRef::Storage(file) => self.storages[*file].read(offset, length),
+            FileRef::Stream(fd) => {
                 let mut bytes = vec![0_u8; length];
                 let offset = offset_t(offset)?;
                 // SAFETY: `length` bytes of ours.
@@ -147,16 +152,13 @@ impl Model {
                 Ok(room)
             }
             FileRef::Zero => Ok(bytes.len()),
-            FileRef::Storage(fd) | FileRef::Stream(fd) => {
-                let fd = fd.as_raw_fd();
+            FileRef::Storage(file) => self.storages[*file].write(offset, bytes, durably),
+            FileRef::Stream(fd) => {
+                let offset = offset_t(offset)?;
                 // SAFETY: reads a slice of ours.
-                let written = moved(unsafe {
-                    libc::pwrite(fd, bytes.as_ptr().cast(), bytes.len(), offset_t(offset)?)
-                })?;
-                if durably {
-                    sync_real(fd)?;
-                }
-                Ok(written)
+                moved(unsafe {
+                    libc::pwrite(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), offset)
+                })
             }
             FileRef::Char(_) | FileRef::Memory(_) => Err(libc::EINVAL),
         }
@@ -197,6 +199,9 @@ impl Model {
     /// fsync, fallocate, discard.
     pub(super) fn change(&mut self, sqe: &Sqe, file: &FileRef) -> Result<(), i32> {
         let faulty = matches!(file, FileRef::Disk(_) | FileRef::Storage(_));
+        if faulty && self.power == Power::Off {
+            return Err(libc::EIO);
+        }
         if faulty && self.rng.chance(self.config.faults.error) {
             self.injected.error += 1;
             return Err(libc::EIO);
@@ -211,16 +216,10 @@ impl Model {
                 disk.sync();
                 Ok(())
             }
-            (OP_FSYNC, FileRef::Storage(fd)) => sync_real(fd.as_raw_fd()),
+            (OP_FSYNC, FileRef::Storage(file)) => self.storages[*file].sync(),
             (OP_FALLOCATE, FileRef::Disk(disk)) => self.allocate(*disk, sqe.len, sqe.off, sqe.addr),
-            (OP_FALLOCATE, FileRef::Storage(fd)) => {
-                let mode = sqe.len.cast_signed();
-                let (offset, length) = (offset_t(sqe.off)?, offset_t(sqe.addr)?);
-                // SAFETY: plain numbers.
-                match unsafe { libc::fallocate(fd.as_raw_fd(), mode, offset, length) } {
-                    0 => Ok(()),
-                    _ => Err(errno()),
-                }
+            (OP_FALLOCATE, FileRef::Storage(file)) => {
+                self.storages[*file].allocate(sqe.len.cast_signed(), sqe.off, sqe.addr)
             }
             (_, FileRef::Disk(disk)) => self.punch(*disk, sqe.addr, sqe.addr3),
             _ => Err(libc::EINVAL),
@@ -287,11 +286,6 @@ fn moved(result: isize) -> Result<usize, i32> {
 
 fn offset_t(value: u64) -> Result<libc::off_t, i32> {
     libc::off_t::try_from(value).map_err(|_| libc::EINVAL)
-}
-
-fn sync_real(fd: RawFd) -> Result<(), i32> {
-    // SAFETY: a plain number.
-    if unsafe { libc::fdatasync(fd) } == 0 { Ok(()) } else { Err(errno()) }
 }
 
 fn errno() -> i32 {

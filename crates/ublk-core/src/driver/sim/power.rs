@@ -1,0 +1,105 @@
+//! The power of the backends, and what its end leaves of them.
+
+use std::mem;
+
+use super::Sim;
+use super::model::Model;
+
+/// Whether the disks have power.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Power {
+    /// They have.
+    On,
+    /// It ends after so many moves, or when nothing moves any more.
+    Failing(u64),
+    /// What is asked of them fails with `EIO` and changes nothing.
+    Off,
+}
+
+impl Sim {
+    /// Waits until the power that [`Client::begin`](super::Client::begin) was told to cut is off:
+    /// of each sector that was written and not synced, the old or the new is left; of writes under
+    /// way, some sectors. From then on the disks fail, and so does what clients ask for.
+    pub fn wait_for_darkness(&self) {
+        let mut model = self.lock();
+        while let Power::Failing(_) = model.power {
+            if model.is_quiet() {
+                model.go_dark();
+                break;
+            }
+            model = self.sleep(model);
+        }
+        drop(model);
+        self.wake();
+    }
+
+    /// Gives the disks their power back.
+    pub fn restore_power(&self) {
+        self.lock().power = Power::On;
+    }
+
+    /// Makes everything that was written durable, as a system does when it shuts down in good
+    /// order.
+    ///
+    /// # Errors
+    /// The errno of the real file that could not be written.
+    pub fn write_back(&self) -> Result<(), i32> {
+        let mut model = self.lock();
+        model.disks.iter_mut().for_each(super::backend::Disk::sync);
+        model.storages.iter_mut().try_for_each(super::cache::CachedFile::sync)
+    }
+}
+
+impl Model {
+    /// No ring has anything to do.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.rings.iter().flatten().all(super::ring::Uring::is_quiet)
+    }
+
+    /// The power ends in the middle of what is under way, at a moment that chance chooses.
+    pub(super) fn begin_power_cut(&mut self) {
+        /// About what one request takes from its dispatch to its end.
+        const MOVES_PER_REQUEST: u64 = 5;
+        let open = self.requests.values().filter(|request| request.outcome.is_none()).count();
+        self.power = Power::Failing(self.rng.below(open as u64 * MOVES_PER_REQUEST + 1));
+    }
+
+    /// Another move is about to be made.
+    pub(super) fn count_down(&mut self) {
+        match &mut self.power {
+            Power::Failing(0) => self.go_dark(),
+            Power::Failing(moves) => *moves -= 1,
+            Power::On | Power::Off => {}
+        }
+    }
+
+    fn go_dark(&mut self) {
+        self.note(|| "the power is cut".into());
+        self.tear_writes_under_way();
+        let mut rng = self.rng.clone();
+        for disk in &mut self.disks {
+            disk.cut_power(&mut rng);
+        }
+        for storage in &mut self.storages {
+            // A real file that cannot be written keeps what it had, which is allowed.
+            let _lost = storage.cut_power(&mut rng);
+        }
+        self.rng = rng;
+        self.power = Power::Off;
+    }
+
+    fn tear_writes_under_way(&mut self) {
+        for ring in 0..self.rings.len() {
+            let Some(uring) = &mut self.rings[ring] else { continue };
+            let in_flight = mem::take(&mut uring.in_flight);
+            for &operation in &in_flight {
+                let op = &self.ring(ring).ops[operation];
+                let (sqe, file) = (op.sqe, op.file.clone());
+                if let Some(file) = file.filter(|_| sqe.moves_data()) {
+                    self.tear(ring, operation, &file, &sqe);
+                }
+            }
+            self.ring(ring).in_flight = in_flight;
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What a program asks of `/dev/ublkbN`, of any length, as the block layer cuts it into requests.
+
+use ublk_sys::ublk_params;
+
+use super::client::{Client, ClientOp};
+use super::model::Model;
+
+/// A [`ClientOp`] of any length on its way.
+#[derive(Debug)]
+#[must_use = "its requests are forgotten only by `Client::finish`"]
+pub struct Transfer {
+    tickets: Vec<u64>,
+}
+
+impl Client {
+    /// Submits all of it at once, so that nobody else's request comes between. With `cut_power`,
+    /// the power goes off while they are under way, at a moment that chance chooses.
+    ///
+    /// # Panics
+    /// When an operation is not aligned to the device's blocks.
+    pub fn begin(&self, ops: &[ClientOp], cut_power: bool) -> Vec<Transfer> {
+        let mut model = self.sim.lock();
+        let params = model.devices[self.device].params;
+        let begin = |op: &ClientOp, model: &mut Model| {
+            let pieces = cut(op, &params);
+            Transfer {
+                tickets: pieces.iter().map(|op| self.enter(model, op, None, None)).collect(),
+            }
+        };
+        let transfers = ops.iter().map(|op| begin(op, &mut model)).collect();
+        if cut_power {
+            model.begin_power_cut();
+        }
+        drop(model);
+        self.sim.wake();
+        transfers
+    }
+
+    /// Waits until each transfer has ended, and tells of it: what was read, or the errno of the
+    /// first piece that failed. It is told only when nothing moves any more, so that what comes
+    /// next finds the same state whatever the threads' luck. For [`Waiting::Blocking`] only.
+    ///
+    /// [`Waiting::Blocking`]: super::Waiting::Blocking
+    pub fn finish(
+        &self,
+        transfers: Vec<Transfer>,
+        mut tell: impl FnMut(usize, Result<Vec<u8>, i32>),
+    ) {
+        let mut open: Vec<_> = transfers.into_iter().enumerate().collect();
+        let mut model = self.sim.lock();
+        while !open.is_empty() {
+            if !model.is_quiet() {
+                model = self.sim.sleep(model);
+                continue;
+            }
+            let ended: Vec<_> = open.extract_if(.., |(_, one)| one.has_ended(&model)).collect();
+            if ended.is_empty() {
+                model = self.sim.sleep(model);
+                continue;
+            }
+            let results: Vec<_> =
+                ended.into_iter().map(|(at, one)| (at, one.take(&mut model))).collect();
+            drop(model);
+            results.into_iter().for_each(|(at, result)| tell(at, result));
+            model = self.sim.lock();
+        }
+    }
+}
+
+impl Transfer {
+    fn has_ended(&self, model: &Model) -> bool {
+        self.tickets.iter().all(|ticket| model.requests[ticket].outcome.is_some())
+    }
+
+    fn take(self, model: &mut Model) -> Result<Vec<u8>, i32> {
+        let mut result = Ok(Vec::new());
+        for ticket in self.tickets {
+            let Some(request) = model.requests.remove(&ticket) else { continue };
+            match (request.outcome, &mut result) {
+                (Some(Err(errno)), Ok(_)) => result = Err(errno),
+                (_, Ok(bytes)) => bytes.extend(request.into_read()),
+                _ => {}
+            }
+        }
+        result
+    }
+}
+
+/// bio_split_to_limits, and blkdev_issue_zeroout where the device cannot write zeros.
+fn cut(op: &ClientOp, params: &ublk_params) -> Vec<ClientOp> {
+    let bytes = |sectors: u32| u64::from(sectors) << 9;
+    let data_limit = bytes(params.basic.max_sectors);
+    match *op {
+        ClientOp::Flush => vec![ClientOp::Flush],
+        ClientOp::Read { offset, length } => pieces(offset, length, data_limit)
+            .map(|(offset, length)| ClientOp::Read { offset, length })
+            .collect(),
+        ClientOp::Write { offset, ref data, fua } => {
+            let length = u32::try_from(data.len()).expect("no longer than its caller checked");
+            let piece = |(at, length): (u64, u32)| {
+                let from = usize::try_from(at - offset).unwrap_or(0);
+                let data = data[from..from + length as usize].to_vec();
+                ClientOp::Write { offset: at, data, fua }
+            };
+            pieces(offset, length, data_limit).map(piece).collect()
+        }
+        ClientOp::Discard { offset, length } => {
+            let limit = match params.discard.max_discard_sectors {
+                // One request, to be refused.
+                0 => u64::from(length.max(1)),
+                sectors => bytes(sectors),
+            };
+            pieces(offset, length, limit)
+                .map(|(offset, length)| ClientOp::Discard { offset, length })
+                .collect()
+        }
+        ClientOp::WriteZeroes { offset, length, no_unmap } => {
+            match params.discard.max_write_zeroes_sectors {
+                0 => pieces(offset, length, data_limit)
+                    .map(|(offset, length)| {
+                        let data = vec![0; length as usize];
+                        ClientOp::Write { offset, data, fua: false }
+                    })
+                    .collect(),
+                sectors => pieces(offset, length, bytes(sectors))
+                    .map(|(offset, length)| ClientOp::WriteZeroes { offset, length, no_unmap })
+                    .collect(),
+            }
+        }
+    }
+}
+
+fn pieces(offset: u64, length: u32, limit: u64) -> impl Iterator<Item = (u64, u32)> {
+    let end = offset + u64::from(length);
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX).max(1);
+    (offset..end).step_by(limit).map(move |at| {
+        let length = (end - at).min(limit as u64);
+        (at, u32::try_from(length).unwrap_or(u32::MAX))
+    })
+}

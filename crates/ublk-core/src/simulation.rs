@@ -1,0 +1,167 @@
+//! A target served on the simulated driver, with a user of its disk in front of it: reads, writes
+//! and power cuts without a kernel that has ublk.
+//!
+//! The device is the one that [`Device::create`] makes on Linux, with its threads; below it,
+//! `driver::sim` plays the kernel. A target's real files are read; what it writes to them stays in
+//! a simulated cache until it syncs.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::device::{Device, DeviceOptions};
+use crate::driver::sim::{Client, ClientOp, Faults, Injected, Sim, SimConfig, Transfer};
+use crate::error::{Code, Error, Result};
+use crate::target::Target;
+
+/// A simulated disk. With one queue, and a target that answers by itself, everything that happens
+/// follows from the seed and from what is asked of the disk.
+pub struct Simulation<T> {
+    sim: Sim,
+    options: DeviceOptions,
+    open: Box<dyn Fn() -> Result<T> + Send + Sync>,
+    served: Mutex<Option<Served>>,
+    /// Held while the device comes or goes.
+    changing: Mutex<()>,
+}
+
+/// The device, as long as it can be used.
+#[derive(Debug)]
+struct Served {
+    device: Arc<Device<Sim>>,
+    client: Arc<Client>,
+}
+
+/// What was asked of the disk in one go.
+#[derive(Debug)]
+pub struct Operations {
+    client: Option<Arc<Client>>,
+    count: usize,
+    transfers: Vec<Transfer>,
+}
+
+impl<T: Target> Simulation<T> {
+    /// Nothing is opened or served yet. `open` makes the target, now and after each power cut.
+    /// `config` must be one for real threads; of `options`, `pin` means nothing.
+    pub fn new(
+        config: SimConfig,
+        options: &DeviceOptions,
+        open: impl Fn() -> Result<T> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            sim: Sim::new(config),
+            options: DeviceOptions { pin: false, ..options.clone() },
+            open: Box::new(open),
+            served: Mutex::default(),
+            changing: Mutex::default(),
+        }
+    }
+
+    /// Opens the target and serves it. Blocks.
+    ///
+    /// # Errors
+    /// Those of the target, and of [`Device::create`].
+    pub fn serve(&self) -> Result<Arc<Device<Sim>>> {
+        let _changing = lock(&self.changing);
+        self.start()
+    }
+
+    /// Starts operations of any length, aligned to the device's blocks and within its size. With
+    /// `cut_power`, the power goes off while they are under way: [`power_cycle`] must follow.
+    ///
+    /// [`power_cycle`]: Self::power_cycle
+    pub fn begin(&self, ops: &[ClientOp], cut_power: bool) -> Operations {
+        let served = lock(&self.served);
+        let client = served.as_ref().map(|served| Arc::clone(&served.client));
+        let transfers = client.iter().flat_map(|client| client.begin(ops, cut_power)).collect();
+        Operations { client, count: ops.len(), transfers }
+    }
+
+    /// After a cut that [`begin`](Self::begin) has begun: takes the device down, as far as it still
+    /// stands, and serves the target again on what is left. Blocks.
+    ///
+    /// # Errors
+    /// Those of [`serve`](Self::serve): a target may not like what is left.
+    pub fn power_cycle(&self) -> Result<Arc<Device<Sim>>> {
+        let _changing = lock(&self.changing);
+        self.sim.wait_for_darkness();
+        let stopped = self.stop();
+        self.sim.restore_power();
+        stopped?;
+        self.start()
+    }
+
+    /// Takes the device down in good order; what was not synced reaches the files. Blocks.
+    ///
+    /// # Errors
+    /// `Internal` when our server broke a rule of the ublk protocol; `BadBackend` when a file
+    /// cannot be written.
+    pub fn close(&self) -> Result<()> {
+        let _changing = lock(&self.changing);
+        self.stop()?;
+        self.sim.write_back().map_err(|errno| {
+            let error = std::io::Error::from_raw_os_error(errno);
+            Error::os(Code::BadBackend, "cannot write to a target's file", "write", &error)
+        })?;
+        self.sim.audit();
+        match self.sim.violations().first() {
+            None => Ok(()),
+            Some(violation) => {
+                let message = format!("the server broke a rule of the driver: {violation}");
+                Err(Error::new(Code::Internal, message)
+                    .hint("this is a defect of the package ublk; please report it"))
+            }
+        }
+    }
+
+    /// Changes what goes wrong from now on.
+    pub fn set_faults(&self, faults: Faults) {
+        self.sim.set_faults(faults);
+    }
+
+    /// What has gone wrong so far.
+    pub fn injected(&self) -> Injected {
+        self.sim.injected()
+    }
+
+    fn start(&self) -> Result<Arc<Device<Sim>>> {
+        let device = Device::create(&self.sim, (self.open)()?, self.options.clone())?;
+        let id = device.info().id;
+        let client = self.sim.client(id).map_err(|error| {
+            Error::os(Code::Kernel, format!("cannot open the simulated disk {id}"), "open", &error)
+        })?;
+        let device = Arc::new(device);
+        let served = Served { device: Arc::clone(&device), client: Arc::new(client) };
+        *lock(&self.served) = Some(served);
+        Ok(device)
+    }
+
+    fn stop(&self) -> Result<()> {
+        let served = lock(&self.served).take();
+        let Some(Served { device, client }) = served else { return Ok(()) };
+        // Only operations that are under way keep the disk open.
+        drop(client);
+        device.close()
+    }
+}
+
+impl<T> fmt::Debug for Simulation<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Simulation").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Operations {
+    /// Waits for them and tells of each as it ends: its place, and what was read or the errno.
+    /// `ENODEV` when there was no device.
+    pub fn finish(self, mut tell: impl FnMut(usize, std::result::Result<Vec<u8>, i32>)) {
+        match self.client {
+            Some(client) => client.finish(self.transfers, tell),
+            None => (0..self.count).for_each(|at| tell(at, Err(libc::ENODEV))),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic of one user must not hide behind that of another.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
