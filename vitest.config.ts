@@ -1,13 +1,23 @@
+import { fileURLToPath } from 'node:url';
+
 import { defineConfig } from 'vitest/config';
 
 // A guest without hardware virtualisation runs node some thirty times slower.
 const GUEST_MS = 180_000;
 
+const source = (file: string): string => fileURLToPath(new URL(`src/${file}`, import.meta.url));
+
+// What examples import; see `paths` in tsconfig.json.
+const resolve = {
+  alias: { 'ublk/testing': source('testing/index.ts'), ublk: source('index.ts') },
+};
+
 export default defineConfig({
   test: {
     projects: [
-      { test: { name: 'unit', include: ['__test__/unit/**/*.test.ts'] } },
+      { resolve, test: { name: 'unit', include: ['__test__/unit/**/*.test.ts'] } },
       {
+        resolve,
         test: {
           name: 'kernel',
           include: ['__test__/kernel/**/*.test.ts'],

@@ -64,7 +64,8 @@ export interface CreateDeviceContext {
   readonly signal?: AbortSignal | undefined;
 }
 
-const KEYS = [
+/** The keys of {@link DeviceOptions}. */
+export const DEVICE_KEYS: readonly string[] = [
   'target',
   'id',
   'queues',
@@ -117,7 +118,7 @@ export async function createDevice(
 
 /** Checks the options and puts them as the addon takes them. */
 export function toNativeOptions(options: DeviceOptions): NativeDeviceOptions {
-  checkKeys(options, 'createDevice()', KEYS);
+  checkKeys(options, 'createDevice()', DEVICE_KEYS);
   const { id, queues, depth, maxIoBytes, buffers, exchange } = options;
   const { splitRegister, pin, timeoutMs } = options;
   const given: { -readonly [K in keyof NativeDeviceOptions]: NativeDeviceOptions[K] } = {

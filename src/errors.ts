@@ -24,6 +24,8 @@ export const UblkErrorCode = {
   Timeout: 'ERR_UBLK_TIMEOUT',
   /** The device has ended. */
   Closed: 'ERR_UBLK_CLOSED',
+  /** A request of a simulated disk failed. */
+  Io: 'ERR_UBLK_IO',
   /** Anything else that the kernel refused. */
   Kernel: 'ERR_UBLK_KERNEL',
   /** A defect of this package; please report it. */

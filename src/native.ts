@@ -42,6 +42,52 @@ export interface NativeDevice {
   close(): Promise<Outcome<void>>;
 }
 
+/** How often things go wrong in a simulation, in times of a thousand. */
+export interface NativeFaults {
+  readonly short: number;
+  readonly error: number;
+  readonly interrupted: number;
+  readonly command: number;
+  readonly delay: number;
+}
+
+/** A simulation as the addon takes it. */
+export interface NativeSimulationOptions {
+  readonly seed: number;
+  readonly kernel: '7.3' | '6.12';
+  readonly faults: NativeFaults;
+}
+
+/** What is asked of a simulated disk. */
+export interface NativeDiskOperation {
+  readonly kind: 'read' | 'write' | 'flush' | 'discard' | 'writeZeroes';
+  readonly offset: number;
+  readonly length: number;
+  readonly data?: Buffer;
+  readonly fua: boolean;
+}
+
+/** What became of it: its place among those it was begun with, what was read, an errno or 0. */
+export interface NativeDiskOutcome {
+  readonly place: number;
+  readonly data: Buffer;
+  readonly errno: number;
+}
+
+/** A simulated disk of the addon. */
+export interface NativeSimulation {
+  serve(onEnd: (end: NativeEnd) => void): Promise<Outcome<NativeDevice>>;
+  powerCycle(onEnd: (end: NativeEnd) => void): Promise<Outcome<NativeDevice>>;
+  begin(
+    operations: NativeDiskOperation[],
+    cutPower: boolean,
+    onEnded: (ended: NativeDiskOutcome[]) => void,
+  ): void;
+  setFaults(faults: NativeFaults): void;
+  injected(): { short: number; error: number; interrupted: number; command: number };
+  close(): Promise<Outcome<void>>;
+}
+
 /** The addon. Its promises never reject: a failure is an answer. */
 export interface Binding {
   createDevice(
@@ -53,6 +99,7 @@ export interface Binding {
   stopDevice(id: number): Promise<Outcome<void>>;
   deleteDevice(id: number): Promise<Outcome<void>>;
   features(): Promise<Outcome<Feature[]>>;
+  simulate(options: NativeDeviceOptions, simulation: NativeSimulationOptions): NativeSimulation;
 }
 
 let binding: Binding | undefined;

@@ -3,6 +3,7 @@ export const CONSUMER = `
 import { readFile, writeFile } from 'node:fs/promises';
 import { createDevice, targets, UblkError, UblkErrorCode, type DeviceInfo } from 'ublk';
 import { getDeviceInfo, type DeviceOptions } from 'ublk';
+import { simulate, type SimulatedDisk } from 'ublk/testing';
 
 const bytes = new Uint8Array(1 << 20).map((_, index) => index % 251);
 await writeFile('/dev/shm/consumer.img', bytes);
@@ -29,6 +30,11 @@ try {
 } catch (error) {
   if (!UblkError.is(error) || error.code !== UblkErrorCode.NoBackend) throw error;
 }
+
+const disk: SimulatedDisk = await simulate(targets.null({ size: '1GiB' }), { seed: 7 });
+const nothing: Uint8Array = await disk.read(0, 4096);
+if (nothing.length !== 4096) throw new Error('the simulated disk read something else');
+await disk.close();
 
 // @ts-expect-error An option that does not exist.
 void (() => createDevice({ target: targets.null({ size: 1 }), queueDepth: 3 }));

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::device::{Device, DeviceOptions};
-use crate::driver::sim::{Client, ClientOp, Faults, Injected, Sim, SimConfig, Transfer};
+use crate::driver::sim::{Client, ClientOp, Faults, Injected, Outcome, Sim, SimConfig, Transfer};
 use crate::error::{Code, Error, Result};
 use crate::target::Target;
 
@@ -151,12 +151,12 @@ impl<T> fmt::Debug for Simulation<T> {
 }
 
 impl Operations {
-    /// Waits for them and tells of each as it ends: its place, and what was read or the errno.
+    /// Waits for them and tells of them as they end: their places, and what was read or the errno.
     /// `ENODEV` when there was no device.
-    pub fn finish(self, mut tell: impl FnMut(usize, std::result::Result<Vec<u8>, i32>)) {
+    pub fn finish(self, mut tell: impl FnMut(Vec<(usize, Outcome)>)) {
         match self.client {
             Some(client) => client.finish(self.transfers, tell),
-            None => (0..self.count).for_each(|at| tell(at, Err(libc::ENODEV))),
+            None => tell((0..self.count).map(|at| (at, Err(libc::ENODEV))).collect()),
         }
     }
 }

@@ -6,13 +6,13 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use ublk_core::device::{BufferMode, DeviceOptions};
-use ublk_core::driver::sim::{ClientOp, Faults, SimConfig};
+use ublk_core::driver::sim::{ClientOp, Faults, Outcome, SimConfig};
 use ublk_core::simulation::Simulation;
 use ublk_core::target::file::{File as FileTarget, FileOptions};
 
 const SIZE: u64 = 1 << 20;
 
-type Results = Vec<Result<Vec<u8>, i32>>;
+type Results = Vec<Outcome>;
 
 /// A file of zeros in memory, and a path by which it can be opened as often as wanted.
 fn image() -> (File, PathBuf) {
@@ -35,7 +35,9 @@ fn simulation(seed: u64, path: &Path, faults: Faults) -> Simulation<FileTarget> 
 
 fn run(simulation: &Simulation<FileTarget>, ops: &[ClientOp]) -> Results {
     let mut results = vec![Err(0); ops.len()];
-    simulation.begin(ops, false).finish(|at, result| results[at] = result);
+    simulation.begin(ops, false).finish(|ended| {
+        ended.into_iter().for_each(|(at, result)| results[at] = result);
+    });
     results
 }
 
@@ -84,7 +86,7 @@ fn a_power_cut_spares_what_was_flushed_and_tears_the_rest() {
     run(&simulation, &[write(32 << 10, 2, 64 << 10)]);
     let under_way = simulation.begin(&[write(128 << 10, 3, 64 << 10)], true);
     simulation.power_cycle().unwrap();
-    under_way.finish(|_, _| {});
+    under_way.finish(drop);
     let left = run(&simulation, &[read(0, 192 << 10)]).remove(0).unwrap();
     assert_eq!(left, contents(&file)[..192 << 10], "what is left is on disk");
     assert!(left[..32 << 10].iter().all(|&byte| byte == 1));
@@ -114,7 +116,7 @@ fn the_same_seed_does_the_same() {
         let ops = [write(0, 111, 64 << 10), write(64 << 10, 112, 64 << 10)];
         let under_way = simulation.begin(&ops, true);
         simulation.power_cycle().unwrap();
-        under_way.finish(|_, result| results.push(vec![result]));
+        under_way.finish(|ended| results.push(ended.into_iter().map(|one| one.1).collect()));
         let injected = simulation.injected();
         assert!(injected.short > 0 && injected.error > 0 && injected.interrupted > 0);
         simulation.close().unwrap();

@@ -15,6 +15,7 @@ use crate::describe::{self, Counters, DeviceInfo};
 use crate::open_devices::{OpenDevices, Place};
 use crate::options::NativeDeviceOptions;
 use crate::outcome::Failure;
+use crate::served::Served;
 use crate::task;
 
 /// How a device ended.
@@ -38,12 +39,12 @@ impl From<End> for NativeEnd {
 }
 
 /// Called once; does not keep the event loop alive (`src/device.ts` does, and can let go).
-type OnEnd = ThreadsafeFunction<NativeEnd, (), NativeEnd, Status, false, true, 1>;
+pub(crate) type OnEnd = ThreadsafeFunction<NativeEnd, (), NativeEnd, Status, false, true, 1>;
 
 /// An open device; the environment keeps it open, so that collecting this closes nothing.
 #[napi]
 pub struct NativeDevice {
-    device: Arc<Device<Linux>>,
+    device: Arc<dyn Served>,
 }
 
 /// Creates a device and serves it; `on_end` is called once when it is gone, whoever ended it.
@@ -61,10 +62,16 @@ pub fn create_device<'env>(
     task::promise(env, move || {
         let (options, target) = options.convert()?;
         let device = Device::create(&Linux::new(), target.open()?, options)?;
-        let device = Arc::new(device);
-        watch(&device, place, on_end)?;
-        Ok(NativeDevice { device })
+        NativeDevice::new(Arc::new(device), place, on_end)
     })
+}
+
+impl NativeDevice {
+    /// Keeps the device in its place until it has ended.
+    pub(crate) fn new(device: Arc<dyn Served>, place: Place, on_end: OnEnd) -> Result<Self, Error> {
+        watch(&device, place, on_end)?;
+        Ok(Self { device })
+    }
 }
 
 #[napi]
@@ -102,7 +109,7 @@ impl NativeDevice {
 }
 
 /// Tells JavaScript when the device has ended, on a thread that waits for it.
-fn watch(device: &Arc<Device<Linux>>, mut place: Place, on_end: OnEnd) -> Result<(), Error> {
+fn watch(device: &Arc<dyn Served>, mut place: Place, on_end: OnEnd) -> Result<(), Error> {
     place.fill(device);
     let device = Arc::clone(device);
     let name = format!("ublk{}end", device.info().id);

@@ -14,4 +14,6 @@ mod machine;
 mod open_devices;
 mod options;
 mod outcome;
+mod served;
+mod simulation;
 mod task;

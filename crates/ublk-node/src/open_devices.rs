@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use napi::Env;
-use ublk_core::device::Device;
-use ublk_core::driver::linux::Linux;
+
+use crate::served::Served;
 
 /// How long the end of an environment waits for its devices.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -30,14 +30,14 @@ struct State {
     ending: bool,
     /// Devices that are being created or are open.
     places: usize,
-    devices: Vec<Arc<Device<Linux>>>,
+    devices: Vec<Arc<dyn Served>>,
 }
 
 /// A device's place, from before it is created until it has ended.
 #[derive(Debug)]
 pub(crate) struct Place {
     all: Arc<OpenDevices>,
-    device: Option<Arc<Device<Linux>>>,
+    device: Option<Arc<dyn Served>>,
 }
 
 impl OpenDevices {
@@ -86,7 +86,7 @@ impl OpenDevices {
 
 impl Place {
     /// The device has been created; it is closed at once if the environment has ended meanwhile.
-    pub(crate) fn fill(&mut self, device: &Arc<Device<Linux>>) {
+    pub(crate) fn fill(&mut self, device: &Arc<dyn Served>) {
         self.device = Some(Arc::clone(device));
         let mut state = self.all.lock();
         state.devices.push(Arc::clone(device));
@@ -127,7 +127,7 @@ extern "C" fn end_every() {
     environments.iter().for_each(|all| all.end());
 }
 
-fn close_aside(device: &Arc<Device<Linux>>) {
+fn close_aside(device: &Arc<dyn Served>) {
     let device = Arc::clone(device);
     // Without a thread, or when the kernel refuses, nobody is left to tell; `ublk list` shows it.
     let _unheard = thread::Builder::new().name("ublk-close".into()).spawn(move || device.close());

@@ -12,7 +12,7 @@ use ublk_core::target::native::Native;
 use ublk_core::target::null::Null;
 
 /// A target, as `src/targets/` describes it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[napi(object, object_to_js = false)]
 pub struct NativeTarget {
     /// `null` or `file`.

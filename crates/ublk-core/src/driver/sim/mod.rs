@@ -75,7 +75,7 @@ pub use model::Injected;
 pub use ring::SimRing;
 pub use rng::Rng;
 pub use shared::SimMemory;
-pub use transfer::Transfer;
+pub use transfer::{Outcome, Transfer};
 pub use violation::{Rule, Violation};
 
 /// How long a sleeper sleeps before it looks at descriptors and the clock again.

@@ -11,6 +11,8 @@ use super::power::Power;
 use super::sqe::{OP_FALLOCATE, OP_FSYNC, Sqe};
 use super::violation::Rule;
 
+/// Where short results of real files end: the page cache's unit, and as much as direct I/O needs.
+const PAGE: usize = 4096;
 const RWF_DSYNC: u32 = 2;
 const KEEP_SIZE: u32 = libc::FALLOC_FL_KEEP_SIZE.cast_unsigned();
 const PUNCH_HOLE: u32 = libc::FALLOC_FL_PUNCH_HOLE.cast_unsigned();
@@ -57,7 +59,7 @@ impl Model {
         // Disks and the page cache stop between sectors; only the end of a file is elsewhere.
         let unit = match file {
             FileRef::Disk(disk) => SECTOR.max(self.disks[*disk].trouble.alignment as usize),
-            FileRef::Storage(_) => SECTOR,
+            FileRef::Storage(_) => PAGE,
             _ => return Ok(length),
         };
         if self.power == Power::Off {

@@ -5,6 +5,9 @@ use ublk_sys::ublk_params;
 use super::client::{Client, ClientOp};
 use super::model::Model;
 
+/// What was read, or an errno.
+pub type Outcome = Result<Vec<u8>, i32>;
+
 /// A [`ClientOp`] of any length on its way.
 #[derive(Debug)]
 #[must_use = "its requests are forgotten only by `Client::finish`"]
@@ -36,33 +39,23 @@ impl Client {
         transfers
     }
 
-    /// Waits until each transfer has ended, and tells of it: what was read, or the errno of the
-    /// first piece that failed. It is told only when nothing moves any more, so that what comes
-    /// next finds the same state whatever the threads' luck. For [`Waiting::Blocking`] only.
+    /// Waits until all transfers have ended, and tells of them as they do, by their places: what
+    /// was read, or the errno of the first piece that failed. They are told of only when nothing
+    /// moves any more, so that what comes next finds the same state whatever the threads' luck.
+    /// For [`Waiting::Blocking`] only.
     ///
     /// [`Waiting::Blocking`]: super::Waiting::Blocking
-    pub fn finish(
-        &self,
-        transfers: Vec<Transfer>,
-        mut tell: impl FnMut(usize, Result<Vec<u8>, i32>),
-    ) {
+    pub fn finish(&self, transfers: Vec<Transfer>, mut tell: impl FnMut(Vec<(usize, Outcome)>)) {
         let mut open: Vec<_> = transfers.into_iter().enumerate().collect();
-        let mut model = self.sim.lock();
         while !open.is_empty() {
-            if !model.is_quiet() {
+            let mut model = self.sim.lock();
+            while !(model.is_quiet() && open.iter().any(|(_, one)| one.has_ended(&model))) {
                 model = self.sim.sleep(model);
-                continue;
             }
-            let ended: Vec<_> = open.extract_if(.., |(_, one)| one.has_ended(&model)).collect();
-            if ended.is_empty() {
-                model = self.sim.sleep(model);
-                continue;
-            }
-            let results: Vec<_> =
-                ended.into_iter().map(|(at, one)| (at, one.take(&mut model))).collect();
+            let ended = open.extract_if(.., |(_, one)| one.has_ended(&model)).collect::<Vec<_>>();
+            let outcomes = ended.into_iter().map(|(at, one)| (at, one.take(&mut model))).collect();
             drop(model);
-            results.into_iter().for_each(|(at, result)| tell(at, result));
-            model = self.sim.lock();
+            tell(outcomes);
         }
     }
 }
@@ -72,7 +65,7 @@ impl Transfer {
         self.tickets.iter().all(|ticket| model.requests[ticket].outcome.is_some())
     }
 
-    fn take(self, model: &mut Model) -> Result<Vec<u8>, i32> {
+    fn take(self, model: &mut Model) -> Outcome {
         let mut result = Ok(Vec::new());
         for ticket in self.tickets {
             let Some(request) = model.requests.remove(&ticket) else { continue };

@@ -1,0 +1,44 @@
+//! A device of any driver.
+
+use std::fmt::Debug;
+
+use ublk_core::device::{BufferMode, Device, DeviceInfo, End, ExchangeMode};
+use ublk_core::driver::Driver;
+use ublk_core::error::Error;
+use ublk_core::stats::QueueStats;
+
+/// What JavaScript can do with a device, whichever driver it is on.
+pub(crate) trait Served: Debug + Send + Sync {
+    fn info(&self) -> &DeviceInfo;
+    fn buffers(&self) -> BufferMode;
+    fn exchange(&self) -> ExchangeMode;
+    fn stats(&self) -> Vec<QueueStats>;
+    fn close(&self) -> Result<(), Error>;
+    fn wait(&self) -> End;
+}
+
+impl<D: Driver + Debug> Served for Device<D> {
+    fn info(&self) -> &DeviceInfo {
+        self.info()
+    }
+
+    fn buffers(&self) -> BufferMode {
+        self.buffers()
+    }
+
+    fn exchange(&self) -> ExchangeMode {
+        self.exchange()
+    }
+
+    fn stats(&self) -> Vec<QueueStats> {
+        self.stats()
+    }
+
+    fn close(&self) -> Result<(), Error> {
+        self.close()
+    }
+
+    fn wait(&self) -> End {
+        self.wait()
+    }
+}

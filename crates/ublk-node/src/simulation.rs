@@ -1,0 +1,250 @@
+//! A target on the simulated driver, for `src/testing/`.
+
+use std::sync::Arc;
+use std::thread;
+
+use napi::bindgen_prelude::{Buffer, Object};
+use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
+use napi::{Env, Status};
+use napi_derive::napi;
+use ublk_core::driver::sim::{ClientOp, Faults, Kernel, Outcome, SimConfig};
+use ublk_core::error::{Code, Error};
+use ublk_core::simulation::Simulation;
+use ublk_core::target::native::Native;
+
+use crate::device::{NativeDevice, OnEnd};
+use crate::open_devices::OpenDevices;
+use crate::options::NativeDeviceOptions;
+use crate::task;
+
+/// How often things go wrong, in times of a thousand; `src/testing/faults.ts` has them as
+/// probabilities.
+#[derive(Clone, Copy, Debug)]
+#[napi(object, object_to_js = false)]
+pub struct NativeFaults {
+    /// Reads and writes that move less than asked.
+    pub short: u16,
+    /// `EIO` of a backend.
+    pub error: u16,
+    /// `EINTR` and `EAGAIN` of a backend.
+    pub interrupted: u16,
+    /// `ENOMEM` of ublk's commands, and what else they fail of for a moment.
+    pub command: u16,
+    /// Operations that take their time.
+    pub delay: u16,
+}
+
+/// What went wrong so far, by kind.
+#[derive(Debug)]
+#[napi(object, object_from_js = false)]
+pub struct NativeInjected {
+    /// Reads and writes that moved less than asked.
+    pub short: u32,
+    /// `EIO` of a backend.
+    pub error: u32,
+    /// `EINTR` and `EAGAIN` of a backend.
+    pub interrupted: u32,
+    /// Commands of ublk that failed.
+    pub command: u32,
+}
+
+/// A simulation, as `src/testing/simulate.ts` asks for it.
+#[derive(Debug)]
+#[napi(object, object_to_js = false)]
+pub struct NativeSimulationOptions {
+    /// Where all chance comes from.
+    pub seed: u32,
+    /// `7.3` or `6.12`.
+    pub kernel: String,
+    /// What goes wrong.
+    pub faults: NativeFaults,
+}
+
+/// An operation of the disk's user.
+#[napi(object, object_to_js = false)]
+pub struct NativeDiskOperation {
+    /// `read`, `write`, `flush`, `discard` or `writeZeroes`.
+    pub kind: String,
+    /// In bytes.
+    pub offset: i64,
+    /// In bytes.
+    pub length: u32,
+    /// What to write; taken over before the call returns.
+    pub data: Option<Buffer>,
+    /// Durable before it completes.
+    pub fua: bool,
+}
+
+/// What became of one of them.
+#[napi(object, object_from_js = false)]
+pub struct NativeDiskOutcome {
+    /// Its place among those it was begun with.
+    pub place: u32,
+    /// What was read; empty for what is no read.
+    pub data: Buffer,
+    /// What it failed of, positive; 0: it did not.
+    pub errno: i32,
+}
+
+/// Keeps the event loop alive until all operations have ended.
+type OnEnded =
+    ThreadsafeFunction<Vec<NativeDiskOutcome>, (), Vec<NativeDiskOutcome>, Status, false>;
+
+/// A simulated disk.
+#[napi]
+pub struct NativeSimulation {
+    simulation: Arc<Simulation<Native>>,
+}
+
+/// Makes a simulation; nothing is opened yet.
+#[napi(catch_unwind)]
+pub fn simulate(
+    options: NativeDeviceOptions,
+    simulation: NativeSimulationOptions,
+) -> napi::Result<NativeSimulation> {
+    let NativeSimulationOptions { seed, kernel, faults } = simulation;
+    let (options, target) = options.convert().map_err(refused)?;
+    let kernel = match kernel.as_str() {
+        "6.12" => Kernel::linux_6_12(),
+        _ => Kernel::linux_7_3(),
+    };
+    let config = SimConfig { kernel, faults: faults.into(), ..SimConfig::blocking(seed.into()) };
+    let open = move || target.clone().open();
+    Ok(NativeSimulation { simulation: Arc::new(Simulation::new(config, &options, open)) })
+}
+
+#[napi]
+impl NativeSimulation {
+    /// Opens the target and serves it.
+    #[napi(
+        catch_unwind,
+        ts_args_type = "onEnd: (end: NativeEnd) => void",
+        ts_return_type = "Promise<Outcome<NativeDevice>>"
+    )]
+    pub fn serve<'env>(&self, env: &'env Env, on_end: OnEnd) -> napi::Result<Object<'env>> {
+        let place = OpenDevices::of(env)?.reserve();
+        let simulation = Arc::clone(&self.simulation);
+        task::promise(env, move || NativeDevice::new(simulation.serve()?, place, on_end))
+    }
+
+    /// Serves the target again after a power cut.
+    #[napi(
+        catch_unwind,
+        ts_args_type = "onEnd: (end: NativeEnd) => void",
+        ts_return_type = "Promise<Outcome<NativeDevice>>"
+    )]
+    pub fn power_cycle<'env>(&self, env: &'env Env, on_end: OnEnd) -> napi::Result<Object<'env>> {
+        let place = OpenDevices::of(env)?.reserve();
+        let simulation = Arc::clone(&self.simulation);
+        task::promise(env, move || NativeDevice::new(simulation.power_cycle()?, place, on_end))
+    }
+
+    /// Starts operations together, and with `cut_power` a power cut in the midst of them.
+    /// `on_ended` is told of them as they end.
+    #[napi(
+        catch_unwind,
+        ts_args_type = "operations: NativeDiskOperation[], cutPower: boolean, onEnded: (ended: NativeDiskOutcome[]) => void"
+    )]
+    pub fn begin(
+        &self,
+        operations: Vec<NativeDiskOperation>,
+        cut_power: bool,
+        on_ended: OnEnded,
+    ) -> napi::Result<()> {
+        let ops = operations.into_iter().map(NativeDiskOperation::convert);
+        let ops = ops.collect::<Result<Vec<_>, _>>().map_err(refused)?;
+        let begun = self.simulation.begin(&ops, cut_power);
+        let wait = move || {
+            begun.finish(|ended| {
+                let ended = ended.into_iter().map(NativeDiskOutcome::from).collect();
+                // Refused only by an environment that has ended.
+                on_ended.call(ended, ThreadsafeFunctionCallMode::NonBlocking);
+            });
+        };
+        let spawned = thread::Builder::new().name("ublk-simulated".into()).spawn(wait);
+        spawned.map(drop).map_err(|error| napi::Error::from_reason(error.to_string()))
+    }
+
+    /// Takes the device down and writes everything back.
+    #[napi(catch_unwind, ts_return_type = "Promise<Outcome<void>>")]
+    pub fn close<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
+        let simulation = Arc::clone(&self.simulation);
+        task::promise(env, move || simulation.close())
+    }
+
+    /// Changes what goes wrong from now on.
+    #[napi(catch_unwind)]
+    pub fn set_faults(&self, faults: NativeFaults) {
+        self.simulation.set_faults(faults.into());
+    }
+
+    /// What went wrong so far.
+    #[napi(catch_unwind)]
+    pub fn injected(&self) -> NativeInjected {
+        let injected = self.simulation.injected();
+        NativeInjected {
+            short: injected.short,
+            error: injected.error,
+            interrupted: injected.interrupted,
+            command: injected.register
+                + injected.unregister
+                + injected.auto_register
+                + injected.command
+                + injected.partial
+                + injected.no_buffers,
+        }
+    }
+}
+
+impl From<NativeFaults> for Faults {
+    fn from(faults: NativeFaults) -> Self {
+        let NativeFaults { short, error, interrupted, command, delay } = faults;
+        Self {
+            short,
+            error,
+            interrupted,
+            register: command,
+            unregister: command,
+            auto_register: command,
+            command,
+            partial: command,
+            no_buffers: command,
+            delay,
+        }
+    }
+}
+
+impl From<(usize, Outcome)> for NativeDiskOutcome {
+    fn from((place, outcome): (usize, Outcome)) -> Self {
+        let place = u32::try_from(place).unwrap_or(u32::MAX);
+        let (data, errno) = match outcome {
+            Ok(data) => (data, 0),
+            Err(errno) => (Vec::new(), errno),
+        };
+        Self { place, data: data.into(), errno }
+    }
+}
+
+impl NativeDiskOperation {
+    fn convert(self) -> Result<ClientOp, Error> {
+        let length = self.length;
+        let offset = u64::try_from(self.offset)
+            .map_err(|_| Error::new(Code::InvalidArgument, "an offset is negative"))?;
+        match self.kind.as_str() {
+            "read" => Ok(ClientOp::Read { offset, length }),
+            "write" => {
+                let data = self.data.map(|data| data.to_vec()).unwrap_or_default();
+                Ok(ClientOp::Write { offset, data, fua: self.fua })
+            }
+            "flush" => Ok(ClientOp::Flush),
+            "discard" => Ok(ClientOp::Discard { offset, length }),
+            "writeZeroes" => Ok(ClientOp::WriteZeroes { offset, length, no_unmap: false }),
+            kind => Err(Error::new(Code::InvalidArgument, format!("there is no operation {kind}"))),
+        }
+    }
+}
+
+/// What `src/testing/disk.ts` has checked and can only be wrong by a defect.
+fn refused(error: Error) -> napi::Error {
+    napi::Error::from_reason(error.message)
+}

@@ -1,0 +1,225 @@
+import { setImmediate } from 'node:timers';
+import { getSystemErrorName } from 'node:util';
+
+import { checkKeys } from '../check.ts';
+import { Device } from '../device.ts';
+import { invalid, UblkError, UblkErrorCode, unwrap, type Outcome } from '../errors.ts';
+import type { NativeDevice, NativeDiskOperation, NativeEnd, NativeSimulation } from '../native.ts';
+import { toNativeFaults, type Faults, type InjectedFaults } from './faults.ts';
+
+/** How {@link SimulatedDisk.write} writes. */
+export interface WriteOptions {
+  /**
+   * Whether it is durable when the promise resolves.
+   * @default false
+   */
+  readonly fua?: boolean | undefined;
+}
+
+/** An operation that was asked for and has not ended. */
+interface Asked {
+  readonly operation: NativeDiskOperation;
+  readonly resolve: (data: Buffer) => void;
+  readonly reject: (error: UblkError) => void;
+}
+
+const EMPTY = Buffer.alloc(0);
+/** The longest piece of an operation without data; one with data must be shorter. */
+const MAX_LENGTH = 2 ** 30;
+
+// Tests that fake the timers must not stop the disk.
+const later = setImmediate;
+
+/**
+ * A disk that {@link simulate} serves, used as a program uses a block device that it has opened
+ * with `O_DIRECT`: offsets and lengths in bytes, multiples of {@link logicalBlockSize}, within
+ * {@link size}. Operations of one turn of the event loop are under way together, in any order.
+ *
+ * Operations reject with a {@link UblkError}: `ERR_UBLK_INVALID_ARGUMENT`; `ERR_UBLK_IO` with the
+ * `errno` that the device gave; `ERR_UBLK_CLOSED`.
+ */
+export class SimulatedDisk {
+  readonly #native: NativeSimulation;
+  #device!: Device;
+  #asked: Asked[] = [];
+  #closing: Promise<void> | undefined;
+
+  private constructor(native: NativeSimulation) {
+    this.#native = native;
+  }
+
+  /** @internal */
+  static async serve(native: NativeSimulation): Promise<SimulatedDisk> {
+    const disk = new SimulatedDisk(native);
+    await disk.#open((onEnd) => native.serve(onEnd));
+    return disk;
+  }
+
+  /** The device that serves it now, with its counters; after a power cut it is another one. */
+  get device(): Device {
+    return this.#device;
+  }
+
+  /** Its size in bytes. */
+  get size(): number {
+    return this.#device.size;
+  }
+
+  /** The unit of addressing in bytes. */
+  get logicalBlockSize(): number {
+    return this.#device.logicalBlockSize;
+  }
+
+  /** What is there. */
+  async read(offset: number, length: number): Promise<Buffer> {
+    this.#check('read', offset, length);
+    return this.#ask({ kind: 'read', offset, length, fua: false });
+  }
+
+  /** Writes all of `data`, which must not change before the promise settles. */
+  async write(offset: number, data: Uint8Array, options: WriteOptions = {}): Promise<void> {
+    checkKeys(options, 'write()', ['fua']);
+    if (!(data instanceof Uint8Array)) throw invalid('data is no Buffer and no Uint8Array');
+    this.#check('write', offset, data.length);
+    const { fua = false } = options;
+    const bytes = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
+    await this.#ask({ kind: 'write', offset, length: data.length, data: bytes, fua });
+  }
+
+  /** Makes everything durable whose promise has resolved. */
+  async flush(): Promise<void> {
+    await this.#ask({ kind: 'flush', offset: 0, length: 0, fua: false });
+  }
+
+  /** Gives a range up. What is read there afterwards is the target's choice. */
+  async discard(offset: number, length: number): Promise<void> {
+    await this.#askInPieces('discard', offset, length);
+  }
+
+  /** Makes a range read as zeros. */
+  async writeZeroes(offset: number, length: number): Promise<void> {
+    await this.#askInPieces('writeZeroes', offset, length);
+  }
+
+  /**
+   * Cuts the power, as far as the seed lets operations get that are under way; they reject then.
+   * Of each sector that was written to a file and not synced, the old or the new is left. Resolves
+   * when the target, opened again, serves what is left. What a target keeps in the memory of this
+   * process has no power to lose.
+   *
+   * @throws {UblkError} What {@link simulate} throws; the disk is closed then.
+   */
+  async powerCut(): Promise<void> {
+    this.#checkOpen();
+    this.#begin(true);
+    try {
+      await this.#open((onEnd) => this.#native.powerCycle(onEnd));
+    } catch (error) {
+      await this.close();
+      throw error;
+    }
+  }
+
+  /** Changes what goes wrong from now on; what is not given goes back to its default. */
+  setFaults(faults: Faults): void {
+    this.#native.setFaults(toNativeFaults(faults));
+  }
+
+  /** What has gone wrong so far. */
+  get injected(): InjectedFaults {
+    return this.#native.injected();
+  }
+
+  /**
+   * Ends operations that are under way and takes the device down; what was not synced is written
+   * to the target's files.
+   *
+   * @throws {UblkError} `ERR_UBLK_BAD_BACKEND` when a file cannot be written;
+   * `ERR_UBLK_INTERNAL` when this package has broken a rule of the ublk protocol.
+   */
+  close(): Promise<void> {
+    this.#begin(false);
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  /** {@link close}, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #close(): Promise<void> {
+    unwrap(await this.#native.close());
+    await this.#device.closed;
+  }
+
+  async #open(
+    start: (onEnd: (end: NativeEnd) => void) => Promise<Outcome<NativeDevice>>,
+  ): Promise<void> {
+    let onEnd!: (end: NativeEnd) => void;
+    const ended = new Promise<NativeEnd>((resolve) => (onEnd = resolve));
+    this.#device = new Device(unwrap(await start(onEnd)), ended);
+  }
+
+  #askInPieces(kind: 'discard' | 'writeZeroes', offset: number, length: number): Promise<unknown> {
+    const pieces = [];
+    this.#check(kind, offset, length);
+    for (let at = 0; at < length; at += MAX_LENGTH) {
+      const piece = Math.min(MAX_LENGTH, length - at);
+      pieces.push(this.#ask({ kind, offset: offset + at, length: piece, fua: false }));
+    }
+    return Promise.all(pieces);
+  }
+
+  #ask(operation: NativeDiskOperation): Promise<Buffer> {
+    this.#checkOpen();
+    return new Promise((resolve, reject) => {
+      // What a turn of the event loop asks for goes together, so that the seed decides the order
+      // and not the threads.
+      if (this.#asked.length === 0) later(() => this.#begin(false));
+      this.#asked.push({ operation, resolve, reject });
+    });
+  }
+
+  #begin(cutPower: boolean): void {
+    const asked = this.#asked;
+    this.#asked = [];
+    if (asked.length === 0 && !cutPower) return;
+    const operations = asked.map((one) => one.operation);
+    this.#native.begin(operations, cutPower, (ended) => {
+      for (const { place, data, errno } of ended) {
+        const { operation, resolve, reject } = asked[place]!;
+        if (errno === 0) resolve(operation.kind === 'read' ? data : EMPTY);
+        else reject(failure(operation, errno));
+      }
+    });
+  }
+
+  #check(what: string, offset: unknown, length: unknown): void {
+    const { logicalBlockSize: block, size } = this;
+    const hasData = what === 'read' || what === 'write';
+    for (const [name, value] of Object.entries({ offset, length })) {
+      if (!Number.isInteger(value) || (value as number) < 0 || (value as number) % block !== 0) {
+        const is = `the ${name} of a ${what} is ${String(value)}`;
+        throw invalid(`${is}; it must be a multiple of the disk's logicalBlockSize, ${block}`);
+      }
+    }
+    if ((offset as number) + (length as number) > size) {
+      const range = `${String(length)} bytes at ${String(offset)}`;
+      throw invalid(`a ${what} of ${range} is beyond the end of the disk, which has ${size}`);
+    }
+    if (hasData && (length as number) > MAX_LENGTH) {
+      throw invalid(`the length of a ${what} is ${String(length)}; it can be 1 GiB at most`);
+    }
+  }
+
+  #checkOpen(): void {
+    if (this.#closing) throw new UblkError(UblkErrorCode.Closed, 'the simulated disk is closed');
+  }
+}
+
+function failure({ kind, offset, length }: NativeDiskOperation, errno: number): UblkError {
+  const what = kind === 'flush' ? 'a flush' : `a ${kind} of ${length} bytes at ${offset}`;
+  const message = `the disk failed ${what}: ${getSystemErrorName(-errno)}`;
+  return new UblkError(UblkErrorCode.Io, message, { errno, syscall: kind });
+}

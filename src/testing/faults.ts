@@ -1,0 +1,64 @@
+import { checkKeys } from '../check.ts';
+import { invalid } from '../errors.ts';
+import type { NativeFaults } from '../native.ts';
+
+/** How often things go wrong below the server: probabilities from 0 to 1, in steps of 0.001. */
+export interface Faults {
+  /**
+   * A read or write of a backend moves fewer bytes than asked. The server asks for the rest: its
+   * clients never see it.
+   * @default 0
+   */
+  readonly short?: number | undefined;
+  /**
+   * A backend fails with `EIO`; of a failed write, some sectors are written.
+   * @default 0
+   */
+  readonly error?: number | undefined;
+  /**
+   * A backend is interrupted (`EINTR`, `EAGAIN`) and does nothing. The server tries again.
+   * @default 0
+   */
+  readonly interrupted?: number | undefined;
+  /**
+   * A command of the ublk driver fails for a moment, mostly of `ENOMEM`: registering a request's
+   * buffer, fetching, committing. The server tries again up to 16 times.
+   * @default 0
+   */
+  readonly command?: number | undefined;
+  /**
+   * A backend takes its time, so that requests overtake each other.
+   * @default 0.5
+   */
+  readonly delay?: number | undefined;
+}
+
+/** How often each of the {@link Faults} has happened. */
+export interface InjectedFaults {
+  readonly short: number;
+  readonly error: number;
+  readonly interrupted: number;
+  readonly command: number;
+}
+
+const NONE: Required<Faults> = { short: 0, error: 0, interrupted: 0, command: 0, delay: 0.5 };
+
+/** Checks faults and puts them as the addon takes them. */
+export function toNativeFaults(faults: Faults): NativeFaults {
+  checkKeys(faults, 'faults', Object.keys(NONE));
+  const of = (name: keyof Faults): number => permille(faults[name] ?? NONE[name]!, name);
+  return {
+    short: of('short'),
+    error: of('error'),
+    interrupted: of('interrupted'),
+    command: of('command'),
+    delay: of('delay'),
+  };
+}
+
+function permille(probability: unknown, name: string): number {
+  if (typeof probability === 'number' && probability >= 0 && probability <= 1) {
+    return Math.ceil(probability * 1000 - 1e-9);
+  }
+  throw invalid(`faults.${name} is ${String(probability)}; it must be a number from 0 to 1`);
+}
