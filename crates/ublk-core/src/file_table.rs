@@ -1,4 +1,4 @@
-//! The places of a reactor's file table.
+//! The places of a queue's files, counted from its seat's first in the reactor's file table.
 
 /// `/dev/ublkcN`.
 pub(crate) const CHAR_DEVICE: u32 = 0;

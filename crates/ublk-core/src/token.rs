@@ -22,7 +22,7 @@ pub(crate) enum Kind {
     CommitOne = 7,
 }
 
-/// A submission's `user_data`: tag, kind, step.
+/// A submission's `user_data`, together with the number of the seat: tag, kind, step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Token {
     pub(crate) kind: Kind,
@@ -36,8 +36,15 @@ impl Token {
     }
 
     #[inline]
-    pub(crate) const fn pack(self) -> u64 {
-        self.tag as u64 | (self.step as u64) << 16 | (self.kind as u64) << 24
+    pub(crate) const fn pack(self, seat: u16) -> u64 {
+        self.tag as u64 | (self.step as u64) << 16 | (self.kind as u64) << 24 | (seat as u64) << 32
+    }
+
+    /// The number of the seat in a word that [`pack`](Self::pack) made.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the field is cut out of the word")]
+    pub(crate) const fn seat(word: u64) -> u16 {
+        (word >> 32) as u16
     }
 
     /// # Panics
@@ -68,8 +75,9 @@ mod tests {
     fn every_kind_survives_the_round_trip() {
         for number in 0..=7_u64 {
             let token = Token { tag: 4095, step: 255, ..Token::unpack(number << 24) };
-            assert_eq!(Token::unpack(token.pack()), token);
-            assert_eq!(token.pack() >> 24, number);
+            let word = token.pack(513);
+            assert_eq!(Token::unpack(word), token);
+            assert_eq!((word >> 24 & 0xff, Token::seat(word)), (number, 513));
         }
     }
 }

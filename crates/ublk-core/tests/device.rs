@@ -6,7 +6,9 @@ use std::time::Duration;
 use std::{fs, thread};
 
 use ublk_core::control::Control;
-use ublk_core::device::{self, BufferMode, Device, DeviceOptions, End};
+use ublk_core::device::{
+    self, BufferMode, Device, DeviceOptions, End, ExchangeMode, Pool, PoolOptions,
+};
 use ublk_core::driver::sim::{ClientOp, Kernel, Sim, SimConfig, SimDisk, Trouble};
 use ublk_core::error::Code;
 use ublk_core::target::Geometry;
@@ -211,4 +213,60 @@ fn an_old_kernel_copies() {
     let created = Device::create(&sim, target(&disk), DeviceOptions { buffers, ..options() });
     assert_eq!(created.unwrap_err().code, Code::Unsupported);
     assert_nothing_left(&sim, 0);
+}
+
+#[test]
+fn devices_share_the_reactors_of_a_pool_and_leave_nothing_in_them() {
+    let _alone = alone();
+    let sim = Sim::new(SimConfig::blocking(8));
+    let disks: Vec<_> = (0..6).map(|_| sim.file(SIZE)).collect();
+    settle();
+    let before = open_descriptors();
+    let pool = Pool::new(&sim, PoolOptions { reactors: 2 }).unwrap();
+    for exchange in [ExchangeMode::PerIo, ExchangeMode::Batch] {
+        for round in 0..20_u8 {
+            let options = DeviceOptions { exchange: Some(exchange), ..options() };
+            let devices: Vec<_> = disks
+                .iter()
+                .map(|disk| Device::create_in(&pool, &sim, target(disk), options.clone()).unwrap())
+                .collect();
+            for (device, disk) in devices.iter().zip(&disks) {
+                let client = sim.client(device.info().id).unwrap();
+                let data = vec![round + 1; 4096];
+                let write = ClientOp::Write { offset: 0, data: data.clone(), fua: false };
+                assert_eq!(client.run(&write).result, Ok(()));
+                assert_eq!(disk.contents()[..4096], data);
+            }
+            for device in &devices {
+                device.close().unwrap();
+                assert_nothing_left(&sim, device.info().id);
+            }
+        }
+    }
+    drop(pool);
+    settle();
+    assert_eq!(open_descriptors(), before);
+}
+
+#[test]
+fn a_pool_that_is_full_refuses_the_next_device_and_serves_the_others_on() {
+    let _alone = alone();
+    let sim = Sim::new(SimConfig::blocking(9));
+    let disk = sim.file(SIZE);
+    let pool = Pool::new(&sim, PoolOptions { reactors: 1 }).unwrap();
+    let large = DeviceOptions { depth: 4096, queues: 1, ..options() };
+    let mut devices = Vec::new();
+    let refused = loop {
+        match Device::create_in(&pool, &sim, target(&disk), large.clone()) {
+            Ok(device) => devices.push(device),
+            Err(error) => break error,
+        }
+        assert!(devices.len() <= 4, "more slots than a table has");
+    };
+    assert!(refused.to_string().contains("buffer table is full"), "{refused}");
+    assert_eq!(devices.len(), 4);
+    for device in &devices {
+        let client = sim.client(device.info().id).unwrap();
+        assert_eq!(client.run(&ClientOp::Read { offset: 0, length: 512 }).result, Ok(()));
+    }
 }

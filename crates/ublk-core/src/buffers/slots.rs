@@ -18,6 +18,12 @@ impl Slots {
         self.free.pop()
     }
 
+    /// As many as asked for, or none.
+    pub(crate) fn take_many(&mut self, count: u16) -> Option<Box<[u16]>> {
+        let left = self.free.len().checked_sub(count.into())?;
+        Some(self.free.split_off(left).into_iter().rev().collect())
+    }
+
     /// Gives back an index whose table entry is empty again.
     #[inline]
     pub(crate) fn put(&mut self, slot: u16) {

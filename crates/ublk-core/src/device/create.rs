@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use ublk_sys::{ublksrv_ctrl_dev_info, ublksrv_io_desc};
 
 use super::options::{BufferMode, DeviceInfo, DeviceOptions, ExchangeMode};
-use super::serve::{Event, Server};
-use super::supervise::{Crew, supervise};
+use super::pool::Pool;
+use super::serve::{self, Place};
+use super::supervise::{Crew, Event, supervise};
 use super::{Device, Shared, admin, negotiate, params};
 use crate::control::Control;
 use crate::driver::{Driver, OpenFile};
 use crate::error::{Code, Error, Result};
-use crate::reactor::QueueConfig;
+use crate::reactor::{Listener, Mailbox, QueueConfig, Service};
 use crate::stats::Counters;
 use crate::target::Target;
 
@@ -24,6 +25,7 @@ pub(super) fn create<D: Driver, T: Target>(
     driver: &D,
     target: T,
     options: DeviceOptions,
+    pool: Option<&Pool<T>>,
 ) -> Result<Device<D>> {
     options.validate()?;
     let geometry = *target.geometry();
@@ -40,14 +42,22 @@ pub(super) fn create<D: Driver, T: Target>(
     let (events, inbox) = channel();
     let mut crew = Crew::default();
     let target = Arc::new(target);
-    let hired =
-        hire(driver, &added, (buffers, exchange), &options, &target, &counters, &events, &mut crew);
+    let hired = staff(
+        driver,
+        &added,
+        &options,
+        (buffers, exchange),
+        (&target, &counters),
+        &events,
+        pool,
+        &mut crew,
+    );
     let started = hired
         .and_then(|()| muster(&inbox, &mut crew, options.limit))
         .and_then(|()| start(&control, &added, &options, &events, &inbox, &mut crew))
         .and_then(|()| wait_for_node(driver, added.info.dev_id, options.limit));
     if let Err(error) = started {
-        crew.dismiss(&inbox, options.limit);
+        crew.dismiss(&inbox, (&control, added.info.dev_id), options.limit);
         return Err(error);
     }
     let info = DeviceInfo::new(&control.info(added.info.dev_id)?, &params);
@@ -90,16 +100,16 @@ impl<D: Driver> Drop for Added<'_, D> {
 
 const LIMIT_OF_UNDOING: Duration = Duration::from_secs(10);
 
-/// Starts a thread for each queue.
+/// Finds a reactor for each queue: of the pool, or one of its own.
 #[expect(clippy::too_many_arguments, reason = "all that a queue is made of")]
-fn hire<D: Driver, T: Target>(
+fn staff<D: Driver, T: Target>(
     driver: &D,
     added: &Added<'_, D>,
-    (buffers, exchange): (BufferMode, ExchangeMode),
     options: &DeviceOptions,
-    target: &Arc<T>,
-    counters: &[Arc<Counters>],
+    (buffers, exchange): (BufferMode, ExchangeMode),
+    (target, counters): (&Arc<T>, &[Arc<Counters>]),
     events: &Sender<Event>,
+    pool: Option<&Pool<T>>,
     crew: &mut Crew,
 ) -> Result<()> {
     let info = &added.info;
@@ -109,13 +119,8 @@ fn hire<D: Driver, T: Target>(
         Error::os(Code::Kernel, "cannot open the source of zeros /dev/zero", "open", &error)
     })?;
     for (queue, counters) in (0..info.nr_hw_queues).zip(counters) {
-        let affinity = match options.pin {
-            true => added.control.queue_affinity(id, queue).ok(),
-            false => None,
-        };
-        let server = Server {
-            driver: driver.clone(),
-            id,
+        let events = events.clone();
+        let service = Service {
             char_device: char_device.clone(),
             zeros: zeros.clone(),
             config: QueueConfig {
@@ -128,12 +133,25 @@ fn hire<D: Driver, T: Target>(
             },
             target: Arc::clone(target),
             counters: Arc::clone(counters),
-            affinity,
+            listener: Listener::new(move |news| {
+                // Nobody listens when the device was given up.
+                let _unheard = events.send(Event::Queue(news));
+            }),
         };
-        let thread = server.spawn(events.clone()).map_err(|error| {
-            Error::os(Code::Kernel, "cannot start a queue's thread", "clone", &error)
-        })?;
-        crew.add(thread);
+        if let Some(pool) = pool {
+            pool.assign(service);
+            crew.borrow();
+            continue;
+        }
+        let affinity =
+            if options.pin { added.control.queue_affinity(id, queue).ok() } else { None };
+        let place = Place { name: format!("ublk{id}q{queue}"), affinity };
+        let cannot =
+            |error| Error::os(Code::Kernel, "cannot start a queue's thread", "clone", &error);
+        let mailbox = Mailbox::new().map_err(cannot)?;
+        let waker = mailbox.waker().clone();
+        let thread = serve::spawn_one(driver.clone(), place, mailbox, service).map_err(cannot)?;
+        crew.hire(thread, waker);
     }
     Ok(())
 }

@@ -13,11 +13,13 @@ mod create;
 mod negotiate;
 mod options;
 mod params;
+mod pool;
 mod serve;
 mod supervise;
 
 pub use admin::{delete, features, info, list, stop};
 pub use options::{BufferMode, DeviceInfo, DeviceOptions, DeviceState, ExchangeMode};
+pub use pool::{Pool, PoolOptions};
 
 /// A device that this process serves. Dropping it closes it.
 #[derive(Debug)]
@@ -64,7 +66,20 @@ impl<D: Driver> Device<D> {
     /// What cannot be, before anything is touched; what the kernel refuses, with nothing left
     /// behind.
     pub fn create<T: Target>(driver: &D, target: T, options: DeviceOptions) -> Result<Self> {
-        create::create(driver, target, options)
+        create::create(driver, target, options, None)
+    }
+
+    /// The same with the reactors of a pool, which serves as many devices as its tables hold.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create), and when a table of the pool's is full.
+    pub fn create_in<T: Target>(
+        pool: &Pool<T>,
+        driver: &D,
+        target: T,
+        options: DeviceOptions,
+    ) -> Result<Self> {
+        create::create(driver, target, options, Some(pool))
     }
 
     /// The device as the kernel described it when it was started.

@@ -1,71 +1,72 @@
-//! The thread of one reactor.
+//! The threads that reactors run on.
 
 use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::thread::{self, JoinHandle};
 
-use crate::driver::{Driver, OpenFile};
-use crate::reactor::{QueueConfig, Reactor, Turn, Waker};
-use crate::stats::Counters;
+use crate::driver::Driver;
+use crate::reactor::{Capacity, Mailbox, Reactor, Service, Turn};
 use crate::target::Target;
 
-/// What a reactor's thread, or the thread that starts the device, tells its maker.
+/// How a reactor's thread is called, and where it runs.
 #[derive(Debug)]
-pub(super) enum Event {
-    /// A queue is being fetched from, and this ends it.
-    Ready(Waker),
-    /// `START_DEV` has answered.
-    Started(crate::error::Result<()>),
-    /// A queue is served no more.
-    Ended(io::Result<()>),
-}
-
-/// All that a reactor's thread needs.
-pub(super) struct Server<D, T> {
-    pub(super) driver: D,
-    pub(super) id: u32,
-    pub(super) char_device: OpenFile,
-    pub(super) zeros: OpenFile,
-    pub(super) config: QueueConfig,
-    pub(super) target: Arc<T>,
-    pub(super) counters: Arc<Counters>,
+pub(super) struct Place {
+    pub(super) name: String,
     /// The CPUs to be bound to, as a bit mask.
     pub(super) affinity: Option<Box<[u8]>>,
 }
 
-impl<D: Driver, T: Target> Server<D, T> {
-    /// Serves the queue on a thread of its own until it ends, whatever ends it.
-    pub(super) fn spawn(self, events: Sender<Event>) -> io::Result<JoinHandle<()>> {
-        let name = format!("ublk{}q{}", self.id, self.config.queue);
+/// Serves one queue on a thread of its own until it ends, whatever ends it.
+pub(super) fn spawn_one<D: Driver, T: Target>(
+    driver: D,
+    place: Place,
+    mailbox: Mailbox<T>,
+    service: Service<T>,
+) -> io::Result<JoinHandle<()>> {
+    place.spawn(move || {
+        // What went wrong, the queue's listener has heard.
+        if let Ok(reactor) = Reactor::of(&driver, mailbox, vec![service]) {
+            run(reactor);
+        }
+    })
+}
+
+/// Serves what arrives in the mailbox until its waker says quit.
+pub(super) fn spawn<D: Driver, T: Target>(
+    driver: D,
+    place: Place,
+    mailbox: Mailbox<T>,
+    capacity: Capacity,
+    ready: impl FnOnce(io::Result<()>) + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    place.spawn(move || match Reactor::new(&driver, capacity, mailbox) {
+        Ok(reactor) => {
+            ready(Ok(()));
+            run(reactor);
+        }
+        Err(error) => ready(Err(error)),
+    })
+}
+
+impl Place {
+    fn spawn(self, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+        let Self { name, affinity } = self;
         thread::Builder::new().name(name).spawn(move || {
-            let served = catch_unwind(AssertUnwindSafe(|| self.serve(&events)));
-            let result = served.unwrap_or_else(|panic| Err(io::Error::other(words(&*panic))));
-            // Nobody listens when the device was given up.
-            let _unheard = events.send(Event::Ended(result));
+            block_signals();
+            become_io_flusher();
+            affinity.iter().for_each(|mask| bind(mask));
+            body();
         })
     }
+}
 
-    fn serve(self, events: &Sender<Event>) -> io::Result<()> {
-        block_signals();
-        become_io_flusher();
-        if let Some(mask) = &self.affinity {
-            bind(mask);
-        }
-        let mut reactor = Reactor::new(
-            &self.driver,
-            self.char_device,
-            self.zeros,
-            self.config,
-            self.target,
-            self.counters,
-        )?;
-        let _unheard = events.send(Event::Ready(reactor.waker()));
+fn run<D: Driver, T: Target>(mut reactor: Reactor<D, T>) {
+    let served = catch_unwind(AssertUnwindSafe(|| {
         while reactor.turn()? == Turn::Serving {}
         Ok(())
-    }
+    }));
+    reactor.end(&served.unwrap_or_else(|panic| Err(io::Error::other(words(&*panic)))));
 }
 
 fn words(panic: &(dyn Any + Send)) -> String {

@@ -10,52 +10,90 @@ use std::sync::mpsc::Receiver;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::serve::Event;
 use super::{End, Shared, admin};
+use crate::control::Control;
 use crate::driver::Driver;
 use crate::error::{Code, Error, Result};
-use crate::reactor::Waker;
+use crate::reactor::{News, Waker};
 
-/// The threads that serve a device's queues.
+/// What is being told while a device comes up and goes down.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// Of one of its queues.
+    Queue(News),
+    /// `START_DEV` has answered.
+    Started(Result<()>),
+}
+
+/// Those who serve a device's queues.
 #[derive(Debug, Default)]
 pub(super) struct Crew {
+    /// Reactors of its own; none, if the device's queues are served by a pool.
     threads: Vec<JoinHandle<()>>,
     wakers: Vec<Waker>,
+    queues: usize,
+    ready: usize,
     ended: usize,
     lost: Option<Error>,
 }
 
 impl Crew {
-    pub(super) fn add(&mut self, thread: JoinHandle<()>) {
+    /// A queue on a thread of its own.
+    pub(super) fn hire(&mut self, thread: JoinHandle<()>, waker: Waker) {
         self.threads.push(thread);
+        self.wakers.push(waker);
+        self.queues += 1;
+    }
+
+    /// A queue that a pool serves.
+    pub(super) fn borrow(&mut self) {
+        self.queues += 1;
     }
 
     pub(super) fn is_ready(&self) -> bool {
-        self.wakers.len() == self.threads.len()
+        self.ready == self.queues
+    }
+
+    fn is_gone(&self) -> bool {
+        self.ended == self.queues
     }
 
     /// Takes note of an event; an error when a queue is lost.
     pub(super) fn note(&mut self, event: Event) -> Result<()> {
-        match event {
-            Event::Ready(waker) => self.wakers.push(waker),
-            Event::Started(_) => {}
-            Event::Ended(result) => {
-                self.ended += 1;
-                if let Err(error) = result {
-                    let error = queue_lost(&error);
-                    self.lost.get_or_insert(error.clone());
-                    return Err(error);
-                }
+        let lost = match event {
+            Event::Queue(News::Ready) => {
+                self.ready += 1;
+                return Ok(());
             }
-        }
-        Ok(())
+            Event::Queue(News::Ended(result)) => {
+                self.ended += 1;
+                result
+            }
+            Event::Queue(News::Refused(errno)) => Err(io::Error::from_raw_os_error(errno)),
+            Event::Started(_) => Ok(()),
+        };
+        lost.map_err(|error| {
+            let error = queue_lost(&error);
+            self.lost.get_or_insert(error.clone());
+            error
+        })
     }
 
-    /// Ends all queues without the kernel's help and waits for their threads. A thread that does
-    /// not end, because what lies behind it does not answer, is left to itself.
-    pub(super) fn dismiss(&mut self, inbox: &Receiver<Event>, limit: Duration) {
+    /// Ends all queues and waits until nothing of them is left: those with a thread of their own
+    /// without the kernel's help, those of a pool by stopping the device. What does not end,
+    /// because what lies behind it does not answer, is left to itself.
+    pub(super) fn dismiss<D: Driver>(
+        &mut self,
+        inbox: &Receiver<Event>,
+        (control, id): (&Control<D>, u32),
+        limit: Duration,
+    ) {
+        if self.wakers.len() < self.queues && !self.is_gone() {
+            // A queue that is told to end meanwhile is what this is for.
+            let _stopped = control.stop(id, limit);
+        }
         let deadline = Instant::now() + limit;
-        while self.ended < self.threads.len() {
+        while !self.is_gone() {
             self.wakers.iter().for_each(Waker::quit);
             let left = deadline.saturating_duration_since(Instant::now());
             match inbox.recv_timeout(left) {
@@ -88,14 +126,15 @@ pub(super) fn supervise<D: Driver>(
 ) -> Result<()> {
     let name = format!("ublk{}", shared.info.id);
     let spawned = thread::Builder::new().name(name).spawn(move || {
-        while crew.ended < crew.threads.len() && crew.lost.is_none() {
+        while !crew.is_gone() && crew.lost.is_none() {
             match inbox.recv() {
                 // Kept in `crew.lost`.
                 Ok(event) => drop(crew.note(event)),
                 Err(_) => break,
             }
         }
-        crew.dismiss(&inbox, shared.options.limit);
+        let device = (&shared.control, shared.info.id);
+        crew.dismiss(&inbox, device, shared.options.limit);
         let taken_down = take_down(&shared);
         let mut closing = shared.lock();
         closing.end = Some(match (crew.lost.take(), taken_down) {

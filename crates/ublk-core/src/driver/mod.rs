@@ -110,11 +110,18 @@ pub struct Completion {
 
 /// One io_uring with its file and buffer tables, used by one thread.
 pub trait Ring {
-    /// Registers `fds` as fixed files; a file's index is its place in the slice.
+    /// Makes a file table of `count` empty places.
+    ///
+    /// # Errors
+    /// What io_uring_register(2) says: `EMFILE` beyond `RLIMIT_NOFILE`.
+    fn register_files_sparse(&mut self, count: u32) -> io::Result<()>;
+
+    /// Puts `fds` into the file table, from place `first` on; -1 empties a place, and its file
+    /// closes as soon as nothing uses it.
     ///
     /// # Errors
     /// What io_uring_register(2) says.
-    fn register_files(&mut self, fds: &[RawFd]) -> io::Result<()>;
+    fn update_files(&mut self, first: u32, fds: &[RawFd]) -> io::Result<()>;
 
     /// Lets go of all fixed files, so that they really close when their descriptors do (trap 30).
     ///
@@ -136,13 +143,19 @@ pub trait Ring {
     ///
     /// # Safety
     /// `ring`, page-aligned and `16 * entries` bytes long, and the buffers that it names must
-    /// outlive this ring.
+    /// outlive this ring, or the group.
     unsafe fn register_buffer_ring(
         &mut self,
         ring: *mut u8,
         entries: u16,
         group: u16,
     ) -> io::Result<()>;
+
+    /// Lets go of the buffers of `group`.
+    ///
+    /// # Errors
+    /// What io_uring_register(2) says.
+    fn unregister_buffer_ring(&mut self, group: u16) -> io::Result<()>;
 
     /// Submission entries that can be pushed before the next submit.
     fn space(&mut self) -> usize;

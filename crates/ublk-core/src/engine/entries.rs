@@ -8,9 +8,9 @@ use ublk_sys::{
 };
 
 use super::flight::Progress;
-use crate::file_table::{CHAR_DEVICE, FIRST_OF_TARGET, ZEROS};
+use crate::file_table::{FIRST_OF_TARGET, ZEROS};
+use crate::pass::Seat;
 use crate::target::{Step, StepKind};
-use crate::token::{Kind, Token};
 
 /// Where a step's bytes are.
 #[derive(Clone, Copy, Debug)]
@@ -23,10 +23,13 @@ pub(super) enum Place {
 
 /// The entry that does what is left of `step`.
 #[inline]
-pub(super) fn step(step: &Step, progress: &Progress, place: Place, token: Token) -> Entry {
-    let file = Fixed(FIRST_OF_TARGET + u32::from(step.file));
-    let entry = match step.kind {
-        StepKind::Read | StepKind::Write { .. } => transfer(step, progress, place, file),
+pub(super) fn step(step: &Step, progress: &Progress, place: Place, seat: Seat) -> Entry {
+    let file = Fixed(seat.files + FIRST_OF_TARGET + u32::from(step.file));
+    match step.kind {
+        StepKind::Read | StepKind::Write { .. } => {
+            let zeros = Fixed(seat.files + ZEROS);
+            transfer(step, progress, place, if progress.zeroing { zeros } else { file })
+        }
         StepKind::Sync => {
             opcode::Fsync::new(file).flags(io_uring::types::FsyncFlags::DATASYNC).build()
         }
@@ -37,18 +40,14 @@ pub(super) fn step(step: &Step, progress: &Progress, place: Place, token: Token)
             fallocate(step, file, libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE)
         }
         StepKind::Discard => discard(step, file),
-    };
-    entry.user_data(token.pack())
+    }
 }
 
 #[inline]
 fn transfer(step: &Step, progress: &Progress, place: Place, file: Fixed) -> Entry {
     let length = step.length - progress.from;
     let at = step.at + progress.from;
-    let (file, offset) = match progress.zeroing {
-        true => (Fixed(ZEROS), 0),
-        false => (file, step.offset + u64::from(progress.from)),
-    };
+    let offset = if progress.zeroing { 0 } else { step.offset + u64::from(progress.from) };
     let dsync = if step.kind == (StepKind::Write { dsync: true }) { libc::RWF_DSYNC } else { 0 };
     match (place, step.kind) {
         // In a buffer that the kernel lent, addresses are offsets from the request's start.
@@ -91,21 +90,18 @@ fn discard(step: &Step, file: Fixed) -> Entry {
 
 /// Puts the pages of request (`queue`, `tag`) into `slot`. Answers only when it fails, unless
 /// `answer`.
-pub(super) fn register(queue: u16, tag: u16, slot: u16, answer: bool) -> Entry {
+pub(super) fn register(file: Fixed, queue: u16, tag: u16, slot: u16, answer: bool) -> Entry {
     let flags = if answer { Flags::empty() } else { Flags::SKIP_SUCCESS };
-    buffer_command(UBLK_U_IO_REGISTER_IO_BUF, queue, tag, slot)
-        .flags(flags)
-        .user_data(Token::new(Kind::Register, tag).pack())
+    buffer_command(file, UBLK_U_IO_REGISTER_IO_BUF, queue, tag, slot).flags(flags)
 }
 
 /// Empties `slot`. Always answers: the slot is free only then.
-pub(super) fn unregister(queue: u16, tag: u16, slot: u16) -> Entry {
-    buffer_command(UBLK_U_IO_UNREGISTER_IO_BUF, queue, tag, slot)
-        .user_data(Token::new(Kind::Unregister, tag).pack())
+pub(super) fn unregister(file: Fixed, queue: u16, tag: u16, slot: u16) -> Entry {
+    buffer_command(file, UBLK_U_IO_UNREGISTER_IO_BUF, queue, tag, slot)
 }
 
 #[inline]
-fn buffer_command(operation: u32, queue: u16, tag: u16, slot: u16) -> Entry {
+fn buffer_command(file: Fixed, operation: u32, queue: u16, tag: u16, slot: u16) -> Entry {
     let command = ublksrv_io_cmd { q_id: queue, tag, result: 0, addr: u64::from(slot) };
-    opcode::UringCmd16::new(Fixed(CHAR_DEVICE), operation).cmd(command.to_bytes()).build()
+    opcode::UringCmd16::new(file, operation).cmd(command.to_bytes()).build()
 }

@@ -7,8 +7,10 @@ use super::flight::Lease;
 use super::{Engine, MAX_DETACH_FAILURES, Outcome, Settled, entries};
 use crate::buffers::Buffers;
 use crate::driver::Ring;
+use crate::file_table::CHAR_DEVICE;
 use crate::pass::Pass;
 use crate::target::Target;
+use crate::token::{Kind, Token};
 
 impl<T: Target> Engine<T> {
     /// Whether this request's buffer must be registered by us.
@@ -34,9 +36,9 @@ impl<T: Target> Engine<T> {
         let Some(slot) = flight.lease.slot().or_else(|| pass.slots.take()) else { return false };
         flight.lease = Lease::Attached(slot);
         pass.counters.registrations.add(1);
-        let entry = entries::register(self.queue, tag, slot, split);
+        let entry = entries::register(pass.file(CHAR_DEVICE), self.queue, tag, slot, split);
         // SAFETY: the entry points to nothing.
-        unsafe { pass.ring.push(&entry) };
+        unsafe { pass.push(entry, Token::new(Kind::Register, tag)) };
         true
     }
 
@@ -48,9 +50,9 @@ impl<T: Target> Engine<T> {
         flight.lease = Lease::Empty(slot);
         flight.detaching = true;
         flight.pending += 1;
-        let entry = entries::unregister(self.queue, tag, slot);
+        let entry = entries::unregister(pass.file(CHAR_DEVICE), self.queue, tag, slot);
         // SAFETY: the entry points to nothing.
-        unsafe { pass.ring.push(&entry) };
+        unsafe { pass.push(entry, Token::new(Kind::Unregister, tag)) };
     }
 
     /// A registration failed, or, split, answered. Unsplit it is not among the pending, and

@@ -13,7 +13,7 @@ use std::io;
 use std::mem;
 use std::sync::Arc;
 
-use crate::buffers::Buffers;
+use crate::buffers::{Buffers, Slots};
 use crate::driver::Ring;
 use crate::pass::Pass;
 use crate::target::{Plan, Request, Step, Target};
@@ -66,6 +66,13 @@ impl<T> Engine<T> {
     /// Requests that have begun and not ended.
     pub(crate) fn running(&self) -> u32 {
         self.running
+    }
+
+    /// Gives back the slots; nothing is in flight.
+    pub(crate) fn leave(&mut self, slots: &mut Slots) {
+        if let Buffers::Auto { slots: taken } = &self.buffers {
+            taken.iter().for_each(|&slot| slots.put(slot));
+        }
     }
 
     /// Nobody will see the running requests end: memory that they may still work on is given up.

@@ -84,15 +84,14 @@ impl<T: Target> Engine<T> {
             // No step of this plan uses the buffer.
             (Buffers::Register { .. }, _) => Place::Slot(0),
         };
-        let token = Token { kind: Kind::Step, tag, step };
-        let mut entry = entries::step(&self.steps[index], &self.progress[index], place, token);
+        let mut entry = entries::step(&self.steps[index], &self.progress[index], place, pass.seat);
         if flight.linked {
             entry = entry.flags(Flags::IO_LINK | Flags::SKIP_SUCCESS);
         }
         flight.pending += 1;
         // SAFETY: the entry points into a lent buffer, which io_uring holds on to, or into our
         // pool, which outlives the ring's last completion (see `Reactor`).
-        unsafe { pass.ring.push(&entry) };
+        unsafe { pass.push(entry, Token { kind: Kind::Step, tag, step }) };
     }
 
     #[inline(always)]

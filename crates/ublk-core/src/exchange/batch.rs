@@ -5,7 +5,6 @@ use std::io;
 
 use io_uring::opcode;
 use io_uring::squeue::{Entry, Flags};
-use io_uring::types::Fixed;
 use ublk_sys::{
     IORING_URING_CMD_MULTISHOT, UBLK_BATCH_F_AUTO_BUF_REG_FALLBACK, UBLK_BATCH_F_HAS_BUF_ADDR,
     UBLK_IO_RES_ABORT, UBLK_U_IO_COMMIT_IO_CMDS, UBLK_U_IO_FETCH_IO_CMDS, UBLK_U_IO_PREP_IO_CMDS,
@@ -13,7 +12,7 @@ use ublk_sys::{
 };
 
 use super::elements::{Element, Elements};
-use super::inbox::{GROUP, Inbox, Tags};
+use super::inbox::{Inbox, Tags};
 use super::{Arrival, MAX_REFUSALS};
 use crate::buffers::Buffers;
 use crate::driver::{Completion, Ring};
@@ -72,7 +71,7 @@ impl Batch {
     }
 
     pub(super) fn arm<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
-        self.inbox.register(pass.ring)?;
+        self.inbox.register(pass.ring, pass.seat.number)?;
         pass.reserve(2)?;
         let depth = self.templates.len();
         let elements = &mut self.outboxes[0].elements;
@@ -80,11 +79,15 @@ impl Batch {
             elements.set(index, element);
         }
         let address = elements.address(0);
-        let entry = self.command(UBLK_U_IO_PREP_IO_CMDS, address, depth);
+        let entry = self.command(pass, UBLK_U_IO_PREP_IO_CMDS, address, depth);
         self.outboxes[0].sent = true;
-        self.push(pass, &entry.user_data(Token::new(Kind::Prepare, 0).pack()));
+        self.push(pass, entry, Token::new(Kind::Prepare, 0));
         self.fetch(pass);
         Ok(())
+    }
+
+    pub(super) fn leave<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
+        pass.ring.unregister_buffer_ring(pass.seat.number)
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -106,8 +109,9 @@ impl Batch {
             Kind::Prepare => {
                 self.outboxes[0].sent = false;
                 match result {
+                    0.. => Ok(Arrival::Nothing),
                     // Stopped before it began: the fetch will say so too.
-                    0.. | UBLK_IO_RES_ABORT => Ok(Arrival::Nothing),
+                    UBLK_IO_RES_ABORT => Ok(Arrival::Closing),
                     errno => Ok(Arrival::Refused(-errno)),
                 }
             }
@@ -139,6 +143,9 @@ impl Batch {
         result: i32,
     ) -> io::Result<()> {
         let outbox = &mut self.outboxes[self.filling];
+        if outbox.count == 0 {
+            pass.put_off.push(pass.seat.number);
+        }
         if outbox.sent {
             // Both are on their way, one of them for the second time.
             pass.reserve(1)?;
@@ -157,10 +164,23 @@ impl Batch {
             return Ok(0);
         }
         pass.reserve(1)?;
+        if outbox.count == 1 {
+            self.send_lone(pass);
+            return Ok(0);
+        }
         self.send(pass, self.filling);
         self.filling ^= 1;
         // While requests can come, the answer is not worth waking up for.
         Ok(u32::from(self.fetching))
+    }
+
+    /// Of a single element the kernel takes all or nothing, so that success can be silent.
+    #[inline]
+    fn send_lone<R: Ring>(&mut self, pass: &mut Pass<'_, R>) {
+        let outbox = &mut self.outboxes[self.filling];
+        let (tag, result) = outbox.elements.get(0);
+        outbox.count = 0;
+        self.push_lone(pass, tag, result);
     }
 
     /// Sends what the kernel has not taken of an outbox. It always answers: of several elements
@@ -170,18 +190,18 @@ impl Batch {
         let outbox = &mut self.outboxes[index];
         outbox.sent = true;
         let (address, count) = (outbox.elements.address(outbox.taken), outbox.count - outbox.taken);
-        let entry = self.command(UBLK_U_IO_COMMIT_IO_CMDS, address, count);
+        let entry = self.command(pass, UBLK_U_IO_COMMIT_IO_CMDS, address, count);
         #[expect(clippy::cast_possible_truncation, reason = "0 or 1")]
-        self.push(pass, &entry.user_data(Token::new(Kind::Commit, index as u16).pack()));
+        self.push(pass, entry, Token::new(Kind::Commit, index as u16));
     }
 
     /// Commits one tag by itself, silently unless it is refused.
     #[inline]
     pub(super) fn push_lone<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, result: i32) {
         self.lone.set(tag.into(), &self.templates[usize::from(tag)].with(result));
-        let entry = self.command(UBLK_U_IO_COMMIT_IO_CMDS, self.lone.address(tag.into()), 1);
-        let token = Token::new(Kind::CommitOne, tag);
-        self.push(pass, &entry.flags(Flags::SKIP_SUCCESS).user_data(token.pack()));
+        let element = self.lone.address(tag.into());
+        let entry = self.command(pass, UBLK_U_IO_COMMIT_IO_CMDS, element, 1);
+        self.push(pass, entry.flags(Flags::SKIP_SUCCESS), Token::new(Kind::CommitOne, tag));
     }
 
     #[inline]
@@ -222,7 +242,7 @@ impl Batch {
             return Ok(Arrival::Refused(-result));
         }
         pass.reserve(1)?;
-        let result = self.lone.result(tag.into());
+        let (_, result) = self.lone.get(tag.into());
         self.push_lone(pass, tag, result);
         Ok(Arrival::Nothing)
     }
@@ -240,7 +260,7 @@ impl Batch {
                 self.fetch_again(pass)?;
                 Ok(Arrival::Nothing)
             }
-            _ if result == UBLK_IO_RES_ABORT => Ok(Arrival::Nothing),
+            _ if result == UBLK_IO_RES_ABORT => Ok(Arrival::Closing),
             errno => Ok(Arrival::Refused(errno)),
         }
     }
@@ -255,16 +275,22 @@ impl Batch {
     fn fetch<R: Ring>(&mut self, pass: &mut Pass<'_, R>) {
         self.fetching = true;
         let command = ublk_batch_io { q_id: self.queue, elem_bytes: 2, ..Default::default() };
-        let entry = opcode::UringCmd16::new(Fixed(CHAR_DEVICE), UBLK_U_IO_FETCH_IO_CMDS)
+        let entry = opcode::UringCmd16::new(pass.file(CHAR_DEVICE), UBLK_U_IO_FETCH_IO_CMDS)
             .cmd(command.to_bytes())
-            .build()
-            .user_data(Token::new(Kind::Fetch, 0).pack());
+            .build();
         let entry = sqe::with_command_flags(entry, IORING_URING_CMD_MULTISHOT);
-        self.push(pass, &sqe::with_buffer_group(entry, GROUP));
+        let entry = sqe::with_buffer_group(entry, pass.seat.number);
+        self.push(pass, entry, Token::new(Kind::Fetch, 0));
     }
 
     #[inline]
-    fn command(&self, operation: u32, elements: u64, count: usize) -> Entry {
+    fn command<R: Ring>(
+        &self,
+        pass: &Pass<'_, R>,
+        operation: u32,
+        elements: u64,
+        count: usize,
+    ) -> Entry {
         #[expect(clippy::cast_possible_truncation, reason = "at most 4096, and 16 bytes each")]
         let command = ublk_batch_io {
             q_id: self.queue,
@@ -273,17 +299,17 @@ impl Batch {
             elem_bytes: self.lone.element_bytes() as u8,
             ..Default::default()
         };
-        opcode::UringCmd16::new(Fixed(CHAR_DEVICE), operation)
+        opcode::UringCmd16::new(pass.file(CHAR_DEVICE), operation)
             .cmd(command.to_bytes())
             .addr(Some(elements))
             .build()
     }
 
     #[inline]
-    fn push<R: Ring>(&self, pass: &mut Pass<'_, R>, entry: &Entry) {
+    fn push<R: Ring>(&self, pass: &mut Pass<'_, R>, entry: Entry, token: Token) {
         // SAFETY: elements and inbox are ours and outlive the ring's last completion (see
         // `Reactor`); elements are not written again before their command has been answered, or,
         // for a lone one, before its tag comes back.
-        unsafe { pass.ring.push(entry) };
+        unsafe { pass.push(entry, token) };
     }
 }

@@ -66,9 +66,10 @@ impl Elements {
         self.words[index * self.each..].as_ptr() as u64
     }
 
-    /// The result in an element.
-    pub(super) fn result(&self, index: usize) -> i32 {
+    /// The tag and the result in an element.
+    pub(super) fn get(&self, index: usize) -> (u16, i32) {
         let bytes = self.words[index * self.each].to_ne_bytes();
-        i32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]])
+        let tag = u16::from_ne_bytes([bytes[0], bytes[1]]);
+        (tag, i32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]))
     }
 }

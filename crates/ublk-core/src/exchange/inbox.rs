@@ -6,8 +6,6 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use crate::buffers::Pool;
 use crate::driver::Ring;
 
-/// The buffer group of the queue's only fetch command.
-pub(super) const GROUP: u16 = 0;
 /// When all are in use the fetch ends with `ENOBUFS` and is armed again.
 const BUFFERS: u16 = 64;
 /// What the kernel fills at most: 128 tags of two bytes.
@@ -47,10 +45,11 @@ impl Inbox {
         Ok(Self { ring, buffers, tail: 0 })
     }
 
-    /// Gives all buffers to the kernel.
-    pub(super) fn register<R: Ring>(&mut self, ring: &mut R) -> io::Result<()> {
-        // SAFETY: both pools live as long as the exchange, which its reactor drops after the ring.
-        unsafe { ring.register_buffer_ring(self.ring.at(0, 0), BUFFERS, GROUP) }?;
+    /// Gives all buffers to the kernel, as those of `group`.
+    pub(super) fn register<R: Ring>(&mut self, ring: &mut R, group: u16) -> io::Result<()> {
+        // SAFETY: both pools live as long as the exchange, which its reactor drops after the ring,
+        // or after the group has been unregistered.
+        unsafe { ring.register_buffer_ring(self.ring.at(0, 0), BUFFERS, group) }?;
         (0..BUFFERS).for_each(|buffer| self.give(buffer));
         Ok(())
     }

@@ -37,6 +37,8 @@ pub(crate) enum Arrival {
     Requests(Tags),
     /// Nothing to do.
     Nothing,
+    /// The kernel wants no more of something: see [`Exchange::is_open`].
+    Closing,
     /// The kernel refuses a command for good, with this positive errno.
     Refused(i32),
 }
@@ -125,6 +127,14 @@ impl Exchange {
         match self {
             Self::PerIo(_) => Ok(0),
             Self::Batch(exchange) => exchange.flush(pass),
+        }
+    }
+
+    /// Gives back what the ring was lent; there must be nothing in flight.
+    pub(crate) fn leave<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
+        match self {
+            Self::PerIo(_) => Ok(()),
+            Self::Batch(exchange) => exchange.leave(pass),
         }
     }
 

@@ -103,7 +103,7 @@ impl PerIo {
         match (result, state.committed) {
             (UBLK_IO_RES_ABORT, _) => {
                 self.alive -= 1;
-                Ok(Arrival::Nothing)
+                Ok(Arrival::Closing)
             }
             (_, Some(committed)) if state.refusals < MAX_REFUSALS => {
                 state.refusals += 1;
@@ -119,21 +119,20 @@ impl PerIo {
 
     #[inline(always)]
     fn push<R: Ring>(&mut self, pass: &mut Pass<'_, R>, operation: u32, tag: u16, result: i32) {
-        let entry = self.entry(operation, tag, result);
+        let entry = self.entry(pass.file(CHAR_DEVICE), operation, tag, result);
         // SAFETY: the memory it may name is the tag's buffer in the queue's pool, which outlives
         // the ring's last completion (see `Reactor`).
-        unsafe { pass.ring.push(&entry) };
+        unsafe { pass.push(entry, Token::new(Kind::Fetch, tag)) };
     }
 
     #[inline(always)]
-    fn entry(&self, operation: u32, tag: u16, result: i32) -> Entry {
+    fn entry(&self, file: Fixed, operation: u32, tag: u16, result: i32) -> Entry {
         let state = &self.tags[usize::from(tag)];
         let command = ublksrv_io_cmd { q_id: self.queue, tag, result, addr: state.memory };
-        opcode::UringCmd16::new(Fixed(CHAR_DEVICE), operation)
+        opcode::UringCmd16::new(file, operation)
             .cmd(command.to_bytes())
             .addr(Some(state.registration))
             .build()
-            .user_data(Token::new(Kind::Fetch, tag).pack())
     }
 }
 

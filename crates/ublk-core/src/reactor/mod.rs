@@ -1,309 +1,341 @@
-//! One thread, one io_uring, one buffer table: the loop that serves a queue.
+//! One thread, one io_uring, one buffer table: the loop that serves queues.
 //!
-//! A pass takes every completion that is there: the exchange's become requests, which the engine
-//! starts; the engine's may end requests, which the exchange commits. All that a pass pushes goes
-//! to the kernel in one call, which then waits for the next completion.
+//! Each queue has a seat. A pass takes every completion that is there: the exchange's become
+//! requests, which the engine starts; the engine's may end requests, which the exchange commits.
+//! All that a pass pushes goes to the kernel in one call, which then waits for the next completion.
 
-use std::io;
-use std::sync::Arc;
+use std::ops::Range;
+use std::{io, mem};
 
 use io_uring::opcode;
 use io_uring::types::Fd;
 
-use crate::buffers::{Buffers, Pool, Slots};
-use crate::driver::{Completion, Descriptors, Driver, OpenFile, Ring, RingSize};
-use crate::engine::{Engine, Outcome};
-use crate::exchange::{Arrival, Exchange, Tags};
-use crate::pass::Pass;
-use crate::stats::Counters;
-use crate::target::{Request, Target};
+use crate::buffers::Slots;
+use crate::driver::{Driver, Ring};
+use crate::target::Target;
 use crate::token::{Kind, Token};
 
-mod wake;
+mod mailbox;
+mod places;
+mod seat;
+mod service;
 
-pub use wake::Waker;
+pub use mailbox::{Mailbox, Waker};
+pub(crate) use service::MAX_SLOTS;
+pub use service::{Capacity, ExchangeMode, Listener, News, QueueConfig, Service, Transfer};
 
-/// How a queue's requests reach their data; see [`BufferMode`](crate::device::BufferMode).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transfer {
-    /// Registered by the kernel; by us where it could not.
-    Auto,
-    /// Registered by us.
-    Register {
-        /// Wait for each of register, I/O, unregister before the next is submitted.
-        split: bool,
-    },
-    /// Copied by the kernel.
-    Copy,
-}
+use places::Places;
+use seat::{Desk, Seat};
 
-/// How a queue's requests come and how their results go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExchangeMode {
-    /// One command per request.
-    PerIo,
-    /// One command for many (`UBLK_F_BATCH_IO`, Linux 7.0).
-    Batch,
-}
-
-/// The queue that a reactor serves, as the kernel described it after `ADD_DEV`.
-#[derive(Clone, Copy, Debug)]
-pub struct QueueConfig {
-    /// Its number.
-    pub queue: u16,
-    /// Its tags.
-    pub depth: u16,
-    /// How its requests reach their data.
-    pub transfer: Transfer,
-    /// How its requests come and go.
-    pub exchange: ExchangeMode,
-    /// The largest request, in bytes.
-    pub max_io_bytes: u32,
-    /// How far apart its descriptors are, in bytes.
-    pub descriptor_size: usize,
-}
+/// The seat of completions that are the reactor's own.
+const NOBODY: u16 = u16::MAX;
 
 /// Whether to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
     /// Call [`Reactor::turn`] again.
     Serving,
-    /// The device has stopped, or the waker said so, and no request is left.
+    /// There is no queue any more, or the waker said so, and no request is left.
     Ended,
 }
 
-/// What a reactor lends to its exchange and its engine; a macro, since a method would borrow all
-/// of the reactor.
-macro_rules! pass {
+/// Serves queues, on the thread that made it.
+pub struct Reactor<D: Driver, T> {
+    // Fields drop in this order: the ring before the memory that it works on (see `drop`).
+    ring: D::Ring,
+    seats: Vec<Option<Seat<T>>>,
+    slots: Slots,
+    places: Places,
+    mailbox: Mailbox<T>,
+    /// Seats that have put something off until the end of the pass.
+    put_off: Vec<u16>,
+    /// Completions that the next call of the kernel brings at once, and that nobody waits for.
+    at_once: u32,
+    /// The seat that the last completion was for: it counts our calls.
+    current: u16,
+    /// Something other than requests is to be seen to.
+    attention: bool,
+    /// Goes on when the last queue has ended.
+    stays: bool,
+    driver: D,
+}
+
+impl<D: Driver, T> std::fmt::Debug for Reactor<D, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reactor").field("seats", &self.seats.len()).finish_non_exhaustive()
+    }
+}
+
+/// A macro, since a method would borrow all of the reactor.
+macro_rules! desk {
     ($this:expr) => {
-        Pass { ring: &mut $this.ring, slots: &mut $this.slots, counters: &$this.counters }
+        Desk {
+            ring: &mut $this.ring,
+            slots: &mut $this.slots,
+            put_off: &mut $this.put_off,
+            attention: &mut $this.attention,
+        }
     };
 }
 
-/// Serves one queue, on the thread that made it.
-pub struct Reactor<R: Ring, T> {
-    // Fields drop in this order: the ring before the memory that it works on (see `drop`), and its
-    // files last (trap 30).
-    ring: R,
-    engine: Engine<T>,
-    descriptors: Descriptors,
-    slots: Slots,
-    exchange: Exchange,
-    counters: Arc<Counters>,
-    waker: Waker,
-    /// Completions that the next call of the kernel brings at once, and that nobody waits for.
-    at_once: u32,
-    /// The first command that the kernel refused, with its errno.
-    refused: Option<i32>,
-    _files: [OpenFile; 2],
-}
-
-impl<R: Ring, T: std::fmt::Debug> std::fmt::Debug for Reactor<R, T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reactor").field("exchange", &self.exchange).finish_non_exhaustive()
-    }
-}
-
-impl<R: Ring, T: Target> Reactor<R, T> {
-    /// Sets everything up and asks for the queue's first requests. `char_device` and `zeros` come
-    /// from `driver`.
+impl<D: Driver, T: Target> Reactor<D, T> {
+    /// A reactor that serves the queues that arrive in its mailbox until its waker says quit.
     ///
     /// # Errors
-    /// What setting up the ring, the tables or the mapping says; the errno of a refused fetch.
-    pub fn new<D: Driver<Ring = R>>(
-        driver: &D,
-        char_device: OpenFile,
-        zeros: OpenFile,
-        config: QueueConfig,
-        target: Arc<T>,
-        counters: Arc<Counters>,
-    ) -> io::Result<Self> {
-        let QueueConfig { queue, depth, .. } = config;
-        let descriptors =
-            driver.map_descriptors(&char_device, queue, depth, config.descriptor_size)?;
-        let mut ring = driver.ring(ring_size(depth, target.max_steps()))?;
-        let files: Vec<_> = [char_device.fd(), zeros.fd()]
-            .into_iter()
-            .chain(target.files().iter().copied())
-            .collect();
-        ring.register_files(&files)?;
-        let mut slots = Slots::new(0);
-        let buffers = match config.transfer {
-            Transfer::Copy => Buffers::Copy(Pool::new(depth, config.max_io_bytes)?),
-            Transfer::Register { split } => {
-                slots = table(&mut ring, depth)?;
-                Buffers::Register { split }
-            }
-            Transfer::Auto => {
-                // As many again for requests whose automatic registration fails.
-                slots = table(&mut ring, depth * 2)?;
-                Buffers::Auto { slots: (0..depth).filter_map(|_| slots.take()).collect() }
-            }
-        };
-        let exchange = match config.exchange {
-            ExchangeMode::PerIo => Exchange::per_io(queue, depth, &buffers),
-            ExchangeMode::Batch => Exchange::batch(queue, depth, &buffers)?,
-        };
-        let engine = Engine::new(target, queue, depth, buffers);
+    /// What setting up the ring and its tables says.
+    pub fn new(driver: &D, capacity: Capacity, mailbox: Mailbox<T>) -> io::Result<Self> {
+        let mut ring = driver.ring(capacity.ring)?;
+        ring.register_files_sparse(capacity.files)?;
+        if capacity.slots > 0 {
+            ring.register_buffers_sparse(capacity.slots.into())?;
+        }
         let mut this = Self {
             ring,
-            engine,
-            descriptors,
-            slots,
-            exchange,
-            counters,
-            waker: Waker::new()?,
+            seats: Vec::new(),
+            slots: Slots::new(capacity.slots),
+            places: Places::new(capacity.files),
+            mailbox,
+            put_off: Vec::new(),
             at_once: 0,
-            refused: None,
-            _files: [char_device, zeros],
+            current: 0,
+            attention: false,
+            stays: true,
+            driver: driver.clone(),
         };
-        this.arm()?;
+        this.watch_mailbox()?;
         Ok(this)
     }
 
-    /// What ends this reactor from another thread.
-    pub fn waker(&self) -> Waker {
-        self.waker.clone()
+    /// A reactor that serves these queues and ends with the last of them.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); the services' listeners hear it too.
+    pub fn of(driver: &D, mailbox: Mailbox<T>, services: Vec<Service<T>>) -> io::Result<Self> {
+        let mut this = match Self::new(driver, Capacity::of(&services), mailbox) {
+            Ok(this) => this,
+            Err(error) => {
+                let listeners = services.into_iter().map(|service| service.listener);
+                listeners.for_each(|listener| listener.ended(Err(copy(&error))));
+                return Err(error);
+            }
+        };
+        this.stays = false;
+        for service in services {
+            if let Err(error) = this.serve(service) {
+                this.end(&Err(copy(&error)));
+                return Err(error);
+            }
+        }
+        Ok(this)
+    }
+
+    /// Takes a queue in. Its listener hears that it is ready, or why it cannot be served.
+    ///
+    /// # Errors
+    /// When the ring breaks: all its queues are lost.
+    pub fn serve(&mut self, service: Service<T>) -> io::Result<()> {
+        let number = match self.seat(service) {
+            Ok(number) => number,
+            Err((listener, error)) => {
+                listener.ended(Err(error));
+                return Ok(());
+            }
+        };
+        self.ring.submit()?;
+        // A refused fetch has answered by now; START_DEV would wait for it for ever (trap 23).
+        self.take_completions()?;
+        let seat = self.seats[usize::from(number)].as_mut();
+        seat.filter(|seat| seat.refused.is_none()).into_iter().for_each(Seat::ready);
+        Ok(())
     }
 
     /// Waits for completions and deals with all that are there.
     ///
     /// # Errors
-    /// When the ring breaks, or the kernel refuses a command for good: the queue is lost, and the
-    /// device must be stopped.
+    /// When the ring breaks, or the kernel refuses a command for good: [`end`](Self::end) the
+    /// reactor with it.
     #[inline]
     pub fn turn(&mut self) -> io::Result<Turn> {
-        self.counters.enters.add(1);
+        if let Some(Some(seat)) = self.seats.get(usize::from(self.current)) {
+            seat.counters.enters.add(1);
+        }
         self.ring.submit_and_wait(1 + self.at_once)?;
         self.take_completions()?;
-        let quit = self.waker.should_quit() || self.refused.is_some();
-        if self.engine.running() == 0 && (!self.exchange.is_open() || quit) {
-            // What has ended is answered even when the queue is given up.
-            self.ring.submit()?;
-            return self
-                .refused
-                .map_or(Ok(Turn::Ended), |errno| Err(io::Error::from_raw_os_error(errno)));
-        }
-        Ok(Turn::Serving)
+        if self.attention { self.attend() } else { Ok(Turn::Serving) }
     }
 
-    fn arm(&mut self) -> io::Result<()> {
-        self.watch_waker()?;
-        let mut pass = pass!(self);
-        self.exchange.arm(&mut pass)?;
-        self.ring.submit()?;
-        // A refused fetch has answered by now; START_DEV would wait for it for ever (trap 23).
-        self.take_completions()?;
-        self.refused.map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(errno)))
+    /// Ends the reactor. The listeners of queues that it still has hear `result`, once nothing of
+    /// the queues is left.
+    pub fn end(mut self, result: &io::Result<()>) {
+        let seats = self.seats.iter_mut().flatten();
+        let listeners: Vec<_> = seats.map(Seat::take_listener).collect();
+        drop(self);
+        for listener in listeners {
+            listener.ended(result.as_ref().map_err(copy).copied());
+        }
     }
 
     #[inline]
     fn take_completions(&mut self) -> io::Result<()> {
-        let alone = self.ring.ready() == 1 && self.engine.running() == 0;
+        // Beside what was bound to come.
+        let lone = self.ring.ready() <= 1 + self.at_once as usize;
         while let Some(completion) = self.ring.pop() {
-            self.take(completion, alone)?;
+            let number = Token::seat(completion.user_data);
+            match self.seats.get_mut(usize::from(number)) {
+                Some(Some(seat)) => {
+                    seat.take(&mut desk!(self), completion, lone)?;
+                    self.current = number;
+                }
+                _ => self.woken()?,
+            }
         }
-        self.at_once = self.exchange.flush(&mut pass!(self))?;
+        self.at_once = 0;
+        while let Some(number) = self.put_off.pop() {
+            if let Some(seat) = &mut self.seats[usize::from(number)] {
+                self.at_once += seat.flush(&mut desk!(self))?;
+            }
+        }
         Ok(())
     }
 
-    #[inline(always)]
-    fn take(&mut self, completion: Completion, alone: bool) -> io::Result<()> {
-        let token = Token::unpack(completion.user_data);
-        match token.kind {
-            Kind::Step | Kind::Register | Kind::Unregister => {
-                let outcome = self.engine.completed(&mut pass!(self), token, completion.result)?;
-                self.settle(token.tag, outcome)
+    #[cold]
+    fn woken(&mut self) -> io::Result<()> {
+        self.attention = true;
+        self.mailbox.waker().drain();
+        self.watch_mailbox()
+    }
+
+    /// Lets queues in and out.
+    #[cold]
+    fn attend(&mut self) -> io::Result<Turn> {
+        self.attention = false;
+        for service in self.mailbox.take() {
+            self.serve(service)?;
+        }
+        for number in 0..self.seats.len() {
+            let Some(seat) = &mut self.seats[number] else { continue };
+            if seat.has_ended() {
+                self.vacate(number)?;
+            } else if seat.closing {
+                self.attention = true;
+                self.look_after(number)?;
             }
-            Kind::Fetch | Kind::Prepare | Kind::Commit | Kind::CommitOne => {
-                match self.exchange.completed(&mut pass!(self), token, completion)? {
-                    Arrival::Request(tag) => self.begin(tag, alone),
-                    Arrival::Requests(tags) => self.begin_all(&tags, alone),
-                    Arrival::Nothing => Ok(()),
-                    Arrival::Refused(errno) => {
-                        self.refused.get_or_insert(errno);
-                        Ok(())
-                    }
+        }
+        let quit = self.mailbox.waker().should_quit();
+        let mut seats = self.seats.iter().flatten().peekable();
+        if !quit && (self.stays || seats.peek().is_some()) {
+            return Ok(Turn::Serving);
+        }
+        self.attention = true;
+        if seats.any(|seat| seat.running() > 0) {
+            return Ok(Turn::Serving);
+        }
+        // What has ended is answered even when its queue is given up.
+        self.ring.submit()?;
+        Ok(Turn::Ended)
+    }
+
+    /// A queue whose commands the kernel refuses is lost. Where it is the only one, so is the
+    /// ring; where it is not, somebody must stop its device.
+    fn look_after(&mut self, number: usize) -> io::Result<()> {
+        let Some(seat) = &mut self.seats[number] else { return Ok(()) };
+        let Some(errno) = seat.refused else { return Ok(()) };
+        if self.stays {
+            seat.listener.refused(errno);
+            return Ok(());
+        }
+        if seat.running() > 0 {
+            return Ok(());
+        }
+        self.ring.submit()?;
+        Err(io::Error::from_raw_os_error(errno))
+    }
+
+    fn seat(&mut self, mut service: Service<T>) -> Result<u16, (Listener, io::Error)> {
+        let listener = mem::take(&mut service.listener);
+        let number = self.seats.iter().position(Option::is_none).unwrap_or(self.seats.len());
+        let Some(files) = self.places.take(service.places()) else {
+            return Err((listener, full("file table")));
+        };
+        if number == self.seats.len() {
+            self.seats.push(None);
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "as many as there are files at most")]
+        let name = number as u16;
+        let made = self.ring.update_files(files.start, &service.files()).and_then(|()| {
+            let mut seat =
+                Seat::new(&self.driver, service, (name, files.clone()), &mut self.slots)?;
+            match seat.arm(&mut desk!(self)) {
+                Ok(()) => Ok(seat),
+                Err(error) => {
+                    seat.give_back(&mut self.slots);
+                    Err(error)
                 }
             }
-            Kind::Wake => {
-                self.waker.drain();
-                self.watch_waker()
+        });
+        match made {
+            Ok(mut seat) => {
+                seat.listener = listener;
+                self.seats[number] = Some(seat);
+                Ok(name)
+            }
+            Err(error) => {
+                let _worse = self.clear(files);
+                Err((listener, error))
             }
         }
     }
 
-    #[inline]
-    fn begin_all(&mut self, tags: &Tags, alone: bool) -> io::Result<()> {
-        let alone = alone && tags.len() == 1;
-        for index in 0..tags.len() {
-            let tag = self.exchange.tag(tags, index);
-            self.begin(tag, alone)?;
+    /// Nothing of a queue is in flight: lets go of all that it had.
+    fn vacate(&mut self, number: usize) -> io::Result<()> {
+        let Some(mut seat) = self.seats[number].take() else { return Ok(()) };
+        seat.leave(&mut desk!(self))?;
+        self.clear(seat.files.clone())?;
+        let listener = seat.take_listener();
+        let refused = seat.refused;
+        drop(seat);
+        listener.ended(refused.map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(errno))));
+        Ok(())
+    }
+
+    /// Empties places of the file table, so that their files close when their owners let go.
+    fn clear(&mut self, files: Range<u32>) -> io::Result<()> {
+        let nothing = vec![-1; files.len()];
+        self.ring.update_files(files.start, &nothing)?;
+        self.places.put(files);
+        Ok(())
+    }
+
+    fn watch_mailbox(&mut self) -> io::Result<()> {
+        while self.ring.space() < 1 {
+            self.ring.submit()?;
         }
-        self.exchange.emptied(&mut pass!(self), tags)
-    }
-
-    #[inline(always)]
-    fn begin(&mut self, tag: u16, alone: bool) -> io::Result<()> {
-        let outcome = match Request::parse(&self.descriptors.read(tag)) {
-            Ok(request) => self.engine.begin(&mut pass!(self), tag, request, alone)?,
-            Err(errno) => {
-                self.counters.errors.add(1);
-                Outcome::Commit(-errno.0)
-            }
-        };
-        self.settle(tag, outcome)
-    }
-
-    #[inline(always)]
-    fn settle(&mut self, tag: u16, outcome: Outcome) -> io::Result<()> {
-        match outcome {
-            Outcome::Running => Ok(()),
-            Outcome::Commit(result) => self.exchange.commit(&mut pass!(self), tag, result),
-            Outcome::CommitLinked(result) => {
-                self.exchange.commit_linked(&mut pass!(self), tag, result);
-                Ok(())
-            }
-        }
-    }
-
-    fn watch_waker(&mut self) -> io::Result<()> {
-        let mut pass = pass!(self);
-        pass.reserve(1)?;
         let events = u32::from(libc::POLLIN.cast_unsigned());
-        let entry = opcode::PollAdd::new(Fd(self.waker.fd()), events)
+        let entry = opcode::PollAdd::new(Fd(self.mailbox.waker().fd()), events)
             .build()
-            .user_data(Token::new(Kind::Wake, 0).pack());
+            .user_data(Token::new(Kind::Wake, 0).pack(NOBODY));
         // SAFETY: the entry points to nothing.
-        unsafe { pass.ring.push(&entry) };
+        unsafe { self.ring.push(&entry) };
         Ok(())
     }
 }
 
-impl<R: Ring, T> Drop for Reactor<R, T> {
+impl<D: Driver, T> Drop for Reactor<D, T> {
     fn drop(&mut self) {
+        self.mailbox.close();
         // A ring that closes ends its operations later, behind our back.
-        if self.engine.running() > 0 {
-            self.engine.abandon();
-        }
-        // A file table would keep the character device open beyond its close (trap 30).
+        self.seats.iter_mut().flatten().for_each(Seat::abandon);
+        // A file table would keep the character devices open beyond their close (trap 30).
         let _gone_with_the_ring = self.ring.unregister_files();
     }
 }
 
-fn table<R: Ring>(ring: &mut R, count: u16) -> io::Result<Slots> {
-    ring.register_buffers_sparse(count.into())?;
-    Ok(Slots::new(count))
+/// Errors of the system have no clone of their own.
+fn copy(error: &io::Error) -> io::Error {
+    let other = || io::Error::other(error.to_string());
+    error.raw_os_error().map_or_else(other, io::Error::from_raw_os_error)
 }
 
-/// Submissions: what a pass usually pushes, without a call in between. Completions: everything
-/// that can be in flight, so that none is ever lost.
-fn ring_size(depth: u16, max_steps: usize) -> RingSize {
-    #[expect(clippy::cast_possible_truncation, reason = "at most 255, checked by the engine")]
-    let steps = max_steps as u32;
-    let depth = u32::from(depth);
-    RingSize {
-        submissions: (depth * 2).max(steps + 3).next_power_of_two().clamp(64, 4096),
-        completions: (depth * (steps + 3) + 1).next_power_of_two().max(128),
-    }
+fn full(table: &str) -> io::Error {
+    io::Error::other(format!("the reactor's {table} is full: let it serve fewer devices"))
 }

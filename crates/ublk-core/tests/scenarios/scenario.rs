@@ -85,6 +85,8 @@ pub(crate) struct Scenario {
     pub(crate) exchange: ExchangeMode,
     pub(crate) backend: Backend,
     pub(crate) queues: u16,
+    /// One reactor serves all queues.
+    pub(crate) shared: bool,
     pub(crate) depth: u16,
     pub(crate) sectors: usize,
     pub(crate) max_io_bytes: u32,
@@ -125,6 +127,7 @@ impl Scenario {
             requests,
             eagerness: if rng.chance(300) { 1 } else { 1 + rng.index(20) },
             incident: (rng.index(requests), incident),
+            shared: rng.chance(400),
         }
     }
 }

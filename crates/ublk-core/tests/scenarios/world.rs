@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use ublk_core::control::Control;
 use ublk_core::driver::Driver;
-use ublk_core::driver::sim::{Client, ClientOp, Rng, Sim, SimConfig, SimDisk, SimRing};
-use ublk_core::reactor::{ExchangeMode, QueueConfig, Reactor, Turn};
+use ublk_core::driver::sim::{Client, ClientOp, Rng, Sim, SimConfig, SimDisk};
+use ublk_core::reactor::{ExchangeMode, Listener, Mailbox, QueueConfig, Reactor, Service, Turn};
 use ublk_core::target::Target;
 use ublk_sys::{
     UBLK_ATTR_FUA, UBLK_ATTR_VOLATILE_CACHE, UBLK_F_AUTO_BUF_REG, UBLK_F_BATCH_IO,
@@ -25,7 +25,7 @@ pub(crate) struct World {
     id: u32,
     subject: Arc<Subject>,
     disks: Vec<SimDisk>,
-    reactors: Vec<Reactor<SimRing, Subject>>,
+    reactors: Vec<Reactor<Sim, Subject>>,
     client: Client,
     shadow: Shadow,
     /// The device is being stopped, or its server is dead: requests may fail.
@@ -245,7 +245,7 @@ fn bring_up(
     scenario: &Scenario,
     sim: &Sim,
     subject: &Arc<Subject>,
-) -> (u32, Vec<Reactor<SimRing, Subject>>) {
+) -> (u32, Vec<Reactor<Sim, Subject>>) {
     let control = Control::new(sim.clone());
     let exchange = if scenario.exchange == ExchangeMode::Batch { UBLK_F_BATCH_IO } else { 0 };
     let buffers = match scenario.mode {
@@ -267,19 +267,27 @@ fn bring_up(
     control.set_params(info.dev_id, &params(scenario, subject)).unwrap();
     let char_device = sim.open_char(info.dev_id).unwrap();
     let zeros = sim.open_zeros().unwrap();
-    let reactor = |queue: u16| {
-        let config = QueueConfig {
+    let service = |queue: u16| Service {
+        char_device: char_device.clone(),
+        zeros: zeros.clone(),
+        config: QueueConfig {
             queue,
             depth: info.queue_depth,
             transfer: scenario.mode.transfer(),
             exchange: scenario.exchange,
             max_io_bytes: info.max_io_buf_bytes,
             descriptor_size: usize::from(info.io_desc_size),
-        };
-        let (target, counters) = (Arc::clone(subject), Arc::default());
-        Reactor::new(sim, char_device.clone(), zeros.clone(), config, target, counters).unwrap()
+        },
+        target: Arc::clone(subject),
+        counters: Arc::default(),
+        listener: Listener::default(),
     };
-    let reactors = (0..info.nr_hw_queues).map(reactor).collect();
+    let mut services: Vec<_> = (0..info.nr_hw_queues).map(service).collect();
+    let mut reactors = Vec::new();
+    while !services.is_empty() {
+        let its = services.split_off(if scenario.shared { 0 } else { services.len() - 1 });
+        reactors.push(Reactor::of(sim, Mailbox::new().unwrap(), its).unwrap());
+    }
     control.start(info.dev_id, std::process::id(), Duration::ZERO).unwrap();
     (info.dev_id, reactors)
 }

@@ -137,8 +137,15 @@ fn build(entries: RingSize) -> io::Result<IoUring> {
 }
 
 impl Ring for LinuxRing {
-    fn register_files(&mut self, fds: &[RawFd]) -> io::Result<()> {
-        self.submitter.register_files(fds)
+    fn register_files_sparse(&mut self, count: u32) -> io::Result<()> {
+        self.submitter.register_files_sparse(count)
+    }
+
+    fn update_files(&mut self, first: u32, fds: &[RawFd]) -> io::Result<()> {
+        match self.submitter.register_files_update(first, fds)? {
+            done if done == fds.len() => Ok(()),
+            done => Err(io::Error::other(format!("{done} of {} files registered", fds.len()))),
+        }
     }
 
     fn unregister_files(&mut self) -> io::Result<()> {
@@ -157,6 +164,10 @@ impl Ring for LinuxRing {
     ) -> io::Result<()> {
         // SAFETY: passed on to our caller.
         unsafe { self.submitter.register_buf_ring_with_flags(ring as u64, entries, group, 0) }
+    }
+
+    fn unregister_buffer_ring(&mut self, group: u16) -> io::Result<()> {
+        self.submitter.unregister_buf_ring(group)
     }
 
     #[inline]

@@ -153,22 +153,35 @@ impl SimRing {
 }
 
 impl Ring for SimRing {
-    fn register_files(&mut self, fds: &[RawFd]) -> io::Result<()> {
+    fn register_files_sparse(&mut self, count: u32) -> io::Result<()> {
         let mut model = self.sim.lock();
-        if model.ring(self.ring).fixed_files.is_some() {
+        let files = &mut model.ring(self.ring).fixed_files;
+        if files.is_some() {
             return Err(io::Error::from_raw_os_error(libc::EBUSY));
         }
-        if fds.is_empty() {
+        if count == 0 {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        let mut files = Vec::with_capacity(fds.len());
-        for &fd in fds {
-            files.push(if fd < 0 { None } else { Some(model.open_file(fd)?) });
+        *files = Some((0..count).map(|_| None).collect());
+        Ok(())
+    }
+
+    fn update_files(&mut self, first: u32, fds: &[RawFd]) -> io::Result<()> {
+        let mut model = self.sim.lock();
+        for (place, &fd) in (first as usize..).zip(fds) {
+            let file = if fd < 0 { None } else { Some(model.open_file(fd)?) };
+            let Some(files) = &mut model.ring(self.ring).fixed_files else {
+                return Err(io::Error::from_raw_os_error(libc::ENXIO));
+            };
+            let Some(place) = files.get_mut(place) else {
+                return Err(io::Error::from_raw_os_error(libc::EINVAL));
+            };
+            let before = std::mem::replace(place, file.clone());
+            file.iter().for_each(|file| model.hold(file));
+            before.iter().for_each(|file| model.put_file(file));
         }
-        for file in files.iter().flatten() {
-            model.hold(file);
-        }
-        model.ring(self.ring).fixed_files = Some(files);
+        drop(model);
+        self.sim.wake();
         Ok(())
     }
 
@@ -215,6 +228,13 @@ impl Ring for SimRing {
         // SAFETY: passed on to our caller.
         place.insert(unsafe { BufferGroup::new(ring, entries) });
         Ok(())
+    }
+
+    fn unregister_buffer_ring(&mut self, group: u16) -> io::Result<()> {
+        match self.sim.lock().ring(self.ring).groups.remove(&group) {
+            Some(_) => Ok(()),
+            None => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+        }
     }
 
     fn space(&mut self) -> usize {

@@ -32,6 +32,11 @@ pub(super) struct Rig {
     pub(super) sim: Sim,
 }
 
+pub(super) fn register_files(ring: &mut SimRing, fds: &[RawFd]) {
+    ring.register_files_sparse(u32::try_from(fds.len()).unwrap()).unwrap();
+    ring.update_files(0, fds).unwrap();
+}
+
 pub(super) fn command(id: u32) -> ublksrv_ctrl_cmd {
     ublksrv_ctrl_cmd { dev_id: id, queue_id: u16::MAX, ..Default::default() }
 }
@@ -117,7 +122,7 @@ impl Rig {
         let descriptors = sim.map_descriptors(&char_device, 0, depth, 24).unwrap();
         let mut ring = sim.ring(RingSize { submissions: 64, completions: 128 }).unwrap();
         let disk = sim.file(SIZE as usize);
-        ring.register_files(&[char_device.fd(), disk.fd()]).unwrap();
+        register_files(&mut ring, &[char_device.fd(), disk.fd()]);
         ring.register_buffers_sparse(u32::from(depth) + 2).unwrap();
         let buffer = || vec![0; MAX_IO as usize].into_boxed_slice();
         let buffers = (0..depth).map(|_| buffer()).collect();

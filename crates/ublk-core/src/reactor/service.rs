@@ -1,0 +1,195 @@
+//! What a reactor is asked to serve, and what it says of it.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::{io, mem};
+
+use crate::driver::{OpenFile, RingSize};
+use crate::stats::Counters;
+use crate::target::Target;
+
+/// How a queue's requests reach their data; see [`BufferMode`](crate::device::BufferMode).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transfer {
+    /// Registered by the kernel; by us where it could not.
+    Auto,
+    /// Registered by us.
+    Register {
+        /// Wait for each of register, I/O, unregister before the next is submitted.
+        split: bool,
+    },
+    /// Copied by the kernel.
+    Copy,
+}
+
+/// How a queue's requests come and how their results go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExchangeMode {
+    /// One command per request.
+    PerIo,
+    /// One command for many (`UBLK_F_BATCH_IO`, Linux 7.0).
+    Batch,
+}
+
+/// A queue, as the kernel described it after `ADD_DEV`.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueConfig {
+    /// Its number.
+    pub queue: u16,
+    /// Its tags.
+    pub depth: u16,
+    /// How its requests reach their data.
+    pub transfer: Transfer,
+    /// How its requests come and go.
+    pub exchange: ExchangeMode,
+    /// The largest request, in bytes.
+    pub max_io_bytes: u32,
+    /// How far apart its descriptors are, in bytes.
+    pub descriptor_size: usize,
+}
+
+/// A queue to be served, and by what.
+#[derive(Debug)]
+pub struct Service<T> {
+    /// `/dev/ublkcN`, from the reactor's driver.
+    pub char_device: OpenFile,
+    /// A file that reads as zeros, from the reactor's driver.
+    pub zeros: OpenFile,
+    /// The queue.
+    pub config: QueueConfig,
+    /// What answers its requests.
+    pub target: Arc<T>,
+    /// Where it counts.
+    pub counters: Arc<Counters>,
+    /// Who hears what becomes of it.
+    pub listener: Listener,
+}
+
+/// What becomes of a queue.
+#[derive(Debug)]
+pub enum News {
+    /// Its requests are being fetched.
+    Ready,
+    /// The kernel refuses a command of it for good, with this errno: it ends only when its device
+    /// is stopped.
+    Refused(i32),
+    /// It is served no more, and nothing of it is left.
+    Ended(io::Result<()>),
+}
+
+/// Hears what becomes of a queue: at the latest when it is dropped, [`News::Ended`], once.
+#[derive(Default)]
+pub struct Listener {
+    hear: Option<Box<dyn FnMut(News) + Send>>,
+    refused: bool,
+}
+
+impl Listener {
+    /// Calls `hear` from the reactor's thread.
+    pub fn new(hear: impl FnMut(News) + Send + 'static) -> Self {
+        Self { hear: Some(Box::new(hear)), refused: false }
+    }
+
+    /// Passes the news on; the end of a queue is the last.
+    pub(crate) fn hear(&mut self, news: News) {
+        let last = matches!(news, News::Ended(_));
+        if let Some(hear) = &mut self.hear {
+            hear(news);
+        }
+        if last {
+            self.hear = None;
+        }
+    }
+
+    pub(super) fn refused(&mut self, errno: i32) {
+        if !mem::replace(&mut self.refused, true) {
+            self.hear(News::Refused(errno));
+        }
+    }
+
+    pub(super) fn ended(mut self, result: io::Result<()>) {
+        self.hear(News::Ended(result));
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let gone = io::Error::other("the thread that serves the queue is gone");
+        self.hear(News::Ended(Err(gone)));
+    }
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Listener")
+    }
+}
+
+/// How much a reactor can take in.
+#[derive(Clone, Copy, Debug)]
+pub struct Capacity {
+    /// The queues of its ring.
+    pub ring: RingSize,
+    /// Places of its file table.
+    pub files: u32,
+    /// Slots of its buffer table, at most 16,384; 0: none.
+    pub slots: u16,
+}
+
+/// The kernel's limit of a buffer table.
+pub(crate) const MAX_SLOTS: u16 = 1 << 14;
+
+impl Capacity {
+    /// What these queues need, whatever their requests are.
+    pub fn of<T: Target>(services: &[Service<T>]) -> Self {
+        let sum = |of: fn(&Service<T>) -> u32| services.iter().map(of).sum::<u32>();
+        let slots = u16::try_from(sum(|service| service.slots().into())).unwrap_or(u16::MAX);
+        Self {
+            ring: RingSize {
+                submissions: sum(Service::submissions).next_power_of_two().clamp(64, 4096),
+                completions: sum(Service::completions).next_power_of_two().clamp(128, 1 << 16),
+            },
+            files: sum(Service::places),
+            slots: slots.min(MAX_SLOTS),
+        }
+    }
+}
+
+impl<T: Target> Service<T> {
+    /// The queue's part of the file table (see `file_table`).
+    pub(super) fn files(&self) -> Vec<RawFd> {
+        let own = [self.char_device.fd(), self.zeros.fd()];
+        own.iter().chain(self.target.files()).copied().collect()
+    }
+
+    /// How many places that takes up.
+    #[expect(clippy::cast_possible_truncation, reason = "a step names a file by 16 bits")]
+    pub(super) fn places(&self) -> u32 {
+        self.files().len() as u32
+    }
+
+    fn slots(&self) -> u16 {
+        let QueueConfig { depth, transfer, .. } = self.config;
+        match transfer {
+            Transfer::Copy => 0,
+            Transfer::Register { .. } => depth,
+            // As many again for requests whose automatic registration fails.
+            Transfer::Auto => depth * 2,
+        }
+    }
+
+    /// What a pass usually pushes, without a call in between.
+    fn submissions(&self) -> u32 {
+        (u32::from(self.config.depth) * 2).max(self.steps() + 3)
+    }
+
+    /// Everything that can be in flight, so that none is ever lost.
+    fn completions(&self) -> u32 {
+        u32::from(self.config.depth) * (self.steps() + 3) + 1
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "at most 255, checked by the engine")]
+    fn steps(&self) -> u32 {
+        self.target.max_steps() as u32
+    }
+}
