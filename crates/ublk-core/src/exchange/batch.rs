@@ -44,6 +44,8 @@ pub(crate) struct Batch {
     filling: usize,
     /// An element per tag for commits of one: a linked one is read only when its step has ended.
     lone: Elements,
+    /// How often each of those was refused.
+    lone_refusals: Box<[u8]>,
     refusals: u8,
     fetching: bool,
 }
@@ -65,6 +67,7 @@ impl Batch {
             outboxes: [outbox(), outbox()],
             filling: 0,
             lone: elements(),
+            lone_refusals: vec![0; depth.into()].into(),
             refusals: 0,
             fetching: false,
         })
@@ -198,6 +201,12 @@ impl Batch {
     /// Commits one tag by itself, silently unless it is refused.
     #[inline]
     pub(super) fn push_lone<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, result: i32) {
+        self.lone_refusals[usize::from(tag)] = 0;
+        self.push_one(pass, tag, result);
+    }
+
+    #[inline]
+    fn push_one<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, result: i32) {
         self.lone.set(tag.into(), &self.templates[usize::from(tag)].with(result));
         let element = self.lone.address(tag.into());
         let entry = self.command(pass, UBLK_U_IO_COMMIT_IO_CMDS, element, 1);
@@ -237,13 +246,14 @@ impl Batch {
         tag: u16,
         result: i32,
     ) -> io::Result<Arrival> {
-        self.refusals += 1;
-        if self.refusals > MAX_REFUSALS {
+        let refusals = &mut self.lone_refusals[usize::from(tag)];
+        *refusals += 1;
+        if *refusals > MAX_REFUSALS {
             return Ok(Arrival::Refused(-result));
         }
         pass.reserve(1)?;
         let (_, result) = self.lone.get(tag.into());
-        self.push_lone(pass, tag, result);
+        self.push_one(pass, tag, result);
         Ok(Arrival::Nothing)
     }
 

@@ -212,6 +212,12 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         for service in self.mailbox.take() {
             self.serve(service)?;
         }
+        // What was pushed is in the kernel's hands, and what it refuses is here, before a seat goes.
+        self.ring.submit()?;
+        if self.ring.ready() > 0 {
+            self.attention = true;
+            return Ok(Turn::Serving);
+        }
         for number in 0..self.seats.len() {
             let Some(seat) = &mut self.seats[number] else { continue };
             if seat.has_ended() {
@@ -230,8 +236,6 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         if seats.any(|seat| seat.running() > 0) {
             return Ok(Turn::Serving);
         }
-        // What has ended is answered even when its queue is given up.
-        self.ring.submit()?;
         Ok(Turn::Ended)
     }
 
@@ -247,7 +251,6 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         if seat.running() > 0 {
             return Ok(());
         }
-        self.ring.submit()?;
         Err(io::Error::from_raw_os_error(errno))
     }
 
@@ -263,8 +266,8 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         #[expect(clippy::cast_possible_truncation, reason = "as many as there are files at most")]
         let name = number as u16;
         let made = self.ring.update_files(files.start, &service.files()).and_then(|()| {
-            let mut seat =
-                Seat::new(&self.driver, service, (name, files.clone()), &mut self.slots)?;
+            let place = (name, files.clone());
+            let mut seat = Seat::new(&self.driver, service, place, &mut self.slots, self.stays)?;
             match seat.arm(&mut desk!(self)) {
                 Ok(()) => Ok(seat),
                 Err(error) => {

@@ -25,6 +25,10 @@ pub(super) struct Seat<T> {
     pub(super) listener: Listener,
     pub(super) place: pass::Seat,
     pub(super) files: Range<u32>,
+    /// Whether a request's step may be linked to its commit. What is linked ends silently, so that
+    /// a queue that leaves a ring with others must not: nobody knew when its memory may go. With
+    /// an exchange of one command per request the next fetch's answer tells.
+    links: bool,
     /// The kernel wants no more of something: the seat may be about to end.
     pub(super) closing: bool,
     /// The first command that the kernel refused for good, with its errno.
@@ -78,6 +82,7 @@ impl<T: Target> Seat<T> {
         service: Service<T>,
         (number, files): (u16, Range<u32>),
         slots: &mut Slots,
+        stays: bool,
     ) -> io::Result<Self> {
         let (descriptors, exchange, buffers) = parts(driver, &service, slots)?;
         let Service { char_device, zeros, config, target, counters, listener } = service;
@@ -89,6 +94,7 @@ impl<T: Target> Seat<T> {
             listener,
             place: pass::Seat { number, files: files.start },
             files,
+            links: !stays || config.exchange == ExchangeMode::PerIo,
             closing: false,
             refused: None,
             _open: [char_device, zeros],
@@ -144,7 +150,7 @@ impl<T: Target> Seat<T> {
                 self.settle(desk, token.tag, outcome)
             }
             _ => {
-                let alone = lone && self.engine.running() == 0;
+                let alone = lone && self.links && self.engine.running() == 0;
                 match self.exchange.completed(&mut pass!(self, desk), token, completion)? {
                     Arrival::Request(tag) => return self.begin(desk, tag, alone),
                     Arrival::Requests(tags) => return self.begin_all(desk, &tags, alone),

@@ -33,7 +33,7 @@ fn serve_again(sim: &Sim, depth: u16) -> Rig {
     let descriptors = sim.map_descriptors(&char_device, 0, depth, 24).unwrap();
     let mut ring = sim.ring(RingSize { submissions: 64, completions: 128 }).unwrap();
     let disk = sim.file(SIZE as usize);
-    ring.register_files(&[char_device.fd(), disk.fd()]).unwrap();
+    register_files(&mut ring, &[char_device.fd(), disk.fd()]);
     ring.register_buffers_sparse(u32::from(depth)).unwrap();
     let buffers = (0..depth).map(|_| vec![0; MAX_IO as usize].into_boxed_slice()).collect();
     let sim = sim.clone();
