@@ -42,6 +42,11 @@ pub(super) fn create<D: Driver, T: Target>(
     let (events, inbox) = channel();
     let mut crew = Crew::default();
     let target = Arc::new(target);
+    let arrange = {
+        let (driver, queue, id) = (driver.clone(), options.queue.clone(), added.info.dev_id);
+        let throttles_writes = target.throttles_writes();
+        move || queue.apply(&driver, id, throttles_writes)
+    };
     let hired = staff(
         driver,
         &added,
@@ -54,7 +59,7 @@ pub(super) fn create<D: Driver, T: Target>(
     );
     let started = hired
         .and_then(|()| muster(&inbox, &mut crew, options.limit))
-        .and_then(|()| start(&control, &added, &options, &events, &inbox, &mut crew))
+        .and_then(|()| start(&control, &added, &options, arrange, &events, &inbox, &mut crew))
         .and_then(|()| wait_for_node(driver, added.info.dev_id, options.limit));
     if let Err(error) = started {
         crew.dismiss(&inbox, (&control, added.info.dev_id), options.limit);
@@ -198,11 +203,13 @@ fn muster(inbox: &Receiver<Event>, crew: &mut Crew, limit: Duration) -> Result<(
 }
 
 /// `START_DEV` waits in the kernel, so it has a thread of its own: a queue that ends meanwhile
-/// is noticed here, and stopping the device ends the wait (trap 23).
+/// is noticed here, and stopping the device ends the wait (trap 23). So may `arrange`, which is
+/// called when the device has started.
 fn start<D: Driver>(
     control: &Control<D>,
     added: &Added<'_, D>,
     options: &DeviceOptions,
+    arrange: impl FnOnce() -> Result<()> + Send + 'static,
     events: &Sender<Event>,
     inbox: &Receiver<Event>,
     crew: &mut Crew,
@@ -212,18 +219,23 @@ fn start<D: Driver>(
     let (control, events) = (control.clone(), events.clone());
     let stop = control.clone();
     let thread = thread::Builder::new().name(format!("ublk{id}start")).spawn(move || {
-        let _unheard = events.send(Event::Started(control.start(id, process::id(), limit)));
+        let started = control.start(id, process::id(), limit).and_then(|()| arrange());
+        let _unheard = events.send(Event::Started(started));
     });
     thread.map_err(|error| Error::os(Code::Kernel, "cannot start a thread", "clone", &error))?;
+    let deadline = Instant::now() + 2 * limit;
     let outcome = loop {
-        match inbox.recv() {
+        match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(Event::Started(result)) => break result,
             Ok(event) => {
                 if let Err(error) = crew.note(event) {
                     break Err(error);
                 }
             }
-            Err(_) => break Err(Error::new(Code::Kernel, "the starting thread is gone")),
+            Err(_) => {
+                break Err(Error::new(Code::Timeout, "the device's queue takes no settings")
+                    .hint("requests that are in flight already do not end"));
+            }
         }
     };
     if outcome.is_err() {

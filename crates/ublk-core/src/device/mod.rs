@@ -14,12 +14,14 @@ mod negotiate;
 mod options;
 mod params;
 mod pool;
+mod queue_settings;
 mod serve;
 mod supervise;
 
 pub use admin::{delete, features, info, list, stop};
 pub use options::{BufferMode, DeviceInfo, DeviceOptions, DeviceState, ExchangeMode};
 pub use pool::{Pool, PoolOptions};
+pub use queue_settings::QueueSettings;
 
 /// A device that this process serves. Dropping it closes it.
 #[derive(Debug)]

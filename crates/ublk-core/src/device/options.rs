@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::queue_settings::QueueSettings;
 use crate::error::{Code, Error, Result};
 pub use crate::reactor::ExchangeMode;
 
@@ -39,6 +40,8 @@ pub struct DeviceOptions {
     pub split_register: bool,
     /// Whether each queue's thread is bound to the CPUs that the kernel maps to the queue.
     pub pin: bool,
+    /// What of the kernel's queue above the device differs from the kernel's default.
+    pub queue: QueueSettings,
     /// How long the kernel may take to start, stop or delete the device.
     pub limit: Duration,
 }
@@ -54,6 +57,7 @@ impl Default for DeviceOptions {
             exchange: None,
             split_register: false,
             pin: true,
+            queue: QueueSettings::default(),
             limit: Duration::from_secs(30),
         }
     }
@@ -81,7 +85,7 @@ impl DeviceOptions {
                 self.max_io_bytes
             ));
         }
-        Ok(())
+        self.queue.validate(self.max_io_bytes)
     }
 }
 

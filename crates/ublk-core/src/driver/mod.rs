@@ -72,6 +72,14 @@ pub trait Driver: Clone + Send + Sync + 'static {
     /// making it (trap 42).
     fn block_device_is_ready(&self, id: u32) -> bool;
 
+    /// Writes a setting of the queue of a started device, `/sys/block/ublkbN/queue/NAME`. The kernel
+    /// waits for requests in flight before it changes some of them.
+    ///
+    /// # Errors
+    /// `ENOENT` where the kernel has no such setting, `EINVAL` for a value that it refuses; what
+    /// open(2) says.
+    fn set_queue(&self, id: u32, name: &str, value: &str) -> io::Result<()>;
+
     /// Makes the ring of the calling thread; no other thread may use it (`SINGLE_ISSUER`).
     ///
     /// # Errors

@@ -27,6 +27,13 @@ pub trait Target: Send + Sync + 'static {
     /// Size, block sizes, limits and abilities, fixed for the device's life.
     fn geometry(&self) -> &Geometry;
 
+    /// Whether the kernel should hold back background writes when reads have to wait for them
+    /// (writeback throttling, `wbt_lat_usec`). It costs each request some instructions, for nothing
+    /// where writes take no time.
+    fn throttles_writes(&self) -> bool {
+        true
+    }
+
     /// The files that steps name by their place in this slice. They stay open as long as the
     /// target lives.
     fn files(&self) -> &[RawFd];

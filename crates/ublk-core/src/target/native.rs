@@ -30,6 +30,10 @@ impl Target for Native {
         forward!(self, target => target.geometry())
     }
 
+    fn throttles_writes(&self) -> bool {
+        forward!(self, target => target.throttles_writes())
+    }
+
     fn files(&self) -> &[RawFd] {
         forward!(self, target => target.files())
     }

@@ -26,6 +26,10 @@ impl Target for Null {
         &self.geometry
     }
 
+    fn throttles_writes(&self) -> bool {
+        false
+    }
+
     fn files(&self) -> &[RawFd] {
         &[]
     }

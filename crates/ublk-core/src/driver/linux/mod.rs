@@ -1,6 +1,6 @@
 //! The real thing: the kernel's ublk_drv and io_uring.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +46,12 @@ impl Driver for Linux {
 
     fn block_device_is_ready(&self, id: u32) -> bool {
         std::fs::File::open(format!("/dev/ublkb{id}")).is_ok()
+    }
+
+    fn set_queue(&self, id: u32, name: &str, value: &str) -> io::Result<()> {
+        let path = format!("/sys/block/ublkb{id}/queue/{name}");
+        let mut file = std::fs::OpenOptions::new().write(true).open(path)?;
+        file.write_all(value.as_bytes())
     }
 
     fn open_zeros(&self) -> io::Result<OpenFile> {

@@ -32,6 +32,8 @@ pub struct Kernel {
     pub params: u32,
     /// Number of CPUs, the upper bound of the queues.
     pub cpus: u16,
+    /// Whether it has writeback throttling (`CONFIG_BLK_WBT`).
+    pub throttling: bool,
     /// Whether the server may do what root may.
     pub root: bool,
 }
@@ -67,6 +69,7 @@ impl Kernel {
                 | UBLK_PARAM_TYPE_DMA_ALIGN
                 | UBLK_PARAM_TYPE_SEGMENT,
             cpus: 4,
+            throttling: true,
             root: true,
         }
     }
@@ -84,6 +87,7 @@ impl Kernel {
             always,
             params: UBLK_PARAM_TYPE_BASIC | UBLK_PARAM_TYPE_DISCARD | UBLK_PARAM_TYPE_DEVT,
             cpus: 4,
+            throttling: true,
             root: true,
         }
     }

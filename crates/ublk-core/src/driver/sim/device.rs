@@ -100,6 +100,8 @@ pub(super) struct Device {
     pub(super) gone: bool,
     /// Memory registered with REG_BUF, by its index.
     pub(super) shared: BTreeMap<u16, SharedBuffer>,
+    /// `/sys/block/ublkbN/queue`, as far as somebody wrote to it.
+    pub(super) queue_settings: BTreeMap<String, String>,
     /// blk_mq_freeze_queue: requests get no tags.
     pub(super) frozen: bool,
 }
@@ -125,6 +127,7 @@ impl Device {
             server: -1,
             gone: false,
             shared: BTreeMap::new(),
+            queue_settings: BTreeMap::new(),
             frozen: false,
         }
     }

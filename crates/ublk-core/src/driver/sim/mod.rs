@@ -49,6 +49,7 @@ mod ops;
 mod params;
 mod permission;
 mod power;
+mod queue;
 mod recovery;
 mod ring;
 mod rng;
@@ -307,6 +308,10 @@ impl Driver for Sim {
     fn block_device_is_ready(&self, id: u32) -> bool {
         let model = self.lock();
         model.find_device(id).is_some_and(|device| model.devices[device].disk)
+    }
+
+    fn set_queue(&self, id: u32, name: &str, value: &str) -> io::Result<()> {
+        self.lock().set_queue(id, name, value)
     }
 
     fn ring(&self, entries: RingSize) -> io::Result<SimRing> {
