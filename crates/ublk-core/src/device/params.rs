@@ -65,7 +65,8 @@ fn basic(geometry: &Geometry, max_io_bytes: u32) -> ublk_param_basic {
         io_opt_shift: shift(geometry.io_opt),
         io_min_shift: shift(geometry.io_min),
         max_sectors: max_io_bytes >> SECTOR_SHIFT,
-        chunk_sectors: 0,
+        // Fits: below 2 TiB.
+        chunk_sectors: u32::try_from(geometry.chunk >> SECTOR_SHIFT).unwrap_or(0),
         dev_sectors: geometry.size >> SECTOR_SHIFT,
         virt_boundary_mask: geometry.virt_boundary,
     }

@@ -8,6 +8,7 @@ use ublk_sys::{
 };
 
 use super::flight::Progress;
+use super::waits::Waits;
 use crate::file_table::{FIRST_OF_TARGET, ZEROS};
 use crate::pass::Seat;
 use crate::target::{Step, StepKind};
@@ -21,9 +22,15 @@ pub(super) enum Place {
     Memory(*mut u8),
 }
 
-/// The entry that does what is left of `step`.
+/// The entry that does what is left of `step`, whose place among all is `index`.
 #[inline]
-pub(super) fn step(step: &Step, progress: &Progress, place: Place, seat: Seat) -> Entry {
+pub(super) fn step(
+    step: &Step,
+    progress: &Progress,
+    place: Place,
+    (waits, index): (&mut Waits, usize),
+    seat: Seat,
+) -> Entry {
     let file = Fixed(seat.files + FIRST_OF_TARGET + u32::from(step.file));
     match step.kind {
         StepKind::Read | StepKind::Write { .. } => {
@@ -40,6 +47,7 @@ pub(super) fn step(step: &Step, progress: &Progress, place: Place, seat: Seat) -
             fallocate(step, file, libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE)
         }
         StepKind::Discard => discard(step, file),
+        StepKind::Wait => waits.entry(index, step.length),
     }
 }
 

@@ -25,8 +25,10 @@ mod lease;
 mod settle;
 mod steps;
 mod verdict;
+mod waits;
 
 use flight::{Flight, Lease, Progress};
+use waits::Waits;
 
 /// How often a buffer's registration is tried again before its request fails.
 const MAX_ATTACH_FAILURES: u8 = 4;
@@ -45,6 +47,7 @@ pub(crate) struct Engine<T> {
     flights: Box<[Flight]>,
     steps: Box<[Step]>,
     progress: Box<[Progress]>,
+    waits: Waits,
     running: u32,
 }
 
@@ -97,6 +100,7 @@ impl<T: Target> Engine<T> {
             flights: vec![Flight::IDLE; depth.into()].into(),
             steps: vec![Step::EMPTY; all_steps].into(),
             progress: vec![Progress::default(); all_steps].into(),
+            waits: Waits::new(all_steps),
             running: 0,
         }
     }

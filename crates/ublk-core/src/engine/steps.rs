@@ -84,7 +84,13 @@ impl<T: Target> Engine<T> {
             // No step of this plan uses the buffer.
             (Buffers::Register { .. }, _) => Place::Slot(0),
         };
-        let mut entry = entries::step(&self.steps[index], &self.progress[index], place, pass.seat);
+        let mut entry = entries::step(
+            &self.steps[index],
+            &self.progress[index],
+            place,
+            (&mut self.waits, index),
+            pass.seat,
+        );
         if flight.linked {
             entry = entry.flags(Flags::IO_LINK | Flags::SKIP_SUCCESS);
         }

@@ -23,7 +23,7 @@ pub(super) enum Verdict {
 #[inline]
 pub(super) fn judge(step: &Step, progress: &mut Progress, result: i32, block: u32) -> Verdict {
     let Ok(result) = u32::try_from(result) else {
-        return interrupted_or_failed(progress, -result);
+        return interrupted_or_failed(step.kind, progress, -result);
     };
     match step.kind {
         StepKind::Read | StepKind::Write { .. } if progress.from + result < step.length => {
@@ -34,8 +34,10 @@ pub(super) fn judge(step: &Step, progress: &mut Progress, result: i32, block: u3
 }
 
 #[cold]
-fn interrupted_or_failed(progress: &mut Progress, errno: i32) -> Verdict {
+fn interrupted_or_failed(kind: StepKind, progress: &mut Progress, errno: i32) -> Verdict {
     match errno {
+        // The time that a wait asked for has passed.
+        libc::ETIME if kind == StepKind::Wait => Verdict::Complete,
         libc::EINTR | libc::EAGAIN if progress.interruptions < MAX_INTERRUPTIONS => {
             progress.interruptions += 1;
             Verdict::Continue
@@ -62,7 +64,7 @@ fn continue_short(step: &Step, progress: &mut Progress, result: u32, block: u32)
         }
         // Less than last time: such a backend is asked again, but not for ever.
         StepKind::Read | StepKind::Write { .. } if !ended => {
-            interrupted_or_failed(progress, libc::EINTR)
+            interrupted_or_failed(step.kind, progress, libc::EINTR)
         }
         _ => Verdict::Failed(libc::EIO),
     }
@@ -127,6 +129,14 @@ mod tests {
     fn interruptions_are_bounded() {
         assert_eq!(run(&READ, &[-libc::EINTR]).0, Verdict::Continue);
         assert_eq!(run(&READ, &[-libc::EAGAIN; 65]).0, Verdict::Failed(libc::EAGAIN));
+    }
+
+    #[test]
+    fn a_wait_ends_when_its_time_is_up() {
+        let wait = Step { kind: StepKind::Wait, ..READ };
+        assert_eq!(run(&wait, &[-libc::ETIME]).0, Verdict::Complete);
+        assert_eq!(run(&wait, &[-libc::ECANCELED]).0, Verdict::Failed(libc::ECANCELED));
+        assert_eq!(run(&READ, &[-libc::ETIME]).0, Verdict::Failed(libc::ETIME));
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub struct Geometry {
     pub virt_boundary: u64,
     /// How the request's memory may be cut up.
     pub segments: Option<SegmentLimits>,
+    /// No read and no write crosses a multiple of this many bytes; 0: no such rule.
+    pub chunk: u64,
 }
 
 /// Why a geometry cannot be a block device.
@@ -82,6 +84,14 @@ pub enum GeometryError {
     /// The kernel takes masks below the page size.
     #[error("the DMA alignment is {0}; it must be a power of two minus one, below 4096")]
     DmaAlignment(u32),
+    /// Requests would be cut within a block.
+    #[error("the chunk is {chunk} bytes; it must hold whole blocks of {block}, below 2 TiB")]
+    Chunk {
+        /// The chunk asked for.
+        chunk: u64,
+        /// The logical block size.
+        block: u32,
+    },
 }
 
 impl Geometry {
@@ -101,6 +111,7 @@ impl Geometry {
             dma_alignment: 511,
             virt_boundary: 0,
             segments: None,
+            chunk: 0,
         }
     }
 
@@ -124,6 +135,9 @@ impl Geometry {
         }
         if self.dma_alignment >= 4096 || !(self.dma_alignment + 1).is_power_of_two() {
             return Err(GeometryError::DmaAlignment(self.dma_alignment));
+        }
+        if !self.chunk.is_multiple_of(u64::from(block)) || self.chunk >= 2 << 40 {
+            return Err(GeometryError::Chunk { chunk: self.chunk, block });
         }
         Ok(())
     }

@@ -6,17 +6,24 @@
 
 use std::os::fd::RawFd;
 
+mod children;
 mod geometry;
 mod plan;
 mod request;
+#[cfg(test)]
+mod testing;
 
 pub use geometry::{DiscardLimits, Geometry, GeometryError, SegmentLimits};
-pub use plan::{Plan, Step, StepKind};
+pub use plan::{Part, Plan, Step, StepKind};
 pub use request::{Op, Request, RequestFlags};
 
+pub mod delay;
+pub mod error;
 pub mod file;
+pub mod linear;
 pub mod native;
 pub mod null;
+pub mod striped;
 
 /// A positive errno, as a request can be answered with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! What one request becomes.
 
+use super::Errno;
+
 /// What a step does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepKind {
@@ -18,6 +20,8 @@ pub enum StepKind {
     ZeroRange,
     /// The block device's own discard; what the range reads afterwards is undefined.
     Discard,
+    /// Nothing, for as many microseconds as the step's length; the rest of the step means nothing.
+    Wait,
 }
 
 /// One piece of backend I/O.
@@ -31,7 +35,7 @@ pub struct Step {
     pub file: u16,
     /// Where in the request's buffer, in bytes.
     pub at: u32,
-    /// How many bytes.
+    /// How many bytes; of a wait, microseconds.
     pub length: u32,
     /// Where in the file, in bytes.
     pub offset: u64,
@@ -46,6 +50,17 @@ impl Step {
     pub fn uses_buffer(&self) -> bool {
         matches!(self.kind, StepKind::Read | StepKind::Write { .. })
     }
+}
+
+/// Where the steps of a part belong in the whole: what is added to each.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Part {
+    /// To the place of its file.
+    pub files: u16,
+    /// To its place in the request's buffer, in bytes.
+    pub at: u32,
+    /// To its stage.
+    pub stage: u8,
 }
 
 /// The steps of one request, in memory that the engine lends; stages must not decrease.
@@ -70,6 +85,44 @@ impl<'a> Plan<'a> {
     pub fn push(&mut self, step: Step) {
         self.steps[self.len] = step;
         self.len += 1;
+    }
+
+    /// Adds as many steps as `fill` says that it put into a plan of the room that is left.
+    #[inline]
+    pub(super) fn append(
+        &mut self,
+        fill: impl FnOnce(Plan<'_>) -> Result<usize, Errno>,
+    ) -> Result<(), Errno> {
+        self.len += fill(Plan::new(&mut self.steps[self.len..]))?;
+        Ok(())
+    }
+
+    /// Adds what `fill` adds, as a part of a larger plan.
+    ///
+    /// # Errors
+    /// What `fill` says.
+    pub fn part(
+        &mut self,
+        part: Part,
+        fill: impl FnOnce(&mut Self) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        let first = self.len;
+        fill(self)?;
+        for step in &mut self.steps[first..self.len] {
+            step.file += part.files;
+            step.at += part.at;
+            step.stage += part.stage;
+        }
+        Ok(())
+    }
+
+    /// Puts the steps of parts in the order of their stages.
+    pub fn order_stages(&mut self) {
+        let steps = &mut self.steps[..self.len];
+        if !steps.is_sorted_by_key(|step| step.stage) {
+            // Unstable, since that allocates nothing; the steps of a stage have no order anyway.
+            steps.sort_unstable_by_key(|step| step.stage);
+        }
     }
 
     /// The steps so far.

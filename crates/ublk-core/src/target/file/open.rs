@@ -171,7 +171,6 @@ fn geometry(
     let writable = !options.read_only;
     let physical_block = limits.physical_block.max(logical_block);
     let geometry = Geometry {
-        size,
         logical_block,
         physical_block,
         io_min: physical_block,
@@ -184,6 +183,7 @@ fn geometry(
         dma_alignment: limits.direct.map_or(3, |direct| direct.memory - 1),
         virt_boundary: limits.virt_boundary,
         segments: limits.segments,
+        ..Geometry::new(size)
     };
     geometry.validate().map_err(|error| unsuitable(path, &error, logical_block))?;
     Ok(geometry)

@@ -1,0 +1,172 @@
+//! The targets that a layer is made of.
+
+use std::os::fd::RawFd;
+
+use super::native::Native;
+use super::{DiscardLimits, Errno, Geometry, Part, Plan, Request, SegmentLimits, Target};
+use crate::error::{Code, Error, Result};
+
+/// The most that a layer can be made of, which keeps its plans below 255 steps.
+const MOST: usize = 64;
+
+/// What a target is asked: for its first plan, or for another one.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Question {
+    Plan,
+    Retry { errno: Errno, round: u8 },
+}
+
+impl Question {
+    fn ask(
+        self,
+        target: &Native,
+        request: &Request,
+        plan: &mut Plan<'_>,
+    ) -> std::result::Result<(), Errno> {
+        match self {
+            Self::Plan => target.plan(request, plan),
+            Self::Retry { errno, round } => target.retry(request, errno, round, plan),
+        }
+    }
+}
+
+/// A piece of a request, inside its range; all in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Piece {
+    pub(super) child: usize,
+    /// Where it begins, from the request's start.
+    pub(super) at: u64,
+    pub(super) length: u64,
+    /// Where it lies on the child.
+    pub(super) offset: u64,
+}
+
+#[derive(Debug)]
+struct Child {
+    target: Native,
+    /// The place of its first file among the layer's.
+    files: u16,
+}
+
+/// Targets below a layer, their files put together.
+#[derive(Debug)]
+pub(super) struct Children {
+    children: Box<[Child]>,
+    files: Box<[RawFd]>,
+    max_steps: usize,
+}
+
+impl Children {
+    /// # Errors
+    /// `InvalidArgument` when there are none or too many, or their plans could be too long.
+    pub(super) fn new(layer: &str, targets: Vec<Native>) -> Result<Self> {
+        if !(1..=MOST).contains(&targets.len()) {
+            return Err(refused(format!(
+                "{layer} has {} targets; it must have from 1 to {MOST}",
+                targets.len()
+            )));
+        }
+        let max_steps = targets.iter().map(Target::max_steps).sum();
+        let mut files = Vec::new();
+        let mut children = Vec::with_capacity(targets.len());
+        for target in targets {
+            let first = u16::try_from(files.len()).map_err(|_| too_deep(layer))?;
+            files.extend_from_slice(target.files());
+            children.push(Child { target, files: first });
+        }
+        // The engine counts steps in 8 bits, and a delay may add one.
+        if max_steps > 250 {
+            return Err(too_deep(layer));
+        }
+        Ok(Self { children: children.into(), files: files.into(), max_steps })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.children.len()
+    }
+
+    pub(super) fn files(&self) -> &[RawFd] {
+        &self.files
+    }
+
+    pub(super) fn max_steps(&self) -> usize {
+        self.max_steps
+    }
+
+    pub(super) fn geometries(&self) -> impl Iterator<Item = &Geometry> {
+        self.children.iter().map(|child| child.target.geometry())
+    }
+
+    /// Adds the answer of the child that a piece of the request lies on.
+    #[inline]
+    pub(super) fn ask(
+        &self,
+        piece: Piece,
+        question: Question,
+        request: &Request,
+        plan: &mut Plan<'_>,
+    ) -> std::result::Result<(), Errno> {
+        let Child { target, files } = &self.children[piece.child];
+        #[expect(clippy::cast_possible_truncation, reason = "inside the request, below 4 GiB")]
+        let (at, length) = (piece.at as u32, piece.length as u32);
+        let request = Request { offset: piece.offset, length, ..*request };
+        let part = Part { files: *files, at, stage: 0 };
+        plan.part(part, |plan| question.ask(target, &request, plan))
+    }
+
+    /// Asks every child about a request without a range: a flush.
+    pub(super) fn ask_all(
+        &self,
+        question: Question,
+        request: &Request,
+        plan: &mut Plan<'_>,
+    ) -> std::result::Result<(), Errno> {
+        let whole = |child| Piece { child, at: 0, length: 0, offset: 0 };
+        (0..self.len()).try_for_each(|child| self.ask(whole(child), question, request, plan))
+    }
+
+    /// What a device of `size` bytes over all children is to the block layer: what all of them
+    /// can do, with the needs of the neediest.
+    pub(super) fn geometry(&self, size: u64) -> Geometry {
+        let merged = self.geometries().copied().reduce(merge).unwrap_or(Geometry::new(size));
+        Geometry { size, chunk: 0, ..merged }
+    }
+}
+
+fn merge(a: Geometry, b: Geometry) -> Geometry {
+    let durable = |one: &Geometry| !one.volatile_cache || one.fua;
+    Geometry {
+        size: a.size,
+        logical_block: a.logical_block.max(b.logical_block),
+        physical_block: a.physical_block.max(b.physical_block),
+        io_min: a.io_min.max(b.io_min),
+        io_opt: a.io_opt.max(b.io_opt),
+        read_only: a.read_only || b.read_only,
+        rotational: a.rotational || b.rotational,
+        volatile_cache: a.volatile_cache || b.volatile_cache,
+        fua: durable(&a) && durable(&b),
+        discard: a.discard.zip(b.discard).map(|(a, b)| DiscardLimits {
+            granularity: a.granularity.max(b.granularity),
+            max_discard: a.max_discard.min(b.max_discard),
+            max_write_zeroes: a.max_write_zeroes.min(b.max_write_zeroes),
+        }),
+        dma_alignment: a.dma_alignment.max(b.dma_alignment),
+        virt_boundary: a.virt_boundary | b.virt_boundary,
+        segments: match (a.segments, b.segments) {
+            (Some(a), Some(b)) => Some(SegmentLimits {
+                boundary_mask: a.boundary_mask.min(b.boundary_mask),
+                max_size: a.max_size.min(b.max_size),
+            }),
+            (a, b) => a.or(b),
+        },
+        chunk: 0,
+    }
+}
+
+fn too_deep(layer: &str) -> Error {
+    refused(format!("{layer} has too many targets below it: its plans would exceed 250 steps"))
+}
+
+pub(super) fn refused(message: String) -> Error {
+    Error::new(Code::InvalidArgument, message)
+}

@@ -1,0 +1,99 @@
+//! A target that answers late (device-mapper's `delay`).
+
+use std::os::fd::RawFd;
+
+use super::native::Native;
+use super::{Errno, Geometry, Op, Part, Plan, Request, Step, StepKind, Target};
+
+/// How long requests wait before the target below sees them, in microseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Delays {
+    /// Reads.
+    pub read: u32,
+    /// Writes, discards, zeros.
+    pub write: u32,
+    /// Flushes.
+    pub flush: u32,
+}
+
+/// Passes requests on to the target below after a while; other requests do not wait for them.
+#[derive(Debug)]
+pub struct Delay {
+    child: Box<Native>,
+    delays: Delays,
+}
+
+impl Delay {
+    /// `child`, later.
+    pub fn new(child: Native, delays: Delays) -> Self {
+        Self { child: Box::new(child), delays }
+    }
+}
+
+impl Target for Delay {
+    fn geometry(&self) -> &Geometry {
+        self.child.geometry()
+    }
+
+    fn files(&self) -> &[RawFd] {
+        self.child.files()
+    }
+
+    fn max_steps(&self) -> usize {
+        1 + self.child.max_steps()
+    }
+
+    fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> Result<(), Errno> {
+        let length = match request.op {
+            Op::Read => self.delays.read,
+            Op::Flush => self.delays.flush,
+            Op::Write | Op::Discard | Op::WriteZeroes => self.delays.write,
+        };
+        if length == 0 {
+            return self.child.plan(request, plan);
+        }
+        plan.push(Step { kind: StepKind::Wait, stage: 0, file: 0, at: 0, length, offset: 0 });
+        let later = Part { stage: 1, ..Part::default() };
+        plan.part(later, |plan| self.child.plan(request, plan))
+    }
+
+    fn retry(
+        &self,
+        request: &Request,
+        errno: Errno,
+        round: u8,
+        plan: &mut Plan<'_>,
+    ) -> Result<(), Errno> {
+        self.child.retry(request, errno, round, plan)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::null::Null;
+    use super::super::testing::{file, plan, request};
+    use super::*;
+
+    fn stages(target: &Delay, op: Op) -> Vec<(StepKind, u8, u32)> {
+        let steps = plan(target, &request(op, 0, 4096)).unwrap();
+        steps.iter().map(|step| (step.kind, step.stage, step.length)).collect()
+    }
+
+    #[test]
+    fn requests_wait_before_they_go_on() {
+        let delays = Delays { read: 7, write: 8, flush: 0 };
+        let target = Delay::new(file(3, 8192), delays);
+        assert_eq!(stages(&target, Op::Read), [(StepKind::Wait, 0, 7), (StepKind::Read, 1, 4096)]);
+        let write = StepKind::Write { dsync: false };
+        assert_eq!(stages(&target, Op::Write), [(StepKind::Wait, 0, 8), (write, 1, 4096)]);
+        assert_eq!(stages(&target, Op::Flush), [(StepKind::Sync, 0, 4096)]);
+    }
+
+    #[test]
+    fn a_target_that_needs_no_step_still_waits() {
+        let target =
+            Delay::new(Native::Null(Null::new(8192)), Delays { read: 7, ..Delays::default() });
+        assert_eq!(stages(&target, Op::Read), [(StepKind::Wait, 0, 7)]);
+        assert_eq!(stages(&target, Op::Write), []);
+    }
+}
