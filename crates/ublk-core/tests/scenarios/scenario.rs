@@ -64,6 +64,24 @@ pub(crate) enum Backend {
         chunk: u32,
         mirrored: bool,
     },
+    /// The striped target, over as many disks, of which some may answer late.
+    Striped {
+        disks: u16,
+        chunk: u32,
+        late: bool,
+    },
+}
+
+impl Backend {
+    /// What no read and no write may cross a multiple of, in sectors.
+    pub(crate) fn stripe(self) -> Option<usize> {
+        match self {
+            Self::Striped { disks, chunk, .. } => {
+                Some(usize::from(disks) * chunk as usize / SECTOR)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// What happens once, after so many requests.
@@ -135,7 +153,12 @@ impl Scenario {
 fn draw_backend(rng: &mut Rng) -> Backend {
     match rng.below(10) {
         0 => Backend::Null,
-        1..=5 => Backend::File,
+        1..=4 => Backend::File,
+        5 | 6 => Backend::Striped {
+            disks: 1 + u16::try_from(rng.below(4)).unwrap(),
+            chunk: 4096 << rng.below(2),
+            late: rng.chance(300),
+        },
         _ => Backend::Layered {
             stripes: 1 + u16::try_from(rng.below(3)).unwrap(),
             chunk: 2048 << rng.below(3),

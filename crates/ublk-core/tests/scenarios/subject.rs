@@ -3,8 +3,11 @@
 use std::os::fd::RawFd;
 
 use ublk_core::driver::sim::{Sim, SimDisk};
+use ublk_core::target::delay::{Delay, Delays};
 use ublk_core::target::file::File;
+use ublk_core::target::native::Native;
 use ublk_core::target::null::Null;
+use ublk_core::target::striped::Striped;
 use ublk_core::target::{DiscardLimits, Errno, Geometry, Plan, Request, Target};
 
 use crate::layered::Layered;
@@ -15,6 +18,7 @@ pub(crate) enum Subject {
     Null(Null),
     File(File),
     Layered(Layered),
+    Striped(Native, Layered),
 }
 
 impl Subject {
@@ -47,6 +51,20 @@ impl Subject {
                 let layered = Layered { geometry, files, stripes, chunk, mirrored, max_steps };
                 (Self::Layered(layered), disks)
             }
+            Backend::Striped { disks: count, chunk, late } => {
+                let disks: Vec<_> = (0..count).map(|_| sim.file(size)).collect();
+                let children = disks.iter().enumerate().map(|(number, disk)| {
+                    let file = Native::File(File::borrowed(disk.fd(), geometry));
+                    let delays = Delays { read: 100, write: 100, flush: 100 };
+                    match late && number % 2 == 0 {
+                        true => Native::Delay(Delay::new(file, delays)),
+                        false => file,
+                    }
+                });
+                let striped = Striped::new(children.collect(), chunk).unwrap();
+                let layout = layout(&disks, chunk);
+                (Self::Striped(Native::Striped(striped), layout), disks)
+            }
         }
     }
 
@@ -59,11 +77,11 @@ impl Subject {
                 image.resize(size, 0);
                 Some(image)
             }
-            Self::Layered(layered) => {
+            Self::Layered(layout) | Self::Striped(_, layout) => {
                 let contents: Vec<_> = disks.iter().map(SimDisk::contents).collect();
                 let mut image = Vec::with_capacity(size);
                 while image.len() < size {
-                    let (stripe, place, _) = layered.place(image.len() as u64);
+                    let (stripe, place, _) = layout.place(image.len() as u64);
                     let place = usize::try_from(place).unwrap();
                     let disk = &contents[usize::from(stripe)];
                     image.extend_from_slice(&disk[place..place + SECTOR]);
@@ -74,12 +92,20 @@ impl Subject {
     }
 }
 
+/// Where the striped target must put things.
+fn layout(disks: &[SimDisk], chunk: u32) -> Layered {
+    let stripes = u16::try_from(disks.len()).unwrap();
+    let geometry = Geometry::new(0);
+    Layered { geometry, files: Vec::new(), stripes, chunk, mirrored: false, max_steps: 0 }
+}
+
 macro_rules! forward {
     ($self:ident, $target:ident => $call:expr) => {
         match $self {
             Subject::Null($target) => $call,
             Subject::File($target) => $call,
             Subject::Layered($target) => $call,
+            Subject::Striped($target, _) => $call,
         }
     };
 }

@@ -124,8 +124,13 @@ impl World {
         let reach = if self.rng.chance(500) { reach.min(32) } else { reach };
         let first = self.rng.index(reach);
         let offset = (first * SECTOR) as u64;
+        let kind = self.rng.below(20);
+        let count = match self.scenario.backend.stripe() {
+            Some(stripe) if kind <= 14 => count.min(stripe - first % stripe),
+            _ => count,
+        };
         let length = u32::try_from(count * SECTOR).unwrap();
-        match self.rng.below(20) {
+        match kind {
             0..=7 => ClientOp::Read { offset, length },
             8..=14 => {
                 let born = self.shadow.next();
