@@ -22,9 +22,16 @@ export { formatSize, parseSize } from './size.ts';
 export type { Size } from './size.ts';
 export { targets } from './targets/index.ts';
 export type {
+  DelayTarget,
+  DelayTargetOptions,
+  ErrorTarget,
+  ErrorTargetOptions,
   FileTarget,
   FileTargetOptions,
+  LinearTarget,
   NullTarget,
   NullTargetOptions,
+  StripedTarget,
+  StripedTargetOptions,
   Target,
 } from './targets/index.ts';

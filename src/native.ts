@@ -5,12 +5,17 @@ import type { BufferMode, Counters, DeviceInfo, ExchangeMode, Feature } from './
 
 /** A target as the addon takes it. */
 export interface NativeTarget {
-  readonly kind: 'null' | 'file';
+  readonly kind: 'null' | 'error' | 'file' | 'striped' | 'linear' | 'delay';
   readonly size?: number;
   readonly path?: string;
   readonly direct?: 'auto' | 'yes' | 'no';
   readonly readOnly?: boolean;
   readonly logicalBlockSize?: number;
+  readonly targets?: readonly NativeTarget[];
+  readonly chunk?: number;
+  readonly readUs?: number;
+  readonly writeUs?: number;
+  readonly flushUs?: number;
 }
 
 /** A device as the addon takes it; what is absent is the addon's default. */

@@ -7,7 +7,7 @@ import { promisify } from 'node:util';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 
 import { targets, type DeviceOptions } from '../../src/index.ts';
-import type { Device } from '../../src/device.ts';
+import { fioVerify } from './fio.ts';
 import { temporaryFolder } from './image.ts';
 import { createOrSkip, expectNoDevices, isTestMachine, withUblk } from './machine.ts';
 import { makeNullDisk, removeNullDisk } from './null-disk.ts';
@@ -28,24 +28,6 @@ const BUFFERS: Pick<DeviceOptions, 'buffers' | 'splitRegister'>[] = [
 const MODES = (['per-io', 'batch'] as const).flatMap((exchange) =>
   BUFFERS.map((mode) => Object.assign({ exchange }, mode)),
 );
-
-/** Writes with a checksum in each block, in blocks of 4 KiB to 1 MiB, then reads all back. */
-function fioVerify(device: Device): Promise<unknown> {
-  return run('fio', [
-    '--name=verify',
-    `--filename=${device.path}`,
-    '--rw=randwrite',
-    '--bsrange=4k-1M',
-    '--blockalign=4k',
-    '--size=32M',
-    '--ioengine=libaio',
-    '--iodepth=32',
-    '--direct=1',
-    '--verify=crc32c',
-    '--verify_fatal=1',
-    '--randrepeat=0',
-  ]);
-}
 
 withUblk('data', () => {
   afterEach(expectNoDevices);

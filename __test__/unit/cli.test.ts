@@ -45,6 +45,9 @@ describe('ublk', () => {
   test.each([
     ['add file'],
     ['add null'],
+    ['add striped'],
+    ['add linear'],
+    ['add delay'],
     ['list'],
     ['info'],
     ['stop'],
@@ -73,6 +76,10 @@ describe('ublk', () => {
     [['add', 'null', '--size', '1GiB', '--depth', '5000'], /depth is 5000/],
     [['add', 'null', '--size', '1GB'], /hint: write '1GiB'/],
     [['add', 'file', ''], /path is ""/],
+    [['add', 'striped'], /missing required argument 'target'/],
+    [['add', 'striped', 'a.img', '--chunk', '5k'], /chunk is 5k; it must be a power of two/],
+    [['add', 'linear', 'a.img', 'null:lots'], /size 'lots' is no size/],
+    [['add', 'delay', 'a.img', '--read-us', '-1'], /must be a whole number/],
   ])('%o is a usage error', async (args, message) => {
     expect(await runCli(args)).toBe(2);
     expect(stderr).toMatch(message);

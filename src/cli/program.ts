@@ -1,9 +1,11 @@
 import { createRequire } from 'node:module';
 
-import { Command, InvalidArgumentError, Option } from 'commander';
+import { Command, Option } from 'commander';
 
 import type { BufferMode, ExchangeMode } from '../info.ts';
+import { example, wholeNumber } from './arguments.ts';
 import type { FileFlags, NullFlags } from './commands/add.ts';
+import { addLayers } from './layers.ts';
 import type { OutputFlags } from './output.ts';
 
 const MODES: readonly BufferMode[] = ['auto', 'register', 'copy'];
@@ -47,6 +49,7 @@ function addCommands(program: Command): void {
     .action(async (flags: NullFlags) => {
       await (await import('./commands/add.ts')).addNull(flags);
     });
+  addLayers(add, deviceOptions);
 }
 
 function deviceOptions(command: Command): Command {
@@ -117,16 +120,6 @@ function describeMachine(program: Command): void {
     .option('--json', 'as JSON')
     .addHelpText('after', example('ublk doctor'))
     .action(async (flags: OutputFlags) => (await import('./commands/doctor.ts')).doctor(flags));
-}
-
-function wholeNumber(text: string): number {
-  if (!/^\d+$/.test(text)) throw new InvalidArgumentError('It must be a whole number.');
-  return Number(text);
-}
-
-function example(...lines: string[]): string {
-  const head = lines.length > 1 ? 'Examples:' : 'Example:';
-  return ['', head, ...lines.map((line) => `  $ ${line}`)].join('\n');
 }
 
 function version(): string {

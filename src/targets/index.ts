@@ -1,27 +1,76 @@
 import { suggest } from '../check.ts';
 import { invalid } from '../errors.ts';
 import type { NativeTarget } from '../native.ts';
+import { delayTarget, toNativeDelay, type DelayTarget } from './delay.ts';
+import { errorTarget, toNativeError, type ErrorTarget } from './error.ts';
 import { fileTarget, toNativeFile, type FileTarget } from './file.ts';
+import { checkTarget, checkTargets } from './layer.ts';
+import { linearTarget, toNativeLinear, type LinearTarget } from './linear.ts';
 import { nullTarget, toNativeNull, type NullTarget } from './null.ts';
+import { stripedTarget, toNativeStriped, type StripedTarget } from './striped.ts';
 
+export type { DelayTarget, DelayTargetOptions } from './delay.ts';
+export type { ErrorTarget, ErrorTargetOptions } from './error.ts';
 export type { FileTarget, FileTargetOptions } from './file.ts';
+export type { LinearTarget } from './linear.ts';
 export type { NullTarget, NullTargetOptions } from './null.ts';
+export type { StripedTarget, StripedTargetOptions } from './striped.ts';
 
 /** What answers a device's requests: plain data, made by one of {@link targets}. */
-export type Target = NullTarget | FileTarget;
+export type Target =
+  NullTarget | FileTarget | ErrorTarget | StripedTarget | LinearTarget | DelayTarget;
 
 /** Makes targets. Each is plain, frozen data; nothing is opened before the device is created. */
 export const targets: {
   readonly null: typeof nullTarget;
   readonly file: typeof fileTarget;
-} = Object.freeze({ null: nullTarget, file: fileTarget });
+  readonly error: typeof errorTarget;
+  readonly striped: typeof stripedTarget;
+  readonly linear: typeof linearTarget;
+  readonly delay: typeof delayTarget;
+} = Object.freeze({
+  null: nullTarget,
+  file: fileTarget,
+  error: errorTarget,
+  striped: stripedTarget,
+  linear: linearTarget,
+  delay: delayTarget,
+});
 
-/** Checks a target and puts it as the addon takes it. */
-export function toNativeTarget(target: Target): NativeTarget {
-  const kind: unknown = (target as Partial<Target> | undefined)?.kind;
-  if (kind === 'null') return toNativeNull(target as NullTarget);
-  if (kind === 'file') return toNativeFile(target as FileTarget);
+/** How deep layers can lie upon each other. */
+const DEEPEST = 8;
+
+/** Checks a target with all that lies below it, and puts it as the addon takes it. */
+export function toNativeTarget(target: Target, depth = 0): NativeTarget {
+  if (depth > DEEPEST) throw invalid(`the target has more than ${DEEPEST} layers`);
+  const below = (child: Target): NativeTarget => toNativeTarget(child, depth + 1);
+  switch ((target as Partial<Target> | null | undefined)?.kind) {
+    case 'null':
+      return toNativeNull(target as NullTarget);
+    case 'file':
+      return toNativeFile(target as FileTarget);
+    case 'error':
+      return toNativeError(target as ErrorTarget);
+    case 'striped':
+      return toNativeStriped(target as StripedTarget, children(target as StripedTarget).map(below));
+    case 'linear':
+      return toNativeLinear(target as LinearTarget, children(target as LinearTarget).map(below));
+    case 'delay':
+      return toNativeDelay(target as DelayTarget, [
+        below(checkTarget((target as DelayTarget).target, 'target')),
+      ]);
+    default:
+      throw noTarget(target);
+  }
+}
+
+function children(layer: StripedTarget | LinearTarget): readonly Target[] {
+  return checkTargets(layer.targets, 'targets');
+}
+
+function noTarget(target: unknown): Error {
+  const kind = (target as { kind?: unknown } | null | undefined)?.kind;
   const hint = "make it with targets.file('disk.img') or targets.null({ size: '1GiB' })";
-  if (typeof kind !== 'string') throw invalid('target is no target', hint);
-  throw invalid(`there is no target of kind '${kind}'`, suggest(kind, Object.keys(targets)));
+  if (typeof kind !== 'string') return invalid('target is no target', hint);
+  return invalid(`there is no target of kind '${kind}'`, suggest(kind, Object.keys(targets)));
 }

@@ -16,4 +16,5 @@ mod options;
 mod outcome;
 mod served;
 mod simulation;
+mod target;
 mod task;

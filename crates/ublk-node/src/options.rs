@@ -1,33 +1,13 @@
 //! What TypeScript asks for, as the core takes it. `src/create.ts` has checked it; what slips
 //! through is refused by the core, or here if the core's types cannot even say it.
 
-use std::path::Path;
 use std::time::Duration;
 
 use napi_derive::napi;
 use ublk_core::device::{BufferMode, DeviceOptions, ExchangeMode};
 use ublk_core::error::{Code, Error, Result};
-use ublk_core::target::file::{Direct, File, FileOptions};
-use ublk_core::target::native::Native;
-use ublk_core::target::null::Null;
 
-/// A target, as `src/targets/` describes it.
-#[derive(Clone, Debug)]
-#[napi(object, object_to_js = false)]
-pub struct NativeTarget {
-    /// `null` or `file`.
-    pub kind: String,
-    /// In bytes.
-    pub size: Option<i64>,
-    /// Of the file, absolute.
-    pub path: Option<String>,
-    /// `auto`, `yes` or `no`.
-    pub direct: Option<String>,
-    /// Whether writes are refused.
-    pub read_only: Option<bool>,
-    /// In bytes.
-    pub logical_block_size: Option<u32>,
-}
+use crate::target::NativeTarget;
 
 /// A device, as `src/create.ts` asks for it; what is absent is the core's default.
 #[derive(Debug)]
@@ -76,27 +56,6 @@ impl NativeDeviceOptions {
     }
 }
 
-impl NativeTarget {
-    /// Opens what lies behind it. May block.
-    pub(crate) fn open(self) -> Result<Native> {
-        let size = self.size.map(bytes).transpose()?;
-        match self.kind.as_str() {
-            "null" => Ok(Native::Null(Null::new(size.ok_or_else(|| missing("size"))?))),
-            "file" => {
-                let options = FileOptions {
-                    direct: direct(self.direct.as_deref())?,
-                    read_only: self.read_only.unwrap_or(false),
-                    logical_block: self.logical_block_size,
-                    size,
-                };
-                let path = self.path.ok_or_else(|| missing("path"))?;
-                File::open(Path::new(&path), &options).map(Native::File)
-            }
-            kind => Err(unknown("kind of target", kind)),
-        }
-    }
-}
-
 fn buffer_mode(name: &str) -> Result<BufferMode> {
     match name {
         "auto" => Ok(BufferMode::Auto),
@@ -114,27 +73,10 @@ fn exchange_mode(name: &str) -> Result<ExchangeMode> {
     }
 }
 
-fn direct(name: Option<&str>) -> Result<Direct> {
-    match name {
-        None | Some("auto") => Ok(Direct::Auto),
-        Some("yes") => Ok(Direct::Yes),
-        Some("no") => Ok(Direct::No),
-        Some(name) => Err(unknown("value of direct", name)),
-    }
-}
-
-fn bytes(size: i64) -> Result<u64> {
-    u64::try_from(size).map_err(|_| refused(format!("a size is {size} bytes")))
-}
-
-fn unknown(what: &str, name: &str) -> Error {
+pub(crate) fn unknown(what: &str, name: &str) -> Error {
     refused(format!("there is no {what} '{name}'"))
 }
 
-fn missing(what: &str) -> Error {
-    refused(format!("the target has no {what}"))
-}
-
-fn refused(message: String) -> Error {
+pub(crate) fn refused(message: String) -> Error {
     Error::new(Code::InvalidArgument, message)
 }

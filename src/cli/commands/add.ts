@@ -44,7 +44,8 @@ export async function addFile(image: string, flags: FileFlags): Promise<void> {
   await serve(targets.file(image, { readOnly, direct, logicalBlockSize, size }), image, flags);
 }
 
-async function serve(target: Target, what: string, flags: AddFlags): Promise<void> {
+/** Serves a target in the foreground, until a signal or `ublk stop`. */
+export async function serve(target: Target, what: string, flags: AddFlags): Promise<void> {
   const { id, queues, depth, maxIo: maxIoBytes, buffers, exchange, splitRegister, pin } = flags;
   const shape = { id, queues, depth, maxIoBytes };
   const options: DeviceOptions = { target, ...shape, buffers, exchange, splitRegister, pin };

@@ -1,0 +1,101 @@
+//! What to serve, as `src/targets/` describes it.
+
+use std::path::Path;
+
+use napi_derive::napi;
+use ublk_core::error::Result;
+use ublk_core::target::delay::{Delay, Delays};
+use ublk_core::target::error::AlwaysFails;
+use ublk_core::target::file::{Direct, File, FileOptions};
+use ublk_core::target::linear::Linear;
+use ublk_core::target::native::Native;
+use ublk_core::target::null::Null;
+use ublk_core::target::striped::Striped;
+
+use crate::options::{refused, unknown};
+
+/// A target; which fields it needs depends on its kind.
+#[derive(Clone, Debug)]
+#[napi(object, object_to_js = false)]
+pub struct NativeTarget {
+    /// `null`, `error`, `file`, `striped`, `linear` or `delay`.
+    pub kind: String,
+    /// In bytes.
+    pub size: Option<i64>,
+    /// Of the file, absolute.
+    pub path: Option<String>,
+    /// `auto`, `yes` or `no`.
+    pub direct: Option<String>,
+    /// Whether writes are refused.
+    pub read_only: Option<bool>,
+    /// In bytes.
+    pub logical_block_size: Option<u32>,
+    /// The targets of a layer.
+    pub targets: Option<Vec<NativeTarget>>,
+    /// In bytes.
+    pub chunk: Option<u32>,
+    /// How long reads wait, in microseconds.
+    pub read_us: Option<u32>,
+    /// How long writes, discards and zeros wait, in microseconds.
+    pub write_us: Option<u32>,
+    /// How long flushes wait, in microseconds.
+    pub flush_us: Option<u32>,
+}
+
+impl NativeTarget {
+    /// Opens what lies behind it. May block.
+    pub(crate) fn open(self) -> Result<Native> {
+        match self.kind.as_str() {
+            "null" => Ok(Native::Null(Null::new(given(self.bytes()?, "size")?))),
+            "error" => Ok(Native::Error(AlwaysFails::new(given(self.bytes()?, "size")?))),
+            "file" => self.open_file().map(Native::File),
+            "striped" => {
+                let chunk = given(self.chunk, "chunk")?;
+                Striped::new(self.open_targets()?, chunk).map(Native::Striped)
+            }
+            "linear" => Linear::new(self.open_targets()?).map(Native::Linear),
+            "delay" => {
+                let delays = Delays {
+                    read: self.read_us.unwrap_or(0),
+                    write: self.write_us.unwrap_or(0),
+                    flush: self.flush_us.unwrap_or(0),
+                };
+                let target = given(self.open_targets()?.pop(), "targets")?;
+                Ok(Native::Delay(Delay::new(target, delays)))
+            }
+            kind => Err(unknown("kind of target", kind)),
+        }
+    }
+
+    fn open_file(self) -> Result<File> {
+        let options = FileOptions {
+            direct: direct(self.direct.as_deref())?,
+            read_only: self.read_only.unwrap_or(false),
+            logical_block: self.logical_block_size,
+            size: self.bytes()?,
+        };
+        File::open(Path::new(&given(self.path, "path")?), &options)
+    }
+
+    fn open_targets(self) -> Result<Vec<Native>> {
+        given(self.targets, "targets")?.into_iter().map(Self::open).collect()
+    }
+
+    fn bytes(&self) -> Result<Option<u64>> {
+        let bytes = |size| u64::try_from(size).map_err(|_| refused(format!("a size is {size}")));
+        self.size.map(bytes).transpose()
+    }
+}
+
+fn direct(name: Option<&str>) -> Result<Direct> {
+    match name {
+        None | Some("auto") => Ok(Direct::Auto),
+        Some("yes") => Ok(Direct::Yes),
+        Some("no") => Ok(Direct::No),
+        Some(name) => Err(unknown("value of direct", name)),
+    }
+}
+
+fn given<T>(value: Option<T>, what: &str) -> Result<T> {
+    value.ok_or_else(|| refused(format!("the target has no {what}")))
+}

@@ -1,0 +1,40 @@
+import { targets, type Target } from '../../targets/index.ts';
+import { serve, type AddFlags } from './add.ts';
+
+/** The flags of `ublk add striped`. */
+export interface StripedFlags extends AddFlags {
+  readonly chunk?: string;
+}
+
+/** The flags of `ublk add delay`. */
+export interface DelayFlags extends AddFlags {
+  readonly readUs?: number;
+  readonly writeUs?: number;
+  readonly flushUs?: number;
+}
+
+/** `ublk add striped TARGET...` */
+export async function addStriped(parts: string[], flags: StripedFlags): Promise<void> {
+  const target = targets.striped(parts.map(parseTarget), { chunk: flags.chunk });
+  await serve(target, `stripes over ${parts.join(', ')}`, flags);
+}
+
+/** `ublk add linear TARGET...` */
+export async function addLinear(parts: string[], flags: AddFlags): Promise<void> {
+  await serve(targets.linear(parts.map(parseTarget)), parts.join(', then '), flags);
+}
+
+/** `ublk add delay TARGET` */
+export async function addDelay(part: string, flags: DelayFlags): Promise<void> {
+  const { readUs, writeUs, flushUs } = flags;
+  const target = targets.delay(parseTarget(part), { readUs, writeUs, flushUs });
+  await serve(target, `${part}, late`, flags);
+}
+
+/** A target in one word: `null:SIZE`, `error:SIZE`, or the path of a file. */
+export function parseTarget(text: string): Target {
+  const [, kind, size = ''] = /^(null|error):(.*)$/.exec(text) ?? [];
+  if (kind === 'null') return targets.null({ size });
+  if (kind === 'error') return targets.error({ size });
+  return targets.file(text);
+}

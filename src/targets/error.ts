@@ -1,0 +1,36 @@
+import { checkKeys } from '../check.ts';
+import { invalid } from '../errors.ts';
+import type { NativeTarget } from '../native.ts';
+import { parseSize, type Size } from '../size.ts';
+
+/** What {@link targets.error} is asked for. */
+export interface ErrorTargetOptions {
+  /** The size of the device, a multiple of 512 bytes. */
+  readonly size: Size;
+}
+
+/** A device that fails every request. */
+export interface ErrorTarget extends ErrorTargetOptions {
+  readonly kind: 'error';
+}
+
+/**
+ * A target that fails every request with an I/O error (device-mapper's `error`): the broken part of
+ * a `linear` target.
+ *
+ * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`.
+ */
+export function errorTarget(options: ErrorTargetOptions): ErrorTarget {
+  checkKeys(options, 'targets.error()', ['size']);
+  const target: ErrorTarget = Object.freeze({ kind: 'error', size: options.size });
+  toNativeError(target);
+  return target;
+}
+
+/** Checks an error target and puts it as the addon takes it. */
+export function toNativeError(target: ErrorTarget): NativeTarget {
+  checkKeys(target, 'an error target', ['kind', 'size']);
+  const size = parseSize(target.size);
+  if (size === 0) throw invalid('size is 0; a device has one block at least');
+  return { kind: 'error', size };
+}

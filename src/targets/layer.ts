@@ -1,0 +1,23 @@
+import { invalid } from '../errors.ts';
+import type { Target } from './index.ts';
+
+/** The most targets that a layer can have. */
+const MOST = 64;
+
+/** Checks that something may be a target; what it says is checked when it is its turn. */
+export function checkTarget(value: unknown, name: string): Target {
+  if (typeof value === 'object' && value !== null && 'kind' in value) return value as Target;
+  throw invalid(
+    `${name} is no target`,
+    "make it with one of targets, for example targets.file('disk.img')",
+  );
+}
+
+/** Checks the targets of a layer. */
+export function checkTargets(value: unknown, name: string): readonly Target[] {
+  if (!Array.isArray(value)) throw invalid(`${name} must be an array of targets`);
+  if (value.length < 1 || value.length > MOST) {
+    throw invalid(`${name} has ${value.length} targets; it must have from 1 to ${MOST}`);
+  }
+  return value.map((one, index) => checkTarget(one, `${name}[${index}]`));
+}
