@@ -48,6 +48,7 @@ impl NativeDeviceOptions {
             exchange: self.exchange.as_deref().map(exchange_mode).transpose()?,
             split_register: self.split_register.unwrap_or(default.split_register),
             pin: self.pin.unwrap_or(default.pin),
+            queue: default.queue,
             limit: self
                 .timeout_ms
                 .map_or(default.limit, |limit| Duration::from_millis(limit.into())),

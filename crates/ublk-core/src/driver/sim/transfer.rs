@@ -83,9 +83,14 @@ impl Transfer {
 fn cut(op: &ClientOp, params: &ublk_params) -> Vec<ClientOp> {
     let bytes = |sectors: u32| u64::from(sectors) << 9;
     let data_limit = bytes(params.basic.max_sectors);
+    let chunk = bytes(params.basic.chunk_sectors);
+    let data_pieces = |offset, length| {
+        let chunks = chunks(offset, length, chunk);
+        chunks.flat_map(move |(offset, length)| pieces(offset, length, data_limit))
+    };
     match *op {
         ClientOp::Flush => vec![ClientOp::Flush],
-        ClientOp::Read { offset, length } => pieces(offset, length, data_limit)
+        ClientOp::Read { offset, length } => data_pieces(offset, length)
             .map(|(offset, length)| ClientOp::Read { offset, length })
             .collect(),
         ClientOp::Write { offset, ref data, fua } => {
@@ -95,7 +100,7 @@ fn cut(op: &ClientOp, params: &ublk_params) -> Vec<ClientOp> {
                 let data = data[from..from + length as usize].to_vec();
                 ClientOp::Write { offset: at, data, fua }
             };
-            pieces(offset, length, data_limit).map(piece).collect()
+            data_pieces(offset, length).map(piece).collect()
         }
         ClientOp::Discard { offset, length } => {
             let limit = match params.discard.max_discard_sectors {
@@ -109,7 +114,7 @@ fn cut(op: &ClientOp, params: &ublk_params) -> Vec<ClientOp> {
         }
         ClientOp::WriteZeroes { offset, length, no_unmap } => {
             match params.discard.max_write_zeroes_sectors {
-                0 => pieces(offset, length, data_limit)
+                0 => data_pieces(offset, length)
                     .map(|(offset, length)| {
                         let data = vec![0; length as usize];
                         ClientOp::Write { offset, data, fua: false }
@@ -123,6 +128,17 @@ fn cut(op: &ClientOp, params: &ublk_params) -> Vec<ClientOp> {
     }
 }
 
+/// The parts that cross no multiple of `chunk`; 0: no such rule.
+fn chunks(offset: u64, length: u32, chunk: u64) -> impl Iterator<Item = (u64, u32)> {
+    let end = offset + u64::from(length);
+    let mut next = offset;
+    std::iter::from_fn(move || {
+        let at = next;
+        next = at.checked_div(chunk).map_or(end, |chunks| end.min((chunks + 1) * chunk));
+        (at < end).then(|| (at, u32::try_from(next - at).unwrap_or(u32::MAX)))
+    })
+}
+
 fn pieces(offset: u64, length: u32, limit: u64) -> impl Iterator<Item = (u64, u32)> {
     let end = offset + u64::from(length);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX).max(1);
@@ -130,4 +146,23 @@ fn pieces(offset: u64, length: u32, limit: u64) -> impl Iterator<Item = (u64, u3
         let length = (end - at).min(limit as u64);
         (at, u32::try_from(length).unwrap_or(u32::MAX))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use ublk_sys::ublk_param_basic;
+
+    use super::*;
+
+    #[test]
+    fn reads_end_where_chunks_and_the_longest_request_do() {
+        let basic = ublk_param_basic { max_sectors: 16, chunk_sectors: 24, ..Default::default() };
+        let params = ublk_params { basic, ..Default::default() };
+        let read = ClientOp::Read { offset: 4096, length: 20480 };
+        let pieces = cut(&read, &params).into_iter().map(|op| match op {
+            ClientOp::Read { offset, length } => (offset, length),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(pieces.collect::<Vec<_>>(), [(4096, 8192), (12288, 8192), (20480, 4096)]);
+    }
 }
