@@ -1,0 +1,182 @@
+//! The way from a reactor to somebody who answers requests in another thread, and back: a handler
+//! in JavaScript.
+//!
+//! Each queue has a [`Channel`]: a page of words that both sides see, with a ring of requests that
+//! go out, a ring of answers that come back, and a word for each side that says whether it sleeps.
+//! A side is woken only when it does, so a batch costs one wake-up and a busy pair none at all.
+//! The reactor's end is a [`Port`], the answering end a [`Peer`] (JavaScript has its own, which
+//! reads the same words by the numbers of [`layout`]).
+//!
+//! Nobody waits for an answer for ever: a [`Bridge`] has a clock that its watchdog moves, and a
+//! request that is not answered in time is ended by the reactor. Each request of a tag has a
+//! generation, and an answer that carries another one is reported and dropped.
+
+mod channel;
+pub mod layout;
+mod memory;
+mod peer;
+mod pieces;
+mod port;
+mod report;
+mod ring;
+#[cfg(test)]
+mod tests;
+mod watchdog;
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+pub use channel::Channel;
+pub use memory::Region;
+pub use peer::{Asked, Peer};
+pub use pieces::{Misfit, Piece};
+pub(crate) use port::{Ask, Body, Port};
+pub use report::{Report, ReportKind};
+
+/// Calls somebody who sleeps in another thread; cheap, and never waits.
+pub type Bell = Box<dyn Fn() + Send + Sync>;
+
+/// How far the clock moves at once.
+pub const TICK: Duration = Duration::from_millis(250);
+
+/// What a bridge is made for.
+#[derive(Clone, Copy, Debug)]
+pub struct BridgeOptions {
+    /// Hardware queues.
+    pub queues: u16,
+    /// Requests of one queue in flight at once.
+    pub depth: u16,
+    /// The most pieces of a plan; 0 where nothing can be planned.
+    pub max_pieces: u8,
+    /// How long a request may stay unanswered.
+    pub timeout: Duration,
+    /// How long requests in flight may stay unanswered once the device is being closed.
+    pub grace: Duration,
+}
+
+/// The channels of a device's queues, with the clock that their requests are timed by.
+pub struct Bridge {
+    channels: Box<[Arc<Channel>]>,
+    shared: Arc<Shared>,
+    listener: Mutex<Option<Box<dyn Fn(Report) + Send + Sync>>>,
+}
+
+/// What a bridge's channels have in common.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// In ticks.
+    pub(crate) clock: AtomicU32,
+    pub(crate) timeout: u32,
+    pub(crate) grace: u32,
+    /// The device is being closed: what is in flight has the grace period left.
+    pub(crate) closing: AtomicBool,
+    reports: Mutex<Vec<Report>>,
+}
+
+/// Reports that wait to be told; more than these are dropped.
+const MAX_REPORTS: usize = 256;
+
+impl Bridge {
+    /// Makes the channels and starts their watchdog.
+    ///
+    /// # Errors
+    /// When there is no memory, or no thread.
+    pub fn new(options: &BridgeOptions) -> io::Result<Arc<Self>> {
+        let bridge = Arc::new(Self::unwatched(options)?);
+        watchdog::watch(&bridge)?;
+        Ok(bridge)
+    }
+
+    /// One whose clock is moved by [`tick`](Self::tick) alone, for tests.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub fn unwatched(options: &BridgeOptions) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            clock: AtomicU32::new(0),
+            timeout: ticks(options.timeout),
+            grace: ticks(options.grace),
+            closing: AtomicBool::new(false),
+            reports: Mutex::default(),
+        });
+        let channels = (0..options.queues)
+            .map(|queue| {
+                let (depth, pieces) = (options.depth, options.max_pieces);
+                Channel::new(queue, depth, pieces, Arc::clone(&shared)).map(Arc::new)
+            })
+            .collect::<io::Result<_>>()?;
+        Ok(Self { channels, shared, listener: Mutex::default() })
+    }
+
+    /// The channel of a queue.
+    ///
+    /// # Panics
+    /// When there is no such queue.
+    pub fn channel(&self, queue: u16) -> &Arc<Channel> {
+        &self.channels[usize::from(queue)]
+    }
+
+    /// All channels, by queue.
+    pub fn channels(&self) -> &[Arc<Channel>] {
+        &self.channels
+    }
+
+    /// Who hears what goes wrong from now on; called by the watchdog's thread.
+    pub fn listen(&self, listener: Box<dyn Fn(Report) + Send + Sync>) {
+        *lock(&self.listener) = Some(listener);
+    }
+
+    /// The device is being closed: what is in flight ends within the grace period.
+    pub fn close(&self) {
+        self.shared.closing.store(true, Ordering::Relaxed);
+    }
+
+    /// Nobody answers any more: requests in flight fail at once, and so do later ones. Nobody is
+    /// called when this has returned.
+    pub fn abandon(&self) {
+        *lock(&self.listener) = None;
+        self.channels.iter().for_each(|channel| channel.abandon());
+    }
+
+    /// Moves the clock, looks for requests that are overdue and for peers that do not come, and
+    /// tells what there is to tell.
+    pub fn tick(&self) {
+        let now = self.shared.clock.load(Ordering::Relaxed).wrapping_add(1);
+        self.shared.clock.store(now, Ordering::Relaxed);
+        self.channels.iter().for_each(|channel| channel.tick(now));
+        let reports = std::mem::take(&mut *lock(&self.shared.reports));
+        if let Some(listener) = &*lock(&self.listener) {
+            reports.into_iter().for_each(listener);
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn report(&self, report: Report) {
+        let mut reports = lock(&self.reports);
+        if reports.len() < MAX_REPORTS {
+            reports.push(report);
+        }
+    }
+}
+
+impl fmt::Debug for Bridge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bridge").field("channels", &self.channels).finish_non_exhaustive()
+    }
+}
+
+/// At least one; a year at most, so that differences of ticks never wrap.
+fn ticks(time: Duration) -> u32 {
+    const YEAR: u128 = 365 * 24 * 3600 * 4;
+    let ticks = time.as_millis().div_ceil(TICK.as_millis()).clamp(1, YEAR);
+    u32::try_from(ticks).unwrap_or(u32::MAX)
+}
+
+/// What a panic left half done here is a list or a callback, as good as before.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

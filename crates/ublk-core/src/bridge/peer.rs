@@ -1,0 +1,145 @@
+//! The answering end of a channel, for those who answer in Rust. JavaScript has its own, in
+//! `src/handler/`.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::channel::Channel;
+use super::layout::{
+    ANSWER_DONE, ANSWER_FAILED, ANSWER_PLAN, ANSWER_STEPS, ANSWERS_HEAD, ANSWERS_TAIL, AWAKE,
+    IN_EVENT_LOOP, PEER_WAITS, REQUEST_EPOCH, REQUEST_GENERATION, REQUEST_HEAD, REQUEST_LENGTH,
+    REQUEST_OFFSET_HIGH, REQUEST_OFFSET_LOW, REQUEST_WORDS, REQUESTS_HEAD, REQUESTS_TAIL,
+};
+use super::pieces::Piece;
+use super::ring::{Reader, Writer};
+
+/// A request that waits for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Its tag.
+    pub tag: u16,
+    /// `UBLK_IO_OP_*`, or `KIND_STEPPED`.
+    pub kind: u8,
+    /// `FLAG_*`.
+    pub flags: u8,
+    /// What the answer must carry.
+    pub generation: u32,
+    /// Counts the buffers that the tag has had.
+    pub epoch: u32,
+    /// In bytes.
+    pub length: u32,
+    /// In bytes.
+    pub offset: u64,
+}
+
+/// The answering end of a channel; there is one.
+#[derive(Debug)]
+pub struct Peer {
+    channel: Arc<Channel>,
+    requests: Reader,
+    answers: Writer,
+}
+
+impl Peer {
+    /// The answering end of `channel`.
+    pub fn new(channel: Arc<Channel>) -> Self {
+        let layout = *channel.layout();
+        Self {
+            channel,
+            requests: Reader::new(layout.requests, REQUESTS_TAIL, REQUESTS_HEAD),
+            answers: Writer::new(layout.answers, ANSWERS_TAIL, ANSWERS_HEAD),
+        }
+    }
+
+    /// The channel.
+    pub fn channel(&self) -> &Arc<Channel> {
+        &self.channel
+    }
+
+    /// The next request.
+    #[expect(clippy::cast_possible_truncation, reason = "fields are cut out of their words")]
+    pub fn next(&mut self) -> Option<Asked> {
+        let record = self.requests.read::<{ REQUEST_WORDS as usize }>(self.channel.words())?;
+        let word = |index: u32| record[index as usize];
+        let head = word(REQUEST_HEAD);
+        Some(Asked {
+            tag: head as u16,
+            kind: (head >> 16) as u8,
+            flags: (head >> 24) as u8,
+            generation: word(REQUEST_GENERATION),
+            epoch: word(REQUEST_EPOCH),
+            length: word(REQUEST_LENGTH),
+            offset: u64::from(word(REQUEST_OFFSET_LOW))
+                | u64::from(word(REQUEST_OFFSET_HIGH)) << 32,
+        })
+    }
+
+    /// Sleeps until there are requests, or for `limit`. Whether there are any.
+    pub fn wait(&self, limit: Duration) -> bool {
+        self.channel.wait(limit)
+    }
+
+    /// Says that the peer sleeps until its bell is rung; false when there are requests.
+    pub fn may_sleep(&mut self) -> bool {
+        let waits = &self.channel.words()[PEER_WAITS as usize];
+        // Sequentially consistent: before the requests' tail is looked at once more.
+        waits.store(IN_EVENT_LOOP, Ordering::SeqCst);
+        if self.requests.has_more(self.channel.words()) {
+            waits.store(AWAKE, Ordering::SeqCst);
+            return false;
+        }
+        true
+    }
+
+    /// Answers a request: done, or failed with a positive errno.
+    pub fn answer(&mut self, asked: &Asked, result: Result<(), i32>) {
+        match result {
+            Ok(()) => self.write(asked, ANSWER_DONE, 0, 0),
+            Err(errno) => self.write(asked, ANSWER_FAILED, 0, errno),
+        }
+    }
+
+    /// Answers with pieces of backends: the request is where they say.
+    pub fn plan(&mut self, asked: &Asked, pieces: &[Piece]) {
+        self.write_pieces(asked, ANSWER_PLAN, pieces);
+    }
+
+    /// Asks for pieces to be done; the request comes again when they have been.
+    pub fn steps(&mut self, asked: &Asked, pieces: &[Piece]) {
+        self.write_pieces(asked, ANSWER_STEPS, pieces);
+    }
+
+    /// What became of a piece of the steps that have ended: 0, or a positive errno.
+    pub fn piece_result(&self, tag: u16, index: u8) -> i32 {
+        let at = self.channel.layout().piece(tag, index.into());
+        let word = &self.channel.words()[at + super::layout::PIECE_RESULT as usize];
+        word.load(Ordering::Relaxed).cast_signed()
+    }
+
+    fn write_pieces(&mut self, asked: &Asked, kind: u32, pieces: &[Piece]) {
+        for (index, piece) in (0..).zip(pieces) {
+            let at = self.channel.layout().piece(asked.tag, index);
+            piece.write(&self.channel.words()[at..]);
+        }
+        let count = u32::try_from(pieces.len()).unwrap_or(u32::MAX);
+        self.write(asked, kind, count, 0);
+    }
+
+    fn write(&mut self, asked: &Asked, kind: u32, count: u32, errno: i32) {
+        let head = u32::from(asked.tag) | kind << 16 | count << 24;
+        let record = [head, asked.generation, errno.cast_unsigned(), 0];
+        let written = self.answers.write(self.channel.words(), record);
+        debug_assert!(written, "more answers than requests");
+    }
+
+    /// Gives back the room of the requests that were taken, shows the reactor the answers, and
+    /// wakes it if it sleeps. In this order: it asks again as soon as it sees an answer, and must
+    /// find room.
+    pub fn flush(&mut self) {
+        self.requests.give_back(self.channel.words());
+        if self.answers.publish(self.channel.words()) {
+            self.channel.wake_sleeping_reactor();
+        }
+    }
+}

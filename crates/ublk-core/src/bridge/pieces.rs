@@ -1,0 +1,120 @@
+//! Where the bytes of a request are, as the peer says, and whether that can be.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::layout::{
+    PIECE_AT, PIECE_BACKEND, PIECE_LENGTH, PIECE_OFFSET_HIGH, PIECE_OFFSET_LOW, PIECE_OP,
+    PIECE_RESULT,
+};
+
+/// A piece of a request, and where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// The backend's place in the list.
+    pub backend: u32,
+    /// What to do, `UBLK_IO_OP_*`.
+    pub op: u32,
+    /// Where in the request's buffer, in bytes.
+    pub at: u32,
+    /// In bytes.
+    pub length: u32,
+    /// Where in the backend, in bytes.
+    pub offset: u64,
+}
+
+/// Why a plan does not fit its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misfit {
+    /// It has more pieces than were agreed upon, or none.
+    Count,
+    /// A piece names no backend.
+    Backend,
+    /// A piece lies beyond the request.
+    BeyondRequest,
+    /// A piece lies beyond the end of its backend.
+    BeyondBackend,
+    /// A piece is empty, or no multiple of its backend's blocks.
+    Alignment,
+    /// Bytes of the request are in no piece.
+    Gap,
+    /// Bytes of a read are in several pieces.
+    Overlap,
+    /// A piece asks for what its backend, or the request, does not do.
+    Op,
+    /// The pieces need more steps than fit in one plan.
+    TooManySteps,
+}
+
+impl Piece {
+    /// Reads one that the peer wrote at the beginning of `words`.
+    #[inline]
+    pub(super) fn read(words: &[AtomicU32]) -> Self {
+        let word = |index: u32| words[index as usize].load(Ordering::Relaxed);
+        Self {
+            backend: word(PIECE_BACKEND),
+            op: word(PIECE_OP),
+            at: word(PIECE_AT),
+            length: word(PIECE_LENGTH),
+            offset: u64::from(word(PIECE_OFFSET_LOW)) | u64::from(word(PIECE_OFFSET_HIGH)) << 32,
+        }
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the halves of the offset")]
+    pub(super) fn write(&self, words: &[AtomicU32]) {
+        let fields = [
+            (PIECE_BACKEND, self.backend),
+            (PIECE_OP, self.op),
+            (PIECE_AT, self.at),
+            (PIECE_LENGTH, self.length),
+            (PIECE_OFFSET_LOW, self.offset as u32),
+            (PIECE_OFFSET_HIGH, (self.offset >> 32) as u32),
+            (PIECE_RESULT, 0),
+        ];
+        for (index, value) in fields {
+            words[index as usize].store(value, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Checks that `spans` (from, to) cover `0..length`; only where `overlap` may they do so twice.
+/// Sorts them if they are not.
+///
+/// # Errors
+/// [`Misfit::Gap`], [`Misfit::Overlap`].
+pub(crate) fn cover(spans: &mut [(u32, u32)], length: u32, overlap: bool) -> Result<(), Misfit> {
+    if !spans.is_sorted() {
+        spans.sort_unstable();
+    }
+    let mut reached = 0;
+    for &(from, to) in spans.iter() {
+        if from > reached {
+            return Err(Misfit::Gap);
+        }
+        if from < reached && !overlap {
+            return Err(Misfit::Overlap);
+        }
+        reached = reached.max(to);
+    }
+    if reached < length { Err(Misfit::Gap) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_must_cover_the_request_in_whatever_order() {
+        assert_eq!(cover(&mut [(0, 8)], 8, false), Ok(()));
+        assert_eq!(cover(&mut [(4, 8), (0, 4)], 8, false), Ok(()));
+        assert_eq!(cover(&mut [(0, 4), (5, 8)], 8, false), Err(Misfit::Gap));
+        assert_eq!(cover(&mut [(0, 7)], 8, false), Err(Misfit::Gap));
+        assert_eq!(cover(&mut [], 8, false), Err(Misfit::Gap));
+    }
+
+    #[test]
+    fn a_write_may_go_to_several_places_but_a_read_comes_from_one() {
+        assert_eq!(cover(&mut [(0, 8), (0, 8)], 8, true), Ok(()));
+        assert_eq!(cover(&mut [(0, 8), (0, 8)], 8, false), Err(Misfit::Overlap));
+        assert_eq!(cover(&mut [(0, 8), (2, 4)], 8, true), Ok(()));
+    }
+}

@@ -1,0 +1,248 @@
+//! The reactor's end of a channel.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::channel::Channel;
+use super::layout::{
+    ANSWER_DONE, ANSWER_ERRNO, ANSWER_FAILED, ANSWER_GENERATION, ANSWER_HEAD, ANSWER_PLAN,
+    ANSWER_SPOILT, ANSWER_STEPS, ANSWER_WORDS, ANSWERS_HEAD, ANSWERS_TAIL, KIND_STEPPED,
+    REQUEST_WORDS, REQUESTS_HEAD, REQUESTS_TAIL,
+};
+use super::pieces::{Misfit, Piece};
+use super::report::{Report, ReportKind};
+use super::ring::{Reader, Writer};
+use super::{Bell, layout};
+
+const ANSWER: usize = ANSWER_WORDS as usize;
+
+/// A request, as the peer is asked for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ask {
+    /// `UBLK_IO_OP_*`.
+    pub(crate) op: u8,
+    /// `FLAG_*`.
+    pub(crate) flags: u8,
+    pub(crate) length: u32,
+    pub(crate) offset: u64,
+}
+
+/// What the peer says about a request that waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Body {
+    /// It has been done in full.
+    Done,
+    /// It has failed with this positive errno.
+    Failed(i32),
+    /// The same, and the peer has lost hold of the tag's buffer.
+    Spoilt(i32),
+    /// It ends when so many of the tag's pieces have been done.
+    Plan(u8),
+    /// So many of the tag's pieces are to be done; then it waits for the peer again.
+    Steps(u8),
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Tag {
+    ask: Ask,
+    generation: u32,
+    epoch: u32,
+    /// When the peer was asked, in ticks.
+    since: u32,
+    /// It is the peer's turn.
+    waiting: bool,
+}
+
+/// The reactor's end of a channel.
+#[derive(Debug)]
+pub(crate) struct Port {
+    channel: Arc<Channel>,
+    requests: Writer,
+    answers: Reader,
+    tags: Box<[Tag]>,
+    waiting: u32,
+}
+
+impl Port {
+    /// `bell` wakes the reactor.
+    pub(crate) fn new(channel: Arc<Channel>, bell: Bell) -> Self {
+        channel.attach_reactor(bell);
+        let layout = channel.layout();
+        Self {
+            requests: Writer::new(layout.requests, REQUESTS_TAIL, REQUESTS_HEAD),
+            answers: Reader::new(layout.answers, ANSWERS_TAIL, ANSWERS_HEAD),
+            tags: vec![Tag::default(); channel.depth().into()].into(),
+            waiting: 0,
+            channel,
+        }
+    }
+
+    /// Asks the peer, at the latest with the next [`flush`](Self::flush). False when it is gone,
+    /// or has not come for its requests for so long that there is no room.
+    #[inline]
+    pub(crate) fn ask(&mut self, index: u16, ask: Ask) -> bool {
+        let tag = &mut self.tags[usize::from(index)];
+        tag.ask = ask;
+        tag.generation = tag.generation.wrapping_add(1);
+        self.hand_over(index, ask.op)
+    }
+
+    /// The steps that the peer asked for have ended: it is its turn again.
+    #[inline]
+    pub(crate) fn resume(&mut self, index: u16) -> bool {
+        self.hand_over(index, KIND_STEPPED as u8)
+    }
+
+    #[inline]
+    fn hand_over(&mut self, index: u16, kind: u8) -> bool {
+        if self.channel.is_abandoned() {
+            return false;
+        }
+        let tag = &mut self.tags[usize::from(index)];
+        let Ask { flags, length, offset, .. } = tag.ask;
+        let head = u32::from(index) | u32::from(kind) << 16 | u32::from(flags) << 24;
+        #[expect(clippy::cast_possible_truncation, reason = "its halves")]
+        let (low, high) = (offset as u32, (offset >> 32) as u32);
+        let record = [head, tag.generation, length, tag.epoch, low, high, 0, 0];
+        const { assert!(REQUEST_WORDS == 8) };
+        if !self.requests.write(self.channel.words(), record) {
+            return false;
+        }
+        tag.since = self.channel.shared.clock.load(Ordering::Relaxed);
+        tag.waiting = true;
+        self.waiting += 1;
+        true
+    }
+
+    /// Shows the peer what it was asked, and wakes it if it sleeps.
+    #[inline]
+    pub(crate) fn flush(&mut self) {
+        let words = self.channel.words();
+        self.channel.waiting.store(self.waiting, Ordering::Relaxed);
+        if self.requests.publish(words) {
+            self.channel.wake_peer();
+        }
+    }
+
+    /// The next answer.
+    #[inline]
+    pub(crate) fn next(&mut self) -> Option<(u16, Body)> {
+        loop {
+            let record = self.answers.read::<ANSWER>(self.channel.words())?;
+            let head = record[ANSWER_HEAD as usize];
+            #[expect(clippy::cast_possible_truncation, reason = "cut out of the word")]
+            let (index, kind, count) = (head as u16, head >> 16 & 0xff, (head >> 24) as u8);
+            let generation = record[ANSWER_GENERATION as usize];
+            let errno = record[ANSWER_ERRNO as usize].cast_signed();
+            let Some(tag) = self.tags.get_mut(usize::from(index)) else { continue };
+            if !tag.waiting || tag.generation != generation {
+                self.report(index, ReportKind::Late);
+                continue;
+            }
+            tag.waiting = false;
+            self.waiting -= 1;
+            let body = match kind {
+                ANSWER_DONE => Body::Done,
+                ANSWER_FAILED => Body::Failed(errno),
+                ANSWER_SPOILT => Body::Spoilt(errno),
+                ANSWER_PLAN => Body::Plan(count),
+                ANSWER_STEPS => Body::Steps(count),
+                _ => Body::Failed(libc::EIO),
+            };
+            return Some((index, body));
+        }
+    }
+
+    /// All answers that there are have been taken.
+    #[inline]
+    pub(crate) fn answered(&self) {
+        self.answers.give_back(self.channel.words());
+    }
+
+    /// Says that the reactor is about to sleep. False when there is something to be done first.
+    #[inline]
+    pub(crate) fn may_sleep(&mut self) -> bool {
+        if self.waiting == 0 {
+            return true;
+        }
+        self.channel.reactor_sleeps();
+        !self.answers.has_more(self.channel.words()) && !self.channel.is_asked_to_look()
+    }
+
+    /// Says that the reactor is awake: it looks for answers by itself.
+    #[inline]
+    pub(crate) fn awake(&self) {
+        self.channel.reactor_is_awake();
+    }
+
+    /// Whether somebody wants [`next_overdue`](Self::next_overdue) to be asked.
+    #[inline]
+    pub(crate) fn has_overdue(&self) -> bool {
+        self.channel.is_asked_to_look() || self.channel.is_abandoned()
+    }
+
+    /// The next request from `from` on that has waited too long, with its errno. The peer's turn
+    /// is over.
+    #[cold]
+    pub(crate) fn next_overdue(&mut self, from: u16) -> Option<(u16, i32)> {
+        let shared = &self.channel.shared;
+        if from == 0 {
+            self.channel.take_look();
+        }
+        let abandoned = self.channel.is_abandoned();
+        let closing = shared.closing.load(Ordering::Relaxed);
+        let limit = if closing { shared.grace } else { shared.timeout };
+        let now = shared.clock.load(Ordering::Relaxed);
+        let is_due = |tag: &Tag| tag.waiting && (abandoned || now.wrapping_sub(tag.since) >= limit);
+        let index =
+            (from..self.channel.depth()).find(|&tag| is_due(&self.tags[usize::from(tag)]))?;
+        self.tags[usize::from(index)].waiting = false;
+        self.waiting -= 1;
+        if abandoned {
+            return Some((index, libc::EIO));
+        }
+        self.report(index, ReportKind::TimedOut);
+        Some((index, libc::ETIMEDOUT))
+    }
+
+    /// Gives `tag` another buffer, since the peer may still use the one that it had; where that
+    /// is, or nothing where there are no buffers.
+    #[cold]
+    pub(crate) fn renew_buffer(&mut self, index: u16) -> Option<*mut u8> {
+        self.channel.renew_buffer(index);
+        let tag = &mut self.tags[usize::from(index)];
+        tag.epoch = tag.epoch.wrapping_add(1);
+        self.channel.buffer(index).map(|buffer| buffer.base())
+    }
+
+    /// A piece of the plan or of the steps that the peer has just answered with.
+    #[inline]
+    pub(crate) fn piece(&self, tag: u16, index: u8) -> Piece {
+        Piece::read(&self.channel.words()[self.channel.layout().piece(tag, index.into())..])
+    }
+
+    /// Whether so many pieces are within what was agreed upon.
+    #[inline]
+    pub(crate) fn has_pieces(&self, count: u8) -> bool {
+        u32::from(count) <= self.channel.places().max_pieces
+    }
+
+    /// What became of a piece: 0, or a positive errno.
+    pub(crate) fn set_piece_result(&self, tag: u16, index: u8, errno: i32) {
+        let at = self.channel.layout().piece(tag, index.into()) + layout::PIECE_RESULT as usize;
+        self.channel.words()[at].store(errno.cast_unsigned(), Ordering::Relaxed);
+    }
+
+    /// Tells that a plan does not fit.
+    #[cold]
+    pub(crate) fn misfit(&self, tag: u16, misfit: Misfit) {
+        self.report(tag, ReportKind::Misfit(misfit));
+    }
+
+    #[cold]
+    fn report(&self, index: u16, kind: ReportKind) {
+        let Ask { op, offset, length, .. } = self.tags[usize::from(index)].ask;
+        let queue = self.channel.queue();
+        self.channel.shared.report(Report { kind, queue, tag: index, op, offset, length });
+    }
+}
