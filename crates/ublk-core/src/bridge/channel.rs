@@ -107,10 +107,11 @@ impl Channel {
     }
 
     /// Makes a buffer of `bytes` for each tag.
-    pub(crate) fn make_buffers(&self, bytes: u32) -> io::Result<()> {
+    pub(crate) fn make_buffers(&self, bytes: u32) -> io::Result<Box<[Arc<Region>]>> {
         let region = |_| Region::new(bytes as usize).map(Arc::new);
-        *lock(&self.buffers) = (0..self.depth).map(region).collect::<io::Result<_>>()?;
-        Ok(())
+        let buffers: Box<[_]> = (0..self.depth).map(region).collect::<io::Result<_>>()?;
+        buffers.clone_into(&mut lock(&self.buffers));
+        Ok(buffers)
     }
 
     /// Gives `tag` another buffer, since somebody may still write to the one that it had. Without

@@ -65,9 +65,10 @@ words! {
     REQUEST_OFFSET_LOW = 4;
     /// The upper half.
     REQUEST_OFFSET_HIGH = 5;
+    /// With `KIND_STEPPED`: 0, or a positive errno.
+    REQUEST_ERRNO = 6;
 
-    /// The kinds of a request up to here are `UBLK_IO_OP_*`. Steps have ended; their results are
-    /// in the tag's pieces.
+    /// The kinds of a request up to here are `UBLK_IO_OP_*`. Steps have ended, with an errno.
     KIND_STEPPED = 128;
     /// A flag: on stable storage before it is answered.
     FLAG_FUA = 1;
@@ -108,8 +109,6 @@ words! {
     PIECE_OFFSET_LOW = 4;
     /// The upper half.
     PIECE_OFFSET_HIGH = 5;
-    /// What came of it: 0, or a positive errno.
-    PIECE_RESULT = 6;
 }
 
 /// Where things are in the memory of a channel, in words.

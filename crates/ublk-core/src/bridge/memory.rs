@@ -37,6 +37,10 @@ impl Region {
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
+        // With huge pages, a first byte would make two megabytes resident; of those, a queue's
+        // buffers are many. A kernel that was built without refuses, and is right.
+        // SAFETY: exactly what was just mapped; no byte of it changes.
+        unsafe { libc::madvise(base, length, libc::MADV_NOHUGEPAGE) };
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self { base, length })
     }

@@ -32,12 +32,15 @@ use std::time::Duration;
 pub use channel::Channel;
 pub use memory::Region;
 pub use peer::{Asked, Peer};
-pub use pieces::{Misfit, Piece};
+pub use pieces::{Misfit, Piece, Pieces};
 pub(crate) use port::{Ask, Body, Port};
 pub use report::{Report, ReportKind};
 
 /// Calls somebody who sleeps in another thread; cheap, and never waits.
 pub type Bell = Box<dyn Fn() + Send + Sync>;
+
+/// Hears what goes wrong, on the watchdog's thread.
+pub type Listener = Box<dyn Fn(Report) + Send + Sync>;
 
 /// How far the clock moves at once.
 pub const TICK: Duration = Duration::from_millis(250);
@@ -61,7 +64,7 @@ pub struct BridgeOptions {
 pub struct Bridge {
     channels: Box<[Arc<Channel>]>,
     shared: Arc<Shared>,
-    listener: Mutex<Option<Box<dyn Fn(Report) + Send + Sync>>>,
+    listener: Mutex<Option<Listener>>,
 }
 
 /// What a bridge's channels have in common.
@@ -125,7 +128,7 @@ impl Bridge {
     }
 
     /// Who hears what goes wrong from now on; called by the watchdog's thread.
-    pub fn listen(&self, listener: Box<dyn Fn(Report) + Send + Sync>) {
+    pub fn listen(&self, listener: Listener) {
         *lock(&self.listener) = Some(listener);
     }
 

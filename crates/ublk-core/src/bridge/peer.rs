@@ -8,8 +8,9 @@ use std::time::Duration;
 use super::channel::Channel;
 use super::layout::{
     ANSWER_DONE, ANSWER_FAILED, ANSWER_PLAN, ANSWER_STEPS, ANSWERS_HEAD, ANSWERS_TAIL, AWAKE,
-    IN_EVENT_LOOP, PEER_WAITS, REQUEST_EPOCH, REQUEST_GENERATION, REQUEST_HEAD, REQUEST_LENGTH,
-    REQUEST_OFFSET_HIGH, REQUEST_OFFSET_LOW, REQUEST_WORDS, REQUESTS_HEAD, REQUESTS_TAIL,
+    IN_EVENT_LOOP, PEER_WAITS, REQUEST_EPOCH, REQUEST_ERRNO, REQUEST_GENERATION, REQUEST_HEAD,
+    REQUEST_LENGTH, REQUEST_OFFSET_HIGH, REQUEST_OFFSET_LOW, REQUEST_WORDS, REQUESTS_HEAD,
+    REQUESTS_TAIL,
 };
 use super::pieces::Piece;
 use super::ring::{Reader, Writer};
@@ -31,6 +32,8 @@ pub struct Asked {
     pub length: u32,
     /// In bytes.
     pub offset: u64,
+    /// With `KIND_STEPPED`: 0, or a positive errno.
+    pub errno: i32,
 }
 
 /// The answering end of a channel; there is one.
@@ -59,7 +62,7 @@ impl Peer {
 
     /// The next request.
     #[expect(clippy::cast_possible_truncation, reason = "fields are cut out of their words")]
-    pub fn next(&mut self) -> Option<Asked> {
+    pub fn take(&mut self) -> Option<Asked> {
         let record = self.requests.read::<{ REQUEST_WORDS as usize }>(self.channel.words())?;
         let word = |index: u32| record[index as usize];
         let head = word(REQUEST_HEAD);
@@ -72,6 +75,7 @@ impl Peer {
             length: word(REQUEST_LENGTH),
             offset: u64::from(word(REQUEST_OFFSET_LOW))
                 | u64::from(word(REQUEST_OFFSET_HIGH)) << 32,
+            errno: word(REQUEST_ERRNO).cast_signed(),
         })
     }
 
@@ -108,13 +112,6 @@ impl Peer {
     /// Asks for pieces to be done; the request comes again when they have been.
     pub fn steps(&mut self, asked: &Asked, pieces: &[Piece]) {
         self.write_pieces(asked, ANSWER_STEPS, pieces);
-    }
-
-    /// What became of a piece of the steps that have ended: 0, or a positive errno.
-    pub fn piece_result(&self, tag: u16, index: u8) -> i32 {
-        let at = self.channel.layout().piece(tag, index.into());
-        let word = &self.channel.words()[at + super::layout::PIECE_RESULT as usize];
-        word.load(Ordering::Relaxed).cast_signed()
     }
 
     fn write_pieces(&mut self, asked: &Asked, kind: u32, pieces: &[Piece]) {

@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::layout::{
     PIECE_AT, PIECE_BACKEND, PIECE_LENGTH, PIECE_OFFSET_HIGH, PIECE_OFFSET_LOW, PIECE_OP,
-    PIECE_RESULT,
+    PIECE_WORDS,
 };
 
 /// A piece of a request, and where it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Piece {
     /// The backend's place in the list.
     pub backend: u32,
@@ -68,7 +68,6 @@ impl Piece {
             (PIECE_LENGTH, self.length),
             (PIECE_OFFSET_LOW, self.offset as u32),
             (PIECE_OFFSET_HIGH, (self.offset >> 32) as u32),
-            (PIECE_RESULT, 0),
         ];
         for (index, value) in fields {
             words[index as usize].store(value, Ordering::Relaxed);
@@ -76,15 +75,52 @@ impl Piece {
     }
 }
 
-/// Checks that `spans` (from, to) cover `0..length`; only where `overlap` may they do so twice.
-/// Sorts them if they are not.
-///
-/// # Errors
-/// [`Misfit::Gap`], [`Misfit::Overlap`].
-pub(crate) fn cover(spans: &mut [(u32, u32)], length: u32, overlap: bool) -> Result<(), Misfit> {
-    if !spans.is_sorted() {
-        spans.sort_unstable();
+/// The pieces of one answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Pieces<'a> {
+    words: &'a [AtomicU32],
+    count: u8,
+}
+
+impl<'a> Pieces<'a> {
+    #[inline]
+    pub(super) fn new(words: &'a [AtomicU32], count: u8) -> Self {
+        Self { words, count }
     }
+
+    /// Each of them. The peer could change them meanwhile, so who needs one twice keeps it.
+    #[inline]
+    pub fn iter(&self) -> impl Iterator<Item = Piece> + use<'a> {
+        const WIDTH: usize = PIECE_WORDS as usize;
+        self.words.chunks_exact(WIDTH).take(self.count.into()).map(Piece::read)
+    }
+
+    /// Checks that the pieces cover `0..length`; only where `overlap` may they do so twice.
+    ///
+    /// # Errors
+    /// [`Misfit::Gap`], [`Misfit::Overlap`].
+    #[inline]
+    pub fn cover(&self, length: u32, overlap: bool) -> Result<(), Misfit> {
+        let mut reached = 0;
+        let in_order = self.iter().all(|piece| {
+            let follows = piece.at == reached;
+            reached = piece.at.saturating_add(piece.length);
+            follows
+        });
+        if in_order && reached == length {
+            return Ok(());
+        }
+        let mut spans = [(0, 0); 256];
+        for (span, piece) in spans.iter_mut().zip(self.iter()) {
+            *span = (piece.at, piece.at.saturating_add(piece.length));
+        }
+        cover(&mut spans[..self.count.into()], length, overlap)
+    }
+}
+
+#[cold]
+fn cover(spans: &mut [(u32, u32)], length: u32, overlap: bool) -> Result<(), Misfit> {
+    spans.sort_unstable();
     let mut reached = 0;
     for &(from, to) in spans.iter() {
         if from > reached {

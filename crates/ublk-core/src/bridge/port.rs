@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::Bell;
 use super::channel::Channel;
 use super::layout::{
     ANSWER_DONE, ANSWER_ERRNO, ANSWER_FAILED, ANSWER_GENERATION, ANSWER_HEAD, ANSWER_PLAN,
     ANSWER_SPOILT, ANSWER_STEPS, ANSWER_WORDS, ANSWERS_HEAD, ANSWERS_TAIL, KIND_STEPPED,
     REQUEST_WORDS, REQUESTS_HEAD, REQUESTS_TAIL,
 };
-use super::pieces::{Misfit, Piece};
+use super::memory::Region;
+use super::pieces::{Misfit, Pieces};
 use super::report::{Report, ReportKind};
 use super::ring::{Reader, Writer};
-use super::{Bell, layout};
 
 const ANSWER: usize = ANSWER_WORDS as usize;
 
@@ -22,7 +23,7 @@ pub(crate) struct Ask {
     /// `UBLK_IO_OP_*`.
     pub(crate) op: u8,
     /// `FLAG_*`.
-    pub(crate) flags: u8,
+    pub(crate) flags: u32,
     pub(crate) length: u32,
     pub(crate) offset: u64,
 }
@@ -84,26 +85,27 @@ impl Port {
         let tag = &mut self.tags[usize::from(index)];
         tag.ask = ask;
         tag.generation = tag.generation.wrapping_add(1);
-        self.hand_over(index, ask.op)
+        self.hand_over(index, ask.op.into(), 0)
     }
 
-    /// The steps that the peer asked for have ended: it is its turn again.
-    #[inline]
-    pub(crate) fn resume(&mut self, index: u16) -> bool {
-        self.hand_over(index, KIND_STEPPED as u8)
+    /// The steps that the peer asked for have ended, with a positive errno or 0: it is its turn
+    /// again.
+    pub(crate) fn resume(&mut self, index: u16, errno: i32) -> bool {
+        self.hand_over(index, KIND_STEPPED, errno)
     }
 
     #[inline]
-    fn hand_over(&mut self, index: u16, kind: u8) -> bool {
+    fn hand_over(&mut self, index: u16, kind: u32, errno: i32) -> bool {
         if self.channel.is_abandoned() {
             return false;
         }
         let tag = &mut self.tags[usize::from(index)];
         let Ask { flags, length, offset, .. } = tag.ask;
-        let head = u32::from(index) | u32::from(kind) << 16 | u32::from(flags) << 24;
+        let head = u32::from(index) | kind << 16 | flags << 24;
         #[expect(clippy::cast_possible_truncation, reason = "its halves")]
         let (low, high) = (offset as u32, (offset >> 32) as u32);
-        let record = [head, tag.generation, length, tag.epoch, low, high, 0, 0];
+        let errno = errno.cast_unsigned();
+        let record = [head, tag.generation, length, tag.epoch, low, high, errno, 0];
         const { assert!(REQUEST_WORDS == 8) };
         if !self.requests.write(self.channel.words(), record) {
             return false;
@@ -185,10 +187,10 @@ impl Port {
     /// is over.
     #[cold]
     pub(crate) fn next_overdue(&mut self, from: u16) -> Option<(u16, i32)> {
-        let shared = &self.channel.shared;
         if from == 0 {
             self.channel.take_look();
         }
+        let shared = &self.channel.shared;
         let abandoned = self.channel.is_abandoned();
         let closing = shared.closing.load(Ordering::Relaxed);
         let limit = if closing { shared.grace } else { shared.timeout };
@@ -205,32 +207,25 @@ impl Port {
         Some((index, libc::ETIMEDOUT))
     }
 
-    /// Gives `tag` another buffer, since the peer may still use the one that it had; where that
-    /// is, or nothing where there are no buffers.
+    /// Gives `tag` another buffer, since the peer may still use the one that it had; nothing where
+    /// there are no buffers.
     #[cold]
-    pub(crate) fn renew_buffer(&mut self, index: u16) -> Option<*mut u8> {
+    pub(crate) fn renew_buffer(&mut self, index: u16) -> Option<Arc<Region>> {
         self.channel.renew_buffer(index);
         let tag = &mut self.tags[usize::from(index)];
         tag.epoch = tag.epoch.wrapping_add(1);
-        self.channel.buffer(index).map(|buffer| buffer.base())
+        self.channel.buffer(index)
     }
 
-    /// A piece of the plan or of the steps that the peer has just answered with.
+    /// The pieces of the plan or of the steps that the peer has just answered with; nothing when
+    /// those are none, or more than were agreed upon.
     #[inline]
-    pub(crate) fn piece(&self, tag: u16, index: u8) -> Piece {
-        Piece::read(&self.channel.words()[self.channel.layout().piece(tag, index.into())..])
-    }
-
-    /// Whether so many pieces are within what was agreed upon.
-    #[inline]
-    pub(crate) fn has_pieces(&self, count: u8) -> bool {
-        u32::from(count) <= self.channel.places().max_pieces
-    }
-
-    /// What became of a piece: 0, or a positive errno.
-    pub(crate) fn set_piece_result(&self, tag: u16, index: u8, errno: i32) {
-        let at = self.channel.layout().piece(tag, index.into()) + layout::PIECE_RESULT as usize;
-        self.channel.words()[at].store(errno.cast_unsigned(), Ordering::Relaxed);
+    pub(crate) fn pieces(&self, tag: u16, count: u8) -> Option<Pieces<'_>> {
+        let layout = self.channel.layout();
+        if count == 0 || u32::from(count) > layout.places().max_pieces {
+            return None;
+        }
+        Some(Pieces::new(&self.channel.words()[layout.piece(tag, 0)..], count))
     }
 
     /// Tells that a plan does not fit.

@@ -2,6 +2,9 @@
 
 use std::io;
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
+
+use crate::bridge::{Channel, Region};
 
 /// A buffer of our own for each tag.
 #[derive(Debug)]
@@ -9,6 +12,8 @@ pub(crate) struct Pool {
     base: NonNull<u8>,
     stride: usize,
     length: usize,
+    /// The tags' buffers, where somebody else sees them too: then nothing of ours is mapped.
+    lent: Box<[Arc<Region>]>,
 }
 
 // SAFETY: the pool owns its memory; whoever has it may use it from any thread.
@@ -34,16 +39,38 @@ impl Pool {
             return Err(io::Error::last_os_error());
         }
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { base, stride, length })
+        Ok(Self { base, stride, length, lent: Box::default() })
+    }
+
+    /// Buffers of `stride` bytes that a channel's peer sees too.
+    pub(crate) fn lent(channel: &Channel, stride: u32) -> io::Result<Self> {
+        let lent = channel.make_buffers(stride)?;
+        Ok(Self { base: NonNull::dangling(), stride: stride as usize, length: 0, lent })
+    }
+
+    /// Another buffer for a tag.
+    pub(crate) fn lend(&mut self, tag: u16, buffer: Arc<Region>) {
+        self.lent[usize::from(tag)] = buffer;
     }
 
     /// Where the buffer of `tag` is, plus `offset` bytes.
     #[inline]
     pub(crate) fn at(&self, tag: u16, offset: u32) -> *mut u8 {
+        if !self.lent.is_empty() {
+            return self.lent_at(tag, offset);
+        }
         let offset = usize::from(tag) * self.stride + offset as usize;
         assert!(offset < self.length);
         // SAFETY: inside the mapping, just checked.
         unsafe { self.base.as_ptr().add(offset) }
+    }
+
+    #[inline(never)]
+    fn lent_at(&self, tag: u16, offset: u32) -> *mut u8 {
+        let region = &self.lent[usize::from(tag)];
+        assert!((offset as usize) < region.size());
+        // SAFETY: inside the region, just checked.
+        unsafe { region.base().add(offset as usize) }
     }
 
     /// Zeros a part of a tag's buffer.
@@ -57,6 +84,9 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
+        if self.length == 0 {
+            return;
+        }
         // SAFETY: exactly what mmap returned; the reactor drops us after its last completion.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.length) };
     }

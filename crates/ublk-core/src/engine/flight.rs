@@ -1,5 +1,6 @@
 //! What the engine knows of a request while it runs.
 
+use super::MAX_ATTACH_FAILURES;
 use crate::target::{Op, Request, RequestFlags};
 
 /// A request on its way through its plan.
@@ -22,6 +23,8 @@ pub(super) struct Flight {
     pub(super) detaching: bool,
     /// Its step is linked to its commit, and the request counts as ended.
     pub(super) linked: bool,
+    /// It goes on when its plan has ended.
+    pub(super) held: bool,
     /// Where the buffer is.
     pub(super) lease: Lease,
     /// The first error of the plan's steps, positive; 0: none.
@@ -59,7 +62,15 @@ impl Flight {
     /// Nothing is left to be done or let go of, once nothing is pending.
     #[inline]
     pub(super) fn has_succeeded(&self) -> bool {
-        self.started == self.planned && self.errno == 0 && !matches!(self.lease, Lease::Attached(_))
+        self.started == self.planned
+            && self.errno == 0
+            && !self.held
+            && !matches!(self.lease, Lease::Attached(_))
+    }
+
+    /// Its buffer could not be registered, and that may pass.
+    pub(super) fn may_attach_again(&self) -> bool {
+        self.attach_errno != 0 && self.attach_failures <= MAX_ATTACH_FAILURES
     }
 
     #[inline]
@@ -75,6 +86,7 @@ impl Flight {
             waiting: false,
             detaching: false,
             linked: false,
+            held: false,
             lease: Lease::Standing,
             errno: 0,
             attach_errno: 0,

@@ -13,12 +13,14 @@ use std::io;
 use std::mem;
 use std::sync::Arc;
 
+use crate::bridge::Region;
 use crate::buffers::{Buffers, Slots};
 use crate::driver::Ring;
 use crate::pass::Pass;
 use crate::target::{Plan, Request, Step, Target};
 use crate::token::{Kind, Token};
 
+mod elsewhere;
 mod entries;
 mod flight;
 mod lease;
@@ -27,6 +29,7 @@ mod steps;
 mod verdict;
 mod waits;
 
+pub(crate) use elsewhere::After;
 use flight::{Flight, Lease, Progress};
 use waits::Waits;
 
@@ -61,6 +64,9 @@ pub(crate) enum Outcome {
     /// Its step is linked to what is pushed next, which must be the commit of this: see
     /// `Engine::link`.
     CommitLinked(i32),
+    /// The steps that were asked for have ended, with a positive errno or 0; it waits for what
+    /// comes next.
+    Held(i32),
 }
 
 type Settled = io::Result<Outcome>;
@@ -75,6 +81,13 @@ impl<T> Engine<T> {
     pub(crate) fn leave(&mut self, slots: &mut Slots) {
         if let Buffers::Auto { slots: taken } = &self.buffers {
             taken.iter().for_each(|&slot| slots.put(slot));
+        }
+    }
+
+    /// The tag's buffer is another one from now on; the request that had the old one has failed.
+    pub(crate) fn move_buffer(&mut self, tag: u16, buffer: Arc<Region>) {
+        if let Buffers::Copy(pool) = &mut self.buffers {
+            pool.lend(tag, buffer);
         }
     }
 
@@ -203,7 +216,7 @@ impl<T: Target> Engine<T> {
         let flight = &mut self.flights[usize::from(tag)];
         flight.started = stage.end;
         let last = stage.end == flight.planned;
-        if last && !self.split() {
+        if last && !flight.held && !self.split() {
             self.detach(pass, tag);
         }
         Ok(Outcome::Running)

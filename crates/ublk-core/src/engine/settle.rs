@@ -1,7 +1,7 @@
 //! How a request ends: with its full length, or an errno, never with less (trap 1).
 
 use super::flight::Lease;
-use super::{Engine, MAX_ATTACH_FAILURES, Outcome, Settled};
+use super::{Engine, Outcome, Settled};
 use crate::buffers::Buffers;
 use crate::driver::Ring;
 use crate::pass::Pass;
@@ -12,6 +12,10 @@ impl<T: Target> Engine<T> {
     /// All steps have ended, or one has failed: lets go of the buffer, then settles.
     #[inline]
     pub(super) fn finish<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
+        let flight = &self.flights[usize::from(tag)];
+        if flight.held && !flight.may_attach_again() {
+            return Ok(self.hold(tag));
+        }
         if let Lease::Attached(_) = self.flights[usize::from(tag)].lease {
             pass.reserve(1)?;
             self.detach(pass, tag);
@@ -28,7 +32,7 @@ impl<T: Target> Engine<T> {
     #[cold]
     pub(super) fn recover<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
         let flight = &mut self.flights[usize::from(tag)];
-        if flight.attach_errno != 0 && flight.attach_failures <= MAX_ATTACH_FAILURES {
+        if flight.may_attach_again() {
             let steps = usize::from(flight.planned);
             return self.launch(pass, tag, steps);
         }

@@ -32,6 +32,10 @@ impl Element {
         }
     }
 
+    pub(super) fn move_to(&mut self, memory: *mut u8) {
+        self.memory = memory as u64;
+    }
+
     #[inline]
     pub(super) fn with(self, result: i32) -> Self {
         Self { header: ublk_elem_header { result, ..self.header }, ..self }

@@ -111,6 +111,15 @@ impl Exchange {
         }
     }
 
+    /// Data of the tag's requests is copied to and from `memory` from its next commit on.
+    #[cold]
+    pub(crate) fn move_buffer(&mut self, tag: u16, memory: *mut u8) {
+        match self {
+            Self::PerIo(exchange) => exchange.move_buffer(tag, memory),
+            Self::Batch(exchange) => exchange.move_buffer(tag, memory),
+        }
+    }
+
     /// The same, right behind the step that was just pushed and is linked to it. There is room.
     #[inline]
     pub(crate) fn commit_linked<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, result: i32) {

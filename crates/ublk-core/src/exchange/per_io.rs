@@ -55,6 +55,10 @@ impl PerIo {
         Ok(())
     }
 
+    pub(super) fn move_buffer(&mut self, tag: u16, memory: *mut u8) {
+        self.tags[usize::from(tag)].memory = memory as u64;
+    }
+
     pub(super) fn is_open(&self) -> bool {
         self.alive > 0
     }

@@ -5,16 +5,43 @@
 //! All that a pass pushes goes to the kernel in one call, which then waits for the next completion.
 
 use std::ops::Range;
+use std::os::fd::RawFd;
 use std::{io, mem};
 
 use io_uring::opcode;
 use io_uring::types::Fd;
 
 use crate::buffers::Slots;
-use crate::driver::{Driver, Ring};
+use crate::driver::{Completion, Driver, Ring};
 use crate::target::Target;
 use crate::token::{Kind, Token};
 
+/// A macro, since a method would borrow all of the reactor.
+macro_rules! desk {
+    ($this:expr) => {
+        Desk {
+            ring: &mut $this.ring,
+            slots: &mut $this.slots,
+            put_off: &mut $this.put_off,
+            attention: &mut $this.attention,
+        }
+    };
+}
+
+/// A macro, since a method would borrow all of the seat.
+macro_rules! pass {
+    ($this:expr, $desk:expr) => {
+        Pass {
+            ring: &mut *$desk.ring,
+            slots: &mut *$desk.slots,
+            put_off: &mut *$desk.put_off,
+            counters: &$this.counters,
+            seat: $this.place,
+        }
+    };
+}
+
+mod asking;
 mod mailbox;
 mod places;
 mod seat;
@@ -24,11 +51,14 @@ pub use mailbox::{Mailbox, Waker};
 pub(crate) use service::MAX_SLOTS;
 pub use service::{Capacity, ExchangeMode, Listener, News, QueueConfig, Service, Transfer};
 
+use asking::BELL;
 use places::Places;
 use seat::{Desk, Seat};
 
 /// The seat of completions that are the reactor's own.
 const NOBODY: u16 = u16::MAX;
+/// The tag of completions that tell of mail.
+const MAIL: u16 = 0;
 
 /// Whether to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +77,10 @@ pub struct Reactor<D: Driver, T> {
     slots: Slots,
     places: Places,
     mailbox: Mailbox<T>,
+    /// Seats whose requests are answered elsewhere.
+    asking: Vec<u16>,
+    /// Wakes for answers; there once somebody is asked.
+    bell: Option<Waker>,
     /// Seats that have put something off until the end of the pass.
     put_off: Vec<u16>,
     /// Completions that the next call of the kernel brings at once, and that nobody waits for.
@@ -66,18 +100,6 @@ impl<D: Driver, T> std::fmt::Debug for Reactor<D, T> {
     }
 }
 
-/// A macro, since a method would borrow all of the reactor.
-macro_rules! desk {
-    ($this:expr) => {
-        Desk {
-            ring: &mut $this.ring,
-            slots: &mut $this.slots,
-            put_off: &mut $this.put_off,
-            attention: &mut $this.attention,
-        }
-    };
-}
-
 impl<D: Driver, T: Target> Reactor<D, T> {
     /// A reactor that serves the queues that arrive in its mailbox until its waker says quit.
     ///
@@ -95,6 +117,8 @@ impl<D: Driver, T: Target> Reactor<D, T> {
             slots: Slots::new(capacity.slots),
             places: Places::new(capacity.files),
             mailbox,
+            asking: Vec::new(),
+            bell: None,
             put_off: Vec::new(),
             at_once: 0,
             current: 0,
@@ -159,7 +183,11 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         if let Some(Some(seat)) = self.seats.get(usize::from(self.current)) {
             seat.counters.enters.add(1);
         }
-        self.ring.submit_and_wait(1 + self.at_once)?;
+        if self.asking.is_empty() {
+            self.ring.submit_and_wait(1 + self.at_once)?;
+        } else {
+            self.wait_with_answers()?;
+        }
         self.take_completions()?;
         if self.attention { self.attend() } else { Ok(Turn::Serving) }
     }
@@ -186,8 +214,11 @@ impl<D: Driver, T: Target> Reactor<D, T> {
                     seat.take(&mut desk!(self), completion, lone)?;
                     self.current = number;
                 }
-                _ => self.woken()?,
+                _ => self.woken(completion)?,
             }
+        }
+        if !self.asking.is_empty() {
+            self.take_answers()?;
         }
         self.at_once = 0;
         while let Some(number) = self.put_off.pop() {
@@ -199,7 +230,10 @@ impl<D: Driver, T: Target> Reactor<D, T> {
     }
 
     #[cold]
-    fn woken(&mut self) -> io::Result<()> {
+    fn woken(&mut self, completion: Completion) -> io::Result<()> {
+        if Token::unpack(completion.user_data).tag == BELL {
+            return self.bell_rang(completion);
+        }
         self.attention = true;
         self.mailbox.waker().drain();
         self.watch_mailbox()
@@ -265,9 +299,20 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         }
         #[expect(clippy::cast_possible_truncation, reason = "as many as there are files at most")]
         let name = number as u16;
+        let bell = match service.target.elsewhere().map(|_| self.bell()).transpose() {
+            Ok(bell) => bell,
+            Err(error) => return Err((listener, error)),
+        };
+        let asks = bell.is_some();
         let made = self.ring.update_files(files.start, &service.files()).and_then(|()| {
             let place = (name, files.clone());
-            let mut seat = Seat::new(&self.driver, service, place, &mut self.slots, self.stays)?;
+            let mut seat = Seat::new(
+                &self.driver,
+                service,
+                place,
+                (&mut self.slots, bell.as_ref()),
+                self.stays,
+            )?;
             match seat.arm(&mut desk!(self)) {
                 Ok(()) => Ok(seat),
                 Err(error) => {
@@ -280,6 +325,9 @@ impl<D: Driver, T: Target> Reactor<D, T> {
             Ok(mut seat) => {
                 seat.listener = listener;
                 self.seats[number] = Some(seat);
+                if asks {
+                    self.asking.push(name);
+                }
                 Ok(name)
             }
             Err(error) => {
@@ -292,6 +340,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
     /// Nothing of a queue is in flight: lets go of all that it had.
     fn vacate(&mut self, number: usize) -> io::Result<()> {
         let Some(mut seat) = self.seats[number].take() else { return Ok(()) };
+        self.asking.retain(|&asking| usize::from(asking) != number);
         seat.leave(&mut desk!(self))?;
         self.clear(seat.files.clone())?;
         let listener = seat.take_listener();
@@ -310,17 +359,23 @@ impl<D: Driver, T: Target> Reactor<D, T> {
     }
 
     fn watch_mailbox(&mut self) -> io::Result<()> {
-        while self.ring.space() < 1 {
-            self.ring.submit()?;
-        }
-        let events = u32::from(libc::POLLIN.cast_unsigned());
-        let entry = opcode::PollAdd::new(Fd(self.mailbox.waker().fd()), events)
-            .build()
-            .user_data(Token::new(Kind::Wake, 0).pack(NOBODY));
-        // SAFETY: the entry points to nothing.
-        unsafe { self.ring.push(&entry) };
-        Ok(())
+        watch(&mut self.ring, self.mailbox.waker().fd(), false, MAIL)
     }
+}
+
+/// Lets a completion tell when `fd` can be read: once, or, `often`, each time.
+fn watch<R: Ring>(ring: &mut R, fd: RawFd, often: bool, tag: u16) -> io::Result<()> {
+    while ring.space() < 1 {
+        ring.submit()?;
+    }
+    let events = u32::from(libc::POLLIN.cast_unsigned());
+    let entry = opcode::PollAdd::new(Fd(fd), events)
+        .multi(often)
+        .build()
+        .user_data(Token::new(Kind::Wake, tag).pack(NOBODY));
+    // SAFETY: the entry points to nothing.
+    unsafe { ring.push(&entry) };
+    Ok(())
 }
 
 impl<D: Driver, T> Drop for Reactor<D, T> {

@@ -4,22 +4,23 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::{io, mem};
 
-use super::full;
+use super::asking::Asking;
 use super::service::{ExchangeMode, Listener, News, QueueConfig, Service, Transfer};
+use super::{Waker, full};
 use crate::buffers::{Buffers, Pool, Slots};
 use crate::driver::{Completion, Descriptors, Driver, OpenFile, Ring};
 use crate::engine::{Engine, Outcome};
 use crate::exchange::{Arrival, Exchange, Tags};
 use crate::pass::{self, Pass};
 use crate::stats::Counters;
-use crate::target::{Request, Target};
+use crate::target::{Op, Request, Target};
 use crate::token::{Kind, Token};
 
 /// What a queue is served with.
 pub(super) struct Seat<T> {
     // Fields drop in this order: files last (trap 30).
-    engine: Engine<T>,
-    exchange: Exchange,
+    pub(super) engine: Engine<T>,
+    pub(super) exchange: Exchange,
     descriptors: Descriptors,
     pub(super) counters: Arc<Counters>,
     pub(super) listener: Listener,
@@ -28,11 +29,13 @@ pub(super) struct Seat<T> {
     /// Whether a request's step may be linked to its commit. What is linked ends silently, so that
     /// a queue that leaves a ring with others must not: nobody knew when its memory may go. With
     /// an exchange of one command per request the next fetch's answer tells.
-    links: bool,
+    pub(super) links: bool,
     /// The kernel wants no more of something: the seat may be about to end.
     pub(super) closing: bool,
     /// The first command that the kernel refused for good, with its errno.
     pub(super) refused: Option<i32>,
+    /// Who is asked, where requests are answered elsewhere.
+    pub(super) asking: Option<Asking>,
     _open: [OpenFile; 2],
 }
 
@@ -42,19 +45,6 @@ pub(super) struct Desk<'a, R> {
     pub(super) slots: &'a mut Slots,
     pub(super) put_off: &'a mut Vec<u16>,
     pub(super) attention: &'a mut bool,
-}
-
-/// A macro, since a method would borrow all of the seat.
-macro_rules! pass {
-    ($this:expr, $desk:expr) => {
-        Pass {
-            ring: &mut *$desk.ring,
-            slots: &mut *$desk.slots,
-            put_off: &mut *$desk.put_off,
-            counters: &$this.counters,
-            seat: $this.place,
-        }
-    };
 }
 
 impl<T> Seat<T> {
@@ -81,9 +71,14 @@ impl<T: Target> Seat<T> {
         driver: &D,
         service: Service<T>,
         (number, files): (u16, Range<u32>),
-        slots: &mut Slots,
+        (slots, bell): (&mut Slots, Option<&Waker>),
         stays: bool,
     ) -> io::Result<Self> {
+        let asking = service
+            .target
+            .elsewhere()
+            .zip(bell)
+            .map(|(elsewhere, bell)| Asking::new(elsewhere, service.config.queue, bell));
         let (descriptors, exchange, buffers) = parts(driver, &service, slots)?;
         let Service { char_device, zeros, config, target, counters, listener } = service;
         Ok(Self {
@@ -97,6 +92,7 @@ impl<T: Target> Seat<T> {
             links: !stays || config.exchange == ExchangeMode::PerIo,
             closing: false,
             refused: None,
+            asking,
             _open: [char_device, zeros],
         })
     }
@@ -190,6 +186,7 @@ impl<T: Target> Seat<T> {
     #[inline(always)]
     fn begin<R: Ring>(&mut self, desk: &mut Desk<'_, R>, tag: u16, alone: bool) -> io::Result<()> {
         let outcome = match Request::parse(&self.descriptors.read(tag)) {
+            Ok(request) if self.asks(request.op) => return self.ask(desk, tag, request),
             Ok(request) => self.engine.begin(&mut pass!(self, desk), tag, request, alone)?,
             Err(errno) => {
                 self.counters.errors.add(1);
@@ -200,7 +197,12 @@ impl<T: Target> Seat<T> {
     }
 
     #[inline(always)]
-    fn settle<R: Ring>(
+    fn asks(&self, op: Op) -> bool {
+        self.asking.as_ref().is_some_and(|asking| asking.asks(op))
+    }
+
+    #[inline(always)]
+    pub(super) fn settle<R: Ring>(
         &mut self,
         desk: &mut Desk<'_, R>,
         tag: u16,
@@ -213,6 +215,7 @@ impl<T: Target> Seat<T> {
                 self.exchange.commit_linked(&mut pass!(self, desk), tag, result);
                 Ok(())
             }
+            Outcome::Held(errno) => self.resume(desk, tag, errno),
         }
     }
 }
@@ -227,7 +230,10 @@ fn parts<D: Driver, T: Target>(
     let descriptors =
         driver.map_descriptors(&service.char_device, queue, depth, descriptor_size)?;
     let buffers = match transfer {
-        Transfer::Copy => Buffers::Copy(Pool::new(depth, max_io_bytes)?),
+        Transfer::Copy => Buffers::Copy(match service.target.elsewhere() {
+            Some(elsewhere) => Pool::lent(elsewhere.bridge().channel(queue), max_io_bytes)?,
+            None => Pool::new(depth, max_io_bytes)?,
+        }),
         Transfer::Register { split } => Buffers::Register { split },
         Transfer::Auto => {
             Buffers::Auto { slots: slots.take_many(depth).ok_or_else(|| full("buffer table"))? }

@@ -7,12 +7,14 @@
 use std::os::fd::RawFd;
 
 mod children;
+mod elsewhere;
 mod geometry;
 mod plan;
 mod request;
 #[cfg(test)]
 mod testing;
 
+pub use elsewhere::{Elsewhere, Unfit};
 pub use geometry::{DiscardLimits, Geometry, GeometryError, SegmentLimits};
 pub use plan::{Part, Plan, Step, StepKind};
 pub use request::{Op, Request, RequestFlags};
@@ -53,6 +55,11 @@ pub trait Target: Send + Sync + 'static {
     /// # Errors
     /// The errno that the request fails with.
     fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> Result<(), Errno>;
+
+    /// Who is asked for plans where they come from beyond a bridge; by default nobody.
+    fn elsewhere(&self) -> Option<&dyn Elsewhere> {
+        None
+    }
 
     /// Asked when a step of a plan failed with `errno`; `round` counts from 0. A target that can
     /// answer the request in another way fills `plan` (emptied before) and returns `Ok`.

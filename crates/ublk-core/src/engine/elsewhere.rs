@@ -1,0 +1,78 @@
+//! Requests whose plans come from elsewhere, piece by piece: they begin with none, may have
+//! several, and end when they are told to.
+
+use super::flight::Flight;
+use super::{Engine, Outcome, Settled};
+use crate::driver::Ring;
+use crate::pass::Pass;
+use crate::target::{Errno, Plan, Request, Target};
+
+/// What to do once a plan's steps have ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum After {
+    /// The request ends.
+    End,
+    /// The request waits for what comes next, and keeps its buffer.
+    Hold,
+}
+
+impl<T: Target> Engine<T> {
+    /// Takes a request in that is answered elsewhere.
+    #[inline]
+    pub(crate) fn admit(&mut self, tag: u16, request: Request) {
+        self.running += 1;
+        self.flights[usize::from(tag)] = Flight::new(request);
+    }
+
+    /// The request has been answered, and none of its steps is in flight.
+    #[inline]
+    pub(crate) fn answer<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        result: Result<(), Errno>,
+    ) -> Settled {
+        let flight = &mut self.flights[usize::from(tag)];
+        flight.held = false;
+        (flight.planned, flight.started, flight.attach_errno) = (0, 0, 0);
+        flight.errno = result.err().map_or(0, |errno| errno.0);
+        // Elsewhere is where another way would have been known.
+        flight.round = u8::MAX;
+        self.finish(pass, tag)
+    }
+
+    /// Runs what `fill` puts into a plan; `alone` as for [`begin`](Self::begin).
+    ///
+    /// # Errors
+    /// What `fill` says; nothing has happened then.
+    pub(crate) fn run<R: Ring, E>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        (after, alone): (After, bool),
+        fill: impl FnOnce(&T, &Request, &mut Plan<'_>) -> Result<(), E>,
+    ) -> Result<Settled, E> {
+        let first = usize::from(tag) * self.max_steps;
+        let mut plan = Plan::new(&mut self.steps[first..first + self.max_steps]);
+        let request = self.flights[usize::from(tag)].request;
+        fill(&self.target, &request, &mut plan)?;
+        let steps = plan.len();
+        let flight = &mut self.flights[usize::from(tag)];
+        let fresh = flight.lease.slot().is_none();
+        (flight.held, flight.errno) = (after == After::Hold, 0);
+        Ok(match after {
+            After::End if steps == 1 && fresh && !self.split() => {
+                self.start_only_step(pass, tag, alone)
+            }
+            _ => self.launch(pass, tag, steps),
+        })
+    }
+
+    /// The steps of a request that goes on have ended.
+    #[cold]
+    pub(super) fn hold(&mut self, tag: u16) -> Outcome {
+        let flight = &mut self.flights[usize::from(tag)];
+        flight.held = false;
+        Outcome::Held(flight.errno)
+    }
+}

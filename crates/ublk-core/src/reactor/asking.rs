@@ -1,0 +1,272 @@
+//! Seats whose requests are answered elsewhere, beyond a bridge.
+
+use std::io;
+
+use ublk_sys::{
+    UBLK_IO_OP_DISCARD, UBLK_IO_OP_FLUSH, UBLK_IO_OP_READ, UBLK_IO_OP_WRITE,
+    UBLK_IO_OP_WRITE_ZEROES,
+};
+
+use super::seat::{Desk, Seat};
+use super::{Reactor, Waker, watch};
+use crate::bridge::layout::{FLAG_FUA, FLAG_NO_UNMAP};
+use crate::bridge::{Ask, Body, Misfit, Port};
+use crate::driver::{Completion, Driver, Ring};
+use crate::engine::After;
+use crate::pass::Pass;
+use crate::target::{Elsewhere, Errno, Op, Request, Target, Unfit};
+
+/// The tag of completions that tell of answers.
+pub(super) const BELL: u16 = 1;
+/// More completions of the same submission follow (`IORING_CQE_F_MORE`).
+const MORE: u32 = 1 << 1;
+
+/// What a seat asks with.
+#[derive(Debug)]
+pub(super) struct Asking {
+    port: Port,
+    /// The kinds of requests that are asked for, a bit each.
+    ops: u8,
+}
+
+impl Asking {
+    /// The reactor's end of the queue's channel; `waker` wakes the reactor.
+    pub(super) fn new(elsewhere: &dyn Elsewhere, queue: u16, waker: &Waker) -> Self {
+        const OPS: [Op; 5] = [Op::Read, Op::Write, Op::Flush, Op::Discard, Op::WriteZeroes];
+        let asked = OPS.into_iter().filter(|&op| elsewhere.asks(op));
+        let waker = waker.clone();
+        let channel = elsewhere.bridge().channel(queue);
+        Self {
+            port: Port::new(channel.clone(), Box::new(move || waker.wake())),
+            ops: asked.map(bit).sum(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn asks(&self, op: Op) -> bool {
+        self.ops & bit(op) != 0
+    }
+}
+
+#[inline]
+fn bit(op: Op) -> u8 {
+    1 << op as u8
+}
+
+impl Ask {
+    #[inline]
+    fn new(request: &Request) -> Self {
+        let op = match request.op {
+            Op::Read => UBLK_IO_OP_READ,
+            Op::Write => UBLK_IO_OP_WRITE,
+            Op::Flush => UBLK_IO_OP_FLUSH,
+            Op::Discard => UBLK_IO_OP_DISCARD,
+            Op::WriteZeroes => UBLK_IO_OP_WRITE_ZEROES,
+        };
+        let fua = if request.flags.fua() { FLAG_FUA } else { 0 };
+        let no_unmap = if request.flags.no_unmap() { FLAG_NO_UNMAP } else { 0 };
+        Self { op, flags: fua | no_unmap, length: request.length, offset: request.offset }
+    }
+}
+
+impl<T: Target> Seat<T> {
+    /// Asks for a request.
+    #[inline]
+    pub(super) fn ask<R: Ring>(
+        &mut self,
+        desk: &mut Desk<'_, R>,
+        tag: u16,
+        request: Request,
+    ) -> io::Result<()> {
+        let Some(asking) = &mut self.asking else { return Ok(()) };
+        self.engine.admit(tag, request);
+        if asking.port.ask(tag, Ask::new(&request)) {
+            return Ok(());
+        }
+        self.fail(desk, tag, libc::EIO)
+    }
+
+    /// Takes the answers that are there, ends requests that are overdue, and shows the peer what
+    /// it has been asked meanwhile.
+    #[inline]
+    pub(super) fn take_answers<R: Ring>(&mut self, desk: &mut Desk<'_, R>) -> io::Result<()> {
+        let mut any = false;
+        while let Some((tag, body)) = self.asking.as_mut().and_then(|asking| asking.port.next()) {
+            any = true;
+            self.answered(desk, tag, body)?;
+        }
+        let Some(asking) = &mut self.asking else { return Ok(()) };
+        if any {
+            asking.port.answered();
+        }
+        if asking.port.has_overdue() {
+            self.end_overdue(desk)?;
+        }
+        self.asking.iter_mut().for_each(|asking| asking.port.flush());
+        Ok(())
+    }
+
+    #[inline]
+    fn answered<R: Ring>(
+        &mut self,
+        desk: &mut Desk<'_, R>,
+        tag: u16,
+        body: Body,
+    ) -> io::Result<()> {
+        match body {
+            Body::Done => {
+                let outcome = self.engine.answer(&mut pass!(self, desk), tag, Ok(()))?;
+                self.settle(desk, tag, outcome)
+            }
+            Body::Failed(errno) => self.fail(desk, tag, errno),
+            Body::Spoilt(errno) => self.spoil(desk, tag, errno),
+            Body::Plan(count) => self.run(desk, tag, count, After::End),
+            Body::Steps(count) => self.run(desk, tag, count, After::Hold),
+        }
+    }
+
+    fn fail<R: Ring>(&mut self, desk: &mut Desk<'_, R>, tag: u16, errno: i32) -> io::Result<()> {
+        let errno = if errno > 0 { errno } else { libc::EIO };
+        let outcome = self.engine.answer(&mut pass!(self, desk), tag, Err(Errno(errno)))?;
+        self.settle(desk, tag, outcome)
+    }
+
+    /// Fails a request whose buffer somebody may still use: the tag's next one has another. The
+    /// kernel looks at neither, since the request fails.
+    #[cold]
+    fn spoil<R: Ring>(&mut self, desk: &mut Desk<'_, R>, tag: u16, errno: i32) -> io::Result<()> {
+        if let Some(asking) = &mut self.asking
+            && let Some(buffer) = asking.port.renew_buffer(tag)
+        {
+            self.exchange.move_buffer(tag, buffer.base());
+            self.engine.move_buffer(tag, buffer);
+        }
+        self.fail(desk, tag, errno)
+    }
+
+    #[cold]
+    fn end_overdue<R: Ring>(&mut self, desk: &mut Desk<'_, R>) -> io::Result<()> {
+        let mut from = 0;
+        while let Some((tag, errno)) =
+            self.asking.as_mut().and_then(|asking| asking.port.next_overdue(from))
+        {
+            self.spoil(desk, tag, errno)?;
+            from = tag + 1;
+        }
+        Ok(())
+    }
+
+    /// Runs the pieces that the peer has answered with.
+    fn run<R: Ring>(
+        &mut self,
+        desk: &mut Desk<'_, R>,
+        tag: u16,
+        count: u8,
+        after: After,
+    ) -> io::Result<()> {
+        let Some(asking) = &self.asking else { return Ok(()) };
+        let alone = self.links && self.engine.running() == 1;
+        let pass = &mut pass!(self, desk);
+        let ran = self.engine.run(pass, tag, (after, alone), |target, request, plan| {
+            let pieces = asking.port.pieces(tag, count).ok_or(Misfit::Count)?;
+            let elsewhere = target.elsewhere().ok_or(Misfit::Op)?;
+            elsewhere.plan_of(request, &pieces, after == After::End, plan)
+        });
+        match ran {
+            Ok(outcome) => self.settle(desk, tag, outcome?),
+            Err(unfit) => self.unfit(desk, tag, unfit, after),
+        }
+    }
+
+    /// Pieces that cannot be done: the request fails, or whoever wants them done hears it.
+    #[cold]
+    fn unfit<R: Ring>(
+        &mut self,
+        desk: &mut Desk<'_, R>,
+        tag: u16,
+        unfit: Unfit,
+        after: After,
+    ) -> io::Result<()> {
+        let errno = match unfit {
+            Unfit::Fails(errno) => errno.0,
+            Unfit::Misfit(misfit) => {
+                self.asking.iter().for_each(|asking| asking.port.misfit(tag, misfit));
+                libc::EINVAL
+            }
+        };
+        match after {
+            After::End => self.fail(desk, tag, errno),
+            After::Hold => self.resume(desk, tag, errno),
+        }
+    }
+
+    /// The steps of a request have ended: it is the peer's turn again.
+    #[cold]
+    pub(super) fn resume<R: Ring>(
+        &mut self,
+        desk: &mut Desk<'_, R>,
+        tag: u16,
+        errno: i32,
+    ) -> io::Result<()> {
+        let asked = self.asking.as_mut().is_some_and(|asking| asking.port.resume(tag, errno));
+        if asked { Ok(()) } else { self.fail(desk, tag, libc::EIO) }
+    }
+}
+
+impl<D: Driver, T: Target> Reactor<D, T> {
+    /// Waits for completions, or for answers.
+    pub(super) fn wait_with_answers(&mut self) -> io::Result<()> {
+        let mut idle = true;
+        for &number in &self.asking {
+            if let Some(Some(Seat { asking: Some(asking), .. })) =
+                self.seats.get_mut(usize::from(number))
+            {
+                idle &= asking.port.may_sleep();
+            }
+        }
+        if idle {
+            self.ring.submit_and_wait(1 + self.at_once)?;
+        }
+        for &number in &self.asking {
+            if let Some(Some(Seat { asking: Some(asking), .. })) =
+                self.seats.get(usize::from(number))
+            {
+                asking.port.awake();
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the answers that are there.
+    pub(super) fn take_answers(&mut self) -> io::Result<()> {
+        for index in 0..self.asking.len() {
+            if let Some(seat) = &mut self.seats[usize::from(self.asking[index])] {
+                seat.take_answers(&mut desk!(self))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What wakes this reactor when there are answers.
+    pub(super) fn bell(&mut self) -> io::Result<Waker> {
+        if self.bell.is_none() {
+            self.bell = Some(Waker::new()?);
+            self.watch_bell()?;
+        }
+        self.bell.clone().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// The answers themselves are taken in every pass.
+    #[cold]
+    pub(super) fn bell_rang(&mut self, completion: Completion) -> io::Result<()> {
+        self.bell.iter().for_each(Waker::drain);
+        if completion.flags & MORE == 0 { self.watch_bell() } else { Ok(()) }
+    }
+
+    fn watch_bell(&mut self) -> io::Result<()> {
+        match &self.bell {
+            Some(bell) => watch(&mut self.ring, bell.fd(), true, BELL),
+            None => Ok(()),
+        }
+    }
+}
