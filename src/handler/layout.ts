@@ -55,7 +55,10 @@ export const REQUEST_OFFSET_LOW = 4;
 /** The upper half. */
 export const REQUEST_OFFSET_HIGH = 5;
 
-/** The kinds of a request up to here are `UBLK_IO_OP_*`. Steps have ended; their results are in the tag's pieces. */
+/** With `KIND_STEPPED`: 0, or a positive errno. */
+export const REQUEST_ERRNO = 6;
+
+/** The kinds of a request up to here are `UBLK_IO_OP_*`. Steps have ended, with an errno. */
 export const KIND_STEPPED = 128;
 
 /** A flag: on stable storage before it is answered. */
@@ -111,6 +114,3 @@ export const PIECE_OFFSET_LOW = 4;
 
 /** The upper half. */
 export const PIECE_OFFSET_HIGH = 5;
-
-/** What came of it: 0, or a positive errno. */
-export const PIECE_RESULT = 6;

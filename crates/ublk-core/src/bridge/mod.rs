@@ -62,6 +62,7 @@ pub struct BridgeOptions {
 
 /// The channels of a device's queues, with the clock that their requests are timed by.
 pub struct Bridge {
+    options: BridgeOptions,
     channels: Box<[Arc<Channel>]>,
     shared: Arc<Shared>,
     listener: Mutex<Option<Listener>>,
@@ -111,7 +112,12 @@ impl Bridge {
                 Channel::new(queue, depth, pieces, Arc::clone(&shared)).map(Arc::new)
             })
             .collect::<io::Result<_>>()?;
-        Ok(Self { channels, shared, listener: Mutex::default() })
+        Ok(Self { options: *options, channels, shared, listener: Mutex::default() })
+    }
+
+    /// What it was made for.
+    pub fn options(&self) -> &BridgeOptions {
+        &self.options
     }
 
     /// The channel of a queue.

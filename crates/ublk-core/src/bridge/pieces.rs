@@ -88,6 +88,17 @@ impl<'a> Pieces<'a> {
         Self { words, count }
     }
 
+    /// Lends pieces as if a peer had written them, for tests.
+    #[cfg(test)]
+    pub(crate) fn with<T>(pieces: &[Piece], use_them: impl FnOnce(&Pieces<'_>) -> T) -> T {
+        let words: Vec<_> =
+            (0..pieces.len() * PIECE_WORDS as usize).map(|_| AtomicU32::new(0)).collect();
+        for (piece, words) in pieces.iter().zip(words.chunks_exact(PIECE_WORDS as usize)) {
+            piece.write(words);
+        }
+        use_them(&Pieces::new(&words, u8::try_from(pieces.len()).unwrap()))
+    }
+
     /// Each of them. The peer could change them meanwhile, so who needs one twice keeps it.
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = Piece> + use<'a> {

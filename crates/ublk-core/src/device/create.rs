@@ -42,6 +42,7 @@ pub(super) fn create<D: Driver, T: Target>(
     let (events, inbox) = channel();
     let mut crew = Crew::default();
     let target = Arc::new(target);
+    let bridge = target.elsewhere().map(|elsewhere| Arc::clone(elsewhere.bridge()));
     let arrange = {
         let (driver, queue, id) = (driver.clone(), options.queue.clone(), added.info.dev_id);
         let throttles_writes = target.throttles_writes();
@@ -73,6 +74,7 @@ pub(super) fn create<D: Driver, T: Target>(
         buffers,
         exchange,
         counters,
+        bridge,
         closing: Mutex::default(),
         ended: Condvar::new(),
     });

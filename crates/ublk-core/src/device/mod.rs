@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::bridge::Bridge;
 use crate::control::Control;
 use crate::driver::Driver;
 use crate::error::{Error, Result};
@@ -49,6 +50,8 @@ struct Shared<D> {
     buffers: BufferMode,
     exchange: ExchangeMode,
     counters: Vec<Arc<Counters>>,
+    /// Where requests are answered elsewhere.
+    bridge: Option<Arc<Bridge>>,
     closing: Mutex<Closing>,
     ended: Condvar,
 }
@@ -112,6 +115,7 @@ impl<D: Driver> Device<D> {
     pub fn close(&self) -> Result<()> {
         let first = !std::mem::replace(&mut self.shared.lock().asked, true);
         if first && self.shared.lock().end.is_none() {
+            self.shared.bridge.iter().for_each(|bridge| bridge.close());
             let stopped = self.shared.control.stop(self.shared.info.id, self.shared.options.limit);
             if let Err(error) = stopped {
                 // Whoever calls next tries again, and does not wait for what may never come.

@@ -2,11 +2,6 @@
 
 use std::io;
 
-use ublk_sys::{
-    UBLK_IO_OP_DISCARD, UBLK_IO_OP_FLUSH, UBLK_IO_OP_READ, UBLK_IO_OP_WRITE,
-    UBLK_IO_OP_WRITE_ZEROES,
-};
-
 use super::seat::{Desk, Seat};
 use super::{Reactor, Waker, watch};
 use crate::bridge::layout::{FLAG_FUA, FLAG_NO_UNMAP};
@@ -56,13 +51,7 @@ fn bit(op: Op) -> u8 {
 impl Ask {
     #[inline]
     fn new(request: &Request) -> Self {
-        let op = match request.op {
-            Op::Read => UBLK_IO_OP_READ,
-            Op::Write => UBLK_IO_OP_WRITE,
-            Op::Flush => UBLK_IO_OP_FLUSH,
-            Op::Discard => UBLK_IO_OP_DISCARD,
-            Op::WriteZeroes => UBLK_IO_OP_WRITE_ZEROES,
-        };
+        let op = request.op.number();
         let fua = if request.flags.fua() { FLAG_FUA } else { 0 };
         let no_unmap = if request.flags.no_unmap() { FLAG_NO_UNMAP } else { 0 };
         Self { op, flags: fua | no_unmap, length: request.length, offset: request.offset }

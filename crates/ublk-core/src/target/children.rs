@@ -93,6 +93,13 @@ impl Children {
         self.max_steps
     }
 
+    /// A child's geometry, and how many steps its plans can have.
+    #[inline]
+    pub(super) fn child(&self, child: usize) -> Option<(&Geometry, usize)> {
+        let target = &self.children.get(child)?.target;
+        Some((target.geometry(), target.max_steps()))
+    }
+
     pub(super) fn geometries(&self) -> impl Iterator<Item = &Geometry> {
         self.children.iter().map(|child| child.target.geometry())
     }

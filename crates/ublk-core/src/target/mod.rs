@@ -22,6 +22,7 @@ pub use request::{Op, Request, RequestFlags};
 pub mod delay;
 pub mod error;
 pub mod file;
+pub mod handler;
 pub mod linear;
 pub mod native;
 pub mod null;

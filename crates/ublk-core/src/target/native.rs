@@ -6,10 +6,11 @@ use std::os::fd::RawFd;
 use super::delay::Delay;
 use super::error::AlwaysFails;
 use super::file::File;
+use super::handler::Handler;
 use super::linear::Linear;
 use super::null::Null;
 use super::striped::Striped;
-use super::{Errno, Geometry, Plan, Request, Target};
+use super::{Elsewhere, Errno, Geometry, Plan, Request, Target};
 
 /// One of the native targets.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub enum Native {
     Linear(Linear),
     /// A target that answers late.
     Delay(Delay),
+    /// A handler beyond a bridge.
+    Handler(Handler),
 }
 
 macro_rules! forward {
@@ -37,6 +40,7 @@ macro_rules! forward {
             Native::Striped($target) => $call,
             Native::Linear($target) => $call,
             Native::Delay($target) => $call,
+            Native::Handler($target) => $call,
         }
     };
 }
@@ -74,6 +78,13 @@ impl Target for Native {
             Self::File(file) => file.plan(request, plan),
             Self::Null(null) => null.plan(request, plan),
             layer => plan.append(|rest| layer.plan_of_layer(request, rest)),
+        }
+    }
+
+    fn elsewhere(&self) -> Option<&dyn Elsewhere> {
+        match self {
+            Self::Handler(handler) => Some(handler),
+            _ => None,
         }
     }
 

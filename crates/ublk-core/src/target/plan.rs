@@ -131,6 +131,12 @@ impl<'a> Plan<'a> {
         &self.steps[..self.len]
     }
 
+    /// How many more steps it can have.
+    #[inline]
+    pub(super) fn room(&self) -> usize {
+        self.steps.len() - self.len
+    }
+
     /// How many steps there are.
     #[inline]
     pub fn len(&self) -> usize {

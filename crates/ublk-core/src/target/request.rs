@@ -23,6 +23,31 @@ pub enum Op {
 }
 
 impl Op {
+    /// The one that `UBLK_IO_OP_*` means, if we know it.
+    #[inline(always)]
+    pub fn of(number: u8) -> Option<Self> {
+        match number {
+            UBLK_IO_OP_READ => Some(Self::Read),
+            UBLK_IO_OP_WRITE => Some(Self::Write),
+            UBLK_IO_OP_FLUSH => Some(Self::Flush),
+            UBLK_IO_OP_DISCARD => Some(Self::Discard),
+            UBLK_IO_OP_WRITE_ZEROES => Some(Self::WriteZeroes),
+            _ => None,
+        }
+    }
+
+    /// Its `UBLK_IO_OP_*`.
+    #[inline]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Read => UBLK_IO_OP_READ,
+            Self::Write => UBLK_IO_OP_WRITE,
+            Self::Flush => UBLK_IO_OP_FLUSH,
+            Self::Discard => UBLK_IO_OP_DISCARD,
+            Self::WriteZeroes => UBLK_IO_OP_WRITE_ZEROES,
+        }
+    }
+
     /// Whether requests of this kind come with a buffer.
     pub fn has_data(self) -> bool {
         matches!(self, Self::Read | Self::Write)
@@ -73,14 +98,7 @@ impl Request {
     /// `EOPNOTSUPP` for an operation that no target of ours advertises.
     #[inline]
     pub fn parse(descriptor: &ublksrv_io_desc) -> Result<Self, Errno> {
-        let op = match ublk_sys::op(descriptor.op_flags) {
-            UBLK_IO_OP_READ => Op::Read,
-            UBLK_IO_OP_WRITE => Op::Write,
-            UBLK_IO_OP_FLUSH => Op::Flush,
-            UBLK_IO_OP_DISCARD => Op::Discard,
-            UBLK_IO_OP_WRITE_ZEROES => Op::WriteZeroes,
-            _ => return Err(Errno(libc::EOPNOTSUPP)),
-        };
+        let op = Op::of(ublk_sys::op(descriptor.op_flags)).ok_or(Errno(libc::EOPNOTSUPP))?;
         Ok(Self {
             op,
             flags: RequestFlags(descriptor.op_flags),

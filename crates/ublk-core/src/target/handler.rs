@@ -1,0 +1,339 @@
+//! A target whose requests are answered by a handler beyond a bridge: a TypeScript object.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use super::children::{self, Children, Question, refused};
+use super::native::Native;
+use super::{DiscardLimits, Elsewhere, Errno, Geometry, Op, Plan, Request, Target, Unfit};
+use crate::bridge::{Bridge, Misfit, Piece, Pieces};
+use crate::error::Result;
+
+/// The most steps of one plan: the engine counts them in 8 bits.
+const MOST_STEPS: usize = 250;
+
+/// What a handler is to be.
+#[derive(Debug)]
+pub struct HandlerOptions {
+    /// The device's size in bytes.
+    pub size: u64,
+    /// The unit of addressing in bytes; absent: what the neediest backend needs, else 512.
+    pub logical_block: Option<u32>,
+    /// The kinds of requests that it answers. A flush that it does not answer goes to all
+    /// backends; without backends, the device has no volatile cache.
+    pub ops: Vec<Op>,
+    /// Whether its writes heed FUA; absent: if its backends do, and it leaves flushes to them.
+    pub fua: Option<bool>,
+    /// Whether it refuses writes.
+    pub read_only: bool,
+    /// What it can say that bytes are on.
+    pub backends: Vec<Native>,
+    /// The way to it.
+    pub bridge: Arc<Bridge>,
+}
+
+/// A handler's part on this side.
+#[derive(Debug)]
+pub struct Handler {
+    geometry: Geometry,
+    ops: Vec<Op>,
+    backends: Option<Children>,
+    max_steps: usize,
+    bridge: Arc<Bridge>,
+}
+
+impl Handler {
+    /// # Errors
+    /// `InvalidArgument`: it answers neither reads nor writes; a backend is a handler; blocks that
+    /// are smaller than a backend's.
+    pub fn new(options: HandlerOptions) -> Result<Self> {
+        let HandlerOptions { size, logical_block, ops, fua, read_only, backends, bridge } = options;
+        if !ops.contains(&Op::Read) {
+            return Err(refused("the handler does not answer reads".into()));
+        }
+        if backends.iter().any(|backend| backend.elsewhere().is_some()) {
+            return Err(refused("a handler cannot be another handler's backend".into()));
+        }
+        let max_pieces = usize::from(bridge.options().max_pieces);
+        let longest = backends.iter().map(Target::max_steps).max().unwrap_or(0);
+        let backends = match backends.is_empty() {
+            true => None,
+            false => Some(Children::new("the handler", backends)?),
+        };
+        let below = backends.as_ref().map(|children| children.geometry(size));
+        let needed = below.map_or(512, |below| below.logical_block);
+        let block = logical_block.unwrap_or(needed);
+        if block < needed {
+            return Err(refused(format!(
+                "blockSize is {block}; a backend needs blocks of {needed} bytes"
+            )));
+        }
+        let flushes = ops.contains(&Op::Flush);
+        let cached = below.is_some_and(|below| below.volatile_cache);
+        let geometry = Geometry {
+            logical_block: block,
+            physical_block: below.map_or(4096, |below| below.physical_block).max(block),
+            read_only: read_only || !ops.contains(&Op::Write),
+            volatile_cache: flushes || cached,
+            fua: fua.unwrap_or(!flushes && below.is_some_and(|below| below.fua)),
+            discard: discard_limits(&ops, block),
+            ..below.unwrap_or(Geometry::new(size))
+        };
+        let all = backends.as_ref().map_or(0, Children::max_steps);
+        let max_steps = (max_pieces * longest).max(all).min(MOST_STEPS);
+        Ok(Self { geometry, ops, backends, max_steps, bridge })
+    }
+
+    /// Adds the steps of a piece: several where the backend wants requests to be cut.
+    fn add(
+        &self,
+        request: &Request,
+        piece: &Piece,
+        plan: &mut Plan<'_>,
+    ) -> std::result::Result<(), Unfit> {
+        let backends = self.backends.as_ref().ok_or(Misfit::Backend)?;
+        let child = piece.backend as usize;
+        let (geometry, max_steps) = backends.child(child).ok_or(Misfit::Backend)?;
+        check(request, piece, geometry)?;
+        let cut = if request.op.has_data() { geometry.chunk } else { 0 };
+        let mut done = 0;
+        loop {
+            let offset = piece.offset + done;
+            let rest = u64::from(piece.length) - done;
+            let length = if cut == 0 { rest } else { rest.min(cut - offset % cut) };
+            if plan.room() < max_steps {
+                return Err(Misfit::TooManySteps.into());
+            }
+            let part = children::Piece { child, at: u64::from(piece.at) + done, length, offset };
+            backends.ask(part, Question::Plan, request, plan)?;
+            done += length;
+            if done >= u64::from(piece.length) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn discard_limits(ops: &[Op], block: u32) -> Option<DiscardLimits> {
+    /// Below 4 GiB, a multiple of any block.
+    const LONGEST: u32 = !4095;
+    let limit = |op| if ops.contains(&op) { LONGEST } else { 0 };
+    let limits = DiscardLimits {
+        granularity: block.max(4096),
+        max_discard: limit(Op::Discard),
+        max_write_zeroes: limit(Op::WriteZeroes),
+    };
+    (limits.max_discard > 0 || limits.max_write_zeroes > 0).then_some(limits)
+}
+
+/// Whether a piece is inside of its request and of its backend.
+fn check(request: &Request, piece: &Piece, backend: &Geometry) -> std::result::Result<(), Misfit> {
+    if request.op == Op::Flush {
+        return Ok(());
+    }
+    let block = backend.logical_block;
+    let end = piece.offset.checked_add(piece.length.into()).ok_or(Misfit::BeyondBackend)?;
+    if piece.length == 0 || !(piece.offset | u64::from(piece.length)).is_multiple_of(block.into()) {
+        return Err(Misfit::Alignment);
+    }
+    if end > backend.size {
+        return Err(Misfit::BeyondBackend);
+    }
+    if backend.read_only && request.op != Op::Read {
+        return Err(Misfit::Op);
+    }
+    Ok(())
+}
+
+impl Target for Handler {
+    fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    fn files(&self) -> &[RawFd] {
+        self.backends.as_ref().map_or(&[], Children::files)
+    }
+
+    fn max_steps(&self) -> usize {
+        self.max_steps
+    }
+
+    /// What the handler is not asked for: flushes.
+    fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> std::result::Result<(), Errno> {
+        match &self.backends {
+            Some(backends) if request.op == Op::Flush => {
+                backends.ask_all(Question::Plan, request, plan)?;
+                plan.order_stages();
+                Ok(())
+            }
+            _ => Err(Errno(libc::EOPNOTSUPP)),
+        }
+    }
+
+    fn elsewhere(&self) -> Option<&dyn Elsewhere> {
+        Some(self)
+    }
+}
+
+impl Elsewhere for Handler {
+    fn bridge(&self) -> &Arc<Bridge> {
+        &self.bridge
+    }
+
+    fn asks(&self, op: Op) -> bool {
+        self.ops.contains(&op)
+    }
+
+    fn plan_of(
+        &self,
+        request: &Request,
+        pieces: &Pieces<'_>,
+        whole: bool,
+        plan: &mut Plan<'_>,
+    ) -> std::result::Result<(), Unfit> {
+        for piece in pieces.iter() {
+            let op = u8::try_from(piece.op).ok().and_then(Op::of).ok_or(Misfit::Op)?;
+            if whole && op != request.op {
+                return Err(Misfit::Op.into());
+            }
+            // In bytes of the request's buffer: only what moves data uses it.
+            let end = piece.at.checked_add(piece.length).ok_or(Misfit::BeyondRequest)?;
+            if end > request.length && (whole || op.has_data()) {
+                return Err(Misfit::BeyondRequest.into());
+            }
+            if op.has_data() && !request.op.has_data() {
+                return Err(Misfit::Op.into());
+            }
+            self.add(&Request { op, ..*request }, &piece, plan)?;
+        }
+        if whole && request.op != Op::Flush {
+            pieces.cover(request.length, request.op != Op::Read)?;
+        }
+        plan.order_stages();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::striped::Striped;
+    use super::super::testing::{file, request};
+    use super::super::{Step, StepKind};
+    use super::*;
+    use crate::bridge::BridgeOptions;
+
+    fn handler(ops: &[Op], backends: Vec<Native>) -> Result<Handler> {
+        let bridge = BridgeOptions {
+            queues: 1,
+            depth: 1,
+            max_pieces: 4,
+            timeout: Duration::from_secs(1),
+            grace: Duration::from_secs(1),
+        };
+        Handler::new(HandlerOptions {
+            size: 1 << 20,
+            logical_block: None,
+            ops: ops.to_vec(),
+            fua: None,
+            read_only: false,
+            backends,
+            bridge: Arc::new(Bridge::unwatched(&bridge).unwrap()),
+        })
+    }
+
+    const BOTH: [Op; 2] = [Op::Read, Op::Write];
+
+    fn piece(backend: u32, op: Op, at: u32, offset: u64, length: u32) -> Piece {
+        Piece { backend, op: op.number().into(), at, length, offset }
+    }
+
+    /// What pieces become: file, offset there, place in the buffer, length.
+    fn plan(
+        handler: &Handler,
+        request: &Request,
+        pieces: &[Piece],
+        whole: bool,
+    ) -> std::result::Result<Vec<(u16, u64, u32, u32)>, Unfit> {
+        let mut steps = vec![Step::EMPTY; handler.max_steps()];
+        let mut plan = Plan::new(&mut steps);
+        Pieces::with(pieces, |pieces| handler.plan_of(request, pieces, whole, &mut plan))?;
+        let part = |step: &Step| (step.file, step.offset, step.at, step.length);
+        Ok(plan.steps().iter().map(part).collect())
+    }
+
+    #[test]
+    fn what_it_answers_is_what_the_device_can() {
+        let geometry = handler(&[Op::Read], vec![]).unwrap().geometry;
+        assert!(geometry.read_only && !geometry.volatile_cache && geometry.discard.is_none());
+        let all = [Op::Read, Op::Write, Op::Flush, Op::Discard];
+        let geometry = handler(&all, vec![]).unwrap().geometry;
+        assert!(!geometry.read_only && geometry.volatile_cache && !geometry.fua);
+        let limits = geometry.discard.unwrap();
+        assert!(limits.max_discard > 0 && limits.max_write_zeroes == 0);
+        assert!(handler(&[Op::Write], vec![]).is_err());
+    }
+
+    #[test]
+    fn pieces_become_steps_of_their_backends() {
+        let handler = handler(&BOTH, vec![file(3, 8192), file(4, 1 << 20)]).unwrap();
+        let pieces = [piece(1, Op::Read, 0, 4096, 2048), piece(0, Op::Read, 2048, 512, 2048)];
+        let steps = plan(&handler, &request(Op::Read, 0, 4096), &pieces, true).unwrap();
+        assert_eq!(steps, [(1, 4096, 0, 2048), (0, 512, 2048, 2048)]);
+    }
+
+    #[test]
+    fn pieces_on_stripes_are_cut_where_a_stripe_ends() {
+        let stripes = Striped::new(vec![file(3, 1 << 20), file(4, 1 << 20)], 4096).unwrap();
+        let handler = handler(&BOTH, vec![Native::Striped(stripes)]).unwrap();
+        let pieces = [piece(0, Op::Read, 0, 4096, 12288)];
+        let steps = plan(&handler, &request(Op::Read, 0, 12288), &pieces, true).unwrap();
+        assert_eq!(steps, [(1, 0, 0, 4096), (0, 4096, 4096, 4096), (1, 4096, 8192, 4096)]);
+    }
+
+    #[test]
+    fn pieces_that_do_not_fit_are_refused() {
+        let handler = handler(&BOTH, vec![file(3, 8192)]).unwrap();
+        let refused =
+            |op, pieces: &[Piece]| match plan(&handler, &request(op, 0, 4096), pieces, true) {
+                Err(Unfit::Misfit(misfit)) => misfit,
+                other => panic!("{other:?}"),
+            };
+        let read = |at, offset, length| piece(0, Op::Read, at, offset, length);
+        assert_eq!(refused(Op::Read, &[piece(1, Op::Read, 0, 0, 4096)]), Misfit::Backend);
+        assert_eq!(refused(Op::Read, &[piece(0, Op::Write, 0, 0, 4096)]), Misfit::Op);
+        assert_eq!(refused(Op::Read, &[read(0, 0, 8192)]), Misfit::BeyondRequest);
+        assert_eq!(refused(Op::Read, &[read(u32::MAX, 0, 4096)]), Misfit::BeyondRequest);
+        assert_eq!(refused(Op::Read, &[read(0, 8192, 4096)]), Misfit::BeyondBackend);
+        assert_eq!(refused(Op::Read, &[read(0, u64::MAX - 511, 4096)]), Misfit::BeyondBackend);
+        assert_eq!(refused(Op::Read, &[read(0, 1, 4096)]), Misfit::Alignment);
+        assert_eq!(refused(Op::Read, &[read(0, 0, 2048)]), Misfit::Gap);
+        assert_eq!(refused(Op::Read, &[read(0, 0, 4096), read(0, 0, 4096)]), Misfit::Overlap);
+        let narrow = [read(0, 0, 512), read(512, 0, 512), read(1024, 0, 512), read(1536, 0, 512)];
+        let five = [narrow.as_slice(), &[read(2048, 0, 2048)]].concat();
+        assert_eq!(refused(Op::Read, &five), Misfit::TooManySteps);
+    }
+
+    #[test]
+    fn steps_need_not_be_the_whole_request_nor_do_what_it_does() {
+        let handler = handler(&BOTH, vec![file(3, 8192)]).unwrap();
+        let write = request(Op::Write, 0, 4096);
+        let steps = [piece(0, Op::Write, 512, 0, 512), piece(0, Op::Flush, 0, 0, 0)];
+        assert_eq!(plan(&handler, &write, &steps, false).unwrap().len(), 2);
+        let beyond = [piece(0, Op::Write, 4096, 0, 512)];
+        assert!(plan(&handler, &write, &beyond, false).is_err());
+        let nowhere = [piece(0, Op::Read, 0, 0, 0)];
+        assert!(plan(&handler, &request(Op::Flush, 0, 0), &nowhere, false).is_err());
+    }
+
+    #[test]
+    fn a_flush_that_it_does_not_answer_reaches_every_backend() {
+        let handler = handler(&BOTH, vec![file(3, 8192), file(4, 8192)]).unwrap();
+        let mut steps = vec![Step::EMPTY; handler.max_steps()];
+        let mut plan = Plan::new(&mut steps);
+        handler.plan(&request(Op::Flush, 0, 0), &mut plan).unwrap();
+        assert!(plan.steps().iter().all(|step| step.kind == StepKind::Sync));
+        assert_eq!(plan.len(), 2);
+    }
+}
