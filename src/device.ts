@@ -1,5 +1,7 @@
 import { EventEmitter } from 'node:events';
 
+import { announce, announceEnd } from './channels.ts';
+import { watchCompletions, type CompletionBatch, type CompletionsOptions } from './completions.ts';
 import { toError, unwrap, type UblkError } from './errors.ts';
 import type { BufferMode, Counters, DeviceInfo, DeviceStats, ExchangeMode } from './info.ts';
 import type { NativeDevice, NativeEnd } from './native.ts';
@@ -46,6 +48,7 @@ export class Device extends EventEmitter<DeviceEvents> {
       exchange: native.exchangeMode(),
     });
     this.#closed = ended.then((end) => this.#settle(end));
+    announce(this);
   }
 
   /** The number N of `/dev/ublkbN`. */
@@ -120,6 +123,24 @@ export class Device extends EventEmitter<DeviceEvents> {
     return { queues, total: sum(queues) };
   }
 
+  /**
+   * What becomes of each request from now on, in batches. Where batches are taken too slowly,
+   * completions are dropped and counted, and the device goes on at its speed. Ends with the device.
+   *
+   * A device that nobody watches pays nothing for this. One that is watched reads the clock twice
+   * for each request, and a lone request takes one system call more.
+   *
+   * @example
+   * for await (const { completions } of device.completions()) {
+   *   for (const { op, offset, length, latency } of completions) audit(op, offset, length, latency);
+   * }
+   *
+   * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`.
+   */
+  completions(options: CompletionsOptions = {}): AsyncIterableIterator<CompletionBatch> {
+    return watchCompletions(this.#native, () => this.#state === 'ended', options);
+  }
+
   /** Lets the process end although the device is open; it is closed then. */
   unref(): this {
     this.#alive.unref();
@@ -175,6 +196,7 @@ export class Device extends EventEmitter<DeviceEvents> {
       this.emit('error', error);
     }
     this.emit('close');
+    announceEnd({ device: this, reason: end.reason, ...(error ? { error } : {}) });
     if (error) throw error;
     return end.reason === 'closed' ? 'closed' : 'stopped';
   }

@@ -4,6 +4,13 @@
  *
  * @packageDocumentation
  */
+export type { CompletionsMessage, CreateMessage, EndMessage } from './channels.ts';
+export type {
+  Completion,
+  CompletionBatch,
+  CompletionOp,
+  CompletionsOptions,
+} from './completions.ts';
 export { createDevice } from './create.ts';
 export type { CreateDeviceContext, DeviceOptions } from './create.ts';
 export type { Device, DeviceEvents, EndReason } from './device.ts';

@@ -38,12 +38,19 @@ export interface NativeEnd {
   readonly failure?: Failure;
 }
 
+/** Somebody who watches a device: see `completions.ts` for the records. */
+export interface NativeWatch {
+  take(): { readonly records: Buffer; readonly dropped: number };
+  end(): void;
+}
+
 /** An open device of the addon. */
 export interface NativeDevice {
   info(): DeviceInfo;
   bufferMode(): BufferMode;
   exchangeMode(): ExchangeMode;
   stats(): Counters[];
+  watch(capacity: number): NativeWatch;
   close(): Promise<Outcome<void>>;
 }
 

@@ -15,6 +15,7 @@ export function fakeDevice(
       { ...NOTHING, reads: 1, readBytes: 512 },
       { ...NOTHING, reads: 2, readBytes: 8192 },
     ],
+    watch: () => ({ take: () => ({ records: Buffer.alloc(0), dropped: 0 }), end: () => {} }),
     close: vi.fn<NativeDevice['close']>(async () => {
       onEnd({ reason: 'closed' });
       return { value: undefined };

@@ -11,8 +11,8 @@ use ublk_core::device::{
 };
 use ublk_core::driver::sim::{ClientOp, Kernel, Sim, SimConfig, SimDisk, Trouble};
 use ublk_core::error::Code;
-use ublk_core::target::Geometry;
 use ublk_core::target::file::File;
+use ublk_core::target::{Geometry, Op};
 
 const SIZE: usize = 1 << 20;
 
@@ -99,6 +99,47 @@ fn each_buffer_mode_carries_data_both_ways() {
         drop(client);
         device.close().unwrap();
         assert_nothing_left(&sim, id);
+    }
+}
+
+#[test]
+fn a_watched_device_tells_of_each_request() {
+    let _alone = alone();
+    let exchanges = [ExchangeMode::PerIo, ExchangeMode::Batch];
+    let modes = [BufferMode::Auto, BufferMode::Register, BufferMode::Copy];
+    for (exchange, mode) in exchanges.into_iter().flat_map(|one| modes.map(|mode| (one, mode))) {
+        let sim = Sim::new(SimConfig::blocking(8));
+        let disk = sim.file(SIZE);
+        let (exchange, buffers) = (Some(exchange), Some(mode));
+        let device = create(&sim, &disk, DeviceOptions { exchange, buffers, ..options() });
+        let client = sim.client(device.info().id).unwrap();
+        client.run(&ClientOp::Flush);
+        let mut watch = device.watch(16);
+        client.run(&ClientOp::Write { offset: 8192, data: vec![1; 4096], fua: true });
+        client.run(&ClientOp::Read { offset: 4096, length: 512 });
+        disk.set_trouble(Trouble { syncs: Some(libc::EIO), ..Trouble::default() });
+        client.run(&ClientOp::Flush);
+        let mut told = Vec::new();
+        assert_eq!(watch.take(|queue, one| told.push((queue, one))), 0);
+        told.sort_by_key(|(_, one)| one.time);
+        assert!(
+            told.iter().all(|(queue, one)| *queue < 2 && one.tag < 8 && one.time >= one.latency)
+        );
+        let told: Vec<_> = told
+            .into_iter()
+            .map(|(_, one)| (one.request.op, one.request.offset, one.request.length, one.result))
+            .collect();
+        let expected = [
+            (Op::Write, 8192, 4096, 4096),
+            (Op::Read, 4096, 512, 512),
+            (Op::Flush, 0, 0, -libc::EIO),
+        ];
+        assert_eq!(told, expected, "{exchange:?} {buffers:?}");
+        drop(watch);
+        client.run(&ClientOp::Read { offset: 0, length: 512 });
+        drop(client);
+        device.close().unwrap();
+        assert_nothing_left(&sim, device.info().id);
     }
 }
 

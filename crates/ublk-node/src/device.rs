@@ -17,6 +17,7 @@ use crate::options::NativeDeviceOptions;
 use crate::outcome::Failure;
 use crate::served::Served;
 use crate::task;
+use crate::watch::NativeWatch;
 
 /// How a device ended.
 #[derive(Debug)]
@@ -69,7 +70,7 @@ pub fn create_device<'env>(
 impl NativeDevice {
     /// Keeps the device in its place until it has ended.
     pub(crate) fn new(device: Arc<dyn Served>, place: Place, on_end: OnEnd) -> Result<Self, Error> {
-        watch(&device, place, on_end)?;
+        tell_of_end(&device, place, on_end)?;
         Ok(Self { device })
     }
 }
@@ -100,6 +101,12 @@ impl NativeDevice {
         self.device.stats().iter().map(Counters::from).collect()
     }
 
+    /// Watches what becomes of its requests, with room for `capacity` of each queue.
+    #[napi(catch_unwind)]
+    pub fn watch(&self, capacity: u32) -> NativeWatch {
+        NativeWatch::new(self.device.watch(capacity))
+    }
+
     /// Stops and removes it.
     #[napi(catch_unwind, ts_return_type = "Promise<Outcome<void>>")]
     pub fn close<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
@@ -109,7 +116,7 @@ impl NativeDevice {
 }
 
 /// Tells JavaScript when the device has ended, on a thread that waits for it.
-fn watch(device: &Arc<dyn Served>, mut place: Place, on_end: OnEnd) -> Result<(), Error> {
+fn tell_of_end(device: &Arc<dyn Served>, mut place: Place, on_end: OnEnd) -> Result<(), Error> {
     place.fill(device);
     let device = Arc::clone(device);
     let name = format!("ublk{}end", device.info().id);

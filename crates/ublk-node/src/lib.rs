@@ -18,3 +18,4 @@ mod served;
 mod simulation;
 mod target;
 mod task;
+mod watch;

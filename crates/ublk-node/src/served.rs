@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use ublk_core::device::{BufferMode, Device, DeviceInfo, End, ExchangeMode};
 use ublk_core::driver::Driver;
 use ublk_core::error::Error;
-use ublk_core::stats::QueueStats;
+use ublk_core::stats::{QueueStats, Watch};
 
 /// What JavaScript can do with a device, whichever driver it is on.
 pub(crate) trait Served: Debug + Send + Sync {
@@ -13,6 +13,7 @@ pub(crate) trait Served: Debug + Send + Sync {
     fn buffers(&self) -> BufferMode;
     fn exchange(&self) -> ExchangeMode;
     fn stats(&self) -> Vec<QueueStats>;
+    fn watch(&self, capacity: u32) -> Watch;
     fn close(&self) -> Result<(), Error>;
     fn wait(&self) -> End;
 }
@@ -32,6 +33,10 @@ impl<D: Driver + Debug> Served for Device<D> {
 
     fn stats(&self) -> Vec<QueueStats> {
         self.stats()
+    }
+
+    fn watch(&self, capacity: u32) -> Watch {
+        self.watch(capacity)
     }
 
     fn close(&self) -> Result<(), Error> {

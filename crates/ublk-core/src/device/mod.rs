@@ -6,7 +6,7 @@ use crate::bridge::Bridge;
 use crate::control::Control;
 use crate::driver::Driver;
 use crate::error::{Error, Result};
-use crate::stats::{Counters, QueueStats};
+use crate::stats::{Counters, QueueStats, Watch};
 use crate::target::Target;
 
 mod admin;
@@ -105,6 +105,13 @@ impl<D: Driver> Device<D> {
     /// Each queue's counters.
     pub fn stats(&self) -> Vec<QueueStats> {
         self.shared.counters.iter().map(|counters| counters.snapshot()).collect()
+    }
+
+    /// Watches what becomes of each request from now on, with room for `capacity` completions of
+    /// each queue, rounded up to a power of two. While a device is watched, its lone requests take
+    /// one call of the kernel more; one that nobody watches goes on as before.
+    pub fn watch(&self, capacity: u32) -> Watch {
+        Watch::new(&self.shared.counters, self.shared.info.depth, capacity)
     }
 
     /// Stops and deletes the device: requests in flight are answered, later ones fail. Blocks

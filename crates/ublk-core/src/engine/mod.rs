@@ -91,6 +91,11 @@ impl<T> Engine<T> {
         }
     }
 
+    /// The last request of `tag`.
+    pub(crate) fn request(&self, tag: u16) -> Request {
+        self.flights[usize::from(tag)].request
+    }
+
     /// Nobody will see the running requests end: memory that they may still work on is given up.
     pub(crate) fn abandon(&mut self) {
         let nothing = Buffers::Register { split: false };

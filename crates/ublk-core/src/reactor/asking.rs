@@ -154,7 +154,7 @@ impl<T: Target> Seat<T> {
         after: After,
     ) -> io::Result<()> {
         let Some(asking) = &self.asking else { return Ok(()) };
-        let alone = self.links && self.engine.running() == 1;
+        let alone = self.may_link::<true>() && self.engine.running() == 1;
         let pass = &mut pass!(self, desk);
         let ran = self.engine.run(pass, tag, (after, alone), |target, request, plan| {
             let pieces = asking.port.pieces(tag, count).ok_or(Misfit::Count)?;

@@ -13,6 +13,7 @@ use io_uring::types::Fd;
 
 use crate::buffers::Slots;
 use crate::driver::{Completion, Driver, Ring};
+use crate::stats;
 use crate::target::Target;
 use crate::token::{Kind, Token};
 
@@ -205,13 +206,26 @@ impl<D: Driver, T: Target> Reactor<D, T> {
 
     #[inline]
     fn take_completions(&mut self) -> io::Result<()> {
+        // One look for the whole pass: while nobody watches, that is all that watching costs.
+        if stats::is_anybody_watching() { self.take_watched() } else { self.take_all::<false>() }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn take_watched(&mut self) -> io::Result<()> {
+        self.take_all::<true>()
+    }
+
+    /// `WATCHED`: somebody may want to know what becomes of requests.
+    #[inline(always)]
+    fn take_all<const WATCHED: bool>(&mut self) -> io::Result<()> {
         // Beside what was bound to come.
         let lone = self.ring.ready() <= 1 + self.at_once as usize;
         while let Some(completion) = self.ring.pop() {
             let number = Token::seat(completion.user_data);
             match self.seats.get_mut(usize::from(number)) {
                 Some(Some(seat)) => {
-                    seat.take(&mut desk!(self), completion, lone)?;
+                    seat.take::<WATCHED, _>(&mut desk!(self), completion, lone)?;
                     self.current = number;
                 }
                 _ => self.woken(completion)?,

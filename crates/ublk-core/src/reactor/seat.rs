@@ -132,7 +132,7 @@ impl<T: Target> Seat<T> {
 
     /// Takes one of the queue's completions; `lone` when there is no other.
     #[inline(always)]
-    pub(super) fn take<R: Ring>(
+    pub(super) fn take<const WATCHED: bool, R: Ring>(
         &mut self,
         desk: &mut Desk<'_, R>,
         completion: Completion,
@@ -143,13 +143,15 @@ impl<T: Target> Seat<T> {
             Kind::Step | Kind::Register | Kind::Unregister => {
                 let pass = &mut pass!(self, desk);
                 let outcome = self.engine.completed(pass, token, completion.result)?;
-                self.settle(desk, token.tag, outcome)
+                self.conclude::<WATCHED, _>(desk, token.tag, outcome)
             }
             _ => {
-                let alone = lone && self.links && self.engine.running() == 0;
+                let alone = lone && self.may_link::<WATCHED>() && self.engine.running() == 0;
                 match self.exchange.completed(&mut pass!(self, desk), token, completion)? {
-                    Arrival::Request(tag) => return self.begin(desk, tag, alone),
-                    Arrival::Requests(tags) => return self.begin_all(desk, &tags, alone),
+                    Arrival::Request(tag) => return self.begin::<WATCHED, _>(desk, tag, alone),
+                    Arrival::Requests(tags) => {
+                        return self.begin_all::<WATCHED, _>(desk, &tags, alone);
+                    }
                     Arrival::Nothing => {}
                     Arrival::Closing => self.close(desk),
                     Arrival::Refused(errno) => {
@@ -169,7 +171,7 @@ impl<T: Target> Seat<T> {
     }
 
     #[inline]
-    fn begin_all<R: Ring>(
+    fn begin_all<const WATCHED: bool, R: Ring>(
         &mut self,
         desk: &mut Desk<'_, R>,
         tags: &Tags,
@@ -178,13 +180,21 @@ impl<T: Target> Seat<T> {
         let alone = alone && tags.len() == 1;
         for index in 0..tags.len() {
             let tag = self.exchange.tag(tags, index);
-            self.begin(desk, tag, alone)?;
+            self.begin::<WATCHED, _>(desk, tag, alone)?;
         }
         self.exchange.emptied(&mut pass!(self, desk), tags)
     }
 
     #[inline(always)]
-    fn begin<R: Ring>(&mut self, desk: &mut Desk<'_, R>, tag: u16, alone: bool) -> io::Result<()> {
+    fn begin<const WATCHED: bool, R: Ring>(
+        &mut self,
+        desk: &mut Desk<'_, R>,
+        tag: u16,
+        alone: bool,
+    ) -> io::Result<()> {
+        if WATCHED && self.counters.trace.is_on() {
+            self.counters.trace.begin(tag);
+        }
         let outcome = match Request::parse(&self.descriptors.read(tag)) {
             Ok(request) if self.asks(request.op) => return self.ask(desk, tag, request),
             Ok(request) => self.engine.begin(&mut pass!(self, desk), tag, request, alone)?,
@@ -193,7 +203,7 @@ impl<T: Target> Seat<T> {
                 Outcome::Commit(-errno.0)
             }
         };
-        self.settle(desk, tag, outcome)
+        self.conclude::<WATCHED, _>(desk, tag, outcome)
     }
 
     #[inline(always)]
@@ -201,8 +211,26 @@ impl<T: Target> Seat<T> {
         self.asking.as_ref().is_some_and(|asking| asking.asks(op))
     }
 
+    /// Whether a request's step may be linked to its commit: not when somebody watches, since what
+    /// is linked ends unseen.
     #[inline(always)]
+    pub(super) fn may_link<const WATCHED: bool>(&self) -> bool {
+        self.links && !(WATCHED && self.counters.trace.is_on())
+    }
+
+    /// What [`take`](Self::take) does with an outcome, for whoever has no `WATCHED`.
+    #[inline]
     pub(super) fn settle<R: Ring>(
+        &mut self,
+        desk: &mut Desk<'_, R>,
+        tag: u16,
+        outcome: Outcome,
+    ) -> io::Result<()> {
+        self.conclude::<true, _>(desk, tag, outcome)
+    }
+
+    #[inline(always)]
+    fn conclude<const WATCHED: bool, R: Ring>(
         &mut self,
         desk: &mut Desk<'_, R>,
         tag: u16,
@@ -210,7 +238,12 @@ impl<T: Target> Seat<T> {
     ) -> io::Result<()> {
         match outcome {
             Outcome::Running => Ok(()),
-            Outcome::Commit(result) => self.exchange.commit(&mut pass!(self, desk), tag, result),
+            Outcome::Commit(result) => {
+                if WATCHED && self.counters.trace.is_on() {
+                    self.counters.trace.end(tag, self.engine.request(tag), result);
+                }
+                self.exchange.commit(&mut pass!(self, desk), tag, result)
+            }
             Outcome::CommitLinked(result) => {
                 self.exchange.commit_linked(&mut pass!(self, desk), tag, result);
                 Ok(())

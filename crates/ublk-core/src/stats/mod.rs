@@ -1,6 +1,12 @@
-//! Counters of one queue: its reactor adds, anybody reads.
+//! What one queue does: its reactor counts and traces, anybody reads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+
+mod trace;
+
+use trace::Trace;
+pub(crate) use trace::is_anybody_watching;
+pub use trace::{Completion, Watch};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -9,6 +15,8 @@ macro_rules! counters {
         #[repr(align(64))]
         pub struct Counters {
             $($(#[$doc])* pub $name: Counter,)*
+            /// Who is told of each request.
+            pub(crate) trace: Trace,
         }
 
         /// What the counters of one queue said at one moment.

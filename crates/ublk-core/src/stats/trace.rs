@@ -1,0 +1,304 @@
+//! What becomes of each request, for whoever watches: records that the reactor writes and somebody
+//! else takes in batches. While nobody watches any device of the process, a pass looks at one word
+//! and no clock is read.
+
+use std::cell::UnsafeCell;
+use std::mem;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use super::Counters;
+use crate::target::{Op, Request, RequestFlags};
+
+/// How many queues of the process are being watched.
+static WATCHED: AtomicU32 = AtomicU32::new(0);
+
+/// Whether any queue is being watched.
+#[inline]
+pub(crate) fn is_anybody_watching() -> bool {
+    // Relaxed: a queue's own flag orders what belongs to it.
+    WATCHED.load(Ordering::Relaxed) != 0
+}
+
+/// A request that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// When it was answered, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub time: u64,
+    /// How long the server had it, in nanoseconds.
+    pub latency: u64,
+    /// What was asked.
+    pub request: Request,
+    /// Its length, or a negative errno.
+    pub result: i32,
+    /// Its tag.
+    pub tag: u16,
+}
+
+/// Who watches one queue.
+#[derive(Debug, Default)]
+pub(crate) struct Trace {
+    on: AtomicBool,
+    /// Requests that began before are not told of.
+    since: AtomicU64,
+    /// When the request of each tag began.
+    begun: OnceLock<Box<[AtomicU64]>>,
+    rings: Mutex<Vec<Arc<TraceRing>>>,
+}
+
+impl Trace {
+    /// Whether somebody watches this queue.
+    #[inline]
+    pub(crate) fn is_on(&self) -> bool {
+        // Acquire: `begun` and `since` were set before.
+        self.on.load(Ordering::Acquire)
+    }
+
+    /// The reactor has taken a request in.
+    pub(crate) fn begin(&self, tag: u16) {
+        if let Some(begun) = self.begun.get() {
+            begun[usize::from(tag)].store(now(), Ordering::Relaxed);
+        }
+    }
+
+    /// The reactor has answered it.
+    pub(crate) fn end(&self, tag: u16, request: Request, result: i32) {
+        let Some(begun) = self.begun.get() else { return };
+        let began = begun[usize::from(tag)].swap(0, Ordering::Relaxed);
+        if began < self.since.load(Ordering::Relaxed) {
+            return;
+        }
+        let time = now();
+        let latency = time.saturating_sub(began);
+        let completion = Completion { time, latency, request, result, tag };
+        // Held elsewhere only while a watcher comes or goes.
+        self.rings().iter().for_each(|ring| ring.push(&completion));
+    }
+
+    fn add(&self, depth: u16, ring: Arc<TraceRing>) {
+        let mut rings = self.rings();
+        rings.push(ring);
+        if rings.len() == 1 {
+            self.begun.get_or_init(|| (0..depth).map(|_| AtomicU64::new(0)).collect());
+            self.since.store(now(), Ordering::Relaxed);
+            // Release: a reactor that sees it sees the above.
+            self.on.store(true, Ordering::Release);
+            WATCHED.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn remove(&self, ring: &Arc<TraceRing>) {
+        let mut rings = self.rings();
+        rings.retain(|other| !Arc::ptr_eq(ring, other));
+        if rings.is_empty() {
+            self.on.store(false, Ordering::Relaxed);
+            WATCHED.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn rings(&self) -> MutexGuard<'_, Vec<Arc<TraceRing>>> {
+        self.rings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Watches the queues of a device until it is dropped.
+#[derive(Debug)]
+pub struct Watch {
+    queues: Vec<(Arc<Counters>, Arc<TraceRing>)>,
+}
+
+impl Watch {
+    /// Watches these queues of `depth` tags, with room for `capacity` completions of each.
+    pub(crate) fn new(queues: &[Arc<Counters>], depth: u16, capacity: u32) -> Self {
+        let watch = |counters: &Arc<Counters>| {
+            let ring = Arc::new(TraceRing::new(capacity));
+            counters.trace.add(depth, Arc::clone(&ring));
+            (Arc::clone(counters), ring)
+        };
+        Self { queues: queues.iter().map(watch).collect() }
+    }
+
+    /// Hands what has ended since the last time to `each`, with the number of its queue, queue by
+    /// queue. Answers how many completions had no room in the meantime.
+    ///
+    /// One thread at a time.
+    pub fn take(&mut self, mut each: impl FnMut(u16, Completion)) -> u64 {
+        let mut dropped = 0;
+        for (queue, (_, ring)) in (0_u16..).zip(&self.queues) {
+            ring.take(|completion| each(queue, completion));
+            dropped += ring.dropped.swap(0, Ordering::Relaxed);
+        }
+        dropped
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        for (counters, ring) in mem::take(&mut self.queues) {
+            counters.trace.remove(&ring);
+        }
+    }
+}
+
+/// A ring with one writer and one reader. What finds no room is counted and forgotten.
+#[derive(Debug)]
+struct TraceRing {
+    records: Box<[UnsafeCell<Completion>]>,
+    /// Records written so far; the reactor's.
+    tail: Line,
+    /// Records taken so far; the watcher's.
+    head: Line,
+    dropped: AtomicU64,
+}
+
+/// A word with a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Line(AtomicU64);
+
+// SAFETY: a record is the writer's from when the reader has given it back until the writer has
+// published it, and the reader's otherwise: see `push` and `take`.
+unsafe impl Sync for TraceRing {}
+
+impl TraceRing {
+    fn new(capacity: u32) -> Self {
+        let records = (0..capacity.next_power_of_two()).map(|_| UnsafeCell::new(NOTHING)).collect();
+        Self { records, tail: Line::default(), head: Line::default(), dropped: AtomicU64::new(0) }
+    }
+
+    /// By one thread at a time.
+    fn push(&self, completion: &Completion) {
+        let tail = self.tail.0.load(Ordering::Relaxed);
+        // Acquire: the reader is done with the record that is about to be overwritten.
+        if tail - self.head.0.load(Ordering::Acquire) == self.records.len() as u64 {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        // SAFETY: the only writer; the reader has given this record back, and does not look at it
+        // before the tail says so.
+        unsafe { *self.record(tail) = *completion };
+        // Release: the record is whole before it counts.
+        self.tail.0.store(tail + 1, Ordering::Release);
+    }
+
+    /// By one thread at a time.
+    fn take(&self, mut each: impl FnMut(Completion)) {
+        // Acquire: the records before it are whole.
+        let tail = self.tail.0.load(Ordering::Acquire);
+        let head = self.head.0.load(Ordering::Relaxed);
+        for at in head..tail {
+            // SAFETY: published, and the writer does not touch it before it is given back.
+            each(unsafe { *self.record(at) });
+        }
+        // Release: the records have been read before they are given back.
+        self.head.0.store(tail, Ordering::Release);
+    }
+
+    fn record(&self, at: u64) -> *mut Completion {
+        let mask = self.records.len() as u64 - 1;
+        self.records[usize::try_from(at & mask).unwrap_or(0)].get()
+    }
+}
+
+const NOTHING: Completion = Completion {
+    time: 0,
+    latency: 0,
+    request: Request { op: Op::Flush, flags: RequestFlags(0), offset: 0, length: 0 },
+    result: 0,
+    tag: 0,
+};
+
+fn now() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: fills a struct of ours.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec.cast_unsigned().wrapping_mul(1_000_000_000) + time.tv_nsec.cast_unsigned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    fn request(offset: u64) -> Request {
+        Request { op: Op::Read, flags: RequestFlags(0), offset, length: 4096 }
+    }
+
+    /// What a watch has to tell: queue, offset and result of each, and how many were dropped.
+    fn taken(watch: &mut Watch) -> (Vec<(u16, u64, i32)>, u64) {
+        let mut seen = Vec::new();
+        let dropped = watch.take(|queue, one| seen.push((queue, one.request.offset, one.result)));
+        (seen, dropped)
+    }
+
+    fn serve(counters: &Counters, tag: u16, offset: u64, result: i32) {
+        counters.trace.begin(tag);
+        counters.trace.end(tag, request(offset), result);
+    }
+
+    #[test]
+    fn what_ends_while_somebody_watches_is_told_once() {
+        let queues = [Arc::new(Counters::default()), Arc::new(Counters::default())];
+        serve(&queues[0], 0, 1, 0);
+        let mut watch = Watch::new(&queues, 4, 8);
+        assert!(is_anybody_watching() && queues[0].trace.is_on());
+        serve(&queues[1], 3, 2, 4096);
+        serve(&queues[0], 0, 3, -5);
+        assert_eq!(taken(&mut watch), (vec![(0, 3, -5), (1, 2, 4096)], 0));
+        assert_eq!(taken(&mut watch), (vec![], 0));
+        drop(watch);
+        assert!(!queues[0].trace.is_on());
+    }
+
+    #[test]
+    fn what_began_before_anybody_watched_is_not_told() {
+        let queues = [Arc::new(Counters::default())];
+        drop(Watch::new(&queues, 4, 8));
+        queues[0].trace.begin(1);
+        let mut watch = Watch::new(&queues, 4, 8);
+        queues[0].trace.end(1, request(1), 0);
+        queues[0].trace.end(2, request(2), 0);
+        assert_eq!(taken(&mut watch), (vec![], 0));
+    }
+
+    #[test]
+    fn what_finds_no_room_is_counted_by_each_watcher_for_itself() {
+        let queues = [Arc::new(Counters::default())];
+        let mut slow = Watch::new(&queues, 1, 2);
+        let mut quick = Watch::new(&queues, 1, 2);
+        let mut seen = Vec::new();
+        for offset in 0..5 {
+            serve(&queues[0], 0, offset, 0);
+            seen.extend(taken(&mut quick).0);
+        }
+        assert_eq!(seen.len(), 5);
+        assert_eq!(taken(&mut slow), (vec![(0, 0, 0), (0, 1, 0)], 3));
+        serve(&queues[0], 0, 9, 0);
+        assert_eq!(taken(&mut slow), (vec![(0, 9, 0)], 0));
+    }
+
+    #[test]
+    fn a_reader_sees_whole_records_in_order_beside_the_writer() {
+        const COUNT: u64 = 20_000;
+        let queues = [Arc::new(Counters::default())];
+        let mut watch = Watch::new(&queues, 1, 64);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for offset in 1..=COUNT {
+                    serve(&queues[0], 0, offset, i32::try_from(offset).unwrap());
+                }
+            });
+            let (mut last, mut count) = (0, 0);
+            while count < COUNT {
+                count += watch.take(|_, one| {
+                    assert_eq!(u64::try_from(one.result).unwrap(), one.request.offset);
+                    assert!(one.request.offset > last && one.time > 0);
+                    last = one.request.offset;
+                    count += 1;
+                });
+                thread::yield_now();
+            }
+        });
+    }
+}

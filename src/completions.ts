@@ -1,0 +1,139 @@
+import { setTimeout } from 'node:timers/promises';
+
+import { checkInteger, checkKeys } from './check.ts';
+import type { NativeDevice, NativeWatch } from './native.ts';
+
+/** What a request asked for. */
+export type CompletionOp =
+  | 'read'
+  | 'write'
+  | 'flush'
+  | 'discard'
+  | 'writeZeroes'
+  | 'zoneOpen'
+  | 'zoneClose'
+  | 'zoneFinish'
+  | 'zoneAppend'
+  | 'zoneResetAll'
+  | 'zoneReset'
+  | 'reportZones';
+
+/** A request that the server has answered. */
+export interface Completion {
+  readonly op: CompletionOp;
+  /** Where, in bytes. */
+  readonly offset: number;
+  /** How many bytes. */
+  readonly length: number;
+  /** Whether the write had to be durable before it was answered. */
+  readonly fua: boolean;
+  /** Not negative: it succeeded. Else a negative errno. */
+  readonly result: number;
+  /** How long the server had it, in nanoseconds. */
+  readonly latency: number;
+  /** When it was answered, in nanoseconds of the clock of `process.hrtime.bigint()`. */
+  readonly time: number;
+  /** Its tag: unique in its queue while it is under way. */
+  readonly tag: number;
+  readonly queue: number;
+}
+
+/** What has ended since the batch before, queue by queue, each in order. */
+export interface CompletionBatch {
+  readonly completions: readonly Completion[];
+  /** How many completions found no room since the batch before, and are lost. */
+  readonly dropped: number;
+}
+
+/** How {@link Device.completions} watches. */
+export interface CompletionsOptions {
+  /**
+   * Completions of each queue that wait for the next batch, 1 to 1048576, rounded up to a power of
+   * two; 56 bytes each.
+   * @default 16384
+   */
+  readonly capacity?: number | undefined;
+  /**
+   * How long to wait for more when there is nothing, in milliseconds, 1 to 60000.
+   * @default 20
+   */
+  readonly intervalMs?: number | undefined;
+  /** Ends the iteration: it throws the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+// By the numbers UBLK_IO_OP_* of linux/ublk_cmd.h.
+const OPS = new Map<number, CompletionOp>([
+  [0, 'read'],
+  [1, 'write'],
+  [2, 'flush'],
+  [3, 'discard'],
+  [5, 'writeZeroes'],
+  [10, 'zoneOpen'],
+  [11, 'zoneClose'],
+  [12, 'zoneFinish'],
+  [13, 'zoneAppend'],
+  [14, 'zoneResetAll'],
+  [15, 'zoneReset'],
+  [18, 'reportZones'],
+]);
+
+const RECORD = 40;
+const FUA = 1;
+const LITTLE = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
+
+/** Watches a device from now on; `hasEnded` says whether there is nothing more to come. */
+export function watchCompletions(
+  device: NativeDevice,
+  hasEnded: () => boolean,
+  options: CompletionsOptions,
+): AsyncIterableIterator<CompletionBatch> {
+  checkKeys(options, 'completions()', ['capacity', 'intervalMs', 'signal']);
+  const { capacity = 16_384, intervalMs = 20, signal } = options;
+  checkInteger(capacity, 'capacity', 1, 1 << 20);
+  checkInteger(intervalMs, 'intervalMs', 1, 60_000);
+  signal?.throwIfAborted();
+  const watch = device.watch(capacity);
+  signal?.addEventListener('abort', () => watch.end(), { once: true });
+  return batches(watch, hasEnded, intervalMs, signal);
+}
+
+async function* batches(
+  watch: NativeWatch,
+  hasEnded: () => boolean,
+  intervalMs: number,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<CompletionBatch, undefined> {
+  try {
+    for (;;) {
+      signal?.throwIfAborted();
+      const over = hasEnded();
+      const { records, dropped } = watch.take();
+      if (records.length > 0 || dropped > 0) yield { completions: unpack(records), dropped };
+      else if (over) return;
+      // The device keeps the event loop alive, unless it was told not to.
+      else await setTimeout(intervalMs, undefined, { ref: false, ...(signal ? { signal } : {}) });
+    }
+  } finally {
+    watch.end();
+  }
+}
+
+function unpack(records: Buffer): Completion[] {
+  const view = new DataView(records.buffer, records.byteOffset, records.byteLength);
+  const completions = [];
+  for (let at = 0; at < records.length; at += RECORD) {
+    completions.push({
+      op: OPS.get(view.getUint8(at + 36))!,
+      offset: view.getFloat64(at + 16, LITTLE),
+      length: view.getUint32(at + 24, LITTLE),
+      fua: (view.getUint8(at + 37) & FUA) !== 0,
+      result: view.getInt32(at + 28, LITTLE),
+      latency: view.getFloat64(at + 8, LITTLE),
+      time: view.getFloat64(at, LITTLE),
+      tag: view.getUint16(at + 32, LITTLE),
+      queue: view.getUint16(at + 34, LITTLE),
+    });
+  }
+  return completions;
+}
