@@ -41,4 +41,6 @@ export type {
   StripedTarget,
   StripedTargetOptions,
   Target,
+  ZonedTarget,
+  ZonedTargetOptions,
 } from './targets/index.ts';

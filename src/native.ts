@@ -5,7 +5,7 @@ import type { BufferMode, Counters, DeviceInfo, ExchangeMode, Feature } from './
 
 /** A target as the addon takes it. */
 export interface NativeTarget {
-  readonly kind: 'null' | 'error' | 'file' | 'striped' | 'linear' | 'delay';
+  readonly kind: 'null' | 'error' | 'file' | 'striped' | 'linear' | 'delay' | 'zoned';
   readonly size?: number;
   readonly path?: string;
   readonly direct?: 'auto' | 'yes' | 'no';
@@ -16,6 +16,17 @@ export interface NativeTarget {
   readonly readUs?: number;
   readonly writeUs?: number;
   readonly flushUs?: number;
+  readonly zones?: NativeZones;
+}
+
+/** The zones of a zoned target as the addon takes them. */
+export interface NativeZones {
+  readonly size: number;
+  readonly capacity?: number;
+  readonly conventional: number;
+  readonly maxOpen: number;
+  readonly maxActive: number;
+  readonly state?: string;
 }
 
 /** A device as the addon takes it; what is absent is the addon's default. */

@@ -1,12 +1,12 @@
 import type { Command } from 'commander';
 
 import { example, wholeNumber } from './arguments.ts';
-import type { DelayFlags, StripedFlags } from './commands/add-layers.ts';
+import type { DelayFlags, StripedFlags, ZonedFlags } from './commands/add-layers.ts';
 import type { AddFlags } from './commands/add.ts';
 
 const TARGET = 'a file, a block device, null:SIZE or error:SIZE';
 
-/** The subcommands of `ublk add` whose targets are made of others. */
+/** The subcommands of `ublk add` beyond plain files: layers, zones. */
 export function addLayers(add: Command, options: (command: Command) => Command): void {
   options(add.command('striped'))
     .description('Serve chunks laid over several targets in turn.')
@@ -32,5 +32,19 @@ export function addLayers(add: Command, options: (command: Command) => Command):
     .addHelpText('after', example('ublk add delay null:1GiB --read-us 5000'))
     .action(async (part: string, flags: DelayFlags) => {
       await (await import('./commands/add-layers.ts')).addDelay(part, flags);
+    });
+  options(add.command('zoned'))
+    .description('Serve a zoned device, of a file or in memory.')
+    .argument('[image]', 'the file or block device (default: memory)')
+    .requiredOption('--zone-size <size>', 'the size of a zone, for example 64MiB')
+    .option('--zone-capacity <size>', 'how much of a zone can be written (default: all)')
+    .option('--size <size>', 'the size of the device (default: that of the image)')
+    .option('--state <file>', "where the zones' state is kept (default: IMAGE.zones)")
+    .option('--conventional <n>', 'conventional zones at the beginning', wholeNumber)
+    .option('--max-open <n>', 'most zones open at once (default: all)', wholeNumber)
+    .option('--max-active <n>', 'most zones active at once (default: all)', wholeNumber)
+    .addHelpText('after', example('ublk add zoned --size 4GiB --zone-size 64MiB'))
+    .action(async (image: string | undefined, flags: ZonedFlags) => {
+      await (await import('./commands/add-layers.ts')).addZoned(image, flags);
     });
 }

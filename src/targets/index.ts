@@ -8,6 +8,7 @@ import { checkTarget, checkTargets } from './layer.ts';
 import { linearTarget, toNativeLinear, type LinearTarget } from './linear.ts';
 import { nullTarget, toNativeNull, type NullTarget } from './null.ts';
 import { stripedTarget, toNativeStriped, type StripedTarget } from './striped.ts';
+import { toNativeZoned, zonedTarget, type ZonedTarget } from './zoned.ts';
 
 export type { DelayTarget, DelayTargetOptions } from './delay.ts';
 export type { ErrorTarget, ErrorTargetOptions } from './error.ts';
@@ -15,10 +16,11 @@ export type { FileTarget, FileTargetOptions } from './file.ts';
 export type { LinearTarget } from './linear.ts';
 export type { NullTarget, NullTargetOptions } from './null.ts';
 export type { StripedTarget, StripedTargetOptions } from './striped.ts';
+export type { ZonedTarget, ZonedTargetOptions } from './zoned.ts';
 
 /** What answers a device's requests: plain data, made by one of {@link targets}. */
 export type Target =
-  NullTarget | FileTarget | ErrorTarget | StripedTarget | LinearTarget | DelayTarget;
+  NullTarget | FileTarget | ErrorTarget | StripedTarget | LinearTarget | DelayTarget | ZonedTarget;
 
 /** Makes targets. Each is plain, frozen data; nothing is opened before the device is created. */
 export const targets: {
@@ -28,6 +30,7 @@ export const targets: {
   readonly striped: typeof stripedTarget;
   readonly linear: typeof linearTarget;
   readonly delay: typeof delayTarget;
+  readonly zoned: typeof zonedTarget;
 } = Object.freeze({
   null: nullTarget,
   file: fileTarget,
@@ -35,6 +38,7 @@ export const targets: {
   striped: stripedTarget,
   linear: linearTarget,
   delay: delayTarget,
+  zoned: zonedTarget,
 });
 
 /** How deep layers can lie upon each other. */
@@ -59,6 +63,8 @@ export function toNativeTarget(target: Target, depth = 0): NativeTarget {
       return toNativeDelay(target as DelayTarget, [
         below(checkTarget((target as DelayTarget).target, 'target')),
       ]);
+    case 'zoned':
+      return toNativeZoned(target as ZonedTarget);
     default:
       throw noTarget(target);
   }

@@ -1,6 +1,6 @@
 //! What to serve, as `src/targets/` describes it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use napi_derive::napi;
 use ublk_core::error::Result;
@@ -11,6 +11,7 @@ use ublk_core::target::linear::Linear;
 use ublk_core::target::native::Native;
 use ublk_core::target::null::Null;
 use ublk_core::target::striped::Striped;
+use ublk_core::target::zoned::{Zoned, ZonedOptions};
 
 use crate::options::{refused, unknown};
 
@@ -18,7 +19,7 @@ use crate::options::{refused, unknown};
 #[derive(Clone, Debug)]
 #[napi(object, object_to_js = false)]
 pub struct NativeTarget {
-    /// `null`, `error`, `file`, `striped`, `linear` or `delay`.
+    /// `null`, `error`, `file`, `striped`, `linear`, `delay` or `zoned`.
     pub kind: String,
     /// In bytes.
     pub size: Option<i64>,
@@ -40,14 +41,34 @@ pub struct NativeTarget {
     pub write_us: Option<u32>,
     /// How long flushes wait, in microseconds.
     pub flush_us: Option<u32>,
+    /// Of a zoned target.
+    pub zones: Option<NativeZones>,
+}
+
+/// The zones of a zoned target; sizes in bytes.
+#[derive(Clone, Debug)]
+#[napi(object, object_to_js = false)]
+pub struct NativeZones {
+    /// From the start of one to the start of the next.
+    pub size: i64,
+    /// How much of each can be written; absent: all.
+    pub capacity: Option<i64>,
+    /// How many of them are conventional.
+    pub conventional: u32,
+    /// Most zones open at once; 0: all.
+    pub max_open: u32,
+    /// Most zones open or closed at once; 0: all.
+    pub max_active: u32,
+    /// Where their state is kept; absent: beside the file.
+    pub state: Option<String>,
 }
 
 impl NativeTarget {
     /// Opens what lies behind it. May block.
     pub(crate) fn open(self) -> Result<Native> {
         match self.kind.as_str() {
-            "null" => Ok(Native::Null(Null::new(given(self.bytes()?, "size")?))),
-            "error" => Ok(Native::Error(AlwaysFails::new(given(self.bytes()?, "size")?))),
+            "null" => Ok(Native::Null(Null::new(bytes(given(self.size, "size")?)?))),
+            "error" => Ok(Native::Error(AlwaysFails::new(bytes(given(self.size, "size")?)?))),
             "file" => self.open_file().map(Native::File),
             "striped" => {
                 let chunk = given(self.chunk, "chunk")?;
@@ -63,28 +84,54 @@ impl NativeTarget {
                 let target = given(self.open_targets()?.pop(), "targets")?;
                 Ok(Native::Delay(Delay::new(target, delays)))
             }
+            "zoned" => self.open_zoned().map(Native::Zoned),
             kind => Err(unknown("kind of target", kind)),
         }
     }
 
     fn open_file(self) -> Result<File> {
-        let options = FileOptions {
+        let options = self.file_options()?;
+        File::open(Path::new(&given(self.path, "path")?), &options)
+    }
+
+    fn open_zoned(mut self) -> Result<Zoned> {
+        let zones = given(self.zones.take(), "zones")?.convert()?;
+        let options = self.file_options()?;
+        match self.path {
+            Some(path) => Zoned::open(Path::new(&path), &options, &zones),
+            None => Zoned::in_memory(given(options.size, "size")?, &zones),
+        }
+    }
+
+    fn file_options(&self) -> Result<FileOptions> {
+        Ok(FileOptions {
             direct: direct(self.direct.as_deref())?,
             read_only: self.read_only.unwrap_or(false),
             logical_block: self.logical_block_size,
-            size: self.bytes()?,
-        };
-        File::open(Path::new(&given(self.path, "path")?), &options)
+            size: self.size.map(bytes).transpose()?,
+        })
     }
 
     fn open_targets(self) -> Result<Vec<Native>> {
         given(self.targets, "targets")?.into_iter().map(Self::open).collect()
     }
+}
 
-    fn bytes(&self) -> Result<Option<u64>> {
-        let bytes = |size| u64::try_from(size).map_err(|_| refused(format!("a size is {size}")));
-        self.size.map(bytes).transpose()
+impl NativeZones {
+    fn convert(self) -> Result<ZonedOptions> {
+        Ok(ZonedOptions {
+            zone_size: bytes(self.size)?,
+            zone_capacity: self.capacity.map(bytes).transpose()?,
+            conventional: self.conventional,
+            max_open: self.max_open,
+            max_active: self.max_active,
+            state: self.state.map(PathBuf::from),
+        })
     }
+}
+
+fn bytes(size: i64) -> Result<u64> {
+    u64::try_from(size).map_err(|_| refused(format!("a size is {size}")))
 }
 
 fn direct(name: Option<&str>) -> Result<Direct> {

@@ -13,6 +13,17 @@ export interface DelayFlags extends AddFlags {
   readonly flushUs?: number;
 }
 
+/** The flags of `ublk add zoned`. */
+export interface ZonedFlags extends AddFlags {
+  readonly zoneSize: string;
+  readonly zoneCapacity?: string;
+  readonly size?: string;
+  readonly state?: string;
+  readonly conventional?: number;
+  readonly maxOpen?: number;
+  readonly maxActive?: number;
+}
+
 /** `ublk add striped TARGET...` */
 export async function addStriped(parts: string[], flags: StripedFlags): Promise<void> {
   const target = targets.striped(parts.map(parseTarget), { chunk: flags.chunk });
@@ -29,6 +40,19 @@ export async function addDelay(part: string, flags: DelayFlags): Promise<void> {
   const { readUs, writeUs, flushUs } = flags;
   const target = targets.delay(parseTarget(part), { readUs, writeUs, flushUs });
   await serve(target, `${part}, late`, flags);
+}
+
+/** `ublk add zoned [IMAGE]` */
+export async function addZoned(path: string | undefined, flags: ZonedFlags): Promise<void> {
+  const { zoneSize, zoneCapacity, size, state } = flags;
+  const { conventional, maxOpen, maxActive } = flags;
+  const counts = {
+    conventionalZones: conventional,
+    maxOpenZones: maxOpen,
+    maxActiveZones: maxActive,
+  };
+  const target = targets.zoned({ path, size, zoneSize, zoneCapacity, state, ...counts });
+  await serve(target, `zones in ${path ?? 'memory'}`, flags);
 }
 
 /** A target in one word: `null:SIZE`, `error:SIZE`, or the path of a file. */

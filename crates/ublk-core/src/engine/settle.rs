@@ -6,7 +6,7 @@ use crate::buffers::Buffers;
 use crate::driver::Ring;
 use crate::pass::Pass;
 use crate::stats::Counters;
-use crate::target::{Errno, Op, Plan, Request, Target};
+use crate::target::{Errno, Op, Plan, Request, Target, ZoneOp};
 
 impl<T: Target> Engine<T> {
     /// All steps have ended, or one has failed: lets go of the buffer, then settles.
@@ -76,6 +76,11 @@ impl<T: Target> Engine<T> {
             Op::Flush => counters.flushes.add(times),
             Op::Discard => counters.discards.add(times),
             Op::WriteZeroes => counters.write_zeroes.add(times),
+            Op::Zone(ZoneOp::Append) => {
+                counters.writes.add(times);
+                counters.write_bytes.add(bytes);
+            }
+            Op::Zone(_) => return,
         }
         match self.buffers {
             _ if !request.op.has_data() => {}
@@ -108,6 +113,8 @@ fn for_client(errno: i32) -> i32 {
     match errno {
         libc::ENOSPC | libc::EDQUOT => libc::ENOSPC,
         libc::EOPNOTSUPP | libc::ETIMEDOUT | libc::ENOLINK | libc::ENODATA | libc::EILSEQ => errno,
+        // Of zoned devices: too many zones open, too many active.
+        libc::ETOOMANYREFS | libc::EOVERFLOW => errno,
         _ => libc::EIO,
     }
 }

@@ -21,7 +21,7 @@ const MORE: u32 = 1 << 1;
 pub(super) struct Asking {
     port: Port,
     /// The kinds of requests that are asked for, a bit each.
-    ops: u8,
+    ops: u32,
 }
 
 impl Asking {
@@ -44,8 +44,8 @@ impl Asking {
 }
 
 #[inline]
-fn bit(op: Op) -> u8 {
-    1 << op as u8
+fn bit(op: Op) -> u32 {
+    1 << op.number()
 }
 
 impl Ask {

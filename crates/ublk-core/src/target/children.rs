@@ -66,6 +66,9 @@ impl Children {
                 targets.len()
             )));
         }
+        if targets.iter().any(|target| target.geometry().zoned.is_some()) {
+            return Err(refused(format!("{layer} cannot be made of zoned targets")));
+        }
         let max_steps = targets.iter().map(Target::max_steps).sum();
         let mut files = Vec::new();
         let mut children = Vec::with_capacity(targets.len());
@@ -167,6 +170,7 @@ fn merge(a: Geometry, b: Geometry) -> Geometry {
             (a, b) => a.or(b),
         },
         chunk: 0,
+        zoned: None,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 
 use super::native::Native;
-use super::{Errno, Geometry, Op, Part, Plan, Request, Step, StepKind, Target};
+use super::{Errno, Geometry, Op, Part, Plan, Request, Step, StepKind, Target, ZoneOp};
 
 /// How long requests wait before the target below sees them, in microseconds.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,9 +45,9 @@ impl Target for Delay {
 
     fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> Result<(), Errno> {
         let length = match request.op {
-            Op::Read => self.delays.read,
+            Op::Read | Op::Zone(ZoneOp::Report) => self.delays.read,
             Op::Flush => self.delays.flush,
-            Op::Write | Op::Discard | Op::WriteZeroes => self.delays.write,
+            Op::Write | Op::Discard | Op::WriteZeroes | Op::Zone(_) => self.delays.write,
         };
         if length == 0 {
             return self.child.plan(request, plan);

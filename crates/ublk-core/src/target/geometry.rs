@@ -22,6 +22,15 @@ pub struct SegmentLimits {
     pub max_size: u32,
 }
 
+/// How many zones may be written at once. The zones' size is the geometry's chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ZonedLimits {
+    /// Most zones open at once; 0: all.
+    pub max_open: u32,
+    /// Most zones open or closed at once; 0: all.
+    pub max_active: u32,
+}
+
 /// What a target is to the block layer. All sizes in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
@@ -54,6 +63,8 @@ pub struct Geometry {
     pub segments: Option<SegmentLimits>,
     /// No read and no write crosses a multiple of this many bytes; 0: no such rule.
     pub chunk: u64,
+    /// It is a zoned device (Linux 6.6): the chunk is a zone.
+    pub zoned: Option<ZonedLimits>,
 }
 
 /// Why a geometry cannot be a block device.
@@ -92,6 +103,18 @@ pub enum GeometryError {
         /// The logical block size.
         block: u32,
     },
+    /// Zones of a power of two fill the device, and limits count them.
+    #[error(
+        "the zones of {zone} bytes must be a power of two and fill the {size} bytes; {limits:?}"
+    )]
+    Zones {
+        /// The size of a zone.
+        zone: u64,
+        /// The size of the device.
+        size: u64,
+        /// At most as many as there are zones; open zones are active.
+        limits: ZonedLimits,
+    },
 }
 
 impl Geometry {
@@ -112,6 +135,7 @@ impl Geometry {
             virt_boundary: 0,
             segments: None,
             chunk: 0,
+            zoned: None,
         }
     }
 
@@ -138,6 +162,21 @@ impl Geometry {
         }
         if !self.chunk.is_multiple_of(u64::from(block)) || self.chunk >= 2 << 40 {
             return Err(GeometryError::Chunk { chunk: self.chunk, block });
+        }
+        self.validate_zones()
+    }
+
+    fn validate_zones(&self) -> Result<(), GeometryError> {
+        let Some(limits) = self.zoned else { return Ok(()) };
+        let ZonedLimits { max_open, max_active } = limits;
+        let count = self.size.checked_div(self.chunk).unwrap_or(0);
+        let fits = self.chunk.is_power_of_two()
+            && self.chunk >= 4096
+            && self.size.is_multiple_of(self.chunk)
+            && u64::from(max_open.max(max_active)) <= count
+            && (max_active == 0 || max_open <= max_active);
+        if !fits {
+            return Err(GeometryError::Zones { zone: self.chunk, size: self.size, limits });
         }
         Ok(())
     }

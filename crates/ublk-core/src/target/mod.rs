@@ -15,9 +15,9 @@ mod request;
 mod testing;
 
 pub use elsewhere::{Elsewhere, Unfit};
-pub use geometry::{DiscardLimits, Geometry, GeometryError, SegmentLimits};
+pub use geometry::{DiscardLimits, Geometry, GeometryError, SegmentLimits, ZonedLimits};
 pub use plan::{Part, Plan, Step, StepKind};
-pub use request::{Op, Request, RequestFlags};
+pub use request::{Op, Request, RequestFlags, ZoneOp};
 
 pub mod delay;
 pub mod error;
@@ -27,6 +27,7 @@ pub mod linear;
 pub mod native;
 pub mod null;
 pub mod striped;
+pub mod zoned;
 
 /// A positive errno, as a request can be answered with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +52,8 @@ pub trait Target: Send + Sync + 'static {
     /// The most steps that one plan can have.
     fn max_steps(&self) -> usize;
 
-    /// What `request` becomes. An empty plan is success at once.
+    /// What `request` becomes. An empty plan is success at once. A zone append lands where its plan's
+    /// write step says: on a zoned target, offsets of the device and of that file are the same.
     ///
     /// # Errors
     /// The errno that the request fails with.

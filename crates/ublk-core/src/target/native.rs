@@ -10,6 +10,7 @@ use super::handler::Handler;
 use super::linear::Linear;
 use super::null::Null;
 use super::striped::Striped;
+use super::zoned::Zoned;
 use super::{Elsewhere, Errno, Geometry, Plan, Request, Target};
 
 /// One of the native targets.
@@ -29,6 +30,8 @@ pub enum Native {
     Delay(Delay),
     /// A handler beyond a bridge.
     Handler(Handler),
+    /// Zones that are written in order.
+    Zoned(Zoned),
 }
 
 macro_rules! forward {
@@ -41,6 +44,7 @@ macro_rules! forward {
             Native::Linear($target) => $call,
             Native::Delay($target) => $call,
             Native::Handler($target) => $call,
+            Native::Zoned($target) => $call,
         }
     };
 }

@@ -2,7 +2,9 @@
 
 use ublk_sys::{
     UBLK_IO_F_FUA, UBLK_IO_F_NEED_REG_BUF, UBLK_IO_F_NOUNMAP, UBLK_IO_OP_DISCARD, UBLK_IO_OP_FLUSH,
-    UBLK_IO_OP_READ, UBLK_IO_OP_WRITE, UBLK_IO_OP_WRITE_ZEROES, ublksrv_io_desc,
+    UBLK_IO_OP_READ, UBLK_IO_OP_REPORT_ZONES, UBLK_IO_OP_WRITE, UBLK_IO_OP_WRITE_ZEROES,
+    UBLK_IO_OP_ZONE_APPEND, UBLK_IO_OP_ZONE_CLOSE, UBLK_IO_OP_ZONE_FINISH, UBLK_IO_OP_ZONE_OPEN,
+    UBLK_IO_OP_ZONE_RESET, UBLK_IO_OP_ZONE_RESET_ALL, blk_zone, ublksrv_io_desc,
 };
 
 use super::Errno;
@@ -20,6 +22,58 @@ pub enum Op {
     Discard,
     /// The range must read as zeros from now on.
     WriteZeroes,
+    /// Something that only zoned devices are asked for.
+    Zone(ZoneOp),
+}
+
+/// What only zoned devices are asked for. All but the first two concern the zone that begins where
+/// the request does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ZoneOp {
+    /// Fill the buffer with one `struct blk_zone` after another, from the zone at the request's
+    /// offset on.
+    Report,
+    /// Empty all zones.
+    ResetAll,
+    /// Empty the zone.
+    Reset,
+    /// Keep the zone open until told otherwise.
+    Open,
+    /// The zone is not written for a while.
+    Close,
+    /// The zone is full from now on.
+    Finish,
+    /// Store the buffer at the zone's write pointer, and say where that was: see
+    /// [`Target::plan`](super::Target::plan).
+    Append,
+}
+
+impl ZoneOp {
+    #[cold]
+    fn of(number: u8) -> Option<Self> {
+        match number {
+            UBLK_IO_OP_REPORT_ZONES => Some(Self::Report),
+            UBLK_IO_OP_ZONE_RESET_ALL => Some(Self::ResetAll),
+            UBLK_IO_OP_ZONE_RESET => Some(Self::Reset),
+            UBLK_IO_OP_ZONE_OPEN => Some(Self::Open),
+            UBLK_IO_OP_ZONE_CLOSE => Some(Self::Close),
+            UBLK_IO_OP_ZONE_FINISH => Some(Self::Finish),
+            UBLK_IO_OP_ZONE_APPEND => Some(Self::Append),
+            _ => None,
+        }
+    }
+
+    fn number(self) -> u8 {
+        match self {
+            Self::Report => UBLK_IO_OP_REPORT_ZONES,
+            Self::ResetAll => UBLK_IO_OP_ZONE_RESET_ALL,
+            Self::Reset => UBLK_IO_OP_ZONE_RESET,
+            Self::Open => UBLK_IO_OP_ZONE_OPEN,
+            Self::Close => UBLK_IO_OP_ZONE_CLOSE,
+            Self::Finish => UBLK_IO_OP_ZONE_FINISH,
+            Self::Append => UBLK_IO_OP_ZONE_APPEND,
+        }
+    }
 }
 
 impl Op {
@@ -32,7 +86,7 @@ impl Op {
             UBLK_IO_OP_FLUSH => Some(Self::Flush),
             UBLK_IO_OP_DISCARD => Some(Self::Discard),
             UBLK_IO_OP_WRITE_ZEROES => Some(Self::WriteZeroes),
-            _ => None,
+            other => ZoneOp::of(other).map(Self::Zone),
         }
     }
 
@@ -45,12 +99,20 @@ impl Op {
             Self::Flush => UBLK_IO_OP_FLUSH,
             Self::Discard => UBLK_IO_OP_DISCARD,
             Self::WriteZeroes => UBLK_IO_OP_WRITE_ZEROES,
+            Self::Zone(op) => op.number(),
         }
     }
 
     /// Whether requests of this kind come with a buffer.
+    #[inline]
     pub fn has_data(self) -> bool {
-        matches!(self, Self::Read | Self::Write)
+        matches!(self, Self::Read | Self::Write | Self::Zone(ZoneOp::Report | ZoneOp::Append))
+    }
+
+    /// Whether the request's buffer is to be filled.
+    #[inline]
+    pub fn fills(self) -> bool {
+        matches!(self, Self::Read | Self::Zone(ZoneOp::Report))
     }
 }
 
@@ -85,7 +147,7 @@ pub struct Request {
     pub flags: RequestFlags,
     /// Where it starts, in bytes.
     pub offset: u64,
-    /// How long it is, in bytes; 0 for a flush.
+    /// How long it is, in bytes; 0 for a flush. Of a report, how long its buffer is.
     pub length: u32,
 }
 
@@ -99,12 +161,53 @@ impl Request {
     #[inline]
     pub fn parse(descriptor: &ublksrv_io_desc) -> Result<Self, Errno> {
         let op = Op::of(ublk_sys::op(descriptor.op_flags)).ok_or(Errno(libc::EOPNOTSUPP))?;
-        Ok(Self {
+        if op == Op::Zone(ZoneOp::Report) {
+            return Self::parse_report(descriptor);
+        }
+        Ok(Self::new(op, descriptor))
+    }
+
+    /// Its descriptor counts zones, not sectors.
+    #[cold]
+    fn parse_report(descriptor: &ublksrv_io_desc) -> Result<Self, Errno> {
+        let length = u64::from(descriptor.nr_zones()) * size_of::<blk_zone>() as u64;
+        let length = u32::try_from(length).map_err(|_| Errno(libc::EINVAL))?;
+        Ok(Self { length, ..Self::new(Op::Zone(ZoneOp::Report), descriptor) })
+    }
+
+    #[inline]
+    fn new(op: Op, descriptor: &ublksrv_io_desc) -> Self {
+        Self {
             op,
             flags: RequestFlags(descriptor.op_flags),
             offset: descriptor.start_sector << SECTOR_SHIFT,
             // Fits: no limit that we give the kernel reaches 4 GiB.
             length: descriptor.nr_sectors << SECTOR_SHIFT,
-        })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_as_long_as_its_zones_take() {
+        let report = ublksrv_io_desc {
+            op_flags: UBLK_IO_OP_REPORT_ZONES.into(),
+            nr_sectors: 3,
+            start_sector: 256,
+            ..Default::default()
+        };
+        let request = Request::parse(&report).unwrap();
+        assert_eq!((request.op, request.offset), (Op::Zone(ZoneOp::Report), 131_072));
+        assert_eq!(request.length, 192);
+        assert!(request.op.has_data() && request.op.fills());
+    }
+
+    #[test]
+    fn what_nobody_advertises_is_refused() {
+        let unknown = ublksrv_io_desc { op_flags: 9, ..Default::default() };
+        assert_eq!(Request::parse(&unknown), Err(Errno(libc::EOPNOTSUPP)));
     }
 }

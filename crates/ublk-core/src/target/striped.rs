@@ -61,6 +61,7 @@ impl Striped {
             Op::Flush => self.children.ask_all(question, request, plan)?,
             Op::Read | Op::Write => self.pieces(question, request, plan)?,
             Op::Discard | Op::WriteZeroes => self.shares(question, request, plan)?,
+            Op::Zone(_) => return Err(Errno(libc::EOPNOTSUPP)),
         }
         plan.order_stages();
         Ok(())

@@ -63,6 +63,7 @@ impl Target for Layered {
             Op::Write => self.both(request, StepKind::Write { dsync: request.flags.fua() }, plan),
             Op::Discard => self.both(request, StepKind::PunchHole, plan),
             Op::WriteZeroes => self.both(request, StepKind::ZeroRange, plan),
+            Op::Zone(_) => return Err(Errno(libc::EOPNOTSUPP)),
             Op::Flush => {
                 for file in 0..u16::try_from(self.files.len()).unwrap() {
                     let kind = StepKind::Sync;

@@ -18,7 +18,7 @@ pub(crate) enum Subject {
     Null(Null),
     File(File),
     Layered(Layered),
-    Striped(Native, Layered),
+    Striped(Box<Native>, Layered),
 }
 
 impl Subject {
@@ -63,7 +63,7 @@ impl Subject {
                 });
                 let striped = Striped::new(children.collect(), chunk).unwrap();
                 let layout = layout(&disks, chunk);
-                (Self::Striped(Native::Striped(striped), layout), disks)
+                (Self::Striped(Box::new(Native::Striped(striped)), layout), disks)
             }
         }
     }

@@ -1,6 +1,7 @@
 //! A regular file or a block device as the device's contents.
 
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use super::{Errno, Geometry, Op, Plan, Request, Step, StepKind, Target};
@@ -72,6 +73,28 @@ impl File {
         Self { geometry, files: [fd], discard: StepKind::PunchHole, direct: false, _owner: None }
     }
 
+    /// Memory of `size` bytes that reads as zeros, gone with the target.
+    ///
+    /// # Errors
+    /// What memfd_create(2) and ftruncate(2) say.
+    pub fn in_memory(size: u64) -> io::Result<Self> {
+        // SAFETY: plain arguments.
+        let fd = unsafe { libc::memfd_create(c"ublk".as_ptr(), libc::MFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a new descriptor that nobody else has.
+        let file = unsafe { std::fs::File::from_raw_fd(fd) };
+        file.set_len(size)?;
+        let geometry = Geometry { dma_alignment: 3, ..Geometry::new(size) };
+        Ok(Self { _owner: Some(file.into()), ..Self::borrowed(fd, geometry) })
+    }
+
+    /// The step that gives a range back.
+    pub(super) fn discard_step(&self) -> StepKind {
+        self.discard
+    }
+
     /// Whether the page cache is passed by.
     pub fn is_direct(&self) -> bool {
         self.direct
@@ -102,6 +125,7 @@ impl Target for File {
                 Op::Discard => self.discard,
                 Op::WriteZeroes if request.flags.no_unmap() => StepKind::ZeroRange,
                 Op::WriteZeroes => StepKind::PunchHole,
+                Op::Zone(_) => return Err(Errno(libc::EOPNOTSUPP)),
             },
         ));
         Ok(())
