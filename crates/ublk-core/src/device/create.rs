@@ -30,6 +30,9 @@ pub(super) fn create<D: Driver, T: Target>(
     options.validate()?;
     let geometry = *target.geometry();
     geometry.validate().map_err(|error| Error::new(Code::InvalidArgument, error.to_string()))?;
+    if geometry.zoned.is_some() {
+        return Err(Error::new(Code::Unsupported, "zoned devices cannot be served yet"));
+    }
     let control = Control::new(driver.clone());
     let wanted = negotiate::wanted(control.features()?, &options)?;
     let added = Added { info: control.add(&wanted)?, control: &control, keep: false };
