@@ -5,12 +5,13 @@ import { join } from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';
 import { SignalError, VmError } from '../vm/index.ts';
 import { compareReports, differences, hasRegressed } from './compare.ts';
-import { type Other, type Row, chooseRows } from './matrix.ts';
+import { type Row, chooseRows } from './matrix.ts';
 import { profile } from './profile/index.ts';
 import { breakdownText, foldedLines } from './profile/tree.ts';
 import { type Report, readReport } from './report.ts';
 import { measure } from './run.ts';
 import { saveReport } from './save.ts';
+import type { Other } from './subjects.ts';
 import { changeTable, resultTable } from './table.ts';
 
 const EXAMPLES = `

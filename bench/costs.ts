@@ -1,6 +1,6 @@
 // The costs of a report as a grid: a line per subject, a column per workload. Pure.
 
-import { WORKLOADS } from './matrix.ts';
+import { WORKLOADS } from './workloads.ts';
 import { REFERENCES } from './references.ts';
 import type { Report } from './report.ts';
 
@@ -20,7 +20,7 @@ export interface CostGrid {
 export function costGrid(report: Report, target: 'file' | 'null', queues = 1): CostGrid {
   const lines = new Map<string, Map<string, number>>();
   for (const row of report.rows) {
-    if (row.target !== target || row.queues !== queues) continue;
+    if (row.target !== target || row.queues !== queues || row.varies) continue;
     const costs = lines.get(row.subject) ?? new Map<string, number>();
     lines.set(row.subject, costs.set(row.workload, row.values.cost));
   }

@@ -11,6 +11,7 @@ nullb=/sys/kernel/config/nullb
 dir=$(mktemp -d)
 server=
 others_process=
+touch=randrw
 loop=
 made=
 hugepages=$(cat /proc/sys/vm/nr_hugepages)
@@ -79,8 +80,9 @@ begin_server() {
   "$@" <"$dir/ask" >"$dir/answer" &
   server=$!
   exec 8>"$dir/ask" 9<"$dir/answer"
+  case " $* " in *" read_only=1 "*) touch=randread ;; *) touch=randrw ;; esac
   device=
-  read -r _ device <&9
+  read -r _ device <&9 # several are joined by colons, as fio wants them
   touch_tags
 }
 
@@ -102,9 +104,9 @@ process_of() {
 
 # Every tag's memory is used once before anything is measured.
 touch_tags() {
-  [ -b "$device" ] || return
+  [ -b "${device%%:*}" ] || return
   fio --output="$dir/fio" --name=touch --filename="$device" --ioengine=io_uring --direct=1 \
-    --size=256M --rw=randrw --bs=4k --iodepth=256 --number_ios=1024
+    --size=256M --rw=$touch --bs=4k --iodepth=256 --number_ios=1024
 }
 
 end() {
@@ -115,7 +117,7 @@ end() {
   fi
   [ -z "$loop" ] || losetup --detach "$loop"
   [ -z "$stop" ] || sh -c "$stop" >&2
-  server= loop= stop= others_process=
+  server= loop= stop= others_process= touch=randrw
 }
 
 # One measurement of $device: index, warm-up I/Os, measured I/Os or seconds, fio's options.
@@ -124,7 +126,7 @@ row() {
   echo "@row $1"
   warm=$2 main=$3
   shift 3
-  [ -b "$device" ] || { echo "@failed the device did not come up"; return; }
+  [ -b "${device%%:*}" ] || { echo "@failed the device did not come up"; return; }
   counters
   cpu
   fio --output="$dir/fio" --output-format=json --filename="$device" --ioengine=io_uring --direct=1 \

@@ -2,7 +2,7 @@
 
 import { type Chart, drawCharts } from './charts.ts';
 import { type CostGrid, costGrid } from './costs.ts';
-import { queuesText } from './matrix.ts';
+import { queuesText } from './subjects.ts';
 import { REFERENCE_NOTE } from './references.ts';
 import type { Report, ReportRow } from './report.ts';
 import { columns } from './table.ts';

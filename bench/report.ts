@@ -1,7 +1,8 @@
 // A report: the rows of one run, and what they were measured with.
 
 import { readFile } from 'node:fs/promises';
-import type { Row, Subject } from './matrix.ts';
+import type { Row } from './matrix.ts';
+import type { Subject } from './subjects.ts';
 import { type Measurement, medianOf } from './measurement.ts';
 
 const FORMAT = 1;
@@ -24,6 +25,8 @@ export interface ReportRow {
   id: string;
   subject: string;
   kind: Subject['kind'];
+  /** What of the server its subject varies; absent for the rows that everything is judged by. */
+  varies?: Subject['varies'];
   target: Subject['target'];
   queues: number;
   workload: string;
@@ -48,13 +51,14 @@ export function reportRows(
     const own = values.get(id);
     if (!own) return [];
     const other = against === undefined ? undefined : values.get(against);
-    const { name, kind, target, queues } = subject;
+    const { name, kind, target, queues, varies } = subject;
     return {
       id,
       subject: name,
       kind,
       target,
       queues,
+      ...(varies && { varies }),
       workload: workload.name,
       values: own,
       ...spreadOf(measurements.get(index) ?? []),

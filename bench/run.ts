@@ -29,6 +29,7 @@ export interface RunOptions {
 interface Machine {
   icount: boolean;
   kernel?: string | undefined;
+  processors?: number;
   /** Further arguments for QEMU. */
   qemu?: readonly string[];
 }
@@ -43,16 +44,14 @@ export interface RunResult {
 export async function measure(rows: readonly Row[], options: RunOptions = {}): Promise<RunResult> {
   const { native = false, rounds = 1, kernel, onRow } = options;
   await ensurePackages([...TEST_PACKAGES], 'measure with fio');
-  const script = measuringScript(rows, {
-    server: await buildServer(),
-    rounds,
-    ...(native && { seconds: 2 }),
-  });
+  const server = await buildServer();
   const transcript = new Transcript({ row: (index) => onRow?.(rows[index]!) });
-  const status = await runScript(script, (line) => transcript.read(line), {
-    icount: !native,
-    kernel,
-  });
+  let status = 0;
+  for (const [processors, some] of byMachine(rows)) {
+    const script = measuringScript(some, { server, rounds, ...(native && { seconds: 2 }) });
+    const machine = { icount: !native, kernel, processors };
+    status ||= await runScript(script, (line) => transcript.read(line), machine);
+  }
   const report: Report = {
     format: 1,
     clock: native ? 'time' : 'instructions',
@@ -72,6 +71,17 @@ export async function measure(rows: readonly Row[], options: RunOptions = {}): P
   return { report, failures };
 }
 
+/** Rows, with their indices, by the number of processors that they are measured on. */
+function byMachine(rows: readonly Row[]): Map<number, [number, Row][]> {
+  const machines = new Map<number, [number, Row][]>();
+  rows.forEach((row, index) => {
+    const { processors = 2 } = row.subject;
+    const some = machines.get(processors) ?? [];
+    machines.set(processors, [...some, [index, row]]);
+  });
+  return machines;
+}
+
 /** Builds the server under test; resolves with its path. */
 export async function buildServer(): Promise<string> {
   const build = ['build', '--release', '--message-format=json', '-p', SERVER];
@@ -89,7 +99,7 @@ export async function buildServer(): Promise<string> {
 export async function runScript(
   script: string,
   onLine: (line: string) => void,
-  { kernel, ...options }: Machine,
+  { kernel, processors, ...options }: Machine,
 ): Promise<number> {
   const stdout = new PassThrough();
   const lines = createInterface({ input: stdout });
@@ -99,6 +109,7 @@ export async function runScript(
     cwd: ROOT,
     stdout,
     ...(kernel && { kernel }),
+    ...(processors && { cpus: processors }),
     ...options,
     timeout: 2 * 3600,
   });

@@ -2,7 +2,9 @@
 
 import { fileURLToPath } from 'node:url';
 import { quote } from '../vm/job.ts';
-import { QUEUE_DEPTH, type Row, type Subject, type Workload } from './matrix.ts';
+import type { Row } from './matrix.ts';
+import { QUEUE_DEPTH, type Subject } from './subjects.ts';
+import type { Workload } from './workloads.ts';
 
 export interface ScriptOptions {
   /** The path of the server under test. */
@@ -15,15 +17,20 @@ export interface ScriptOptions {
 
 const LOAD = `. ${quote(fileURLToPath(new URL('guest.sh', import.meta.url)))}`;
 
-/** Rows are named by their index in `rows`. Those of one subject must be beside each other. */
-export function measuringScript(rows: readonly Row[], options: ScriptOptions): string {
+/** Rows by their index, which names them. Those of one subject must be beside each other. */
+export function measuringScript(
+  rows: readonly (readonly [number, Row])[],
+  options: ScriptOptions,
+): string {
   const lines = [LOAD, 'prepare'];
+  let subject: Subject | undefined;
   for (let round = 0; round < options.rounds; round++) {
-    rows.forEach((row, index) => {
-      if (rows[index - 1]?.subject !== row.subject)
-        lines.push('end', begin(row.subject, options.server));
+    for (const [index, row] of rows) {
+      if (subject !== row.subject) lines.push('end', begin(row.subject, options.server));
+      subject = row.subject;
       lines.push(measure(index, row, options));
-    });
+    }
+    subject = undefined;
   }
   return `${lines.join('\n')}\n`;
 }
@@ -36,7 +43,7 @@ export function profilingScript({ subject, workload }: Row, server: string): str
 }
 
 function begin(subject: Subject, server: string): string {
-  const { kind, target, buffers, exchange, queues, other } = subject;
+  const { kind, target, queues, options = [], other } = subject;
   if (other) {
     const { device, start, stop, program = '' } = other;
     return `begin_other ${[device, start, stop, program].map(quote).join(' ')}`;
@@ -44,10 +51,8 @@ function begin(subject: Subject, server: string): string {
   if (kind === 'loop') return 'begin_loop';
   if (kind === 'raw') return `device=$${target === 'null' ? 'nothing' : 'backing'}`;
   const data = target === 'null' ? 'null' : '"$backing"';
-  return (
-    `begin_server ${quote(server)} target=${data} buffers=${buffers} ` +
-    `exchange=${exchange} queues=${queues} depth=${QUEUE_DEPTH}`
-  );
+  const always = [`target=${data}`, `queues=${queues}`, `depth=${QUEUE_DEPTH}`];
+  return ['begin_server', quote(server), ...always, ...options].join(' ');
 }
 
 function measure(index: number, { subject, workload }: Row, { seconds }: ScriptOptions): string {

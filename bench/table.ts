@@ -3,7 +3,7 @@
 import { styleText } from 'node:util';
 import Table from 'cli-table3';
 import type { Change } from './compare.ts';
-import { queuesText } from './matrix.ts';
+import { queuesText } from './subjects.ts';
 import type { Report, ReportRow } from './report.ts';
 import { costName, micros, percent, short, thousands, times } from './text.ts';
 

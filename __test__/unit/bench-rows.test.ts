@@ -1,9 +1,12 @@
 import { execFileSync } from 'node:child_process';
 import { expect, test } from 'vitest';
-import { type Other, chooseRows } from '../../bench/matrix.ts';
+import { type Row, chooseRows } from '../../bench/matrix.ts';
 import { measuringScript } from '../../bench/script.ts';
+import type { Other } from '../../bench/subjects.ts';
 
 const options = { server: '/bin/server', rounds: 1 };
+const scriptOf = (rows: readonly Row[], more: object = {}) =>
+  measuringScript([...rows.entries()], { ...options, ...more });
 const ids = (choice: Parameters<typeof chooseRows>[0]) => chooseRows(choice).map(({ id }) => id);
 
 /** The words of each call in a measuring script, as a shell sees them. */
@@ -46,7 +49,7 @@ test('a filter keeps what its rows stand against', () => {
 
 test('a server is started once for all of its rows', () => {
   const rows = chooseRows({ rows: /^file auto per-io, 1 queue/ });
-  const names = calls(measuringScript(rows, options)).map(([name]) => name);
+  const names = calls(scriptOf(rows)).map(([name]) => name);
   expect(names.filter((name) => name === 'begin_server')).toHaveLength(1);
   expect(names.filter((name) => name === 'begin_loop')).toHaveLength(1);
   expect(names.filter((name) => name === 'row')).toHaveLength(rows.length);
@@ -54,7 +57,7 @@ test('a server is started once for all of its rows', () => {
 
 test('rounds measure every row in turn', () => {
   const rows = chooseRows({ rows: /^file auto per-io, 1 queue, 64k/ });
-  const script = measuringScript(rows, { ...options, rounds: 3, seconds: 2 });
+  const script = scriptOf(rows, { rounds: 3, seconds: 2 });
   const order = calls(script).flatMap(([name, index]) => (name === 'row' ? Number(index) : []));
   const once = rows.map((_, index) => index);
   expect(order).toEqual([...once, ...once, ...once]);
@@ -62,8 +65,7 @@ test('rounds measure every row in turn', () => {
 
 test('in real time each queue has a client; where instructions are counted there is one', () => {
   const rows = chooseRows({ rows: /^raw, 2 queues, 4k randread qd32$/ });
-  const rowOf = (more: object) =>
-    calls(measuringScript(rows, { ...options, ...more })).find(([name]) => name === 'row');
+  const rowOf = (more: object) => calls(scriptOf(rows, more)).find(([name]) => name === 'row');
   expect(rowOf({ seconds: 2 })).toContain('--numjobs=2');
   expect(rowOf({})).not.toContain('--numjobs=2');
   expect(rowOf({})).toContain('--number_ios=20000');
@@ -78,6 +80,6 @@ test("somebody else's commands reach the shell as they are", () => {
     stop: 'del',
   };
   const rows = chooseRows({ others: [other], rows: /it's/ });
-  const begins = calls(measuringScript(rows, options)).filter(([name]) => name === 'begin_other');
+  const begins = calls(scriptOf(rows)).filter(([name]) => name === 'begin_other');
   expect(begins).toEqual([['begin_other', '/dev/x', other.start, 'del', '']]);
 });

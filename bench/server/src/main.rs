@@ -1,11 +1,12 @@
-//! The server under test: one device of the very Rust data path that the npm package serves with,
-//! in a process that starts in milliseconds where Node needs seconds of emulated time.
+//! The server under test: the very Rust data path that the npm package serves with, in a process
+//! that starts in milliseconds where Node needs seconds of emulated time.
 //!
-//! `ublk-bench-server target=(null | PATH) [buffers=auto|register|split|copy] [exchange=per-io|batch]
-//! [queues=N] [depth=N]`
+//! `ublk-bench-server target=(null | PATH) [read_only=1] [devices=N] [reactors=N]
+//! [buffers=auto|register|split|copy] [exchange=per-io|batch] [queues=N] [depth=N]
+//! [SETTING=VALUE…]`, where a setting is one of the devices' queues, by its name in sysfs.
 //!
-//! Prints `ready DEVICE` when the device can be opened, then its counters as `name=value` pairs
-//! for each line it reads, and takes the device down when standard input ends.
+//! Prints `ready DEVICE[:DEVICE…]` when the devices can be opened, then its counters as
+//! `name=value` pairs for each line it reads, and takes the devices down when standard input ends.
 //!
 //! `ublk-bench-server mark` only executes the instruction that ../../profile/plugin.c waits for.
 #![allow(clippy::print_stdout, reason = "it speaks with guest.sh")]
@@ -14,12 +15,16 @@ use std::error::Error;
 use std::io::{self, BufRead};
 use std::path::Path;
 
-use ublk_core::device::{BufferMode, Device, DeviceOptions, ExchangeMode};
+use ublk_core::device::{Device, Pool, PoolOptions};
 use ublk_core::driver::linux::Linux;
 use ublk_core::stats::QueueStats;
 use ublk_core::target::file::{File, FileOptions};
 use ublk_core::target::native::Native;
 use ublk_core::target::null::Null;
+
+use crate::options::Options;
+
+mod options;
 
 const NULL_BYTES: u64 = 1 << 30;
 
@@ -28,20 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         mark();
         return Ok(());
     }
-    let mut target = String::from("null");
-    let mut options = DeviceOptions::default();
-    for argument in std::env::args().skip(1) {
-        match argument.split_once('=') {
-            Some(("target", what)) => target = what.to_owned(),
-            Some((name, value)) => set(&mut options, name, value)?,
-            None => return Err(format!("'{argument}' is not NAME=VALUE").into()),
-        }
-    }
-    let target = match target.as_str() {
-        "null" => Native::Null(Null::new(NULL_BYTES)),
-        path => Native::File(File::open(Path::new(path), &FileOptions::default())?),
-    };
-    serve(&Device::create(&Linux::new(), target, options)?)
+    serve(&create(&Options::parse(std::env::args().skip(1))?)?)
 }
 
 fn mark() {
@@ -52,31 +44,45 @@ fn mark() {
     }
 }
 
-fn set(options: &mut DeviceOptions, name: &str, value: &str) -> Result<(), Box<dyn Error>> {
-    match (name, value) {
-        ("buffers", "auto") => options.buffers = Some(BufferMode::Auto),
-        ("buffers", "register") => options.buffers = Some(BufferMode::Register),
-        ("buffers", "split") => {
-            options.buffers = Some(BufferMode::Register);
-            options.split_register = true;
-        }
-        ("buffers", "copy") => options.buffers = Some(BufferMode::Copy),
-        ("exchange", "per-io") => options.exchange = Some(ExchangeMode::PerIo),
-        ("exchange", "batch") => options.exchange = Some(ExchangeMode::Batch),
-        ("queues", count) => options.queues = count.parse()?,
-        ("depth", count) => options.depth = count.parse()?,
-        _ => return Err(format!("unknown option {name}={value}").into()),
+fn create(options: &Options) -> Result<Vec<Device<Linux>>, Box<dyn Error>> {
+    let driver = Linux::new();
+    let pool = options
+        .reactors
+        .map(|reactors| Pool::new(&driver, PoolOptions { reactors }))
+        .transpose()?;
+    let mut devices = Vec::new();
+    for _ in 0..options.devices {
+        let (target, device) = (target(options)?, options.device.clone());
+        devices.push(match &pool {
+            Some(pool) => Device::create_in(pool, &driver, target, device)?,
+            None => Device::create(&driver, target, device)?,
+        });
     }
-    Ok(())
+    Ok(devices)
 }
 
-fn serve(device: &Device<Linux>) -> Result<(), Box<dyn Error>> {
-    println!("ready /dev/ublkb{}", device.info().id);
+fn target(options: &Options) -> Result<Native, Box<dyn Error>> {
+    Ok(match options.target.as_str() {
+        "null" => Native::Null(Null::new(NULL_BYTES)),
+        path => {
+            let options = FileOptions { read_only: options.read_only, ..FileOptions::default() };
+            Native::File(File::open(Path::new(path), &options)?)
+        }
+    })
+}
+
+fn serve(devices: &[Device<Linux>]) -> Result<(), Box<dyn Error>> {
+    let paths: Vec<_> =
+        devices.iter().map(|device| format!("/dev/ublkb{}", device.info().id)).collect();
+    println!("ready {}", paths.join(":"));
     for line in io::stdin().lock().lines() {
         line?;
-        println!("{}", counters(&device.stats()));
+        let stats: Vec<_> = devices.iter().flat_map(Device::stats).collect();
+        println!("{}", counters(&stats));
     }
-    device.close()?;
+    for device in devices {
+        device.close()?;
+    }
     Ok(())
 }
 

@@ -1,0 +1,79 @@
+//! What the server under test is asked for.
+
+use std::error::Error;
+
+use ublk_core::device::{BufferMode, DeviceOptions, ExchangeMode, QueueSettings};
+
+/// All of it.
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// `null`, or a path.
+    pub(crate) target: String,
+    /// Refuse writes; then several devices may have one file.
+    pub(crate) read_only: bool,
+    /// How many devices.
+    pub(crate) devices: usize,
+    /// How many reactors they share; absent: each queue has its own.
+    pub(crate) reactors: Option<u16>,
+    /// Each device's own options.
+    pub(crate) device: DeviceOptions,
+}
+
+impl Options {
+    /// Reads `NAME=VALUE` arguments.
+    pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error>> {
+        let device = DeviceOptions::default();
+        let target = String::from("null");
+        let mut options = Self { target, read_only: false, devices: 1, reactors: None, device };
+        for argument in arguments {
+            let Some((name, value)) = argument.split_once('=') else {
+                return Err(format!("'{argument}' is not NAME=VALUE").into());
+            };
+            options.set(name, value)?;
+        }
+        Ok(options)
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), Box<dyn Error>> {
+        match name {
+            "target" => value.clone_into(&mut self.target),
+            "read_only" => self.read_only = value == "1",
+            "devices" => self.devices = value.parse()?,
+            "reactors" => self.reactors = Some(value.parse()?),
+            _ => set_device(&mut self.device, name, value)?,
+        }
+        Ok(())
+    }
+}
+
+fn set_device(options: &mut DeviceOptions, name: &str, value: &str) -> Result<(), Box<dyn Error>> {
+    match (name, value) {
+        ("buffers", "auto") => options.buffers = Some(BufferMode::Auto),
+        ("buffers", "register") => options.buffers = Some(BufferMode::Register),
+        ("buffers", "split") => {
+            options.buffers = Some(BufferMode::Register);
+            options.split_register = true;
+        }
+        ("buffers", "copy") => options.buffers = Some(BufferMode::Copy),
+        ("exchange", "per-io") => options.exchange = Some(ExchangeMode::PerIo),
+        ("exchange", "batch") => options.exchange = Some(ExchangeMode::Batch),
+        ("queues", count) => options.queues = count.parse()?,
+        ("depth", count) => options.depth = count.parse()?,
+        _ => set_queue(&mut options.queue, name, value)?,
+    }
+    Ok(())
+}
+
+fn set_queue(queue: &mut QueueSettings, name: &str, value: &str) -> Result<(), Box<dyn Error>> {
+    match name {
+        "scheduler" => queue.scheduler = Some(value.into()),
+        "wbt_lat_usec" => queue.wbt_lat_usec = Some(value.parse()?),
+        "nomerges" => queue.nomerges = Some(value.parse()?),
+        "iostats" => queue.iostats = Some(value != "0"),
+        "rq_affinity" => queue.rq_affinity = Some(value.parse()?),
+        "read_ahead_kb" => queue.read_ahead_kb = Some(value.parse()?),
+        "max_sectors_kb" => queue.max_sectors_kb = Some(value.parse()?),
+        _ => return Err(format!("unknown option {name}={value}").into()),
+    }
+    Ok(())
+}
