@@ -99,8 +99,8 @@ export interface NativeDiskOutcome {
 
 /** A simulated disk of the addon. */
 export interface NativeSimulation {
-  serve(onEnd: (end: NativeEnd) => void): Promise<Outcome<NativeDevice>>;
-  powerCycle(onEnd: (end: NativeEnd) => void): Promise<Outcome<NativeDevice>>;
+  serve(target: NativeTarget, onEnd: (end: NativeEnd) => void): Promise<Outcome<NativeDevice>>;
+  powerCycle(target: NativeTarget, onEnd: (end: NativeEnd) => void): Promise<Outcome<NativeDevice>>;
   begin(
     operations: NativeDiskOperation[],
     cutPower: boolean,

@@ -4,7 +4,13 @@ import { getSystemErrorName } from 'node:util';
 import { checkKeys } from '../check.ts';
 import { Device } from '../device.ts';
 import { invalid, UblkError, UblkErrorCode, unwrap, type Outcome } from '../errors.ts';
-import type { NativeDevice, NativeDiskOperation, NativeEnd, NativeSimulation } from '../native.ts';
+import type {
+  NativeDevice,
+  NativeDiskOperation,
+  NativeEnd,
+  NativeSimulation,
+  NativeTarget,
+} from '../native.ts';
 import { toNativeFaults, type Faults, type InjectedFaults } from './faults.ts';
 
 /** How {@link SimulatedDisk.write} writes. */
@@ -40,18 +46,20 @@ const later = setImmediate;
  */
 export class SimulatedDisk {
   readonly #native: NativeSimulation;
+  readonly #target: NativeTarget;
   #device!: Device;
   #asked: Asked[] = [];
   #closing: Promise<void> | undefined;
 
-  private constructor(native: NativeSimulation) {
+  private constructor(native: NativeSimulation, target: NativeTarget) {
     this.#native = native;
+    this.#target = target;
   }
 
   /** @internal */
-  static async serve(native: NativeSimulation): Promise<SimulatedDisk> {
-    const disk = new SimulatedDisk(native);
-    await disk.#open((onEnd) => native.serve(onEnd));
+  static async serve(native: NativeSimulation, target: NativeTarget): Promise<SimulatedDisk> {
+    const disk = new SimulatedDisk(native, target);
+    await disk.#open((onEnd) => native.serve(target, onEnd));
     return disk;
   }
 
@@ -113,7 +121,7 @@ export class SimulatedDisk {
     this.#checkOpen();
     this.#begin(true);
     try {
-      await this.#open((onEnd) => this.#native.powerCycle(onEnd));
+      await this.#open((onEnd) => this.#native.powerCycle(this.#target, onEnd));
     } catch (error) {
       await this.close();
       throw error;

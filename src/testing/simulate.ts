@@ -65,5 +65,5 @@ export async function simulate(
     faults: toNativeFaults(faults),
   };
   const request = toNativeOptions({ ...rest, target });
-  return SimulatedDisk.serve(native().simulate(request, simulation));
+  return SimulatedDisk.serve(native().simulate(request, simulation), request.target);
 }

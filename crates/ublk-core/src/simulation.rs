@@ -5,7 +5,6 @@
 //! `driver::sim` plays the kernel. A target's real files are read; what it writes to them stays in
 //! a simulated cache until it syncs.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::device::{Device, DeviceOptions};
@@ -15,10 +14,10 @@ use crate::target::Target;
 
 /// A simulated disk. With one queue, and a target that answers by itself, everything that happens
 /// follows from the seed and from what is asked of the disk.
-pub struct Simulation<T> {
+#[derive(Debug)]
+pub struct Simulation {
     sim: Sim,
     options: DeviceOptions,
-    open: Box<dyn Fn() -> Result<T> + Send + Sync>,
     served: Mutex<Option<Served>>,
     /// Held while the device comes or goes.
     changing: Mutex<()>,
@@ -39,30 +38,25 @@ pub struct Operations {
     transfers: Vec<Transfer>,
 }
 
-impl<T: Target> Simulation<T> {
-    /// Nothing is opened or served yet. `open` makes the target, now and after each power cut.
-    /// `config` must be one for real threads; of `options`, `pin` means nothing.
-    pub fn new(
-        config: SimConfig,
-        options: &DeviceOptions,
-        open: impl Fn() -> Result<T> + Send + Sync + 'static,
-    ) -> Self {
+impl Simulation {
+    /// Nothing is served yet. `config` must be one for real threads; of `options`, `pin` means
+    /// nothing.
+    pub fn new(config: SimConfig, options: &DeviceOptions) -> Self {
         Self {
             sim: Sim::new(config),
             options: DeviceOptions { pin: false, ..options.clone() },
-            open: Box::new(open),
             served: Mutex::default(),
             changing: Mutex::default(),
         }
     }
 
-    /// Opens the target and serves it. Blocks.
+    /// Serves what `open` opens. Blocks.
     ///
     /// # Errors
-    /// Those of the target, and of [`Device::create`].
-    pub fn serve(&self) -> Result<Arc<Device<Sim>>> {
+    /// Those of `open`, and of [`Device::create`].
+    pub fn serve<T: Target>(&self, open: impl FnOnce() -> Result<T>) -> Result<Arc<Device<Sim>>> {
         let _changing = lock(&self.changing);
-        self.start()
+        self.start(open)
     }
 
     /// Starts operations of any length, aligned to the device's blocks and within its size. With
@@ -77,17 +71,20 @@ impl<T: Target> Simulation<T> {
     }
 
     /// After a cut that [`begin`](Self::begin) has begun: takes the device down, as far as it still
-    /// stands, and serves the target again on what is left. Blocks.
+    /// stands, and serves what `open` makes of what is left. Blocks.
     ///
     /// # Errors
     /// Those of [`serve`](Self::serve): a target may not like what is left.
-    pub fn power_cycle(&self) -> Result<Arc<Device<Sim>>> {
+    pub fn power_cycle<T: Target>(
+        &self,
+        open: impl FnOnce() -> Result<T>,
+    ) -> Result<Arc<Device<Sim>>> {
         let _changing = lock(&self.changing);
         self.sim.wait_for_darkness();
         let stopped = self.stop();
         self.sim.restore_power();
         stopped?;
-        self.start()
+        self.start(open)
     }
 
     /// Takes the device down in good order; what was not synced reaches the files. Blocks.
@@ -123,8 +120,8 @@ impl<T: Target> Simulation<T> {
         self.sim.injected()
     }
 
-    fn start(&self) -> Result<Arc<Device<Sim>>> {
-        let device = Device::create(&self.sim, (self.open)()?, self.options.clone())?;
+    fn start<T: Target>(&self, open: impl FnOnce() -> Result<T>) -> Result<Arc<Device<Sim>>> {
+        let device = Device::create(&self.sim, open()?, self.options.clone())?;
         let id = device.info().id;
         let client = self.sim.client(id).map_err(|error| {
             Error::os(Code::Kernel, format!("cannot open the simulated disk {id}"), "open", &error)
@@ -141,12 +138,6 @@ impl<T: Target> Simulation<T> {
         // Only operations that are under way keep the disk open.
         drop(client);
         device.close()
-    }
-}
-
-impl<T> fmt::Debug for Simulation<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Simulation").field("options", &self.options).finish_non_exhaustive()
     }
 }
 

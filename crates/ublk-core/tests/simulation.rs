@@ -25,15 +25,17 @@ fn image() -> (File, PathBuf) {
     (file, format!("/proc/self/fd/{fd}").into())
 }
 
-fn simulation(seed: u64, path: &Path, faults: Faults) -> Simulation<FileTarget> {
-    let path = path.to_path_buf();
+fn simulation(seed: u64, faults: Faults) -> Simulation {
     let config = SimConfig { faults, ..SimConfig::blocking(seed) };
     let options = DeviceOptions { max_io_bytes: 64 << 10, ..DeviceOptions::default() };
-    let open = move || FileTarget::open(&path, &FileOptions::default());
-    Simulation::new(config, &options, open)
+    Simulation::new(config, &options)
 }
 
-fn run(simulation: &Simulation<FileTarget>, ops: &[ClientOp]) -> Results {
+fn open(path: &Path) -> impl FnOnce() -> ublk_core::error::Result<FileTarget> {
+    || FileTarget::open(path, &FileOptions::default())
+}
+
+fn run(simulation: &Simulation, ops: &[ClientOp]) -> Results {
     let mut results = vec![Err(0); ops.len()];
     simulation.begin(ops, false).finish(|ended| {
         ended.into_iter().for_each(|(at, result)| results[at] = result);
@@ -58,8 +60,8 @@ fn contents(file: &File) -> Vec<u8> {
 #[test]
 fn transfers_longer_than_a_request_are_cut_and_put_together() {
     let (file, path) = image();
-    let simulation = simulation(1, &path, Faults::none());
-    let device = simulation.serve().unwrap();
+    let simulation = simulation(1, Faults::none());
+    let device = simulation.serve(open(&path)).unwrap();
     assert_eq!(device.buffers(), BufferMode::Auto);
     let mut data: Vec<u8> = (0..=250).cycle().take(200 << 10).collect();
     let ops = [ClientOp::Write { offset: 4096, data: data.clone(), fua: false }];
@@ -79,13 +81,13 @@ fn transfers_longer_than_a_request_are_cut_and_put_together() {
 #[test]
 fn a_power_cut_spares_what_was_flushed_and_tears_the_rest() {
     let (file, path) = image();
-    let simulation = simulation(3, &path, Faults::none());
-    simulation.serve().unwrap();
+    let simulation = simulation(3, Faults::none());
+    simulation.serve(open(&path)).unwrap();
     run(&simulation, &[write(0, 1, 64 << 10)]);
     run(&simulation, &[ClientOp::Flush]);
     run(&simulation, &[write(32 << 10, 2, 64 << 10)]);
     let under_way = simulation.begin(&[write(128 << 10, 3, 64 << 10)], true);
-    simulation.power_cycle().unwrap();
+    simulation.power_cycle(open(&path)).unwrap();
     under_way.finish(drop);
     let left = run(&simulation, &[read(0, 192 << 10)]).remove(0).unwrap();
     assert_eq!(left, contents(&file)[..192 << 10], "what is left is on disk");
@@ -102,8 +104,8 @@ fn the_same_seed_does_the_same() {
     let faults = Faults { short: 100, error: 50, interrupted: 100, command: 50, ..Faults::none() };
     let history = |seed| {
         let (file, path) = image();
-        let simulation = simulation(seed, &path, faults);
-        simulation.serve().unwrap();
+        let simulation = simulation(seed, faults);
+        simulation.serve(open(&path)).unwrap();
         let mut results = Vec::new();
         for round in 0..20_u8 {
             let at = u64::from(round) * 16384;
@@ -115,7 +117,7 @@ fn the_same_seed_does_the_same() {
         }
         let ops = [write(0, 111, 64 << 10), write(64 << 10, 112, 64 << 10)];
         let under_way = simulation.begin(&ops, true);
-        simulation.power_cycle().unwrap();
+        simulation.power_cycle(open(&path)).unwrap();
         under_way.finish(|ended| results.push(ended.into_iter().map(|one| one.1).collect()));
         let injected = simulation.injected();
         assert!(injected.short > 0 && injected.error > 0 && injected.interrupted > 0);
@@ -132,9 +134,9 @@ fn the_same_seed_does_the_same() {
 #[test]
 fn without_a_device_operations_fail() {
     let (_file, path) = image();
-    let simulation = simulation(1, &path, Faults::none());
+    let simulation = simulation(1, Faults::none());
     assert_eq!(run(&simulation, &[read(0, 512)]), [Err(libc::ENODEV)]);
-    simulation.serve().unwrap();
+    simulation.serve(open(&path)).unwrap();
     simulation.close().unwrap();
     assert_eq!(run(&simulation, &[read(0, 512)]), [Err(libc::ENODEV)]);
     simulation.close().unwrap();

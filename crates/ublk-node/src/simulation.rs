@@ -10,11 +10,11 @@ use napi_derive::napi;
 use ublk_core::driver::sim::{ClientOp, Faults, Kernel, Outcome, SimConfig};
 use ublk_core::error::{Code, Error};
 use ublk_core::simulation::Simulation;
-use ublk_core::target::native::Native;
 
 use crate::device::{NativeDevice, OnEnd};
 use crate::open_devices::OpenDevices;
 use crate::options::NativeDeviceOptions;
+use crate::target::NativeTarget;
 use crate::task;
 
 /// How often things go wrong, in times of a thousand; `src/testing/faults.ts` has them as
@@ -93,24 +93,24 @@ type OnEnded =
 /// A simulated disk.
 #[napi]
 pub struct NativeSimulation {
-    simulation: Arc<Simulation<Native>>,
+    simulation: Arc<Simulation>,
 }
 
-/// Makes a simulation; nothing is opened yet.
+/// Makes a simulation for devices with these options; nothing is opened yet.
 #[napi(catch_unwind)]
 pub fn simulate(
     options: NativeDeviceOptions,
     simulation: NativeSimulationOptions,
 ) -> napi::Result<NativeSimulation> {
     let NativeSimulationOptions { seed, kernel, faults } = simulation;
-    let (options, target) = options.convert().map_err(refused)?;
+    // Each device has its own target: see `serve`.
+    let (options, _) = options.convert().map_err(refused)?;
     let kernel = match kernel.as_str() {
         "6.12" => Kernel::linux_6_12(),
         _ => Kernel::linux_7_3(),
     };
     let config = SimConfig { kernel, faults: faults.into(), ..SimConfig::blocking(seed.into()) };
-    let open = move || target.clone().open();
-    Ok(NativeSimulation { simulation: Arc::new(Simulation::new(config, &options, open)) })
+    Ok(NativeSimulation { simulation: Arc::new(Simulation::new(config, &options)) })
 }
 
 #[napi]
@@ -118,25 +118,39 @@ impl NativeSimulation {
     /// Opens the target and serves it.
     #[napi(
         catch_unwind,
-        ts_args_type = "onEnd: (end: NativeEnd) => void",
+        ts_args_type = "target: NativeTarget, onEnd: (end: NativeEnd) => void",
         ts_return_type = "Promise<Outcome<NativeDevice>>"
     )]
-    pub fn serve<'env>(&self, env: &'env Env, on_end: OnEnd) -> napi::Result<Object<'env>> {
+    pub fn serve<'env>(
+        &self,
+        env: &'env Env,
+        target: NativeTarget,
+        on_end: OnEnd,
+    ) -> napi::Result<Object<'env>> {
         let place = OpenDevices::of(env)?.reserve();
         let simulation = Arc::clone(&self.simulation);
-        task::promise(env, move || NativeDevice::new(simulation.serve()?, place, on_end))
+        task::promise(env, move || {
+            NativeDevice::new(simulation.serve(|| target.open())?, place, on_end)
+        })
     }
 
-    /// Serves the target again after a power cut.
+    /// Serves it, or another one, after a power cut.
     #[napi(
         catch_unwind,
-        ts_args_type = "onEnd: (end: NativeEnd) => void",
+        ts_args_type = "target: NativeTarget, onEnd: (end: NativeEnd) => void",
         ts_return_type = "Promise<Outcome<NativeDevice>>"
     )]
-    pub fn power_cycle<'env>(&self, env: &'env Env, on_end: OnEnd) -> napi::Result<Object<'env>> {
+    pub fn power_cycle<'env>(
+        &self,
+        env: &'env Env,
+        target: NativeTarget,
+        on_end: OnEnd,
+    ) -> napi::Result<Object<'env>> {
         let place = OpenDevices::of(env)?.reserve();
         let simulation = Arc::clone(&self.simulation);
-        task::promise(env, move || NativeDevice::new(simulation.power_cycle()?, place, on_end))
+        task::promise(env, move || {
+            NativeDevice::new(simulation.power_cycle(|| target.open())?, place, on_end)
+        })
     }
 
     /// Starts operations together, and with `cut_power` a power cut in the midst of them.
