@@ -145,7 +145,7 @@ row() {
 profile() {
   program=$1 count=$2
   shift 2
-  [ -b "$device" ] || { echo "@failed the device did not come up"; exit 1; }
+  [ -b "${device%%:*}" ] || { echo "@failed the device did not come up"; exit 1; }
   symbols
   "$program" mark
   for ios in "$count" $((2 * count)); do

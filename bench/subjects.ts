@@ -71,13 +71,17 @@ export function queuesText(queues: number): string {
 
 /** Without an option but buffer mode, exchange and queues. */
 export function mainSubjects(): Subject[] {
-  return [1, 2].flatMap((queues) => [
+  return [...withQueues(1), ...withQueues(2)];
+}
+
+function withQueues(queues: number): Subject[] {
+  return [
     reference('raw', 'raw', 'file', queues),
     reference('loop', 'loop', 'file', queues, 'raw'),
     ...servers('file', queues, 'loop'),
     reference('null_blk', 'raw', 'null', queues),
     ...servers('null', queues, 'null_blk'),
-  ]);
+  ];
 }
 
 function reference(

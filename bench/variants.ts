@@ -50,46 +50,48 @@ function variant(
 function devices(): Subject[] {
   return (['file', 'null'] as const).flatMap((target) =>
     [1, 4, 16, 64].map((count) =>
-      scaled(target, count, 'device', ['reactors=1', 'read_only=1', `devices=${count}`]),
+      scaled(target, count === 1 ? '1 device' : `${count} devices`, '1 device', {
+        options: ['reactors=1', 'read_only=1', `devices=${count}`],
+      }),
     ),
   );
 }
 
 /** Deeper and deeper queues, the same load. */
 function depths(): Subject[] {
-  return [16, 128, 1024].map((depth) => ({
-    ...scaled('file', depth, 'tag', [`depth=${depth}`]),
-    workloads: { whole: ['4k randread qd16'], quick: [] },
-    against: 'file auto batch 16 tags, 1 queue',
-  }));
+  return [16, 128, 1024].map((depth) =>
+    scaled('file', `${depth} tags`, '16 tags', {
+      options: [`depth=${depth}`],
+      workload: '4k randread qd16',
+    }),
+  );
 }
 
 /** More and more queues on a machine of four processors, the same load from one client. */
 function queues(): Subject[] {
-  const name = 'file auto batch on 4 processors';
-  return [1, 2, 4].map((queues) => ({
-    ...scaled('file', 1, 'queue', []),
-    name,
-    queues,
-    processors: 4,
-    against: subjectId({ name, queues: 1 }),
-  }));
+  const what = 'on 4 processors';
+  return [1, 2, 4].map((count) => scaled('file', what, what, { queues: count, processors: 4 }));
 }
 
-function scaled(target: Target, count: number, unit: string, options: readonly string[]): Subject {
+interface Scale {
+  queues?: number;
+  processors?: number;
+  options?: readonly string[];
+  workload?: string;
+}
+
+function scaled(target: Target, what: string, least: string, scale: Scale): Subject {
+  const { queues: count = 1, processors, options = [], workload = LOAD } = scale;
   const base = `${target} auto batch`;
   return {
-    name: `${base} ${counted(count, unit)}`,
+    name: `${base} ${what}`,
     kind: 'server',
     target,
-    queues: 1,
-    workloads: { whole: [LOAD], quick: [] },
-    against: subjectId({ name: `${base} ${counted(1, unit)}`, queues: 1 }),
+    queues: count,
+    workloads: { whole: [workload], quick: [] },
+    against: subjectId({ name: `${base} ${least}`, queues: 1 }),
     varies: 'scale',
     options: ['buffers=auto', 'exchange=batch', ...options],
+    ...(processors && { processors }),
   };
-}
-
-function counted(count: number, unit: string): string {
-  return count === 1 ? `1 ${unit}` : `${count} ${unit}s`;
 }

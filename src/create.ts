@@ -3,6 +3,7 @@ import { Device } from './device.ts';
 import { invalid, unwrap } from './errors.ts';
 import type { BufferMode, ExchangeMode } from './info.ts';
 import { native, type NativeDeviceOptions, type NativeEnd } from './native.ts';
+import { checkQueueSettings, type QueueSettings } from './queue-settings.ts';
 import { parseSize, type Size } from './size.ts';
 import { toNativeTarget, type Target } from './targets/index.ts';
 
@@ -52,6 +53,8 @@ export interface DeviceOptions {
    * @default true
    */
   readonly pin?: boolean | undefined;
+  /** What of the kernel's queue above the device differs from the kernel's default. */
+  readonly queue?: QueueSettings | undefined;
   /**
    * How long the kernel may take to start or to remove the device, in milliseconds, 1 to 600000.
    * @default 30000
@@ -75,6 +78,7 @@ export const DEVICE_KEYS: readonly string[] = [
   'exchange',
   'splitRegister',
   'pin',
+  'queue',
   'timeoutMs',
 ];
 const BUFFER_MODES: readonly BufferMode[] = ['auto', 'register', 'copy'];
@@ -120,7 +124,7 @@ export async function createDevice(
 export function toNativeOptions(options: DeviceOptions): NativeDeviceOptions {
   checkKeys(options, 'createDevice()', DEVICE_KEYS);
   const { id, queues, depth, maxIoBytes, buffers, exchange } = options;
-  const { splitRegister, pin, timeoutMs } = options;
+  const { splitRegister, pin, queue, timeoutMs } = options;
   const given: { -readonly [K in keyof NativeDeviceOptions]: NativeDeviceOptions[K] } = {
     target: toNativeTarget(options.target),
   };
@@ -134,6 +138,7 @@ export function toNativeOptions(options: DeviceOptions): NativeDeviceOptions {
     given.splitRegister = checkBoolean(splitRegister, 'splitRegister');
   }
   if (pin !== undefined) given.pin = checkBoolean(pin, 'pin');
+  if (queue !== undefined) given.queue = checkQueueSettings(queue);
   if (timeoutMs !== undefined) given.timeoutMs = checkInteger(timeoutMs, 'timeoutMs', 1, 600_000);
   return given;
 }

@@ -25,6 +25,7 @@ export type {
   ExchangeMode,
   Feature,
 } from './info.ts';
+export type { QueueSettings } from './queue-settings.ts';
 export { formatSize, parseSize } from './size.ts';
 export type { Size } from './size.ts';
 export { targets } from './targets/index.ts';

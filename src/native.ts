@@ -2,6 +2,7 @@ import { createRequire } from 'node:module';
 
 import { UblkError, UblkErrorCode, type Failure, type Outcome } from './errors.ts';
 import type { BufferMode, Counters, DeviceInfo, ExchangeMode, Feature } from './info.ts';
+import type { NativeQueueSettings } from './queue-settings.ts';
 
 /** A target as the addon takes it. */
 export interface NativeTarget {
@@ -40,6 +41,7 @@ export interface NativeDeviceOptions {
   readonly exchange?: ExchangeMode;
   readonly splitRegister?: boolean;
   readonly pin?: boolean;
+  readonly queue?: NativeQueueSettings;
   readonly timeoutMs?: number;
 }
 

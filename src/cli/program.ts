@@ -3,7 +3,7 @@ import { createRequire } from 'node:module';
 import { Command, Option } from 'commander';
 
 import type { BufferMode, ExchangeMode } from '../info.ts';
-import { example, wholeNumber } from './arguments.ts';
+import { collect, example, wholeNumber } from './arguments.ts';
 import type { FileFlags, NullFlags } from './commands/add.ts';
 import { addLayers } from './layers.ts';
 import type { OutputFlags } from './output.ts';
@@ -64,6 +64,7 @@ function deviceOptions(command: Command): Command {
     .addOption(exchange.choices(EXCHANGES))
     .option('--split-register', 'with --buffers register: one system call for each step')
     .option('--no-pin', "do not bind the queues' threads to their CPUs")
+    .option('--set <name=value>', "a setting of the device's queue, by its name in sysfs", collect)
     .option('--pid-file <file>', 'write the process id there when the device is ready')
     .option('--json', 'describe the device as one line of JSON when it is ready');
 }

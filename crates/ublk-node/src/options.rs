@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use napi_derive::napi;
-use ublk_core::device::{BufferMode, DeviceOptions, ExchangeMode};
+use ublk_core::device::{BufferMode, DeviceOptions, ExchangeMode, QueueSettings};
 use ublk_core::error::{Code, Error, Result};
 
 use crate::target::NativeTarget;
@@ -31,6 +31,8 @@ pub struct NativeDeviceOptions {
     pub split_register: Option<bool>,
     /// Whether threads stay on their queue's CPUs.
     pub pin: Option<bool>,
+    /// What of the device's queue differs from the kernel's default.
+    pub queue: Option<NativeQueueSettings>,
     /// How long the kernel may take.
     pub timeout_ms: Option<u32>,
 }
@@ -48,12 +50,46 @@ impl NativeDeviceOptions {
             exchange: self.exchange.as_deref().map(exchange_mode).transpose()?,
             split_register: self.split_register.unwrap_or(default.split_register),
             pin: self.pin.unwrap_or(default.pin),
-            queue: default.queue,
+            queue: self.queue.map(NativeQueueSettings::convert).unwrap_or_default(),
             limit: self
                 .timeout_ms
                 .map_or(default.limit, |limit| Duration::from_millis(limit.into())),
         };
         Ok((options, self.target))
+    }
+}
+
+/// Settings of a device's queue, by the kernel's names.
+#[derive(Debug)]
+#[napi(object, object_to_js = false)]
+pub struct NativeQueueSettings {
+    /// `scheduler`
+    pub scheduler: Option<String>,
+    /// `wbt_lat_usec`
+    pub wbt_lat_usec: Option<i64>,
+    /// `nomerges`
+    pub nomerges: Option<u8>,
+    /// `iostats`
+    pub iostats: Option<bool>,
+    /// `rq_affinity`
+    pub rq_affinity: Option<u8>,
+    /// `read_ahead_kb`
+    pub read_ahead_kb: Option<u32>,
+    /// `max_sectors_kb`
+    pub max_sectors_kb: Option<u32>,
+}
+
+impl NativeQueueSettings {
+    fn convert(self) -> QueueSettings {
+        QueueSettings {
+            scheduler: self.scheduler,
+            wbt_lat_usec: self.wbt_lat_usec,
+            nomerges: self.nomerges,
+            iostats: self.iostats,
+            rq_affinity: self.rq_affinity,
+            read_ahead_kb: self.read_ahead_kb,
+            max_sectors_kb: self.max_sectors_kb,
+        }
     }
 }
 

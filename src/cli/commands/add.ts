@@ -1,6 +1,7 @@
 import { createDevice, type DeviceOptions } from '../../create.ts';
 import type { Device } from '../../device.ts';
 import type { BufferMode, Counters, ExchangeMode } from '../../info.ts';
+import { parseQueueSettings } from '../../queue-settings.ts';
 import { formatSize } from '../../size.ts';
 import { targets, type Target } from '../../targets/index.ts';
 import type { OutputFlags } from '../output.ts';
@@ -17,6 +18,7 @@ export interface AddFlags extends OutputFlags {
   readonly exchange?: ExchangeMode;
   readonly splitRegister?: true;
   readonly pin: boolean;
+  readonly set?: readonly string[];
   readonly pidFile?: string;
 }
 
@@ -47,8 +49,9 @@ export async function addFile(image: string, flags: FileFlags): Promise<void> {
 /** Serves a target in the foreground, until a signal or `ublk stop`. */
 export async function serve(target: Target, what: string, flags: AddFlags): Promise<void> {
   const { id, queues, depth, maxIo: maxIoBytes, buffers, exchange, splitRegister, pin } = flags;
+  const queue = flags.set && parseQueueSettings(flags.set);
   const shape = { id, queues, depth, maxIoBytes };
-  const options: DeviceOptions = { target, ...shape, buffers, exchange, splitRegister, pin };
+  const options: DeviceOptions = { target, ...shape, buffers, exchange, splitRegister, pin, queue };
   const signal = untilSignal();
   let device: Device;
   try {

@@ -87,8 +87,8 @@ impl QueueSettings {
         Ok(())
     }
 
-    /// Names and values as sysfs takes them. The scheduler is the first, since others may depend on
-    /// it.
+    /// Names and values as sysfs takes them, in an order that loses none: a scheduler brings its own
+    /// throttling, and each limit of the queue sets the read-ahead anew.
     fn entries(&self) -> impl Iterator<Item = (&'static str, String)> {
         let number = |value: Option<u8>| value.map(|value| value.to_string());
         [
@@ -97,8 +97,8 @@ impl QueueSettings {
             ("nomerges", number(self.nomerges)),
             ("iostats", number(self.iostats.map(u8::from))),
             ("rq_affinity", number(self.rq_affinity)),
-            ("read_ahead_kb", self.read_ahead_kb.map(|size| size.to_string())),
             ("max_sectors_kb", self.max_sectors_kb.map(|size| size.to_string())),
+            ("read_ahead_kb", self.read_ahead_kb.map(|size| size.to_string())),
         ]
         .into_iter()
         .filter_map(|(name, value)| Some((name, value?)))
