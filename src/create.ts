@@ -1,6 +1,9 @@
 import { checkBoolean, checkInteger, checkKeys, checkOneOf } from './check.ts';
-import { Device } from './device.ts';
+import type { Device } from './device.ts';
 import { invalid, unwrap } from './errors.ts';
+import { checkHandler, isHandler } from './handler/handler.ts';
+import { serve, serverOf } from './handler/server.ts';
+import type { Handler } from './handler/types.ts';
 import type { BufferMode, ExchangeMode } from './info.ts';
 import { native, type NativeDeviceOptions, type NativeEnd } from './native.ts';
 import { checkQueueSettings, type QueueSettings } from './queue-settings.ts';
@@ -9,8 +12,12 @@ import { toNativeTarget, type Target } from './targets/index.ts';
 
 /** What {@link createDevice} is asked for. */
 export interface DeviceOptions {
-  /** What answers the device's requests; made by one of {@link targets}. */
-  readonly target: Target;
+  /**
+   * What answers the device's requests: made by one of {@link targets}, or an object with methods
+   * that answer them in JavaScript.
+   */
+  // oxlint-disable-next-line typescript/no-explicit-any -- whatever its backends are called
+  readonly target: Target | Handler<any>;
   /**
    * The number N of `/dev/ublkbN`.
    * @default the kernel's choice
@@ -34,7 +41,8 @@ export interface DeviceOptions {
   readonly maxIoBytes?: Size | undefined;
   /**
    * How requests' data reaches the server.
-   * @default the best that the kernel offers: `auto`, then `register`, then `copy`
+   * @default the best that the kernel offers: `auto`, then `register`, then `copy`; for a handler
+   * that reads or writes data, `copy`
    */
   readonly buffers?: BufferMode | undefined;
   /**
@@ -112,7 +120,9 @@ export async function createDevice(
   signal?.throwIfAborted();
   let onEnd!: (end: NativeEnd) => void;
   const ended = new Promise<NativeEnd>((resolve) => (onEnd = resolve));
-  const device = new Device(unwrap(await native().createDevice(request, onEnd)), ended);
+  const server = serverOf(options.target, request);
+  const create = () => native().createDevice(server?.request ?? request, onEnd);
+  const device = await serve(server, ended, async () => unwrap(await create()));
   if (signal?.aborted) {
     await device.close();
     throw signal.reason;
@@ -126,7 +136,9 @@ export function toNativeOptions(options: DeviceOptions): NativeDeviceOptions {
   const { id, queues, depth, maxIoBytes, buffers, exchange } = options;
   const { splitRegister, pin, queue, timeoutMs } = options;
   const given: { -readonly [K in keyof NativeDeviceOptions]: NativeDeviceOptions[K] } = {
-    target: toNativeTarget(options.target),
+    target: isHandler(options.target)
+      ? checkHandler(options.target).native
+      : toNativeTarget(options.target as Target),
   };
   if (id !== undefined) given.id = checkInteger(id, 'id', 0, MAX_ID);
   if (queues !== undefined) given.queues = checkInteger(queues, 'queues', 1, 4096);

@@ -15,6 +15,13 @@ export interface DeviceEvents {
   close: [];
   /** The device failed and is being taken down; `close` follows. */
   error: [error: UblkError];
+  /**
+   * A request went wrong in JavaScript, and the device serves on: a handler threw
+   * (`ERR_UBLK_HANDLER`), did not answer in time (`ERR_UBLK_REQUEST_TIMEOUT`), answered what had
+   * ended (`ERR_UBLK_LATE_ANSWER`), and others. Where nobody listens, the first of each kind is
+   * printed as a warning of the process.
+   */
+  warning: [warning: UblkError];
 }
 
 // The longest interval that timers take: one wake-up in 24 days.
@@ -37,6 +44,7 @@ export class Device extends EventEmitter<DeviceEvents> {
   readonly #alive = setInterval(() => {}, LONGEST_MS);
   #closing: Promise<void> | undefined;
   #state: 'open' | 'closing' | 'ended' = 'open';
+  readonly #printed = new Set<string>();
 
   /** @internal */
   constructor(native: NativeDevice, ended: Promise<NativeEnd>) {
@@ -168,6 +176,13 @@ export class Device extends EventEmitter<DeviceEvents> {
   /** {@link close}, for `await using`. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  /** @internal Tells what went wrong with a request. */
+  warn(warning: UblkError): void {
+    if (this.emit('warning', warning) || this.#printed.has(warning.code)) return;
+    this.#printed.add(warning.code);
+    process.emitWarning(warning);
   }
 
   async #close(): Promise<void> {

@@ -22,6 +22,18 @@ export const UblkErrorCode = {
   BadBackend: 'ERR_UBLK_BAD_BACKEND',
   /** The kernel did not answer in time. */
   Timeout: 'ERR_UBLK_TIMEOUT',
+  /** A handler threw, or its promise was rejected. */
+  Handler: 'ERR_UBLK_HANDLER',
+  /** A handler did not answer a request in time. */
+  RequestTimeout: 'ERR_UBLK_REQUEST_TIMEOUT',
+  /** A handler answered, or went on with, a request that had ended. */
+  LateAnswer: 'ERR_UBLK_LATE_ANSWER',
+  /** The event loop that answers requests does not turn. */
+  Blocked: 'ERR_UBLK_BLOCKED',
+  /** The pieces that a handler answered with do not fit its request. */
+  BadPlan: 'ERR_UBLK_BAD_PLAN',
+  /** A handler transferred a request's memory away. */
+  DataDetached: 'ERR_UBLK_DATA_DETACHED',
   /** The device has ended. */
   Closed: 'ERR_UBLK_CLOSED',
   /** A request of a simulated disk failed. */
@@ -53,6 +65,17 @@ export interface UblkErrorDetails extends ErrorOptions {
   readonly errno?: number | undefined;
   readonly syscall?: string | undefined;
   readonly hint?: string | undefined;
+  readonly request?: RequestInfo | undefined;
+}
+
+/** The request that an error is about. */
+export interface RequestInfo {
+  readonly op: 'read' | 'write' | 'flush' | 'discard' | 'writeZeroes';
+  /** Where it begins, in bytes. */
+  readonly offset: number;
+  /** In bytes. */
+  readonly length: number;
+  readonly queue: number;
 }
 
 // Known to every copy of this package that a process may hold.
@@ -79,6 +102,8 @@ export class UblkError extends Error {
   readonly syscall: string | undefined;
   /** What is probably wrong, and what to do about it. */
   readonly hint: string | undefined;
+  /** The request that it is about. */
+  readonly request: RequestInfo | undefined;
 
   constructor(code: UblkErrorCode, message: string, details: UblkErrorDetails = {}) {
     super(message, 'cause' in details ? { cause: details.cause } : undefined);
@@ -86,6 +111,7 @@ export class UblkError extends Error {
     this.errno = details.errno;
     this.syscall = details.syscall;
     this.hint = details.hint;
+    this.request = details.request;
     Object.defineProperty(this, brand, { value: true });
   }
 

@@ -16,6 +16,7 @@ export type { CreateDeviceContext, DeviceOptions } from './create.ts';
 export type { Device, DeviceEvents, EndReason } from './device.ts';
 export { deleteDevice, features, getDeviceInfo, listDevices, stopDevice } from './devices.ts';
 export { UblkError, UblkErrorCode } from './errors.ts';
+export type { RequestInfo } from './errors.ts';
 export type {
   BufferMode,
   Counters,
@@ -26,6 +27,11 @@ export type {
   Feature,
 } from './info.ts';
 export type { QueueSettings } from './queue-settings.ts';
+export { handler } from './handler/handler.ts';
+export { IoError } from './handler/io-error.ts';
+export type { IoErrorCode } from './handler/io-error.ts';
+export type { HandlerRequest } from './handler/request.ts';
+export type { Answer, Handler, Method, Piece, RequestOp } from './handler/types.ts';
 export { formatSize, parseSize } from './size.ts';
 export type { Size } from './size.ts';
 export { targets } from './targets/index.ts';

@@ -6,7 +6,7 @@ import type { NativeQueueSettings } from './queue-settings.ts';
 
 /** A target as the addon takes it. */
 export interface NativeTarget {
-  readonly kind: 'null' | 'error' | 'file' | 'striped' | 'linear' | 'delay' | 'zoned';
+  readonly kind: 'null' | 'error' | 'file' | 'striped' | 'linear' | 'delay' | 'zoned' | 'handler';
   readonly size?: number;
   readonly path?: string;
   readonly direct?: 'auto' | 'yes' | 'no';
@@ -18,6 +18,9 @@ export interface NativeTarget {
   readonly writeUs?: number;
   readonly flushUs?: number;
   readonly zones?: NativeZones;
+  readonly bridge?: number;
+  readonly ops?: readonly string[];
+  readonly fua?: boolean;
 }
 
 /** The zones of a zoned target as the addon takes them. */
@@ -65,6 +68,55 @@ export interface NativeDevice {
   stats(): Counters[];
   watch(capacity: number): NativeWatch;
   close(): Promise<Outcome<void>>;
+}
+
+/** A bridge between a device's reactors and a handler, as the addon is asked for it. */
+export interface NativeBridgeOptions {
+  readonly queues: number;
+  readonly depth: number;
+  readonly maxPieces: number;
+  readonly timeoutMs: number;
+}
+
+/** A bridge. It wakes and tells, but does not keep the event loop alive. */
+export interface NativeBridge {
+  readonly id: number;
+  release(): void;
+}
+
+/** What went wrong on a bridge: `timed-out`, `late`, `blocked`, `unblocked`, or a misfit's name. */
+export interface NativeReport {
+  readonly kind: string;
+  readonly queue: number;
+  readonly tag: number;
+  readonly op: number;
+  readonly offset: number;
+  readonly length: number;
+  readonly ms: number;
+}
+
+/** Where things are in the memory of a {@link NativeChannel}, in words. */
+export interface NativePlaces {
+  readonly version: number;
+  readonly requests: number;
+  readonly requestCount: number;
+  readonly answers: number;
+  readonly answerCount: number;
+  readonly pieces: number;
+  readonly maxPieces: number;
+}
+
+/** The answering end of one queue of a bridge. */
+export interface NativeChannel {
+  /** To be asked for once. */
+  memory(): ArrayBuffer;
+  places(): NativePlaces;
+  /** To be asked for once for each buffer that the tag has. */
+  buffer(tag: number): ArrayBuffer | null;
+  keepBuffer(tag: number): void;
+  wake(): void;
+  wait(limitUs: number): boolean;
+  release(): void;
 }
 
 /** How often things go wrong in a simulation, in times of a thousand. */
@@ -119,6 +171,11 @@ export interface Binding {
     options: NativeDeviceOptions,
     onEnd: (end: NativeEnd) => void,
   ): Promise<Outcome<NativeDevice>>;
+  createBridge(
+    options: NativeBridgeOptions,
+    onReport: (report: NativeReport) => void,
+  ): NativeBridge;
+  openChannel(bridge: number, queue: number, onRequests: () => void): NativeChannel;
   listDevices(): Promise<Outcome<DeviceInfo[]>>;
   deviceInfo(id: number): Promise<Outcome<DeviceInfo>>;
   stopDevice(id: number): Promise<Outcome<void>>;

@@ -8,9 +8,11 @@
 // The macros make items public that only the addon's table of exports needs.
 #![allow(unreachable_pub)]
 
+mod bridge;
 mod describe;
 mod device;
 mod machine;
+mod memory;
 mod open_devices;
 mod options;
 mod outcome;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use napi::Env;
 
+use crate::bridge;
 use crate::served::Served;
 
 /// How long the end of an environment waits for its devices.
@@ -123,6 +124,7 @@ fn register_at_exit() {
 }
 
 extern "C" fn end_every() {
+    bridge::abandon_all();
     let environments = every().clone();
     environments.iter().for_each(|all| all.end());
 }

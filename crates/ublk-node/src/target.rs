@@ -4,22 +4,25 @@ use std::path::{Path, PathBuf};
 
 use napi_derive::napi;
 use ublk_core::error::Result;
+use ublk_core::target::Op;
 use ublk_core::target::delay::{Delay, Delays};
 use ublk_core::target::error::AlwaysFails;
 use ublk_core::target::file::{Direct, File, FileOptions};
+use ublk_core::target::handler::{Handler, HandlerOptions};
 use ublk_core::target::linear::Linear;
 use ublk_core::target::native::Native;
 use ublk_core::target::null::Null;
 use ublk_core::target::striped::Striped;
 use ublk_core::target::zoned::{Zoned, ZonedOptions};
 
+use crate::bridge;
 use crate::options::{refused, unknown};
 
 /// A target; which fields it needs depends on its kind.
 #[derive(Clone, Debug)]
 #[napi(object, object_to_js = false)]
 pub struct NativeTarget {
-    /// `null`, `error`, `file`, `striped`, `linear`, `delay` or `zoned`.
+    /// `null`, `error`, `file`, `striped`, `linear`, `delay`, `zoned` or `handler`.
     pub kind: String,
     /// In bytes.
     pub size: Option<i64>,
@@ -31,7 +34,7 @@ pub struct NativeTarget {
     pub read_only: Option<bool>,
     /// In bytes.
     pub logical_block_size: Option<u32>,
-    /// The targets of a layer.
+    /// The targets of a layer, or the backends of a handler.
     pub targets: Option<Vec<NativeTarget>>,
     /// In bytes.
     pub chunk: Option<u32>,
@@ -43,6 +46,12 @@ pub struct NativeTarget {
     pub flush_us: Option<u32>,
     /// Of a zoned target.
     pub zones: Option<NativeZones>,
+    /// The number of the bridge to a handler.
+    pub bridge: Option<u32>,
+    /// What a handler answers: `read`, `write`, `flush`, `discard`, `writeZeroes`.
+    pub ops: Option<Vec<String>>,
+    /// Whether a handler's writes heed FUA.
+    pub fua: Option<bool>,
 }
 
 /// The zones of a zoned target; sizes in bytes.
@@ -85,6 +94,7 @@ impl NativeTarget {
                 Ok(Native::Delay(Delay::new(target, delays)))
             }
             "zoned" => self.open_zoned().map(Native::Zoned),
+            "handler" => self.open_handler().map(Native::Handler),
             kind => Err(unknown("kind of target", kind)),
         }
     }
@@ -112,6 +122,19 @@ impl NativeTarget {
         })
     }
 
+    fn open_handler(mut self) -> Result<Handler> {
+        let ops = given(self.ops.take(), "ops")?;
+        Handler::new(HandlerOptions {
+            size: bytes(given(self.size, "size")?)?,
+            logical_block: self.logical_block_size,
+            ops: ops.iter().map(|name| op(name)).collect::<Result<_>>()?,
+            fua: self.fua,
+            read_only: self.read_only.unwrap_or(false),
+            bridge: bridge::find(given(self.bridge, "bridge")?)?,
+            backends: self.open_targets()?,
+        })
+    }
+
     fn open_targets(self) -> Result<Vec<Native>> {
         given(self.targets, "targets")?.into_iter().map(Self::open).collect()
     }
@@ -132,6 +155,17 @@ impl NativeZones {
 
 fn bytes(size: i64) -> Result<u64> {
     u64::try_from(size).map_err(|_| refused(format!("a size is {size}")))
+}
+
+fn op(name: &str) -> Result<Op> {
+    match name {
+        "read" => Ok(Op::Read),
+        "write" => Ok(Op::Write),
+        "flush" => Ok(Op::Flush),
+        "discard" => Ok(Op::Discard),
+        "writeZeroes" => Ok(Op::WriteZeroes),
+        _ => Err(unknown("operation", name)),
+    }
 }
 
 fn direct(name: Option<&str>) -> Result<Direct> {

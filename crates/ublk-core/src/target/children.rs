@@ -69,6 +69,9 @@ impl Children {
         if targets.iter().any(|target| target.geometry().zoned.is_some()) {
             return Err(refused(format!("{layer} cannot be made of zoned targets")));
         }
+        if targets.iter().any(|target| target.elsewhere().is_some()) {
+            return Err(refused(format!("a handler cannot lie below {layer}")));
+        }
         let max_steps = targets.iter().map(Target::max_steps).sum();
         let mut files = Vec::new();
         let mut children = Vec::with_capacity(targets.len());

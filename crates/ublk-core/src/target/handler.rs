@@ -51,9 +51,6 @@ impl Handler {
         if !ops.contains(&Op::Read) {
             return Err(refused("the handler does not answer reads".into()));
         }
-        if backends.iter().any(|backend| backend.elsewhere().is_some()) {
-            return Err(refused("a handler cannot be another handler's backend".into()));
-        }
         let max_pieces = usize::from(bridge.options().max_pieces);
         let longest = backends.iter().map(Target::max_steps).max().unwrap_or(0);
         let backends = match backends.is_empty() {

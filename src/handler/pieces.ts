@@ -1,0 +1,96 @@
+import { invalid } from '../errors.ts';
+import { suggest } from '../check.ts';
+import {
+  PIECE_AT,
+  PIECE_BACKEND,
+  PIECE_LENGTH,
+  PIECE_OFFSET_HIGH,
+  PIECE_OFFSET_LOW,
+  PIECE_OP,
+  PIECE_WORDS,
+} from './layout.ts';
+import { checkBytes, OPS, type HandlerRequest, type Step } from './request.ts';
+import type { Piece } from './types.ts';
+import type { Rings } from './rings.ts';
+
+/** Writes pieces where the reactor reads them. */
+export class PieceWriter {
+  readonly #rings: Rings;
+  readonly #backends: ReadonlyMap<string, number>;
+
+  constructor(rings: Rings, backends: readonly string[]) {
+    this.#rings = rings;
+    this.#backends = new Map(backends.map((name, index) => [name, index]));
+  }
+
+  /**
+   * Writes the pieces that a request is made of; how many they are.
+   *
+   * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`: no pieces, or what cannot be one.
+   */
+  plan(request: HandlerRequest, answer: Piece | readonly Piece[]): number {
+    const { tag, opNumber, length } = request;
+    if (!isList(answer)) {
+      const at = answer.at ?? 0;
+      this.#write(tag, 0, opNumber, answer, at, answer.length ?? length - at);
+      return 1;
+    }
+    this.#checkCount(answer.length);
+    let end = 0;
+    for (const [index, piece] of answer.entries()) {
+      const at = piece.at ?? end;
+      const bytes = piece.length ?? length - at;
+      this.#write(tag, index, opNumber, piece, at, bytes);
+      end = at + bytes;
+    }
+    return answer.length;
+  }
+
+  /** Writes steps; how many of them there is room for. */
+  steps(request: HandlerRequest, steps: readonly Step[]): number {
+    const count = Math.min(steps.length, this.#rings.places.maxPieces);
+    for (const [index, step] of steps.slice(0, count).entries()) {
+      this.#write(request.tag, index, OPS.indexOf(step.op), step, step.at, step.length);
+    }
+    return count;
+  }
+
+  /** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless there is such a backend. */
+  backend(name: string): number {
+    const backend = this.#backends.get(name);
+    if (backend !== undefined) return backend;
+    const names = [...this.#backends.keys()];
+    const hint = names.length === 0 ? 'give the handler backends' : suggest(String(name), names);
+    throw invalid(`there is no backend '${name}'`, hint);
+  }
+
+  #checkCount(count: number): void {
+    const most = this.#rings.places.maxPieces;
+    if (count > 0 && count <= most) return;
+    throw invalid(`the answer has ${count} pieces; it must have from 1 to ${most}`);
+  }
+
+  #write(
+    tag: number,
+    index: number,
+    op: number,
+    piece: { readonly backend: string; readonly offset: number },
+    at: number,
+    length: number,
+  ): void {
+    const { words, places } = this.#rings;
+    const base = places.pieces + (tag * places.maxPieces + index) * PIECE_WORDS;
+    const offset = checkBytes(piece.offset, 'the offset of a piece');
+    const low = offset >>> 0;
+    words[base + PIECE_BACKEND] = this.backend(piece.backend);
+    words[base + PIECE_OP] = op;
+    words[base + PIECE_AT] = checkBytes(at, 'the place of a piece');
+    words[base + PIECE_LENGTH] = checkBytes(length, 'the length of a piece');
+    words[base + PIECE_OFFSET_LOW] = low;
+    words[base + PIECE_OFFSET_HIGH] = (offset - low) / 2 ** 32;
+  }
+}
+
+function isList(answer: Piece | readonly Piece[]): answer is readonly Piece[] {
+  return Array.isArray(answer);
+}

@@ -1,0 +1,241 @@
+import { constants } from 'node:os';
+import { setImmediate } from 'node:timers';
+
+import { UblkError, UblkErrorCode } from '../errors.ts';
+import type { NativeChannel } from '../native.ts';
+import { IoError } from './io-error.ts';
+import {
+  ANSWER_DONE,
+  ANSWER_FAILED,
+  ANSWER_PLAN,
+  ANSWER_SPOILT,
+  KIND_STEPPED,
+  REQUEST_EPOCH,
+  REQUEST_ERRNO,
+  REQUEST_HEAD,
+} from './layout.ts';
+import { PieceWriter } from './pieces.ts';
+import { HandlerRequest, type RequestOwner, type Step } from './request.ts';
+import { Rings } from './rings.ts';
+import { StepQueue } from './steps.ts';
+import type { Answer, Method, Piece } from './types.ts';
+
+/** What serves a queue's requests. */
+export interface QueueOptions {
+  readonly queue: number;
+  readonly depth: number;
+  /** The handler's methods, by the kernel's number of the operation. */
+  readonly methods: readonly (Method | undefined)[];
+  readonly backends: readonly string[];
+  /** Hears what goes wrong. */
+  readonly warn: (warning: UblkError) => void;
+}
+
+const { EIO } = constants.errno;
+
+/** Requests of one turn of the event loop, in depths of the queue: timers and sockets live too. */
+const TURN = 4;
+
+/** Serves the requests of one queue: takes them from the ring, calls the handler, answers. */
+export class HandlerQueue implements RequestOwner {
+  readonly #channel: NativeChannel;
+  readonly #rings: Rings;
+  readonly #pieces: PieceWriter;
+  readonly #options: QueueOptions;
+  readonly #methods: QueueOptions['methods'];
+  readonly #requests: HandlerRequest[] = [];
+  readonly #epochs: number[] = [];
+  readonly #steps: StepQueue[] = [];
+  readonly #serveOn = (): void => this.serve();
+  readonly #flushLater = (): void => this.#flush();
+  #flushing = false;
+  #serving = false;
+  /** Requests that wait for a promise. */
+  unsettled = 0;
+
+  constructor(channel: NativeChannel, options: QueueOptions) {
+    this.#channel = channel;
+    this.#options = options;
+    this.#methods = options.methods;
+    this.#rings = new Rings(channel);
+    this.#pieces = new PieceWriter(this.#rings, options.backends);
+    for (let tag = 0; tag < options.depth; tag += 1) this.#renew(tag, 0);
+  }
+
+  /** Serves what is there, then sleeps until the bell rings. Never throws. */
+  readonly serve = (): void => {
+    if (this.#serving) return;
+    if (this.serveSome()) setImmediate(this.#serveOn);
+  };
+
+  /** Serves as much as one turn may take, then sleeps; whether there is more. */
+  serveSome(): boolean {
+    this.#serving = true;
+    let left = this.#options.depth * TURN;
+    for (;;) {
+      const count = Math.min(this.#rings.pending, left);
+      for (let index = 0; index < count; index += 1) this.#begin(this.#rings.take());
+      this.#rings.flush();
+      left -= count;
+      if (left === 0 || (count === 0 && this.#rings.maySleep())) {
+        this.#serving = false;
+        return left === 0;
+      }
+    }
+  }
+
+  /** The memory of a tag's data. */
+  buffer(tag: number): ArrayBuffer | null {
+    return this.#channel.buffer(tag);
+  }
+
+  /** Runs I/O of a backend on a request's data. */
+  step(request: HandlerRequest, step: Step): Promise<void> {
+    if (this.#isCurrent(request) && request.isOpen) {
+      return this.#steps[request.tag]!.add(request, step);
+    }
+    const message = `the request has ended: a step to ${step.op} comes too late`;
+    return Promise.reject(new UblkError(UblkErrorCode.LateAnswer, message));
+  }
+
+  #begin(at: number): void {
+    const { words } = this.#rings;
+    const head = words[at + REQUEST_HEAD]!;
+    const tag = head & 0xffff;
+    const kind = (head >>> 16) & 0xff;
+    if (kind === KIND_STEPPED) {
+      this.#steps[tag]!.ended(words[at + REQUEST_ERRNO]!);
+      return;
+    }
+    if (this.#epochs[tag] !== words[at + REQUEST_EPOCH]) {
+      this.#renew(tag, words[at + REQUEST_EPOCH]!);
+    }
+    const request = this.#requests[tag]!;
+    request.become(words, at);
+    try {
+      const answer = this.#methods[kind]!(request);
+      if (answer == null && request.steps === 0) this.#done(request);
+      else if (request.steps > 0 || isPromise(answer)) this.#later(request, answer);
+      else this.#plan(request, answer as Piece | readonly Piece[]);
+    } catch (error) {
+      this.#fail(request, error);
+    }
+  }
+
+  /** Another object, and other memory, for a tag whose request was ended unanswered. */
+  #renew(tag: number, epoch: number): void {
+    this.#epochs[tag] = epoch;
+    const request = new HandlerRequest(this, this.#options.queue, tag);
+    this.#requests[tag] = request;
+    this.#steps[tag] = new StepQueue(this.#rings, this.#pieces, this.#flushSoon);
+  }
+
+  #later(request: HandlerRequest, answer: ReturnType<Method>): void {
+    const { generation } = request;
+    this.unsettled += 1;
+    // Through a promise of its own even where it is one: it settles once at most.
+    Promise.resolve(answer).then(
+      (value) => this.#settle(request, generation, () => this.#finish(request, value)),
+      (error: unknown) => this.#settle(request, generation, () => this.#fail(request, error)),
+    );
+  }
+
+  #settle(request: HandlerRequest, generation: number, answer: () => void): void {
+    if (request.steps > 0 && this.#isCurrent(request)) {
+      this.#steps[request.tag]!.whenIdle(() => this.#settle(request, generation, answer));
+      return;
+    }
+    this.unsettled -= 1;
+    if (this.#isCurrent(request) && request.generation === generation) {
+      answer();
+      this.#flushSoon();
+    } else {
+      this.#warn(
+        UblkErrorCode.LateAnswer,
+        'a request was answered after it had timed out',
+        request,
+      );
+    }
+  }
+
+  /** Whether the tag is still served with it, and not with another one. */
+  #isCurrent(request: HandlerRequest): boolean {
+    return this.#requests[request.tag] === request;
+  }
+
+  #finish(request: HandlerRequest, answer: Answer): void {
+    if (answer == null) this.#done(request);
+    else this.#plan(request, answer as Piece | readonly Piece[]);
+  }
+
+  #done(request: HandlerRequest): void {
+    if (!request.isIntact) this.#spoilt(request);
+    else this.#answer(request, request.tag | (ANSWER_DONE << 16), 0);
+  }
+
+  #plan(request: HandlerRequest, answer: Piece | readonly Piece[]): void {
+    try {
+      const count = this.#pieces.plan(request, answer);
+      this.#answer(request, request.tag | (ANSWER_PLAN << 16) | (count << 24), 0);
+    } catch (error) {
+      this.#fail(request, error);
+    }
+  }
+
+  #fail(request: HandlerRequest, error: unknown): void {
+    let errno = EIO;
+    if (IoError.is(error)) errno = error.errno;
+    else this.#warn(UblkErrorCode.Handler, `the handler failed to ${request.op}`, request, error);
+    const kind = request.isIntact ? ANSWER_FAILED : ANSWER_SPOILT;
+    this.#answer(request, request.tag | (kind << 16), errno);
+    if (kind === ANSWER_SPOILT) this.#channel.keepBuffer(request.tag);
+  }
+
+  /** The memory has been moved to another owner, who may write to it at any time. */
+  #spoilt(request: HandlerRequest): void {
+    const message = "the request's data was transferred away";
+    const hint = 'transfer a copy of it: Uint8Array.from(request.data)';
+    this.#warn(UblkErrorCode.DataDetached, message, request, undefined, hint);
+    this.#channel.keepBuffer(request.tag);
+    this.#answer(request, request.tag | (ANSWER_SPOILT << 16), EIO);
+  }
+
+  #answer(request: HandlerRequest, head: number, errno: number): void {
+    request.isOpen = false;
+    this.#rings.answer(head >>> 0, request.generation, errno);
+  }
+
+  #warn(
+    code: UblkErrorCode,
+    message: string,
+    request: HandlerRequest,
+    cause?: unknown,
+    hint?: string,
+  ): void {
+    const { op, offset, length, queue } = request;
+    const reason = cause instanceof Error ? `: ${cause.message}` : '';
+    this.#options.warn(
+      new UblkError(code, `${message}${reason}`, {
+        hint,
+        request: { op, offset, length, queue },
+        ...(cause === undefined ? {} : { cause }),
+      }),
+    );
+  }
+
+  /** Shows the reactor what promises answered, all of this turn at once. */
+  readonly #flushSoon = (): void => {
+    if (this.#flushing || this.#serving) return;
+    this.#flushing = true;
+    queueMicrotask(this.#flushLater);
+  };
+
+  #flush(): void {
+    this.#flushing = false;
+    this.#rings.flush();
+  }
+}
+
+function isPromise(answer: ReturnType<Method>): answer is PromiseLike<Answer> {
+  return typeof (answer as PromiseLike<Answer> | undefined)?.then === 'function';
+}

@@ -1,0 +1,183 @@
+import { invalid, UblkError, UblkErrorCode } from '../errors.ts';
+import {
+  FLAG_FUA,
+  FLAG_NO_UNMAP,
+  REQUEST_GENERATION,
+  REQUEST_HEAD,
+  REQUEST_LENGTH,
+  REQUEST_OFFSET_HIGH,
+  REQUEST_OFFSET_LOW,
+} from './layout.ts';
+import type { RequestOp } from './types.ts';
+
+/** The kernel's numbers of operations, `UBLK_IO_OP_*`. */
+export const OPS: readonly (RequestOp | undefined)[] = [
+  'read',
+  'write',
+  'flush',
+  'discard',
+  undefined,
+  'writeZeroes',
+];
+
+/** What a request needs of whoever serves its queue. */
+export interface RequestOwner {
+  /** The memory of a tag's data, or nothing where the data never comes to JavaScript. */
+  buffer(tag: number): ArrayBuffer | null;
+  /** Runs I/O of a backend on a request's data. */
+  step(request: HandlerRequest, step: Step): Promise<void>;
+}
+
+/** I/O of a backend on a request's data. */
+export interface Step {
+  readonly op: RequestOp;
+  readonly backend: string;
+  readonly offset: number;
+  readonly length: number;
+  readonly at: number;
+}
+
+/**
+ * A request of the device's clients. It is yours until it is answered: the same object, and the
+ * same memory, then serve the next one.
+ */
+export class HandlerRequest<Name extends string = string> {
+  /** The queue that it came by. */
+  readonly queue: number;
+  /** Its number among the requests of its queue that are under way. */
+  readonly tag: number;
+  readonly #owner: RequestOwner;
+  #memory: ArrayBuffer | null | undefined;
+  #data: Buffer | undefined;
+  #op = 0;
+  #flags = 0;
+  #offset = 0;
+  #length = 0;
+
+  /** @internal Which of the tag's requests it is. */
+  generation = 0;
+  /** @internal It has not been answered. */
+  isOpen = false;
+  /** @internal Steps that were asked for and have not ended. */
+  steps = 0;
+
+  /** @internal */
+  constructor(owner: RequestOwner, queue: number, tag: number) {
+    this.#owner = owner;
+    this.queue = queue;
+    this.tag = tag;
+  }
+
+  /** @internal Becomes the request in the ring. */
+  become(words: Uint32Array, at: number): void {
+    const head = words[at + REQUEST_HEAD]!;
+    this.#op = (head >>> 16) & 0xff;
+    this.#flags = head >>> 24;
+    this.#length = words[at + REQUEST_LENGTH]!;
+    this.#offset = words[at + REQUEST_OFFSET_HIGH]! * 2 ** 32 + words[at + REQUEST_OFFSET_LOW]!;
+    this.generation = words[at + REQUEST_GENERATION]!;
+    this.isOpen = true;
+  }
+
+  /** What it asks for. */
+  get op(): RequestOp {
+    return OPS[this.#op]!;
+  }
+
+  /** @internal The kernel's number of {@link op}. */
+  get opNumber(): number {
+    return this.#op;
+  }
+
+  /** Where it begins, in bytes. */
+  get offset(): number {
+    return this.#offset;
+  }
+
+  /** How long it is, in bytes; 0 for a flush. */
+  get length(): number {
+    return this.#length;
+  }
+
+  /** Whether a write must be durable before it is answered; see {@link Handler.fua}. */
+  get fua(): boolean {
+    return (this.#flags & FLAG_FUA) !== 0;
+  }
+
+  /** Whether zeros must keep their space. */
+  get noUnmap(): boolean {
+    return (this.#flags & FLAG_NO_UNMAP) !== 0;
+  }
+
+  /**
+   * The data, {@link length} bytes: for a read to be filled in full, for a write to be stored. It
+   * is memory that later requests use too: copy what you keep.
+   *
+   * @throws {UblkError} `ERR_UBLK_UNSUPPORTED` where the data never comes to JavaScript: with
+   * `buffers` other than `'copy'`, and for requests without data.
+   */
+  get data(): Buffer {
+    const data = this.#data;
+    return data?.length === this.#length && this.#op <= 1 ? data : this.#view();
+  }
+
+  #view(): Buffer {
+    this.#memory ??= this.#owner.buffer(this.tag);
+    if (this.#memory === null || this.#op > 1) {
+      throw new UblkError(UblkErrorCode.Unsupported, "the request's data is not in JavaScript", {
+        hint: "create the device with buffers: 'copy', or use steps: request.read('backend', 0)",
+      });
+    }
+    this.#data = Buffer.from(this.#memory, 0, this.#length);
+    return this.#data;
+  }
+
+  /** @internal Whether its memory is still JavaScript's to write to. */
+  get isIntact(): boolean {
+    return this.#data === undefined || this.#length === 0 || this.#data.length !== 0;
+  }
+
+  /**
+   * Reads from a backend into the request's data, which need not be in JavaScript for that. Steps
+   * that are asked for at once run at once, and fail together.
+   *
+   * @param backend Its name among {@link Handler.backends}.
+   * @param offset Where on the backend, in bytes.
+   * @param length How many bytes; by default all from `at` on.
+   * @param at Where in the data, in bytes.
+   * @throws {IoError} (as a rejection) The backend's error.
+   */
+  read(backend: Name, offset: number, length?: number, at = 0): Promise<void> {
+    return this.#step('read', backend, offset, length ?? this.#length - at, at);
+  }
+
+  /** Writes the request's data, or a part of it, to a backend; otherwise as {@link read}. */
+  write(backend: Name, offset: number, length?: number, at = 0): Promise<void> {
+    return this.#step('write', backend, offset, length ?? this.#length - at, at);
+  }
+
+  /** Puts all that was written to a backend on stable storage. */
+  flush(backend: Name): Promise<void> {
+    return this.#step('flush', backend, 0, 0, 0);
+  }
+
+  /** Discards a range of a backend. */
+  discard(backend: Name, offset: number, length: number): Promise<void> {
+    return this.#step('discard', backend, offset, length, 0);
+  }
+
+  /** Makes a range of a backend read as zeros. */
+  writeZeroes(backend: Name, offset: number, length: number): Promise<void> {
+    return this.#step('writeZeroes', backend, offset, length, 0);
+  }
+
+  #step(op: RequestOp, backend: string, offset: number, length: number, at: number): Promise<void> {
+    return this.#owner.step(this as unknown as HandlerRequest, { op, backend, offset, length, at });
+  }
+}
+
+/** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless it is a place or a number of bytes. */
+export function checkBytes(value: unknown, name: string): number {
+  if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 0) return value;
+  throw invalid(`${name} is ${String(value)}; it must be a whole number of bytes`);
+}

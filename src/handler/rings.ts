@@ -1,0 +1,98 @@
+import { UblkError, UblkErrorCode } from '../errors.ts';
+import type { NativeChannel, NativePlaces } from '../native.ts';
+import {
+  ANSWER_ERRNO,
+  ANSWER_GENERATION,
+  ANSWER_HEAD,
+  ANSWER_WORDS,
+  ANSWERS_HEAD,
+  ANSWERS_TAIL,
+  AWAKE,
+  IN_EVENT_LOOP,
+  LAYOUT_VERSION,
+  PEER_WAITS,
+  REACTOR_SLEEPS,
+  REQUEST_WORDS,
+  REQUESTS_HEAD,
+  REQUESTS_TAIL,
+} from './layout.ts';
+
+/** The ends of a queue's rings that JavaScript holds; the reactor, a thread in Rust, has the others. */
+export class Rings {
+  /** The words of the channel: requests and pieces are read and written right there. */
+  readonly words: Uint32Array;
+  readonly places: NativePlaces;
+  readonly #channel: NativeChannel;
+  // The same words, as Atomics take them.
+  readonly #shared: Int32Array;
+  #requestsHead = 0;
+  #answersTail = 0;
+  #answersHead = 0;
+  #published = 0;
+
+  constructor(channel: NativeChannel) {
+    this.#channel = channel;
+    this.places = channel.places();
+    if (this.places.version !== LAYOUT_VERSION) {
+      throw new UblkError(
+        UblkErrorCode.Internal,
+        `the addon has layout ${this.places.version} of its rings, and this is ${LAYOUT_VERSION}`,
+        { hint: 'the package and its addon are of different versions; install them anew' },
+      );
+    }
+    const memory = channel.memory();
+    this.words = new Uint32Array(memory);
+    this.#shared = new Int32Array(memory);
+  }
+
+  /** How many requests there are. */
+  get pending(): number {
+    return (Atomics.load(this.#shared, REQUESTS_TAIL) - this.#requestsHead) | 0;
+  }
+
+  /** Takes the next request, of which there is one: its first word. */
+  take(): number {
+    const { requests, requestCount } = this.places;
+    const at = requests + (this.#requestsHead & (requestCount - 1)) * REQUEST_WORDS;
+    this.#requestsHead = (this.#requestsHead + 1) | 0;
+    return at;
+  }
+
+  /** Writes an answer, unseen until {@link flush}; false when there is no room. */
+  answer(head: number, generation: number, errno: number): boolean {
+    const { answers, answerCount } = this.places;
+    if (((this.#answersTail - this.#answersHead) | 0) >= answerCount) {
+      this.#answersHead = Atomics.load(this.#shared, ANSWERS_HEAD);
+      if (((this.#answersTail - this.#answersHead) | 0) >= answerCount) return false;
+    }
+    const at = answers + (this.#answersTail & (answerCount - 1)) * ANSWER_WORDS;
+    this.words[at + ANSWER_HEAD] = head;
+    this.words[at + ANSWER_GENERATION] = generation;
+    this.words[at + ANSWER_ERRNO] = errno;
+    this.#answersTail = (this.#answersTail + 1) | 0;
+    return true;
+  }
+
+  /**
+   * Gives back the room of the requests that were taken, shows the reactor the answers, and wakes
+   * it if it sleeps. In this order: it asks again as soon as it sees an answer, and must find room.
+   */
+  flush(): void {
+    Atomics.store(this.#shared, REQUESTS_HEAD, this.#requestsHead);
+    if (this.#published === this.#answersTail) return;
+    this.#published = this.#answersTail;
+    Atomics.store(this.#shared, ANSWERS_TAIL, this.#answersTail);
+    // After the tail is stored: a reactor that says that it sleeps looks at the tail once more.
+    if (Atomics.load(this.#shared, REACTOR_SLEEPS) === 0) return;
+    if (Atomics.exchange(this.#shared, REACTOR_SLEEPS, 0) !== 0) this.#channel.wake();
+  }
+
+  /** Says that nobody looks at the ring until the bell rings; false when there are requests. */
+  maySleep(): boolean {
+    Atomics.store(this.#shared, PEER_WAITS, IN_EVENT_LOOP);
+    // Once more, now that the reactor would ring for later ones.
+    if (this.pending === 0) return true;
+    Atomics.store(this.#shared, PEER_WAITS, AWAKE);
+    return false;
+  }
+}

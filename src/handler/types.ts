@@ -1,0 +1,95 @@
+import type { Size } from '../size.ts';
+import type { Target } from '../targets/index.ts';
+import type { HandlerRequest } from './request.ts';
+
+/** What a request asks for. */
+export type RequestOp = 'read' | 'write' | 'flush' | 'discard' | 'writeZeroes';
+
+/** A piece of a request: where some of its bytes are. */
+export interface Piece<Name extends string = string> {
+  /** The name of a backend. */
+  readonly backend: Name;
+  /** Where on the backend, in bytes: a multiple of its block size. */
+  readonly offset: number;
+  /**
+   * How many bytes: a multiple of the backend's block size.
+   * @default all that are left of the request
+   */
+  readonly length?: number;
+  /**
+   * Where in the request, in bytes.
+   * @default where the piece before it ends
+   */
+  readonly at?: number;
+}
+
+/**
+ * How a request is answered. Nothing: it has been done in full. A piece or several: its bytes are
+ * there, and it is done as soon as they have been read or written; together they must cover the
+ * request, a write as often as you like (a mirror), a read once.
+ */
+export type Answer<Name extends string = string> =
+  void | undefined | Piece<Name> | readonly Piece<Name>[];
+
+/** A method that answers requests, at once or later. To fail one it throws an {@link IoError}. */
+export type Method<Name extends string = string> = (
+  request: HandlerRequest<Name>,
+) => Answer<Name> | PromiseLike<Answer<Name>>;
+
+/**
+ * What answers a device's requests in JavaScript. The methods that it has are what the device can
+ * do: without `write`, it is read-only; without `flush`, clients need not flush; without `discard`
+ * and `writeZeroes`, nobody sends any.
+ *
+ * A method that answers at once is many times cheaper than one that returns a promise.
+ */
+export interface Handler<Name extends string = string> {
+  /** The size of the device. */
+  readonly size: Size;
+  /**
+   * The unit of addressing in bytes: 512, 1024, 2048 or 4096.
+   * @default what the backend with the largest blocks needs, else 512
+   */
+  readonly blockSize?: number | undefined;
+  /**
+   * Whether writes are refused although there is a method for them.
+   * @default false
+   */
+  readonly readOnly?: boolean | undefined;
+  /**
+   * Whether writes with {@link HandlerRequest.fua} are durable before they are answered. If not,
+   * the kernel sends a flush after each such write.
+   * @default false; where flushes are left to backends, whether those can
+   */
+  readonly fua?: boolean | undefined;
+  /**
+   * How long a request may stay unanswered, in milliseconds, 250 to 86400000. Then it fails with
+   * `ETIMEDOUT`, and the device tells it as a `'warning'`.
+   * @default 30000
+   */
+  readonly timeoutMs?: number | undefined;
+  /** What {@link Answer}s and steps can put bytes on: native targets, by names of your choice. */
+  readonly backends?: Readonly<Record<Name, Target>> | undefined;
+
+  /** Fills `request.data`, or says where the bytes are. */
+  read?: Method<Name>;
+  /** Stores `request.data`, or says where it belongs. */
+  write?: Method<Name>;
+  /**
+   * Puts all that was written before on stable storage. Where `map` is and this is not, flushes go
+   * to all backends without JavaScript.
+   */
+  flush?: Method<Name>;
+  /** Forgets a range: what it reads from now on is undefined. */
+  discard?: Method<Name>;
+  /** Makes a range read as zeros. */
+  writeZeroes?: Method<Name>;
+  /**
+   * Says where the bytes of reads and writes are, in place of `read` and `write`. With it alone the
+   * data never comes to JavaScript: the kernel lends the client's pages, and the backends' disks
+   * read and write them.
+   */
+  map?: (
+    request: HandlerRequest<Name>,
+  ) => Piece<Name> | readonly Piece<Name>[] | PromiseLike<Piece<Name> | readonly Piece<Name>[]>;
+}
