@@ -22,6 +22,14 @@ pub(crate) enum Kind {
     CommitOne = 7,
 }
 
+impl Kind {
+    /// Whether it is the engine's, or else the exchange's.
+    #[inline]
+    pub(crate) const fn is_engines(self) -> bool {
+        matches!(self, Self::Step | Self::Register | Self::Unregister)
+    }
+}
+
 /// A submission's `user_data`, together with the number of the seat: tag, kind, step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Token {

@@ -60,11 +60,13 @@ impl<T: Target> Engine<T> {
         let flight = &mut self.flights[usize::from(tag)];
         let fresh = flight.lease.slot().is_none();
         (flight.held, flight.errno) = (after == After::Hold, 0);
-        Ok(match after {
-            After::End if steps == 1 && fresh && !self.split() => {
-                self.start_only_step(pass, tag, alone)
-            }
-            _ => self.launch(pass, tag, steps),
+        if after == After::Hold || steps != 1 || !fresh {
+            return Ok(self.launch(pass, tag, steps));
+        }
+        Ok(match self.express_slot(tag, &request) {
+            Some(slot) => self.express(pass, tag, slot, alone),
+            None if self.split() => self.launch(pass, tag, steps),
+            None => self.start_only_step(pass, tag),
         })
     }
 

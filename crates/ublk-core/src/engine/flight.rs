@@ -21,8 +21,8 @@ pub(super) struct Flight {
     pub(super) waiting: bool,
     /// An unregistration of its buffer is in flight.
     pub(super) detaching: bool,
-    /// Its step is linked to its commit, and the request counts as ended.
-    pub(super) linked: bool,
+    /// How it goes.
+    pub(super) way: Way,
     /// It goes on when its plan has ended.
     pub(super) held: bool,
     /// Where the buffer is.
@@ -31,6 +31,18 @@ pub(super) struct Flight {
     pub(super) errno: i32,
     /// The error of the last registration, positive; 0: none.
     pub(super) attach_errno: i32,
+}
+
+/// How a request goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Step by step; everything here is kept.
+    Plan,
+    /// As a single step that is hoped to do all of it at once; see `express`. Only the request is
+    /// kept here.
+    Express,
+    /// The same, linked to its commit: the request counts as ended.
+    Linked,
 }
 
 /// How a request's steps reach its buffer.
@@ -85,7 +97,7 @@ impl Flight {
             detach_failures: 0,
             waiting: false,
             detaching: false,
-            linked: false,
+            way: Way::Plan,
             held: false,
             lease: Lease::Standing,
             errno: 0,

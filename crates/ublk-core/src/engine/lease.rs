@@ -35,6 +35,8 @@ impl<T: Target> Engine<T> {
         let flight = &mut self.flights[usize::from(tag)];
         let Some(slot) = flight.lease.slot().or_else(|| pass.slots.take()) else { return false };
         flight.lease = Lease::Attached(slot);
+        // What an earlier stage met says nothing of this one's unregistration.
+        flight.attach_errno = 0;
         pass.counters.registrations.add(1);
         let entry = entries::register(pass.file(CHAR_DEVICE), self.queue, tag, slot, split);
         // SAFETY: the entry points to nothing.

@@ -17,11 +17,12 @@ use crate::bridge::Region;
 use crate::buffers::{Buffers, Slots};
 use crate::driver::Ring;
 use crate::pass::Pass;
-use crate::target::{Plan, Request, Step, Target};
+use crate::target::{Errno, Plan, Request, Step, Target};
 use crate::token::{Kind, Token};
 
 mod elsewhere;
 mod entries;
+mod express;
 mod flight;
 mod lease;
 mod settle;
@@ -62,7 +63,7 @@ pub(crate) enum Outcome {
     /// It has ended: this is to be committed.
     Commit(i32),
     /// Its step is linked to what is pushed next, which must be the commit of this: see
-    /// `Engine::link`.
+    /// `Engine::express`.
     CommitLinked(i32),
     /// The steps that were asked for have ended, with a positive errno or 0; it waits for what
     /// comes next.
@@ -133,14 +134,37 @@ impl<T: Target> Engine<T> {
         alone: bool,
     ) -> Settled {
         self.running += 1;
-        self.flights[usize::from(tag)] = Flight::new(request);
+        self.flights[usize::from(tag)].request = request;
         let first = usize::from(tag) * self.max_steps;
         let mut plan = Plan::new(&mut self.steps[first..first + self.max_steps]);
         let planned = self.target.plan(&request, &mut plan);
         let steps = plan.len();
+        if planned.is_ok() {
+            if steps == 0 {
+                return Ok(Outcome::Commit(self.succeed(pass, tag)));
+            }
+            if steps == 1
+                && let Some(slot) = self.express_slot(tag, &request)
+            {
+                return self.express(pass, tag, slot, alone);
+            }
+        }
+        self.begin_plan(pass, tag, request, planned.map(|()| steps))
+    }
+
+    /// Starts a request on the way that all can go.
+    #[inline(never)]
+    fn begin_plan<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        request: Request,
+        planned: Result<usize, Errno>,
+    ) -> Settled {
+        self.flights[usize::from(tag)] = Flight::new(request);
         match planned {
-            Ok(()) if steps == 1 && !self.split() => self.start_only_step(pass, tag, alone),
-            Ok(()) => self.launch(pass, tag, steps),
+            Ok(1) if !self.split() => self.start_only_step(pass, tag),
+            Ok(steps) => self.launch(pass, tag, steps),
             Err(errno) => Ok(Outcome::Commit(self.fail(pass, tag, errno))),
         }
     }

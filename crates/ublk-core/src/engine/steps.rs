@@ -2,10 +2,8 @@
 
 use std::io;
 
-use io_uring::squeue::Flags;
-
 use super::entries::Place;
-use super::flight::{Lease, Progress};
+use super::flight::{Lease, Progress, Way};
 use super::verdict::{Verdict, judge};
 use super::{Engine, Outcome, Settled, entries};
 use crate::buffers::Buffers;
@@ -15,62 +13,24 @@ use crate::target::Target;
 use crate::token::{Kind, Token};
 
 impl<T: Target> Engine<T> {
-    /// Our own memory must not go while a step works on it, and a linked step does not say when
-    /// it has ended. Only reads and writes break their link when they fail: for fsync and
-    /// fallocate io_uring never does, and swallows the error together with the completion.
-    fn can_link(&self, tag: u16) -> bool {
-        let step = &self.steps[usize::from(tag) * self.max_steps];
-        matches!(self.buffers, Buffers::Auto { .. }) && step.uses_buffer()
-    }
-
-    /// What most requests are: a single step, with its registration around it where that is ours.
+    /// A single step, with its registration around it where that is ours.
     #[inline(always)]
-    pub(super) fn start_only_step<R: Ring>(
-        &mut self,
-        pass: &mut Pass<'_, R>,
-        tag: u16,
-        alone: bool,
-    ) -> Settled {
+    pub(super) fn start_only_step<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
         pass.reserve(3)?;
         let first = usize::from(tag) * self.max_steps;
         self.progress[first] = Progress::default();
         let ours = self.registers(tag) && self.steps[first].uses_buffer();
         let flight = &mut self.flights[usize::from(tag)];
         (flight.planned, flight.started) = (1, 1);
-        if ours {
-            if !self.attach(pass, tag) {
-                self.flights[usize::from(tag)].errno = libc::ENOBUFS;
-                return self.finish(pass, tag);
-            }
-        } else if alone && self.can_link(tag) {
-            return Ok(self.link(pass, tag));
+        if ours && !self.attach(pass, tag) {
+            self.flights[usize::from(tag)].errno = libc::ENOBUFS;
+            return self.finish(pass, tag);
         }
         self.push_step(pass, tag, 0);
         if ours {
             self.detach(pass, tag);
         }
         Ok(Outcome::Running)
-    }
-
-    /// Pushes the only step so that the kernel goes on to the commit, which the caller pushes
-    /// next, without waking us in between. The step answers only if it fails or is short: the
-    /// kernel drops the commit then, silently, and the request goes on as if never linked.
-    ///
-    /// It saves a call for a request that is alone, and costs more than that among many.
-    fn link<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Outcome {
-        self.flights[usize::from(tag)].linked = true;
-        self.push_step(pass, tag, 0);
-        Outcome::CommitLinked(self.succeed(pass, tag))
-    }
-
-    /// A linked step failed or was short after all.
-    #[cold]
-    pub(super) fn unlink<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) {
-        let flight = &mut self.flights[usize::from(tag)];
-        flight.linked = false;
-        self.running += 1;
-        let request = flight.request;
-        self.count(pass.counters, &request, 1_u64.wrapping_neg());
     }
 
     #[inline(always)]
@@ -84,16 +44,13 @@ impl<T: Target> Engine<T> {
             // No step of this plan uses the buffer.
             (Buffers::Register { .. }, _) => Place::Slot(0),
         };
-        let mut entry = entries::step(
+        let entry = entries::step(
             &self.steps[index],
             &self.progress[index],
             place,
             (&mut self.waits, index),
             pass.seat,
         );
-        if flight.linked {
-            entry = entry.flags(Flags::IO_LINK | Flags::SKIP_SUCCESS);
-        }
         flight.pending += 1;
         // SAFETY: the entry points into a lent buffer, which io_uring holds on to, or into our
         // pool, which outlives the ring's last completion (see `Reactor`).
@@ -108,10 +65,24 @@ impl<T: Target> Engine<T> {
         result: i32,
     ) -> Settled {
         let tag = token.tag;
+        if let Some(outcome) = self.arrive(pass, tag, result) {
+            return Ok(outcome);
+        }
+        self.judge_step(pass, token, result)
+    }
+
+    #[inline(never)]
+    fn judge_step<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        token: Token,
+        result: i32,
+    ) -> Settled {
+        let tag = token.tag;
         let index = usize::from(tag) * self.max_steps + usize::from(token.step);
         let mut result = result;
-        if self.flights[usize::from(tag)].linked {
-            self.unlink(pass, tag);
+        if self.flights[usize::from(tag)].way != Way::Plan {
+            self.derail(pass, tag);
             // Never begun: the kernel had no memory for the commit behind it.
             result = if result == -libc::ECANCELED { -libc::EAGAIN } else { result };
         }

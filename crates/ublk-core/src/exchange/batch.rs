@@ -42,6 +42,8 @@ pub(crate) struct Batch {
     /// One is filled while the other's commit is being answered.
     outboxes: [Outbox; 2],
     filling: usize,
+    /// The pass has put something into it.
+    collecting: bool,
     /// An element per tag for commits of one: a linked one is read only when its step has ended.
     lone: Elements,
     /// How often each of those was refused.
@@ -66,6 +68,7 @@ impl Batch {
             inbox: Inbox::new()?,
             outboxes: [outbox(), outbox()],
             filling: 0,
+            collecting: false,
             lone: elements(),
             lone_refusals: vec![0; depth.into()].into(),
             refusals: 0,
@@ -79,7 +82,7 @@ impl Batch {
         let depth = self.templates.len();
         let elements = &mut self.outboxes[0].elements;
         for (index, element) in self.templates.iter().enumerate() {
-            elements.set(index, element);
+            elements.set(index, element, 0);
         }
         let address = elements.address(0);
         let entry = self.command(pass, UBLK_U_IO_PREP_IO_CMDS, address, depth);
@@ -142,36 +145,51 @@ impl Batch {
         if tags.last { self.fetch_again(pass) } else { Ok(()) }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn commit<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
         tag: u16,
         result: i32,
     ) -> io::Result<()> {
-        let outbox = &mut self.outboxes[self.filling];
-        if outbox.count == 0 {
-            pass.put_off.push(pass.seat.number);
+        if !self.collecting {
+            return self.commit_first(pass, tag, result);
         }
-        if outbox.sent {
+        self.collect(tag, result);
+        Ok(())
+    }
+
+    /// The first commit of a pass.
+    fn commit_first<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        result: i32,
+    ) -> io::Result<()> {
+        if self.outboxes[self.filling].sent {
             // Both are on their way, one of them for the second time.
             pass.reserve(1)?;
             self.push_lone(pass, tag, result);
             return Ok(());
         }
-        outbox.elements.set(outbox.count, &self.templates[usize::from(tag)].with(result));
-        outbox.count += 1;
+        self.collecting = true;
+        pass.put_off.push(pass.seat.number);
+        self.collect(tag, result);
         Ok(())
+    }
+
+    #[inline(always)]
+    fn collect(&mut self, tag: u16, result: i32) {
+        let outbox = &mut self.outboxes[self.filling];
+        outbox.elements.set(outbox.count, &self.templates[usize::from(tag)], result);
+        outbox.count += 1;
     }
 
     #[inline]
     pub(super) fn flush<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<u32> {
-        let outbox = &self.outboxes[self.filling];
-        if outbox.count == 0 || outbox.sent {
-            return Ok(0);
-        }
+        self.collecting = false;
         pass.reserve(1)?;
-        if outbox.count == 1 {
+        if self.outboxes[self.filling].count == 1 {
             self.send_lone(pass);
             return Ok(0);
         }
@@ -211,7 +229,7 @@ impl Batch {
 
     #[inline]
     fn push_one<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, result: i32) {
-        self.lone.set(tag.into(), &self.templates[usize::from(tag)].with(result));
+        self.lone.set(tag.into(), &self.templates[usize::from(tag)], result);
         let element = self.lone.address(tag.into());
         let entry = self.command(pass, UBLK_U_IO_COMMIT_IO_CMDS, element, 1);
         self.push(pass, entry.flags(Flags::SKIP_SUCCESS), Token::new(Kind::CommitOne, tag));

@@ -4,13 +4,17 @@ use ublk_sys::ublk_elem_header;
 
 use crate::buffers::Buffers;
 
-/// What the kernel reads of one tag in `PREP_IO_CMDS` and `COMMIT_IO_CMDS`.
-#[derive(Clone, Copy, Debug, Default)]
+/// What the kernel reads of one tag in `PREP_IO_CMDS` and `COMMIT_IO_CMDS`, but for the result.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Element {
-    header: ublk_elem_header,
+    /// A `ublk_elem_header` whose result is 0.
+    header: u64,
     /// Where to copy the next request's data; only there in copy mode.
     memory: u64,
 }
+
+/// Where a `ublk_elem_header` has its result.
+const RESULT_SHIFT: u32 = 32;
 
 /// Room for elements, in the memory that the kernel reads: `words` of 8 bytes each.
 #[derive(Debug)]
@@ -21,24 +25,17 @@ pub(super) struct Elements {
 
 impl Element {
     pub(super) fn new(tag: u16, buffers: &Buffers) -> Self {
-        let header = ublk_elem_header { tag, ..Default::default() };
-        match buffers {
-            Buffers::Auto { slots } => {
-                let buf_index = slots[usize::from(tag)];
-                Self { header: ublk_elem_header { buf_index, ..header }, memory: 0 }
-            }
-            Buffers::Register { .. } => Self { header, memory: 0 },
-            Buffers::Copy(pool) => Self { header, memory: pool.at(tag, 0) as u64 },
-        }
+        let (buf_index, memory) = match buffers {
+            Buffers::Auto { slots } => (slots[usize::from(tag)], 0),
+            Buffers::Register { .. } => (0, 0),
+            Buffers::Copy(pool) => (0, pool.at(tag, 0) as u64),
+        };
+        let header = ublk_elem_header { tag, buf_index, result: 0 };
+        Self { header: u64::from_le_bytes(header.to_bytes()), memory }
     }
 
     pub(super) fn move_to(&mut self, memory: *mut u8) {
         self.memory = memory as u64;
-    }
-
-    #[inline]
-    pub(super) fn with(self, result: i32) -> Self {
-        Self { header: ublk_elem_header { result, ..self.header }, ..self }
     }
 }
 
@@ -54,12 +51,14 @@ impl Elements {
         self.each * 8
     }
 
-    #[inline]
-    pub(super) fn set(&mut self, index: usize, element: &Element) {
-        let place = &mut self.words[index * self.each..][..self.each];
-        place[0] = u64::from_ne_bytes(element.header.to_bytes());
-        if let Some(memory) = place.get_mut(1) {
-            *memory = element.memory;
+    #[inline(always)]
+    pub(super) fn set(&mut self, index: usize, element: &Element, result: i32) {
+        let header = element.header | u64::from(result.cast_unsigned()) << RESULT_SHIFT;
+        if self.each == 1 {
+            self.words[index] = header.to_le();
+        } else {
+            self.words[2 * index] = header.to_le();
+            self.words[2 * index + 1] = element.memory;
         }
     }
 

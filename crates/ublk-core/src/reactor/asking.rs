@@ -2,7 +2,8 @@
 
 use std::io;
 
-use super::seat::{Desk, Seat};
+use super::queue::Queue;
+use super::seat::Desk;
 use super::{Reactor, Waker, watch};
 use crate::bridge::layout::{FLAG_FUA, FLAG_NO_UNMAP};
 use crate::bridge::{Ask, Body, Misfit, Port};
@@ -19,7 +20,7 @@ const MORE: u32 = 1 << 1;
 /// What a seat asks with.
 #[derive(Debug)]
 pub(super) struct Asking {
-    port: Port,
+    pub(super) port: Port,
     /// The kinds of requests that are asked for, a bit each.
     ops: u32,
 }
@@ -58,12 +59,12 @@ impl Ask {
     }
 }
 
-impl<T: Target> Seat<T> {
+impl<T: Target> Queue<T> {
     /// Asks for a request.
     #[inline]
     pub(super) fn ask<R: Ring>(
         &mut self,
-        desk: &mut Desk<'_, R>,
+        pass: &mut Pass<'_, R>,
         tag: u16,
         request: Request,
     ) -> io::Result<()> {
@@ -72,24 +73,24 @@ impl<T: Target> Seat<T> {
         if asking.port.ask(tag, Ask::new(&request)) {
             return Ok(());
         }
-        self.fail(desk, tag, libc::EIO)
+        self.fail(pass, tag, libc::EIO)
     }
 
     /// Takes the answers that are there, ends requests that are overdue, and shows the peer what
     /// it has been asked meanwhile.
     #[inline]
-    pub(super) fn take_answers<R: Ring>(&mut self, desk: &mut Desk<'_, R>) -> io::Result<()> {
+    pub(super) fn take_answers<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
         let mut any = false;
         while let Some((tag, body)) = self.asking.as_mut().and_then(|asking| asking.port.next()) {
             any = true;
-            self.answered(desk, tag, body)?;
+            self.answered(pass, tag, body)?;
         }
         let Some(asking) = &mut self.asking else { return Ok(()) };
         if any {
             asking.port.answered();
         }
         if asking.port.has_overdue() {
-            self.end_overdue(desk)?;
+            self.end_overdue(pass)?;
         }
         self.asking.iter_mut().for_each(|asking| asking.port.flush());
         Ok(())
@@ -98,48 +99,48 @@ impl<T: Target> Seat<T> {
     #[inline]
     fn answered<R: Ring>(
         &mut self,
-        desk: &mut Desk<'_, R>,
+        pass: &mut Pass<'_, R>,
         tag: u16,
         body: Body,
     ) -> io::Result<()> {
         match body {
             Body::Done => {
-                let outcome = self.engine.answer(&mut pass!(self, desk), tag, Ok(()))?;
-                self.settle(desk, tag, outcome)
+                let outcome = self.engine.answer(pass, tag, Ok(()))?;
+                self.settle(pass, tag, outcome)
             }
-            Body::Failed(errno) => self.fail(desk, tag, errno),
-            Body::Spoilt(errno) => self.spoil(desk, tag, errno),
-            Body::Plan(count) => self.run(desk, tag, count, After::End),
-            Body::Steps(count) => self.run(desk, tag, count, After::Hold),
+            Body::Failed(errno) => self.fail(pass, tag, errno),
+            Body::Spoilt(errno) => self.spoil(pass, tag, errno),
+            Body::Plan(count) => self.run(pass, tag, count, After::End),
+            Body::Steps(count) => self.run(pass, tag, count, After::Hold),
         }
     }
 
-    fn fail<R: Ring>(&mut self, desk: &mut Desk<'_, R>, tag: u16, errno: i32) -> io::Result<()> {
+    fn fail<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, errno: i32) -> io::Result<()> {
         let errno = if errno > 0 { errno } else { libc::EIO };
-        let outcome = self.engine.answer(&mut pass!(self, desk), tag, Err(Errno(errno)))?;
-        self.settle(desk, tag, outcome)
+        let outcome = self.engine.answer(pass, tag, Err(Errno(errno)))?;
+        self.settle(pass, tag, outcome)
     }
 
     /// Fails a request whose buffer somebody may still use: the tag's next one has another. The
     /// kernel looks at neither, since the request fails.
     #[cold]
-    fn spoil<R: Ring>(&mut self, desk: &mut Desk<'_, R>, tag: u16, errno: i32) -> io::Result<()> {
+    fn spoil<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, errno: i32) -> io::Result<()> {
         if let Some(asking) = &mut self.asking
             && let Some(buffer) = asking.port.renew_buffer(tag)
         {
             self.exchange.move_buffer(tag, buffer.base());
             self.engine.move_buffer(tag, buffer);
         }
-        self.fail(desk, tag, errno)
+        self.fail(pass, tag, errno)
     }
 
     #[cold]
-    fn end_overdue<R: Ring>(&mut self, desk: &mut Desk<'_, R>) -> io::Result<()> {
+    fn end_overdue<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
         let mut from = 0;
         while let Some((tag, errno)) =
             self.asking.as_mut().and_then(|asking| asking.port.next_overdue(from))
         {
-            self.spoil(desk, tag, errno)?;
+            self.spoil(pass, tag, errno)?;
             from = tag + 1;
         }
         Ok(())
@@ -148,22 +149,21 @@ impl<T: Target> Seat<T> {
     /// Runs the pieces that the peer has answered with.
     fn run<R: Ring>(
         &mut self,
-        desk: &mut Desk<'_, R>,
+        pass: &mut Pass<'_, R>,
         tag: u16,
         count: u8,
         after: After,
     ) -> io::Result<()> {
         let Some(asking) = &self.asking else { return Ok(()) };
-        let alone = self.may_link::<true>() && self.engine.running() == 1;
-        let pass = &mut pass!(self, desk);
+        let alone = self.may_link::<true>(pass) && self.engine.running() == 1;
         let ran = self.engine.run(pass, tag, (after, alone), |target, request, plan| {
             let pieces = asking.port.pieces(tag, count).ok_or(Misfit::Count)?;
             let elsewhere = target.elsewhere().ok_or(Misfit::Op)?;
             elsewhere.plan_of(request, &pieces, after == After::End, plan)
         });
         match ran {
-            Ok(outcome) => self.settle(desk, tag, outcome?),
-            Err(unfit) => self.unfit(desk, tag, unfit, after),
+            Ok(outcome) => self.settle(pass, tag, outcome?),
+            Err(unfit) => self.unfit(pass, tag, unfit, after),
         }
     }
 
@@ -171,7 +171,7 @@ impl<T: Target> Seat<T> {
     #[cold]
     fn unfit<R: Ring>(
         &mut self,
-        desk: &mut Desk<'_, R>,
+        pass: &mut Pass<'_, R>,
         tag: u16,
         unfit: Unfit,
         after: After,
@@ -184,8 +184,8 @@ impl<T: Target> Seat<T> {
             }
         };
         match after {
-            After::End => self.fail(desk, tag, errno),
-            After::Hold => self.resume(desk, tag, errno),
+            After::End => self.fail(pass, tag, errno),
+            After::Hold => self.resume(pass, tag, errno),
         }
     }
 
@@ -193,12 +193,12 @@ impl<T: Target> Seat<T> {
     #[cold]
     pub(super) fn resume<R: Ring>(
         &mut self,
-        desk: &mut Desk<'_, R>,
+        pass: &mut Pass<'_, R>,
         tag: u16,
         errno: i32,
     ) -> io::Result<()> {
         let asked = self.asking.as_mut().is_some_and(|asking| asking.port.resume(tag, errno));
-        if asked { Ok(()) } else { self.fail(desk, tag, libc::EIO) }
+        if asked { Ok(()) } else { self.fail(pass, tag, libc::EIO) }
     }
 }
 
@@ -207,20 +207,16 @@ impl<D: Driver, T: Target> Reactor<D, T> {
     pub(super) fn wait_with_answers(&mut self) -> io::Result<()> {
         let mut idle = true;
         for &number in &self.asking {
-            if let Some(Some(Seat { asking: Some(asking), .. })) =
-                self.seats.get_mut(usize::from(number))
-            {
-                idle &= asking.port.may_sleep();
+            if let Some(Some(seat)) = self.seats.get_mut(usize::from(number)) {
+                idle &= seat.asking().is_none_or(|asking| asking.port.may_sleep());
             }
         }
         if idle {
             self.ring.submit_and_wait(1 + self.at_once)?;
         }
         for &number in &self.asking {
-            if let Some(Some(Seat { asking: Some(asking), .. })) =
-                self.seats.get(usize::from(number))
-            {
-                asking.port.awake();
+            if let Some(Some(seat)) = self.seats.get_mut(usize::from(number)) {
+                seat.asking().into_iter().for_each(|asking| asking.port.awake());
             }
         }
         Ok(())

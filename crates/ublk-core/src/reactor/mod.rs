@@ -45,6 +45,7 @@ macro_rules! pass {
 mod asking;
 mod mailbox;
 mod places;
+mod queue;
 mod seat;
 mod service;
 

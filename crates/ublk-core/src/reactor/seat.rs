@@ -5,37 +5,29 @@ use std::sync::Arc;
 use std::{io, mem};
 
 use super::asking::Asking;
+use super::queue::Queue;
 use super::service::{ExchangeMode, Listener, News, QueueConfig, Service, Transfer};
 use super::{Waker, full};
 use crate::buffers::{Buffers, Pool, Slots};
 use crate::driver::{Completion, Descriptors, Driver, OpenFile, Ring};
-use crate::engine::{Engine, Outcome};
-use crate::exchange::{Arrival, Exchange, Tags};
+use crate::engine::Engine;
+use crate::exchange::Exchange;
 use crate::pass::{self, Pass};
 use crate::stats::Counters;
-use crate::target::{Op, Request, Target};
-use crate::token::{Kind, Token};
+use crate::target::Target;
 
 /// What a queue is served with.
 pub(super) struct Seat<T> {
     // Fields drop in this order: files last (trap 30).
-    pub(super) engine: Engine<T>,
-    pub(super) exchange: Exchange,
-    descriptors: Descriptors,
+    queue: Queue<T>,
     pub(super) counters: Arc<Counters>,
     pub(super) listener: Listener,
     pub(super) place: pass::Seat,
     pub(super) files: Range<u32>,
-    /// Whether a request's step may be linked to its commit. What is linked ends silently, so that
-    /// a queue that leaves a ring with others must not: nobody knew when its memory may go. With
-    /// an exchange of one command per request the next fetch's answer tells.
-    pub(super) links: bool,
     /// The kernel wants no more of something: the seat may be about to end.
     pub(super) closing: bool,
     /// The first command that the kernel refused for good, with its errno.
     pub(super) refused: Option<i32>,
-    /// Who is asked, where requests are answered elsewhere.
-    pub(super) asking: Option<Asking>,
     _open: [OpenFile; 2],
 }
 
@@ -50,13 +42,13 @@ pub(super) struct Desk<'a, R> {
 impl<T> Seat<T> {
     /// Requests that have begun and not ended.
     pub(super) fn running(&self) -> u32 {
-        self.engine.running()
+        self.queue.engine.running()
     }
 
     /// Nobody will see the running requests end: memory that they may still work on is given up.
     pub(super) fn abandon(&mut self) {
         if self.running() > 0 {
-            self.engine.abandon();
+            self.queue.engine.abandon();
         }
     }
 
@@ -82,17 +74,19 @@ impl<T: Target> Seat<T> {
         let (descriptors, exchange, buffers) = parts(driver, &service, slots)?;
         let Service { char_device, zeros, config, target, counters, listener } = service;
         Ok(Self {
-            engine: Engine::new(target, config.queue, config.depth, buffers),
-            exchange,
-            descriptors,
+            queue: Queue {
+                engine: Engine::new(target, config.queue, config.depth, buffers),
+                exchange,
+                descriptors,
+                asking,
+                links: !stays || config.exchange == ExchangeMode::PerIo,
+            },
             counters,
             listener,
             place: pass::Seat { number, files: files.start },
             files,
-            links: !stays || config.exchange == ExchangeMode::PerIo,
             closing: false,
             refused: None,
-            asking,
             _open: [char_device, zeros],
         })
     }
@@ -104,30 +98,40 @@ impl<T: Target> Seat<T> {
 
     /// Asks for the queue's first requests.
     pub(super) fn arm<R: Ring>(&mut self, desk: &mut Desk<'_, R>) -> io::Result<()> {
-        self.exchange.arm(&mut pass!(self, desk))
+        self.queue.exchange.arm(&mut pass!(self, desk))
     }
 
     /// Whether nothing of the queue is in flight, nor can be any more.
     pub(super) fn has_ended(&self) -> bool {
-        self.running() == 0 && !self.exchange.is_open()
+        self.running() == 0 && !self.queue.exchange.is_open()
     }
 
     /// Gives back the slots of a queue that was not armed.
     pub(super) fn give_back(&mut self, slots: &mut Slots) {
-        self.engine.leave(slots);
+        self.queue.engine.leave(slots);
     }
 
     /// Gives back what the reactor lent; there is nothing in flight.
     pub(super) fn leave<R: Ring>(&mut self, desk: &mut Desk<'_, R>) -> io::Result<()> {
-        self.engine.leave(desk.slots);
-        self.exchange.leave(&mut pass!(self, desk))
+        self.queue.engine.leave(desk.slots);
+        self.queue.exchange.leave(&mut pass!(self, desk))
+    }
+
+    /// Whom the queue asks, where requests are answered elsewhere.
+    pub(super) fn asking(&mut self) -> Option<&mut Asking> {
+        self.queue.asking.as_mut()
+    }
+
+    /// Takes the answers that are there.
+    pub(super) fn take_answers<R: Ring>(&mut self, desk: &mut Desk<'_, R>) -> io::Result<()> {
+        self.queue.take_answers(&mut pass!(self, desk))
     }
 
     /// Pushes what was put off until the end of the pass. Answers how many completions the next
     /// call of the kernel brings at once, and that nobody waits for.
     #[inline]
     pub(super) fn flush<R: Ring>(&mut self, desk: &mut Desk<'_, R>) -> io::Result<u32> {
-        self.exchange.flush(&mut pass!(self, desk))
+        self.queue.exchange.flush(&mut pass!(self, desk))
     }
 
     /// Takes one of the queue's completions; `lone` when there is no other.
@@ -138,118 +142,13 @@ impl<T: Target> Seat<T> {
         completion: Completion,
         lone: bool,
     ) -> io::Result<()> {
-        let token = Token::unpack(completion.user_data);
-        match token.kind {
-            Kind::Step | Kind::Register | Kind::Unregister => {
-                let pass = &mut pass!(self, desk);
-                let outcome = self.engine.completed(pass, token, completion.result)?;
-                self.conclude::<WATCHED, _>(desk, token.tag, outcome)
-            }
-            _ => {
-                let alone = lone && self.may_link::<WATCHED>() && self.engine.running() == 0;
-                match self.exchange.completed(&mut pass!(self, desk), token, completion)? {
-                    Arrival::Request(tag) => return self.begin::<WATCHED, _>(desk, tag, alone),
-                    Arrival::Requests(tags) => {
-                        return self.begin_all::<WATCHED, _>(desk, &tags, alone);
-                    }
-                    Arrival::Nothing => {}
-                    Arrival::Closing => self.close(desk),
-                    Arrival::Refused(errno) => {
-                        self.refused.get_or_insert(errno);
-                        self.close(desk);
-                    }
-                }
-                Ok(())
-            }
+        let news = self.queue.take::<WATCHED, _>(&mut pass!(self, desk), completion, lone)?;
+        if let Some(refused) = news {
+            self.refused = self.refused.or(refused);
+            self.closing = true;
+            *desk.attention = true;
         }
-    }
-
-    #[cold]
-    fn close<R: Ring>(&mut self, desk: &mut Desk<'_, R>) {
-        self.closing = true;
-        *desk.attention = true;
-    }
-
-    #[inline]
-    fn begin_all<const WATCHED: bool, R: Ring>(
-        &mut self,
-        desk: &mut Desk<'_, R>,
-        tags: &Tags,
-        alone: bool,
-    ) -> io::Result<()> {
-        let alone = alone && tags.len() == 1;
-        for index in 0..tags.len() {
-            let tag = self.exchange.tag(tags, index);
-            self.begin::<WATCHED, _>(desk, tag, alone)?;
-        }
-        self.exchange.emptied(&mut pass!(self, desk), tags)
-    }
-
-    #[inline(always)]
-    fn begin<const WATCHED: bool, R: Ring>(
-        &mut self,
-        desk: &mut Desk<'_, R>,
-        tag: u16,
-        alone: bool,
-    ) -> io::Result<()> {
-        if WATCHED && self.counters.trace.is_on() {
-            self.counters.trace.begin(tag);
-        }
-        let outcome = match Request::parse(&self.descriptors.read(tag)) {
-            Ok(request) if self.asks(request.op) => return self.ask(desk, tag, request),
-            Ok(request) => self.engine.begin(&mut pass!(self, desk), tag, request, alone)?,
-            Err(errno) => {
-                self.counters.errors.add(1);
-                Outcome::Commit(-errno.0)
-            }
-        };
-        self.conclude::<WATCHED, _>(desk, tag, outcome)
-    }
-
-    #[inline(always)]
-    fn asks(&self, op: Op) -> bool {
-        self.asking.as_ref().is_some_and(|asking| asking.asks(op))
-    }
-
-    /// Whether a request's step may be linked to its commit: not when somebody watches, since what
-    /// is linked ends unseen.
-    #[inline(always)]
-    pub(super) fn may_link<const WATCHED: bool>(&self) -> bool {
-        self.links && !(WATCHED && self.counters.trace.is_on())
-    }
-
-    /// What [`take`](Self::take) does with an outcome, for whoever has no `WATCHED`.
-    #[inline]
-    pub(super) fn settle<R: Ring>(
-        &mut self,
-        desk: &mut Desk<'_, R>,
-        tag: u16,
-        outcome: Outcome,
-    ) -> io::Result<()> {
-        self.conclude::<true, _>(desk, tag, outcome)
-    }
-
-    #[inline(always)]
-    fn conclude<const WATCHED: bool, R: Ring>(
-        &mut self,
-        desk: &mut Desk<'_, R>,
-        tag: u16,
-        outcome: Outcome,
-    ) -> io::Result<()> {
-        match outcome {
-            Outcome::Running => Ok(()),
-            Outcome::Commit(result) => {
-                if WATCHED && self.counters.trace.is_on() {
-                    self.counters.trace.end(tag, self.engine.request(tag), result);
-                }
-                self.exchange.commit(&mut pass!(self, desk), tag, result)
-            }
-            Outcome::CommitLinked(result) => {
-                self.exchange.commit_linked(&mut pass!(self, desk), tag, result);
-                Ok(())
-            }
-            Outcome::Held(errno) => self.resume(desk, tag, errno),
-        }
+        Ok(())
     }
 }
 

@@ -76,7 +76,7 @@ impl Target for Native {
         forward!(self, target => target.max_steps())
     }
 
-    #[inline]
+    #[inline(always)]
     fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> Result<(), Errno> {
         match self {
             Self::File(file) => file.plan(request, plan),

@@ -114,7 +114,7 @@ impl Target for File {
         1
     }
 
-    #[inline]
+    #[inline(always)]
     fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> std::result::Result<(), Errno> {
         plan.push(whole(
             request,

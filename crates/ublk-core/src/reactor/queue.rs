@@ -1,0 +1,137 @@
+//! The way of a request between exchange and engine.
+
+use std::io;
+
+use super::asking::Asking;
+use crate::driver::{Completion, Descriptors, Ring};
+use crate::engine::{Engine, Outcome};
+use crate::exchange::{Arrival, Exchange, Tags};
+use crate::pass::Pass;
+use crate::target::{Op, Request, Target};
+use crate::token::Token;
+
+/// A queue's exchange and engine, and the descriptors of its requests.
+pub(super) struct Queue<T> {
+    // The memory that the ring works on is the first two's: a seat drops them when it may.
+    pub(super) engine: Engine<T>,
+    pub(super) exchange: Exchange,
+    pub(super) descriptors: Descriptors,
+    /// Who is asked, where requests are answered elsewhere.
+    pub(super) asking: Option<Asking>,
+    /// Whether a request's step may be linked to its commit. What is linked ends silently, so that
+    /// a queue that leaves a ring with others must not: nobody knew when its memory may go. With
+    /// an exchange of one command per request the next fetch's answer tells.
+    pub(super) links: bool,
+}
+
+/// The kernel wants no more of something; in there, the errno of what it refuses for good.
+type Closing = Option<Option<i32>>;
+
+impl<T: Target> Queue<T> {
+    /// Takes one completion; `lone` when there is no other.
+    #[inline(always)]
+    pub(super) fn take<const WATCHED: bool, R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        completion: Completion,
+        lone: bool,
+    ) -> io::Result<Closing> {
+        let token = Token::unpack(completion.user_data);
+        if token.kind.is_engines() {
+            let outcome = self.engine.completed(pass, token, completion.result)?;
+            self.conclude::<WATCHED, _>(pass, token.tag, outcome)?;
+            return Ok(None);
+        }
+        let alone = lone && self.may_link::<WATCHED>(pass) && self.engine.running() == 0;
+        match self.exchange.completed(pass, token, completion)? {
+            Arrival::Request(tag) => self.begin::<WATCHED, _>(pass, tag, alone)?,
+            Arrival::Requests(tags) => self.begin_all::<WATCHED, _>(pass, &tags, alone)?,
+            Arrival::Nothing => {}
+            Arrival::Closing => return Ok(Some(None)),
+            Arrival::Refused(errno) => return Ok(Some(Some(errno))),
+        }
+        Ok(None)
+    }
+
+    #[inline]
+    fn begin_all<const WATCHED: bool, R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tags: &Tags,
+        alone: bool,
+    ) -> io::Result<()> {
+        let alone = alone && tags.len() == 1;
+        for index in 0..tags.len() {
+            let tag = self.exchange.tag(tags, index);
+            self.begin::<WATCHED, _>(pass, tag, alone)?;
+        }
+        self.exchange.emptied(pass, tags)
+    }
+
+    #[inline(always)]
+    fn begin<const WATCHED: bool, R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        alone: bool,
+    ) -> io::Result<()> {
+        if WATCHED && pass.counters.trace.is_on() {
+            pass.counters.trace.begin(tag);
+        }
+        let outcome = match Request::parse(&self.descriptors.read(tag)) {
+            Ok(request) if self.asks(request.op) => return self.ask(pass, tag, request),
+            Ok(request) => self.engine.begin(pass, tag, request, alone)?,
+            Err(errno) => {
+                pass.counters.errors.add(1);
+                Outcome::Commit(-errno.0)
+            }
+        };
+        self.conclude::<WATCHED, _>(pass, tag, outcome)
+    }
+
+    #[inline(always)]
+    fn asks(&self, op: Op) -> bool {
+        self.asking.as_ref().is_some_and(|asking| asking.asks(op))
+    }
+
+    /// Whether a request's step may be linked to its commit: not when somebody watches, since what
+    /// is linked ends unseen.
+    #[inline(always)]
+    pub(super) fn may_link<const WATCHED: bool>(&self, pass: &Pass<'_, impl Ring>) -> bool {
+        self.links && !(WATCHED && pass.counters.trace.is_on())
+    }
+
+    /// What [`take`](Self::take) does with an outcome, for whoever has no `WATCHED`.
+    #[inline]
+    pub(super) fn settle<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        outcome: Outcome,
+    ) -> io::Result<()> {
+        self.conclude::<true, _>(pass, tag, outcome)
+    }
+
+    #[inline(always)]
+    fn conclude<const WATCHED: bool, R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        outcome: Outcome,
+    ) -> io::Result<()> {
+        match outcome {
+            Outcome::Running => Ok(()),
+            Outcome::Commit(result) => {
+                if WATCHED && pass.counters.trace.is_on() {
+                    pass.counters.trace.end(tag, self.engine.request(tag), result);
+                }
+                self.exchange.commit(pass, tag, result)
+            }
+            Outcome::CommitLinked(result) => {
+                self.exchange.commit_linked(pass, tag, result);
+                Ok(())
+            }
+            Outcome::Held(errno) => self.resume(pass, tag, errno),
+        }
+    }
+}
