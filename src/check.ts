@@ -48,6 +48,14 @@ export function checkOneOf<T extends string>(value: unknown, name: string, known
   throw invalid(`${name} is ${describe(value)}`, hint);
 }
 
+/** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless it is a list of CPU numbers. */
+export function checkCpus(value: unknown, name: string): readonly number[] {
+  if (Array.isArray(value) && value.length > 0) {
+    return value.map((cpu, at) => checkInteger(cpu, `${name}[${at}]`, 0, 8191));
+  }
+  throw invalid(`${name} is ${describe(value)}; it must be a list of CPU numbers, like [0, 1]`);
+}
+
 /** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless it is a path that the kernel can take. */
 export function checkPath(value: unknown, name: string): string {
   if (typeof value === 'string' && value !== '' && !value.includes('\0')) return value;

@@ -7,11 +7,12 @@ import type { Handler } from './handler/types.ts';
 import type { BufferMode, ExchangeMode } from './info.ts';
 import { native, type NativeDeviceOptions, type NativeEnd } from './native.ts';
 import { checkQueueSettings, type QueueSettings } from './queue-settings.ts';
+import { FEATURE_KEYS, toNativeFeatures, type FeatureOptions } from './device-features.ts';
 import { parseSize, type Size } from './size.ts';
 import { toNativeTarget, type Target } from './targets/index.ts';
 
 /** What {@link createDevice} is asked for. */
-export interface DeviceOptions {
+export interface DeviceOptions extends FeatureOptions {
   /**
    * What answers the device's requests: made by one of {@link targets}, or an object with methods
    * that answer them in JavaScript.
@@ -57,10 +58,6 @@ export interface DeviceOptions {
    */
   readonly splitRegister?: boolean | undefined;
   /**
-   * Whether each queue's thread stays on the CPUs that the kernel maps to the queue.
-   * @default true
-   */
-  readonly pin?: boolean | undefined;
   /** What of the kernel's queue above the device differs from the kernel's default. */
   readonly queue?: QueueSettings | undefined;
   /**
@@ -85,7 +82,7 @@ export const DEVICE_KEYS: readonly string[] = [
   'buffers',
   'exchange',
   'splitRegister',
-  'pin',
+  ...FEATURE_KEYS,
   'queue',
   'timeoutMs',
 ];
@@ -134,11 +131,12 @@ export async function createDevice(
 export function toNativeOptions(options: DeviceOptions): NativeDeviceOptions {
   checkKeys(options, 'createDevice()', DEVICE_KEYS);
   const { id, queues, depth, maxIoBytes, buffers, exchange } = options;
-  const { splitRegister, pin, queue, timeoutMs } = options;
+  const { splitRegister, queue, timeoutMs } = options;
   const given: { -readonly [K in keyof NativeDeviceOptions]: NativeDeviceOptions[K] } = {
     target: isHandler(options.target)
       ? checkHandler(options.target).native
       : toNativeTarget(options.target as Target),
+    ...toNativeFeatures(options),
   };
   if (id !== undefined) given.id = checkInteger(id, 'id', 0, MAX_ID);
   if (queues !== undefined) given.queues = checkInteger(queues, 'queues', 1, 4096);
@@ -149,7 +147,6 @@ export function toNativeOptions(options: DeviceOptions): NativeDeviceOptions {
   if (splitRegister !== undefined) {
     given.splitRegister = checkBoolean(splitRegister, 'splitRegister');
   }
-  if (pin !== undefined) given.pin = checkBoolean(pin, 'pin');
   if (queue !== undefined) given.queue = checkQueueSettings(queue);
   if (timeoutMs !== undefined) given.timeoutMs = checkInteger(timeoutMs, 'timeoutMs', 1, 600_000);
   return given;

@@ -1,7 +1,8 @@
-import { checkInteger } from './check.ts';
+import { checkBoolean, checkCpus, checkInteger, checkKeys } from './check.ts';
 import { unwrap } from './errors.ts';
-import type { DeviceInfo, Feature } from './info.ts';
+import type { DeviceInfo, Feature, StopCheck } from './info.ts';
 import { native } from './native.ts';
+import { parseSize, type Size } from './size.ts';
 
 const MAX_ID = 2 ** 31 - 1;
 
@@ -26,15 +27,65 @@ export async function getDeviceInfo(id: number): Promise<DeviceInfo> {
   return unwrap(await native().deviceInfo(checkId(id)));
 }
 
+/** How {@link stopDevice} stops. */
+export interface StopOptions {
+  /**
+   * Stop it although somebody uses it: they see errors from then on.
+   * @default false
+   */
+  readonly force?: boolean | undefined;
+}
+
 /**
  * Stops a device, whoever serves it: `/dev/ublkbN` goes away, the requests under way end first.
  * A server of this package then removes the device too; of a server that is gone,
- * {@link deleteDevice} removes what it left.
+ * {@link deleteDevice} removes what it left. Without `force` only a device that nobody has open is
+ * stopped; kernels before 7.0 see mounts and the like, and no mere openers: the answer says which.
  *
- * @throws {UblkError} `ERR_UBLK_NO_DEVICE`, `ERR_UBLK_TIMEOUT`, and what {@link listDevices} throws.
+ * @throws {UblkError} `ERR_UBLK_BUSY` while somebody uses it; `ERR_UBLK_NO_DEVICE`,
+ * `ERR_UBLK_TIMEOUT`, and what {@link listDevices} throws.
  */
-export async function stopDevice(id: number): Promise<void> {
-  unwrap(await native().stopDevice(checkId(id)));
+export async function stopDevice(id: number, options: StopOptions = {}): Promise<StopCheck> {
+  checkKeys(options, 'the options of stopDevice()', ['force']);
+  const force = checkBoolean(options.force ?? false, 'force');
+  return unwrap(await native().stopDevice(checkId(id), force));
+}
+
+/**
+ * Takes a device away from its server, whoever that is: the server ends what it has begun and
+ * leaves, and requests wait for {@link recoverDevice}, or fail, as the device's `recovery` says
+ * (Linux 6.16).
+ *
+ * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` for a device without `recovery`;
+ * `ERR_UBLK_UNSUPPORTED`, `ERR_UBLK_NO_DEVICE`, `ERR_UBLK_TIMEOUT` when its server does not leave.
+ */
+export async function quiesceDevice(id: number): Promise<void> {
+  unwrap(await native().quiesceDevice(checkId(id)));
+}
+
+/**
+ * Changes the size of a device that is being served, whoever serves it (Linux 6.16). What lies
+ * behind it must hold as much; its own server can look, see {@link Device.resize}.
+ *
+ * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`, `ERR_UBLK_UNSUPPORTED`, `ERR_UBLK_NO_DEVICE`,
+ * `ERR_UBLK_CLOSED` for a device that is not live.
+ */
+export async function resizeDevice(id: number, size: Size): Promise<DeviceInfo> {
+  return unwrap(await native().resizeDevice(checkId(id), parseSize(size, 'size')));
+}
+
+/**
+ * Moves the threads that serve a device to these CPUs, whichever process of this package they
+ * belong to. Resolves to how many there are.
+ *
+ * @example
+ * await setDeviceAffinity(0, [2, 3]);
+ *
+ * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`; `ERR_UBLK_UNSUPPORTED` for a device that shares
+ * its threads with others; `ERR_UBLK_NO_DEVICE`, `ERR_UBLK_PERMISSION`, `ERR_UBLK_CLOSED`.
+ */
+export async function setDeviceAffinity(id: number, cpus: readonly number[]): Promise<number> {
+  return unwrap(await native().setDeviceAffinity(checkId(id), checkCpus(cpus, 'cpus')));
 }
 
 /**

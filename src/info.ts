@@ -23,6 +23,26 @@ export type ExchangeMode = 'per-io' | 'batch';
  */
 export type DeviceState = 'dead' | 'live' | 'quiesced' | 'fail-io';
 
+/**
+ * What becomes of a device whose server dies, or leaves it with {@link Device.quiesce}.
+ * - `queue`: requests wait for the next server; those that the dead one had taken fail with `EIO`.
+ *   No request is executed twice (`USER_RECOVERY`, Linux 6.1).
+ * - `reissue`: requests wait for the next server, and those that the dead one had taken are given
+ *   to it again: clients notice a pause and nothing else. A write may be executed twice, which
+ *   targets that write in place do not mind (`USER_RECOVERY_REISSUE`, Linux 6.1).
+ * - `fail`: requests fail until there is a next server (`USER_RECOVERY_FAIL_IO`, Linux 6.13).
+ */
+export type Recovery = 'queue' | 'reissue' | 'fail';
+
+/**
+ * What was looked at before a device was stopped.
+ * - `openers`: the kernel made sure that nobody had it open (Linux 7.0).
+ * - `holders`: that it was not mounted, nor part of another device; more an older kernel does not
+ *   tell.
+ * - `nothing`: it was forced.
+ */
+export type StopCheck = 'openers' | 'holders' | 'nothing';
+
 /** A device as the kernel describes it. Sizes in bytes. */
 export interface DeviceInfo {
   /** The number N of `/dev/ublkbN`. */
@@ -46,6 +66,10 @@ export interface DeviceInfo {
   readonly serverPid?: number;
   /** The user who created it. */
   readonly ownerUid: number;
+  /** Their group. */
+  readonly ownerGid: number;
+  /** Whether it outlives its server, and how; absent: it ends with it. */
+  readonly recovery?: Recovery;
   /** The features in force, by the kernel's names without `UBLK_F_`. */
   readonly features: readonly string[];
 }

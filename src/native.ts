@@ -1,7 +1,15 @@
 import { createRequire } from 'node:module';
 
 import { UblkError, UblkErrorCode, type Failure, type Outcome } from './errors.ts';
-import type { BufferMode, Counters, DeviceInfo, ExchangeMode, Feature } from './info.ts';
+import type {
+  BufferMode,
+  Counters,
+  DeviceInfo,
+  ExchangeMode,
+  Feature,
+  Recovery,
+  StopCheck,
+} from './info.ts';
 import type { NativeQueueSettings } from './queue-settings.ts';
 
 /** A target as the addon takes it. */
@@ -45,6 +53,11 @@ export interface NativeDeviceOptions {
   readonly splitRegister?: boolean;
   readonly pin?: boolean;
   readonly queue?: NativeQueueSettings;
+  readonly affinity?: readonly number[];
+  readonly recovery?: Recovery;
+  readonly partScan?: boolean;
+  readonly unprivileged?: boolean;
+  readonly ioDescSize?: number;
   readonly timeoutMs?: number;
 }
 
@@ -178,7 +191,10 @@ export interface Binding {
   openChannel(bridge: number, queue: number, onRequests: () => void): NativeChannel;
   listDevices(): Promise<Outcome<DeviceInfo[]>>;
   deviceInfo(id: number): Promise<Outcome<DeviceInfo>>;
-  stopDevice(id: number): Promise<Outcome<void>>;
+  stopDevice(id: number, force: boolean): Promise<Outcome<StopCheck>>;
+  quiesceDevice(id: number): Promise<Outcome<void>>;
+  resizeDevice(id: number, size: number): Promise<Outcome<DeviceInfo>>;
+  setDeviceAffinity(id: number, cpus: readonly number[]): Promise<Outcome<number>>;
   deleteDevice(id: number): Promise<Outcome<void>>;
   features(): Promise<Outcome<Feature[]>>;
   simulate(options: NativeDeviceOptions, simulation: NativeSimulationOptions): NativeSimulation;

@@ -53,6 +53,9 @@ describe('ublk', () => {
     ['info'],
     ['stop'],
     ['delete'],
+    ['quiesce'],
+    ['resize'],
+    ['set-affinity'],
     ['features'],
     ['doctor'],
   ])('%s --help has an example, and needs no addon', async (command) => {
@@ -119,9 +122,9 @@ describe('ublk', () => {
   });
 
   test('stop --json says what was done', async () => {
-    binding.stopDevice.mockResolvedValue({ value: undefined });
+    binding.stopDevice.mockResolvedValue({ value: 'openers' });
     expect(await runCli(['stop', '3', '--json'])).toBe(0);
-    expect(binding.stopDevice).toHaveBeenCalledWith(3);
-    expect(JSON.parse(stdout)).toEqual({ id: 3, stopped: true });
+    expect(binding.stopDevice).toHaveBeenCalledWith(3, false);
+    expect(JSON.parse(stdout)).toEqual({ id: 3, stopped: true, checked: 'openers' });
   });
 });

@@ -35,6 +35,7 @@ const INFO: DeviceInfo = {
   readOnly: false,
   serverPid: process.pid,
   ownerUid: 0,
+  ownerGid: 0,
   features: ['AUTO_BUF_REG'],
 };
 

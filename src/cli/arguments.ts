@@ -16,3 +16,16 @@ export function example(...lines: string[]): string {
   const head = lines.length > 1 ? 'Examples:' : 'Example:';
   return ['', head, ...lines.map((line) => `  $ ${line}`)].join('\n');
 }
+
+/** CPUs on the command line: numbers and ranges, `0,2-3`. */
+export function cpuList(text: string): number[] {
+  const cpus = text.split(',').flatMap((part) => {
+    const range = /^(\d+)(?:-(\d+))?$/.exec(part);
+    const [first, last] = [Number(range?.[1]), Number(range?.[2] ?? range?.[1])];
+    if (!range || last < first || last > 8191) {
+      throw new InvalidArgumentError('It must be numbers and ranges of CPUs, like 0,2-3.');
+    }
+    return Array.from({ length: last - first + 1 }, (_, at) => first + at);
+  });
+  return [...new Set(cpus)];
+}

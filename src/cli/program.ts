@@ -6,6 +6,7 @@ import type { BufferMode, ExchangeMode } from '../info.ts';
 import { collect, example, wholeNumber } from './arguments.ts';
 import type { FileFlags, NullFlags } from './commands/add.ts';
 import { addLayers } from './layers.ts';
+import { changeDevices } from './lifecycle.ts';
 import type { OutputFlags } from './output.ts';
 
 const MODES: readonly BufferMode[] = ['auto', 'register', 'copy'];
@@ -87,34 +88,16 @@ function describeDevices(program: Command): void {
     });
 }
 
-function changeDevices(program: Command): void {
-  program
-    .command('stop')
-    .description('Stop a device; its server ends.')
-    .argument('<id>', 'the number N of /dev/ublkbN', wholeNumber)
-    .option('--json', 'as JSON')
-    .addHelpText('after', example('ublk stop 0'))
-    .action(async (id: number, flags: OutputFlags) => {
-      await (await import('./commands/stop.ts')).stop(id, flags);
-    });
-  program
-    .command('delete')
-    .description('Stop a device if need be and remove it, also one whose server is gone.')
-    .argument('<id>', 'the number N of /dev/ublkbN', wholeNumber)
-    .option('--json', 'as JSON')
-    .addHelpText('after', example('ublk delete 0'))
-    .action(async (id: number, flags: OutputFlags) => {
-      await (await import('./commands/delete.ts')).remove(id, flags);
-    });
-}
-
 function describeMachine(program: Command): void {
   program
     .command('features')
-    .description("List the ublk driver's features, and whether this kernel has them.")
+    .description("List the ublk driver's features: what this kernel has, and what a device got.")
+    .argument('[id]', 'the number N of /dev/ublkbN', wholeNumber)
     .option('--json', 'as JSON')
     .addHelpText('after', example('ublk features'))
-    .action(async (flags: OutputFlags) => (await import('./commands/features.ts')).features(flags));
+    .action(async (id: number | undefined, flags: OutputFlags) => {
+      await (await import('./commands/features.ts')).features(id, flags);
+    });
   program
     .command('doctor')
     .description('Say what this machine can do, and the command that mends what it cannot.')

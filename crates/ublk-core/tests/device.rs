@@ -203,7 +203,7 @@ fn a_device_that_somebody_else_stops_takes_itself_down() {
     let disk = sim.file(SIZE);
     let device = create(&sim, &disk, options());
     let id = device.info().id;
-    device::stop(sim.clone(), id).unwrap();
+    device::stop(&sim, id, true).unwrap();
     assert!(matches!(device.wait(), End::Stopped));
     device.close().unwrap();
     assert_nothing_left(&sim, id);

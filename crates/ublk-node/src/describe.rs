@@ -1,7 +1,7 @@
 //! What the core says, as `src/info.ts` has it.
 
 use napi_derive::napi;
-use ublk_core::device::{self, BufferMode, DeviceState, ExchangeMode};
+use ublk_core::device::{self, BufferMode, DeviceState, ExchangeMode, Recovery};
 use ublk_core::stats::QueueStats;
 use ublk_sys::FEATURES;
 
@@ -31,6 +31,10 @@ pub struct DeviceInfo {
     pub server_pid: Option<u32>,
     /// Who created it.
     pub owner_uid: u32,
+    /// Their group.
+    pub owner_gid: u32,
+    /// `queue`, `reissue` or `fail`; absent: it ends with its server.
+    pub recovery: Option<&'static str>,
     /// The features in force.
     pub features: Vec<&'static str>,
 }
@@ -49,6 +53,8 @@ impl From<&device::DeviceInfo> for DeviceInfo {
             read_only: info.read_only,
             server_pid: info.server_pid,
             owner_uid: info.owner_uid,
+            owner_gid: info.owner_gid,
+            recovery: info.recovery.map(recovery),
             features: features(info.flags)
                 .filter(|one| one.supported)
                 .map(|one| one.name)
@@ -92,6 +98,14 @@ pub(crate) fn buffer_mode(mode: BufferMode) -> &'static str {
         BufferMode::Auto => "auto",
         BufferMode::Register => "register",
         BufferMode::Copy => "copy",
+    }
+}
+
+fn recovery(recovery: Recovery) -> &'static str {
+    match recovery {
+        Recovery::Queue => "queue",
+        Recovery::Reissue => "reissue",
+        Recovery::Fail => "fail",
     }
 }
 

@@ -23,7 +23,7 @@ use crate::watch::NativeWatch;
 #[derive(Debug)]
 #[napi(object, object_from_js = false)]
 pub struct NativeEnd {
-    /// `closed`, `stopped` or `failed`.
+    /// `closed`, `stopped`, `quiesced` or `failed`.
     pub reason: &'static str,
     /// With `failed`: why.
     pub failure: Option<Failure>,
@@ -34,6 +34,7 @@ impl From<End> for NativeEnd {
         match end {
             End::Closed => Self { reason: "closed", failure: None },
             End::Stopped => Self { reason: "stopped", failure: None },
+            End::Quiesced => Self { reason: "quiesced", failure: None },
             End::Failed(error) => Self { reason: "failed", failure: Some(error.into()) },
         }
     }

@@ -3,11 +3,11 @@
 use napi::Env;
 use napi::bindgen_prelude::Object;
 use napi_derive::napi;
-use ublk_core::device;
+use ublk_core::device::{self, StopCheck};
 use ublk_core::driver::linux::Linux;
 
 use crate::describe::{self, DeviceInfo};
-use crate::task;
+use crate::{target, task};
 
 /// All ublk devices.
 #[napi(catch_unwind, ts_return_type = "Promise<Outcome<DeviceInfo[]>>")]
@@ -24,10 +24,40 @@ pub fn device_info(env: &Env, id: u32) -> napi::Result<Object<'_>> {
     task::promise(env, move || device::info(Linux::new(), id).map(|info| DeviceInfo::from(&info)))
 }
 
-/// Stops a device.
+/// Stops a device, with `force` whoever uses it; answers what was looked at before.
+#[napi(catch_unwind, ts_return_type = "Promise<Outcome<StopCheck>>")]
+pub fn stop_device(env: &Env, id: u32, force: bool) -> napi::Result<Object<'_>> {
+    task::promise(env, move || {
+        Ok(match device::stop(&Linux::new(), id, force)? {
+            StopCheck::Openers => "openers",
+            StopCheck::Holders => "holders",
+            StopCheck::Nothing => "nothing",
+        })
+    })
+}
+
+/// Takes a device away from its server, for the next one.
 #[napi(catch_unwind, ts_return_type = "Promise<Outcome<void>>")]
-pub fn stop_device(env: &Env, id: u32) -> napi::Result<Object<'_>> {
-    task::promise(env, move || device::stop(Linux::new(), id))
+pub fn quiesce_device(env: &Env, id: u32) -> napi::Result<Object<'_>> {
+    task::promise(env, move || device::quiesce(Linux::new(), id))
+}
+
+/// Changes a device's size, in bytes.
+#[napi(catch_unwind, ts_return_type = "Promise<Outcome<DeviceInfo>>")]
+pub fn resize_device(env: &Env, id: u32, size: i64) -> napi::Result<Object<'_>> {
+    task::promise(env, move || {
+        let size = target::bytes(size)?;
+        device::resize(Linux::new(), id, size).map(|info| DeviceInfo::from(&info))
+    })
+}
+
+/// Moves the threads that serve a device; answers how many there are.
+#[napi(catch_unwind, ts_return_type = "Promise<Outcome<number>>")]
+pub fn set_device_affinity(env: &Env, id: u32, cpus: Vec<u16>) -> napi::Result<Object<'_>> {
+    task::promise(env, move || {
+        let moved = device::set_affinity(Linux::new(), id, &cpus)?;
+        Ok(u32::try_from(moved).unwrap_or(u32::MAX))
+    })
 }
 
 /// Stops a device and removes it.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use napi_derive::napi;
-use ublk_core::device::{BufferMode, DeviceOptions, ExchangeMode, QueueSettings};
+use ublk_core::device::{BufferMode, DeviceOptions, ExchangeMode, QueueSettings, Recovery};
 use ublk_core::error::{Code, Error, Result};
 
 use crate::target::NativeTarget;
@@ -33,6 +33,16 @@ pub struct NativeDeviceOptions {
     pub pin: Option<bool>,
     /// What of the device's queue differs from the kernel's default.
     pub queue: Option<NativeQueueSettings>,
+    /// The CPUs that threads are bound to instead.
+    pub affinity: Option<Vec<u16>>,
+    /// `queue`, `reissue` or `fail`.
+    pub recovery: Option<String>,
+    /// Whether the kernel looks for partitions.
+    pub part_scan: Option<bool>,
+    /// For a user who is not root.
+    pub unprivileged: Option<bool>,
+    /// How far apart descriptors are, in bytes.
+    pub io_desc_size: Option<u16>,
     /// How long the kernel may take.
     pub timeout_ms: Option<u32>,
 }
@@ -51,6 +61,11 @@ impl NativeDeviceOptions {
             split_register: self.split_register.unwrap_or(default.split_register),
             pin: self.pin.unwrap_or(default.pin),
             queue: self.queue.map(NativeQueueSettings::convert).unwrap_or_default(),
+            affinity: self.affinity,
+            recovery: self.recovery.as_deref().map(recovery).transpose()?,
+            part_scan: self.part_scan.unwrap_or(default.part_scan),
+            unprivileged: self.unprivileged.unwrap_or(default.unprivileged),
+            io_desc_size: self.io_desc_size,
             limit: self
                 .timeout_ms
                 .map_or(default.limit, |limit| Duration::from_millis(limit.into())),
@@ -107,6 +122,15 @@ fn exchange_mode(name: &str) -> Result<ExchangeMode> {
         "per-io" => Ok(ExchangeMode::PerIo),
         "batch" => Ok(ExchangeMode::Batch),
         _ => Err(unknown("exchange", name)),
+    }
+}
+
+fn recovery(name: &str) -> Result<Recovery> {
+    match name {
+        "queue" => Ok(Recovery::Queue),
+        "reissue" => Ok(Recovery::Reissue),
+        "fail" => Ok(Recovery::Fail),
+        _ => Err(unknown("kind of recovery", name)),
     }
 }
 

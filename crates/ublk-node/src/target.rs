@@ -153,7 +153,7 @@ impl NativeZones {
     }
 }
 
-fn bytes(size: i64) -> Result<u64> {
+pub(crate) fn bytes(size: i64) -> Result<u64> {
     u64::try_from(size).map_err(|_| refused(format!("a size is {size}")))
 }
 

@@ -1,13 +1,26 @@
-import { features as ask } from '../../devices.ts';
+import { features as ask, getDeviceInfo } from '../../devices.ts';
 import type { Feature } from '../../info.ts';
 import { answer, paint, table, type OutputFlags } from '../output.ts';
 
-/** `ublk features` */
-export async function features(flags: OutputFlags): Promise<void> {
+/** `ublk features [ID]` */
+export async function features(id: number | undefined, flags: OutputFlags): Promise<void> {
   const all = await ask();
-  await answer(flags, all, () => table(all.map(row), ['', 'FEATURE', 'SINCE LINUX']));
+  if (id === undefined) {
+    const row = ({ name, since, supported }: Feature) => [yes(supported), name, since];
+    await answer(flags, all, () => table(all.map(row), ['KERNEL', 'FEATURE', 'SINCE LINUX']));
+    return;
+  }
+  const { path, features: names } = await getDeviceInfo(id);
+  const given = all.map((one) => ({ ...one, device: names.includes(one.name) }));
+  const rows = given.map(({ name, since, supported, device }) => [
+    yes(supported),
+    yes(device),
+    name,
+    since,
+  ]);
+  await answer(flags, given, () => table(rows, ['KERNEL', path, 'FEATURE', 'SINCE LINUX']));
 }
 
-function row({ name, since, supported }: Feature): string[] {
-  return [supported ? paint('green', 'yes') : paint('dim', 'no'), name, since];
+function yes(has: boolean): string {
+  return has ? paint('green', 'yes') : paint('dim', 'no');
 }

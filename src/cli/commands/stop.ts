@@ -1,8 +1,21 @@
 import { stopDevice } from '../../devices.ts';
+import type { StopCheck } from '../../info.ts';
 import { answer, type OutputFlags } from '../output.ts';
 
+/** The flags of `ublk stop`. */
+export interface StopFlags extends OutputFlags {
+  readonly force?: true;
+}
+
+const NOTES: Record<StopCheck, string> = {
+  openers: '',
+  holders: ' (only mounts were looked for: the kernel shows openers from Linux 7.0 on)',
+  nothing: '',
+};
+
 /** `ublk stop ID` */
-export async function stop(id: number, flags: OutputFlags): Promise<void> {
-  await stopDevice(id);
-  await answer(flags, { id, stopped: true }, () => `stopped device ${id}`);
+export async function stop(id: number, flags: StopFlags): Promise<void> {
+  const checked = await stopDevice(id, { force: flags.force });
+  const said = { id, stopped: true, checked };
+  await answer(flags, said, () => `stopped device ${id}${NOTES[checked]}`);
 }

@@ -5,11 +5,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ublk_sys::{
-    UBLK_ATTR_READ_ONLY, UBLK_PARAM_TYPE_BASIC, UBLK_S_DEV_FAIL_IO, UBLK_S_DEV_LIVE,
-    UBLK_S_DEV_QUIESCED, ublk_params, ublksrv_ctrl_dev_info,
+    UBLK_ATTR_READ_ONLY, UBLK_F_SAFE_STOP_DEV, UBLK_PARAM_TYPE_BASIC, UBLK_S_DEV_FAIL_IO,
+    UBLK_S_DEV_LIVE, UBLK_S_DEV_QUIESCED, ublk_params, ublksrv_ctrl_dev_info,
 };
 
-use super::options::{DeviceInfo, DeviceState};
+use super::options::{DeviceInfo, DeviceState, Recovery};
 use crate::control::Control;
 use crate::driver::Driver;
 use crate::error::{Code, Error, Result};
@@ -33,7 +33,7 @@ pub fn info<D: Driver>(driver: D, id: u32) -> Result<DeviceInfo> {
     describe(&Control::new(driver), id)
 }
 
-/// All devices, by their character devices in `/dev`, those included whose server is gone.
+/// All devices that this user may see, those included whose server is gone.
 ///
 /// # Errors
 /// [`Code::NoDriver`], [`Code::Permission`] and others; a device that goes away meanwhile is none.
@@ -51,19 +51,51 @@ pub fn list<D: Driver>(driver: D) -> Result<Vec<DeviceInfo>> {
     for id in ids {
         match describe(&control, id) {
             Ok(device) => devices.push(device),
-            Err(Error { code: Code::NoDevice, .. }) => {}
+            // Gone meanwhile, or another user's.
+            Err(Error { code: Code::NoDevice | Code::Permission, .. }) => {}
             Err(error) => return Err(error),
         }
     }
     Ok(devices)
 }
 
-/// Stops a device: its server answers what is in flight, and sees it end.
+/// What was looked at before a device was stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopCheck {
+    /// The kernel made sure that nobody had it open (Linux 7.0).
+    Openers,
+    /// That it was not mounted, nor part of another device: more an older kernel does not tell.
+    Holders,
+    /// Nothing.
+    Nothing,
+}
+
+/// Stops a device: its server answers what is in flight, and sees it end. Without `force` only if
+/// nobody uses it.
 ///
 /// # Errors
-/// [`Code::NoDevice`], [`Code::Timeout`] and others.
-pub fn stop<D: Driver>(driver: D, id: u32) -> Result<()> {
-    Control::new(driver).stop(id, LIMIT)
+/// [`Code::Busy`] while somebody uses it; [`Code::NoDevice`], [`Code::Timeout`] and others.
+pub fn stop<D: Driver>(driver: &D, id: u32, force: bool) -> Result<StopCheck> {
+    let control = Control::new(driver.clone());
+    if force {
+        return control.stop(id, LIMIT).map(|()| StopCheck::Nothing);
+    }
+    let is_live = control.info(id)?.state == UBLK_S_DEV_LIVE;
+    let kernel_looks = control.features().is_ok_and(|flags| flags & UBLK_F_SAFE_STOP_DEV != 0);
+    if kernel_looks {
+        match control.try_stop(id, LIMIT) {
+            // There is no disk that anybody could have open.
+            Err(Error { code: Code::NoDevice, .. }) if !is_live => {}
+            result => return result.map(|()| StopCheck::Openers),
+        }
+    } else if driver.block_device_is_held(id) {
+        let message = format!("ublk device {id} is mounted, or part of another device");
+        return Err(Error::new(Code::Busy, message).hint(format!(
+            "`lsblk /dev/ublkb{id}` tells where; `ublk stop --force {id}` stops it all the same"
+        )));
+    }
+    control.stop(id, LIMIT)?;
+    Ok(if kernel_looks { StopCheck::Openers } else { StopCheck::Holders })
 }
 
 /// Stops a device and deletes it.
@@ -105,11 +137,22 @@ pub(super) fn delete_and_wait<D: Driver>(
     }
 }
 
-fn describe<D: Driver>(control: &Control<D>, id: u32) -> Result<DeviceInfo> {
+pub(super) fn describe<D: Driver>(control: &Control<D>, id: u32) -> Result<DeviceInfo> {
     let info = control.info(id)?;
     // Refused only while there is nothing to tell.
     let params = control.params(id).unwrap_or_default();
     Ok(DeviceInfo::new(&info, &params))
+}
+
+impl From<u16> for DeviceState {
+    fn from(state: u16) -> Self {
+        match state {
+            UBLK_S_DEV_LIVE => Self::Live,
+            UBLK_S_DEV_QUIESCED => Self::Quiesced,
+            UBLK_S_DEV_FAIL_IO => Self::FailIo,
+            _ => Self::Dead,
+        }
+    }
 }
 
 impl DeviceInfo {
@@ -117,21 +160,21 @@ impl DeviceInfo {
         let basic = (params.types & UBLK_PARAM_TYPE_BASIC != 0).then_some(params.basic);
         Self {
             id: info.dev_id,
-            state: match info.state {
-                UBLK_S_DEV_LIVE => DeviceState::Live,
-                UBLK_S_DEV_QUIESCED => DeviceState::Quiesced,
-                UBLK_S_DEV_FAIL_IO => DeviceState::FailIo,
-                _ => DeviceState::Dead,
-            },
+            state: info.state.into(),
             queues: info.nr_hw_queues,
             depth: info.queue_depth,
             max_io_bytes: info.max_io_buf_bytes,
-            server_pid: u32::try_from(info.ublksrv_pid).ok().filter(|&pid| pid > 0),
+            // A server that has left may live on, and serve it no more.
+            server_pid: u32::try_from(info.ublksrv_pid)
+                .ok()
+                .filter(|&pid| pid > 0 && info.state == UBLK_S_DEV_LIVE),
             flags: info.flags,
             size: basic.map(|basic| basic.dev_sectors << 9),
             logical_block: basic.map(|basic| 1 << basic.logical_bs_shift),
             read_only: basic.is_some_and(|basic| basic.attrs & UBLK_ATTR_READ_ONLY != 0),
             owner_uid: info.owner_uid,
+            owner_gid: info.owner_gid,
+            recovery: Recovery::of(info.flags),
         }
     }
 }

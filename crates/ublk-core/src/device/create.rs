@@ -7,13 +7,13 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ublk_sys::{ublksrv_ctrl_dev_info, ublksrv_io_desc};
+use ublk_sys::{ublk_params, ublksrv_ctrl_dev_info, ublksrv_io_desc};
 
 use super::options::{BufferMode, DeviceInfo, DeviceOptions, ExchangeMode};
 use super::pool::Pool;
 use super::serve::{self, Place};
 use super::supervise::{Crew, Event, supervise};
-use super::{Device, Shared, admin, negotiate, params};
+use super::{Device, Shared, SizeCheck, admin, affinity, negotiate, params};
 use crate::control::Control;
 use crate::driver::{Driver, OpenFile};
 use crate::error::{Code, Error, Result};
@@ -34,56 +34,94 @@ pub(super) fn create<D: Driver, T: Target>(
         return Err(Error::new(Code::Unsupported, "zoned devices cannot be served yet"));
     }
     let control = Control::new(driver.clone());
-    let wanted = negotiate::wanted(control.features()?, &options)?;
+    let wanted = negotiate::wanted(known_features(&control)?, &options)?;
     let added = Added { info: control.add(&wanted)?, control: &control, keep: false };
     let (buffers, exchange) = negotiate::given(&added.info, &options)?;
     let params = params::of(&geometry, buffers, added.info.max_io_buf_bytes);
     control.set_params(added.info.dev_id, &params)?;
 
-    let counters: Vec<_> =
-        (0..added.info.nr_hw_queues).map(|_| Arc::new(Counters::default())).collect();
-    let (events, inbox) = channel();
-    let mut crew = Crew::default();
-    let target = Arc::new(target);
-    let bridge = target.elsewhere().map(|elsewhere| Arc::clone(elsewhere.bridge()));
-    let arrange = {
-        let (driver, queue, id) = (driver.clone(), options.queue.clone(), added.info.dev_id);
-        let throttles_writes = target.throttles_writes();
-        move || queue.apply(&driver, id, throttles_writes)
-    };
-    let hired = staff(
-        driver,
-        &added,
-        &options,
-        (buffers, exchange),
-        (&target, &counters),
-        &events,
-        pool,
-        &mut crew,
-    );
-    let started = hired
-        .and_then(|()| muster(&inbox, &mut crew, options.limit))
-        .and_then(|()| start(&control, &added, &options, arrange, &events, &inbox, &mut crew))
-        .and_then(|()| wait_for_node(driver, added.info.dev_id, options.limit));
-    if let Err(error) = started {
-        crew.dismiss(&inbox, (&control, added.info.dev_id), options.limit);
-        return Err(error);
-    }
-    let info = DeviceInfo::new(&control.info(added.info.dev_id)?, &params);
-    let shared = Arc::new(Shared {
-        control: control.clone(),
-        options,
-        info,
-        buffers,
-        exchange,
-        counters,
-        bridge,
-        closing: Mutex::default(),
-        ended: Condvar::new(),
-    });
-    supervise(Arc::clone(&shared), crew, inbox)?;
+    let modes = (buffers, exchange);
+    let launch =
+        Launch { driver, control: &control, info: &added.info, modes, begin: Begin::Start };
+    let device = launch.run(target, &params, options, pool)?;
     added.keep();
-    Ok(Device { shared })
+    Ok(device)
+}
+
+/// None, where the kernel cannot be asked (before 6.5): what it makes of the wishes tells then.
+fn known_features<D: Driver>(control: &Control<D>) -> Result<u64> {
+    match control.features() {
+        Err(Error { code: Code::Unsupported, .. }) => Ok(0),
+        features => features,
+    }
+}
+
+/// Which command puts a device to work once its queues are being fetched from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begin {
+    /// `START_DEV`.
+    Start,
+    /// `END_USER_RECOVERY`.
+    Recover,
+}
+
+/// A device that is to be served.
+pub(super) struct Launch<'a, D: Driver> {
+    pub(super) driver: &'a D,
+    pub(super) control: &'a Control<D>,
+    pub(super) info: &'a ublksrv_ctrl_dev_info,
+    pub(super) modes: (BufferMode, ExchangeMode),
+    pub(super) begin: Begin,
+}
+
+impl<D: Driver> Launch<'_, D> {
+    /// Serves the device; on failure it is left as it was, without a server.
+    pub(super) fn run<T: Target>(
+        &self,
+        target: T,
+        params: &ublk_params,
+        options: DeviceOptions,
+        pool: Option<&Pool<T>>,
+    ) -> Result<Device<D>> {
+        let (control, id) = (self.control, self.info.dev_id);
+        let counters: Vec<_> =
+            (0..self.info.nr_hw_queues).map(|_| Arc::new(Counters::default())).collect();
+        let (events, inbox) = channel();
+        let mut crew = Crew::default();
+        let target = Arc::new(target);
+        let bridge = target.elsewhere().map(|elsewhere| Arc::clone(elsewhere.bridge()));
+        let arrange = {
+            let (driver, queue) = (self.driver.clone(), options.queue.clone());
+            let throttles_writes = target.throttles_writes();
+            move || queue.apply(&driver, id, throttles_writes)
+        };
+        let started = self
+            .staff(&options, (&target, &counters), &events, pool, &mut crew)
+            .and_then(|()| muster(&inbox, &mut crew, options.limit))
+            .and_then(|()| self.start(&options, arrange, &events, &inbox, &mut crew))
+            .and_then(|()| wait_for_node(self.driver, id, options.limit));
+        if let Err(error) = started {
+            crew.dismiss(&inbox, (control, id), options.limit);
+            return Err(error);
+        }
+        let info = DeviceInfo::new(&control.info(id)?, params);
+        let (buffers, exchange) = self.modes;
+        let shared = Arc::new(Shared {
+            control: control.clone(),
+            options,
+            info,
+            buffers,
+            exchange,
+            counters,
+            bridge,
+            size_check: SizeCheck::of(&target),
+            leave: pool.is_none().then_some(events),
+            closing: Mutex::default(),
+            ended: Condvar::new(),
+        });
+        supervise(Arc::clone(&shared), crew, inbox)?;
+        Ok(Device { shared })
+    }
 }
 
 /// A device that is deleted again unless it is kept.
@@ -110,60 +148,64 @@ impl<D: Driver> Drop for Added<'_, D> {
 
 const LIMIT_OF_UNDOING: Duration = Duration::from_secs(10);
 
-/// Finds a reactor for each queue: of the pool, or one of its own.
-#[expect(clippy::too_many_arguments, reason = "all that a queue is made of")]
-fn staff<D: Driver, T: Target>(
-    driver: &D,
-    added: &Added<'_, D>,
-    options: &DeviceOptions,
-    (buffers, exchange): (BufferMode, ExchangeMode),
-    (target, counters): (&Arc<T>, &[Arc<Counters>]),
-    events: &Sender<Event>,
-    pool: Option<&Pool<T>>,
-    crew: &mut Crew,
-) -> Result<()> {
-    let info = &added.info;
-    let id = info.dev_id;
-    let char_device = open_char(driver, id)?;
-    let zeros = driver.open_zeros().map_err(|error| {
-        Error::os(Code::Kernel, "cannot open the source of zeros /dev/zero", "open", &error)
-    })?;
-    for (queue, counters) in (0..info.nr_hw_queues).zip(counters) {
-        let events = events.clone();
-        let service = Service {
-            char_device: char_device.clone(),
-            zeros: zeros.clone(),
-            config: QueueConfig {
-                queue,
-                depth: info.queue_depth,
-                transfer: buffers.transfer(options.split_register),
-                exchange,
-                max_io_bytes: info.max_io_buf_bytes,
-                descriptor_size: descriptor_size(info),
-            },
-            target: Arc::clone(target),
-            counters: Arc::clone(counters),
-            listener: Listener::new(move |news| {
-                // Nobody listens when the device was given up.
-                let _unheard = events.send(Event::Queue(news));
-            }),
-        };
-        if let Some(pool) = pool {
-            pool.assign(service);
-            crew.borrow();
-            continue;
+impl<D: Driver> Launch<'_, D> {
+    /// Finds a reactor for each queue: of the pool, or one of its own.
+    fn staff<T: Target>(
+        &self,
+        options: &DeviceOptions,
+        (target, counters): (&Arc<T>, &[Arc<Counters>]),
+        events: &Sender<Event>,
+        pool: Option<&Pool<T>>,
+        crew: &mut Crew,
+    ) -> Result<()> {
+        let Self { driver, info, modes: (buffers, exchange), .. } = *self;
+        let id = info.dev_id;
+        let char_device = open_char(driver, id, options.limit)?;
+        let zeros = driver.open_zeros().map_err(|error| {
+            Error::os(Code::Kernel, "cannot open the source of zeros /dev/zero", "open", &error)
+        })?;
+        for (queue, counters) in (0..info.nr_hw_queues).zip(counters) {
+            let events = events.clone();
+            let service = Service {
+                char_device: char_device.clone(),
+                zeros: zeros.clone(),
+                config: QueueConfig {
+                    queue,
+                    depth: info.queue_depth,
+                    transfer: buffers.transfer(options.split_register),
+                    exchange,
+                    max_io_bytes: info.max_io_buf_bytes,
+                    descriptor_size: descriptor_size(info),
+                    features: info.flags,
+                },
+                target: Arc::clone(target),
+                counters: Arc::clone(counters),
+                listener: Listener::new(move |news| {
+                    // Nobody listens when the device was given up.
+                    let _unheard = events.send(Event::Queue(news));
+                }),
+            };
+            if let Some(pool) = pool {
+                pool.assign(service);
+                crew.borrow();
+                continue;
+            }
+            let affinity = match &options.affinity {
+                Some(cpus) => Some(affinity::mask(cpus)),
+                None if options.pin => self.control.queue_affinity(id, queue).ok(),
+                None => None,
+            };
+            let place = Place { name: format!("ublk{id}q{queue}"), affinity };
+            let cannot =
+                |error| Error::os(Code::Kernel, "cannot start a queue's thread", "clone", &error);
+            let mailbox = Mailbox::new().map_err(cannot)?;
+            let waker = mailbox.waker().clone();
+            let thread =
+                serve::spawn_one(driver.clone(), place, mailbox, service).map_err(cannot)?;
+            crew.hire(thread, waker);
         }
-        let affinity =
-            if options.pin { added.control.queue_affinity(id, queue).ok() } else { None };
-        let place = Place { name: format!("ublk{id}q{queue}"), affinity };
-        let cannot =
-            |error| Error::os(Code::Kernel, "cannot start a queue's thread", "clone", &error);
-        let mailbox = Mailbox::new().map_err(cannot)?;
-        let waker = mailbox.waker().clone();
-        let thread = serve::spawn_one(driver.clone(), place, mailbox, service).map_err(cannot)?;
-        crew.hire(thread, waker);
+        Ok(())
     }
-    Ok(())
 }
 
 /// Kernels before 7.3 report no size.
@@ -172,20 +214,18 @@ fn descriptor_size(info: &ublksrv_ctrl_dev_info) -> usize {
 }
 
 /// udev may still be making the node, or be looking at it (traps 24 and 42).
-fn open_char<D: Driver>(driver: &D, id: u32) -> Result<OpenFile> {
-    const ATTEMPTS: u32 = 100;
-    let mut attempt = 1;
+fn open_char<D: Driver>(driver: &D, id: u32, limit: Duration) -> Result<OpenFile> {
+    let deadline = Instant::now() + limit;
     loop {
         match driver.open_char(id) {
             Ok(file) => return Ok(file),
-            Err(error) if attempt == ATTEMPTS || !passes(&error) => {
+            Err(error) if Instant::now() >= deadline || !passes(&error) => {
                 let tried = format!("cannot open /dev/ublkc{id}");
                 return Err(Error::os(Code::Kernel, tried, "open", &error)
                     .hint("is /dev a devtmpfs, and may this user open the node?"));
             }
             Err(_) => thread::sleep(Duration::from_millis(20)),
         }
-        attempt += 1;
     }
 }
 
@@ -207,46 +247,50 @@ fn muster(inbox: &Receiver<Event>, crew: &mut Crew, limit: Duration) -> Result<(
     Ok(())
 }
 
-/// `START_DEV` waits in the kernel, so it has a thread of its own: a queue that ends meanwhile
-/// is noticed here, and stopping the device ends the wait (trap 23). So may `arrange`, which is
-/// called when the device has started.
-fn start<D: Driver>(
-    control: &Control<D>,
-    added: &Added<'_, D>,
-    options: &DeviceOptions,
-    arrange: impl FnOnce() -> Result<()> + Send + 'static,
-    events: &Sender<Event>,
-    inbox: &Receiver<Event>,
-    crew: &mut Crew,
-) -> Result<()> {
-    let id = added.info.dev_id;
-    let limit = options.limit;
-    let (control, events) = (control.clone(), events.clone());
-    let stop = control.clone();
-    let thread = thread::Builder::new().name(format!("ublk{id}start")).spawn(move || {
-        let started = control.start(id, process::id(), limit).and_then(|()| arrange());
-        let _unheard = events.send(Event::Started(started));
-    });
-    thread.map_err(|error| Error::os(Code::Kernel, "cannot start a thread", "clone", &error))?;
-    let deadline = Instant::now() + 2 * limit;
-    let outcome = loop {
-        match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(Event::Started(result)) => break result,
-            Ok(event) => {
-                if let Err(error) = crew.note(event) {
-                    break Err(error);
+impl<D: Driver> Launch<'_, D> {
+    /// The command waits in the kernel, so it has a thread of its own: a queue that ends meanwhile
+    /// is noticed here, and stopping the device ends the wait (trap 23). So may `arrange`, which is
+    /// called when a device has started. A device in recovery is not stopped: the next server may
+    /// do better; what waits in the kernel gives up at its limit.
+    fn start(
+        &self,
+        options: &DeviceOptions,
+        arrange: impl FnOnce() -> Result<()> + Send + 'static,
+        events: &Sender<Event>,
+        inbox: &Receiver<Event>,
+        crew: &mut Crew,
+    ) -> Result<()> {
+        let (id, begin, limit) = (self.info.dev_id, self.begin, options.limit);
+        let (control, events) = (self.control.clone(), events.clone());
+        let thread = thread::Builder::new().name(format!("ublk{id}start")).spawn(move || {
+            let pid = process::id();
+            let _unheard = events.send(Event::Started(match begin {
+                Begin::Start => control.start(id, pid, limit).and_then(|()| arrange()),
+                Begin::Recover => control.end_recovery(id, pid, limit),
+            }));
+        });
+        thread
+            .map_err(|error| Error::os(Code::Kernel, "cannot start a thread", "clone", &error))?;
+        let deadline = Instant::now() + 2 * limit;
+        let outcome = loop {
+            match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(Event::Started(result)) => break result,
+                Ok(event) => {
+                    if let Err(error) = crew.note(event) {
+                        break Err(error);
+                    }
+                }
+                Err(_) => {
+                    break Err(Error::new(Code::Timeout, "the device's queue takes no settings")
+                        .hint("requests that are in flight already do not end"));
                 }
             }
-            Err(_) => {
-                break Err(Error::new(Code::Timeout, "the device's queue takes no settings")
-                    .hint("requests that are in flight already do not end"));
-            }
+        };
+        if outcome.is_err() && begin == Begin::Start {
+            let _worse = self.control.stop(id, limit);
         }
-    };
-    if outcome.is_err() {
-        let _worse = stop.stop(id, limit);
+        outcome
     }
-    outcome
 }
 
 fn wait_for_node<D: Driver>(driver: &D, id: u32, limit: Duration) -> Result<()> {

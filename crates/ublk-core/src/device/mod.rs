@@ -1,6 +1,9 @@
 //! The life of a device: added, started, served, stopped, deleted, in the order that cannot hang.
 
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use ublk_sys::UBLK_F_QUIESCE;
 
 use crate::bridge::Bridge;
 use crate::control::Control;
@@ -9,18 +12,26 @@ use crate::error::{Error, Result};
 use crate::stats::{Counters, QueueStats, Watch};
 use crate::target::Target;
 
+mod abilities;
 mod admin;
+mod affinity;
+mod change;
 mod create;
 mod negotiate;
 mod options;
 mod params;
 mod pool;
 mod queue_settings;
+mod recover;
 mod serve;
 mod supervise;
 
-pub use admin::{delete, features, info, list, stop};
-pub use options::{BufferMode, DeviceInfo, DeviceOptions, DeviceState, ExchangeMode};
+use supervise::Event;
+
+pub use admin::{StopCheck, delete, features, info, list, stop};
+pub use affinity::set_affinity;
+pub use change::{quiesce, resize};
+pub use options::{BufferMode, DeviceInfo, DeviceOptions, DeviceState, ExchangeMode, Recovery};
 pub use pool::{Pool, PoolOptions};
 pub use queue_settings::QueueSettings;
 
@@ -30,13 +41,15 @@ pub struct Device<D: Driver> {
     shared: Arc<Shared<D>>,
 }
 
-/// Why a device is no more.
+/// Why a device is served no more.
 #[derive(Clone, Debug)]
 pub enum End {
     /// [`Device::close`] was called.
     Closed,
     /// Somebody else stopped it.
     Stopped,
+    /// It was quiesced, by [`Device::quiesce`] or by somebody else, and waits for the next server.
+    Quiesced,
     /// A queue was lost, or the device could not be taken down cleanly.
     Failed(Error),
 }
@@ -52,8 +65,29 @@ struct Shared<D> {
     counters: Vec<Arc<Counters>>,
     /// Where requests are answered elsewhere.
     bridge: Option<Arc<Bridge>>,
+    size_check: SizeCheck,
+    /// Reaches the supervisor, if the device's threads are its own.
+    leave: Option<Sender<Event>>,
     closing: Mutex<Closing>,
     ended: Condvar,
+}
+
+/// Asks the target whether it can be of another size, as long as there is a target.
+struct SizeCheck(Box<dyn Fn(u64) -> Result<()> + Send + Sync>);
+
+impl SizeCheck {
+    fn of<T: Target>(target: &Arc<T>) -> Self {
+        let target = Arc::downgrade(target);
+        Self(Box::new(move |size| {
+            target.upgrade().map_or(Ok(()), |target| target.check_size(size))
+        }))
+    }
+}
+
+impl std::fmt::Debug for SizeCheck {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SizeCheck")
+    }
 }
 
 #[derive(Debug, Default)]
@@ -85,6 +119,39 @@ impl<D: Driver> Device<D> {
         options: DeviceOptions,
     ) -> Result<Self> {
         create::create(driver, target, options, Some(pool))
+    }
+
+    /// Serves a device whose server is gone, or about to go (`recovery` in [`DeviceOptions`]): after
+    /// a crash, or for an upgrade. What the device is (queues, depth, buffers, exchange, …) was
+    /// decided when it was created; of `options` only `split_register`, `pin`, `affinity` and
+    /// `limit` count. Waits up to `limit` for the old server to let go of it.
+    ///
+    /// # Errors
+    /// [`Code::InvalidArgument`](crate::error::Code::InvalidArgument) for a device without
+    /// recovery; [`Code::BadBackend`](crate::error::Code::BadBackend) when the target's geometry is
+    /// another than the device's; [`Code::Busy`](crate::error::Code::Busy) when the old server
+    /// stays. After an error the device waits on, for the next attempt.
+    pub fn recover<T: Target>(
+        driver: &D,
+        id: u32,
+        target: T,
+        options: DeviceOptions,
+    ) -> Result<Self> {
+        recover::recover(driver, id, target, options, None)
+    }
+
+    /// The same with the reactors of a pool.
+    ///
+    /// # Errors
+    /// As [`recover`](Self::recover), and when a table of the pool's is full.
+    pub fn recover_in<T: Target>(
+        pool: &Pool<T>,
+        driver: &D,
+        id: u32,
+        target: T,
+        options: DeviceOptions,
+    ) -> Result<Self> {
+        recover::recover(driver, id, target, options, Some(pool))
     }
 
     /// The device as the kernel described it when it was started.
@@ -131,9 +198,47 @@ impl<D: Driver> Device<D> {
             }
         }
         match self.wait() {
-            End::Closed | End::Stopped => Ok(()),
+            End::Closed | End::Stopped | End::Quiesced => Ok(()),
             End::Failed(error) => Err(error),
         }
+    }
+
+    /// Leaves the device to the next server: ends what has begun, and no request fails that the
+    /// device's recovery does not fail by itself; with [`ExchangeMode::Batch`] and
+    /// [`Recovery::Queue`], also those that were being handed over. Blocks until the device can be
+    /// recovered.
+    ///
+    /// # Errors
+    /// [`Code::InvalidArgument`](crate::error::Code::InvalidArgument) for a device without
+    /// recovery; [`Code::Unsupported`](crate::error::Code::Unsupported) before Linux 6.16, unless
+    /// it is [`Recovery::Reissue`]; [`Code::Timeout`](crate::error::Code::Timeout) when requests in
+    /// flight do not end.
+    pub fn quiesce(&self) -> Result<()> {
+        let shared = &self.shared;
+        let (id, limit) = (shared.info.id, shared.options.limit);
+        match &shared.leave {
+            // The supervisor lives as long as the device.
+            Some(events) if shared.leaves_by_itself() => drop(events.send(Event::Leave)),
+            _ => change::quiesce_and_wait(&shared.control, id, limit)?,
+        }
+        match self.wait() {
+            End::Failed(error) => Err(error),
+            End::Quiesced => change::until_left(&shared.control, id, limit).map(drop),
+            End::Closed | End::Stopped => Ok(()),
+        }
+    }
+
+    /// Changes the size of the device (Linux 6.16), in bytes: a multiple of its logical block size
+    /// that its target can hold. Answers the device as it is then.
+    ///
+    /// # Errors
+    /// [`Code::InvalidArgument`](crate::error::Code::InvalidArgument);
+    /// [`Code::BadBackend`](crate::error::Code::BadBackend) when what lies behind it is too small;
+    /// [`Code::Unsupported`](crate::error::Code::Unsupported) before Linux 6.16, or when the
+    /// target's size is fixed.
+    pub fn resize(&self, size: u64) -> Result<DeviceInfo> {
+        let shared = &self.shared;
+        change::resize_with(&shared.control, shared.info.id, size, &shared.size_check.0)
     }
 
     /// Blocks until the device has ended, whoever ended it.
@@ -152,6 +257,19 @@ impl<D: Driver> Device<D> {
 }
 
 impl<D> Shared<D> {
+    /// Whether to leave without the kernel's help when the device is quiesced. What is being
+    /// handed over then is issued again. Of a batch device, the kernel (7.3) fails each request
+    /// from QUIESCE_DEV until the next server: `ublk_batch_cancel_queue` marks its queues as those
+    /// of a device that is being stopped.
+    fn leaves_by_itself(&self) -> bool {
+        let lacks = self.info.flags & UBLK_F_QUIESCE == 0;
+        match self.info.recovery {
+            Some(_) if self.exchange == ExchangeMode::Batch => true,
+            Some(Recovery::Reissue) => lacks,
+            _ => false,
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Closing> {
         self.closing.lock().unwrap_or_else(PoisonError::into_inner)
     }

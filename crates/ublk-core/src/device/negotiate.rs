@@ -4,10 +4,10 @@
 //! the flag when a device is added. So the flags that come back decide.
 
 use ublk_sys::{
-    UBLK_F_AUTO_BUF_REG, UBLK_F_BATCH_IO, UBLK_F_CMD_IOCTL_ENCODE, UBLK_F_SUPPORT_ZERO_COPY,
-    ublksrv_ctrl_dev_info,
+    UBLK_F_AUTO_BUF_REG, UBLK_F_BATCH_IO, UBLK_F_SUPPORT_ZERO_COPY, ublksrv_ctrl_dev_info,
 };
 
+use super::abilities;
 use super::options::{BufferMode, DeviceOptions, ExchangeMode};
 use crate::error::{Code, Error, Result};
 use crate::reactor::Transfer;
@@ -59,6 +59,8 @@ pub(super) fn wanted(features: u64, options: &DeviceOptions) -> Result<ublksrv_c
     let mode = match options.buffers {
         Some(mode) if features & mode.flags() != mode.flags() => return Err(lacks(mode)),
         Some(mode) => mode,
+        // The kernel lends nobody's pages to an unprivileged server.
+        None if options.unprivileged => BufferMode::Copy,
         None => BufferMode::in_force(features),
     };
     let exchange = match options.exchange {
@@ -71,9 +73,19 @@ pub(super) fn wanted(features: u64, options: &DeviceOptions) -> Result<ublksrv_c
         queue_depth: options.depth,
         max_io_buf_bytes: options.max_io_bytes,
         dev_id: options.id.unwrap_or(u32::MAX),
-        flags: mode.flags() | exchange | UBLK_F_CMD_IOCTL_ENCODE,
+        flags: mode.flags() | exchange | abilities::wanted(features, options)?,
+        io_desc_size: options.io_desc_size.unwrap_or_default(),
         ..Default::default()
     })
+}
+
+/// The buffer mode and the exchange that a device's flags say.
+pub(super) fn in_force(flags: u64) -> (BufferMode, ExchangeMode) {
+    let exchange = match flags & UBLK_F_BATCH_IO {
+        0 => ExchangeMode::PerIo,
+        _ => ExchangeMode::Batch,
+    };
+    (BufferMode::in_force(flags), exchange)
 }
 
 /// The buffer mode and the exchange of the device that was added.
@@ -81,11 +93,8 @@ pub(super) fn given(
     info: &ublksrv_ctrl_dev_info,
     options: &DeviceOptions,
 ) -> Result<(BufferMode, ExchangeMode)> {
-    let mode = BufferMode::in_force(info.flags);
-    let exchange = match info.flags & UBLK_F_BATCH_IO {
-        0 => ExchangeMode::PerIo,
-        _ => ExchangeMode::Batch,
-    };
+    abilities::given(info.flags, options)?;
+    let (mode, exchange) = in_force(info.flags);
     if options.buffers.is_some_and(|asked| asked != mode) {
         return Err(options.buffers.map_or_else(lacks_batch, lacks));
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::affinity;
 use super::queue_settings::QueueSettings;
 use crate::error::{Code, Error, Result};
 pub use crate::reactor::ExchangeMode;
@@ -16,6 +17,22 @@ pub enum BufferMode {
     Register,
     /// The kernel copies between the pages and a buffer of the server's.
     Copy,
+}
+
+/// What becomes of a device whose server dies, or leaves it with
+/// [`Device::quiesce`](super::Device::quiesce). Without any of these it is stopped: all requests
+/// fail, and nothing but its deletion is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recovery {
+    /// Requests wait for the next server; those that the dead one had taken fail with `EIO`
+    /// (`UBLK_F_USER_RECOVERY`, Linux 6.1). No request is executed twice.
+    Queue,
+    /// Requests wait for the next server, and those that the dead one had taken are given to it
+    /// again: clients notice a pause and nothing else. A write may be executed twice, which no
+    /// target minds that writes in place (`…_RECOVERY_REISSUE`, Linux 6.1).
+    Reissue,
+    /// Requests fail until there is a next server (`…_RECOVERY_FAIL_IO`, Linux 6.13).
+    Fail,
 }
 
 /// What [`Device::create`](super::Device::create) is asked for.
@@ -42,6 +59,18 @@ pub struct DeviceOptions {
     pub pin: bool,
     /// What of the kernel's queue above the device differs from the kernel's default.
     pub queue: QueueSettings,
+    /// The CPUs that every queue's thread is bound to instead, by number, whatever `pin` says.
+    pub affinity: Option<Vec<u16>>,
+    /// Whether the device outlives its server, and how; absent: it ends with it.
+    pub recovery: Option<Recovery>,
+    /// Whether the kernel looks for partitions when the device starts (not looking: Linux 7.0).
+    pub part_scan: bool,
+    /// A device for a user who is not root, and nobody else may open (Linux 6.3). It copies, and
+    /// has no recovery.
+    pub unprivileged: bool,
+    /// How far apart the descriptors are that the kernel shares with the server, in bytes: 24 to
+    /// 256, a multiple of 8 (Linux 7.3); absent: the kernel's own 24.
+    pub io_desc_size: Option<u16>,
     /// How long the kernel may take to start, stop or delete the device.
     pub limit: Duration,
 }
@@ -58,6 +87,11 @@ impl Default for DeviceOptions {
             split_register: false,
             pin: true,
             queue: QueueSettings::default(),
+            affinity: None,
+            recovery: None,
+            part_scan: true,
+            unprivileged: false,
+            io_desc_size: None,
             limit: Duration::from_secs(30),
         }
     }
@@ -85,7 +119,35 @@ impl DeviceOptions {
                 self.max_io_bytes
             ));
         }
-        self.queue.validate(self.max_io_bytes)
+        self.queue.validate(self.max_io_bytes)?;
+        if let Some(size) =
+            self.io_desc_size.filter(|size| !(24..=256).contains(size) || size % 8 != 0)
+        {
+            return refuse(format!(
+                "ioDescSize is {size}; it must be a multiple of 8 from 24 to 256"
+            ));
+        }
+        self.affinity.as_deref().map_or(Ok(()), affinity::validate)?;
+        self.validate_pairs()
+    }
+
+    /// Options that exclude each other.
+    fn validate_pairs(&self) -> Result<()> {
+        let pairs = [
+            (self.unprivileged && self.recovery.is_some(), "unprivileged", "recovery"),
+            (
+                self.unprivileged && self.buffers.is_some_and(|mode| mode != BufferMode::Copy),
+                "unprivileged",
+                "a buffer mode other than 'copy'",
+            ),
+        ];
+        match pairs.into_iter().find(|(both, ..)| *both) {
+            Some((_, one, other)) => {
+                let message = format!("{one} and {other} exclude each other");
+                Err(Error::new(Code::InvalidArgument, message))
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -127,4 +189,8 @@ pub struct DeviceInfo {
     pub read_only: bool,
     /// Who created it.
     pub owner_uid: u32,
+    /// Their group.
+    pub owner_gid: u32,
+    /// Whether it outlives its server, and how.
+    pub recovery: Option<Recovery>,
 }

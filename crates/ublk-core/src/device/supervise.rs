@@ -10,6 +10,8 @@ use std::sync::mpsc::Receiver;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use ublk_sys::UBLK_S_DEV_DEAD;
+
 use super::{End, Shared, admin};
 use crate::control::Control;
 use crate::driver::Driver;
@@ -23,6 +25,8 @@ pub(super) enum Event {
     Queue(News),
     /// `START_DEV` has answered.
     Started(Result<()>),
+    /// The device shall be left to the next server.
+    Leave,
 }
 
 /// Those who serve a device's queues.
@@ -35,6 +39,7 @@ pub(super) struct Crew {
     ready: usize,
     ended: usize,
     lost: Option<Error>,
+    leaving: bool,
 }
 
 impl Crew {
@@ -71,6 +76,10 @@ impl Crew {
             }
             Event::Queue(News::Refused(errno)) => Err(io::Error::from_raw_os_error(errno)),
             Event::Started(_) => Ok(()),
+            Event::Leave => {
+                self.leaving = true;
+                Ok(())
+            }
         };
         lost.map_err(|error| {
             let error = queue_lost(&error);
@@ -126,7 +135,7 @@ pub(super) fn supervise<D: Driver>(
 ) -> Result<()> {
     let name = format!("ublk{}", shared.info.id);
     let spawned = thread::Builder::new().name(name).spawn(move || {
-        while !crew.is_gone() && crew.lost.is_none() {
+        while !crew.is_gone() && crew.lost.is_none() && !crew.leaving {
             match inbox.recv() {
                 // Kept in `crew.lost`.
                 Ok(event) => drop(crew.note(event)),
@@ -135,17 +144,36 @@ pub(super) fn supervise<D: Driver>(
         }
         let device = (&shared.control, shared.info.id);
         crew.dismiss(&inbox, device, shared.options.limit);
-        let taken_down = take_down(&shared);
-        let mut closing = shared.lock();
-        closing.end = Some(match (crew.lost.take(), taken_down) {
-            (Some(error), _) | (None, Err(error)) => End::Failed(error),
-            (None, Ok(())) if closing.asked => End::Closed,
-            (None, Ok(())) => End::Stopped,
-        });
-        shared.ended.notify_all();
+        conclude(&shared, crew.lost.take());
     });
     let failed = |error| Error::os(Code::Kernel, "cannot start a thread", "clone", &error);
     spawned.map(drop).map_err(failed)
+}
+
+/// Decides what becomes of a device that is served no more, and tells who waits.
+fn conclude<D: Driver>(shared: &Shared<D>, lost: Option<Error>) {
+    let waits = waits_for_a_server(shared);
+    let mut closing = shared.lock();
+    if !closing.asked && waits {
+        closing.end = Some(lost.map_or(End::Quiesced, End::Failed));
+        shared.ended.notify_all();
+        return;
+    }
+    drop(closing);
+    let taken_down = take_down(shared);
+    closing = shared.lock();
+    closing.end = Some(match (lost, taken_down) {
+        (Some(error), _) | (None, Err(error)) => End::Failed(error),
+        (None, Ok(())) if closing.asked => End::Closed,
+        (None, Ok(())) => End::Stopped,
+    });
+    shared.ended.notify_all();
+}
+
+/// Whether the device has outlived us, rather than been stopped.
+fn waits_for_a_server<D: Driver>(shared: &Shared<D>) -> bool {
+    let state = shared.control.info(shared.info.id).map(|info| info.state);
+    shared.info.recovery.is_some() && state.is_ok_and(|state| state != UBLK_S_DEV_DEAD)
 }
 
 /// All queues have ended, and with them the last hold on the character device.

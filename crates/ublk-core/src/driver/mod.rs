@@ -80,6 +80,10 @@ pub trait Driver: Clone + Send + Sync + 'static {
     /// open(2) says.
     fn set_queue(&self, id: u32, name: &str, value: &str) -> io::Result<()>;
 
+    /// Whether somebody has claimed the block device for themselves: mounted it, or made another
+    /// device of it. Mere openers are not seen.
+    fn block_device_is_held(&self, id: u32) -> bool;
+
     /// Makes the ring of the calling thread; no other thread may use it (`SINGLE_ISSUER`).
     ///
     /// # Errors

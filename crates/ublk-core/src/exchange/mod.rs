@@ -45,8 +45,9 @@ pub(crate) enum Arrival {
 }
 
 impl Exchange {
-    pub(crate) fn per_io(queue: u16, depth: u16, buffers: &Buffers) -> Self {
-        Self::PerIo(PerIo::new(queue, depth, buffers))
+    /// `features` are the device's `UBLK_F_*`.
+    pub(crate) fn per_io(queue: u16, depth: u16, buffers: &Buffers, features: u64) -> Self {
+        Self::PerIo(PerIo::new(queue, depth, buffers, features))
     }
 
     pub(crate) fn batch(queue: u16, depth: u16, buffers: &Buffers) -> io::Result<Self> {

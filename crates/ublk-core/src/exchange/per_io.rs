@@ -7,7 +7,8 @@ use io_uring::opcode;
 use io_uring::squeue::Entry;
 use io_uring::types::Fixed;
 use ublk_sys::{
-    UBLK_AUTO_BUF_REG_FALLBACK, UBLK_IO_RES_ABORT, UBLK_IO_RES_OK, UBLK_U_IO_COMMIT_AND_FETCH_REQ,
+    UBLK_AUTO_BUF_REG_FALLBACK, UBLK_F_CMD_IOCTL_ENCODE, UBLK_IO_COMMIT_AND_FETCH_REQ,
+    UBLK_IO_FETCH_REQ, UBLK_IO_RES_ABORT, UBLK_IO_RES_OK, UBLK_U_IO_COMMIT_AND_FETCH_REQ,
     UBLK_U_IO_FETCH_REQ, ublk_auto_buf_reg, ublk_auto_buf_reg_to_sqe_addr, ublksrv_io_cmd,
 };
 
@@ -33,14 +34,22 @@ struct Tag {
 pub(crate) struct PerIo {
     queue: u16,
     tags: Box<[Tag]>,
+    /// The numbers of FETCH_REQ and COMMIT_AND_FETCH_REQ.
+    fetch: u32,
+    commit: u32,
     /// Tags that the kernel has not ended.
     alive: usize,
 }
 
 impl PerIo {
-    pub(super) fn new(queue: u16, depth: u16, buffers: &Buffers) -> Self {
+    pub(super) fn new(queue: u16, depth: u16, buffers: &Buffers, features: u64) -> Self {
         let tags = (0..depth).map(|tag| Tag::new(tag, buffers)).collect();
-        Self { queue, tags, alive: 0 }
+        let (fetch, commit) = match features & UBLK_F_CMD_IOCTL_ENCODE {
+            // Before Linux 6.4.
+            0 => (UBLK_IO_FETCH_REQ.into(), UBLK_IO_COMMIT_AND_FETCH_REQ.into()),
+            _ => (UBLK_U_IO_FETCH_REQ, UBLK_U_IO_COMMIT_AND_FETCH_REQ),
+        };
+        Self { queue, tags, fetch, commit, alive: 0 }
     }
 
     pub(super) fn arm<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
@@ -49,7 +58,7 @@ impl PerIo {
                 break;
             }
             pass.reserve(1)?;
-            self.push(pass, UBLK_U_IO_FETCH_REQ, tag, 0);
+            self.push(pass, self.fetch, tag, 0);
             self.alive += 1;
         }
         Ok(())
@@ -78,7 +87,7 @@ impl PerIo {
     #[inline(always)]
     pub(super) fn push_commit<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, result: i32) {
         self.tags[usize::from(tag)].committed = Some(result);
-        self.push(pass, UBLK_U_IO_COMMIT_AND_FETCH_REQ, tag, result);
+        self.push(pass, self.commit, tag, result);
     }
 
     #[inline(always)]

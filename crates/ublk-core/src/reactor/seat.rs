@@ -4,6 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::{io, mem};
 
+use ublk_sys::UBLK_F_QUIESCE;
+
 use super::asking::Asking;
 use super::queue::Queue;
 use super::service::{ExchangeMode, Listener, News, QueueConfig, Service, Transfer};
@@ -73,13 +75,15 @@ impl<T: Target> Seat<T> {
             .map(|(elsewhere, bell)| Asking::new(elsewhere, service.config.queue, bell));
         let (descriptors, exchange, buffers) = parts(driver, &service, slots)?;
         let Service { char_device, zeros, config, target, counters, listener } = service;
+        // With requests in flight, by QUIESCE_DEV.
+        let may_be_taken_away = config.features & UBLK_F_QUIESCE != 0;
         Ok(Self {
             queue: Queue {
                 engine: Engine::new(target, config.queue, config.depth, buffers),
                 exchange,
                 descriptors,
                 asking,
-                links: !stays || config.exchange == ExchangeMode::PerIo,
+                links: config.exchange == ExchangeMode::PerIo || !stays && !may_be_taken_away,
             },
             counters,
             listener,
@@ -157,7 +161,7 @@ fn parts<D: Driver, T: Target>(
     service: &Service<T>,
     slots: &mut Slots,
 ) -> io::Result<(Descriptors, Exchange, Buffers)> {
-    let QueueConfig { queue, depth, transfer, exchange, max_io_bytes, descriptor_size } =
+    let QueueConfig { queue, depth, transfer, exchange, max_io_bytes, descriptor_size, features } =
         service.config;
     let descriptors =
         driver.map_descriptors(&service.char_device, queue, depth, descriptor_size)?;
@@ -172,7 +176,7 @@ fn parts<D: Driver, T: Target>(
         }
     };
     let exchange = match exchange {
-        ExchangeMode::PerIo => Exchange::per_io(queue, depth, &buffers),
+        ExchangeMode::PerIo => Exchange::per_io(queue, depth, &buffers, features),
         ExchangeMode::Batch => Exchange::batch(queue, depth, &buffers)?,
     };
     Ok((descriptors, exchange, buffers))

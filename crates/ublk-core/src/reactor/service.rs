@@ -46,6 +46,8 @@ pub struct QueueConfig {
     pub max_io_bytes: u32,
     /// How far apart its descriptors are, in bytes.
     pub descriptor_size: usize,
+    /// `UBLK_F_*` of its device.
+    pub features: u64,
 }
 
 /// A queue to be served, and by what.

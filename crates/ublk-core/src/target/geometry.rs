@@ -5,7 +5,7 @@ use thiserror::Error;
 /// How a target discards and writes zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiscardLimits {
-    /// The smallest range worth discarding, in bytes, a power of two.
+    /// The smallest range worth discarding, in bytes; not 0.
     pub granularity: u32,
     /// The longest discard, in bytes; 0: the target does not discard.
     pub max_discard: u32,
@@ -90,8 +90,36 @@ pub enum GeometryError {
     #[error("the logical block size is {0}; it must be a power of two from 512 to 4096")]
     LogicalBlock(u32),
     /// The physical block holds whole logical ones.
-    #[error("the physical block size is {0}; it must be a power of two, at least the logical one")]
+    #[error(
+        "the physical block size is {0}; it must be a power of two, at least the logical one and \
+         at most 256 MiB"
+    )]
     PhysicalBlock(u32),
+    /// The kernel takes powers of two up to 256 MiB.
+    #[error("{name} is {value}; it must be a power of two, at most 256 MiB")]
+    Preferred {
+        /// Which of the preferred sizes.
+        name: &'static str,
+        /// Its value.
+        value: u32,
+    },
+    /// The kernel divides by it.
+    #[error("the granularity of discards is 0")]
+    Granularity,
+    /// The kernel takes whole pages.
+    #[error(
+        "segments of {max_size} bytes with the boundary mask {boundary_mask:#x}; both must be at \
+         least 4096 bytes, and the mask a power of two minus one"
+    )]
+    Segments {
+        /// The longest segment.
+        max_size: u32,
+        /// The mask of what no segment crosses.
+        boundary_mask: u64,
+    },
+    /// A mask.
+    #[error("the virtual boundary is {0:#x}; it must be a power of two minus one")]
+    VirtBoundary(u64),
     /// The kernel takes masks below the page size.
     #[error("the DMA alignment is {0}; it must be a power of two minus one, below 4096")]
     DmaAlignment(u32),
@@ -115,6 +143,16 @@ pub enum GeometryError {
         /// At most as many as there are zones; open zones are active.
         limits: ZonedLimits,
     },
+}
+
+/// The kernel's bound of block sizes and preferred sizes.
+const LARGEST: u32 = 256 << 20;
+/// `UBLK_MIN_SEGMENT_SIZE`.
+const PAGE: u32 = 4096;
+
+/// A power of two minus one; all bits set too.
+fn is_mask(value: u64) -> bool {
+    value & value.wrapping_add(1) == 0
 }
 
 impl Geometry {
@@ -148,8 +186,14 @@ impl Geometry {
         if !block.is_power_of_two() || !(512..=4096).contains(&block) {
             return Err(GeometryError::LogicalBlock(block));
         }
-        if !self.physical_block.is_power_of_two() || self.physical_block < block {
-            return Err(GeometryError::PhysicalBlock(self.physical_block));
+        let physical = self.physical_block;
+        if !physical.is_power_of_two() || !(block..=LARGEST).contains(&physical) {
+            return Err(GeometryError::PhysicalBlock(physical));
+        }
+        for (name, value) in [("io_min", self.io_min), ("io_opt", self.io_opt)] {
+            if !value.is_power_of_two() || value > LARGEST {
+                return Err(GeometryError::Preferred { name, value });
+            }
         }
         if self.size < u64::from(block) {
             return Err(GeometryError::TooSmall { size: self.size, block });
@@ -163,7 +207,23 @@ impl Geometry {
         if !self.chunk.is_multiple_of(u64::from(block)) || self.chunk >= 2 << 40 {
             return Err(GeometryError::Chunk { chunk: self.chunk, block });
         }
+        self.validate_limits()?;
         self.validate_zones()
+    }
+
+    fn validate_limits(&self) -> Result<(), GeometryError> {
+        if self.discard.is_some_and(|limits| limits.granularity == 0) {
+            return Err(GeometryError::Granularity);
+        }
+        if let Some(SegmentLimits { max_size, boundary_mask }) = self.segments
+            && (max_size < PAGE || boundary_mask < u64::from(PAGE) - 1 || !is_mask(boundary_mask))
+        {
+            return Err(GeometryError::Segments { max_size, boundary_mask });
+        }
+        if !is_mask(self.virt_boundary) {
+            return Err(GeometryError::VirtBoundary(self.virt_boundary));
+        }
+        Ok(())
     }
 
     fn validate_zones(&self) -> Result<(), GeometryError> {
@@ -179,5 +239,50 @@ impl Geometry {
             return Err(GeometryError::Zones { zone: self.chunk, size: self.size, limits });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_disk_is_a_block_device() {
+        assert_eq!(Geometry::new(512).validate(), Ok(()));
+    }
+
+    #[test]
+    fn trap_58_what_the_kernel_would_refuse_is_refused_before() {
+        type Change = fn(&mut Geometry);
+        let discard = |granularity| {
+            Some(DiscardLimits { granularity, max_discard: 4096, max_write_zeroes: 0 })
+        };
+        assert_eq!(
+            Geometry { discard: discard(512), ..Geometry::new(512) }.validate(),
+            Ok(()),
+            "the limits of the changes below are the only fault"
+        );
+        let changes: [Change; 13] = [
+            |g| g.logical_block = 256,
+            |g| g.logical_block = 8192,
+            |g| g.physical_block = 256,
+            |g| g.physical_block = 512 << 20,
+            |g| g.io_min = 0,
+            |g| g.io_opt = 512 << 20,
+            |g| g.io_opt = 3 << 10,
+            |g| g.size = 511,
+            |g| g.size = 513,
+            |g| g.dma_alignment = 4,
+            |g| g.virt_boundary = 4096,
+            |g| g.segments = Some(SegmentLimits { boundary_mask: !0, max_size: 512 }),
+            |g| g.segments = Some(SegmentLimits { boundary_mask: 511, max_size: 4096 }),
+        ];
+        for (at, change) in changes.iter().enumerate() {
+            let mut geometry = Geometry::new(8192);
+            change(&mut geometry);
+            assert!(geometry.validate().is_err(), "change {at}");
+        }
+        let geometry = Geometry { discard: discard(0), ..Geometry::new(512) };
+        assert_eq!(geometry.validate(), Err(GeometryError::Granularity));
     }
 }

@@ -6,6 +6,8 @@
 
 use std::os::fd::RawFd;
 
+use crate::error::{Code, Error};
+
 mod children;
 mod elsewhere;
 mod geometry;
@@ -62,6 +64,16 @@ pub trait Target: Send + Sync + 'static {
     /// Who is asked for plans where they come from beyond a bridge; by default nobody.
     fn elsewhere(&self) -> Option<&dyn Elsewhere> {
         None
+    }
+
+    /// Whether the device may become `size` bytes, a multiple of its logical block size, while it
+    /// is served: what lies behind must hold as much. May look at it, and thus block.
+    ///
+    /// # Errors
+    /// Why not, and what to do; by default that this target's size is fixed.
+    fn check_size(&self, size: u64) -> crate::error::Result<()> {
+        let message = format!("this target cannot change its size to {size} bytes");
+        Err(Error::new(Code::Unsupported, message))
     }
 
     /// Asked when a step of a plan failed with `errno`; `round` counts from 0. A target that can

@@ -92,6 +92,10 @@ impl Target for Native {
         }
     }
 
+    fn check_size(&self, size: u64) -> crate::error::Result<()> {
+        forward!(self, target => target.check_size(size))
+    }
+
     fn retry(
         &self,
         request: &Request,

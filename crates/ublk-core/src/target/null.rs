@@ -38,6 +38,10 @@ impl Target for Null {
         0
     }
 
+    fn check_size(&self, _size: u64) -> crate::error::Result<()> {
+        Ok(())
+    }
+
     #[inline]
     fn plan(&self, _request: &Request, _plan: &mut Plan<'_>) -> Result<(), Errno> {
         Ok(())

@@ -282,6 +282,7 @@ fn bring_up(
             exchange: scenario.exchange,
             max_io_bytes: info.max_io_buf_bytes,
             descriptor_size: usize::from(info.io_desc_size),
+            features: info.flags,
         },
         target: Arc::clone(subject),
         counters: Arc::default(),

@@ -1,7 +1,9 @@
 //! The real thing: the kernel's ublk_drv and io_uring.
 
+use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,8 +52,15 @@ impl Driver for Linux {
 
     fn set_queue(&self, id: u32, name: &str, value: &str) -> io::Result<()> {
         let path = format!("/sys/block/ublkb{id}/queue/{name}");
-        let mut file = std::fs::OpenOptions::new().write(true).open(path)?;
+        let mut file = OpenOptions::new().write(true).open(path)?;
         file.write_all(value.as_bytes())
+    }
+
+    fn block_device_is_held(&self, id: u32) -> bool {
+        let mut exclusively = OpenOptions::new();
+        exclusively.read(true).custom_flags(libc::O_EXCL);
+        let opened = exclusively.open(format!("/dev/ublkb{id}"));
+        opened.is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
     }
 
     fn open_zeros(&self) -> io::Result<OpenFile> {

@@ -1,10 +1,11 @@
 //! Commands on `/dev/ublkcN`: ublk_ch_uring_cmd_local and what it calls.
 
 use ublk_sys::{
-    UBLK_AUTO_BUF_REG_F_MASK, UBLK_IO_OP_READ, UBLK_IO_RES_OK, UBLK_U_IO_COMMIT_AND_FETCH_REQ,
-    UBLK_U_IO_COMMIT_IO_CMDS, UBLK_U_IO_FETCH_IO_CMDS, UBLK_U_IO_FETCH_REQ,
-    UBLK_U_IO_NEED_GET_DATA, UBLK_U_IO_PREP_IO_CMDS, UBLK_U_IO_REGISTER_IO_BUF,
-    UBLK_U_IO_UNREGISTER_IO_BUF, ublk_sqe_addr_to_auto_buf_reg, ublksrv_io_cmd,
+    UBLK_AUTO_BUF_REG_F_MASK, UBLK_F_CMD_IOCTL_ENCODE, UBLK_IO_OP_READ, UBLK_IO_RES_OK,
+    UBLK_U_IO_COMMIT_AND_FETCH_REQ, UBLK_U_IO_COMMIT_IO_CMDS, UBLK_U_IO_FETCH_IO_CMDS,
+    UBLK_U_IO_FETCH_REQ, UBLK_U_IO_NEED_GET_DATA, UBLK_U_IO_PREP_IO_CMDS,
+    UBLK_U_IO_REGISTER_IO_BUF, UBLK_U_IO_UNREGISTER_IO_BUF, ublk_sqe_addr_to_auto_buf_reg,
+    ublksrv_io_cmd,
 };
 
 use super::device::{
@@ -78,7 +79,8 @@ impl Model {
 
     fn ublk_cmd_local(&mut self, op: u32, call: &Call) -> Issued {
         let (device, cmd) = (call.device, &call.cmd);
-        if !matches!(kind(op), b'u' | 0) {
+        let encoded = self.config.kernel.features & UBLK_F_CMD_IOCTL_ENCODE != 0;
+        if kind(op) != if encoded { b'u' } else { 0 } {
             return self.refuse(op, call, libc::EOPNOTSUPP);
         }
         let number = number(op);

@@ -314,6 +314,11 @@ impl Driver for Sim {
         self.lock().set_queue(id, name, value)
     }
 
+    fn block_device_is_held(&self, id: u32) -> bool {
+        let model = self.lock();
+        model.find_device(id).is_some_and(|device| model.devices[device].openers > 0)
+    }
+
     fn ring(&self, entries: RingSize) -> io::Result<SimRing> {
         SimRing::new(self.clone(), entries)
     }

@@ -4,8 +4,8 @@ use std::alloc::{Layout, alloc, dealloc};
 use std::fs::{self, File};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 
 use io_uring::types::Fd;
@@ -121,6 +121,13 @@ fn can_read(file: &File, block: u32) -> io::Result<bool> {
     // SAFETY: allocated above with this layout; the read has ended.
     unsafe { dealloc(memory, layout) };
     Ok(result >= 0)
+}
+
+/// How much an open file or block device holds, in bytes.
+pub(super) fn size(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    let file = File::from(fd.try_clone_to_owned()?);
+    let metadata = file.metadata()?;
+    if metadata.file_type().is_block_device() { block_size(&file) } else { Ok(metadata.len()) }
 }
 
 fn block_size(file: &File) -> io::Result<u64> {

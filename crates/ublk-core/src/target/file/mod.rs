@@ -1,11 +1,11 @@
 //! A regular file or a block device as the device's contents.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use super::{Errno, Geometry, Op, Plan, Request, Step, StepKind, Target};
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 
 mod atime;
 mod limits;
@@ -43,7 +43,7 @@ pub struct File {
     files: [RawFd; 1],
     discard: StepKind,
     direct: bool,
-    _owner: Option<OwnedFd>,
+    owner: Option<OwnedFd>,
 }
 
 const BACKING: u16 = 0;
@@ -63,14 +63,14 @@ impl File {
             files: [opened.fd.as_raw_fd()],
             discard: if is_block { StepKind::Discard } else { StepKind::PunchHole },
             direct: opened.direct,
-            _owner: Some(opened.fd),
+            owner: Some(opened.fd),
         })
     }
 
     /// A file that somebody else opened and keeps open, with a geometry that they know: how the
     /// simulated driver's files are served.
     pub fn borrowed(fd: RawFd, geometry: Geometry) -> Self {
-        Self { geometry, files: [fd], discard: StepKind::PunchHole, direct: false, _owner: None }
+        Self { geometry, files: [fd], discard: StepKind::PunchHole, direct: false, owner: None }
     }
 
     /// Memory of `size` bytes that reads as zeros, gone with the target.
@@ -87,7 +87,7 @@ impl File {
         let file = unsafe { std::fs::File::from_raw_fd(fd) };
         file.set_len(size)?;
         let geometry = Geometry { dma_alignment: 3, ..Geometry::new(size) };
-        Ok(Self { _owner: Some(file.into()), ..Self::borrowed(fd, geometry) })
+        Ok(Self { owner: Some(file.into()), ..Self::borrowed(fd, geometry) })
     }
 
     /// The step that gives a range back.
@@ -129,6 +129,20 @@ impl Target for File {
             },
         ));
         Ok(())
+    }
+
+    fn check_size(&self, size: u64) -> Result<()> {
+        // Whoever lent it knows how large it is.
+        let Some(owner) = &self.owner else { return Ok(()) };
+        let failed =
+            |error| Error::os(Code::Kernel, "cannot tell the backing file's size", "fstat", &error);
+        let holds = limits::size(owner.as_fd()).map_err(failed)?;
+        if size <= holds {
+            return Ok(());
+        }
+        let message = format!("what lies behind the device holds {holds} bytes, not {size}");
+        let hint = format!("grow it first: truncate -s {size} FILE");
+        Err(Error::new(Code::BadBackend, message).hint(hint))
     }
 
     /// A block device without unmapping zeros, a file system without one of fallocate's modes, a

@@ -1,0 +1,49 @@
+import type { Command } from 'commander';
+
+import { cpuList, example, wholeNumber } from './arguments.ts';
+import type { StopFlags } from './commands/stop.ts';
+import type { OutputFlags } from './output.ts';
+
+/** The subcommands that change a device, whoever serves it. */
+export function changeDevices(program: Command): void {
+  ofDevice(program, 'stop')
+    .description('Stop a device that nobody has open; its server ends.')
+    .option('--force', 'stop it although somebody uses it, who sees errors from then on')
+    .addHelpText('after', example('ublk stop 0'))
+    .action(async (id: number, flags: StopFlags) => {
+      await (await import('./commands/stop.ts')).stop(id, flags);
+    });
+  ofDevice(program, 'delete')
+    .description('Stop a device if need be and remove it, also one whose server is gone.')
+    .addHelpText('after', example('ublk delete 0'))
+    .action(async (id: number, flags: OutputFlags) => {
+      await (await import('./commands/delete.ts')).remove(id, flags);
+    });
+  ofDevice(program, 'quiesce')
+    .description('Take a device with recovery from its server, which ends; requests wait.')
+    .addHelpText('after', example('ublk quiesce 0'))
+    .action(async (id: number, flags: OutputFlags) => {
+      await (await import('./commands/quiesce.ts')).quiesce(id, flags);
+    });
+  ofDevice(program, 'resize')
+    .description('Change the size of a device that is served; grow what lies behind it first.')
+    .argument('<size>', 'its new size, for example 2GiB')
+    .addHelpText('after', example('ublk resize 0 2GiB'))
+    .action(async (id: number, size: string, flags: OutputFlags) => {
+      await (await import('./commands/resize.ts')).resize(id, size, flags);
+    });
+  ofDevice(program, 'set-affinity')
+    .description('Move the threads that serve a device to the given CPUs.')
+    .argument('<cpus>', 'for example 0,2-3', cpuList)
+    .addHelpText('after', example('ublk set-affinity 0 2-3'))
+    .action(async (id: number, cpus: number[], flags: OutputFlags) => {
+      await (await import('./commands/set-affinity.ts')).setAffinity(id, cpus, flags);
+    });
+}
+
+function ofDevice(program: Command, name: string): Command {
+  return program
+    .command(name)
+    .argument('<id>', 'the number N of /dev/ublkbN', wholeNumber)
+    .option('--json', 'as JSON');
+}

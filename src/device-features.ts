@@ -1,0 +1,87 @@
+import { checkBoolean, checkCpus, checkInteger, checkOneOf } from './check.ts';
+import { invalid } from './errors.ts';
+import type { Recovery } from './info.ts';
+import type { NativeDeviceOptions } from './native.ts';
+
+/** Where a device's threads run. */
+export interface PlacementOptions {
+  /**
+   * Whether each queue's thread stays on the CPUs that the kernel maps to the queue.
+   * @default true
+   */
+  readonly pin?: boolean | undefined;
+  /** The CPUs that all queues' threads stay on instead, by number; not with `pin`. */
+  readonly affinity?: readonly number[] | undefined;
+}
+
+/** What a device is, besides what it serves and how. */
+export interface FeatureOptions extends PlacementOptions {
+  /**
+   * Whether the device outlives its server, for {@link recoverDevice}, and how.
+   * @default it ends with its server
+   */
+  readonly recovery?: Recovery | undefined;
+  /**
+   * Whether the kernel looks for partitions when the device starts (`NO_AUTO_PART_SCAN`; `false`
+   * needs Linux 7.0).
+   * @default true
+   */
+  readonly partScan?: boolean | undefined;
+  /**
+   * A device for a user who is not root; root alone may open it besides (`UNPRIVILEGED_DEV`,
+   * Linux 6.3). It copies, and has no recovery. `ublk doctor` tells what it needs.
+   * @default false
+   */
+  readonly unprivileged?: boolean | undefined;
+  /**
+   * How far apart the request descriptors are that the kernel shares with the server: a multiple
+   * of 8 from 24 to 256 bytes (`IO_DESC_SIZE`, Linux 7.3).
+   * @default 24
+   */
+  readonly ioDescSize?: number | undefined;
+}
+
+export const PLACEMENT_KEYS = ['pin', 'affinity'] as const;
+export const FEATURE_KEYS = [
+  ...PLACEMENT_KEYS,
+  'recovery',
+  'partScan',
+  'unprivileged',
+  'ioDescSize',
+] as const;
+
+export const RECOVERIES: readonly Recovery[] = ['queue', 'reissue', 'fail'];
+
+type Given = { -readonly [K in keyof NativeDeviceOptions]?: NativeDeviceOptions[K] };
+
+/** Checks where threads shall run, as the addon takes it. */
+export function toNativePlacement({ pin, affinity }: PlacementOptions): Given {
+  const given: Given = {};
+  if (pin !== undefined) given.pin = checkBoolean(pin, 'pin');
+  if (affinity === undefined) return given;
+  if (pin) throw invalid('pin and affinity exclude each other', 'leave one of them out');
+  return { ...given, affinity: checkCpus(affinity, 'affinity') };
+}
+
+/** Checks what a device shall be, as the addon takes it. */
+export function toNativeFeatures(options: FeatureOptions): Given {
+  const { recovery, partScan, unprivileged, ioDescSize } = options;
+  const given = toNativePlacement(options);
+  if (recovery !== undefined) given.recovery = checkOneOf(recovery, 'recovery', RECOVERIES);
+  if (partScan !== undefined) given.partScan = checkBoolean(partScan, 'partScan');
+  if (unprivileged !== undefined) given.unprivileged = checkBoolean(unprivileged, 'unprivileged');
+  if (unprivileged && recovery !== undefined) {
+    throw invalid(
+      'unprivileged and recovery exclude each other',
+      'the kernel has no recovery for the devices of users who are not root',
+    );
+  }
+  if (ioDescSize !== undefined) given.ioDescSize = checkDescriptor(ioDescSize);
+  return given;
+}
+
+function checkDescriptor(size: number): number {
+  const bytes = checkInteger(size, 'ioDescSize', 24, 256);
+  if (bytes % 8 === 0) return bytes;
+  throw invalid(`ioDescSize is ${size}; it must be a multiple of 8 from 24 to 256`);
+}
