@@ -11,7 +11,9 @@ export async function features(id: number | undefined, flags: OutputFlags): Prom
     return;
   }
   const { path, features: names } = await getDeviceInfo(id);
-  const given = all.map((one) => ({ ...one, device: names.includes(one.name) }));
+  const given = all.map(({ name, since, supported }) => {
+    return { name, since, supported, device: names.includes(name) };
+  });
   const rows = given.map(({ name, since, supported, device }) => [
     yes(supported),
     yes(device),
