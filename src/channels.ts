@@ -12,7 +12,7 @@ export interface CreateMessage {
 /** A message of `ublk:device.end`: the device is gone. */
 export interface EndMessage {
   readonly device: Device;
-  readonly reason: 'closed' | 'stopped' | 'failed';
+  readonly reason: 'closed' | 'stopped' | 'quiesced' | 'failed';
   /** With `failed`. */
   readonly error?: UblkError;
 }

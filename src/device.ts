@@ -2,16 +2,20 @@ import { EventEmitter } from 'node:events';
 
 import { announce, announceEnd } from './channels.ts';
 import { watchCompletions, type CompletionBatch, type CompletionsOptions } from './completions.ts';
-import { toError, unwrap, type UblkError } from './errors.ts';
+import { toError, unwrap, type Outcome, type UblkError } from './errors.ts';
 import type { BufferMode, Counters, DeviceInfo, DeviceStats, ExchangeMode } from './info.ts';
 import type { NativeDevice, NativeEnd } from './native.ts';
+import { parseSize, type Size } from './size.ts';
 
-/** How a device ended: by its {@link Device.close}, or because somebody else stopped it. */
-export type EndReason = 'closed' | 'stopped';
+/**
+ * How a device ended: by its {@link Device.close}, because somebody else stopped it, or because it
+ * was quiesced, here or elsewhere, and waits for {@link recoverDevice}.
+ */
+export type EndReason = 'closed' | 'stopped' | 'quiesced';
 
 /** The events of a {@link Device}. */
 export interface DeviceEvents {
-  /** The device is gone, and nothing of it is left. The last event. */
+  /** The device is served no more, and gone unless it was quiesced. The last event. */
   close: [];
   /** The device failed and is being taken down; `close` follows. */
   error: [error: UblkError];
@@ -37,7 +41,7 @@ const LONGEST_MS = 2 ** 31 - 1;
  */
 export class Device extends EventEmitter<DeviceEvents> {
   readonly #native: NativeDevice;
-  readonly #info: DeviceInfo;
+  #info: DeviceInfo;
   readonly #buffers: Device['buffers'];
   readonly #closed: Promise<EndReason>;
   // A handle of its own keeps the event loop alive, since the addon's are all weak.
@@ -69,7 +73,7 @@ export class Device extends EventEmitter<DeviceEvents> {
     return this.#info.path;
   }
 
-  /** Its size in bytes. */
+  /** Its size in bytes; see {@link resize}. */
   get size(): number {
     return this.#info.size ?? 0;
   }
@@ -162,6 +166,37 @@ export class Device extends EventEmitter<DeviceEvents> {
   }
 
   /**
+   * Changes the size of the device while it is used (Linux 6.16): a multiple of its logical block
+   * size. What lies behind it must hold as much: grow a file before the device, and shrink it
+   * after.
+   *
+   * @example
+   * await truncate('disk.img', 2 ** 31);
+   * await device.resize('2GiB');
+   *
+   * @throws {UblkError} `ERR_UBLK_BAD_BACKEND` when what lies behind it holds less;
+   * `ERR_UBLK_INVALID_ARGUMENT`; `ERR_UBLK_UNSUPPORTED` before Linux 6.16, or when the target's
+   * size is fixed.
+   */
+  async resize(size: Size): Promise<void> {
+    this.#info = unwrap(await this.#native.resize(parseSize(size, 'size')));
+  }
+
+  /**
+   * Leaves the device to another server, for an upgrade of this one: what has begun is ended, and
+   * later requests wait for {@link recoverDevice}, or fail, as the option `recovery` says. The
+   * device stays where it is, mounted or not.
+   *
+   * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` for a device without `recovery`;
+   * `ERR_UBLK_UNSUPPORTED` before Linux 6.16, unless `recovery` is `'reissue'`;
+   * `ERR_UBLK_TIMEOUT` when requests under way do not end.
+   */
+  quiesce(): Promise<void> {
+    this.#closing ??= this.#leave(() => this.#native.quiesce());
+    return this.#closing;
+  }
+
+  /**
    * Stops serving and removes the device. Requests that are under way end first; later calls give
    * the same promise. A program that has the device open or mounted sees errors from then on.
    *
@@ -169,7 +204,7 @@ export class Device extends EventEmitter<DeviceEvents> {
    * in time; a later call goes on waiting for it.
    */
   close(): Promise<void> {
-    this.#closing ??= this.#close();
+    this.#closing ??= this.#leave(() => this.#native.close());
     return this.#closing;
   }
 
@@ -185,14 +220,14 @@ export class Device extends EventEmitter<DeviceEvents> {
     process.emitWarning(warning);
   }
 
-  async #close(): Promise<void> {
+  async #leave(how: () => Promise<Outcome<void>>): Promise<void> {
     if (this.#state === 'ended') return;
     this.#state = 'closing';
     this.#alive.ref();
     // From here on whoever closes it hears what goes wrong.
     const ended = this.#closed.catch(() => {});
     try {
-      unwrap(await this.#native.close());
+      unwrap(await how());
       await ended;
     } catch (error) {
       this.#alive.unref();
@@ -213,7 +248,7 @@ export class Device extends EventEmitter<DeviceEvents> {
     this.emit('close');
     announceEnd({ device: this, reason: end.reason, ...(error ? { error } : {}) });
     if (error) throw error;
-    return end.reason === 'closed' ? 'closed' : 'stopped';
+    return end.reason === 'failed' ? 'stopped' : end.reason;
   }
 }
 

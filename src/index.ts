@@ -14,7 +14,20 @@ export type {
 export { createDevice } from './create.ts';
 export type { CreateDeviceContext, DeviceOptions } from './create.ts';
 export type { Device, DeviceEvents, EndReason } from './device.ts';
-export { deleteDevice, features, getDeviceInfo, listDevices, stopDevice } from './devices.ts';
+export type { FeatureOptions, PlacementOptions } from './device-features.ts';
+export {
+  deleteDevice,
+  features,
+  getDeviceInfo,
+  listDevices,
+  quiesceDevice,
+  resizeDevice,
+  setDeviceAffinity,
+  stopDevice,
+} from './devices.ts';
+export type { StopOptions } from './devices.ts';
+export { recoverDevice } from './recover.ts';
+export type { RecoverOptions } from './recover.ts';
 export { UblkError, UblkErrorCode } from './errors.ts';
 export type { RequestInfo } from './errors.ts';
 export type {
@@ -25,6 +38,8 @@ export type {
   DeviceStats,
   ExchangeMode,
   Feature,
+  Recovery,
+  StopCheck,
 } from './info.ts';
 export type { QueueSettings } from './queue-settings.ts';
 export { handler } from './handler/handler.ts';

@@ -63,7 +63,7 @@ export interface NativeDeviceOptions {
 
 /** How a device ended. */
 export interface NativeEnd {
-  readonly reason: 'closed' | 'stopped' | 'failed';
+  readonly reason: 'closed' | 'stopped' | 'quiesced' | 'failed';
   readonly failure?: Failure;
 }
 
@@ -80,6 +80,8 @@ export interface NativeDevice {
   exchangeMode(): ExchangeMode;
   stats(): Counters[];
   watch(capacity: number): NativeWatch;
+  resize(size: number): Promise<Outcome<DeviceInfo>>;
+  quiesce(): Promise<Outcome<void>>;
   close(): Promise<Outcome<void>>;
 }
 
@@ -181,6 +183,11 @@ export interface NativeSimulation {
 /** The addon. Its promises never reject: a failure is an answer. */
 export interface Binding {
   createDevice(
+    options: NativeDeviceOptions,
+    onEnd: (end: NativeEnd) => void,
+  ): Promise<Outcome<NativeDevice>>;
+  recoverDevice(
+    id: number,
     options: NativeDeviceOptions,
     onEnd: (end: NativeEnd) => void,
   ): Promise<Outcome<NativeDevice>>;

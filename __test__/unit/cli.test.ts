@@ -11,6 +11,9 @@ vi.mock(import('../../src/native.ts'), async (original) => ({
 const binding = {
   listDevices: vi.fn<() => unknown>(),
   stopDevice: vi.fn<() => unknown>(),
+  recoverDevice: vi.fn<() => unknown>(),
+  deviceInfo: vi.fn<() => unknown>(),
+  setDeviceAffinity: vi.fn<() => unknown>(),
   deleteDevice: vi.fn<() => unknown>(),
   features: vi.fn<() => unknown>(),
 };
@@ -53,6 +56,7 @@ describe('ublk', () => {
     ['info'],
     ['stop'],
     ['delete'],
+    ['recover'],
     ['quiesce'],
     ['resize'],
     ['set-affinity'],
@@ -80,6 +84,10 @@ describe('ublk', () => {
     [['add', 'null', '--size', '1GiB', '--depth', '5000'], /depth is 5000/],
     [['add', 'null', '--size', '1GB'], /hint: write '1GiB'/],
     [['add', 'file', ''], /path is ""/],
+    [['add', 'null', '--size', '1GiB', '--recovery', 'yes'], /Allowed choices are queue/],
+    [['recover', '0', 'fiel', 'x.img'], /unknown command 'fiel'/],
+    [['recover', '0', 'file', 'x.img', '--queues', '2'], /unknown option '--queues'/],
+    [['set-affinity', '0', '3-1'], /numbers and ranges of CPUs/],
     [['add', 'zoned', '--size', '1GiB'], /required option '--zone-size/],
     [['add', 'zoned', '--zone-size', '64M'], /needs a size or a path/],
     [['add', 'striped'], /missing required argument 'target'/],
@@ -119,6 +127,36 @@ describe('ublk', () => {
     binding.deleteDevice.mockResolvedValue({ failure });
     expect(await runCli(['delete', '9', '--json'])).toBe(1);
     expect(JSON.parse(stderr)).toEqual({ error: failure });
+  });
+
+  test('recover takes the words of add, and what it serves with', async () => {
+    binding.deviceInfo.mockResolvedValue({ value: { ...device, depth: 64 } });
+    const failure = { code: 'ERR_UBLK_BUSY', message: 'its server stays' };
+    binding.recoverDevice.mockResolvedValue({ failure });
+    expect(await runCli(['recover', '0', 'null', '--size', '1GiB', '--affinity', '0,2-3'])).toBe(1);
+    expect(stderr).toContain('its server stays');
+    const target = { kind: 'null', size: 1 << 30 };
+    const options = { target, affinity: [0, 2, 3], queues: 2, depth: 64 };
+    expect(binding.recoverDevice).toHaveBeenCalledWith(0, options, expect.any(Function));
+  });
+
+  test('features of a device stand beside those of the kernel', async () => {
+    const feature = (name: string, supported: boolean) => ({ name, since: '6.1', supported });
+    binding.features.mockResolvedValue({
+      value: [feature('ZONED', true), feature('QUIESCE', true)],
+    });
+    binding.deviceInfo.mockResolvedValue({ value: { ...device, features: ['QUIESCE'] } });
+    expect(await runCli(['features', '0'])).toBe(0);
+    expect(stdout).toMatch(/KERNEL +\/dev\/ublkb0 +FEATURE +SINCE LINUX/);
+    expect(stdout).toMatch(/yes +no +ZONED +6.1\n/);
+    expect(stdout).toMatch(/yes +yes +QUIESCE +6.1\n/);
+  });
+
+  test('set-affinity takes ranges', async () => {
+    binding.setDeviceAffinity.mockResolvedValue({ value: 2 });
+    expect(await runCli(['set-affinity', '0', '1,3-4', '--json'])).toBe(0);
+    expect(binding.setDeviceAffinity).toHaveBeenCalledWith(0, [1, 3, 4]);
+    expect(JSON.parse(stdout)).toEqual({ id: 0, cpus: [1, 3, 4], threads: 2 });
   });
 
   test('stop --json says what was done', async () => {

@@ -50,7 +50,10 @@ describe('the options of createDevice', () => {
     [{ queue: { nomerge: 2 } }, "queue has no 'nomerge'"],
     [{ queue: { nomerges: 3 } }, 'queue.nomerges is 3; it must be a whole number from 0 to 2'],
     [{ queue: { iostats: 0 } }, 'queue.iostats is 0; it must be true or false'],
-    [{ queue: { scheduler: 'a b' } }, "queue.scheduler must be a scheduler's name, such as 'none' or 'mq-deadline'"],
+    [
+      { queue: { scheduler: 'a b' } },
+      "queue.scheduler must be a scheduler's name, such as 'none' or 'mq-deadline'",
+    ],
     [{ splitRegister: 1 }, 'splitRegister is 1; it must be true or false'],
     [{ pin: null }, 'pin is null; it must be true or false'],
     [{ timeoutMs: 0 }, 'timeoutMs is 0; it must be a whole number from 1 to 600000'],

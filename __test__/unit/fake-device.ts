@@ -16,6 +16,11 @@ export function fakeDevice(
       { ...NOTHING, reads: 2, readBytes: 8192 },
     ],
     watch: () => ({ take: () => ({ records: Buffer.alloc(0), dropped: 0 }), end: () => {} }),
+    resize: vi.fn<NativeDevice['resize']>(async (size) => ({ value: { ...INFO, size } })),
+    quiesce: vi.fn<NativeDevice['quiesce']>(async () => {
+      onEnd({ reason: 'quiesced' });
+      return { value: undefined };
+    }),
     close: vi.fn<NativeDevice['close']>(async () => {
       onEnd({ reason: 'closed' });
       return { value: undefined };

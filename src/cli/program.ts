@@ -2,8 +2,8 @@ import { createRequire } from 'node:module';
 
 import { Command, Option } from 'commander';
 
-import type { BufferMode, ExchangeMode } from '../info.ts';
-import { collect, example, wholeNumber } from './arguments.ts';
+import type { BufferMode, ExchangeMode, Recovery } from '../info.ts';
+import { collect, cpuList, example, wholeNumber } from './arguments.ts';
 import type { FileFlags, NullFlags } from './commands/add.ts';
 import { addLayers } from './layers.ts';
 import { changeDevices } from './lifecycle.ts';
@@ -11,15 +11,18 @@ import type { OutputFlags } from './output.ts';
 
 const MODES: readonly BufferMode[] = ['auto', 'register', 'copy'];
 const EXCHANGES: readonly ExchangeMode[] = ['per-io', 'batch'];
+const RECOVERIES: readonly Recovery[] = ['queue', 'reissue', 'fail'];
 
 /** The `ublk` command. What a subcommand needs is imported when it runs, so that help is quick. */
 export function createProgram(): Command {
   const program = new Command('ublk')
     .description('Serve Linux block devices from user space, and look after them.')
     .version(version())
+    .enablePositionalOptions()
     .exitOverride()
     .addHelpText('after', example('ublk doctor', 'ublk add file disk.img', 'ublk stop 0'));
   addCommands(program);
+  recoverCommand(program);
   describeDevices(program);
   changeDevices(program);
   describeMachine(program);
@@ -31,7 +34,29 @@ function addCommands(program: Command): void {
     .command('add')
     .description('Create a device and serve it in the foreground, until a signal or ublk stop.')
     .addHelpText('after', example('ublk add file disk.img', 'ublk add null --size 1GiB'));
-  deviceOptions(add.command('file'))
+  addTargets(add, deviceOptions);
+}
+
+/** The target comes with its own options, so it is parsed as the subcommands of `add` are. */
+function recoverCommand(program: Command): void {
+  program
+    .command('recover')
+    .description('Serve a device that its server has left, in the foreground.')
+    .argument('<id>', 'the number N of /dev/ublkbN', wholeNumber)
+    .argument('<target...>', 'the target that it had, in the words of ublk add')
+    .passThroughOptions()
+    .addHelpText('after', '\nublk recover 0 file --help lists what may follow, --json among it.')
+    .addHelpText('after', example('ublk recover 0 file disk.img'))
+    .action(async (id: number, target: string[]) => {
+      const recover = new Command(`ublk recover ${id}`).exitOverride();
+      addTargets(recover, (command) => servingOptions(command).setOptionValue('recover', id));
+      await recover.parseAsync(target, { from: 'user' });
+    });
+}
+
+/** The subcommands that serve a target, one for each kind. */
+function addTargets(parent: Command, options: (command: Command) => Command): void {
+  options(parent.command('file'))
     .description('Serve a file or a block device; prints the path of the device when it is ready.')
     .argument('<image>', 'the file or block device')
     .option('--read-only', 'refuse writes')
@@ -43,29 +68,39 @@ function addCommands(program: Command): void {
     .action(async (image: string, flags: FileFlags) => {
       await (await import('./commands/add.ts')).addFile(image, flags);
     });
-  deviceOptions(add.command('null'))
+  options(parent.command('null'))
     .description('Serve a device that keeps nothing, to see what ublk itself costs.')
     .requiredOption('--size <size>', 'its size, for example 1GiB')
     .addHelpText('after', example('ublk add null --size 1GiB --depth 64'))
     .action(async (flags: NullFlags) => {
       await (await import('./commands/add.ts')).addNull(flags);
     });
-  addLayers(add, deviceOptions);
+  addLayers(parent, options);
 }
 
 function deviceOptions(command: Command): Command {
   const buffers = new Option('--buffers <mode>', 'how data reaches the server (default: the best)');
   const exchange = new Option('--exchange <mode>', 'how requests come and go (default: per-io)');
-  return command
+  const recovery = new Option('--recovery <kind>', 'what happens when the server dies');
+  return servingOptions(command)
     .option('--id <n>', 'the number N of /dev/ublkbN (default: the first free one)', wholeNumber)
     .option('--queues <n>', 'hardware queues (default: 1)', wholeNumber)
     .option('--depth <n>', 'requests of a queue in flight at once (default: 128)', wholeNumber)
     .option('--max-io <size>', 'the largest request (default: 1MiB)')
     .addOption(buffers.choices(MODES))
     .addOption(exchange.choices(EXCHANGES))
+    .addOption(recovery.choices(RECOVERIES))
+    .option('--no-part-scan', 'let the kernel not look for partitions')
+    .option('--unprivileged', 'a device for this user, who is not root')
+    .option('--io-desc-size <bytes>', 'distance of request descriptors: 24 to 256', wholeNumber)
+    .option('--set <name=value>', "a setting of the device's queue, by its name in sysfs", collect);
+}
+
+function servingOptions(command: Command): Command {
+  return command
     .option('--split-register', 'with --buffers register: one system call for each step')
     .option('--no-pin', "do not bind the queues' threads to their CPUs")
-    .option('--set <name=value>', "a setting of the device's queue, by its name in sysfs", collect)
+    .option('--affinity <cpus>', 'bind them to these instead, for example 0,2-3', cpuList)
     .option('--pid-file <file>', 'write the process id there when the device is ready')
     .option('--json', 'describe the device as one line of JSON when it is ready');
 }

@@ -16,7 +16,7 @@ use crate::open_devices::{OpenDevices, Place};
 use crate::options::NativeDeviceOptions;
 use crate::outcome::Failure;
 use crate::served::Served;
-use crate::task;
+use crate::{target, task};
 use crate::watch::NativeWatch;
 
 /// How a device ended.
@@ -68,6 +68,26 @@ pub fn create_device<'env>(
     })
 }
 
+/// Serves a device that its server has left.
+#[napi(
+    catch_unwind,
+    ts_args_type = "id: number, options: NativeDeviceOptions, onEnd: (end: NativeEnd) => void",
+    ts_return_type = "Promise<Outcome<NativeDevice>>"
+)]
+pub fn recover_device<'env>(
+    env: &'env Env,
+    id: u32,
+    options: NativeDeviceOptions,
+    on_end: OnEnd,
+) -> napi::Result<Object<'env>> {
+    let place = OpenDevices::of(env)?.reserve();
+    task::promise(env, move || {
+        let (options, target) = options.convert()?;
+        let device = Device::recover(&Linux::new(), id, target.open()?, options)?;
+        NativeDevice::new(Arc::new(device), place, on_end)
+    })
+}
+
 impl NativeDevice {
     /// Keeps the device in its place until it has ended.
     pub(crate) fn new(device: Arc<dyn Served>, place: Place, on_end: OnEnd) -> Result<Self, Error> {
@@ -106,6 +126,23 @@ impl NativeDevice {
     #[napi(catch_unwind)]
     pub fn watch(&self, capacity: u32) -> NativeWatch {
         NativeWatch::new(self.device.watch(capacity))
+    }
+
+    /// Changes its size, in bytes.
+    #[napi(catch_unwind, ts_return_type = "Promise<Outcome<DeviceInfo>>")]
+    pub fn resize<'env>(&self, env: &'env Env, size: i64) -> napi::Result<Object<'env>> {
+        let device = Arc::clone(&self.device);
+        task::promise(env, move || {
+            let size = target::bytes(size)?;
+            device.resize(size).map(|info| DeviceInfo::from(&info))
+        })
+    }
+
+    /// Leaves it to the next server.
+    #[napi(catch_unwind, ts_return_type = "Promise<Outcome<void>>")]
+    pub fn quiesce<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
+        let device = Arc::clone(&self.device);
+        task::promise(env, move || device.quiesce())
     }
 
     /// Stops and removes it.

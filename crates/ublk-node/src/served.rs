@@ -14,6 +14,8 @@ pub(crate) trait Served: Debug + Send + Sync {
     fn exchange(&self) -> ExchangeMode;
     fn stats(&self) -> Vec<QueueStats>;
     fn watch(&self, capacity: u32) -> Watch;
+    fn resize(&self, size: u64) -> Result<DeviceInfo, Error>;
+    fn quiesce(&self) -> Result<(), Error>;
     fn close(&self) -> Result<(), Error>;
     fn wait(&self) -> End;
 }
@@ -37,6 +39,14 @@ impl<D: Driver + Debug> Served for Device<D> {
 
     fn watch(&self, capacity: u32) -> Watch {
         self.watch(capacity)
+    }
+
+    fn resize(&self, size: u64) -> Result<DeviceInfo, Error> {
+        self.resize(size)
+    }
+
+    fn quiesce(&self) -> Result<(), Error> {
+        self.quiesce()
     }
 
     fn close(&self) -> Result<(), Error> {

@@ -1,7 +1,8 @@
-import { createDevice, type DeviceOptions } from '../../create.ts';
+import { createDevice } from '../../create.ts';
 import type { Device } from '../../device.ts';
-import type { BufferMode, Counters, ExchangeMode } from '../../info.ts';
+import type { BufferMode, Counters, ExchangeMode, Recovery } from '../../info.ts';
 import { parseQueueSettings } from '../../queue-settings.ts';
+import { recoverDevice } from '../../recover.ts';
 import { formatSize } from '../../size.ts';
 import { targets, type Target } from '../../targets/index.ts';
 import type { OutputFlags } from '../output.ts';
@@ -18,6 +19,13 @@ export interface AddFlags extends OutputFlags {
   readonly exchange?: ExchangeMode;
   readonly splitRegister?: true;
   readonly pin: boolean;
+  readonly affinity?: readonly number[];
+  readonly recovery?: Recovery;
+  readonly partScan?: boolean;
+  readonly unprivileged?: true;
+  readonly ioDescSize?: number;
+  /** The device to recover; a new one, if absent. */
+  readonly recover?: number;
   readonly set?: readonly string[];
   readonly pidFile?: string;
 }
@@ -48,14 +56,10 @@ export async function addFile(image: string, flags: FileFlags): Promise<void> {
 
 /** Serves a target in the foreground, until a signal or `ublk stop`. */
 export async function serve(target: Target, what: string, flags: AddFlags): Promise<void> {
-  const { id, queues, depth, maxIo: maxIoBytes, buffers, exchange, splitRegister, pin } = flags;
-  const queue = flags.set && parseQueueSettings(flags.set);
-  const shape = { id, queues, depth, maxIoBytes };
-  const options: DeviceOptions = { target, ...shape, buffers, exchange, splitRegister, pin, queue };
   const signal = untilSignal();
   let device: Device;
   try {
-    device = await createDevice(options, { signal });
+    device = await open(target, flags, signal);
   } catch (error) {
     // Somebody changed their mind before the device was there: nothing to tell, nothing left.
     if (signal.aborted && error === signal.reason) return;
@@ -63,6 +67,18 @@ export async function serve(target: Target, what: string, flags: AddFlags): Prom
   }
   signal.addEventListener('abort', () => void device.close().catch(giveUp));
   await serveUntilEnd(device, what, flags);
+}
+
+async function open(target: Target, flags: AddFlags, signal: AbortSignal): Promise<Device> {
+  const { splitRegister, affinity } = flags;
+  const serving = { target, splitRegister, affinity, pin: flags.pin ? undefined : false };
+  if (flags.recover !== undefined) return recoverDevice(flags.recover, serving, { signal });
+  const { id, queues, depth, maxIo: maxIoBytes, buffers, exchange } = flags;
+  const { recovery, partScan, unprivileged, ioDescSize } = flags;
+  const queue = flags.set && parseQueueSettings(flags.set);
+  const shape = { id, queues, depth, maxIoBytes, buffers, exchange, queue };
+  const features = { recovery, partScan, unprivileged, ioDescSize };
+  return createDevice({ ...serving, ...shape, ...features }, { signal });
 }
 
 async function serveUntilEnd(device: Device, what: string, flags: AddFlags): Promise<void> {

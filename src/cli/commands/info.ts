@@ -22,6 +22,7 @@ function rows(device: DeviceInfo): string[][] {
     ['largest request', formatSize(device.maxIoBytes)],
     ['served by', device.serverPid === undefined ? 'nobody' : `process ${device.serverPid}`],
     ['created by', `user ${device.ownerUid}`],
+    ['recovery', device.recovery ?? 'none: it ends with its server'],
     ['features', device.features.join(', ') || '-'],
   ];
 }

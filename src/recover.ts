@@ -1,0 +1,87 @@
+import { checkBoolean, checkInteger, checkKeys } from './check.ts';
+import type { CreateDeviceContext } from './create.ts';
+import { PLACEMENT_KEYS, toNativePlacement, type PlacementOptions } from './device-features.ts';
+import type { Device } from './device.ts';
+import { getDeviceInfo } from './devices.ts';
+import { unwrap } from './errors.ts';
+import { checkHandler, isHandler } from './handler/handler.ts';
+import { serve, serverOf } from './handler/server.ts';
+import type { Handler } from './handler/types.ts';
+import { native, type NativeDeviceOptions, type NativeEnd } from './native.ts';
+import { toNativeTarget, type Target } from './targets/index.ts';
+
+/**
+ * What {@link recoverDevice} is asked for. What the device is otherwise was decided when it was
+ * created.
+ */
+export interface RecoverOptions extends PlacementOptions {
+  /** What answers the device's requests from now on: what answered them before. */
+  // oxlint-disable-next-line typescript/no-explicit-any -- whatever its backends are called
+  readonly target: Target | Handler<any>;
+  /**
+   * With `buffers: 'register'`: register, I/O and unregister each in a system call of its own.
+   * @default false
+   */
+  readonly splitRegister?: boolean | undefined;
+  /**
+   * How long the old server may take to leave, and the kernel to go on, in milliseconds, 1 to
+   * 600000.
+   * @default 30000
+   */
+  readonly timeoutMs?: number | undefined;
+}
+
+const KEYS = ['target', 'splitRegister', 'timeoutMs', ...PLACEMENT_KEYS];
+
+/**
+ * Serves a device whose server has died, or has left it ({@link Device.quiesce}); a server that is
+ * about to is waited for. The device must have been created with `recovery`, and the target must be
+ * what it was: its size, block size and abilities are compared with what clients were told. If the
+ * promise rejects, the device waits on.
+ *
+ * An abort takes effect when the device is being served: it is left again.
+ *
+ * @example
+ * await using device = await recoverDevice(0, { target: targets.file('disk.img') });
+ *
+ * @throws {UblkError} `ERR_UBLK_NO_DEVICE`; `ERR_UBLK_INVALID_ARGUMENT` for a device without
+ * `recovery`; `ERR_UBLK_BUSY` when its server stays; `ERR_UBLK_BAD_BACKEND` when the target is
+ * another; and what {@link createDevice} throws.
+ */
+export async function recoverDevice(
+  id: number,
+  options: RecoverOptions,
+  context: CreateDeviceContext = {},
+): Promise<Device> {
+  const asked = toNativeOptions(options);
+  checkKeys(context, 'the context of recoverDevice()', ['signal']);
+  const { signal } = context;
+  signal?.throwIfAborted();
+  const { queues, depth } = await getDeviceInfo(id);
+  const request = { ...asked, queues, depth };
+  let onEnd!: (end: NativeEnd) => void;
+  const ended = new Promise<NativeEnd>((resolve) => (onEnd = resolve));
+  const server = serverOf(options.target, request);
+  const recover = () => native().recoverDevice(id, server?.request ?? request, onEnd);
+  const device = await serve(server, ended, async () => unwrap(await recover()));
+  if (signal?.aborted) {
+    await device.quiesce();
+    throw signal.reason;
+  }
+  return device;
+}
+
+function toNativeOptions(options: RecoverOptions): NativeDeviceOptions {
+  checkKeys(options, 'recoverDevice()', KEYS);
+  const { target, splitRegister, timeoutMs } = options;
+  return {
+    target: isHandler(target) ? checkHandler(target).native : toNativeTarget(target as Target),
+    ...toNativePlacement(options),
+    ...(splitRegister === undefined
+      ? {}
+      : { splitRegister: checkBoolean(splitRegister, 'splitRegister') }),
+    ...(timeoutMs === undefined
+      ? {}
+      : { timeoutMs: checkInteger(timeoutMs, 'timeoutMs', 1, 600_000) }),
+  };
+}
