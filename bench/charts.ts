@@ -4,6 +4,7 @@
 import { type EChartsOption, init } from 'echarts';
 import { type CostGrid, type CostLine, costGrid } from './costs.ts';
 import type { Report } from './report.ts';
+import { svgOf } from './svg.ts';
 import { costName, thousands } from './text.ts';
 
 export interface Chart {
@@ -89,14 +90,7 @@ function draw({ workloads, lines }: CostGrid, title: string): string {
     })),
   };
   chart.setOption(option);
-  const svg = chart.renderToSVGString({ useViewBox: true });
-  chart.dispose();
-  return `${withoutStyles(svg)}\n`;
-}
-
-/** Styles for a pointer that a picture never meets, their names numbered anew at every drawing. */
-function withoutStyles(svg: string): string {
-  return svg.replaceAll(/<style[^]*?<\/style>\n?/g, '').replaceAll(/ class="zr[^"]*"/g, '');
+  return svgOf(chart);
 }
 
 /** References are marked, and paler. */

@@ -1,17 +1,18 @@
 // `npm run bench -- [options]`
 
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';
 import { SignalError, VmError } from '../vm/index.ts';
+import { breakDown, tellingRows } from './breakdowns.ts';
 import { compareReports, differences, hasRegressed } from './compare.ts';
 import { type Row, chooseRows } from './matrix.ts';
+import { readOthers } from './others.ts';
 import { profile } from './profile/index.ts';
 import { breakdownText, foldedLines } from './profile/tree.ts';
 import { type Report, readReport } from './report.ts';
 import { measure } from './run.ts';
 import { saveReport } from './save.ts';
-import type { Other } from './subjects.ts';
 import { changeTable, resultTable } from './table.ts';
 
 const EXAMPLES = `
@@ -45,7 +46,7 @@ const program: Command = new Command('npm run bench --')
   .option('--rounds <n>', 'with --native: measure everything n times, in turn (default: 5)', whole)
   .option('--kernel <series>', 'kernel series of the test machine (default: 7.3)')
   .option('--profile <regexp>', 'where the instructions of the one row go that matches', pattern)
-  .option('--others <file>', 'measure other servers too, described in a JSON file (README.md)')
+  .option('--others <path>', 'measure other servers too: a directory with kublk, or a JSON list')
   .option('--compare <report...>', 'one: compare the run with it; two: compare them, run nothing')
   .option('--out <dir>', 'where the report goes (default: docs/benchmarks if whole, target/bench)')
   .option('--json', 'print the report, or the comparison, as JSON')
@@ -72,7 +73,7 @@ async function main(flags: Flags): Promise<void> {
   if (flags.rounds && !flags.native) {
     program.error('error: --rounds goes with --native; counted instructions repeat as they are');
   }
-  if (flags.profile) return breakDown(flags.profile, flags);
+  if (flags.profile) return profileOne(flags.profile, flags);
   const report = await run(flags);
   if (flags.json) console.log(JSON.stringify(report, null, 2));
   else console.log(resultTable(report));
@@ -81,7 +82,7 @@ async function main(flags: Flags): Promise<void> {
 
 async function run(flags: Flags): Promise<Report> {
   const { quick, rows: filter, native, rounds = native ? 5 : 1, kernel } = flags;
-  const others = await readOthers(flags.others);
+  const others = flags.others ? await readOthers(flags.others) : [];
   const rows = chooseRows({ others, ...(quick && { quick }), ...(filter && { rows: filter }) });
   if (rows.length === 0) program.error(`error: no row's name matches ${filter}`);
   const { report, failures } = await measure(rows, {
@@ -91,8 +92,12 @@ async function run(flags: Flags): Promise<Report> {
     ...(kernel && { kernel }),
   });
   const whole = !quick && !filter && !native && !kernel;
+  const telling = whole ? tellingRows(rows) : [];
+  if (whole) console.error('Where the instructions go …');
+  const { breakdowns, flames } = await breakDown(telling, kernel);
+  if (whole) report.breakdowns = breakdowns;
   const dir = flags.out ?? (whole ? 'docs/benchmarks' : 'target/bench');
-  await saveReport(report, dir);
+  await saveReport(report, dir, flames);
   console.error(`The report is in ${dir}.`);
   for (const { id, why } of failures) console.error(`error: not measured: ${id}: ${why}`);
   if (failures.length > 0) process.exitCode = 1;
@@ -100,9 +105,11 @@ async function run(flags: Flags): Promise<Report> {
 }
 
 /** Prints how a row's instructions divide among functions, and saves it. */
-async function breakDown(filter: RegExp, flags: Flags): Promise<void> {
+async function profileOne(filter: RegExp, flags: Flags): Promise<void> {
   const { kernel, others, out = 'target/bench' } = flags;
-  const rows = chooseRows({ others: await readOthers(others) }).filter(({ id }) => filter.test(id));
+  const rows = chooseRows({ others: others ? await readOthers(others) : [] }).filter(({ id }) =>
+    filter.test(id),
+  );
   const [row, ...rest] = rows;
   if (!row) program.error(`error: no row's name matches ${filter}`);
   if (rest.length > 0) {
@@ -116,10 +123,6 @@ async function breakDown(filter: RegExp, flags: Flags): Promise<void> {
   await writeFile(`${name}.txt`, text);
   await writeFile(`${name}.folded`, `${foldedLines(instructions).join('\n')}\n`);
   console.error(`Saved as ${name}.txt, and for flame graph tools as ${name}.folded`);
-}
-
-async function readOthers(path: string | undefined): Promise<Other[]> {
-  return path === undefined ? [] : (JSON.parse(await readFile(path, 'utf8')) as Other[]);
 }
 
 /** Prints which row is being measured: on a terminal over the row before. */

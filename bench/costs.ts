@@ -16,7 +16,10 @@ export interface CostGrid {
   lines: CostLine[];
 }
 
-/** The costs of one target's rows with as many queues; references only where they fit. */
+/**
+ * The costs of one target's rows with as many queues. Where no other server was measured, what was
+ * once measured of one.
+ */
 export function costGrid(report: Report, target: 'file' | 'null', queues = 1): CostGrid {
   const lines = new Map<string, Map<string, number>>();
   for (const row of report.rows) {
@@ -26,7 +29,8 @@ export function costGrid(report: Report, target: 'file' | 'null', queues = 1): C
   }
   const own = [...lines].map(([name, costs]) => ({ name, reference: false, costs }));
   const names = new Set(own.flatMap(({ costs }) => [...costs.keys()]));
-  const fit = report.clock === 'instructions' && queues === 1 && own.length > 0;
+  const hasOthers = own.some(({ name }) => name.startsWith(`${target} by `));
+  const fit = report.clock === 'instructions' && queues === 1 && own.length > 0 && !hasOthers;
   return {
     workloads: WORKLOADS.map(({ name }) => name).filter((name) => names.has(name)),
     lines: [...own, ...(fit ? references(target) : [])],

@@ -1,12 +1,14 @@
 // The report that people read.
 
 import { type Chart, drawCharts } from './charts.ts';
+import type { Flame } from './breakdowns.ts';
 import { type CostGrid, costGrid } from './costs.ts';
 import { queuesText } from './subjects.ts';
 import { REFERENCE_NOTE } from './references.ts';
 import type { Report, ReportRow } from './report.ts';
 import { columns } from './table.ts';
-import { costName, thousands } from './text.ts';
+import { type Section, separationSection, standingSection } from './sections.ts';
+import { costName, markdownTable, percent, thousands } from './text.ts';
 
 const COUNTED = `Instructions are counted by an emulated machine whose clock ticks one nanosecond per
 instruction, so \`1e9 / IOPS\` is what client, kernel and server together spend on one I/O. It
@@ -29,13 +31,21 @@ const SETTINGS = `- **Client**: fio with \`ioengine=io_uring direct=1 size=256M\
   into Node, without Node, whose start takes minutes of counted time.`;
 
 /** The whole text; the charts lie beside it. */
-export function markdownReport(report: Report, charts: readonly Chart[] = drawCharts(report)) {
+export function markdownReport(
+  report: Report,
+  charts: readonly Chart[] = drawCharts(report),
+  flames: readonly Flame[] = [],
+): string {
   return [
     '# What an I/O costs',
     '<!-- Made by `npm run bench`. Do not edit. -->',
     circumstances(report),
     ...charts.map(({ file, title }) => `![${title}](${file})`),
+    ...standingSection(report),
     ...gridSections(report),
+    ...separationSection(report),
+    ...flames.map(({ file, title }) => `![${title}](${file})`),
+    ...variantSections(report),
     '## Every row',
     rowTable(report),
     '## Method',
@@ -68,8 +78,34 @@ function gridSections(report: Report): string[] {
   return dagger ? [...texts, `† ${REFERENCE_NOTE}.`] : texts;
 }
 
+const VARIED = [
+  ['settings', 'Options', 'One option each, or several; the rest as in what it stands against.'],
+  [
+    'scale',
+    'Scale',
+    'The same load of one client throughout. Devices share one reactor, each I/O goes to the next ' +
+      'of them, and what memory the process has more is divided by their number.',
+  ],
+] as const;
+
+function variantSections(report: Report): Section {
+  return VARIED.flatMap(([varies, title, text]) => {
+    const rows = report.rows.filter((row) => row.varies === varies);
+    if (rows.length === 0) return [];
+    const cells = rows.map(({ subject, queues, workload, values, against }) => [
+      `${subject}, ${queuesText(queues)}`,
+      workload,
+      thousands(values.cost),
+      against ? percent(against.ratio - 1) : '',
+      values.memoryKiB === undefined ? '' : thousands(values.memoryKiB),
+    ]);
+    const head = ['', 'workload', costName(report), 'more', 'RSS KiB'];
+    return [`## ${title}`, text, markdownTable(head, cells)];
+  });
+}
+
 function gridTable({ workloads, lines }: CostGrid): string {
-  return table(
+  return markdownTable(
     ['', ...workloads],
     lines.map(({ name, reference, costs }) => [
       reference ? `${name} †` : name,
@@ -85,14 +121,8 @@ function rowTable(report: Report): string {
   const all = columns(report);
   const name = ({ subject, queues, workload }: ReportRow) =>
     `${subject}, ${queuesText(queues)}, ${workload}`;
-  return table(
+  return markdownTable(
     ['', ...all.map(([heading]) => heading)],
     report.rows.map((row) => [name(row), ...all.map(([, value]) => value(row))]),
   );
-}
-
-/** The first column to the left, figures to the right. */
-function table(head: readonly string[], lines: readonly (readonly string[])[]): string {
-  const rule = head.map((_, index) => (index === 0 ? ':--' : '--:'));
-  return [head, rule, ...lines].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
 }

@@ -1,6 +1,7 @@
 // A report: the rows of one run, and what they were measured with.
 
 import { readFile } from 'node:fs/promises';
+import type { Breakdown } from './breakdowns.ts';
 import type { Row } from './matrix.ts';
 import type { Subject } from './subjects.ts';
 import { type Measurement, medianOf } from './measurement.ts';
@@ -19,6 +20,8 @@ export interface Report {
   /** How often each row was measured; its values are of the round of median cost. */
   rounds: number;
   rows: ReportRow[];
+  /** Of some rows: where their instructions go. */
+  breakdowns?: Breakdown[];
 }
 
 export interface ReportRow {

@@ -18,3 +18,12 @@ export const short = (value: number): string => String(Number(value.toPrecision(
 /** What the cost of a report's rows is counted in. */
 export const costName = ({ clock }: Pick<Report, 'clock'>): string =>
   clock === 'instructions' ? 'instructions per I/O' : 'ns per I/O';
+
+/** The first column to the left, figures to the right. */
+export function markdownTable(
+  head: readonly string[],
+  lines: readonly (readonly string[])[],
+): string {
+  const rule = head.map((_, index) => (index === 0 ? ':--' : '--:'));
+  return [head, rule, ...lines].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
+}

@@ -1,5 +1,7 @@
 import { expect, test } from 'vitest';
 import { KERNEL, parseAddress, parseCounts } from '../../bench/profile/counts.ts';
+import { byArea } from '../../bench/profile/areas.ts';
+import { flameGraph } from '../../bench/profile/flame.ts';
 import { sideOf, withSide } from '../../bench/profile/sides.ts';
 import {
   AddressSpace,
@@ -107,4 +109,37 @@ test('a processor works for the side whose code it runs, or for both', () => {
   expect([side(100, 0), side(5, 95), side(40, 60)]).toEqual(['client', 'server', undefined]);
   expect(withSide(['kernel', 'f'], 'client')).toEqual(['kernel beside the client', 'f']);
   expect(withSide(['server', 'f'], 'client')).toEqual(['server', 'f']);
+});
+
+test('the kernel is divided by what its functions are for', () => {
+  const instructions = new Map([
+    ['client', 3],
+    ['server;f;g', 2],
+    ['kernel;ublk_queue_rqs', 10],
+    ['kernel beside the client;io_submit_sqes', 20],
+    ['kernel;io_schedule', 30],
+    ['kernel;unheard_of', 1],
+  ]);
+  expect(byArea(instructions)).toEqual({
+    'sleep and wake-up': 30,
+    io_uring: 20,
+    'ublk driver': 10,
+    "client's own code": 3,
+    "server's own code": 2,
+    'rest of the kernel': 1,
+  });
+});
+
+test('a flame graph shows the functions of one side, as wide as they cost', () => {
+  const folded = new Map([
+    ['server;turn', 10],
+    ['server;turn;{closure#0};take', 90],
+    ['kernel;unseen', 500],
+  ]);
+  const svg = flameGraph(folded, 'server', 'The title');
+  for (const shown of ['The title', 'server 100', 'turn 100', 'take 90']) {
+    expect(svg).toContain(shown);
+  }
+  expect(svg).not.toContain('unseen');
+  expect(svg).not.toContain('closure');
 });

@@ -1,0 +1,63 @@
+// The report's chapters about where the server stands, and why. Pure.
+
+import type { Report } from './report.ts';
+import { standings } from './standing.ts';
+import { DEFAULT_MODE } from './subjects.ts';
+import { markdownTable, thousands, times } from './text.ts';
+
+/** A heading, and what is below it; empty when the report has no figures for it. */
+export type Section = string[];
+
+/** Beside the best of the other servers, and the kernel's loop driver. */
+export function standingSection(report: Report): Section {
+  const parts = (['file', 'null'] as const).flatMap((target) => {
+    const lines = standings(report, target);
+    if (lines.length === 0) return [];
+    const cells = lines.map(({ workload, other, own, best, loop }) => [
+      workload,
+      `${thousands(other.cost)} (${other.name})`,
+      thousands(own),
+      times(own / other.cost),
+      `${thousands(best.cost)} (${best.name})`,
+      times(best.cost / other.cost),
+      loop === undefined ? '' : thousands(loop),
+    ]);
+    const own = [`this, no options (${DEFAULT_MODE})`, 'ratio', 'this, best options', 'ratio'];
+    return [markdownTable([target, 'best other', ...own, 'kernel loop'], cells)];
+  });
+  return parts.length === 0 ? [] : ['## Beside the best of the other servers', ...parts];
+}
+
+/** What this server does more, or less, than the kernel's loop driver. */
+export function separationSection({ breakdowns = [] }: Report): Section {
+  const workloads = new Set(breakdowns.map(({ workload }) => workload));
+  const parts = [...workloads].flatMap((workload) => {
+    const of = (name: string) =>
+      breakdowns.find((one) => one.workload === workload && one.subject === name)?.areas;
+    const [loop, own] = [of('loop'), of(`file ${DEFAULT_MODE}`)];
+    return loop && own ? [`**${workload}**`, separation(loop, own)] : [];
+  });
+  const text =
+    'The same I/Os under a profiler, by what the functions that ran are for (client and server ' +
+    'in the same columns: what both sides of the device spend).';
+  return parts.length === 0 ? [] : ['## What separates this server from loop', text, ...parts];
+}
+
+type Areas = Readonly<Record<string, number>>;
+
+function separation(loop: Areas, own: Areas): string {
+  const names = [...new Set([...Object.keys(own), ...Object.keys(loop)])];
+  const lines = names
+    .map((name) => ({ name, one: loop[name] ?? 0, two: own[name] ?? 0 }))
+    .toSorted((a, b) => b.two - b.one - (a.two - a.one));
+  const sum = (areas: Areas) => Object.values(areas).reduce((total, part) => total + part, 0);
+  lines.push({ name: 'all', one: sum(loop), two: sum(own) });
+  return markdownTable(
+    ['instructions per I/O', 'loop', 'this', 'more'],
+    lines.map(({ name, one, two }) => [name, thousands(one), thousands(two), signed(two - one)]),
+  );
+}
+
+function signed(value: number): string {
+  return `${value < 0 ? '−' : '+'}${thousands(Math.abs(value))}`;
+}
