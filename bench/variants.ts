@@ -1,6 +1,6 @@
 // The server under test with one thing changed: an option, or how much of it there is. Pure data.
 
-import { type Subject, subjectId } from './subjects.ts';
+import { EXCHANGES, type Exchange, type Subject, subjectId } from './subjects.ts';
 
 const SMALL = ['4k randread qd1', '4k randread qd32', '4k randwrite qd32'];
 const LOAD = '4k randread qd32';
@@ -48,9 +48,10 @@ function variant(
  * device. They are read only, because they share one disk.
  */
 function devices(): Subject[] {
-  return (['file', 'null'] as const).flatMap((target) =>
+  return EXCHANGES.flatMap((exchange) =>
     [1, 4, 16, 64].map((count) =>
-      scaled(target, count === 1 ? '1 device' : `${count} devices`, '1 device', {
+      scaled(count === 1 ? '1 device' : `${count} devices`, '1 device', {
+        exchange,
         options: ['reactors=1', 'read_only=1', `devices=${count}`],
       }),
     ),
@@ -60,7 +61,7 @@ function devices(): Subject[] {
 /** Deeper and deeper queues, the same load. */
 function depths(): Subject[] {
   return [16, 128, 1024].map((depth) =>
-    scaled('file', `${depth} tags`, '16 tags', {
+    scaled(`${depth} tags`, '16 tags', {
       options: [`depth=${depth}`],
       workload: '4k randread qd16',
     }),
@@ -70,28 +71,35 @@ function depths(): Subject[] {
 /** More and more queues on a machine of four processors, the same load from one client. */
 function queues(): Subject[] {
   const what = 'on 4 processors';
-  return [1, 2, 4].map((count) => scaled('file', what, what, { queues: count, processors: 4 }));
+  return [1, 2, 4].map((count) => scaled(what, what, { queues: count, processors: 4 }));
 }
 
 interface Scale {
+  exchange?: Exchange;
   queues?: number;
   processors?: number;
   options?: readonly string[];
   workload?: string;
 }
 
-function scaled(target: Target, what: string, least: string, scale: Scale): Subject {
-  const { queues: count = 1, processors, options = [], workload = LOAD } = scale;
-  const base = `${target} auto batch`;
+function scaled(what: string, least: string, scale: Scale): Subject {
+  const {
+    exchange = 'batch',
+    queues: count = 1,
+    processors,
+    options = [],
+    workload = LOAD,
+  } = scale;
+  const base = `file auto ${exchange}`;
   return {
     name: `${base} ${what}`,
     kind: 'server',
-    target,
+    target: 'file',
     queues: count,
     workloads: { whole: [workload], quick: [] },
     against: subjectId({ name: `${base} ${least}`, queues: 1 }),
     varies: 'scale',
-    options: ['buffers=auto', 'exchange=batch', ...options],
+    options: ['buffers=auto', `exchange=${exchange}`, ...options],
     ...(processors && { processors }),
   };
 }
