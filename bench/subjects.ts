@@ -114,7 +114,7 @@ function servers(target: 'file' | 'null', queues: number, against: string): Subj
 export function otherSubject(other: Other): Subject {
   const { name, target } = other;
   const against = subjectId({ name: target === 'null' ? 'null_blk' : 'loop', queues: 1 });
-  const workloads = { whole: target === 'null' ? DEPTHS : ALL, quick: PAIR };
+  const workloads = { whole: target === 'null' ? DEPTHS : MAIN, quick: PAIR };
   const kind = 'other' as const;
   return { name: `${target} by ${name}`, kind, target, queues: 1, workloads, against, other };
 }
