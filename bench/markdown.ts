@@ -7,8 +7,8 @@ import { queuesText } from './subjects.ts';
 import { REFERENCE_NOTE } from './references.ts';
 import type { Report, ReportRow } from './report.ts';
 import { columns } from './table.ts';
-import { type Section, separationSection, standingSection } from './sections.ts';
-import { costName, markdownTable, percent, thousands } from './text.ts';
+import { separationSection, standingSection, variantSections } from './sections.ts';
+import { costName, markdownTable, thousands } from './text.ts';
 
 const COUNTED = `Instructions are counted by an emulated machine whose clock ticks one nanosecond per
 instruction, so \`1e9 / IOPS\` is what client, kernel and server together spend on one I/O. It
@@ -76,32 +76,6 @@ function gridSections(report: Report): string[] {
   );
   const dagger = sections.some(([, { lines }]) => lines.some(({ reference }) => reference));
   return dagger ? [...texts, `† ${REFERENCE_NOTE}.`] : texts;
-}
-
-const VARIED = [
-  ['settings', 'Options', 'One option each, or several; the rest as in what it stands against.'],
-  [
-    'scale',
-    'Scale',
-    'The same load of one client throughout. Devices share one reactor, each I/O goes to the next ' +
-      'of them, and what memory the process has more is divided by their number.',
-  ],
-] as const;
-
-function variantSections(report: Report): Section {
-  return VARIED.flatMap(([varies, title, text]) => {
-    const rows = report.rows.filter((row) => row.varies === varies);
-    if (rows.length === 0) return [];
-    const cells = rows.map(({ subject, queues, workload, values, against }) => [
-      `${subject}, ${queuesText(queues)}`,
-      workload,
-      thousands(values.cost),
-      against ? percent(against.ratio - 1) : '',
-      values.memoryKiB === undefined ? '' : thousands(values.memoryKiB),
-    ]);
-    const head = ['', 'workload', costName(report), 'more', 'RSS KiB'];
-    return [`## ${title}`, text, markdownTable(head, cells)];
-  });
 }
 
 function gridTable({ workloads, lines }: CostGrid): string {

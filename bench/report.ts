@@ -32,6 +32,8 @@ export interface ReportRow {
   varies?: Subject['varies'];
   target: Subject['target'];
   queues: number;
+  /** Devices that the process serves, where that is what varies. */
+  devices?: number;
   workload: string;
   values: Measurement;
   /** The least and the greatest cost, where there were several rounds. */
@@ -54,7 +56,7 @@ export function reportRows(
     const own = values.get(id);
     if (!own) return [];
     const other = against === undefined ? undefined : values.get(against);
-    const { name, kind, target, queues, varies } = subject;
+    const { name, kind, target, queues, varies, devices } = subject;
     return {
       id,
       subject: name,
@@ -62,6 +64,7 @@ export function reportRows(
       target,
       queues,
       ...(varies && { varies }),
+      ...(devices && { devices }),
       workload: workload.name,
       values: own,
       ...spreadOf(measurements.get(index) ?? []),

@@ -43,7 +43,7 @@ export function profilingScript({ subject, workload }: Row, server: string): str
 }
 
 function begin(subject: Subject, server: string): string {
-  const { kind, target, queues, options = [], other } = subject;
+  const { kind, target, queues, devices = 1, options = [], other } = subject;
   if (other) {
     const { device, start, stop, program = '' } = other;
     return `begin_other ${[device, start, stop, program].map(quote).join(' ')}`;
@@ -52,7 +52,8 @@ function begin(subject: Subject, server: string): string {
   if (kind === 'raw') return `device=$${target === 'null' ? 'nothing' : 'backing'}`;
   const data = target === 'null' ? 'null' : '"$backing"';
   const always = [`target=${data}`, `queues=${queues}`, `depth=${QUEUE_DEPTH}`];
-  return ['begin_server', quote(server), ...always, ...options].join(' ');
+  const many = devices > 1 ? [`devices=${devices}`] : [];
+  return ['begin_server', quote(server), ...always, ...many, ...options].join(' ');
 }
 
 function measure(index: number, { subject, workload }: Row, { seconds }: ScriptOptions): string {

@@ -1,9 +1,9 @@
 // The report's chapters about where the server stands, and why. Pure.
 
-import type { Report } from './report.ts';
+import type { Report, ReportRow } from './report.ts';
 import { standings } from './standing.ts';
-import { DEFAULT_MODE } from './subjects.ts';
-import { markdownTable, thousands, times } from './text.ts';
+import { DEFAULT_MODE, queuesText } from './subjects.ts';
+import { costName, markdownTable, percent, thousands, times } from './text.ts';
 
 /** A heading, and what is below it; empty when the report has no figures for it. */
 export type Section = string[];
@@ -60,4 +60,39 @@ function separation(loop: Areas, own: Areas): string {
 
 function signed(value: number): string {
   return `${value < 0 ? '−' : '+'}${thousands(Math.abs(value))}`;
+}
+
+const VARIED = [
+  ['settings', 'Options', 'One option each, or several; the rest as in what it stands against.'],
+  [
+    'scale',
+    'Scale',
+    'The same load of one client throughout. Devices share one reactor, and each I/O goes to the ' +
+      'next of them.',
+  ],
+] as const;
+
+/** Options, and scale. */
+export function variantSections(report: Report): Section {
+  return VARIED.flatMap(([varies, title, text]) => {
+    const rows = report.rows.filter((row) => row.varies === varies);
+    if (rows.length === 0) return [];
+    const cells = rows.map((row) => [
+      `${row.subject}, ${queuesText(row.queues)}`,
+      row.workload,
+      thousands(row.values.cost),
+      row.against ? percent(row.against.ratio - 1) : '',
+      row.values.memoryKiB === undefined ? '' : thousands(row.values.memoryKiB),
+      memoryPerDevice(row, report),
+    ]);
+    const head = ['', 'workload', costName(report), 'more', 'RSS KiB', 'KiB per device more'];
+    return [`## ${title}`, text, markdownTable(head, cells)];
+  });
+}
+
+/** What each device but the first adds to the process's memory. */
+function memoryPerDevice({ devices = 1, values, against }: ReportRow, { rows }: Report): string {
+  const one = rows.find(({ id }) => id === against?.id)?.values.memoryKiB;
+  if (devices < 2 || one === undefined || values.memoryKiB === undefined) return '';
+  return ((values.memoryKiB - one) / (devices - 1)).toFixed(1);
 }

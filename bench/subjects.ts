@@ -17,6 +17,8 @@ export interface Subject {
   against?: string;
   /** What of the server it varies; absent for the subjects that everything is judged by. */
   varies?: 'settings' | 'scale';
+  /** Devices that one process serves; each I/O goes to the next. Absent: 1. */
+  devices?: number;
   /** For `server`: its options, as `name=value`. */
   options?: readonly string[];
   /** Processors of the machine, where one is made for it; absent: 2. */

@@ -52,7 +52,8 @@ function devices(): Subject[] {
     [1, 4, 16, 64].map((count) =>
       scaled(count === 1 ? '1 device' : `${count} devices`, '1 device', {
         exchange,
-        options: ['reactors=1', 'read_only=1', `devices=${count}`],
+        devices: count,
+        options: ['reactors=1', 'read_only=1'],
       }),
     ),
   );
@@ -74,22 +75,14 @@ function queues(): Subject[] {
   return [1, 2, 4].map((count) => scaled(what, what, { queues: count, processors: 4 }));
 }
 
-interface Scale {
+type Scale = Pick<Subject, 'devices' | 'processors' | 'options'> & {
   exchange?: Exchange;
   queues?: number;
-  processors?: number;
-  options?: readonly string[];
   workload?: string;
-}
+};
 
 function scaled(what: string, least: string, scale: Scale): Subject {
-  const {
-    exchange = 'batch',
-    queues: count = 1,
-    processors,
-    options = [],
-    workload = LOAD,
-  } = scale;
+  const { exchange = 'batch', workload = LOAD, queues: count = 1, options = [], ...more } = scale;
   const base = `file auto ${exchange}`;
   return {
     name: `${base} ${what}`,
@@ -100,6 +93,6 @@ function scaled(what: string, least: string, scale: Scale): Subject {
     against: subjectId({ name: `${base} ${least}`, queues: 1 }),
     varies: 'scale',
     options: ['buffers=auto', `exchange=${exchange}`, ...options],
-    ...(processors && { processors }),
+    ...more,
   };
 }

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { separationSection, standingSection } from '../../bench/sections.ts';
+import { separationSection, standingSection, variantSections } from '../../bench/sections.ts';
 import { type Report, type ReportRow } from '../../bench/report.ts';
 import { standings } from '../../bench/standing.ts';
 import { DEFAULT_MODE } from '../../bench/subjects.ts';
@@ -70,4 +70,14 @@ test('what separates this server from loop is told area by area, the greatest fi
     '| workqueues | 300 | 0 | −300 |',
     '| all | 5,300 | 6,100 | +800 |',
   ]);
+});
+
+test('what a device costs in memory is told per device', () => {
+  const values = (memoryKiB: number) => ({ ...report.rows[0]!.values, memoryKiB });
+  const one = row('file 1 device', 'server', 100, { varies: 'scale', values: values(1000) });
+  const against = { id: one.id, ratio: 1.02 };
+  const more = { varies: 'scale', devices: 5, against, values: values(1100) };
+  const rows = [one, row('file 5 devices', 'server', 102, more)];
+  const text = variantSections({ ...report, rows }).join('\n');
+  expect(text).toMatch(/\| file 5 devices, 1 queue \| .* \| \+2\.0 % \| 1,100 \| 25\.0 \|/);
 });
