@@ -73,17 +73,29 @@ impl<T: Target> Engine<T> {
                 counters.writes.add(times);
                 counters.write_bytes.add(bytes);
             }
+            op => return self.count_other(counters, op, times, bytes),
+        }
+        self.count_way(counters, bytes);
+    }
+
+    #[inline(never)]
+    fn count_other(&self, counters: &Counters, op: Op, times: u64, bytes: u64) {
+        match op {
             Op::Flush => counters.flushes.add(times),
             Op::Discard => counters.discards.add(times),
             Op::WriteZeroes => counters.write_zeroes.add(times),
             Op::Zone(ZoneOp::Append) => {
                 counters.writes.add(times);
                 counters.write_bytes.add(bytes);
+                self.count_way(counters, bytes);
             }
-            Op::Zone(_) => return,
+            _ => {}
         }
+    }
+
+    #[inline(always)]
+    fn count_way(&self, counters: &Counters, bytes: u64) {
         match self.buffers {
-            _ if !request.op.has_data() => {}
             Buffers::Copy(_) => counters.copied_bytes.add(bytes),
             _ => counters.zero_copy_bytes.add(bytes),
         }

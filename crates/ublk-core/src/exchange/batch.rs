@@ -113,7 +113,7 @@ impl Batch {
     ) -> io::Result<Arrival> {
         let Completion { result, flags, .. } = completion;
         match token.kind {
-            Kind::Fetch if result >= 0 => Ok(Arrival::Requests(Inbox::arrived(result, flags))),
+            Kind::Fetch if result >= 0 => Ok(Arrival::Requests(self.inbox.arrived(result, flags))),
             Kind::Fetch => self.fetch_ended(pass, result),
             Kind::Commit => self.committed(pass, token.tag, result),
             Kind::Prepare => {
@@ -129,20 +129,15 @@ impl Batch {
         }
     }
 
-    /// The tag at `index` of an arrival.
-    #[inline]
-    pub(crate) fn tag(&self, tags: &Tags, index: u16) -> u16 {
-        self.inbox.tag(tags, index)
-    }
-
     #[inline]
     pub(super) fn emptied<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tags: &Tags,
+        tags: Tags,
     ) -> io::Result<()> {
+        let last = tags.last;
         self.inbox.emptied(tags);
-        if tags.last { self.fetch_again(pass) } else { Ok(()) }
+        if last { self.fetch_again(pass) } else { Ok(()) }
     }
 
     #[inline(always)]

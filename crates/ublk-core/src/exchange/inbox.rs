@@ -25,6 +25,7 @@ pub(super) struct Inbox {
 #[derive(Debug)]
 pub(crate) struct Tags {
     buffer: u16,
+    base: *const u16,
     count: u16,
     /// The fetch command has ended.
     pub(super) last: bool,
@@ -35,6 +36,15 @@ impl Tags {
     #[inline]
     pub(crate) fn len(&self) -> u16 {
         self.count
+    }
+
+    /// The tag at `index`.
+    #[inline]
+    pub(crate) fn get(&self, index: u16) -> u16 {
+        assert!(index < self.count);
+        // SAFETY: inside the buffer, aligned, and ours until it is given back, for which the
+        // inbox takes us.
+        unsafe { self.base.add(index.into()).read() }
     }
 }
 
@@ -56,30 +66,20 @@ impl Inbox {
 
     /// What a completion of `bytes` bytes with these flags says.
     #[inline]
-    pub(super) fn arrived(bytes: i32, flags: u32) -> Tags {
+    pub(super) fn arrived(&self, bytes: i32, flags: u32) -> Tags {
         const MORE: u32 = 1 << 1;
         const BUFFER_SHIFT: u32 = 16;
         #[expect(clippy::cast_possible_truncation, reason = "16 bits left; at most 256 bytes")]
         #[expect(clippy::cast_sign_loss, reason = "the caller has seen that it is no error")]
-        Tags {
-            buffer: (flags >> BUFFER_SHIFT) as u16,
-            count: (bytes / 2) as u16,
-            last: flags & MORE == 0,
-        }
-    }
-
-    /// The tag at `index`.
-    #[inline]
-    pub(super) fn tag(&self, tags: &Tags, index: u16) -> u16 {
-        assert!(index < tags.count);
-        let place = self.buffers.at(tags.buffer, u32::from(index) * 2);
-        // SAFETY: inside the buffer, aligned, and ours until it is given back.
-        unsafe { place.cast::<u16>().read() }
+        let (buffer, count) = ((flags >> BUFFER_SHIFT) as u16, (bytes / 2) as u16);
+        // Without tags there is no buffer either.
+        let base = if count == 0 { std::ptr::null() } else { self.buffers.at(buffer, 0).cast() };
+        Tags { buffer, base, count, last: flags & MORE == 0 }
     }
 
     /// Gives a buffer back to the kernel.
     #[inline]
-    pub(super) fn emptied(&mut self, tags: &Tags) {
+    pub(super) fn emptied(&mut self, tags: Tags) {
         if tags.count > 0 {
             self.give(tags.buffer);
         }

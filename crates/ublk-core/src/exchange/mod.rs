@@ -76,21 +76,12 @@ impl Exchange {
         }
     }
 
-    /// The tag at `index` of an arrival.
-    #[inline]
-    pub(crate) fn tag(&self, tags: &Tags, index: u16) -> u16 {
-        match self {
-            Self::PerIo(_) => unreachable!("tags come one by one"),
-            Self::Batch(exchange) => exchange.tag(tags, index),
-        }
-    }
-
     /// The requests of an arrival have been begun.
     #[inline]
     pub(crate) fn emptied<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tags: &Tags,
+        tags: Tags,
     ) -> io::Result<()> {
         match self {
             Self::PerIo(_) => Ok(()),

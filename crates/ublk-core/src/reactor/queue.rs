@@ -45,7 +45,7 @@ impl<T: Target> Queue<T> {
         let alone = lone && self.may_link::<WATCHED>(pass) && self.engine.running() == 0;
         match self.exchange.completed(pass, token, completion)? {
             Arrival::Request(tag) => self.begin::<WATCHED, _>(pass, tag, alone)?,
-            Arrival::Requests(tags) => self.begin_all::<WATCHED, _>(pass, &tags, alone)?,
+            Arrival::Requests(tags) => self.begin_all::<WATCHED, _>(pass, tags, alone)?,
             Arrival::Nothing => {}
             Arrival::Closing => return Ok(Some(None)),
             Arrival::Refused(errno) => return Ok(Some(Some(errno))),
@@ -57,12 +57,12 @@ impl<T: Target> Queue<T> {
     fn begin_all<const WATCHED: bool, R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tags: &Tags,
+        tags: Tags,
         alone: bool,
     ) -> io::Result<()> {
         let alone = alone && tags.len() == 1;
         for index in 0..tags.len() {
-            let tag = self.exchange.tag(tags, index);
+            let tag = tags.get(index);
             self.begin::<WATCHED, _>(pass, tag, alone)?;
         }
         self.exchange.emptied(pass, tags)

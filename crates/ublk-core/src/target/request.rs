@@ -80,9 +80,17 @@ impl Op {
     /// The one that `UBLK_IO_OP_*` means, if we know it.
     #[inline(always)]
     pub fn of(number: u8) -> Option<Self> {
+        // By itself, since two comparisons are less than a table of all.
         match number {
             UBLK_IO_OP_READ => Some(Self::Read),
             UBLK_IO_OP_WRITE => Some(Self::Write),
+            other => Self::of_no_transfer(other),
+        }
+    }
+
+    #[inline(never)]
+    fn of_no_transfer(number: u8) -> Option<Self> {
+        match number {
             UBLK_IO_OP_FLUSH => Some(Self::Flush),
             UBLK_IO_OP_DISCARD => Some(Self::Discard),
             UBLK_IO_OP_WRITE_ZEROES => Some(Self::WriteZeroes),

@@ -101,6 +101,20 @@ impl File {
     }
 }
 
+impl File {
+    /// Apart from reads and writes, so that those stay small in the queue loop.
+    #[inline(never)]
+    fn of_no_transfer(&self, request: &Request) -> std::result::Result<StepKind, Errno> {
+        Ok(match request.op {
+            Op::Flush => StepKind::Sync,
+            Op::Discard => self.discard,
+            Op::WriteZeroes if request.flags.no_unmap() => StepKind::ZeroRange,
+            Op::WriteZeroes => StepKind::PunchHole,
+            _ => return Err(Errno(libc::EOPNOTSUPP)),
+        })
+    }
+}
+
 impl Target for File {
     fn geometry(&self) -> &Geometry {
         &self.geometry
@@ -116,18 +130,12 @@ impl Target for File {
 
     #[inline(always)]
     fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> std::result::Result<(), Errno> {
-        plan.push(whole(
-            request,
-            match request.op {
-                Op::Read => StepKind::Read,
-                Op::Write => StepKind::Write { dsync: request.flags.fua() },
-                Op::Flush => StepKind::Sync,
-                Op::Discard => self.discard,
-                Op::WriteZeroes if request.flags.no_unmap() => StepKind::ZeroRange,
-                Op::WriteZeroes => StepKind::PunchHole,
-                Op::Zone(_) => return Err(Errno(libc::EOPNOTSUPP)),
-            },
-        ));
+        let kind = match request.op {
+            Op::Read => StepKind::Read,
+            Op::Write => StepKind::Write { dsync: request.flags.fua() },
+            _ => self.of_no_transfer(request)?,
+        };
+        plan.push(whole(request, kind));
         Ok(())
     }
 
