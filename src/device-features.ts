@@ -41,14 +41,14 @@ export interface FeatureOptions extends PlacementOptions {
   readonly ioDescSize?: number | undefined;
 }
 
-export const PLACEMENT_KEYS = ['pin', 'affinity'] as const;
-export const FEATURE_KEYS = [
+export const PLACEMENT_KEYS: readonly string[] = ['pin', 'affinity'];
+export const FEATURE_KEYS: readonly string[] = [
   ...PLACEMENT_KEYS,
   'recovery',
   'partScan',
   'unprivileged',
   'ioDescSize',
-] as const;
+];
 
 export const RECOVERIES: readonly Recovery[] = ['queue', 'reissue', 'fail'];
 
