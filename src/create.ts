@@ -4,7 +4,7 @@ import { invalid, unwrap } from './errors.ts';
 import { checkHandler, isHandler } from './handler/handler.ts';
 import { serve, serverOf } from './handler/server.ts';
 import type { Handler } from './handler/types.ts';
-import type { BufferMode, ExchangeMode } from './info.ts';
+import { BUFFER_MODES, type BufferMode, type ExchangeMode } from './info.ts';
 import { native, type NativeDeviceOptions, type NativeEnd } from './native.ts';
 import { checkQueueSettings, type QueueSettings } from './queue-settings.ts';
 import { FEATURE_KEYS, toNativeFeatures, type FeatureOptions } from './device-features.ts';
@@ -41,11 +41,12 @@ export interface DeviceOptions extends FeatureOptions {
    */
   readonly maxIoBytes?: Size | undefined;
   /**
-   * How requests' data reaches the server.
+   * How requests' data reaches the server: one of the modes, beside which there can be `shared`,
+   * and beside the zero-copy modes `user-copy`.
    * @default the best that the kernel offers: `auto`, then `register`, then `copy`; for a handler
    * that reads or writes data, `copy`
    */
-  readonly buffers?: BufferMode | undefined;
+  readonly buffers?: BufferMode | readonly BufferMode[] | undefined;
   /**
    * How requests come and their results go. `batch` costs less at high depth, more at depth 1.
    * @default 'per-io'
@@ -58,6 +59,12 @@ export interface DeviceOptions extends FeatureOptions {
    */
   readonly splitRegister?: boolean | undefined;
   /**
+   * For finding defects of the server, with zero copy: each tag's requests take turns at two slots
+   * of the buffer table, so that a stale index finds an empty slot (`EFAULT`) and not another
+   * request's data.
+   * @default false
+   */
+  readonly rotateSlots?: boolean | undefined;
   /** What of the kernel's queue above the device differs from the kernel's default. */
   readonly queue?: QueueSettings | undefined;
   /**
@@ -82,11 +89,11 @@ export const DEVICE_KEYS: readonly string[] = [
   'buffers',
   'exchange',
   'splitRegister',
+  'rotateSlots',
   ...FEATURE_KEYS,
   'queue',
   'timeoutMs',
 ];
-const BUFFER_MODES: readonly BufferMode[] = ['auto', 'register', 'copy'];
 const EXCHANGE_MODES: readonly ExchangeMode[] = ['per-io', 'batch'];
 const MAX_ID = (1 << 20) - 1;
 
@@ -131,7 +138,7 @@ export async function createDevice(
 export function toNativeOptions(options: DeviceOptions): NativeDeviceOptions {
   checkKeys(options, 'createDevice()', DEVICE_KEYS);
   const { id, queues, depth, maxIoBytes, buffers, exchange } = options;
-  const { splitRegister, queue, timeoutMs } = options;
+  const { splitRegister, rotateSlots, queue, timeoutMs } = options;
   const given: { -readonly [K in keyof NativeDeviceOptions]: NativeDeviceOptions[K] } = {
     target: isHandler(options.target)
       ? checkHandler(options.target).native
@@ -142,14 +149,22 @@ export function toNativeOptions(options: DeviceOptions): NativeDeviceOptions {
   if (queues !== undefined) given.queues = checkInteger(queues, 'queues', 1, 4096);
   if (depth !== undefined) given.depth = checkInteger(depth, 'depth', 1, 4096);
   if (maxIoBytes !== undefined) given.maxIoBytes = checkMaxIo(maxIoBytes);
-  if (buffers !== undefined) given.buffers = checkOneOf(buffers, 'buffers', BUFFER_MODES);
+  if (buffers !== undefined) given.buffers = checkModes(buffers);
   if (exchange !== undefined) given.exchange = checkOneOf(exchange, 'exchange', EXCHANGE_MODES);
   if (splitRegister !== undefined) {
     given.splitRegister = checkBoolean(splitRegister, 'splitRegister');
   }
+  if (rotateSlots !== undefined) given.rotateSlots = checkBoolean(rotateSlots, 'rotateSlots');
   if (queue !== undefined) given.queue = checkQueueSettings(queue);
   if (timeoutMs !== undefined) given.timeoutMs = checkInteger(timeoutMs, 'timeoutMs', 1, 600_000);
   return given;
+}
+
+/** The addon refuses those that exclude each other, before it asks the kernel. */
+function checkModes(buffers: BufferMode | readonly BufferMode[]): readonly BufferMode[] {
+  const modes = typeof buffers === 'object' ? buffers : [buffers];
+  if (!Array.isArray(modes)) throw invalid('buffers is an object; it must be a mode or an array');
+  return modes.map((mode) => checkOneOf(mode, 'buffers', BUFFER_MODES));
 }
 
 function checkMaxIo(size: Size): number {

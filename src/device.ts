@@ -1,9 +1,11 @@
 import { EventEmitter } from 'node:events';
 
 import { announce, announceEnd } from './channels.ts';
+import { checkBoolean, checkKeys, checkPath } from './check.ts';
 import { watchCompletions, type CompletionBatch, type CompletionsOptions } from './completions.ts';
 import { toError, unwrap, type Outcome, type UblkError } from './errors.ts';
-import type { BufferMode, Counters, DeviceInfo, DeviceStats, ExchangeMode } from './info.ts';
+import type { Buffering, Counters, DeviceInfo, DeviceStats } from './info.ts';
+import { SharedMemory, type ShareOptions } from './memory.ts';
 import type { NativeDevice, NativeEnd } from './native.ts';
 import { parseSize, type Size } from './size.ts';
 
@@ -42,7 +44,7 @@ const LONGEST_MS = 2 ** 31 - 1;
 export class Device extends EventEmitter<DeviceEvents> {
   readonly #native: NativeDevice;
   #info: DeviceInfo;
-  readonly #buffers: Device['buffers'];
+  readonly #buffers: Buffering;
   readonly #closed: Promise<EndReason>;
   // A handle of its own keeps the event loop alive, since the addon's are all weak.
   readonly #alive = setInterval(() => {}, LONGEST_MS);
@@ -55,9 +57,12 @@ export class Device extends EventEmitter<DeviceEvents> {
     super();
     this.#native = native;
     this.#info = native.info();
+    const { mode, userCopy, shared } = native.buffers();
     this.#buffers = Object.freeze({
-      mode: native.bufferMode(),
+      mode,
       exchange: native.exchangeMode(),
+      ...(userCopy && { userCopy }),
+      ...(shared && { shared }),
     });
     this.#closed = ended.then((end) => this.#settle(end));
     announce(this);
@@ -104,7 +109,7 @@ export class Device extends EventEmitter<DeviceEvents> {
   }
 
   /** How requests and their data reach the server, as negotiated with the kernel. */
-  get buffers(): { readonly mode: BufferMode; readonly exchange: ExchangeMode } {
+  get buffers(): Buffering {
     return this.#buffers;
   }
 
@@ -151,6 +156,30 @@ export class Device extends EventEmitter<DeviceEvents> {
    */
   completions(options: CompletionsOptions = {}): AsyncIterableIterator<CompletionBatch> {
     return watchCompletions(this.#native, () => this.#state === 'ended', options);
+  }
+
+  /**
+   * Lets clients share memory: all of a file of memory, for example of a tmpfs or hugetlbfs, or a
+   * memfd of another process (`/proc/PID/fd/N`). Requests with direct I/O whose pages follow each
+   * other in it are served without a copy, in every buffer mode. The pages stay in memory until
+   * the memory is closed, or the device.
+   *
+   * The kernel waits until no request is under way; meanwhile new ones wait.
+   *
+   * @example
+   * const device = await createDevice({ target, buffers: ['shared', 'copy'] });
+   * await using memory = await device.share('/dev/hugepages/clients');
+   *
+   * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` without `shared` among the device's buffers, or
+   * for what is no memory in whole pages, at most 4 GiB.
+   */
+  async share(path: string, options: ShareOptions = {}): Promise<SharedMemory> {
+    checkPath(path, 'path');
+    checkKeys(options, 'the options of share()', ['readOnly']);
+    const { readOnly = false } = options;
+    checkBoolean(readOnly, 'readOnly');
+    const index = unwrap(await this.#native.share(path, readOnly));
+    return new SharedMemory(this.#native, path, index);
   }
 
   /** Lets the process end although the device is open; it is closed then. */

@@ -32,6 +32,7 @@ export { UblkError, UblkErrorCode } from './errors.ts';
 export type { RequestInfo } from './errors.ts';
 export type {
   BufferMode,
+  Buffering,
   Counters,
   DeviceInfo,
   DeviceState,
@@ -47,6 +48,7 @@ export { IoError } from './handler/io-error.ts';
 export type { IoErrorCode } from './handler/io-error.ts';
 export type { HandlerRequest } from './handler/request.ts';
 export type { Answer, Handler, Method, Piece, RequestOp } from './handler/types.ts';
+export type { SharedMemory, ShareOptions } from './memory.ts';
 export { formatSize, parseSize } from './size.ts';
 export type { Size } from './size.ts';
 export { targets } from './targets/index.ts';

@@ -3,9 +3,36 @@
  * - `auto`: the kernel lends each request's pages to the server before it hands the request over
  *   (zero copy, Linux 6.16).
  * - `register`: the server asks for them (zero copy, Linux 6.15).
- * - `copy`: the kernel copies between the pages and a buffer of the server's.
+ * - `user-copy`: the server copies (Linux 6.5). Beside `auto` or `register` (Linux 6.16), it lets a
+ *   target look at what is written, which is not copied otherwise.
+ * - `get-data`: the kernel copies between the pages and a buffer that the server has only while
+ *   there is a request (Linux 6.0; not with `exchange: 'batch'`).
+ * - `copy`: the kernel copies between the pages and a buffer that each tag has for good.
+ * - `shared`: requests on memory that clients share ({@link Device.share}) are not copied (Linux
+ *   7.1); others go another way, that of a mode beside this one.
  */
-export type BufferMode = 'auto' | 'register' | 'copy';
+export type BufferMode = 'auto' | 'register' | 'user-copy' | 'get-data' | 'copy' | 'shared';
+
+/** All buffer modes, the best first. */
+export const BUFFER_MODES: readonly BufferMode[] = [
+  'auto',
+  'register',
+  'copy',
+  'user-copy',
+  'get-data',
+  'shared',
+];
+
+/** How a device's requests and their data reach the server. */
+export interface Buffering {
+  /** What every request can be served with. */
+  readonly mode: Exclude<BufferMode, 'shared'>;
+  readonly exchange: ExchangeMode;
+  /** User copy is there as well as zero copy. */
+  readonly userCopy?: true;
+  /** Clients can share memory. */
+  readonly shared?: true;
+}
 
 /**
  * How requests come to the server and their results go back.

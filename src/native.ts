@@ -3,6 +3,7 @@ import { createRequire } from 'node:module';
 import { UblkError, UblkErrorCode, type Failure, type Outcome } from './errors.ts';
 import type {
   BufferMode,
+  Buffering,
   Counters,
   DeviceInfo,
   ExchangeMode,
@@ -48,9 +49,10 @@ export interface NativeDeviceOptions {
   readonly queues?: number;
   readonly depth?: number;
   readonly maxIoBytes?: number;
-  readonly buffers?: BufferMode;
+  readonly buffers?: readonly BufferMode[];
   readonly exchange?: ExchangeMode;
   readonly splitRegister?: boolean;
+  readonly rotateSlots?: boolean;
   readonly pin?: boolean;
   readonly queue?: NativeQueueSettings;
   readonly affinity?: readonly number[];
@@ -76,12 +78,14 @@ export interface NativeWatch {
 /** An open device of the addon. */
 export interface NativeDevice {
   info(): DeviceInfo;
-  bufferMode(): BufferMode;
+  buffers(): { mode: Buffering['mode']; userCopy: boolean; shared: boolean };
   exchangeMode(): ExchangeMode;
   stats(): Counters[];
   watch(capacity: number): NativeWatch;
   resize(size: number): Promise<Outcome<DeviceInfo>>;
   quiesce(): Promise<Outcome<void>>;
+  share(path: string, readOnly: boolean): Promise<Outcome<number>>;
+  unshare(index: number): Promise<Outcome<void>>;
   close(): Promise<Outcome<void>>;
 }
 

@@ -20,11 +20,13 @@ describe('the options of createDevice', () => {
   });
 
   test('are passed on in the units of the addon', () => {
-    const options = { id: 3, queues: 2, depth: 64, maxIoBytes: '512k', buffers: 'copy' } as const;
+    const options = { id: 3, queues: 2, depth: 64, maxIoBytes: '512k' } as const;
+    const modes = { buffers: ['shared', 'copy'], rotateSlots: false } as const;
     const more = { splitRegister: true, pin: false, timeoutMs: 1000 };
-    expect(toNativeOptions({ target, ...options, ...more })).toEqual({
+    expect(toNativeOptions({ target, ...options, ...modes, ...more })).toEqual({
       target: { kind: 'null', size: 1 << 30 },
       ...options,
+      ...modes,
       maxIoBytes: 524_288,
       ...more,
     });
@@ -54,6 +56,9 @@ describe('the options of createDevice', () => {
       { queue: { scheduler: 'a b' } },
       "queue.scheduler must be a scheduler's name, such as 'none' or 'mq-deadline'",
     ],
+    [{ buffers: ['auto', 'best'] }, 'buffers is "best"'],
+    [{ buffers: {} }, 'buffers is an object; it must be a mode or an array'],
+    [{ rotateSlots: 1 }, 'rotateSlots is 1; it must be true or false'],
     [{ splitRegister: 1 }, 'splitRegister is 1; it must be true or false'],
     [{ pin: null }, 'pin is null; it must be true or false'],
     [{ timeoutMs: 0 }, 'timeoutMs is 0; it must be a whole number from 1 to 600000'],

@@ -30,6 +30,28 @@ describe('Device', () => {
     expect(device.features).toEqual(['AUTO_BUF_REG']);
   });
 
+  test('names what is beside its buffer mode', () => {
+    const more = fakeDevice(end);
+    more.buffers = () => ({ mode: 'auto', userCopy: true, shared: true });
+    const { buffers } = new Device(more, new Promise(() => {})).unref();
+    expect(buffers).toEqual({ mode: 'auto', exchange: 'per-io', userCopy: true, shared: true });
+  });
+
+  test('takes shared memory back once, however often it is told to', async () => {
+    const memory = await device.share('/dev/shm/clients', { readOnly: true });
+    expect(native.share).toHaveBeenCalledWith('/dev/shm/clients', true);
+    expect(memory).toMatchObject({ path: '/dev/shm/clients', index: 3 });
+    await memory.close();
+    await memory[Symbol.asyncDispose]();
+    expect(native.unshare.mock.calls).toEqual([[3]]);
+  });
+
+  test('refuses to share what cannot be a path', async () => {
+    await expect(device.share('')).rejects.toThrow('path is ""');
+    await expect(device.share('a', { readonly: true } as never)).rejects.toThrow("no 'readonly'");
+    expect(native.share).not.toHaveBeenCalled();
+  });
+
   test('adds up the counters of its queues', () => {
     const { queues, total } = device.stats();
     expect(queues).toHaveLength(2);

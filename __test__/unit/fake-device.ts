@@ -1,4 +1,4 @@
-import { vi } from 'vitest';
+import { vi, type Mock } from 'vitest';
 
 import type { Counters, DeviceInfo } from '../../src/info.ts';
 import type { NativeDevice, NativeEnd } from '../../src/native.ts';
@@ -6,10 +6,10 @@ import type { NativeDevice, NativeEnd } from '../../src/native.ts';
 /** The addon's device without a kernel: closing ends it. */
 export function fakeDevice(
   onEnd: (end: NativeEnd) => void,
-): NativeDevice & { close: ReturnType<typeof vi.fn<NativeDevice['close']>> } {
+): NativeDevice & { [K in 'share' | 'unshare' | 'close']: Mock<NativeDevice[K]> } {
   return {
     info: () => INFO,
-    bufferMode: () => 'auto',
+    buffers: () => ({ mode: 'auto', userCopy: false, shared: false }),
     exchangeMode: () => 'per-io',
     stats: () => [
       { ...NOTHING, reads: 1, readBytes: 512 },
@@ -21,6 +21,8 @@ export function fakeDevice(
       onEnd({ reason: 'quiesced' });
       return { value: undefined };
     }),
+    share: vi.fn<NativeDevice['share']>(async () => ({ value: 3 })),
+    unshare: vi.fn<NativeDevice['unshare']>(async () => ({ value: undefined })),
     close: vi.fn<NativeDevice['close']>(async () => {
       onEnd({ reason: 'closed' });
       return { value: undefined };

@@ -1,9 +1,20 @@
 import { InvalidArgumentError } from 'commander';
 
+import { BUFFER_MODES, type BufferMode } from '../info.ts';
+
 /** A number on the command line. */
 export function wholeNumber(text: string): number {
   if (!/^\d+$/.test(text)) throw new InvalidArgumentError('It must be a whole number.');
   return Number(text);
+}
+
+/** Buffer modes, with commas between. */
+export function bufferModes(text: string): readonly BufferMode[] {
+  return text.split(',').map((name) => {
+    const mode = BUFFER_MODES.find((one) => one === name);
+    if (mode !== undefined) return mode;
+    throw new InvalidArgumentError(`Allowed choices are ${BUFFER_MODES.join(', ')}.`);
+  });
 }
 
 /** An option that may be given more than once. */

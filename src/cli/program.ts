@@ -2,14 +2,13 @@ import { createRequire } from 'node:module';
 
 import { Command, Option } from 'commander';
 
-import type { BufferMode, ExchangeMode, Recovery } from '../info.ts';
-import { collect, cpuList, example, wholeNumber } from './arguments.ts';
+import { BUFFER_MODES, type ExchangeMode, type Recovery } from '../info.ts';
+import { bufferModes, collect, cpuList, example, wholeNumber } from './arguments.ts';
 import type { FileFlags, NullFlags } from './commands/add.ts';
 import { addLayers } from './layers.ts';
 import { changeDevices } from './lifecycle.ts';
 import type { OutputFlags } from './output.ts';
 
-const MODES: readonly BufferMode[] = ['auto', 'register', 'copy'];
 const EXCHANGES: readonly ExchangeMode[] = ['per-io', 'batch'];
 const RECOVERIES: readonly Recovery[] = ['queue', 'reissue', 'fail'];
 
@@ -79,7 +78,7 @@ function addTargets(parent: Command, options: (command: Command) => Command): vo
 }
 
 function deviceOptions(command: Command): Command {
-  const buffers = new Option('--buffers <mode>', 'how data reaches the server (default: the best)');
+  const modes = `how data reaches the server: of ${BUFFER_MODES.join(', ')} (default: the best)`;
   const exchange = new Option('--exchange <mode>', 'how requests come and go (default: per-io)');
   const recovery = new Option('--recovery <kind>', 'what happens when the server dies');
   return servingOptions(command)
@@ -87,8 +86,9 @@ function deviceOptions(command: Command): Command {
     .option('--queues <n>', 'hardware queues (default: 1)', wholeNumber)
     .option('--depth <n>', 'requests of a queue in flight at once (default: 128)', wholeNumber)
     .option('--max-io <size>', 'the largest request (default: 1MiB)')
-    .addOption(buffers.choices(MODES))
+    .option('--buffers <mode,...>', modes, bufferModes)
     .addOption(exchange.choices(EXCHANGES))
+    .option('--rotate-slots', 'take turns at the slots of the buffer table, to find defects')
     .addOption(recovery.choices(RECOVERIES))
     .option('--no-part-scan', 'let the kernel not look for partitions')
     .option('--unprivileged', 'a device for this user, who is not root')
@@ -99,6 +99,8 @@ function deviceOptions(command: Command): Command {
 function servingOptions(command: Command): Command {
   return command
     .option('--split-register', 'with --buffers register: one system call for each step')
+    .option('--share <file>', 'with --buffers shared: memory that clients share', collect)
+    .option('--share-read-only <file>', 'the same, for writes only', collect)
     .option('--no-pin', "do not bind the queues' threads to their CPUs")
     .option('--affinity <cpus>', 'bind them to these instead, for example 0,2-3', cpuList)
     .option('--pid-file <file>', 'write the process id there when the device is ready')

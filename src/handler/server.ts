@@ -35,7 +35,7 @@ export class HandlerServer {
     this.#shape = { queues, depth };
     this.#bridge = this.#open();
     this.#request = {
-      ...(this.#checked.mapsOnly ? {} : { buffers: 'copy' }),
+      ...(this.#checked.mapsOnly ? {} : { buffers: ['copy'] }),
       ...device,
       queues,
       depth,

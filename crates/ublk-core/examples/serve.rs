@@ -1,5 +1,5 @@
 //! Serves a file, or nothing at all, from Rust alone:
-//! `cargo run -p ublk-core --example serve -- (null | PATH) [auto | register | split | copy] [QUEUES] [DEPTH] [per-io | batch]`
+//! `cargo run -p ublk-core --example serve -- (null | PATH) [split | MODE,…] [QUEUES] [DEPTH] [per-io | batch]`
 //!
 //! Prints the device's path once it can be opened, and serves until standard input ends.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
@@ -14,6 +14,10 @@ use ublk_core::target::file::{File, FileOptions};
 use ublk_core::target::native::Native;
 use ublk_core::target::null::Null;
 
+fn buffer_mode(name: &str) -> Result<BufferMode, String> {
+    BufferMode::from_name(name).ok_or_else(|| format!("no buffer mode '{name}'"))
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let what = arguments.next().ok_or("what to serve: null, or a path")?;
@@ -24,11 +28,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mode = arguments.next().unwrap_or_default();
     let options = DeviceOptions {
         buffers: match mode.as_str() {
-            "" => None,
-            "auto" => Some(BufferMode::Auto),
-            "register" | "split" => Some(BufferMode::Register),
-            "copy" => Some(BufferMode::Copy),
-            other => return Err(format!("no buffer mode '{other}'").into()),
+            "" => Vec::new(),
+            "split" => vec![BufferMode::Register],
+            names => names.split(',').map(buffer_mode).collect::<Result<_, _>>()?,
         },
         split_register: mode == "split",
         queues: arguments.next().map_or(Ok(1), |text| text.parse())?,

@@ -12,21 +12,23 @@ pub(crate) enum Kind {
     Register = 2,
     /// A buffer's unregistration: the engine's.
     Unregister = 3,
+    /// A copy between our memory and a request's pages: the engine's.
+    Copy = 4,
     /// Somebody wakes the reactor.
-    Wake = 4,
+    Wake = 5,
     /// The first arming of a queue's tags: the exchange's.
-    Prepare = 5,
+    Prepare = 6,
     /// A commit of many tags; the tag says which outbox: the exchange's.
-    Commit = 6,
+    Commit = 7,
     /// A commit of one tag that was refused: the exchange's.
-    CommitOne = 7,
+    CommitOne = 8,
 }
 
 impl Kind {
     /// Whether it is the engine's, or else the exchange's.
     #[inline]
     pub(crate) const fn is_engines(self) -> bool {
-        matches!(self, Self::Step | Self::Register | Self::Unregister)
+        matches!(self, Self::Step | Self::Register | Self::Unregister | Self::Copy)
     }
 }
 
@@ -65,10 +67,11 @@ impl Token {
             1 => Kind::Step,
             2 => Kind::Register,
             3 => Kind::Unregister,
-            4 => Kind::Wake,
-            5 => Kind::Prepare,
-            6 => Kind::Commit,
-            7 => Kind::CommitOne,
+            4 => Kind::Copy,
+            5 => Kind::Wake,
+            6 => Kind::Prepare,
+            7 => Kind::Commit,
+            8 => Kind::CommitOne,
             other => unreachable!("a completion of kind {other}"),
         };
         Self { kind, tag: word as u16, step: (word >> 16) as u8 }
@@ -81,7 +84,7 @@ mod tests {
 
     #[test]
     fn every_kind_survives_the_round_trip() {
-        for number in 0..=7_u64 {
+        for number in 0..=8_u64 {
             let token = Token { tag: 4095, step: 255, ..Token::unpack(number << 24) };
             let word = token.pack(513);
             assert_eq!(Token::unpack(word), token);

@@ -58,7 +58,7 @@ fn options(buffers: BufferMode) -> DeviceOptions {
         queues: 2,
         depth: DEPTH,
         max_io_bytes: 64 << 10,
-        buffers: Some(buffers),
+        buffers: vec![buffers],
         limit: Duration::from_secs(20),
         ..DeviceOptions::default()
     }

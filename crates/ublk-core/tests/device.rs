@@ -7,10 +7,11 @@ use std::{fs, thread};
 
 use ublk_core::control::Control;
 use ublk_core::device::{
-    self, BufferMode, Device, DeviceOptions, End, ExchangeMode, Pool, PoolOptions,
+    self, Access, BufferMode, Device, DeviceOptions, End, ExchangeMode, Pool, PoolOptions,
 };
 use ublk_core::driver::sim::{ClientOp, Kernel, Sim, SimConfig, SimDisk, Trouble};
 use ublk_core::error::Code;
+use ublk_core::stats::QueueStats;
 use ublk_core::target::file::File;
 use ublk_core::target::{Geometry, Op};
 
@@ -70,18 +71,27 @@ fn settle() {
 #[test]
 fn each_buffer_mode_carries_data_both_ways() {
     let _alone = alone();
-    let modes = [
-        (BufferMode::Auto, false),
-        (BufferMode::Register, false),
-        (BufferMode::Register, true),
-        (BufferMode::Copy, false),
+    use BufferMode::{Auto, Copy, GetData, Register, Shared, UserCopy};
+    let modes: [(&[BufferMode], bool); 9] = [
+        (&[Auto], false),
+        (&[Register], false),
+        (&[Register], true),
+        (&[UserCopy], false),
+        (&[GetData], false),
+        (&[Copy], false),
+        (&[Auto, UserCopy], false),
+        (&[Shared, Auto], false),
+        (&[Shared, Copy], false),
     ];
-    for (mode, split_register) in modes {
+    for (modes, split_register) in modes {
         let sim = Sim::new(SimConfig::blocking(1));
         let disk = sim.file(SIZE);
-        let buffers = Some(mode);
+        let buffers = modes.to_vec();
         let device = create(&sim, &disk, DeviceOptions { buffers, split_register, ..options() });
-        assert_eq!(device.buffers(), mode);
+        let given = device.buffers();
+        assert!(modes.contains(&given.mode), "{given:?}");
+        assert_eq!(given.shared, modes.contains(&Shared));
+        assert_eq!(given.user_copy, modes == [Auto, UserCopy]);
         let client = sim.client(device.info().id).unwrap();
         for number in 0..20_u8 {
             let offset = u64::from(number) * 8192;
@@ -110,7 +120,7 @@ fn a_watched_device_tells_of_each_request() {
     for (exchange, mode) in exchanges.into_iter().flat_map(|one| modes.map(|mode| (one, mode))) {
         let sim = Sim::new(SimConfig::blocking(8));
         let disk = sim.file(SIZE);
-        let (exchange, buffers) = (Some(exchange), Some(mode));
+        let (exchange, buffers) = (Some(exchange), vec![mode]);
         let device = create(&sim, &disk, DeviceOptions { exchange, buffers, ..options() });
         let client = sim.client(device.info().id).unwrap();
         client.run(&ClientOp::Flush);
@@ -134,7 +144,7 @@ fn a_watched_device_tells_of_each_request() {
             (Op::Read, 4096, 512, 512),
             (Op::Flush, 0, 0, -libc::EIO),
         ];
-        assert_eq!(told, expected, "{exchange:?} {buffers:?}");
+        assert_eq!(told, expected, "{exchange:?} {mode:?}");
         drop(watch);
         client.run(&ClientOp::Read { offset: 0, length: 512 });
         drop(client);
@@ -248,9 +258,9 @@ fn an_old_kernel_copies() {
     let sim = Sim::new(SimConfig { kernel, ..SimConfig::blocking(7) });
     let disk = sim.file(SIZE);
     let device = create(&sim, &disk, options());
-    assert_eq!(device.buffers(), BufferMode::Copy);
+    assert_eq!(device.buffers().mode, BufferMode::Copy);
     drop(device);
-    let buffers = Some(BufferMode::Auto);
+    let buffers = vec![BufferMode::Auto];
     let created = Device::create(&sim, target(&disk), DeviceOptions { buffers, ..options() });
     assert_eq!(created.unwrap_err().code, Code::Unsupported);
     assert_nothing_left(&sim, 0);
@@ -310,4 +320,53 @@ fn a_pool_that_is_full_refuses_the_next_device_and_serves_the_others_on() {
         let client = sim.client(device.info().id).unwrap();
         assert_eq!(client.run(&ClientOp::Read { offset: 0, length: 512 }).result, Ok(()));
     }
+}
+
+#[test]
+fn memory_is_shared_and_taken_back_while_a_device_serves() {
+    let _alone = alone();
+    let sim = Sim::new(SimConfig::blocking(8));
+    let disk = sim.file(SIZE);
+    let buffers = vec![BufferMode::Shared, BufferMode::Copy];
+    let device = create(&sim, &disk, DeviceOptions { buffers, ..options() });
+    let (first, second) = (sim.memory(64 << 10), sim.memory(64 << 10));
+    let client = sim.client(device.info().id).unwrap();
+    let write = ClientOp::Write { offset: 0, data: vec![7; 4096], fua: false };
+    let write_in = |memory| {
+        client.submit_in(&write, None, Some((memory, 8192)));
+        while client.in_flight() > 0 {
+            thread::yield_now();
+        }
+        assert_eq!(client.take()[0].result, Ok(()));
+        let of = |count: fn(&QueueStats) -> u64| device.stats().iter().map(count).sum();
+        let (shared, copied): (u64, u64) = (of(|q| q.zero_copy_bytes), of(|q| q.copied_bytes));
+        (shared / 4096, copied / 4096)
+    };
+    let index = device.share(first.fd(), Access::ReadWrite).unwrap();
+    assert_eq!(write_in(&first), (1, 0));
+    assert_eq!(write_in(&second), (1, 1));
+    assert_eq!(device.share(second.fd(), Access::ReadOnly).unwrap(), index + 1);
+    assert_eq!(write_in(&second), (2, 1));
+    device.unshare(index).unwrap();
+    assert_eq!(write_in(&first), (2, 2));
+    assert_eq!(device.unshare(index).unwrap_err().code, Code::InvalidArgument);
+    assert_eq!(device.share(first.fd(), Access::ReadWrite).unwrap(), index, "the lowest is next");
+    assert_eq!(write_in(&first), (3, 2));
+    assert!(device.share(disk.fd(), Access::ReadWrite).unwrap_err().message.contains("cannot map"));
+    drop(client);
+    let plain = create(&sim, &disk, options());
+    assert_eq!(plain.share(first.fd(), Access::ReadWrite).unwrap_err().code, Code::InvalidArgument);
+}
+
+#[test]
+fn options_that_exclude_each_other_are_refused_before_the_kernel_is_asked() {
+    let _alone = alone();
+    let sim = Sim::new(SimConfig::blocking(9));
+    let disk = sim.file(SIZE);
+    let buffers = vec![BufferMode::UserCopy, BufferMode::GetData];
+    let created = Device::create(&sim, target(&disk), DeviceOptions { buffers, ..options() });
+    let error = created.unwrap_err();
+    assert_eq!(error.code, Code::InvalidArgument);
+    assert!(error.message.contains("'user-copy'") && error.message.contains("'get-data'"));
+    assert_nothing_left(&sim, 0);
 }

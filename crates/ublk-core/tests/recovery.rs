@@ -85,7 +85,7 @@ fn a_server_that_dies_under_load_is_replaced_and_no_request_fails() {
     for (mode, exchange) in ways() {
         let sim = Sim::new(SimConfig::blocking(7));
         let disk = sim.file(SIZE);
-        let asked = DeviceOptions { buffers: Some(mode), exchange: Some(exchange), ..options() };
+        let asked = DeviceOptions { buffers: vec![mode], exchange: Some(exchange), ..options() };
         let dies = Arc::new(AtomicBool::new(false));
         let mortal = Mortal { file: target(&disk), dies: Arc::clone(&dies) };
         let first = Device::create(&sim, mortal, asked).unwrap();
@@ -122,7 +122,7 @@ fn a_server_that_dies_under_load_is_replaced_and_no_request_fails() {
             assert!(matches!(first.wait(), End::Failed(_)), "{mode:?} {exchange:?}");
             assert_eq!(state(&sim), DeviceState::Quiesced);
             let second = Device::recover(&sim, ID, target(&disk), options()).unwrap();
-            assert_eq!((second.buffers(), second.exchange()), (mode, exchange));
+            assert_eq!((second.buffers().mode, second.exchange()), (mode, exchange));
             assert_eq!((second.info().queues, second.info().depth), (2, 8));
             wait_for(written.load(Ordering::Relaxed) + 20);
             second.quiesce().unwrap();
@@ -147,7 +147,7 @@ fn a_device_that_somebody_else_quiesces_is_left_and_not_deleted() {
     for (mode, exchange) in ways() {
         let sim = Sim::new(SimConfig::blocking(8));
         let disk = sim.file(SIZE);
-        let asked = DeviceOptions { buffers: Some(mode), exchange: Some(exchange), ..options() };
+        let asked = DeviceOptions { buffers: vec![mode], exchange: Some(exchange), ..options() };
         let first = Device::create(&sim, target(&disk), asked).unwrap();
         device::quiesce(sim.clone(), ID).unwrap();
         assert!(matches!(first.wait(), End::Quiesced));
@@ -278,7 +278,7 @@ fn a_user_who_is_not_root_serves_a_device_that_copies() {
     assert_eq!(error.code, Code::Permission);
     let asked = DeviceOptions { unprivileged: true, ..plain };
     let device = Device::create(&sim, target(&disk), asked.clone()).unwrap();
-    assert_eq!(device.buffers(), BufferMode::Copy);
+    assert_eq!(device.buffers().mode, BufferMode::Copy);
     assert_eq!((device.info().owner_uid, device.info().owner_gid), (1000, 1000));
     let client = sim.client(ID).unwrap();
     let write = ClientOp::Write { offset: 0, data: vec![5; 4096], fua: true };

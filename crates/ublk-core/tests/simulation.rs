@@ -62,7 +62,7 @@ fn transfers_longer_than_a_request_are_cut_and_put_together() {
     let (file, path) = image();
     let simulation = simulation(1, Faults::none());
     let device = simulation.serve(open(&path)).unwrap();
-    assert_eq!(device.buffers(), BufferMode::Auto);
+    assert_eq!(device.buffers().mode, BufferMode::Auto);
     let mut data: Vec<u8> = (0..=250).cycle().take(200 << 10).collect();
     let ops = [ClientOp::Write { offset: 4096, data: data.clone(), fua: false }];
     assert_eq!(run(&simulation, &ops), [Ok(vec![])]);

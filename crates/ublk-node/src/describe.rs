@@ -1,7 +1,7 @@
 //! What the core says, as `src/info.ts` has it.
 
 use napi_derive::napi;
-use ublk_core::device::{self, BufferMode, DeviceState, ExchangeMode, Recovery};
+use ublk_core::device::{self, Buffering, DeviceState, ExchangeMode, Recovery};
 use ublk_core::stats::QueueStats;
 use ublk_sys::FEATURES;
 
@@ -92,12 +92,22 @@ pub(crate) fn exchange_mode(mode: ExchangeMode) -> &'static str {
     }
 }
 
-/// The name of a buffer mode.
-pub(crate) fn buffer_mode(mode: BufferMode) -> &'static str {
-    match mode {
-        BufferMode::Auto => "auto",
-        BufferMode::Register => "register",
-        BufferMode::Copy => "copy",
+/// How a device's requests reach their data.
+#[derive(Debug)]
+#[napi(object, object_from_js = false)]
+pub struct Buffers {
+    /// The name of what every request can be served with.
+    pub mode: &'static str,
+    /// With zero copy: user copy is there as well.
+    pub user_copy: bool,
+    /// Clients can share memory.
+    pub shared: bool,
+}
+
+impl From<Buffering> for Buffers {
+    fn from(buffers: Buffering) -> Self {
+        let Buffering { mode, user_copy, shared } = buffers;
+        Self { mode: mode.name(), user_copy, shared }
     }
 }
 

@@ -1,5 +1,7 @@
 //! An open device.
 
+use std::fs::OpenOptions;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::thread;
 
@@ -7,17 +9,17 @@ use napi::bindgen_prelude::Object;
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, Status};
 use napi_derive::napi;
-use ublk_core::device::{Device, End};
+use ublk_core::device::{Access, Device, End};
 use ublk_core::driver::linux::Linux;
 use ublk_core::error::{Code, Error};
 
-use crate::describe::{self, Counters, DeviceInfo};
+use crate::describe::{self, Buffers, Counters, DeviceInfo};
 use crate::open_devices::{OpenDevices, Place};
 use crate::options::NativeDeviceOptions;
 use crate::outcome::Failure;
 use crate::served::Served;
-use crate::{target, task};
 use crate::watch::NativeWatch;
+use crate::{target, task};
 
 /// How a device ended.
 #[derive(Debug)]
@@ -104,10 +106,10 @@ impl NativeDevice {
         self.device.info().into()
     }
 
-    /// The buffer mode that was negotiated.
+    /// The buffer modes that were negotiated.
     #[napi(catch_unwind)]
-    pub fn buffer_mode(&self) -> &'static str {
-        describe::buffer_mode(self.device.buffers())
+    pub fn buffers(&self) -> Buffers {
+        self.device.buffers().into()
     }
 
     /// The exchange that was negotiated.
@@ -143,6 +145,32 @@ impl NativeDevice {
     pub fn quiesce<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
         let device = Arc::clone(&self.device);
         task::promise(env, move || device.quiesce())
+    }
+
+    /// Lets clients share the memory that is this file; answers the number that `unshare` takes.
+    #[napi(catch_unwind, ts_return_type = "Promise<Outcome<number>>")]
+    pub fn share<'env>(
+        &self,
+        env: &'env Env,
+        path: String,
+        read_only: bool,
+    ) -> napi::Result<Object<'env>> {
+        let device = Arc::clone(&self.device);
+        task::promise(env, move || {
+            let file = OpenOptions::new().read(true).write(!read_only).open(&path);
+            let file = file.map_err(|error| {
+                Error::os(Code::InvalidArgument, format!("cannot open {path}"), "open", &error)
+            })?;
+            let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
+            device.share(file.as_raw_fd(), access).map(u32::from)
+        })
+    }
+
+    /// Takes shared memory back.
+    #[napi(catch_unwind, ts_return_type = "Promise<Outcome<void>>")]
+    pub fn unshare<'env>(&self, env: &'env Env, index: u32) -> napi::Result<Object<'env>> {
+        let device = Arc::clone(&self.device);
+        task::promise(env, move || device.unshare(u16::try_from(index).unwrap_or(u16::MAX)))
     }
 
     /// Stops and removes it.

@@ -23,12 +23,14 @@ pub struct NativeDeviceOptions {
     pub depth: Option<u16>,
     /// The largest request, in bytes.
     pub max_io_bytes: Option<u32>,
-    /// `auto`, `register` or `copy`.
-    pub buffers: Option<String>,
+    /// Of `auto`, `register`, `user-copy`, `get-data`, `copy`, `shared`.
+    pub buffers: Option<Vec<String>>,
     /// `per-io` or `batch`.
     pub exchange: Option<String>,
     /// Register, I/O and unregister each in an enter of its own.
     pub split_register: Option<bool>,
+    /// Slots of the buffer table take turns.
+    pub rotate_slots: Option<bool>,
     /// Whether threads stay on their queue's CPUs.
     pub pin: Option<bool>,
     /// What of the device's queue differs from the kernel's default.
@@ -56,9 +58,10 @@ impl NativeDeviceOptions {
             queues: self.queues.unwrap_or(default.queues),
             depth: self.depth.unwrap_or(default.depth),
             max_io_bytes: self.max_io_bytes.unwrap_or(default.max_io_bytes),
-            buffers: self.buffers.as_deref().map(buffer_mode).transpose()?,
+            buffers: buffer_modes(self.buffers.as_deref().unwrap_or_default())?,
             exchange: self.exchange.as_deref().map(exchange_mode).transpose()?,
             split_register: self.split_register.unwrap_or(default.split_register),
+            rotate_slots: self.rotate_slots.unwrap_or(default.rotate_slots),
             pin: self.pin.unwrap_or(default.pin),
             queue: self.queue.map(NativeQueueSettings::convert).unwrap_or_default(),
             affinity: self.affinity,
@@ -108,13 +111,10 @@ impl NativeQueueSettings {
     }
 }
 
-fn buffer_mode(name: &str) -> Result<BufferMode> {
-    match name {
-        "auto" => Ok(BufferMode::Auto),
-        "register" => Ok(BufferMode::Register),
-        "copy" => Ok(BufferMode::Copy),
-        _ => Err(unknown("buffer mode", name)),
-    }
+fn buffer_modes(names: &[String]) -> Result<Vec<BufferMode>> {
+    let mode =
+        |name: &String| BufferMode::from_name(name).ok_or_else(|| unknown("buffer mode", name));
+    names.iter().map(mode).collect()
 }
 
 fn exchange_mode(name: &str) -> Result<ExchangeMode> {

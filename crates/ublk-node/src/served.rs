@@ -1,8 +1,9 @@
 //! A device of any driver.
 
 use std::fmt::Debug;
+use std::os::fd::RawFd;
 
-use ublk_core::device::{BufferMode, Device, DeviceInfo, End, ExchangeMode};
+use ublk_core::device::{Access, Buffering, Device, DeviceInfo, End, ExchangeMode};
 use ublk_core::driver::Driver;
 use ublk_core::error::Error;
 use ublk_core::stats::{QueueStats, Watch};
@@ -10,12 +11,14 @@ use ublk_core::stats::{QueueStats, Watch};
 /// What JavaScript can do with a device, whichever driver it is on.
 pub(crate) trait Served: Debug + Send + Sync {
     fn info(&self) -> &DeviceInfo;
-    fn buffers(&self) -> BufferMode;
+    fn buffers(&self) -> Buffering;
     fn exchange(&self) -> ExchangeMode;
     fn stats(&self) -> Vec<QueueStats>;
     fn watch(&self, capacity: u32) -> Watch;
     fn resize(&self, size: u64) -> Result<DeviceInfo, Error>;
     fn quiesce(&self) -> Result<(), Error>;
+    fn share(&self, fd: RawFd, access: Access) -> Result<u16, Error>;
+    fn unshare(&self, index: u16) -> Result<(), Error>;
     fn close(&self) -> Result<(), Error>;
     fn wait(&self) -> End;
 }
@@ -25,7 +28,7 @@ impl<D: Driver + Debug> Served for Device<D> {
         self.info()
     }
 
-    fn buffers(&self) -> BufferMode {
+    fn buffers(&self) -> Buffering {
         self.buffers()
     }
 
@@ -47,6 +50,14 @@ impl<D: Driver + Debug> Served for Device<D> {
 
     fn quiesce(&self) -> Result<(), Error> {
         self.quiesce()
+    }
+
+    fn share(&self, fd: RawFd, access: Access) -> Result<u16, Error> {
+        self.share(fd, access)
+    }
+
+    fn unshare(&self, index: u16) -> Result<(), Error> {
+        self.unshare(index)
     }
 
     fn close(&self) -> Result<(), Error> {

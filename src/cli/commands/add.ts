@@ -15,9 +15,12 @@ export interface AddFlags extends OutputFlags {
   readonly queues?: number;
   readonly depth?: number;
   readonly maxIo?: string;
-  readonly buffers?: BufferMode;
+  readonly buffers?: readonly BufferMode[];
   readonly exchange?: ExchangeMode;
   readonly splitRegister?: true;
+  readonly rotateSlots?: true;
+  readonly share?: readonly string[];
+  readonly shareReadOnly?: readonly string[];
   readonly pin: boolean;
   readonly affinity?: readonly number[];
   readonly recovery?: Recovery;
@@ -74,15 +77,17 @@ async function open(target: Target, flags: AddFlags, signal: AbortSignal): Promi
   const serving = { target, splitRegister, affinity, pin: flags.pin ? undefined : false };
   if (flags.recover !== undefined) return recoverDevice(flags.recover, serving, { signal });
   const { id, queues, depth, maxIo: maxIoBytes, buffers, exchange } = flags;
-  const { recovery, partScan, unprivileged, ioDescSize } = flags;
+  const { recovery, partScan, unprivileged, ioDescSize, rotateSlots } = flags;
   const queue = flags.set && parseQueueSettings(flags.set);
   const shape = { id, queues, depth, maxIoBytes, buffers, exchange, queue };
-  const features = { recovery, partScan, unprivileged, ioDescSize };
+  const features = { recovery, partScan, unprivileged, ioDescSize, rotateSlots };
   return createDevice({ ...serving, ...shape, ...features }, { signal });
 }
 
 async function serveUntilEnd(device: Device, what: string, flags: AddFlags): Promise<void> {
   try {
+    for (const file of flags.share ?? []) await device.share(file);
+    for (const file of flags.shareReadOnly ?? []) await device.share(file, { readOnly: true });
     await using _pidFile = await writePidFile(flags.pidFile);
     announce(device, what, flags);
     const reason = await device.closed;
@@ -96,10 +101,11 @@ async function serveUntilEnd(device: Device, what: string, flags: AddFlags): Pro
 function announce(device: Device, what: string, flags: AddFlags): void {
   const { id, path, size, logicalBlockSize, readOnly, queues, depth, maxIoBytes } = device;
   const { buffers, features } = device;
+  const modes = [buffers.mode, buffers.userCopy && 'user-copy', buffers.shared && 'shared'];
   const access = readOnly ? 'read-only' : 'read-write';
   const shape = `${formatSize(size)}, ${access}, ${queues} x ${depth} requests`;
   process.stderr.write(
-    `${path} serves ${what} (${shape}, buffers: ${buffers.mode}); Ctrl-C or ublk stop ${id} ends it\n`,
+    `${path} serves ${what} (${shape}, buffers: ${modes.filter(Boolean).join(', ')}); Ctrl-C or ublk stop ${id} ends it\n`,
   );
   const shown = { id, path, pid: process.pid, size, logicalBlockSize, readOnly, queues, depth };
   const described = { ...shown, maxIoBytes, buffers, features };

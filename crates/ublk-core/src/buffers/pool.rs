@@ -38,6 +38,11 @@ impl Pool {
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
+        // With huge pages, the first byte of each buffer would make most of the pool resident:
+        // 128 MiB for a queue that serves nothing but 4 KiB requests. A kernel that was built
+        // without huge pages refuses, and is right.
+        // SAFETY: exactly what was just mapped; no byte of it changes.
+        unsafe { libc::madvise(base, length, libc::MADV_NOHUGEPAGE) };
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self { base, stride, length, lent: Box::default() })
     }
@@ -73,12 +78,14 @@ impl Pool {
         unsafe { region.base().add(offset as usize) }
     }
 
-    /// Zeros a part of a tag's buffer.
-    pub(crate) fn zero(&self, tag: u16, offset: u32, length: u32) {
-        assert!(offset as usize + length as usize <= self.stride);
-        // SAFETY: inside the tag's buffer, just checked; no operation on that part is in flight,
-        // since the one that was has just ended short of it.
-        unsafe { ptr::write_bytes(self.at(tag, offset), 0, length as usize) };
+    /// Which buffer an address is in.
+    pub(crate) fn index(&self, address: *mut u8) -> u16 {
+        let offset = address as usize - self.base.as_ptr() as usize;
+        assert!(offset < self.length);
+        #[expect(clippy::cast_possible_truncation, reason = "there are at most 65,535")]
+        {
+            (offset / self.stride) as u16
+        }
     }
 }
 

@@ -24,6 +24,12 @@ impl Slots {
         Some(self.free.split_off(left).into_iter().rev().collect())
     }
 
+    /// Gives back an index to be handed out after all others.
+    pub(crate) fn put_last(&mut self, slot: u16) {
+        debug_assert!(!self.free.contains(&slot), "slot {slot} given back twice");
+        self.free.insert(0, slot);
+    }
+
     /// Gives back an index whose table entry is empty again.
     #[inline]
     pub(crate) fn put(&mut self, slot: u16) {
@@ -43,5 +49,14 @@ mod tests {
         assert_eq!(taken, [0, 1, 2]);
         slots.put(1);
         assert_eq!((slots.take(), slots.take()), (Some(1), None));
+    }
+
+    #[test]
+    fn what_is_put_last_waits_longest() {
+        let mut slots = Slots::new(3);
+        let first = slots.take();
+        slots.put_last(0);
+        let then: Vec<_> = std::iter::from_fn(|| slots.take()).collect();
+        assert_eq!((first, then), (Some(0), vec![1, 2, 0]));
     }
 }

@@ -43,6 +43,11 @@ impl<D: Driver> Control<D> {
         Self { driver }
     }
 
+    /// Where its commands go.
+    pub(crate) fn driver(&self) -> &D {
+        &self.driver
+    }
+
     /// `UBLK_F_*` that the kernel knows (Linux 6.5).
     ///
     /// # Errors

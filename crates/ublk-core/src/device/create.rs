@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use ublk_sys::{ublk_params, ublksrv_ctrl_dev_info, ublksrv_io_desc};
 
-use super::options::{BufferMode, DeviceInfo, DeviceOptions, ExchangeMode};
+use super::memory::Memory;
+use super::options::{BufferMode, Buffering, DeviceInfo, DeviceOptions, ExchangeMode};
 use super::pool::Pool;
 use super::serve::{self, Place};
 use super::supervise::{Crew, Event, supervise};
@@ -17,7 +18,7 @@ use super::{Device, Shared, SizeCheck, admin, affinity, negotiate, params};
 use crate::control::Control;
 use crate::driver::{Driver, OpenFile};
 use crate::error::{Code, Error, Result};
-use crate::reactor::{Listener, Mailbox, QueueConfig, Service};
+use crate::reactor::{Listener, Mailbox, QueueConfig, Service, Transfer};
 use crate::stats::Counters;
 use crate::target::Target;
 
@@ -34,7 +35,8 @@ pub(super) fn create<D: Driver, T: Target>(
         return Err(Error::new(Code::Unsupported, "zoned devices cannot be served yet"));
     }
     let control = Control::new(driver.clone());
-    let wanted = negotiate::wanted(known_features(&control)?, &options)?;
+    let inspects = target.inspects();
+    let wanted = negotiate::wanted(known_features(&control)?, &options, inspects)?;
     let added = Added { info: control.add(&wanted)?, control: &control, keep: false };
     let (buffers, exchange) = negotiate::given(&added.info, &options)?;
     let params = params::of(&geometry, buffers, added.info.max_io_buf_bytes);
@@ -70,7 +72,7 @@ pub(super) struct Launch<'a, D: Driver> {
     pub(super) driver: &'a D,
     pub(super) control: &'a Control<D>,
     pub(super) info: &'a ublksrv_ctrl_dev_info,
-    pub(super) modes: (BufferMode, ExchangeMode),
+    pub(super) modes: (Buffering, ExchangeMode),
     pub(super) begin: Begin,
 }
 
@@ -86,6 +88,8 @@ impl<D: Driver> Launch<'_, D> {
         let (control, id) = (self.control, self.info.dev_id);
         let counters: Vec<_> =
             (0..self.info.nr_hw_queues).map(|_| Arc::new(Counters::default())).collect();
+        let (buffers, exchange) = self.modes;
+        let memory = buffers.shared.then(Memory::default);
         let (events, inbox) = channel();
         let mut crew = Crew::default();
         let target = Arc::new(target);
@@ -96,7 +100,7 @@ impl<D: Driver> Launch<'_, D> {
             move || queue.apply(&driver, id, throttles_writes)
         };
         let started = self
-            .staff(&options, (&target, &counters), &events, pool, &mut crew)
+            .staff(&options, memory.as_ref(), (&target, &counters), &events, pool, &mut crew)
             .and_then(|()| muster(&inbox, &mut crew, options.limit))
             .and_then(|()| self.start(&options, arrange, &events, &inbox, &mut crew))
             .and_then(|()| wait_for_node(self.driver, id, options.limit));
@@ -105,13 +109,13 @@ impl<D: Driver> Launch<'_, D> {
             return Err(error);
         }
         let info = DeviceInfo::new(&control.info(id)?, params);
-        let (buffers, exchange) = self.modes;
         let shared = Arc::new(Shared {
             control: control.clone(),
             options,
             info,
             buffers,
             exchange,
+            memory,
             counters,
             bridge,
             size_check: SizeCheck::of(&target),
@@ -153,6 +157,7 @@ impl<D: Driver> Launch<'_, D> {
     fn staff<T: Target>(
         &self,
         options: &DeviceOptions,
+        memory: Option<&Memory>,
         (target, counters): (&Arc<T>, &[Arc<Counters>]),
         events: &Sender<Event>,
         pool: Option<&Pool<T>>,
@@ -172,13 +177,15 @@ impl<D: Driver> Launch<'_, D> {
                 config: QueueConfig {
                     queue,
                     depth: info.queue_depth,
-                    transfer: buffers.transfer(options.split_register),
+                    transfer: transfer(buffers.mode, options.split_register),
                     exchange,
                     max_io_bytes: info.max_io_buf_bytes,
                     descriptor_size: descriptor_size(info),
                     features: info.flags,
+                    rotate_slots: options.rotate_slots,
                 },
                 target: Arc::clone(target),
+                shared: memory.map(Memory::map),
                 counters: Arc::clone(counters),
                 listener: Listener::new(move |news| {
                     // Nobody listens when the device was given up.
@@ -205,6 +212,16 @@ impl<D: Driver> Launch<'_, D> {
             crew.hire(thread, waker);
         }
         Ok(())
+    }
+}
+
+fn transfer(mode: BufferMode, split: bool) -> Transfer {
+    match mode {
+        BufferMode::Auto => Transfer::Auto,
+        BufferMode::Register => Transfer::Register { split },
+        BufferMode::UserCopy => Transfer::UserCopy,
+        BufferMode::GetData => Transfer::GetData,
+        BufferMode::Copy | BufferMode::Shared => Transfer::Copy,
     }
 }
 

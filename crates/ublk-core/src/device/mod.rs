@@ -11,12 +11,15 @@ use crate::driver::Driver;
 use crate::error::{Error, Result};
 use crate::stats::{Counters, QueueStats, Watch};
 use crate::target::Target;
+use memory::Memory;
 
 mod abilities;
 mod admin;
 mod affinity;
+mod buffering;
 mod change;
 mod create;
+mod memory;
 mod negotiate;
 mod options;
 mod params;
@@ -31,7 +34,10 @@ use supervise::Event;
 pub use admin::{StopCheck, delete, features, info, list, stop};
 pub use affinity::set_affinity;
 pub use change::{quiesce, resize};
-pub use options::{BufferMode, DeviceInfo, DeviceOptions, DeviceState, ExchangeMode, Recovery};
+pub use memory::Access;
+pub use options::{
+    BufferMode, Buffering, DeviceInfo, DeviceOptions, DeviceState, ExchangeMode, Recovery,
+};
 pub use pool::{Pool, PoolOptions};
 pub use queue_settings::QueueSettings;
 
@@ -60,7 +66,9 @@ struct Shared<D> {
     control: Control<D>,
     options: DeviceOptions,
     info: DeviceInfo,
-    buffers: BufferMode,
+    buffers: Buffering,
+    /// What clients have registered; only where they can.
+    memory: Option<Memory>,
     exchange: ExchangeMode,
     counters: Vec<Arc<Counters>>,
     /// Where requests are answered elsewhere.
@@ -159,8 +167,8 @@ impl<D: Driver> Device<D> {
         &self.shared.info
     }
 
-    /// The buffer mode that was negotiated.
-    pub fn buffers(&self) -> BufferMode {
+    /// The buffer modes that were negotiated.
+    pub fn buffers(&self) -> Buffering {
         self.shared.buffers
     }
 

@@ -3,66 +3,56 @@
 //! The list of features is a promise that a kernel may take back: 6.12 lists zero copy and clears
 //! the flag when a device is added. So the flags that come back decide.
 
-use ublk_sys::{
-    UBLK_F_AUTO_BUF_REG, UBLK_F_BATCH_IO, UBLK_F_SUPPORT_ZERO_COPY, ublksrv_ctrl_dev_info,
-};
+use ublk_sys::{UBLK_F_BATCH_IO, ublksrv_ctrl_dev_info};
 
 use super::abilities;
-use super::options::{BufferMode, DeviceOptions, ExchangeMode};
+use super::buffering::{self, BufferMode, Buffering, MODES};
+use super::options::{DeviceOptions, ExchangeMode};
 use crate::error::{Code, Error, Result};
-use crate::reactor::Transfer;
 
-impl BufferMode {
-    fn flags(self) -> u64 {
-        match self {
-            // A request whose automatic registration fails is registered by hand.
-            Self::Auto => UBLK_F_AUTO_BUF_REG | UBLK_F_SUPPORT_ZERO_COPY,
-            Self::Register => UBLK_F_SUPPORT_ZERO_COPY,
-            Self::Copy => 0,
-        }
+/// Refuses options that exclude each other, before the kernel sees them or drops one silently.
+pub(super) fn check(options: &DeviceOptions) -> Result<()> {
+    buffering::check(&options.buffers)?;
+    let asked = |mode| options.buffers.contains(&mode);
+    let exclusive = |one: &str, other: String, why| Err(buffering::exclusive(one, &other, why));
+    if asked(BufferMode::GetData) && options.exchange == Some(ExchangeMode::Batch) {
+        let why = "the kernel asks for buffers request by request";
+        return exclusive("buffers 'get-data'", "exchange 'batch'".into(), why);
     }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Register => "register",
-            Self::Copy => "copy",
-        }
+    let forbidden = |mode: &&BufferMode| mode.is_zero_copy() || **mode == BufferMode::UserCopy;
+    if let Some(mode) = options.buffers.iter().find(forbidden)
+        && options.unprivileged
+    {
+        let why = "the kernel lends and shows nobody's pages to a server that is not root's";
+        return exclusive("unprivileged", format!("buffers '{mode}'"), why);
     }
-
-    fn needs(self) -> &'static str {
-        match self {
-            Self::Auto => "Linux 6.16",
-            Self::Register => "Linux 6.15",
-            Self::Copy => "Linux 6.0",
-        }
+    let base = options.base();
+    if let Some(mode) = base.filter(|&mode| mode != BufferMode::Register)
+        && options.split_register
+    {
+        let why = "only buffers 'register' registers for each request";
+        return exclusive("splitRegister", format!("buffers '{mode}'"), why);
     }
-
-    fn in_force(flags: u64) -> Self {
-        [Self::Auto, Self::Register]
-            .into_iter()
-            .find(|mode| flags & mode.flags() == mode.flags())
-            .unwrap_or(Self::Copy)
+    if let Some(mode) = base.filter(|mode| !mode.is_zero_copy())
+        && options.rotate_slots
+    {
+        let why = "only zero copy has slots";
+        return exclusive("rotateSlots", format!("buffers '{mode}'"), why);
     }
-
-    pub(super) fn transfer(self, split: bool) -> Transfer {
-        match self {
-            Self::Auto => Transfer::Auto,
-            Self::Register => Transfer::Register { split },
-            Self::Copy => Transfer::Copy,
-        }
-    }
+    Ok(())
 }
 
-/// What to add: as asked, with the best buffer mode that the kernel lists.
-pub(super) fn wanted(features: u64, options: &DeviceOptions) -> Result<ublksrv_ctrl_dev_info> {
-    let mode = match options.buffers {
-        Some(mode) if features & mode.flags() != mode.flags() => return Err(lacks(mode)),
-        Some(mode) => mode,
-        // The kernel lends nobody's pages to an unprivileged server.
-        None if options.unprivileged => BufferMode::Copy,
-        None => BufferMode::in_force(features),
-    };
+/// What to add: as asked, with the best buffer mode that the kernel lists. A target that inspects
+/// what is written has user copy beside zero copy.
+pub(super) fn wanted(
+    features: u64,
+    options: &DeviceOptions,
+    inspects: bool,
+) -> Result<ublksrv_ctrl_dev_info> {
+    let lacks_it = |mode: &BufferMode| features & mode.flags() != mode.flags();
+    if let Some(&lacking) = options.buffers.iter().find(|&mode| features != 0 && lacks_it(mode)) {
+        return Err(lacks(lacking));
+    }
     let exchange = match options.exchange {
         Some(ExchangeMode::Batch) if features & UBLK_F_BATCH_IO == 0 => return Err(lacks_batch()),
         Some(ExchangeMode::Batch) => UBLK_F_BATCH_IO,
@@ -73,35 +63,55 @@ pub(super) fn wanted(features: u64, options: &DeviceOptions) -> Result<ublksrv_c
         queue_depth: options.depth,
         max_io_buf_bytes: options.max_io_bytes,
         dev_id: options.id.unwrap_or(u32::MAX),
-        flags: mode.flags() | exchange | abilities::wanted(features, options)?,
+        flags: best(features, options, inspects).flags()
+            | exchange
+            | abilities::wanted(features, options)?,
         io_desc_size: options.io_desc_size.unwrap_or_default(),
         ..Default::default()
     })
 }
 
-/// The buffer mode and the exchange that a device's flags say.
-pub(super) fn in_force(flags: u64) -> (BufferMode, ExchangeMode) {
+/// What was asked for, and where that leaves a choice, the best that the kernel lists.
+fn best(features: u64, options: &DeviceOptions, inspects: bool) -> Buffering {
+    let asked = |mode| options.buffers.contains(&mode);
+    let listed = |mode: &BufferMode| features & mode.flags() == mode.flags();
+    let mode = match options.base() {
+        Some(mode) => mode,
+        // The kernel lends nobody's pages to an unprivileged server.
+        None if options.unprivileged => BufferMode::Copy,
+        None => MODES.into_iter().find(listed).unwrap_or(BufferMode::Copy),
+    };
+    Buffering {
+        mode,
+        user_copy: mode.is_zero_copy() && (asked(BufferMode::UserCopy) || inspects),
+        shared: asked(BufferMode::Shared),
+    }
+}
+
+/// The buffer modes and the exchange that a device's flags say.
+pub(super) fn in_force(flags: u64) -> (Buffering, ExchangeMode) {
     let exchange = match flags & UBLK_F_BATCH_IO {
         0 => ExchangeMode::PerIo,
         _ => ExchangeMode::Batch,
     };
-    (BufferMode::in_force(flags), exchange)
+    (Buffering::in_force(flags), exchange)
 }
 
-/// The buffer mode and the exchange of the device that was added.
+/// The buffer modes and the exchange of the device that was added.
 pub(super) fn given(
     info: &ublksrv_ctrl_dev_info,
     options: &DeviceOptions,
-) -> Result<(BufferMode, ExchangeMode)> {
+) -> Result<(Buffering, ExchangeMode)> {
     abilities::given(info.flags, options)?;
-    let (mode, exchange) = in_force(info.flags);
-    if options.buffers.is_some_and(|asked| asked != mode) {
-        return Err(options.buffers.map_or_else(lacks_batch, lacks));
+    let (buffers, exchange) = in_force(info.flags);
+    let lost = |mode: &BufferMode| info.flags & mode.flags() != mode.flags();
+    if let Some(&lost) = options.buffers.iter().find(|&mode| lost(mode)) {
+        return Err(lacks(lost));
     }
     if options.exchange.is_some_and(|asked| asked != exchange) {
         return Err(lacks_batch());
     }
-    Ok((mode, exchange))
+    Ok((buffers, exchange))
 }
 
 fn lacks_batch() -> Error {
@@ -111,7 +121,7 @@ fn lacks_batch() -> Error {
 }
 
 fn lacks(mode: BufferMode) -> Error {
-    let message = format!("this kernel's ublk driver lacks buffer mode '{}'", mode.name());
+    let message = format!("this kernel's ublk driver lacks buffer mode '{mode}'");
     Error::new(Code::Unsupported, message).hint(format!(
         "it needs {}; leave the option out and the best mode of this kernel is chosen",
         mode.needs()
@@ -120,26 +130,79 @@ fn lacks(mode: BufferMode) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use ublk_sys::{
+        UBLK_F_AUTO_BUF_REG, UBLK_F_NEED_GET_DATA, UBLK_F_SHMEM_ZC, UBLK_F_SUPPORT_ZERO_COPY,
+        UBLK_F_USER_COPY,
+    };
+
     use super::*;
 
-    const ALL: u64 = UBLK_F_AUTO_BUF_REG | UBLK_F_SUPPORT_ZERO_COPY;
+    const ZERO_COPY: u64 = UBLK_F_AUTO_BUF_REG | UBLK_F_SUPPORT_ZERO_COPY;
+    const ALL: u64 = ZERO_COPY | UBLK_F_USER_COPY | UBLK_F_NEED_GET_DATA | UBLK_F_SHMEM_ZC;
+
+    fn asking(buffers: &[BufferMode]) -> DeviceOptions {
+        DeviceOptions { buffers: buffers.to_vec(), ..Default::default() }
+    }
+
+    fn flags(features: u64, buffers: &[BufferMode]) -> u64 {
+        wanted(features, &asking(buffers), false).unwrap().flags & ALL
+    }
 
     #[test]
     fn the_best_mode_is_asked_for_and_the_flags_that_come_back_decide() {
         let options = DeviceOptions::default();
-        let info = wanted(ALL, &options).unwrap();
-        assert_eq!(info.flags & ALL, ALL);
+        let info = wanted(ALL, &options, false).unwrap();
+        assert_eq!(info.flags & ALL, ZERO_COPY);
         let stripped = ublksrv_ctrl_dev_info { flags: 0, ..info };
-        let least = (BufferMode::Copy, ExchangeMode::PerIo);
-        assert_eq!(given(&stripped, &options).unwrap(), least);
+        let copy = Buffering { mode: BufferMode::Copy, user_copy: false, shared: false };
+        assert_eq!(given(&stripped, &options).unwrap(), (copy, ExchangeMode::PerIo));
     }
 
     #[test]
     fn a_mode_that_the_kernel_takes_back_is_an_error_only_if_it_was_asked_for() {
-        let options = DeviceOptions { buffers: Some(BufferMode::Register), ..Default::default() };
-        let info = wanted(UBLK_F_SUPPORT_ZERO_COPY, &options).unwrap();
+        let options = asking(&[BufferMode::Register]);
+        let info = wanted(UBLK_F_SUPPORT_ZERO_COPY, &options, false).unwrap();
         let stripped = ublksrv_ctrl_dev_info { flags: 0, ..info };
         assert_eq!(given(&stripped, &options).unwrap_err().code, Code::Unsupported);
-        assert_eq!(wanted(0, &options).unwrap_err().code, Code::Unsupported);
+        assert_eq!(wanted(1 << 40, &options, false).unwrap_err().code, Code::Unsupported);
+    }
+
+    #[test]
+    fn what_is_beside_a_mode_comes_with_the_best_of_the_kernel() {
+        use BufferMode::{Auto, Copy, Shared, UserCopy};
+        assert_eq!(flags(ALL, &[Shared]), UBLK_F_SHMEM_ZC | ZERO_COPY);
+        assert_eq!(flags(ALL, &[Shared, Copy]), UBLK_F_SHMEM_ZC);
+        assert_eq!(flags(ALL, &[UserCopy]), UBLK_F_USER_COPY);
+        assert_eq!(flags(ALL, &[UserCopy, Auto]), UBLK_F_USER_COPY | ZERO_COPY);
+        let lost = ublksrv_ctrl_dev_info { flags: ZERO_COPY, ..Default::default() };
+        for buffers in [[Auto, UserCopy], [Auto, Shared]] {
+            assert_eq!(given(&lost, &asking(&buffers)).unwrap_err().code, Code::Unsupported);
+        }
+    }
+
+    #[test]
+    fn a_target_that_inspects_has_user_copy_beside_zero_copy() {
+        let flags = |buffers| wanted(ALL, &asking(buffers), true).unwrap().flags & ALL;
+        assert_eq!(flags(&[]), ZERO_COPY | UBLK_F_USER_COPY);
+        assert_eq!(flags(&[BufferMode::Copy]), 0, "its bytes are in our memory anyway");
+    }
+
+    #[test]
+    fn options_that_exclude_each_other_are_both_named() {
+        let batch =
+            DeviceOptions { exchange: Some(ExchangeMode::Batch), ..asking(&[BufferMode::GetData]) };
+        let split = DeviceOptions { split_register: true, ..asking(&[BufferMode::Auto]) };
+        let rotate = DeviceOptions { rotate_slots: true, ..asking(&[BufferMode::Copy]) };
+        let user = DeviceOptions { unprivileged: true, ..asking(&[BufferMode::UserCopy]) };
+        for (options, one, other) in [
+            (batch, "buffers 'get-data'", "exchange 'batch'"),
+            (split, "splitRegister", "buffers 'auto'"),
+            (rotate, "rotateSlots", "buffers 'copy'"),
+            (user, "unprivileged", "buffers 'user-copy'"),
+        ] {
+            let error = check(&options).unwrap_err();
+            assert_eq!(error.message, format!("{one} and {other} exclude each other"));
+        }
+        assert!(check(&DeviceOptions::default()).is_ok());
     }
 }

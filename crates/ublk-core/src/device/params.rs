@@ -7,12 +7,12 @@ use ublk_sys::{
     ublk_param_segment, ublk_params,
 };
 
-use super::options::BufferMode;
+use super::options::Buffering;
 use crate::target::Geometry;
 
 const SECTOR_SHIFT: u32 = 9;
 
-pub(super) fn of(geometry: &Geometry, mode: BufferMode, max_io_bytes: u32) -> ublk_params {
+pub(super) fn of(geometry: &Geometry, buffers: Buffering, max_io_bytes: u32) -> ublk_params {
     let mut params = ublk_params {
         len: u32::try_from(size_of::<ublk_params>()).unwrap_or_default(),
         types: UBLK_PARAM_TYPE_BASIC,
@@ -31,7 +31,7 @@ pub(super) fn of(geometry: &Geometry, mode: BufferMode, max_io_bytes: u32) -> ub
         };
     }
     // Copied data lies in our own memory, whatever the client's looked like.
-    if mode == BufferMode::Copy {
+    if !buffers.mode.is_zero_copy() && !buffers.shared {
         params.basic.virt_boundary_mask = 0;
         return params;
     }

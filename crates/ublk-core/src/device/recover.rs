@@ -141,11 +141,12 @@ fn differences(device: &ublk_params, target: &ublk_params) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::BufferMode;
+    use crate::device::{BufferMode, Buffering};
     use crate::target::{DiscardLimits, Geometry};
 
     fn of(geometry: &Geometry) -> ublk_params {
-        params::of(geometry, BufferMode::Auto, 1 << 20)
+        let buffers = Buffering { mode: BufferMode::Auto, user_copy: false, shared: false };
+        params::of(geometry, buffers, 1 << 20)
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Requests whose plans come from elsewhere, piece by piece: they begin with none, may have
 //! several, and end when they are told to.
 
-use super::flight::Flight;
+use super::flight::{Flight, Lease};
+use super::staging::Staging;
 use super::{Engine, Outcome, Settled};
 use crate::driver::Ring;
 use crate::pass::Pass;
@@ -17,11 +18,14 @@ pub(crate) enum After {
 }
 
 impl<T: Target> Engine<T> {
-    /// Takes a request in that is answered elsewhere.
+    /// Takes a request in that is answered elsewhere; `address` as for [`begin`](Self::begin).
     #[inline]
-    pub(crate) fn admit(&mut self, tag: u16, request: Request) {
+    pub(crate) fn admit(&mut self, tag: u16, request: Request, address: u64) {
         self.running += 1;
         self.flights[usize::from(tag)] = Flight::new(request);
+        if !self.direct {
+            self.staging[usize::from(tag)] = Staging::at(address);
+        }
     }
 
     /// The request has been answered, and none of its steps is in flight.
@@ -60,6 +64,10 @@ impl<T: Target> Engine<T> {
         let flight = &mut self.flights[usize::from(tag)];
         let fresh = flight.lease.slot().is_none();
         (flight.held, flight.errno) = (after == After::Hold, 0);
+        if !self.direct && flight.lease == Lease::Standing {
+            let address = self.staging[usize::from(tag)].address() as u64;
+            return Ok(self.begin_placed(pass, tag, steps, address));
+        }
         if after == After::Hold || steps != 1 || !fresh {
             return Ok(self.launch(pass, tag, steps));
         }

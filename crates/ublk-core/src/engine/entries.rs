@@ -48,6 +48,7 @@ pub(super) fn step(
         }
         StepKind::Discard => discard(step, file),
         StepKind::Wait => waits.entry(index, step.length),
+        StepKind::Inspect => unreachable!("it is done before its plan is asked for again"),
     }
 }
 
@@ -94,6 +95,19 @@ fn discard(step: &Step, file: Fixed) -> Entry {
         .addr(Some(step.offset))
         .cmd(command)
         .build()
+}
+
+/// Copies between memory (where, how many bytes) and a request's pages: into them with `out`.
+pub(super) fn user_copy(
+    file: Fixed,
+    (memory, length): (*mut u8, u32),
+    position: u64,
+    out: bool,
+) -> Entry {
+    match out {
+        true => opcode::Write::new(file, memory, length).offset(position).build(),
+        false => opcode::Read::new(file, memory, length).offset(position).build(),
+    }
 }
 
 /// Puts the pages of request (`queue`, `tag`) into `slot`. Answers only when it fails, unless

@@ -28,7 +28,7 @@ impl<T: Target> Engine<T> {
                     && step.length == request.length
                     && !request.flags.needs_registration() =>
             {
-                Some(slots[usize::from(tag)])
+                Some(slots[usize::from(tag)].get())
             }
             _ => None,
         }

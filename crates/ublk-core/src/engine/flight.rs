@@ -54,15 +54,19 @@ pub(super) enum Lease {
     Wanted,
     /// The slot is ours and its table entry empty: before registering, after unregistering.
     Empty(u16),
+    /// In memory that has an address: see `staging`.
+    InMemory,
     /// Registered in the slot.
     Attached(u16),
+    /// In memory, and a read that succeeds must be stored in the client's pages.
+    ToStore,
 }
 
 impl Lease {
     pub(super) fn slot(self) -> Option<u16> {
         match self {
             Self::Empty(slot) | Self::Attached(slot) => Some(slot),
-            Self::Standing | Self::Wanted => None,
+            _ => None,
         }
     }
 }
@@ -74,10 +78,8 @@ impl Flight {
     /// Nothing is left to be done or let go of, once nothing is pending.
     #[inline]
     pub(super) fn has_succeeded(&self) -> bool {
-        self.started == self.planned
-            && self.errno == 0
-            && !self.held
-            && !matches!(self.lease, Lease::Attached(_))
+        let settled = !matches!(self.lease, Lease::Attached(_) | Lease::ToStore);
+        self.started == self.planned && self.errno == 0 && !self.held && settled
     }
 
     /// Its buffer could not be registered, and that may pass.

@@ -21,7 +21,7 @@ impl<T: Target> Engine<T> {
             Buffers::Auto { .. } => {
                 self.flights[usize::from(tag)].request.flags.needs_registration()
             }
-            Buffers::Copy(_) => false,
+            Buffers::Copy(_) | Buffers::GetData | Buffers::UserCopy => false,
         }
     }
 
@@ -38,6 +38,9 @@ impl<T: Target> Engine<T> {
         // What an earlier stage met says nothing of this one's unregistration.
         flight.attach_errno = 0;
         pass.counters.registrations.add(1);
+        if matches!(self.buffers, Buffers::Auto { .. }) {
+            pass.counters.fallbacks.add(1);
+        }
         let entry = entries::register(pass.file(CHAR_DEVICE), self.queue, tag, slot, split);
         // SAFETY: the entry points to nothing.
         unsafe { pass.push(entry, Token::new(Kind::Register, tag)) };

@@ -26,12 +26,15 @@ mod express;
 mod flight;
 mod lease;
 mod settle;
+mod staging;
 mod steps;
 mod verdict;
 mod waits;
 
 pub(crate) use elsewhere::After;
 use flight::{Flight, Lease, Progress};
+pub(crate) use staging::Aids;
+use staging::Staging;
 use waits::Waits;
 
 /// How often a buffer's registration is tried again before its request fails.
@@ -45,6 +48,11 @@ pub(crate) struct Engine<T> {
     target: Arc<T>,
     queue: u16,
     buffers: Buffers,
+    aids: Aids,
+    /// The buffer of every request is there, or goes in with its steps.
+    direct: bool,
+    /// Slots that are given back wait longest.
+    rotates: bool,
     /// What a continuation's offset must be a multiple of.
     block: u32,
     max_steps: usize,
@@ -52,6 +60,7 @@ pub(crate) struct Engine<T> {
     steps: Box<[Step]>,
     progress: Box<[Progress]>,
     waits: Waits,
+    staging: Box<[Staging]>,
     running: u32,
 }
 
@@ -81,7 +90,7 @@ impl<T> Engine<T> {
     /// Gives back the slots; nothing is in flight.
     pub(crate) fn leave(&mut self, slots: &mut Slots) {
         if let Buffers::Auto { slots: taken } = &self.buffers {
-            taken.iter().for_each(|&slot| slots.put(slot));
+            taken.iter().for_each(|slot| slots.put(slot.get()));
         }
     }
 
@@ -101,16 +110,31 @@ impl<T> Engine<T> {
     pub(crate) fn abandon(&mut self) {
         let nothing = Buffers::Register { split: false };
         mem::forget(mem::replace(&mut self.buffers, nothing));
+        mem::forget(mem::take(&mut self.aids));
     }
 }
 
 impl<T: Target> Engine<T> {
-    pub(crate) fn new(target: Arc<T>, queue: u16, depth: u16, buffers: Buffers) -> Self {
+    pub(crate) fn new(
+        target: Arc<T>,
+        (queue, depth): (u16, u16),
+        buffers: Buffers,
+        aids: Aids,
+        rotates: bool,
+    ) -> Self {
         let max_steps = target.max_steps();
         assert!(max_steps <= 255, "a plan of {max_steps} steps");
         let block = target.geometry().logical_block;
         let all_steps = usize::from(depth) * max_steps;
+        let staged = matches!(
+            buffers,
+            Buffers::UserCopy | Buffers::GetData | Buffers::Register { split: true }
+        );
         Self {
+            direct: !staged && aids.are_none(),
+            rotates,
+            aids,
+            staging: vec![Staging::EMPTY; depth.into()].into(),
             target,
             queue,
             buffers,
@@ -125,12 +149,13 @@ impl<T: Target> Engine<T> {
     }
 
     /// Starts a request; `alone` when no other is there, to be started or to be committed.
+    /// `address` is the descriptor's, or where the exchange has found a buffer.
     #[inline(always)]
     pub(crate) fn begin<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
         tag: u16,
-        request: Request,
+        (request, address): (Request, u64),
         alone: bool,
     ) -> Settled {
         self.running += 1;
@@ -149,7 +174,7 @@ impl<T: Target> Engine<T> {
                 return self.express(pass, tag, slot, alone);
             }
         }
-        self.begin_plan(pass, tag, request, planned.map(|()| steps))
+        self.begin_plan(pass, tag, (request, address), planned.map(|()| steps))
     }
 
     /// Starts a request on the way that all can go.
@@ -158,18 +183,19 @@ impl<T: Target> Engine<T> {
         &mut self,
         pass: &mut Pass<'_, R>,
         tag: u16,
-        request: Request,
+        (request, address): (Request, u64),
         planned: Result<usize, Errno>,
     ) -> Settled {
         self.flights[usize::from(tag)] = Flight::new(request);
         match planned {
-            Ok(1) if !self.split() => self.start_only_step(pass, tag),
-            Ok(steps) => self.launch(pass, tag, steps),
+            Ok(1) if self.direct => self.start_only_step(pass, tag),
+            Ok(steps) if self.direct => self.launch(pass, tag, steps),
+            Ok(steps) => self.begin_placed(pass, tag, steps, address),
             Err(errno) => Ok(Outcome::Commit(self.fail(pass, tag, errno))),
         }
     }
 
-    /// Takes a completion of this queue's steps or registrations.
+    /// Takes a completion of this queue's steps, registrations or copies.
     #[inline(always)]
     pub(crate) fn completed<R: Ring>(
         &mut self,
@@ -181,6 +207,7 @@ impl<T: Target> Engine<T> {
             Kind::Step => self.step_ended(pass, token, result),
             Kind::Register => self.registered(pass, token.tag, result),
             Kind::Unregister => self.unregistered(pass, token.tag, result),
+            Kind::Copy => self.copied(pass, token.tag, result),
             _ => unreachable!("not the engine's: {token:?}"),
         }
     }

@@ -21,8 +21,12 @@ impl<T: Target> Engine<T> {
             self.detach(pass, tag);
             return Ok(Outcome::Running);
         }
-        if self.flights[usize::from(tag)].has_succeeded() {
+        let flight = &self.flights[usize::from(tag)];
+        if flight.has_succeeded() {
             return Ok(Outcome::Commit(self.succeed(pass, tag)));
+        }
+        if flight.lease == Lease::ToStore && flight.errno == 0 {
+            return self.store(pass, tag);
         }
         self.recover(pass, tag)
     }
@@ -75,7 +79,7 @@ impl<T: Target> Engine<T> {
             }
             op => return self.count_other(counters, op, times, bytes),
         }
-        self.count_way(counters, bytes);
+        self.count_way(counters, request, bytes);
     }
 
     #[inline(never)]
@@ -87,17 +91,18 @@ impl<T: Target> Engine<T> {
             Op::Zone(ZoneOp::Append) => {
                 counters.writes.add(times);
                 counters.write_bytes.add(bytes);
-                self.count_way(counters, bytes);
+                self.count_way(counters, request, bytes);
             }
             _ => {}
         }
     }
 
     #[inline(always)]
-    fn count_way(&self, counters: &Counters, bytes: u64) {
+    fn count_way(&self, counters: &Counters, request: &Request, bytes: u64) {
         match self.buffers {
-            Buffers::Copy(_) => counters.copied_bytes.add(bytes),
-            _ => counters.zero_copy_bytes.add(bytes),
+            Buffers::Auto { .. } | Buffers::Register { .. } => counters.zero_copy_bytes.add(bytes),
+            _ if request.flags.is_shared() => counters.zero_copy_bytes.add(bytes),
+            _ => counters.copied_bytes.add(bytes),
         }
     }
 
@@ -112,10 +117,12 @@ impl<T: Target> Engine<T> {
     pub(super) fn release<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) {
         self.running -= 1;
         let flight = &mut self.flights[usize::from(tag)];
-        if let Some(slot) = flight.lease.slot() {
-            pass.slots.put(slot);
+        match std::mem::replace(&mut flight.lease, Lease::Standing) {
+            Lease::Standing | Lease::Wanted => {}
+            Lease::Empty(slot) | Lease::Attached(slot) if self.rotates => pass.slots.put_last(slot),
+            Lease::Empty(slot) | Lease::Attached(slot) => pass.slots.put(slot),
+            Lease::InMemory | Lease::ToStore => self.give_back(tag),
         }
-        flight.lease = Lease::Standing;
     }
 }
 

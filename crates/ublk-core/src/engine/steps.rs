@@ -38,11 +38,14 @@ impl<T: Target> Engine<T> {
         let index = usize::from(tag) * self.max_steps + usize::from(step);
         let flight = &mut self.flights[usize::from(tag)];
         let place = match (&self.buffers, flight.lease) {
-            (Buffers::Copy(pool), _) => Place::Memory(pool.at(tag, 0)),
             (_, Lease::Empty(slot) | Lease::Attached(slot)) => Place::Slot(slot),
-            (Buffers::Auto { slots }, _) => Place::Slot(slots[usize::from(tag)]),
+            (_, Lease::InMemory | Lease::ToStore) => {
+                Place::Memory(self.staging[usize::from(tag)].address())
+            }
+            (Buffers::Copy(pool), _) => Place::Memory(pool.at(tag, 0)),
+            (Buffers::Auto { slots }, _) => Place::Slot(slots[usize::from(tag)].get()),
             // No step of this plan uses the buffer.
-            (Buffers::Register { .. }, _) => Place::Slot(0),
+            _ => Place::Slot(0),
         };
         let entry = entries::step(
             &self.steps[index],
@@ -111,8 +114,7 @@ impl<T: Target> Engine<T> {
         let (step, progress) = (self.steps[index], self.progress[index]);
         if progress.zeroing {
             pass.counters.zero_filled_bytes.add(u64::from(step.length - progress.from));
-            if let Buffers::Copy(pool) = &self.buffers {
-                pool.zero(tag, step.at + progress.from, step.length - progress.from);
+            if self.zero(tag, step.at + progress.from, step.length - progress.from) {
                 return Ok(());
             }
         }

@@ -56,7 +56,7 @@ impl Batch {
     pub(super) fn new(queue: u16, depth: u16, buffers: &Buffers) -> io::Result<Self> {
         let (flags, each) = match buffers {
             Buffers::Auto { .. } => (UBLK_BATCH_F_AUTO_BUF_REG_FALLBACK, 1),
-            Buffers::Register { .. } => (0, 1),
+            Buffers::Register { .. } | Buffers::GetData | Buffers::UserCopy => (0, 1),
             Buffers::Copy(_) => (UBLK_BATCH_F_HAS_BUF_ADDR, 2),
         };
         let elements = || Elements::new(depth, each);
@@ -127,6 +127,11 @@ impl Batch {
             }
             _ => self.lone_refused(pass, token.tag, result),
         }
+    }
+
+    /// Where the tag's next request is to be registered.
+    pub(super) fn set_slot(&mut self, tag: u16, slot: u16) {
+        self.templates[usize::from(tag)].move_slot(tag, slot);
     }
 
     #[inline]

@@ -26,17 +26,26 @@ pub(super) struct Elements {
 impl Element {
     pub(super) fn new(tag: u16, buffers: &Buffers) -> Self {
         let (buf_index, memory) = match buffers {
-            Buffers::Auto { slots } => (slots[usize::from(tag)], 0),
-            Buffers::Register { .. } => (0, 0),
+            Buffers::Auto { slots } => (slots[usize::from(tag)].get(), 0),
+            Buffers::Register { .. } | Buffers::GetData | Buffers::UserCopy => (0, 0),
             Buffers::Copy(pool) => (0, pool.at(tag, 0) as u64),
         };
-        let header = ublk_elem_header { tag, buf_index, result: 0 };
-        Self { header: u64::from_le_bytes(header.to_bytes()), memory }
+        Self { header: header(tag, buf_index), memory }
+    }
+
+    /// The tag's next request is to be registered in another slot.
+    pub(super) fn move_slot(&mut self, tag: u16, slot: u16) {
+        self.header = header(tag, slot);
     }
 
     pub(super) fn move_to(&mut self, memory: *mut u8) {
         self.memory = memory as u64;
     }
+}
+
+fn header(tag: u16, buf_index: u16) -> u64 {
+    let header = ublk_elem_header { tag, buf_index, result: 0 };
+    u64::from_le_bytes(header.to_bytes())
 }
 
 impl Elements {

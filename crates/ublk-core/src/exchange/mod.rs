@@ -1,20 +1,28 @@
 //! How requests come from the kernel and how their results go back.
 
-use std::io;
+use std::cell::Cell;
+use std::rc::Rc;
+use std::{io, mem};
 
-use crate::buffers::Buffers;
+use crate::buffers::{Arena, Buffers, Slots};
 use crate::driver::{Completion, Ring};
 use crate::pass::Pass;
 use crate::token::Token;
 
 mod batch;
 mod elements;
+mod get_data;
 mod inbox;
 mod per_io;
+mod rotating;
+mod special;
 
 use batch::Batch;
+use get_data::GetData;
 pub(crate) use inbox::Tags;
 use per_io::PerIo;
+use rotating::Turns;
+use special::Special;
 
 /// How often a command that the kernel could not take is sent again before its queue is lost.
 const MAX_REFUSALS: u8 = 16;
@@ -27,6 +35,8 @@ pub(crate) enum Exchange {
     PerIo(PerIo),
     /// One command for many.
     Batch(Batch),
+    /// Something rarer.
+    Special(Box<Special>),
 }
 
 /// What a completion of the exchange brings.
@@ -34,6 +44,10 @@ pub(crate) enum Exchange {
 pub(crate) enum Arrival {
     /// A request.
     Request(u16),
+    /// A request whose bytes are, or are to come, in the memory at this address.
+    RequestIn(u16, u64),
+    /// A write whose data must be asked for with [`Exchange::want`].
+    Wants(u16),
     /// Requests, to be given back with [`Exchange::emptied`] once they have been begun.
     Requests(Tags),
     /// Nothing to do.
@@ -54,11 +68,24 @@ impl Exchange {
         Ok(Self::Batch(Batch::new(queue, depth, buffers)?))
     }
 
+    /// Per-io, with the buffers that `arena` has.
+    pub(crate) fn get_data(queue: u16, depth: u16, arena: Arena, features: u64) -> Self {
+        let commands = PerIo::new(queue, depth, &Buffers::GetData, features);
+        Self::Special(Box::new(Special::GetData(GetData::new(commands, depth, arena))))
+    }
+
+    /// The same, each tag's requests in two slots in turn: `slots` now, `others` next.
+    pub(crate) fn rotating(self, slots: Rc<[Cell<u16>]>, others: Box<[u16]>) -> Self {
+        let turns = Turns::new(slots, others);
+        Self::Special(Box::new(Special::Rotating { exchange: self, turns }))
+    }
+
     /// Asks for the queue's first requests.
     pub(crate) fn arm<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
         match self {
             Self::PerIo(exchange) => exchange.arm(pass),
             Self::Batch(exchange) => exchange.arm(pass),
+            Self::Special(exchange) => exchange.arm(pass),
         }
     }
 
@@ -73,6 +100,7 @@ impl Exchange {
         match self {
             Self::PerIo(exchange) => exchange.completed(pass, token.tag, completion.result),
             Self::Batch(exchange) => exchange.completed(pass, token, completion),
+            Self::Special(exchange) => exchange.completed(pass, token, completion),
         }
     }
 
@@ -86,6 +114,7 @@ impl Exchange {
         match self {
             Self::PerIo(_) => Ok(()),
             Self::Batch(exchange) => exchange.emptied(pass, tags),
+            Self::Special(exchange) => exchange.emptied(pass, tags),
         }
     }
 
@@ -101,6 +130,7 @@ impl Exchange {
         match self {
             Self::PerIo(exchange) => exchange.commit(pass, tag, result),
             Self::Batch(exchange) => exchange.commit(pass, tag, result),
+            Self::Special(exchange) => exchange.commit(pass, tag, result),
         }
     }
 
@@ -110,6 +140,8 @@ impl Exchange {
         match self {
             Self::PerIo(exchange) => exchange.move_buffer(tag, memory),
             Self::Batch(exchange) => exchange.move_buffer(tag, memory),
+            // It has no buffers for good.
+            Self::Special(_) => {}
         }
     }
 
@@ -119,6 +151,7 @@ impl Exchange {
         match self {
             Self::PerIo(exchange) => exchange.push_commit(pass, tag, result),
             Self::Batch(exchange) => exchange.push_lone(pass, tag, result),
+            Self::Special(_) => unreachable!("the engine links nothing there"),
         }
     }
 
@@ -129,6 +162,7 @@ impl Exchange {
         match self {
             Self::PerIo(_) => Ok(0),
             Self::Batch(exchange) => exchange.flush(pass),
+            Self::Special(exchange) => exchange.flush(pass),
         }
     }
 
@@ -137,6 +171,45 @@ impl Exchange {
         match self {
             Self::PerIo(_) => Ok(()),
             Self::Batch(exchange) => exchange.leave(pass),
+            Self::Special(exchange) => exchange.leave(pass),
+        }
+    }
+
+    /// Gives back slots of a queue that was not armed.
+    pub(crate) fn give_back(&self, slots: &mut Slots) {
+        if let Self::Special(exchange) = self {
+            exchange.give_back(slots);
+        }
+    }
+
+    /// Nobody will see the running requests end: memory that they may still work on is given up.
+    pub(crate) fn abandon(&mut self) {
+        if let Self::Special(exchange) = self {
+            let nothing = Self::per_io(0, 0, &Buffers::UserCopy, 0);
+            let nothing = Special::Rotating { exchange: nothing, turns: Turns::default() };
+            mem::forget(mem::replace(exchange, Box::new(nothing)));
+        }
+    }
+
+    /// Asks for the data of a write, which is copied to a buffer, or lies at `place` already.
+    #[cold]
+    pub(crate) fn want<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        place: Option<u64>,
+    ) -> io::Result<()> {
+        match self {
+            Self::Special(exchange) => exchange.want(pass, tag, place),
+            _ => unreachable!("the kernel asks for no buffer where each tag has one"),
+        }
+    }
+
+    fn set_slot(&mut self, tag: u16, slot: u16) {
+        match self {
+            Self::PerIo(exchange) => exchange.set_slot(tag, slot),
+            Self::Batch(exchange) => exchange.set_slot(tag, slot),
+            Self::Special(_) => unreachable!("there is one wrapper"),
         }
     }
 
@@ -146,6 +219,7 @@ impl Exchange {
         match self {
             Self::PerIo(exchange) => exchange.is_open(),
             Self::Batch(exchange) => exchange.is_open(),
+            Self::Special(exchange) => exchange.is_open(),
         }
     }
 }

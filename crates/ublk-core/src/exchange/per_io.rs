@@ -8,8 +8,9 @@ use io_uring::squeue::Entry;
 use io_uring::types::Fixed;
 use ublk_sys::{
     UBLK_AUTO_BUF_REG_FALLBACK, UBLK_F_CMD_IOCTL_ENCODE, UBLK_IO_COMMIT_AND_FETCH_REQ,
-    UBLK_IO_FETCH_REQ, UBLK_IO_RES_ABORT, UBLK_IO_RES_OK, UBLK_U_IO_COMMIT_AND_FETCH_REQ,
-    UBLK_U_IO_FETCH_REQ, ublk_auto_buf_reg, ublk_auto_buf_reg_to_sqe_addr, ublksrv_io_cmd,
+    UBLK_IO_FETCH_REQ, UBLK_IO_NEED_GET_DATA, UBLK_IO_RES_ABORT, UBLK_IO_RES_OK,
+    UBLK_U_IO_COMMIT_AND_FETCH_REQ, UBLK_U_IO_FETCH_REQ, UBLK_U_IO_NEED_GET_DATA,
+    ublk_auto_buf_reg, ublk_auto_buf_reg_to_sqe_addr, ublksrv_io_cmd,
 };
 
 use super::{Arrival, MAX_REFUSALS};
@@ -34,9 +35,10 @@ struct Tag {
 pub(crate) struct PerIo {
     queue: u16,
     tags: Box<[Tag]>,
-    /// The numbers of FETCH_REQ and COMMIT_AND_FETCH_REQ.
+    /// The numbers of FETCH_REQ, COMMIT_AND_FETCH_REQ and NEED_GET_DATA.
     fetch: u32,
     commit: u32,
+    get_data: u32,
     /// Tags that the kernel has not ended.
     alive: usize,
 }
@@ -44,12 +46,13 @@ pub(crate) struct PerIo {
 impl PerIo {
     pub(super) fn new(queue: u16, depth: u16, buffers: &Buffers, features: u64) -> Self {
         let tags = (0..depth).map(|tag| Tag::new(tag, buffers)).collect();
-        let (fetch, commit) = match features & UBLK_F_CMD_IOCTL_ENCODE {
+        let [fetch, commit, get_data] = match features & UBLK_F_CMD_IOCTL_ENCODE {
             // Before Linux 6.4.
-            0 => (UBLK_IO_FETCH_REQ.into(), UBLK_IO_COMMIT_AND_FETCH_REQ.into()),
-            _ => (UBLK_U_IO_FETCH_REQ, UBLK_U_IO_COMMIT_AND_FETCH_REQ),
+            0 => [UBLK_IO_FETCH_REQ, UBLK_IO_COMMIT_AND_FETCH_REQ, UBLK_IO_NEED_GET_DATA]
+                .map(u32::from),
+            _ => [UBLK_U_IO_FETCH_REQ, UBLK_U_IO_COMMIT_AND_FETCH_REQ, UBLK_U_IO_NEED_GET_DATA],
         };
-        Self { queue, tags, fetch, commit, alive: 0 }
+        Self { queue, tags, fetch, commit, get_data, alive: 0 }
     }
 
     pub(super) fn arm<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
@@ -88,6 +91,38 @@ impl PerIo {
     pub(super) fn push_commit<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, result: i32) {
         self.tags[usize::from(tag)].committed = Some(result);
         self.push(pass, self.commit, tag, result);
+    }
+
+    /// Where the tag's next command says that memory is.
+    pub(super) fn set_memory(&mut self, tag: u16, address: u64) {
+        self.tags[usize::from(tag)].memory = address;
+    }
+
+    /// Where the tag's next request is to be registered.
+    pub(super) fn set_slot(&mut self, tag: u16, slot: u16) {
+        self.tags[usize::from(tag)].registration = registration(slot);
+    }
+
+    /// Asks for the data of a write.
+    pub(super) fn ask_data<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> io::Result<()> {
+        pass.reserve(1)?;
+        self.push(pass, self.get_data, tag, 0);
+        Ok(())
+    }
+
+    /// Sends the tag's last commit again.
+    pub(super) fn commit_again<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+    ) -> io::Result<()> {
+        let result = self.tags[usize::from(tag)].committed.unwrap_or(-libc::EIO);
+        self.commit(pass, tag, result)
+    }
+
+    /// A tag is given up.
+    pub(super) fn ended(&mut self) {
+        self.alive -= 1;
     }
 
     #[inline(always)]
@@ -149,21 +184,24 @@ impl PerIo {
     }
 }
 
+/// What `sqe->addr` says of a slot.
+fn registration(slot: u16) -> u64 {
+    ublk_auto_buf_reg_to_sqe_addr(&ublk_auto_buf_reg {
+        index: slot,
+        // Without it a failed registration fails the client's request behind our back (trap 11).
+        flags: UBLK_AUTO_BUF_REG_FALLBACK,
+        ..Default::default()
+    })
+}
+
 impl Tag {
     fn new(tag: u16, buffers: &Buffers) -> Self {
         let none = Self::default();
         match buffers {
             Buffers::Auto { slots } => {
-                let registration = ublk_auto_buf_reg {
-                    index: slots[usize::from(tag)],
-                    // Without it a failed registration fails the client's request behind our
-                    // back (trap 11).
-                    flags: UBLK_AUTO_BUF_REG_FALLBACK,
-                    ..Default::default()
-                };
-                Self { registration: ublk_auto_buf_reg_to_sqe_addr(&registration), ..none }
+                Self { registration: registration(slots[usize::from(tag)].get()), ..none }
             }
-            Buffers::Register { .. } => none,
+            Buffers::Register { .. } | Buffers::GetData | Buffers::UserCopy => none,
             Buffers::Copy(pool) => Self { memory: pool.at(tag, 0) as u64, ..none },
         }
     }

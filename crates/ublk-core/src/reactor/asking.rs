@@ -67,9 +67,10 @@ impl<T: Target> Queue<T> {
         pass: &mut Pass<'_, R>,
         tag: u16,
         request: Request,
+        address: u64,
     ) -> io::Result<()> {
         let Some(asking) = &mut self.asking else { return Ok(()) };
-        self.engine.admit(tag, request);
+        self.engine.admit(tag, request, address);
         if asking.port.ask(tag, Ask::new(&request)) {
             return Ok(());
         }

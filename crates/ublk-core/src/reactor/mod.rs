@@ -49,6 +49,7 @@ mod queue;
 mod seat;
 mod service;
 
+pub use crate::buffers::SharedMemory;
 pub use mailbox::{Mailbox, Waker};
 pub(crate) use service::MAX_SLOTS;
 pub use service::{Capacity, ExchangeMode, Listener, News, QueueConfig, Service, Transfer};

@@ -2,12 +2,14 @@
 
 use std::io;
 
+use ublk_sys::ublksrv_io_desc;
+
 use super::asking::Asking;
 use crate::driver::{Completion, Descriptors, Ring};
 use crate::engine::{Engine, Outcome};
 use crate::exchange::{Arrival, Exchange, Tags};
 use crate::pass::Pass;
-use crate::target::{Op, Request, Target};
+use crate::target::{Op, Request, RequestFlags, Target};
 use crate::token::Token;
 
 /// A queue's exchange and engine, and the descriptors of its requests.
@@ -47,6 +49,8 @@ impl<T: Target> Queue<T> {
             Arrival::Request(tag) => self.begin::<WATCHED, _>(pass, tag, alone)?,
             Arrival::Requests(tags) => self.begin_all::<WATCHED, _>(pass, tags, alone)?,
             Arrival::Nothing => {}
+            Arrival::RequestIn(tag, address) => self.begin_in(pass, tag, address)?,
+            Arrival::Wants(tag) => self.want(pass, tag)?,
             Arrival::Closing => return Ok(Some(None)),
             Arrival::Refused(errno) => return Ok(Some(Some(errno))),
         }
@@ -75,12 +79,49 @@ impl<T: Target> Queue<T> {
         tag: u16,
         alone: bool,
     ) -> io::Result<()> {
+        let descriptor = self.descriptors.read(tag);
+        self.begin_described::<WATCHED, _>(pass, tag, &descriptor, alone)
+    }
+
+    /// A request whose bytes are where the exchange says, if its descriptor does not name a place
+    /// in shared memory.
+    #[cold]
+    fn begin_in<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        address: u64,
+    ) -> io::Result<()> {
+        let mut descriptor = self.descriptors.read(tag);
+        if !is_shared(&descriptor) {
+            descriptor.addr = address;
+        }
+        self.begin_described::<true, _>(pass, tag, &descriptor, false)
+    }
+
+    /// A write's data must be asked for.
+    #[cold]
+    fn want<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> io::Result<()> {
+        let descriptor = self.descriptors.read(tag);
+        let place = is_shared(&descriptor).then_some(descriptor.addr);
+        self.exchange.want(pass, tag, place)
+    }
+
+    #[inline(always)]
+    fn begin_described<const WATCHED: bool, R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        descriptor: &ublksrv_io_desc,
+        alone: bool,
+    ) -> io::Result<()> {
         if WATCHED && pass.counters.trace.is_on() {
             pass.counters.trace.begin(tag);
         }
-        let outcome = match Request::parse(&self.descriptors.read(tag)) {
-            Ok(request) if self.asks(request.op) => return self.ask(pass, tag, request),
-            Ok(request) => self.engine.begin(pass, tag, request, alone)?,
+        let address = descriptor.addr;
+        let outcome = match Request::parse(descriptor) {
+            Ok(request) if self.asks(request.op) => return self.ask(pass, tag, request, address),
+            Ok(request) => self.engine.begin(pass, tag, (request, address), alone)?,
             Err(errno) => {
                 pass.counters.errors.add(1);
                 Outcome::Commit(-errno.0)
@@ -134,4 +175,8 @@ impl<T: Target> Queue<T> {
             Outcome::Held(errno) => self.resume(pass, tag, errno),
         }
     }
+}
+
+fn is_shared(descriptor: &ublksrv_io_desc) -> bool {
+    RequestFlags(descriptor.op_flags).is_shared()
 }

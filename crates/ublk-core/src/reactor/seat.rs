@@ -1,6 +1,8 @@
 //! One queue at a reactor.
 
+use std::cell::Cell;
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::{io, mem};
 
@@ -10,9 +12,9 @@ use super::asking::Asking;
 use super::queue::Queue;
 use super::service::{ExchangeMode, Listener, News, QueueConfig, Service, Transfer};
 use super::{Waker, full};
-use crate::buffers::{Buffers, Pool, Slots};
+use crate::buffers::{Arena, Buffers, Pool, Slots};
 use crate::driver::{Completion, Descriptors, Driver, OpenFile, Ring};
-use crate::engine::Engine;
+use crate::engine::{Aids, Engine};
 use crate::exchange::Exchange;
 use crate::pass::{self, Pass};
 use crate::stats::Counters;
@@ -51,6 +53,7 @@ impl<T> Seat<T> {
     pub(super) fn abandon(&mut self) {
         if self.running() > 0 {
             self.queue.engine.abandon();
+            self.queue.exchange.abandon();
         }
     }
 
@@ -73,17 +76,20 @@ impl<T: Target> Seat<T> {
             .elsewhere()
             .zip(bell)
             .map(|(elsewhere, bell)| Asking::new(elsewhere, service.config.queue, bell));
-        let (descriptors, exchange, buffers) = parts(driver, &service, slots)?;
-        let Service { char_device, zeros, config, target, counters, listener } = service;
+        let (descriptors, exchange, buffers, aids) = parts(driver, &service, slots)?;
+        let Service { char_device, zeros, config, target, counters, listener, .. } = service;
+        let (name, rotates) = ((config.queue, config.depth), config.rotate_slots);
         // With requests in flight, by QUIESCE_DEV.
         let may_be_taken_away = config.features & UBLK_F_QUIESCE != 0;
+        let all_known = config.exchange == ExchangeMode::PerIo || !stays && !may_be_taken_away;
         Ok(Self {
             queue: Queue {
-                engine: Engine::new(target, config.queue, config.depth, buffers),
+                engine: Engine::new(target, name, buffers, aids, rotates),
                 exchange,
                 descriptors,
                 asking,
-                links: config.exchange == ExchangeMode::PerIo || !stays && !may_be_taken_away,
+                // A linked step that fails goes on with the slot that its commit has named.
+                links: all_known && !rotates,
             },
             counters,
             listener,
@@ -113,6 +119,7 @@ impl<T: Target> Seat<T> {
     /// Gives back the slots of a queue that was not armed.
     pub(super) fn give_back(&mut self, slots: &mut Slots) {
         self.queue.engine.leave(slots);
+        self.queue.exchange.give_back(slots);
     }
 
     /// Gives back what the reactor lent; there is nothing in flight.
@@ -160,24 +167,34 @@ fn parts<D: Driver, T: Target>(
     driver: &D,
     service: &Service<T>,
     slots: &mut Slots,
-) -> io::Result<(Descriptors, Exchange, Buffers)> {
-    let QueueConfig { queue, depth, transfer, exchange, max_io_bytes, descriptor_size, features } =
-        service.config;
+) -> io::Result<(Descriptors, Exchange, Buffers, Aids)> {
+    let QueueConfig { queue, depth, max_io_bytes, descriptor_size, features, .. } = service.config;
     let descriptors =
         driver.map_descriptors(&service.char_device, queue, depth, descriptor_size)?;
-    let buffers = match transfer {
+    let mut lend = || slots.take_many(depth).ok_or_else(|| full("buffer table"));
+    let arena = || Arena::new(depth, max_io_bytes);
+    let buffers = match service.config.transfer {
+        Transfer::Auto => Buffers::Auto { slots: lend()?.into_iter().map(Cell::new).collect() },
+        Transfer::Register { split } => Buffers::Register { split },
+        Transfer::UserCopy => Buffers::UserCopy,
+        Transfer::GetData => Buffers::GetData,
         Transfer::Copy => Buffers::Copy(match service.target.elsewhere() {
             Some(elsewhere) => Pool::lent(elsewhere.bridge().channel(queue), max_io_bytes)?,
             None => Pool::new(depth, max_io_bytes)?,
         }),
-        Transfer::Register { split } => Buffers::Register { split },
-        Transfer::Auto => {
-            Buffers::Auto { slots: slots.take_many(depth).ok_or_else(|| full("buffer table"))? }
-        }
     };
-    let exchange = match exchange {
+    let plain = match service.config.exchange {
         ExchangeMode::PerIo => Exchange::per_io(queue, depth, &buffers, features),
         ExchangeMode::Batch => Exchange::batch(queue, depth, &buffers)?,
     };
-    Ok((descriptors, exchange, buffers))
+    let exchange = match &buffers {
+        Buffers::GetData => Exchange::get_data(queue, depth, arena()?, features),
+        Buffers::Auto { slots } if service.config.rotate_slots => {
+            plain.rotating(Rc::clone(slots), lend()?)
+        }
+        _ => plain,
+    };
+    let copies = matches!(buffers, Buffers::UserCopy) || service.target.inspects();
+    let aids = Aids { arena: copies.then(arena).transpose()?, shared: service.shared.clone() };
+    Ok((descriptors, exchange, buffers, aids))
 }

@@ -4,6 +4,7 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::{io, mem};
 
+use crate::buffers::SharedMemory;
 use crate::driver::{OpenFile, RingSize};
 use crate::stats::Counters;
 use crate::target::Target;
@@ -18,7 +19,11 @@ pub enum Transfer {
         /// Wait for each of register, I/O, unregister before the next is submitted.
         split: bool,
     },
-    /// Copied by the kernel.
+    /// Copied by us.
+    UserCopy,
+    /// Copied by the kernel, to and from buffers that we find when requests have come.
+    GetData,
+    /// Copied by the kernel, to and from a buffer per tag.
     Copy,
 }
 
@@ -48,6 +53,8 @@ pub struct QueueConfig {
     pub descriptor_size: usize,
     /// `UBLK_F_*` of its device.
     pub features: u64,
+    /// Each tag's requests take turns at two slots; slots that are given back wait longest.
+    pub rotate_slots: bool,
 }
 
 /// A queue to be served, and by what.
@@ -61,6 +68,8 @@ pub struct Service<T> {
     pub config: QueueConfig,
     /// What answers its requests.
     pub target: Arc<T>,
+    /// Memory that clients have registered with its device, if they can.
+    pub shared: Option<Arc<SharedMemory>>,
     /// Where it counts.
     pub counters: Arc<Counters>,
     /// Who hears what becomes of it.
@@ -171,10 +180,11 @@ impl<T: Target> Service<T> {
     }
 
     fn slots(&self) -> u16 {
-        let QueueConfig { depth, transfer, .. } = self.config;
+        let QueueConfig { depth, transfer, rotate_slots, .. } = self.config;
         match transfer {
-            Transfer::Copy => 0,
+            Transfer::Copy | Transfer::GetData | Transfer::UserCopy => 0,
             Transfer::Register { .. } => depth,
+            Transfer::Auto if rotate_slots => depth * 3,
             // As many again for requests whose automatic registration fails.
             Transfer::Auto => depth * 2,
         }

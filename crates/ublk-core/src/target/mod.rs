@@ -76,6 +76,27 @@ pub trait Target: Send + Sync + 'static {
         Err(Error::new(Code::Unsupported, message))
     }
 
+    /// Whether plans of this target may [inspect](StepKind::Inspect). Where the kernel lends pages,
+    /// that takes user copy beside (`UBLK_F_USER_COPY`, Linux 6.16 together with zero copy).
+    fn inspects(&self) -> bool {
+        false
+    }
+
+    /// The plan of a write whose `bytes` a plan has asked to see, with one
+    /// [`StepKind::Inspect`]; it must not ask again.
+    ///
+    /// # Errors
+    /// The errno that the request fails with.
+    fn plan_inspected(
+        &self,
+        request: &Request,
+        bytes: &[u8],
+        plan: &mut Plan<'_>,
+    ) -> Result<(), Errno> {
+        let _ = (request, bytes, plan);
+        Err(Errno(libc::EIO))
+    }
+
     /// Asked when a step of a plan failed with `errno`; `round` counts from 0. A target that can
     /// answer the request in another way fills `plan` (emptied before) and returns `Ok`.
     ///

@@ -22,6 +22,9 @@ pub enum StepKind {
     Discard,
     /// Nothing, for as many microseconds as the step's length; the rest of the step means nothing.
     Wait,
+    /// These bytes of a write are shown to the target, which then plans: see
+    /// [`Target::plan_inspected`](super::Target::plan_inspected). The only step of its plan.
+    Inspect,
 }
 
 /// One piece of backend I/O.
@@ -68,6 +71,13 @@ pub struct Part {
 pub struct Plan<'a> {
     steps: &'a mut [Step],
     len: usize,
+}
+
+impl Step {
+    /// Shows `length` bytes from `at` of a write to its target.
+    pub fn inspect(at: u32, length: u32) -> Self {
+        Self { kind: StepKind::Inspect, at, length, ..Self::EMPTY }
+    }
 }
 
 impl<'a> Plan<'a> {

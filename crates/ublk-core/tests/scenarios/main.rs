@@ -6,6 +6,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 mod layered;
+mod memory;
 mod scenario;
 mod shadow;
 mod subject;
@@ -13,6 +14,7 @@ mod world;
 
 use scenario::{Mode, Scenario, exchange_of};
 use ublk_core::reactor::ExchangeMode::{self, Batch, PerIo};
+use ublk_core::reactor::Transfer;
 use world::World;
 
 /// Scenarios of each buffer mode and exchange; `UBLK_SCENARIOS` asks for another number.
@@ -114,11 +116,58 @@ fn copying_keeps_the_data_in_batches() {
 }
 
 #[test]
+fn user_copy_keeps_the_data() {
+    run_mode(Mode::UserCopy, PerIo);
+}
+
+#[test]
+fn user_copy_keeps_the_data_in_batches() {
+    run_mode(Mode::UserCopy, Batch);
+}
+
+#[test]
+fn data_asked_for_is_kept() {
+    run_mode(Mode::GetData, PerIo);
+}
+
+#[test]
+fn shared_memory_keeps_the_data() {
+    run_mode(Mode::Shared, PerIo);
+}
+
+#[test]
+fn shared_memory_keeps_the_data_in_batches() {
+    run_mode(Mode::Shared, Batch);
+}
+
+#[test]
+fn a_target_that_inspects_sees_what_is_written() {
+    run_mode(Mode::Inspected, PerIo);
+}
+
+#[test]
+fn a_target_that_inspects_sees_what_is_written_in_batches() {
+    run_mode(Mode::Inspected, Batch);
+}
+
+#[test]
+fn rotating_slots_keep_the_data() {
+    run_mode(Mode::Rotating, PerIo);
+}
+
+#[test]
+fn rotating_slots_keep_the_data_in_batches() {
+    run_mode(Mode::Rotating, Batch);
+}
+
+#[test]
 fn a_seed_always_tells_the_same_story() {
-    for seed in 0..100 {
+    for seed in 0..200 {
         let scenario = Scenario::draw(seed);
-        // Copy mode's addresses are the real system's, and so are in no two traces the same.
-        if scenario.mode == Mode::Copy {
+        // Get-data is not to be had in batches. Addresses of memory are the real system's, and so
+        // are in no two traces the same.
+        let lends = matches!(scenario.transfer, Transfer::Auto | Transfer::Register { .. });
+        if !lends || matches!(scenario.mode, Mode::Shared | Mode::Inspected) {
             continue;
         }
         let tell = || {

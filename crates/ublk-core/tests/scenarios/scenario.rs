@@ -14,42 +14,71 @@ pub(crate) enum Mode {
     Register,
     RegisterSplit,
     Copy,
+    UserCopy,
+    GetData,
+    /// The client's memory is shared, over any of the others.
+    Shared,
+    /// The target looks at what is written, over any of the others.
+    Inspected,
+    /// Slots rotate.
+    Rotating,
 }
 
-const MODES: [Mode; 6] = [
+const MODES: [Mode; COUNT] = [
     Mode::Auto,
     Mode::AutoOftenFails,
     Mode::AutoAlwaysFails,
     Mode::Register,
     Mode::RegisterSplit,
     Mode::Copy,
+    Mode::UserCopy,
+    Mode::GetData,
+    Mode::Shared,
+    Mode::Inspected,
+    Mode::Rotating,
 ];
+const COUNT: usize = 11;
 
 impl Mode {
     pub(crate) fn of(seed: u64) -> Self {
-        MODES[usize::try_from(seed % 6).unwrap()]
+        MODES[usize::try_from(seed).unwrap() % COUNT]
     }
 
     /// The seed of scenario number `round` of this mode and exchange.
     pub(crate) fn seed(self, exchange: ExchangeMode, round: u64) -> u64 {
-        let mode = MODES.iter().position(|&mode| mode == self).unwrap() as u64;
-        let exchange = if exchange == ExchangeMode::Batch { 6 } else { 0 };
-        round * 12 + exchange + mode
+        let mode = MODES.iter().position(|&mode| mode == self).unwrap();
+        let exchange = if exchange == ExchangeMode::Batch { COUNT } else { 0 };
+        round * 2 * COUNT as u64 + (exchange + mode) as u64
     }
 
-    pub(crate) fn transfer(self) -> Transfer {
+    fn transfer(self, exchange: ExchangeMode, rng: &mut Rng) -> Transfer {
+        const ALL: [Transfer; 6] = [
+            Transfer::Auto,
+            Transfer::Register { split: false },
+            Transfer::Register { split: true },
+            Transfer::Copy,
+            Transfer::UserCopy,
+            // Not in batches.
+            Transfer::GetData,
+        ];
+        let count = if exchange == ExchangeMode::Batch { 5 } else { 6 };
         match self {
             Self::Auto | Self::AutoOftenFails | Self::AutoAlwaysFails => Transfer::Auto,
             Self::Register => Transfer::Register { split: false },
             Self::RegisterSplit => Transfer::Register { split: true },
             Self::Copy => Transfer::Copy,
+            Self::UserCopy => Transfer::UserCopy,
+            Self::GetData => Transfer::GetData,
+            Self::Shared | Self::Inspected => ALL[rng.index(count)],
+            Self::Rotating => ALL[rng.index(3)],
         }
     }
 }
 
 /// Which exchange a scenario is about.
 pub(crate) fn exchange_of(seed: u64) -> ExchangeMode {
-    if seed % 12 < 6 { ExchangeMode::PerIo } else { ExchangeMode::Batch }
+    let count = COUNT as u64;
+    if seed % (2 * count) < count { ExchangeMode::PerIo } else { ExchangeMode::Batch }
 }
 
 /// What answers requests.
@@ -101,6 +130,7 @@ pub(crate) struct Scenario {
     pub(crate) seed: u64,
     pub(crate) mode: Mode,
     pub(crate) exchange: ExchangeMode,
+    pub(crate) transfer: Transfer,
     pub(crate) backend: Backend,
     pub(crate) queues: u16,
     /// One reactor serves all queues.
@@ -120,7 +150,8 @@ pub(crate) struct Scenario {
 impl Scenario {
     pub(crate) fn draw(seed: u64) -> Self {
         let mut rng = Rng::new(seed ^ 0x5ca1_ab1e);
-        let mode = Mode::of(seed);
+        let (mode, exchange) = (Mode::of(seed), exchange_of(seed));
+        let transfer = mode.transfer(exchange, &mut rng);
         let max_io_bytes = 4096 << rng.below(5);
         let backend = draw_backend(&mut rng);
         let sectors = 64 << rng.below(4);
@@ -133,7 +164,8 @@ impl Scenario {
         Self {
             seed,
             mode,
-            exchange: exchange_of(seed),
+            exchange,
+            transfer,
             backend,
             queues: 1 + u16::try_from(rng.below(2)).unwrap(),
             depth: 1 << rng.below(4),
@@ -186,6 +218,9 @@ fn draw_faults(rng: &mut Rng, mode: Mode) -> Faults {
     match mode {
         Mode::AutoOftenFails => Faults { auto_register: 300, ..faults },
         Mode::AutoAlwaysFails => Faults { auto_register: 1000, ..faults },
+        Mode::Shared | Mode::Inspected | Mode::Rotating => {
+            Faults { auto_register: rate(300, 1001), ..faults }
+        }
         _ => faults,
     }
 }

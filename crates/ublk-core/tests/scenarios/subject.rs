@@ -1,6 +1,7 @@
 //! The targets of the scenarios as one type, with the disks below them.
 
 use std::os::fd::RawFd;
+use std::sync::Mutex;
 
 use ublk_core::driver::sim::{Sim, SimDisk};
 use ublk_core::target::delay::{Delay, Delays};
@@ -8,13 +9,31 @@ use ublk_core::target::file::File;
 use ublk_core::target::native::Native;
 use ublk_core::target::null::Null;
 use ublk_core::target::striped::Striped;
-use ublk_core::target::{DiscardLimits, Errno, Geometry, Plan, Request, Target};
+use ublk_core::target::{DiscardLimits, Errno, Geometry, Op, Plan, Request, Step, Target};
 
 use crate::layered::Layered;
-use crate::scenario::{Backend, SECTOR, Scenario};
+use crate::scenario::{Backend, Mode, SECTOR, Scenario};
+
+/// The target of a scenario, which may look at what is written before it plans.
+#[derive(Debug)]
+pub(crate) struct Subject {
+    kind: Kind,
+    inspects: bool,
+    seen: Mutex<Vec<Seen>>,
+}
+
+/// A part of a write that the target has seen: the write's offset and length, where in it, and
+/// what.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) offset: u64,
+    pub(crate) length: u32,
+    pub(crate) at: u32,
+    pub(crate) bytes: Vec<u8>,
+}
 
 #[derive(Debug)]
-pub(crate) enum Subject {
+enum Kind {
     Null(Null),
     File(File),
     Layered(Layered),
@@ -35,6 +54,25 @@ impl Subject {
             }),
             ..Geometry::new(size as u64)
         };
+        let (kind, disks) = Kind::new(scenario, sim, geometry);
+        let inspects = scenario.mode == Mode::Inspected;
+        (Self { kind, inspects, seen: Mutex::default() }, disks)
+    }
+
+    /// What has been seen since the last time.
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        std::mem::take(&mut self.seen.lock().unwrap())
+    }
+
+    /// What the device holds, put together from its disks.
+    pub(crate) fn image(&self, disks: &[SimDisk], size: usize) -> Option<Vec<u8>> {
+        self.kind.image(disks, size)
+    }
+}
+
+impl Kind {
+    fn new(scenario: &Scenario, sim: &Sim, geometry: Geometry) -> (Self, Vec<SimDisk>) {
+        let size = scenario.sectors * SECTOR;
         match scenario.backend {
             Backend::Null => (Self::Null(Null::new(size as u64)), Vec::new()),
             Backend::File => {
@@ -68,8 +106,7 @@ impl Subject {
         }
     }
 
-    /// What the device holds, put together from its disks.
-    pub(crate) fn image(&self, disks: &[SimDisk], size: usize) -> Option<Vec<u8>> {
+    fn image(&self, disks: &[SimDisk], size: usize) -> Option<Vec<u8>> {
         match self {
             Self::Null(_) => None,
             Self::File(_) => {
@@ -101,11 +138,11 @@ fn layout(disks: &[SimDisk], chunk: u32) -> Layered {
 
 macro_rules! forward {
     ($self:ident, $target:ident => $call:expr) => {
-        match $self {
-            Subject::Null($target) => $call,
-            Subject::File($target) => $call,
-            Subject::Layered($target) => $call,
-            Subject::Striped($target, _) => $call,
+        match &$self.kind {
+            Kind::Null($target) => $call,
+            Kind::File($target) => $call,
+            Kind::Layered($target) => $call,
+            Kind::Striped($target, _) => $call,
         }
     };
 }
@@ -120,10 +157,31 @@ impl Target for Subject {
     }
 
     fn max_steps(&self) -> usize {
-        forward!(self, target => target.max_steps())
+        forward!(self, target => target.max_steps()).max(1)
+    }
+
+    fn inspects(&self) -> bool {
+        self.inspects
     }
 
     fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> Result<(), Errno> {
+        if self.inspects && request.op == Op::Write {
+            let at = u32::try_from(request.offset >> 9).unwrap() % 2 * 256;
+            plan.push(Step::inspect(at, (request.length - at).min(1000)));
+            return Ok(());
+        }
+        forward!(self, target => target.plan(request, plan))
+    }
+
+    fn plan_inspected(
+        &self,
+        request: &Request,
+        bytes: &[u8],
+        plan: &mut Plan<'_>,
+    ) -> Result<(), Errno> {
+        let Request { offset, length, .. } = *request;
+        let at = u32::try_from(request.offset >> 9).unwrap() % 2 * 256;
+        self.seen.lock().unwrap().push(Seen { offset, length, at, bytes: bytes.to_vec() });
         forward!(self, target => target.plan(request, plan))
     }
 

@@ -6,17 +6,21 @@ use std::time::Duration;
 use ublk_core::control::Control;
 use ublk_core::driver::Driver;
 use ublk_core::driver::sim::{Client, ClientOp, Rng, Sim, SimConfig, SimDisk};
-use ublk_core::reactor::{ExchangeMode, Listener, Mailbox, QueueConfig, Reactor, Service, Turn};
+use ublk_core::reactor::{
+    ExchangeMode, Listener, Mailbox, QueueConfig, Reactor, Service, Transfer, Turn,
+};
 use ublk_core::target::Target;
 use ublk_sys::{
     UBLK_ATTR_FUA, UBLK_ATTR_VOLATILE_CACHE, UBLK_F_AUTO_BUF_REG, UBLK_F_BATCH_IO,
-    UBLK_F_SUPPORT_ZERO_COPY, UBLK_PARAM_TYPE_BASIC, UBLK_PARAM_TYPE_DISCARD, UBLK_U_CMD_DEL_DEV,
-    ublk_param_basic, ublk_param_discard, ublk_params, ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info,
+    UBLK_F_NEED_GET_DATA, UBLK_F_SHMEM_ZC, UBLK_F_SUPPORT_ZERO_COPY, UBLK_F_USER_COPY,
+    UBLK_PARAM_TYPE_BASIC, UBLK_PARAM_TYPE_DISCARD, UBLK_U_CMD_DEL_DEV, ublk_param_basic,
+    ublk_param_discard, ublk_params, ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info,
 };
 
+use crate::memory::Memory;
 use crate::scenario::{Backend, Incident, Mode, SECTOR, Scenario};
 use crate::shadow::{Shadow, pattern};
-use crate::subject::Subject;
+use crate::subject::{Seen, Subject};
 
 pub(crate) struct World {
     scenario: Scenario,
@@ -28,6 +32,9 @@ pub(crate) struct World {
     reactors: Vec<Reactor<Sim, Subject>>,
     client: Client,
     shadow: Shadow,
+    memory: Option<Memory>,
+    /// What was written, where the target looks at it.
+    written: Vec<(u64, Vec<u8>)>,
     /// The device is being stopped, or its server is dead: requests may fail.
     over: bool,
 }
@@ -42,7 +49,11 @@ impl World {
         let sim = Sim::new(config);
         let (subject, disks) = Subject::new(scenario, &sim);
         let subject = Arc::new(subject);
-        let (id, reactors) = bring_up(scenario, &sim, &subject);
+        let mut memory = (scenario.mode == Mode::Shared).then(|| Memory::new(scenario, &sim));
+        let (id, reactors) = bring_up(scenario, &sim, &subject, memory.as_ref());
+        if let Some(memory) = &mut memory {
+            memory.toggle(&sim, id, 0, false);
+        }
         sim.set_faults(scenario.faults);
         let client = sim.client(id).unwrap();
         Self {
@@ -54,6 +65,8 @@ impl World {
             reactors,
             client,
             shadow: Shadow::new(scenario.sectors),
+            memory,
+            written: Vec::new(),
             sim,
             over: false,
         }
@@ -66,6 +79,7 @@ impl World {
             let room = self.scenario.eagerness.saturating_sub(self.client.in_flight());
             let count = room.min(self.scenario.requests - submitted);
             let count = if count == 0 { 0 } else { 1 + self.rng.index(count) };
+            self.share();
             for _ in 0..count {
                 if submitted == self.scenario.incident.0 {
                     self.incident();
@@ -108,8 +122,46 @@ impl World {
 
     fn submit(&mut self) {
         let op = self.draw_op();
-        let ticket = self.client.submit(&op, None);
+        let length = match &op {
+            ClientOp::Read { length, .. } => *length as usize,
+            ClientOp::Write { offset, data, .. } => {
+                if self.scenario.mode == Mode::Inspected {
+                    self.written.push((*offset, data.clone()));
+                }
+                data.len()
+            }
+            _ => 0,
+        };
+        let memory = self.memory.as_mut().filter(|_| length > 0);
+        let place = memory.and_then(|memory| memory.draw(&mut self.rng, length));
+        let ticket = self.client.submit_in(&op, None, place);
+        self.memory.iter_mut().for_each(|memory| memory.is_for(ticket));
         self.shadow.submitted(ticket, &op);
+    }
+
+    /// Now and then a piece of memory is registered or taken back.
+    fn share(&mut self) {
+        let quiet = !self.over && self.client.in_flight() == 0;
+        if let Some(memory) = self.memory.as_mut().filter(|_| quiet) {
+            let (toggle, read_only) = (self.rng.chance(500), self.rng.chance(300));
+            if toggle {
+                memory.toggle(&self.sim, self.id, 1, read_only);
+            }
+        }
+    }
+
+    fn check_seen(&self) -> Outcome {
+        for seen in self.subject.seen() {
+            let Seen { offset, length, at, bytes } = seen;
+            let (at, length) = (at as usize, length as usize);
+            let is = |(from, data): &(u64, Vec<u8>)| {
+                *from == offset && data.len() == length && data[at..at + bytes.len()] == bytes
+            };
+            if !self.written.iter().any(is) {
+                return Err(format!("nobody wrote what was seen at {offset}"));
+            }
+        }
+        Ok(())
     }
 
     fn draw_op(&mut self) -> ClientOp {
@@ -144,7 +196,9 @@ impl World {
     }
 
     fn take(&mut self) -> Outcome {
+        self.check_seen()?;
         for done in self.client.take() {
+            self.memory.iter_mut().for_each(|memory| memory.ended(done.ticket));
             if let Err(errno) = done.result
                 && !self.may_fail()
             {
@@ -250,22 +304,26 @@ fn bring_up(
     scenario: &Scenario,
     sim: &Sim,
     subject: &Arc<Subject>,
+    memory: Option<&Memory>,
 ) -> (u32, Vec<Reactor<Sim, Subject>>) {
     let control = Control::new(sim.clone());
     let exchange = if scenario.exchange == ExchangeMode::Batch { UBLK_F_BATCH_IO } else { 0 };
-    let buffers = match scenario.mode {
-        Mode::Auto | Mode::AutoOftenFails | Mode::AutoAlwaysFails => {
-            UBLK_F_AUTO_BUF_REG | UBLK_F_SUPPORT_ZERO_COPY
-        }
-        Mode::Register | Mode::RegisterSplit => UBLK_F_SUPPORT_ZERO_COPY,
-        Mode::Copy => 0,
+    let buffers = match scenario.transfer {
+        Transfer::Auto => UBLK_F_AUTO_BUF_REG | UBLK_F_SUPPORT_ZERO_COPY,
+        Transfer::Register { .. } => UBLK_F_SUPPORT_ZERO_COPY,
+        Transfer::UserCopy => UBLK_F_USER_COPY,
+        Transfer::GetData => UBLK_F_NEED_GET_DATA,
+        Transfer::Copy => 0,
     };
+    let lends = buffers & UBLK_F_SUPPORT_ZERO_COPY != 0;
+    let copies = if lends && subject.inspects() { UBLK_F_USER_COPY } else { 0 };
+    let shares = if memory.is_some() { UBLK_F_SHMEM_ZC } else { 0 };
     let wanted = ublksrv_ctrl_dev_info {
         nr_hw_queues: scenario.queues,
         queue_depth: scenario.depth,
         max_io_buf_bytes: scenario.max_io_bytes,
         dev_id: u32::MAX,
-        flags: buffers | exchange,
+        flags: buffers | copies | shares | exchange,
         ..Default::default()
     };
     let info = control.add(&wanted).unwrap();
@@ -278,12 +336,14 @@ fn bring_up(
         config: QueueConfig {
             queue,
             depth: info.queue_depth,
-            transfer: scenario.mode.transfer(),
+            transfer: scenario.transfer,
             exchange: scenario.exchange,
             max_io_bytes: info.max_io_buf_bytes,
             descriptor_size: usize::from(info.io_desc_size),
             features: info.flags,
+            rotate_slots: scenario.mode == Mode::Rotating,
         },
+        shared: memory.map(Memory::map),
         target: Arc::clone(subject),
         counters: Arc::default(),
         listener: Listener::default(),

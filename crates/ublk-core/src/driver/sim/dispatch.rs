@@ -140,19 +140,18 @@ impl Model {
     pub(super) fn fill_copy_buffer(&mut self, id: u64) {
         let request = self.request(id);
         let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
-        if request.place.is_some() {
-            return;
-        }
-        let bytes = match request.op {
-            UBLK_IO_OP_WRITE => request.pages().to_vec(),
-            UBLK_IO_OP_READ => vec![POISON; request.pages().len()],
+        let (op, shared, pages) = (request.op, request.place.is_some(), request.pages().to_vec());
+        // With get-data, a read's buffer comes with its commit: what is known now was the last
+        // request's, and may be anybody's.
+        let known = !self.devices[device].needs_get_data();
+        let bytes = match op {
+            _ if shared => return,
+            UBLK_IO_OP_WRITE => pages,
+            UBLK_IO_OP_READ if known => vec![POISON; pages.len()],
             _ => return,
         };
         let address = self.io(device, queue, tag).buf;
-        // With get-data, a read's buffer comes with its commit.
-        if address != 0 {
-            memory::store(address, &bytes);
-        }
+        memory::store(address, &bytes);
     }
 
     /// __ublk_complete_rq.

@@ -1,0 +1,333 @@
+//! Requests whose bytes are not simply there: they lie in memory that has an address, ours or the
+//! clients', or must be copied before steps can reach them, or be looked at before there are any.
+//!
+//! * **User copy**: a write's bytes are fetched from `/dev/ublkcN` into a buffer of ours before its
+//!   plan starts; a read's are stored there from such a buffer when its plan has succeeded.
+//! * **Get-data**: the exchange has found a buffer, and says where.
+//! * **Shared**: the descriptor says where in the clients' memory.
+//! * A target that **inspects** sees a copy of what is written and then plans.
+//!
+//! None of this lies on the way of a request whose buffer the kernel registers or fills.
+
+use super::flight::Lease;
+use super::{Engine, Outcome, Settled, entries};
+use crate::buffers::{Arena, Buffers, SharedMemory};
+use crate::driver::Ring;
+use crate::file_table::CHAR_DEVICE;
+use crate::pass::Pass;
+use crate::target::{Errno, Op, Plan, Step, StepKind, Target};
+use crate::token::{Kind, Token};
+
+/// How often a copy may do nothing before its request fails.
+const MAX_IDLE_COPIES: u8 = 16;
+
+/// What a queue has besides its [`Buffers`] to reach bytes with.
+#[derive(Debug, Default)]
+pub(crate) struct Aids {
+    /// Buffers of ours, for as many requests as run at once.
+    pub(crate) arena: Option<Arena>,
+    /// Memory that clients have registered.
+    pub(crate) shared: Option<std::sync::Arc<SharedMemory>>,
+}
+
+impl Aids {
+    pub(super) fn are_none(&self) -> bool {
+        self.arena.is_none() && self.shared.is_none()
+    }
+}
+
+/// Where one tag's bytes are, and how far they have been copied.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Staging {
+    /// Where the request begins; looking at a part of it, where that part does.
+    address: *mut u8,
+    /// The address is a buffer of the arena.
+    lent: bool,
+    copying: Copying,
+    copied: u32,
+    idle: u8,
+}
+
+/// What is being copied between the request's pages and memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Copying {
+    Nothing,
+    /// The whole request, into our memory.
+    Fetch,
+    /// These bytes (from, how many), for the target to see.
+    Look(u32, u32),
+    /// The whole request, out of our memory.
+    Store,
+}
+
+impl Staging {
+    pub(super) const EMPTY: Self = Self {
+        address: std::ptr::null_mut(),
+        lent: false,
+        copying: Copying::Nothing,
+        copied: 0,
+        idle: 0,
+    };
+}
+
+impl<T: Target> Engine<T> {
+    /// Where the bytes of a request are, if that is in memory.
+    #[inline]
+    pub(super) fn address(&self, tag: u16) -> Option<*mut u8> {
+        match (&self.buffers, self.flights[usize::from(tag)].lease) {
+            (_, Lease::InMemory | Lease::ToStore) => Some(self.staging[usize::from(tag)].address),
+            (Buffers::Copy(pool), _) => Some(pool.at(tag, 0)),
+            _ => None,
+        }
+    }
+
+    /// Starts a request whose plan lies ready. `address` is the descriptor's, or where the
+    /// exchange has put the bytes.
+    #[inline(never)]
+    pub(super) fn begin_placed<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        steps: usize,
+        address: u64,
+    ) -> Settled {
+        let plan = self.plan(tag, steps);
+        let look = plan.first().copied().filter(|step| step.kind == StepKind::Inspect);
+        if look.is_none() && !plan.iter().any(Step::uses_buffer) {
+            return self.launch(pass, tag, steps);
+        }
+        self.staging[usize::from(tag)] = Staging::EMPTY;
+        if let Err(errno) = self.place(tag, address, look) {
+            return Ok(self.refuse(pass, tag, errno));
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "at most 255, checked in new")]
+        {
+            self.flights[usize::from(tag)].planned = steps as u8;
+        }
+        match self.staging[usize::from(tag)].copying {
+            Copying::Nothing => self.launch_fetched(pass, tag, steps),
+            _ => self.copy(pass, tag),
+        }
+    }
+
+    /// Decides how steps reach the request's bytes.
+    fn place(&mut self, tag: u16, address: u64, look: Option<Step>) -> Result<(), Errno> {
+        let request = self.flights[usize::from(tag)].request;
+        let registered =
+            matches!(self.buffers, Buffers::Auto { .. }) && !request.flags.needs_registration();
+        let shared = request.flags.is_shared() && !registered;
+        let found = self.aids.shared.as_ref().filter(|_| shared);
+        let found = found.and_then(|shared| shared.find(address, request.length));
+        let staged = &mut self.staging[usize::from(tag)];
+        let flight = &mut self.flights[usize::from(tag)];
+        if let Some(found) = found {
+            staged.address = found;
+            flight.lease = Lease::InMemory;
+            return Ok(());
+        }
+        match &self.buffers {
+            // The driver has copied nothing, and only who registered that memory knows it.
+            Buffers::Copy(_) | Buffers::GetData if shared => return Err(Errno(libc::EFAULT)),
+            Buffers::GetData => {
+                staged.address = std::ptr::with_exposed_provenance_mut(
+                    usize::try_from(address).map_err(|_| Errno(libc::EFAULT))?,
+                );
+                flight.lease = Lease::InMemory;
+            }
+            Buffers::UserCopy => {
+                staged.lend(self.aids.arena.as_mut());
+                (staged.copying, flight.lease) = match request.op {
+                    Op::Read => (Copying::Nothing, Lease::ToStore),
+                    _ => (Copying::Fetch, Lease::InMemory),
+                };
+            }
+            Buffers::Auto { .. } | Buffers::Register { .. } => {
+                if let Some(step) = look {
+                    staged.lend(self.aids.arena.as_mut());
+                    staged.copying = Copying::Look(step.at, step.length);
+                }
+            }
+            Buffers::Copy(_) => {}
+        }
+        Ok(())
+    }
+
+    /// All that must be there before the plan starts is there.
+    fn launch_fetched<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        steps: usize,
+    ) -> Settled {
+        let first = self.plan(tag, steps)[0];
+        if first.kind != StepKind::Inspect {
+            return self.launch(pass, tag, steps);
+        }
+        match self.show(tag, &first) {
+            Ok(steps) => self.launch(pass, tag, steps),
+            Err(errno) => Ok(self.refuse(pass, tag, errno)),
+        }
+    }
+
+    /// Lets the target plan with the bytes that it has asked to see. Answers how many steps.
+    fn show(&mut self, tag: u16, look: &Step) -> Result<usize, Errno> {
+        let index = usize::from(tag);
+        let mut copy = Vec::new();
+        let address = match self.address(tag) {
+            // Clients may change what they share while somebody looks.
+            Some(shared)
+                if !self.staging[index].lent && self.flights[index].request.flags.is_shared() =>
+            {
+                copy.resize(look.length as usize, 0);
+                // SAFETY: within the request, which lies in registered memory; the kernel keeps
+                // the clients' pages, `SharedMemory` their mapping, until the request is committed.
+                unsafe {
+                    let from = shared.wrapping_add(look.at as usize);
+                    std::ptr::copy(from, copy.as_mut_ptr(), copy.len());
+                }
+                copy.as_mut_ptr()
+            }
+            Some(ours) => ours.wrapping_add(look.at as usize),
+            None => self.staging[index].address,
+        };
+        // SAFETY: memory of our own that holds the bytes, just copied; no operation that writes
+        // to it is in flight, and the slice goes before any is pushed.
+        let bytes = unsafe { std::slice::from_raw_parts(address, look.length as usize) };
+        let request = self.flights[index].request;
+        let first = index * self.max_steps;
+        let mut plan = Plan::new(&mut self.steps[first..first + self.max_steps]);
+        let planned = self.target.plan_inspected(&request, bytes, &mut plan);
+        let steps = plan.len();
+        if self.flights[index].lease == Lease::Standing {
+            self.give_back(tag);
+        }
+        planned.map(|()| steps)
+    }
+
+    /// Copies what is left to be copied.
+    fn copy<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
+        pass.reserve(1)?;
+        let staged = &self.staging[usize::from(tag)];
+        let flight = &mut self.flights[usize::from(tag)];
+        let (from, length) = staged.copying.range(flight.request.length);
+        let memory = staged.address.wrapping_add(staged.copied as usize);
+        let (from, length) = (from + staged.copied, length - staged.copied);
+        let position = ublk_sys::user_copy_offset(self.queue, tag, from);
+        let out = staged.copying == Copying::Store;
+        let entry = entries::user_copy(pass.file(CHAR_DEVICE), (memory, length), position, out);
+        flight.pending = 1;
+        // SAFETY: the entry points into a buffer of the arena, which the request has until it
+        // ends, and which outlives the ring's last completion (see `Reactor`).
+        unsafe { pass.push(entry, Token::new(Kind::Copy, tag)) };
+        Ok(Outcome::Running)
+    }
+
+    /// Takes the result of a copy.
+    #[cold]
+    pub(super) fn copied<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        result: i32,
+    ) -> Settled {
+        let staged = &mut self.staging[usize::from(tag)];
+        let flight = &mut self.flights[usize::from(tag)];
+        flight.pending = 0;
+        let (_, length) = staged.copying.range(flight.request.length);
+        match u32::try_from(result) {
+            Ok(moved @ 1..) => staged.copied += moved,
+            _ if staged.idle < MAX_IDLE_COPIES && retriable(result) => staged.idle += 1,
+            _ => return Ok(self.refuse(pass, tag, Errno(libc::EFAULT))),
+        }
+        if staged.copied < length {
+            return self.copy(pass, tag);
+        }
+        let stored = staged.copying == Copying::Store;
+        (staged.copying, staged.copied) = (Copying::Nothing, 0);
+        if stored {
+            flight.lease = Lease::InMemory;
+            return Ok(Outcome::Commit(self.succeed(pass, tag)));
+        }
+        let steps = usize::from(flight.planned);
+        self.launch_fetched(pass, tag, steps)
+    }
+
+    /// The request's bytes cannot be reached: it fails, or whoever goes on with it hears so.
+    fn refuse<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, errno: Errno) -> Outcome {
+        let flight = &mut self.flights[usize::from(tag)];
+        flight.errno = errno.0;
+        if flight.lease == Lease::Standing {
+            self.give_back(tag);
+        }
+        if self.flights[usize::from(tag)].held {
+            self.hold(tag)
+        } else {
+            Outcome::Commit(self.fail(pass, tag, errno))
+        }
+    }
+
+    /// A read has succeeded: its bytes go from our memory to the client's.
+    pub(super) fn store<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
+        self.staging[usize::from(tag)].copying = Copying::Store;
+        self.copy(pass, tag)
+    }
+
+    /// The request needs its memory no more.
+    pub(super) fn give_back(&mut self, tag: u16) {
+        let staged = &mut self.staging[usize::from(tag)];
+        if let (true, Some(arena)) = (staged.lent, &mut self.aids.arena) {
+            arena.put(staged.address);
+            staged.lent = false;
+        }
+    }
+
+    /// Zeros a part of the request's bytes, if they are in memory; false if they are not.
+    pub(super) fn zero(&self, tag: u16, at: u32, length: u32) -> bool {
+        let Some(address) = self.address(tag) else { return false };
+        assert!(
+            u64::from(at) + u64::from(length)
+                <= self.flights[usize::from(tag)].request.length.into()
+        );
+        // SAFETY: within the request's memory, just checked; no operation on that part is in
+        // flight, since the one that was has just ended short of it.
+        unsafe { std::ptr::write_bytes(address.wrapping_add(at as usize), 0, length as usize) };
+        true
+    }
+
+    fn plan(&self, tag: u16, steps: usize) -> &[Step] {
+        let first = usize::from(tag) * self.max_steps;
+        &self.steps[first..first + steps]
+    }
+}
+
+impl Staging {
+    /// A request whose bytes are not placed yet; what its descriptor, or the exchange, says.
+    pub(super) fn at(address: u64) -> Self {
+        let address = usize::try_from(address).unwrap_or_default();
+        Self { address: std::ptr::with_exposed_provenance_mut(address), ..Self::EMPTY }
+    }
+
+    pub(super) fn address(&self) -> *mut u8 {
+        self.address
+    }
+
+    fn lend(&mut self, arena: Option<&mut Arena>) {
+        self.address = arena.expect("copying needs an arena").take();
+        self.lent = true;
+    }
+}
+
+impl Copying {
+    /// Which of a request's bytes it is about.
+    fn range(self, request: u32) -> (u32, u32) {
+        match self {
+            Self::Look(from, length) => (from, length),
+            _ => (0, request),
+        }
+    }
+}
+
+/// Nothing copied: memory may be short now, and there later.
+fn retriable(result: i32) -> bool {
+    matches!(-result, 0 | libc::EINTR | libc::EAGAIN | libc::ENOMEM)
+}

@@ -1,0 +1,148 @@
+//! Get-data: one command per request, and a buffer only while there is one
+//! (`UBLK_F_NEED_GET_DATA`).
+//!
+//! A write is announced without its data, which `NEED_GET_DATA` then asks for; a read's commit
+//! says where its data is.
+
+use std::io;
+
+use ublk_sys::{UBLK_IO_RES_ABORT, UBLK_IO_RES_NEED_GET_DATA, UBLK_IO_RES_OK};
+
+use super::per_io::PerIo;
+use super::{Arrival, MAX_REFUSALS};
+use crate::buffers::Arena;
+use crate::driver::Ring;
+use crate::pass::Pass;
+
+/// What one tag waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expects {
+    /// A request.
+    Request,
+    /// The data of a write, here: in a buffer, or where the descriptor says.
+    Data(u64),
+    /// Nothing: the server has the request.
+    Commit,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Tag {
+    expects: Expects,
+    /// The request's data was asked for; it cannot be again.
+    asked: bool,
+    refusals: u8,
+    buffer: Option<*mut u8>,
+}
+
+#[derive(Debug)]
+pub(crate) struct GetData {
+    commands: PerIo,
+    arena: Arena,
+    tags: Box<[Tag]>,
+}
+
+impl GetData {
+    pub(super) fn new(commands: PerIo, depth: u16, arena: Arena) -> Self {
+        let idle = Tag { expects: Expects::Request, asked: false, refusals: 0, buffer: None };
+        Self { commands, arena, tags: vec![idle; depth.into()].into() }
+    }
+
+    pub(super) fn commands(&self) -> &PerIo {
+        &self.commands
+    }
+
+    pub(super) fn arm<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
+        self.commands.arm(pass)
+    }
+
+    pub(super) fn completed<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        result: i32,
+    ) -> io::Result<Arrival> {
+        let state = &mut self.tags[usize::from(tag)];
+        match (result, state.expects) {
+            (UBLK_IO_RES_OK, expects) => {
+                state.asked = expects != Expects::Request;
+                Ok(self.arrived(tag))
+            }
+            (UBLK_IO_RES_NEED_GET_DATA, _) => {
+                state.refusals = 0;
+                Ok(Arrival::Wants(tag))
+            }
+            (UBLK_IO_RES_ABORT, _) => {
+                self.give_back(tag);
+                self.commands.completed(pass, tag, result)
+            }
+            _ if state.refusals >= MAX_REFUSALS => {
+                self.commands.ended();
+                Ok(Arrival::Refused(-result))
+            }
+            (_, Expects::Data(address)) => {
+                state.refusals += 1;
+                self.ask(pass, tag, address)?;
+                Ok(Arrival::Nothing)
+            }
+            // A commit was refused. Its buffer is another request's by now, and a write has no
+            // need of it; anything else is done again.
+            _ => {
+                state.refusals += 1;
+                if !state.asked {
+                    return Ok(self.arrived(tag));
+                }
+                self.commands.commit_again(pass, tag)?;
+                Ok(Arrival::Nothing)
+            }
+        }
+    }
+
+    /// Asks for the data of a write, which comes into a buffer; nothing is copied if it lies in
+    /// shared memory, at `place`, which the descriptor then goes on to say.
+    pub(super) fn want<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        place: Option<u64>,
+    ) -> io::Result<()> {
+        let address = place.unwrap_or_else(|| self.buffer(tag) as u64);
+        self.ask(pass, tag, address)
+    }
+
+    pub(super) fn commit<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        result: i32,
+    ) -> io::Result<()> {
+        let buffer = self.buffer(tag) as u64;
+        self.commands.set_memory(tag, buffer);
+        self.commands.commit(pass, tag, result)?;
+        self.tags[usize::from(tag)].expects = Expects::Request;
+        // The kernel reads it when it is handed the commit, and gets what is pushed after this
+        // only after that.
+        self.give_back(tag);
+        Ok(())
+    }
+
+    fn arrived(&mut self, tag: u16) -> Arrival {
+        self.tags[usize::from(tag)].expects = Expects::Commit;
+        Arrival::RequestIn(tag, self.buffer(tag) as u64)
+    }
+
+    fn ask<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, address: u64) -> io::Result<()> {
+        self.tags[usize::from(tag)].expects = Expects::Data(address);
+        self.commands.set_memory(tag, address);
+        self.commands.ask_data(pass, tag)
+    }
+
+    fn buffer(&mut self, tag: u16) -> *mut u8 {
+        *self.tags[usize::from(tag)].buffer.get_or_insert_with(|| self.arena.take())
+    }
+
+    fn give_back(&mut self, tag: u16) {
+        if let Some(buffer) = self.tags[usize::from(tag)].buffer.take() {
+            self.arena.put(buffer);
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Exchanges that are not on anybody's fast path, behind one branch of those that are.
+
+use std::io;
+
+use super::get_data::GetData;
+use super::rotating::Turns;
+use super::{Arrival, Exchange, Tags};
+use crate::buffers::Slots;
+use crate::driver::{Completion, Ring};
+use crate::pass::Pass;
+use crate::token::Token;
+
+/// An exchange of one queue that does more than to fetch and to commit.
+#[derive(Debug)]
+pub(crate) enum Special {
+    /// Buffers are found when requests have come.
+    GetData(GetData),
+    /// The kernel registers each tag's requests in two slots in turn.
+    Rotating {
+        /// What fetches and commits.
+        exchange: Exchange,
+        /// The slots.
+        turns: Turns,
+    },
+}
+
+impl Special {
+    #[cold]
+    pub(super) fn arm<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
+        match self {
+            Self::GetData(exchange) => exchange.arm(pass),
+            Self::Rotating { exchange, .. } => exchange.arm(pass),
+        }
+    }
+
+    #[inline(never)]
+    pub(super) fn completed<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        token: Token,
+        completion: Completion,
+    ) -> io::Result<Arrival> {
+        match self {
+            Self::GetData(exchange) => exchange.completed(pass, token.tag, completion.result),
+            Self::Rotating { exchange, .. } => exchange.completed(pass, token, completion),
+        }
+    }
+
+    #[inline(never)]
+    pub(super) fn emptied<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tags: &Tags,
+    ) -> io::Result<()> {
+        match self {
+            Self::GetData(_) => Ok(()),
+            Self::Rotating { exchange, .. } => exchange.emptied(pass, tags),
+        }
+    }
+
+    #[inline(never)]
+    pub(super) fn want<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        place: Option<u64>,
+    ) -> io::Result<()> {
+        match self {
+            Self::GetData(exchange) => exchange.want(pass, tag, place),
+            Self::Rotating { .. } => unreachable!("the kernel asks for no buffer to lend pages"),
+        }
+    }
+
+    #[inline(never)]
+    pub(super) fn commit<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        result: i32,
+    ) -> io::Result<()> {
+        match self {
+            Self::GetData(exchange) => exchange.commit(pass, tag, result),
+            Self::Rotating { exchange, turns } => {
+                exchange.set_slot(tag, turns.next(tag));
+                exchange.commit(pass, tag, result)
+            }
+        }
+    }
+
+    #[inline(never)]
+    pub(super) fn flush<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<u32> {
+        match self {
+            Self::GetData(_) => Ok(0),
+            Self::Rotating { exchange, .. } => exchange.flush(pass),
+        }
+    }
+
+    #[cold]
+    pub(super) fn leave<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
+        match self {
+            Self::GetData(_) => Ok(()),
+            Self::Rotating { exchange, turns } => {
+                turns.give_back(pass.slots);
+                exchange.leave(pass)
+            }
+        }
+    }
+
+    #[cold]
+    pub(super) fn give_back(&self, slots: &mut Slots) {
+        if let Self::Rotating { turns, .. } = self {
+            turns.give_back(slots);
+        }
+    }
+
+    #[inline(never)]
+    pub(super) fn is_open(&self) -> bool {
+        match self {
+            Self::GetData(exchange) => exchange.commands().is_open(),
+            Self::Rotating { exchange, .. } => exchange.is_open(),
+        }
+    }
+}
