@@ -77,14 +77,14 @@ impl<T: Target> Engine<T> {
                 counters.writes.add(times);
                 counters.write_bytes.add(bytes);
             }
-            op => return self.count_other(counters, op, times, bytes),
+            _ => return self.count_other(counters, request, times, bytes),
         }
         self.count_way(counters, request, bytes);
     }
 
     #[inline(never)]
-    fn count_other(&self, counters: &Counters, op: Op, times: u64, bytes: u64) {
-        match op {
+    fn count_other(&self, counters: &Counters, request: &Request, times: u64, bytes: u64) {
+        match request.op {
             Op::Flush => counters.flushes.add(times),
             Op::Discard => counters.discards.add(times),
             Op::WriteZeroes => counters.write_zeroes.add(times),

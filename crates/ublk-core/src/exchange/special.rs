@@ -50,7 +50,7 @@ impl Special {
     pub(super) fn emptied<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tags: &Tags,
+        tags: Tags,
     ) -> io::Result<()> {
         match self {
             Self::GetData(_) => Ok(()),
