@@ -14,6 +14,7 @@ import { type Report, readReport } from './report.ts';
 import { measure } from './run.ts';
 import { saveReport } from './save.ts';
 import { changeTable, resultTable } from './table.ts';
+import { isOwn, takeOver } from './takeover.ts';
 
 const EXAMPLES = `
 Examples:
@@ -27,6 +28,7 @@ where kernel, fio or QEMU differ, rows are compared all the same but nothing fai
 
 interface Flags {
   quick?: boolean;
+  own?: boolean;
   rows?: RegExp;
   profile?: RegExp;
   native?: boolean;
@@ -41,6 +43,7 @@ interface Flags {
 const program: Command = new Command('npm run bench --')
   .description('Measure what an I/O costs: by default in instructions, the same at every run.')
   .option('--quick', 'only the rows that tell a regression')
+  .option('--own', "only this project's rows; others' are taken over from the report that is there")
   .option('--rows <regexp>', 'only rows whose name matches, and what they stand against', pattern)
   .option('--native', 'real time, on this machine if its kernel has ublk, else in the test machine')
   .option('--rounds <n>', 'with --native: measure everything n times, in turn (default: 5)', whole)
@@ -81,27 +84,30 @@ async function main(flags: Flags): Promise<void> {
 }
 
 async function run(flags: Flags): Promise<Report> {
-  const { quick, rows: filter, native, rounds = native ? 5 : 1, kernel } = flags;
+  const { quick, own, rows: filter, native, rounds = native ? 5 : 1, kernel } = flags;
   const others = flags.others ? await readOthers(flags.others) : [];
   const rows = chooseRows({ others, ...(quick && { quick }), ...(filter && { rows: filter }) });
   if (rows.length === 0) program.error(`error: no row's name matches ${filter}`);
-  const { report, failures } = await measure(rows, {
+  const whole = !quick && !filter && !native && !kernel;
+  const dir = flags.out ?? (whole ? 'docs/benchmarks' : 'target/bench');
+  const before = own ? await readReport(join(dir, 'report.json')) : undefined;
+  const measured = own ? rows.filter(({ subject }) => isOwn(subject)) : rows;
+  const { report, failures } = await measure(measured, {
     rounds,
-    onRow: progress(rows.length * rounds),
+    onRow: progress(measured.length * rounds),
     ...(native && { native }),
     ...(kernel && { kernel }),
   });
-  const whole = !quick && !filter && !native && !kernel;
-  const telling = whole ? tellingRows(rows) : [];
+  const telling = whole ? tellingRows(measured) : [];
   if (whole) console.error('Where the instructions go …');
   const { breakdowns, flames } = await breakDown(telling, kernel);
   if (whole) report.breakdowns = breakdowns;
-  const dir = flags.out ?? (whole ? 'docs/benchmarks' : 'target/bench');
-  await saveReport(report, dir, flames);
+  const all = before ? takeOver(report, before, rows) : report;
+  await saveReport(all, dir, flames);
   console.error(`The report is in ${dir}.`);
   for (const { id, why } of failures) console.error(`error: not measured: ${id}: ${why}`);
   if (failures.length > 0) process.exitCode = 1;
-  return report;
+  return all;
 }
 
 /** Prints how a row's instructions divide among functions, and saves it. */
