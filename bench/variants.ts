@@ -6,7 +6,7 @@ const SMALL = ['4k randread qd1', '4k randread qd32', '4k randwrite qd32'];
 const LOAD = '4k randread qd32';
 
 export function variants(): Subject[] {
-  return [...settings(), ...devices(), ...depths(), ...queues()];
+  return [...settings(), ...spins(), ...devices(), ...depths(), ...queues()];
 }
 
 type Target = Subject['target'];
@@ -41,6 +41,15 @@ function variant(
     varies: 'settings',
     options: ['buffers=auto', 'exchange=batch', ...options],
   };
+}
+
+/** Looking for work before sleeping. */
+function spins(): Subject[] {
+  const spin = variant('file', 'spin=50', ['spin=50'], SMALL);
+  const base = 'file auto per-io';
+  const options = ['buffers=auto', 'exchange=per-io', 'spin=50'];
+  const against = subjectId({ name: base, queues: 1 });
+  return [spin, { ...spin, name: `${base} spin=50`, against, options }];
 }
 
 /**

@@ -51,6 +51,7 @@ export interface NativeDeviceOptions {
   readonly maxIoBytes?: number;
   readonly buffers?: readonly BufferMode[];
   readonly exchange?: ExchangeMode;
+  readonly spinUsec?: number;
   readonly splitRegister?: boolean;
   readonly rotateSlots?: boolean;
   readonly pin?: boolean;

@@ -90,6 +90,7 @@ function deviceOptions(command: Command): Command {
     .addOption(exchange.choices(EXCHANGES))
     .option('--rotate-slots', 'take turns at the slots of the buffer table, to find defects')
     .addOption(recovery.choices(RECOVERIES))
+    .option('--spin <usec>', 'look for work so long before sleeping (default: 0)', wholeNumber)
     .option('--no-part-scan', 'let the kernel not look for partitions')
     .option('--unprivileged', 'a device for this user, who is not root')
     .option('--io-desc-size <bytes>', 'distance of request descriptors: 24 to 256', wholeNumber)

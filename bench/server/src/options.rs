@@ -1,6 +1,7 @@
 //! What the server under test is asked for.
 
 use std::error::Error;
+use std::time::Duration;
 
 use ublk_core::device::{BufferMode, DeviceOptions, ExchangeMode, QueueSettings};
 
@@ -57,6 +58,7 @@ fn set_device(options: &mut DeviceOptions, name: &str, value: &str) -> Result<()
         ("buffers", "copy") => options.buffers = Some(BufferMode::Copy),
         ("exchange", "per-io") => options.exchange = Some(ExchangeMode::PerIo),
         ("exchange", "batch") => options.exchange = Some(ExchangeMode::Batch),
+        ("spin", usec) => options.spin = Duration::from_micros(usec.parse()?),
         ("queues", count) => options.queues = count.parse()?,
         ("depth", count) => options.depth = count.parse()?,
         _ => set_queue(&mut options.queue, name, value)?,

@@ -273,7 +273,7 @@ fn devices_share_the_reactors_of_a_pool_and_leave_nothing_in_them() {
     let disks: Vec<_> = (0..6).map(|_| sim.file(SIZE)).collect();
     settle();
     let before = open_descriptors();
-    let pool = Pool::new(&sim, PoolOptions { reactors: 2 }).unwrap();
+    let pool = Pool::new(&sim, PoolOptions { reactors: 2, spin: Duration::ZERO }).unwrap();
     for exchange in [ExchangeMode::PerIo, ExchangeMode::Batch] {
         for round in 0..20_u8 {
             let options = DeviceOptions { exchange: Some(exchange), ..options() };
@@ -304,7 +304,7 @@ fn a_pool_that_is_full_refuses_the_next_device_and_serves_the_others_on() {
     let _alone = alone();
     let sim = Sim::new(SimConfig::blocking(9));
     let disk = sim.file(SIZE);
-    let pool = Pool::new(&sim, PoolOptions { reactors: 1 }).unwrap();
+    let pool = Pool::new(&sim, PoolOptions { reactors: 1, spin: Duration::ZERO }).unwrap();
     let large = DeviceOptions { depth: 4096, queues: 1, ..options() };
     let mut devices = Vec::new();
     let refused = loop {

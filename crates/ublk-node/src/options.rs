@@ -33,6 +33,8 @@ pub struct NativeDeviceOptions {
     pub rotate_slots: Option<bool>,
     /// Whether threads stay on their queue's CPUs.
     pub pin: Option<bool>,
+    /// How long threads look for work before they sleep, in microseconds.
+    pub spin_usec: Option<u32>,
     /// What of the device's queue differs from the kernel's default.
     pub queue: Option<NativeQueueSettings>,
     /// The CPUs that threads are bound to instead.
@@ -63,6 +65,7 @@ impl NativeDeviceOptions {
             split_register: self.split_register.unwrap_or(default.split_register),
             rotate_slots: self.rotate_slots.unwrap_or(default.rotate_slots),
             pin: self.pin.unwrap_or(default.pin),
+            spin: Duration::from_micros(self.spin_usec.unwrap_or(0).into()),
             queue: self.queue.map(NativeQueueSettings::convert).unwrap_or_default(),
             affinity: self.affinity,
             recovery: self.recovery.as_deref().map(recovery).transpose()?,

@@ -21,6 +21,7 @@ export interface AddFlags extends OutputFlags {
   readonly rotateSlots?: true;
   readonly share?: readonly string[];
   readonly shareReadOnly?: readonly string[];
+  readonly spin?: number;
   readonly pin: boolean;
   readonly affinity?: readonly number[];
   readonly recovery?: Recovery;
@@ -79,7 +80,7 @@ async function open(target: Target, flags: AddFlags, signal: AbortSignal): Promi
   const { id, queues, depth, maxIo: maxIoBytes, buffers, exchange } = flags;
   const { recovery, partScan, unprivileged, ioDescSize, rotateSlots } = flags;
   const queue = flags.set && parseQueueSettings(flags.set);
-  const shape = { id, queues, depth, maxIoBytes, buffers, exchange, queue };
+  const shape = { id, queues, depth, maxIoBytes, buffers, exchange, spinUsec: flags.spin, queue };
   const features = { recovery, partScan, unprivileged, ioDescSize, rotateSlots };
   return createDevice({ ...serving, ...shape, ...features }, { signal });
 }

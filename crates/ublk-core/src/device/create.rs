@@ -175,6 +175,7 @@ impl<D: Driver> Launch<'_, D> {
                 char_device: char_device.clone(),
                 zeros: zeros.clone(),
                 config: QueueConfig {
+                    spin: options.spin,
                     queue,
                     depth: info.queue_depth,
                     transfer: transfer(buffers.mode, options.split_register),

@@ -67,6 +67,11 @@ pub struct DeviceOptions {
     /// How far apart the descriptors are that the kernel shares with the server, in bytes: 24 to
     /// 256, a multiple of 8 (Linux 7.3); absent: the kernel's own 24.
     pub io_desc_size: Option<u16>,
+    /// How long a queue's thread looks for work before it sleeps, at most a second; 0: not at all.
+    /// Saves most of what a wake-up costs at low depth, and keeps a CPU busy meanwhile; a thread
+    /// that looks in vain several times stops, and tries again after 256 waits. Ignored in a
+    /// [`Pool`](super::Pool), which has a limit of its own.
+    pub spin: Duration,
     /// How long the kernel may take to start, stop or delete the device.
     pub limit: Duration,
 }
@@ -89,6 +94,7 @@ impl Default for DeviceOptions {
             part_scan: true,
             unprivileged: false,
             io_desc_size: None,
+            spin: Duration::ZERO,
             limit: Duration::from_secs(30),
         }
     }
@@ -116,6 +122,7 @@ impl DeviceOptions {
                 self.max_io_bytes
             ));
         }
+        validate_spin(self.spin)?;
         self.queue.validate(self.max_io_bytes)?;
         if let Some(size) =
             self.io_desc_size.filter(|size| !(24..=256).contains(size) || size % 8 != 0)
@@ -146,6 +153,17 @@ impl DeviceOptions {
         let any = self.buffers.iter().find(|&&mode| mode != BufferMode::Shared);
         zero_copy.or(any).copied()
     }
+}
+
+/// Longer than that is no looking but staring.
+const MAX_SPIN: Duration = Duration::from_secs(1);
+
+pub(super) fn validate_spin(spin: Duration) -> Result<()> {
+    if spin <= MAX_SPIN {
+        return Ok(());
+    }
+    let message = format!("spinUsec is {}; it must be from 0 to 1000000", spin.as_micros());
+    Err(Error::new(Code::InvalidArgument, message))
 }
 
 /// The state of a device, `UBLK_S_DEV_*`.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
+use super::options::validate_spin;
 use super::serve::{self, Place};
 use crate::driver::{Driver, RingSize};
 use crate::error::{Code, Error, Result};
@@ -18,6 +20,9 @@ const FILES: u32 = 1 << 12;
 pub struct PoolOptions {
     /// Reactors, each with a thread of its own, from 1 to 1024.
     pub reactors: u16,
+    /// How long each looks for work before it sleeps, at most a second; 0: not at all. See
+    /// [`DeviceOptions::spin`](super::DeviceOptions::spin).
+    pub spin: Duration,
 }
 
 /// Reactors that serve the queues of many devices: what an idle device costs is then a supervisor
@@ -48,7 +53,8 @@ impl<T: Target> Pool<T> {
             let message = format!("reactors is {}; it must be from 1 to 1024", options.reactors);
             return Err(Error::new(Code::InvalidArgument, message));
         }
-        let members = (0..options.reactors).map(|number| Member::new(driver, number));
+        validate_spin(options.spin)?;
+        let members = (0..options.reactors).map(|number| Member::new(driver, number, options.spin));
         Ok(Self { reactors: members.collect::<Result<_>>()? })
     }
 
@@ -78,14 +84,14 @@ impl<T> Clone for Pool<T> {
 }
 
 impl<T: Target> Member<T> {
-    fn new<D: Driver>(driver: &D, number: u16) -> Result<Self> {
+    fn new<D: Driver>(driver: &D, number: u16, spin: Duration) -> Result<Self> {
         let cannot =
             |error| Error::os(Code::Kernel, "cannot start a reactor", "io_uring_setup", &error);
         let mailbox = Mailbox::new().map_err(cannot)?;
         let this = Self { mailbox: mailbox.clone(), queues: Arc::default() };
         let (told, outcome) = channel();
         let place = Place { name: format!("ublk-pool{number}"), affinity: None };
-        serve::spawn(driver.clone(), place, mailbox, capacity(), move |result| {
+        serve::spawn(driver.clone(), place, mailbox, capacity(spin), move |result| {
             // The maker waits for it.
             let _heard = told.send(result);
         })
@@ -102,12 +108,13 @@ impl<T> Drop for Member<T> {
     }
 }
 
-fn capacity() -> Capacity {
+fn capacity(spin: Duration) -> Capacity {
     Capacity {
         // What is in flight beyond that, the kernel keeps.
-        ring: RingSize { submissions: 1024, completions: 1 << 14 },
+        ring: RingSize { submissions: 1024, completions: 1 << 14, tells_of_work: !spin.is_zero() },
         files: FILES.min(may_open()),
         slots: MAX_SLOTS,
+        spin,
     }
 }
 

@@ -107,6 +107,8 @@ pub struct RingSize {
     pub submissions: u32,
     /// Completion entries, a power of two; at least what can be in flight at once.
     pub completions: u32,
+    /// Whether [`Ring::has_work`] will be asked (`IORING_SETUP_TASKRUN_FLAG`, Linux 5.19).
+    pub tells_of_work: bool,
 }
 
 /// One completion.
@@ -190,6 +192,16 @@ pub trait Ring {
     /// # Errors
     /// What io_uring_enter(2) says; `EINTR` is no error here.
     fn submit_and_wait(&mut self, count: u32) -> io::Result<()>;
+
+    /// Submits what was pushed and lets the kernel do what it has put off for us, without
+    /// waiting.
+    ///
+    /// # Errors
+    /// What io_uring_enter(2) says; `EINTR` is no error here.
+    fn poll(&mut self) -> io::Result<()>;
+
+    /// Whether the kernel has put off something for us; no call is needed to tell.
+    fn has_work(&mut self) -> bool;
 
     /// Completions that can be taken now.
     fn ready(&mut self) -> usize;

@@ -80,8 +80,9 @@ impl Inbox {
     /// Gives a buffer back to the kernel.
     #[inline]
     pub(super) fn emptied(&mut self, tags: Tags) {
-        if tags.count > 0 {
-            self.give(tags.buffer);
+        let Tags { buffer, count, .. } = tags;
+        if count > 0 {
+            self.give(buffer);
         }
     }
 

@@ -48,6 +48,7 @@ mod places;
 mod queue;
 mod seat;
 mod service;
+mod spin;
 
 pub use crate::buffers::SharedMemory;
 pub use mailbox::{Mailbox, Waker};
@@ -57,6 +58,7 @@ pub use service::{Capacity, ExchangeMode, Listener, News, QueueConfig, Service, 
 use asking::BELL;
 use places::Places;
 use seat::{Desk, Seat};
+use spin::Spin;
 
 /// The seat of completions that are the reactor's own.
 const NOBODY: u16 = u16::MAX;
@@ -94,6 +96,7 @@ pub struct Reactor<D: Driver, T> {
     attention: bool,
     /// Goes on when the last queue has ended.
     stays: bool,
+    spin: Option<Spin>,
     driver: D,
 }
 
@@ -127,6 +130,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
             current: 0,
             attention: false,
             stays: true,
+            spin: Spin::new(capacity.spin),
             driver: driver.clone(),
         };
         this.watch_mailbox()?;
@@ -187,7 +191,11 @@ impl<D: Driver, T: Target> Reactor<D, T> {
             seat.counters.enters.add(1);
         }
         if self.asking.is_empty() {
-            self.ring.submit_and_wait(1 + self.at_once)?;
+            let wanted = 1 + self.at_once;
+            if let Some(spin) = &mut self.spin {
+                spin.look(&mut self.ring, wanted)?;
+            }
+            self.ring.submit_and_wait(wanted)?;
         } else {
             self.wait_with_answers()?;
         }

@@ -2,6 +2,7 @@
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::time::Duration;
 use std::{io, mem};
 
 use crate::buffers::SharedMemory;
@@ -49,6 +50,9 @@ pub struct QueueConfig {
     pub exchange: ExchangeMode,
     /// The largest request, in bytes.
     pub max_io_bytes: u32,
+    /// How long its reactor, if it has one to itself, looks for work before it sleeps; 0: not at
+    /// all.
+    pub spin: Duration,
     /// How far apart its descriptors are, in bytes.
     pub descriptor_size: usize,
     /// `UBLK_F_*` of its device.
@@ -145,6 +149,8 @@ pub struct Capacity {
     pub files: u32,
     /// Slots of its buffer table, at most 16,384; 0: none.
     pub slots: u16,
+    /// How long it looks for work before it sleeps; 0: not at all.
+    pub spin: Duration,
 }
 
 /// The kernel's limit of a buffer table.
@@ -155,13 +161,16 @@ impl Capacity {
     pub fn of<T: Target>(services: &[Service<T>]) -> Self {
         let sum = |of: fn(&Service<T>) -> u32| services.iter().map(of).sum::<u32>();
         let slots = u16::try_from(sum(|service| service.slots().into())).unwrap_or(u16::MAX);
+        let spin = services.iter().map(|service| service.config.spin).max().unwrap_or_default();
         Self {
             ring: RingSize {
+                tells_of_work: !spin.is_zero(),
                 submissions: sum(Service::submissions).next_power_of_two().clamp(64, 4096),
                 completions: sum(Service::completions).next_power_of_two().clamp(128, 1 << 16),
             },
             files: sum(Service::places),
             slots: slots.min(MAX_SLOTS),
+            spin,
         }
     }
 }

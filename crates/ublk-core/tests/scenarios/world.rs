@@ -334,6 +334,7 @@ fn bring_up(
         char_device: char_device.clone(),
         zeros: zeros.clone(),
         config: QueueConfig {
+            spin: Duration::ZERO,
             queue,
             depth: info.queue_depth,
             transfer: scenario.transfer,

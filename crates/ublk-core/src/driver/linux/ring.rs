@@ -125,6 +125,9 @@ fn build(entries: RingSize) -> io::Result<IoUring> {
             .setup_submit_all()
             .setup_cqsize(entries.completions)
             .dontfork();
+        if entries.tells_of_work {
+            builder.setup_taskrun_flag();
+        }
         if no_sqarray {
             builder.setup_no_sqarray();
         }
@@ -190,6 +193,15 @@ impl Ring for LinuxRing {
     #[inline]
     fn submit_and_wait(&mut self, count: u32) -> io::Result<()> {
         self.enter(count, ENTER_GETEVENTS)
+    }
+
+    fn poll(&mut self) -> io::Result<()> {
+        self.enter(0, ENTER_GETEVENTS)
+    }
+
+    #[inline]
+    fn has_work(&mut self) -> bool {
+        self.submissions.taskrun()
     }
 
     #[inline]

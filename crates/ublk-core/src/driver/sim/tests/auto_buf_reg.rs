@@ -49,7 +49,8 @@ fn trap_10_a_commit_on_another_ring_leaves_the_buffer_registered() {
     let client = rig.client();
     client.submit(&write(0, &[3; 512]), None);
     let (tag, _) = rig.take_request();
-    let mut other = rig.sim.ring(RingSize { submissions: 4, completions: 8 }).unwrap();
+    let mut other =
+        rig.sim.ring(RingSize { submissions: 4, completions: 8, tells_of_work: false }).unwrap();
     register_files(&mut other, &[rig.char_device.fd()]);
     std::mem::swap(&mut rig.ring, &mut other);
     rig.push(&rig.commit(tag, 512));

@@ -159,7 +159,8 @@ fn trap_33_a_stopped_device_starts_again_after_its_server_has_closed_it() {
     let Rig { descriptors, ring, char_device, sim, id, .. } = rig;
     drop((descriptors, ring, char_device));
     let again = sim.open_char(id).unwrap();
-    let mut ring = sim.ring(RingSize { submissions: 4, completions: 8 }).unwrap();
+    let mut ring =
+        sim.ring(RingSize { submissions: 4, completions: 8, tells_of_work: false }).unwrap();
     register_files(&mut ring, &[again.fd()]);
     assert_eq!(errno(start(&sim, id)), libc::ETIMEDOUT, "waits for fetches as at first");
 }

@@ -31,7 +31,8 @@ fn serve_again(sim: &Sim, depth: u16) -> Rig {
     Control::new(sim.clone()).start_recovery(0).unwrap();
     let char_device = sim.open_char(0).unwrap();
     let descriptors = sim.map_descriptors(&char_device, 0, depth, 24).unwrap();
-    let mut ring = sim.ring(RingSize { submissions: 64, completions: 128 }).unwrap();
+    let mut ring =
+        sim.ring(RingSize { submissions: 64, completions: 128, tells_of_work: false }).unwrap();
     let disk = sim.file(SIZE as usize);
     register_files(&mut ring, &[char_device.fd(), disk.fd()]);
     ring.register_buffers_sparse(u32::from(depth)).unwrap();

@@ -120,7 +120,8 @@ impl Rig {
         set_params(&sim, info.dev_id, &params()).unwrap();
         let char_device = sim.open_char(info.dev_id).unwrap();
         let descriptors = sim.map_descriptors(&char_device, 0, depth, 24).unwrap();
-        let mut ring = sim.ring(RingSize { submissions: 64, completions: 128 }).unwrap();
+        let mut ring =
+            sim.ring(RingSize { submissions: 64, completions: 128, tells_of_work: false }).unwrap();
         let disk = sim.file(SIZE as usize);
         register_files(&mut ring, &[char_device.fd(), disk.fd()]);
         ring.register_buffers_sparse(u32::from(depth) + 2).unwrap();

@@ -1,0 +1,67 @@
+//! Looking for work before sleeping.
+//!
+//! At low depth most of what a request costs is sleeping and being woken, twice. A reactor that
+//! looks a little longer saves its half, at the price of the CPU that it looks with, which
+//! whoever chooses this has to spare. A reactor that keeps looking in vain stops, and tries again
+//! now and then.
+
+use std::hint;
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::driver::Ring;
+
+/// So often in vain, one after another, and looking is given up.
+const MISSES: u8 = 4;
+/// For so many waits.
+const PAUSE: u16 = 256;
+/// The clock costs more than a look.
+const LOOKS_PER_CLOCK: u32 = 32;
+
+#[derive(Debug)]
+pub(super) struct Spin {
+    limit: Duration,
+    misses: u8,
+    pause: u16,
+}
+
+impl Spin {
+    /// None: it never looks.
+    pub(super) fn new(limit: Duration) -> Option<Self> {
+        (!limit.is_zero()).then_some(Self { limit, misses: 0, pause: 0 })
+    }
+
+    /// Submits what was pushed and looks for completions, `wanted` of them, until the limit; the
+    /// caller waits for what is missing.
+    pub(super) fn look<R: Ring>(&mut self, ring: &mut R, wanted: u32) -> io::Result<()> {
+        if self.pause > 0 {
+            self.pause -= 1;
+            return Ok(());
+        }
+        ring.poll()?;
+        let deadline = Instant::now() + self.limit;
+        let mut looks = 0_u32;
+        while ring.ready() < wanted as usize {
+            if ring.has_work() {
+                ring.poll()?;
+                continue;
+            }
+            looks += 1;
+            if looks.is_multiple_of(LOOKS_PER_CLOCK) && Instant::now() >= deadline {
+                self.missed();
+                return Ok(());
+            }
+            hint::spin_loop();
+        }
+        self.misses = 0;
+        Ok(())
+    }
+
+    fn missed(&mut self) {
+        self.misses += 1;
+        if self.misses == MISSES {
+            self.misses = 0;
+            self.pause = PAUSE;
+        }
+    }
+}
