@@ -79,10 +79,10 @@ impl Inbox {
 
     /// Gives a buffer back to the kernel.
     #[inline]
+    #[expect(clippy::needless_pass_by_value, reason = "nobody looks at tags that were given back")]
     pub(super) fn emptied(&mut self, tags: Tags) {
-        let Tags { buffer, count, .. } = tags;
-        if count > 0 {
-            self.give(buffer);
+        if tags.count > 0 {
+            self.give(tags.buffer);
         }
     }
 
