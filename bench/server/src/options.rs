@@ -49,13 +49,13 @@ impl Options {
 
 fn set_device(options: &mut DeviceOptions, name: &str, value: &str) -> Result<(), Box<dyn Error>> {
     match (name, value) {
-        ("buffers", "auto") => options.buffers = Some(BufferMode::Auto),
-        ("buffers", "register") => options.buffers = Some(BufferMode::Register),
+        ("buffers", "auto") => options.buffers = vec![BufferMode::Auto],
+        ("buffers", "register") => options.buffers = vec![BufferMode::Register],
         ("buffers", "split") => {
-            options.buffers = Some(BufferMode::Register);
+            options.buffers = vec![BufferMode::Register];
             options.split_register = true;
         }
-        ("buffers", "copy") => options.buffers = Some(BufferMode::Copy),
+        ("buffers", "copy") => options.buffers = vec![BufferMode::Copy],
         ("exchange", "per-io") => options.exchange = Some(ExchangeMode::PerIo),
         ("exchange", "batch") => options.exchange = Some(ExchangeMode::Batch),
         ("spin", usec) => options.spin = Duration::from_micros(usec.parse()?),
