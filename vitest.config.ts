@@ -15,7 +15,7 @@ const resolve = {
 export default defineConfig({
   test: {
     projects: [
-      { resolve, test: { name: 'unit', include: ['__test__/unit/**/*.test.ts'] } },
+      { resolve, test: { name: 'unit', include: ['__test__/unit/**/*.test.ts', 'examples/**/*.test.ts'] } },
       {
         resolve,
         test: {

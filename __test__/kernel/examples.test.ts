@@ -1,14 +1,18 @@
 // Each example, run as its first lines say.
 
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, execFile, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
+import { createReadStream, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
+import { promisify } from 'node:util';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 
 const EXAMPLES = resolve(import.meta.dirname, '../../examples');
+const KEY = '01'.repeat(32) + '23'.repeat(32);
 let dir = '';
 let running: ChildProcess[] = [];
 
@@ -25,7 +29,8 @@ afterEach(async () => {
 /** An example under way, and its output line by line. */
 function start(name: string, ...args: string[]) {
   const command = ['--import', 'tsx', join(EXAMPLES, name), ...args];
-  const child = spawn(process.execPath, command, { stdio: ['ignore', 'pipe', 'inherit'] });
+  const env = { ...process.env, DISK_KEY: KEY };
+  const child = spawn(process.execPath, command, { stdio: ['ignore', 'pipe', 'inherit'], env });
   running.push(child);
   const ended = once(child, 'close') as Promise<[number | null, string | null]>;
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
@@ -84,6 +89,82 @@ test('watch shows what clients do', async () => {
   execFileSync('dd', [`if=${path}`, 'of=/dev/null', 'bs=1M', 'status=none']);
   let seen = '';
   while (!/^[1-9]\d* reads\/s, \d/.test(seen)) seen = await next();
+  child.kill('SIGINT');
+  expect(await ended).toEqual([0, null]);
+  expect(await devices()).toEqual([]);
+});
+
+test('heat-map draws what clients did', async () => {
+  const svg = join(dir, 'heat.svg');
+  const { child, ended, next } = start('heat-map.ts', join(dir, 'disk.img'), svg);
+  const path = (await next()).split(':')[0]!;
+  execFileSync('dd', [`if=${path}`, 'of=/dev/null', 'bs=1M', 'iflag=direct', 'status=none']);
+  child.kill('SIGINT');
+  expect(await next()).toMatch(/heat\.svg: \d+ requests$/);
+  expect(await ended).toEqual([0, null]);
+  expect(readFileSync(svg, 'utf8')).toMatch(/^<svg [^]*<rect [^>]+royalblue[^]*<\/svg>\n$/);
+});
+
+test('memory-disk holds a file system', async () => {
+  const { child, ended, next } = start('memory-disk.ts', '64MiB');
+  const path = (await next()).split(':')[0]!;
+  execFileSync('mkfs.ext4', ['-q', path]);
+  execFileSync('e2fsck', ['-f', '-n', path]);
+  child.kill('SIGINT');
+  expect(await ended).toEqual([0, null]);
+  expect(await devices()).toEqual([]);
+});
+
+test('encrypted-disk holds a file system that its file does not show', async () => {
+  const image = join(dir, 'disk.img');
+  const { child, ended, next } = start('encrypted-disk.ts', image);
+  const path = (await next()).split(':')[0]!;
+  execFileSync('mkfs.ext4', ['-q', '-L', 'secretlabel', path]);
+  const labels = () => execFileSync('blkid', ['-p', '-s', 'LABEL', path], { encoding: 'utf8' });
+  expect(labels()).toContain('secretlabel');
+  child.kill('SIGINT');
+  expect(await ended).toEqual([0, null]);
+  expect(readFileSync(image).includes('secretlabel')).toBe(false);
+});
+
+test('http-disk can be mounted, and holds what the server has', async () => {
+  const image = join(dir, 'disk.img');
+  const server = createServer((request, response) => {
+    response.setHeader('accept-ranges', 'bytes');
+    const [from, to] = (request.headers.range ?? 'bytes=0-').slice(6).split('-').map(Number);
+    if (request.method === 'HEAD') response.setHeader('content-length', 32 << 20).end();
+    else createReadStream(image, { start: from!, end: to! }).pipe(response.writeHead(206));
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  const { child, ended, next } = start('http-disk.ts', `http://127.0.0.1:${port}/`);
+  const path = (await next()).split(':')[0]!;
+  // Not synchronously: this process is the web server.
+  await promisify(execFile)('cmp', [path, image]);
+  child.kill('SIGINT');
+  expect(await ended).toEqual([0, null]);
+  server.closeAllConnections();
+  server.close();
+});
+
+test('what was synced to a file system on a faulty-disk survives a power cut', async () => {
+  const { child, ended, next } = start('faulty-disk.ts', '32MiB');
+  const path = (await next()).split(':')[0]!;
+  execFileSync('mkfs.ext4', ['-q', path]);
+  // Its journal must not sync by itself meanwhile.
+  execFileSync('mount', ['-o', 'commit=300', path, dir]);
+  writeFileSync(join(dir, 'synced'), 'a'.repeat(100_000), { flush: true });
+  writeFileSync(join(dir, 'not synced'), 'b'.repeat(100_000));
+  child.kill('SIGUSR1');
+  // The file system notices, and gives up what it could not write.
+  spawnSync('sync', ['-f', dir]);
+  execFileSync('umount', [dir]);
+  child.kill('SIGUSR2');
+  execFileSync('mount', [path, dir]);
+  expect(readFileSync(join(dir, 'synced'), 'utf8')).toBe('a'.repeat(100_000));
+  expect(existsSync(join(dir, 'not synced'))).toBe(false);
+  execFileSync('umount', [dir]);
   child.kill('SIGINT');
   expect(await ended).toEqual([0, null]);
   expect(await devices()).toEqual([]);

@@ -2,10 +2,11 @@ import { createHash } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 
-import { type Device, targets } from '../../src/index.ts';
+import { type Device, IoError, targets } from '../../src/index.ts';
 import { simulate, type SimulateOptions } from '../../src/testing/index.ts';
 
 const SIZE = 1 << 20;
@@ -153,6 +154,38 @@ test('a null target needs no file', async () => {
   await simulated.write(2 ** 40 - 4096, block(1));
   await simulated.writeZeroes(0, 2 ** 40);
   expect(await simulated.read(0, 0)).toEqual(Buffer.alloc(0));
+});
+
+test('a handler is served as a target is, before and after a power cut', async () => {
+  const bytes = Buffer.alloc(SIZE);
+  await using simulated = await simulate({
+    size: SIZE,
+    read: ({ offset, data }) => void bytes.copy(data, 0, offset),
+    async write({ offset, data }) {
+      await setTimeout(1);
+      if (offset === 0) throw new IoError('ENOSPC');
+      data.copy(bytes, offset);
+    },
+    flush() {},
+  });
+  await simulated.write(4096, block(1, 2));
+  await expect(simulated.write(0, block(9))).rejects.toThrow('ENOSPC');
+  await simulated.flush();
+  await simulated.powerCut();
+  await simulated.write(8192, block(2));
+  expect(blocks(await simulated.read(0, 16384))).toEqual([0, 1, 2, 0]);
+});
+
+test('what a handler puts on its backends has power to lose', async () => {
+  const file = targets.file(image, { logicalBlockSize: 4096 });
+  const map = ({ offset }: { offset: number }) => ({ backend: 'file' as const, offset });
+  await using simulated = await simulate({ size: SIZE, backends: { file }, map });
+  expect(simulated.device.buffers.mode).toBe('auto');
+  await simulated.write(0, block(1, 32));
+  await simulated.flush();
+  await simulated.write(0, block(2, 32));
+  await simulated.powerCut();
+  expect(new Set(await simulated.read(0, 32 * 4096))).toEqual(new Set([1, 2]));
 });
 
 test('fake timers do not stop it', async () => {

@@ -1,5 +1,4 @@
-import { getSystemErrorName } from 'node:util';
-
+import { errnoName } from '../errno.ts';
 import { IoError } from './io-error.ts';
 import { ANSWER_STEPS } from './layout.ts';
 import type { PieceWriter } from './pieces.ts';
@@ -91,7 +90,7 @@ export class StepQueue {
 
 /** What a backend said, as what the client is told when the handler does not catch it. */
 function stepError(errno: number): Error {
-  const name = getSystemErrorName(-errno);
+  const name = errnoName(errno);
   const message = `a backend failed with ${name}`;
   switch (name) {
     case 'ENOSPC':

@@ -1,16 +1,21 @@
+import { constants } from 'node:os';
 import { setImmediate } from 'node:timers';
-import { getSystemErrorName } from 'node:util';
 
 import { checkKeys } from '../check.ts';
-import { Device } from '../device.ts';
-import { invalid, UblkError, UblkErrorCode, unwrap, type Outcome } from '../errors.ts';
-import type {
-  NativeDevice,
-  NativeDiskOperation,
-  NativeEnd,
-  NativeSimulation,
-  NativeTarget,
+import type { Device } from '../device.ts';
+import { errnoName } from '../errno.ts';
+import { invalid, UblkError, UblkErrorCode, unwrap } from '../errors.ts';
+import { serve, serverOf, type HandlerServer } from '../handler/server.ts';
+import type { Handler } from '../handler/types.ts';
+import {
+  native,
+  type NativeDeviceOptions as Options,
+  type NativeDiskOperation,
+  type NativeEnd,
+  type NativeSimulation,
+  type NativeSimulationOptions,
 } from '../native.ts';
+import type { Target } from '../targets/index.ts';
 import { toNativeFaults, type Faults, type InjectedFaults } from './faults.ts';
 
 /** How {@link SimulatedDisk.write} writes. */
@@ -46,20 +51,28 @@ const later = setImmediate;
  */
 export class SimulatedDisk {
   readonly #native: NativeSimulation;
-  readonly #target: NativeTarget;
+  readonly #target: Target | Handler;
+  readonly #options: Options;
   #device!: Device;
   #asked: Asked[] = [];
   #closing: Promise<void> | undefined;
 
-  private constructor(native: NativeSimulation, target: NativeTarget) {
+  private constructor(native: NativeSimulation, target: Target | Handler, options: Options) {
     this.#native = native;
     this.#target = target;
+    this.#options = options;
   }
 
   /** @internal */
-  static async serve(native: NativeSimulation, target: NativeTarget): Promise<SimulatedDisk> {
-    const disk = new SimulatedDisk(native, target);
-    await disk.#open((onEnd) => native.serve(target, onEnd));
+  static async serve(
+    target: Target | Handler,
+    options: Options,
+    simulation: NativeSimulationOptions,
+  ): Promise<SimulatedDisk> {
+    const server = serverOf(target, options);
+    const simulated = native().simulate(server?.request ?? options, simulation);
+    const disk = new SimulatedDisk(simulated, target, options);
+    await disk.#open(server, (target, onEnd) => simulated.serve(target, onEnd));
     return disk;
   }
 
@@ -121,7 +134,8 @@ export class SimulatedDisk {
     this.#checkOpen();
     this.#begin(true);
     try {
-      await this.#open((onEnd) => this.#native.powerCycle(this.#target, onEnd));
+      const server = serverOf(this.#target, this.#options);
+      await this.#open(server, (target, onEnd) => this.#native.powerCycle(target, onEnd));
     } catch (error) {
       await this.close();
       throw error;
@@ -161,12 +175,11 @@ export class SimulatedDisk {
     await this.#device.closed;
   }
 
-  async #open(
-    start: (onEnd: (end: NativeEnd) => void) => Promise<Outcome<NativeDevice>>,
-  ): Promise<void> {
+  async #open(server: HandlerServer | undefined, start: NativeSimulation['serve']): Promise<void> {
     let onEnd!: (end: NativeEnd) => void;
     const ended = new Promise<NativeEnd>((resolve) => (onEnd = resolve));
-    this.#device = new Device(unwrap(await start(onEnd)), ended);
+    const { target } = server?.request ?? this.#options;
+    this.#device = await serve(server, ended, async () => unwrap(await start(target, onEnd)));
   }
 
   #askInPieces(kind: 'discard' | 'writeZeroes', offset: number, length: number): Promise<unknown> {
@@ -181,6 +194,8 @@ export class SimulatedDisk {
 
   #ask(operation: NativeDiskOperation): Promise<Buffer> {
     this.#checkOpen();
+    const changes = operation.kind !== 'read' && operation.kind !== 'flush';
+    if (changes && this.#device.readOnly) throw failure(operation, constants.errno.EPERM);
     return new Promise((resolve, reject) => {
       // What a turn of the event loop asks for goes together, so that the seed decides the order
       // and not the threads.
@@ -228,6 +243,6 @@ export class SimulatedDisk {
 
 function failure({ kind, offset, length }: NativeDiskOperation, errno: number): UblkError {
   const what = kind === 'flush' ? 'a flush' : `a ${kind} of ${length} bytes at ${offset}`;
-  const message = `the disk failed ${what}: ${getSystemErrorName(-errno)}`;
+  const message = `the disk failed ${what}: ${errnoName(errno)}`;
   return new UblkError(UblkErrorCode.Io, message, { errno, syscall: kind });
 }

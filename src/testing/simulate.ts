@@ -1,6 +1,6 @@
 import { checkInteger, checkKeys, checkOneOf } from '../check.ts';
 import { DEVICE_KEYS, toNativeOptions, type DeviceOptions } from '../create.ts';
-import { native } from '../native.ts';
+import type { Handler } from '../handler/types.ts';
 import type { Target } from '../targets/index.ts';
 import { SimulatedDisk } from './disk.ts';
 import { toNativeFaults, type Faults } from './faults.ts';
@@ -33,12 +33,13 @@ const KEYS = [
 ];
 
 /**
- * Serves a target on a simulated kernel, as {@link createDevice} does on the real one, and gives
+ * Serves a target or a handler on a simulated kernel, as {@link createDevice} does on the real one, and gives
  * the disk to read and write. Needs no ublk, no root and no device: only Linux and the addon.
  *
  * The target's files must be there. They are read; what is written to them stays in a simulated
  * cache until the target syncs it (for a flush, a FUA write), and what is not synced is at the
  * mercy of {@link SimulatedDisk.powerCut}. When the disk closes, everything is written to them.
+ * The same goes for the backends of a handler; what a handler keeps in memory is its own affair.
  *
  * @example
  * test('a flush survives a power cut', async () => {
@@ -54,7 +55,8 @@ const KEYS = [
  * `ERR_UBLK_UNSUPPORTED_PLATFORM`, `ERR_UBLK_NO_ADDON`.
  */
 export async function simulate(
-  target: Target,
+  // oxlint-disable-next-line typescript/no-explicit-any -- whatever its backends are called
+  target: Target | Handler<any>,
   options: SimulateOptions = {},
 ): Promise<SimulatedDisk> {
   checkKeys(options, 'simulate()', KEYS);
@@ -65,5 +67,5 @@ export async function simulate(
     faults: toNativeFaults(faults),
   };
   const request = toNativeOptions({ ...rest, target });
-  return SimulatedDisk.serve(native().simulate(request, simulation), request.target);
+  return SimulatedDisk.serve(target, request, simulation);
 }

@@ -79,8 +79,9 @@ pub use shared::SimMemory;
 pub use transfer::{Outcome, Transfer};
 pub use violation::{Rule, Violation};
 
-/// How long a sleeper sleeps before it looks at descriptors and the clock again.
-const NAP: Duration = Duration::from_millis(1);
+/// How long a sleeper sleeps before it looks at descriptors and the clock again: longer and longer.
+const SHORTEST_NAP: Duration = Duration::from_micros(20);
+const LONGEST_NAP: Duration = Duration::from_millis(1);
 
 /// A simulated system; clones are the same one.
 #[derive(Clone, Debug)]
@@ -194,13 +195,18 @@ impl Sim {
     }
 
     fn sleep<'a>(&self, model: MutexGuard<'a, Model>) -> MutexGuard<'a, Model> {
-        let slept = self.0.moved.wait_timeout(model, NAP);
+        self.nap(model, LONGEST_NAP)
+    }
+
+    fn nap<'a>(&self, model: MutexGuard<'a, Model>, nap: Duration) -> MutexGuard<'a, Model> {
+        let slept = self.0.moved.wait_timeout(model, nap);
         slept.unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// `submit_and_wait` of a real thread.
     fn block_on(&self, ring: usize, count: u32) {
         let mut model = self.lock();
+        let mut nap = SHORTEST_NAP;
         loop {
             while model.step(ring) {}
             if let Some(operation) = model.next_timeout(ring, false) {
@@ -212,8 +218,9 @@ impl Sim {
             }
             model.ring(ring).asleep = true;
             self.wake();
-            model = self.sleep(model);
+            model = self.nap(model, nap);
             model.ring(ring).asleep = false;
+            nap = (nap * 2).min(LONGEST_NAP);
         }
     }
 
