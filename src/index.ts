@@ -53,12 +53,15 @@ export { formatSize, parseSize } from './size.ts';
 export type { Size } from './size.ts';
 export { targets } from './targets/index.ts';
 export type {
+  Checksum,
   DelayTarget,
   DelayTargetOptions,
   ErrorTarget,
   ErrorTargetOptions,
+  FileIntegrityOptions,
   FileTarget,
   FileTargetOptions,
+  IntegrityOptions,
   LinearTarget,
   NullTarget,
   NullTargetOptions,

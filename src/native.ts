@@ -30,6 +30,19 @@ export interface NativeTarget {
   readonly bridge?: number;
   readonly ops?: readonly string[];
   readonly fua?: boolean;
+  readonly integrity?: NativeIntegrity;
+}
+
+/** Metadata beside a target's data as the addon takes it. */
+export interface NativeIntegrity {
+  readonly checksum: 'none' | 'ip' | 'crc16' | 'crc64';
+  readonly metadataSize: number;
+  readonly piOffset: number;
+  readonly interval?: number;
+  readonly tagSize: number;
+  readonly referenceTags: boolean;
+  readonly capable: boolean;
+  readonly path?: string;
 }
 
 /** The zones of a zoned target as the addon takes them. */

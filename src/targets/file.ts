@@ -4,6 +4,7 @@ import { checkBoolean, checkKeys, checkPath } from '../check.ts';
 import { invalid } from '../errors.ts';
 import type { NativeTarget } from '../native.ts';
 import { parseSize, type Size } from '../size.ts';
+import { freezeWithIntegrity, toNativeIntegrity, type FileIntegrityOptions } from './integrity.ts';
 
 /** What {@link targets.file} can be asked for. */
 export interface FileTargetOptions {
@@ -28,6 +29,11 @@ export interface FileTargetOptions {
    * @default the file's size
    */
   readonly size?: Size | undefined;
+  /**
+   * Metadata beside the data, such as protection information (Linux 7.0).
+   * @default none
+   */
+  readonly integrity?: FileIntegrityOptions | undefined;
 }
 
 /** A regular file or a block device, served as it is. */
@@ -37,7 +43,7 @@ export interface FileTarget extends FileTargetOptions {
   readonly path: string;
 }
 
-const KEYS = ['direct', 'readOnly', 'logicalBlockSize', 'size'];
+const KEYS = ['direct', 'readOnly', 'logicalBlockSize', 'size', 'integrity'];
 const DIRECT = new Map<unknown, 'auto' | 'yes' | 'no'>([
   [undefined, 'auto'],
   ['auto', 'auto'],
@@ -59,9 +65,9 @@ const DIRECT = new Map<unknown, 'auto' | 'yes' | 'no'>([
  */
 export function fileTarget(path: string, options: FileTargetOptions = {}): FileTarget {
   checkKeys(options, 'targets.file()', KEYS);
-  const target: FileTarget = Object.freeze({ ...options, kind: 'file', path });
+  const target: FileTarget = { ...options, kind: 'file', path };
   toNativeFile(target);
-  return target;
+  return freezeWithIntegrity(target);
 }
 
 /** Checks a file target and puts it as the addon takes it. */
@@ -71,7 +77,7 @@ export function toNativeFile(target: FileTarget): NativeTarget {
   if (direct === undefined) {
     throw invalid(`direct is ${String(target.direct)}; it must be true, false or 'auto'`);
   }
-  const { readOnly, logicalBlockSize, size } = target;
+  const { readOnly, logicalBlockSize, size, integrity } = target;
   return {
     kind: 'file',
     path: resolve(checkPath(target.path, 'path')),
@@ -79,6 +85,7 @@ export function toNativeFile(target: FileTarget): NativeTarget {
     readOnly: readOnly === undefined ? false : checkBoolean(readOnly, 'readOnly'),
     ...(logicalBlockSize === undefined ? {} : { logicalBlockSize: checkBlock(logicalBlockSize) }),
     ...(size === undefined ? {} : { size: parseSize(size) }),
+    ...(integrity === undefined ? {} : { integrity: toNativeIntegrity(integrity, true) }),
   };
 }
 

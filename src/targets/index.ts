@@ -13,6 +13,7 @@ import { toNativeZoned, zonedTarget, type ZonedTarget } from './zoned.ts';
 export type { DelayTarget, DelayTargetOptions } from './delay.ts';
 export type { ErrorTarget, ErrorTargetOptions } from './error.ts';
 export type { FileTarget, FileTargetOptions } from './file.ts';
+export type { Checksum, FileIntegrityOptions, IntegrityOptions } from './integrity.ts';
 export type { LinearTarget } from './linear.ts';
 export type { NullTarget, NullTargetOptions } from './null.ts';
 export type { StripedTarget, StripedTargetOptions } from './striped.ts';

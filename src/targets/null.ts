@@ -2,11 +2,17 @@ import { checkKeys } from '../check.ts';
 import { invalid } from '../errors.ts';
 import type { NativeTarget } from '../native.ts';
 import { parseSize, type Size } from '../size.ts';
+import { freezeWithIntegrity, toNativeIntegrity, type IntegrityOptions } from './integrity.ts';
 
 /** What {@link targets.null} is asked for. */
 export interface NullTargetOptions {
   /** The size of the device, a multiple of 512 bytes. */
   readonly size: Size;
+  /**
+   * Metadata that is taken and forgotten like the data (Linux 7.0).
+   * @default none
+   */
+  readonly integrity?: IntegrityOptions | undefined;
 }
 
 /** A device that forgets what is written and completes everything at once. */
@@ -24,16 +30,21 @@ export interface NullTarget extends NullTargetOptions {
  * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`.
  */
 export function nullTarget(options: NullTargetOptions): NullTarget {
-  checkKeys(options, 'targets.null()', ['size']);
-  const target: NullTarget = Object.freeze({ kind: 'null', size: options.size });
+  checkKeys(options, 'targets.null()', ['size', 'integrity']);
+  const target: NullTarget = { ...options, kind: 'null' };
   toNativeNull(target);
-  return target;
+  return freezeWithIntegrity(target);
 }
 
 /** Checks a null target and puts it as the addon takes it. */
 export function toNativeNull(target: NullTarget): NativeTarget {
-  checkKeys(target, 'a null target', ['kind', 'size']);
+  checkKeys(target, 'a null target', ['kind', 'size', 'integrity']);
+  const { integrity } = target;
   const size = parseSize(target.size);
   if (size === 0) throw invalid('size is 0; a device has one block at least');
-  return { kind: 'null', size };
+  return {
+    kind: 'null',
+    size,
+    ...(integrity === undefined ? {} : { integrity: toNativeIntegrity(integrity, false) }),
+  };
 }

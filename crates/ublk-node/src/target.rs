@@ -9,6 +9,7 @@ use ublk_core::target::delay::{Delay, Delays};
 use ublk_core::target::error::AlwaysFails;
 use ublk_core::target::file::{Direct, File, FileOptions};
 use ublk_core::target::handler::{Handler, HandlerOptions};
+use ublk_core::target::integrity::{Checksum, Integrity, IntegrityFormat, IntegrityOptions};
 use ublk_core::target::linear::Linear;
 use ublk_core::target::native::Native;
 use ublk_core::target::null::Null;
@@ -52,6 +53,30 @@ pub struct NativeTarget {
     pub ops: Option<Vec<String>>,
     /// Whether a handler's writes heed FUA.
     pub fua: Option<bool>,
+    /// Metadata beside the data.
+    pub integrity: Option<NativeIntegrity>,
+}
+
+/// Metadata beside a target's data; sizes in bytes.
+#[derive(Clone, Debug)]
+#[napi(object, object_to_js = false)]
+pub struct NativeIntegrity {
+    /// `none`, `ip`, `crc16` or `crc64`.
+    pub checksum: String,
+    /// Of each piece.
+    pub metadata_size: u8,
+    /// Where the protection information begins in a piece.
+    pub pi_offset: u8,
+    /// Data to each piece; absent: the logical block size.
+    pub interval: Option<u32>,
+    /// Of the application tag.
+    pub tag_size: u8,
+    /// Whether reference tags count blocks.
+    pub reference_tags: bool,
+    /// Whether the device says that it checks.
+    pub capable: bool,
+    /// The file that keeps it; absent: beside the data.
+    pub path: Option<String>,
 }
 
 /// The zones of a zoned target; sizes in bytes.
@@ -76,8 +101,9 @@ impl NativeTarget {
     /// Opens what lies behind it. May block.
     pub(crate) fn open(self) -> Result<Native> {
         match self.kind.as_str() {
-            "null" => Ok(Native::Null(Null::new(bytes(given(self.size, "size")?)?))),
+            "null" => self.open_null().map(Native::Null),
             "error" => Ok(Native::Error(AlwaysFails::new(bytes(given(self.size, "size")?)?))),
+            "file" if self.integrity.is_some() => self.open_integrity().map(Native::Integrity),
             "file" => self.open_file().map(Native::File),
             "striped" => {
                 let chunk = given(self.chunk, "chunk")?;
@@ -97,6 +123,22 @@ impl NativeTarget {
             "handler" => self.open_handler().map(Native::Handler),
             kind => Err(unknown("kind of target", kind)),
         }
+    }
+
+    fn open_null(self) -> Result<Null> {
+        let null = Null::new(bytes(given(self.size, "size")?)?);
+        let Some(integrity) = self.integrity else { return Ok(null) };
+        let format = integrity.format()?;
+        // Without an interval of its own, that of the only block size that it has.
+        Ok(null.with_integrity(IntegrityFormat { interval: format.interval.max(512), ..format }))
+    }
+
+    fn open_integrity(mut self) -> Result<Integrity> {
+        let integrity = given(self.integrity.take(), "integrity")?;
+        let format = integrity.format()?;
+        let options = IntegrityOptions { format, path: integrity.path.map(PathBuf::from) };
+        let file = self.file_options()?;
+        Integrity::open(Path::new(&given(self.path, "path")?), &file, &options)
     }
 
     fn open_file(self) -> Result<File> {
@@ -137,6 +179,30 @@ impl NativeTarget {
 
     fn open_targets(self) -> Result<Vec<Native>> {
         given(self.targets, "targets")?.into_iter().map(Self::open).collect()
+    }
+}
+
+impl NativeIntegrity {
+    fn format(&self) -> Result<IntegrityFormat> {
+        Ok(IntegrityFormat {
+            interval: self.interval.unwrap_or(0),
+            metadata_size: self.metadata_size,
+            checksum: checksum(&self.checksum)?,
+            pi_offset: self.pi_offset,
+            tag_size: self.tag_size,
+            reference_tags: self.reference_tags,
+            capable: self.capable,
+        })
+    }
+}
+
+fn checksum(name: &str) -> Result<Checksum> {
+    match name {
+        "none" => Ok(Checksum::None),
+        "ip" => Ok(Checksum::Ip),
+        "crc16" => Ok(Checksum::Crc16),
+        "crc64" => Ok(Checksum::Crc64),
+        _ => Err(unknown("checksum", name)),
     }
 }
 

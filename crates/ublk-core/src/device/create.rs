@@ -14,7 +14,7 @@ use super::options::{BufferMode, Buffering, DeviceInfo, DeviceOptions, ExchangeM
 use super::pool::Pool;
 use super::serve::{self, Place};
 use super::supervise::{Crew, Event, supervise};
-use super::{Device, Shared, SizeCheck, admin, affinity, negotiate, params};
+use super::{Device, Shared, SizeCheck, admin, affinity, needs, negotiate, params};
 use crate::control::Control;
 use crate::driver::{Driver, OpenFile};
 use crate::error::{Code, Error, Result};
@@ -31,12 +31,10 @@ pub(super) fn create<D: Driver, T: Target>(
     options.validate()?;
     let geometry = *target.geometry();
     geometry.validate().map_err(|error| Error::new(Code::InvalidArgument, error.to_string()))?;
-    if geometry.zoned.is_some() {
-        return Err(Error::new(Code::Unsupported, "zoned devices cannot be served yet"));
-    }
     let control = Control::new(driver.clone());
-    let inspects = target.inspects();
-    let wanted = negotiate::wanted(known_features(&control)?, &options, inspects)?;
+    let features = known_features(&control)?;
+    let wanted = negotiate::wanted(features, &options, target.inspects())?;
+    let wanted = needs::add(wanted, features, &options, &geometry)?;
     let added = Added { info: control.add(&wanted)?, control: &control, keep: false };
     let (buffers, exchange) = negotiate::given(&added.info, &options)?;
     let params = params::of(&geometry, buffers, added.info.max_io_buf_bytes);

@@ -20,6 +20,7 @@ mod buffering;
 mod change;
 mod create;
 mod memory;
+mod needs;
 mod negotiate;
 mod options;
 mod params;

@@ -1,14 +1,17 @@
 //! A target's geometry as the kernel's parameters.
 
 use ublk_sys::{
-    UBLK_ATTR_FUA, UBLK_ATTR_READ_ONLY, UBLK_ATTR_ROTATIONAL, UBLK_ATTR_VOLATILE_CACHE,
-    UBLK_PARAM_TYPE_BASIC, UBLK_PARAM_TYPE_DISCARD, UBLK_PARAM_TYPE_DMA_ALIGN,
-    UBLK_PARAM_TYPE_SEGMENT, ublk_param_basic, ublk_param_discard, ublk_param_dma_align,
-    ublk_param_segment, ublk_params,
+    LBMD_PI_CAP_INTEGRITY, LBMD_PI_CAP_REFTAG, LBMD_PI_CSUM_CRC16_T10DIF, LBMD_PI_CSUM_CRC64_NVME,
+    LBMD_PI_CSUM_IP, LBMD_PI_CSUM_NONE, UBLK_ATTR_FUA, UBLK_ATTR_READ_ONLY, UBLK_ATTR_ROTATIONAL,
+    UBLK_ATTR_VOLATILE_CACHE, UBLK_PARAM_TYPE_BASIC, UBLK_PARAM_TYPE_DISCARD,
+    UBLK_PARAM_TYPE_DMA_ALIGN, UBLK_PARAM_TYPE_INTEGRITY, UBLK_PARAM_TYPE_SEGMENT,
+    UBLK_PARAM_TYPE_ZONED, ublk_param_basic, ublk_param_discard, ublk_param_dma_align,
+    ublk_param_integrity, ublk_param_segment, ublk_param_zoned, ublk_params,
 };
 
 use super::options::Buffering;
-use crate::target::Geometry;
+use crate::target::integrity::{Checksum, IntegrityFormat};
+use crate::target::{Geometry, ZonedLimits};
 
 const SECTOR_SHIFT: u32 = 9;
 
@@ -29,6 +32,14 @@ pub(super) fn of(geometry: &Geometry, buffers: Buffering, max_io_bytes: u32) -> 
             max_discard_segments: 1,
             reserved0: 0,
         };
+    }
+    if let Some(limits) = geometry.zoned {
+        params.types |= UBLK_PARAM_TYPE_ZONED;
+        params.zoned = zoned(limits, &params.basic);
+    }
+    if let Some(format) = geometry.integrity {
+        params.types |= UBLK_PARAM_TYPE_INTEGRITY;
+        params.integrity = integrity(&format);
     }
     // Copied data lies in our own memory, whatever the client's looked like.
     if !buffers.mode.is_zero_copy() && !buffers.shared {
@@ -69,6 +80,35 @@ fn basic(geometry: &Geometry, max_io_bytes: u32) -> ublk_param_basic {
         chunk_sectors: u32::try_from(geometry.chunk >> SECTOR_SHIFT).unwrap_or(0),
         dev_sectors: geometry.size >> SECTOR_SHIFT,
         virt_boundary_mask: geometry.virt_boundary,
+    }
+}
+
+fn zoned(limits: ZonedLimits, basic: &ublk_param_basic) -> ublk_param_zoned {
+    ublk_param_zoned {
+        max_open_zones: limits.max_open,
+        max_active_zones: limits.max_active,
+        max_zone_append_sectors: basic.max_sectors.min(basic.chunk_sectors),
+        ..Default::default()
+    }
+}
+
+fn integrity(format: &IntegrityFormat) -> ublk_param_integrity {
+    let flags =
+        [(format.capable, LBMD_PI_CAP_INTEGRITY), (format.reference_tags, LBMD_PI_CAP_REFTAG)];
+    ublk_param_integrity {
+        flags: flags.into_iter().filter(|(on, _)| *on).map(|(_, flag)| flag).sum(),
+        max_integrity_segments: 0,
+        interval_exp: shift(format.interval),
+        metadata_size: format.metadata_size,
+        pi_offset: format.pi_offset,
+        csum_type: match format.checksum {
+            Checksum::None => LBMD_PI_CSUM_NONE,
+            Checksum::Ip => LBMD_PI_CSUM_IP,
+            Checksum::Crc16 => LBMD_PI_CSUM_CRC16_T10DIF,
+            Checksum::Crc64 => LBMD_PI_CSUM_CRC64_NVME,
+        },
+        tag_size: format.tag_size,
+        ..Default::default()
     }
 }
 

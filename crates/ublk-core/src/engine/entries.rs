@@ -8,7 +8,6 @@ use ublk_sys::{
 };
 
 use super::flight::Progress;
-use super::waits::Waits;
 use crate::file_table::{FIRST_OF_TARGET, ZEROS};
 use crate::pass::Seat;
 use crate::target::{Step, StepKind};
@@ -22,17 +21,11 @@ pub(super) enum Place {
     Memory(*mut u8),
 }
 
-/// The entry that does what is left of `step`, whose place among all is `index`.
-#[inline]
-pub(super) fn step(
-    step: &Step,
-    progress: &Progress,
-    place: Place,
-    (waits, index): (&mut Waits, usize),
-    seat: Seat,
-) -> Entry {
+/// The entry that does what is left of `step`; none for one that is special.
+#[inline(always)]
+pub(super) fn step(step: &Step, progress: &Progress, place: Place, seat: Seat) -> Option<Entry> {
     let file = Fixed(seat.files + FIRST_OF_TARGET + u32::from(step.file));
-    match step.kind {
+    Some(match step.kind {
         StepKind::Read | StepKind::Write { .. } => {
             let zeros = Fixed(seat.files + ZEROS);
             transfer(step, progress, place, if progress.zeroing { zeros } else { file })
@@ -47,9 +40,13 @@ pub(super) fn step(
             fallocate(step, file, libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE)
         }
         StepKind::Discard => discard(step, file),
-        StepKind::Wait => waits.entry(index, step.length),
+        StepKind::Wait
+        | StepKind::FetchMetadata
+        | StepKind::WriteMetadata { .. }
+        | StepKind::ReadMetadata
+        | StepKind::StoreMetadata => return None,
         StepKind::Inspect => unreachable!("it is done before its plan is asked for again"),
-    }
+    })
 }
 
 #[inline]

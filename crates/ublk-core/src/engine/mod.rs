@@ -13,6 +13,8 @@ use std::io;
 use std::mem;
 use std::sync::Arc;
 
+use io_uring::types::Timespec;
+
 use crate::bridge::Region;
 use crate::buffers::{Buffers, Slots};
 use crate::driver::Ring;
@@ -26,16 +28,16 @@ mod express;
 mod flight;
 mod lease;
 mod settle;
+mod special;
 mod staging;
 mod steps;
 mod verdict;
-mod waits;
 
 pub(crate) use elsewhere::After;
 use flight::{Flight, Lease, Progress};
+use special::Waits;
 pub(crate) use staging::Aids;
 use staging::Staging;
-use waits::Waits;
 
 /// How often a buffer's registration is tried again before its request fails.
 const MAX_ATTACH_FAILURES: u8 = 4;
@@ -143,7 +145,7 @@ impl<T: Target> Engine<T> {
             flights: vec![Flight::IDLE; depth.into()].into(),
             steps: vec![Step::EMPTY; all_steps].into(),
             progress: vec![Progress::default(); all_steps].into(),
-            waits: Waits::new(all_steps),
+            waits: vec![Timespec::new(); all_steps].into(),
             running: 0,
         }
     }

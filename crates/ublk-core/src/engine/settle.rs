@@ -1,6 +1,6 @@
 //! How a request ends: with its full length, or an errno, never with less (trap 1).
 
-use super::flight::Lease;
+use super::flight::{Lease, Way};
 use super::{Engine, Outcome, Settled};
 use crate::buffers::Buffers;
 use crate::driver::Ring;
@@ -59,9 +59,24 @@ impl<T: Target> Engine<T> {
     pub(super) fn succeed<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> i32 {
         let request = self.flights[usize::from(tag)].request;
         self.count(pass.counters, &request, 1);
+        if request.op == Op::Zone(ZoneOp::Append) {
+            self.land(tag);
+        }
         self.release(pass, tag);
         // Fits: a request with data is at most 32 MiB; of the others the kernel reads the sign.
         if request.op.has_data() { request.length.cast_signed() } else { 0 }
+    }
+
+    /// Says where a zone append went.
+    #[cold]
+    fn land(&self, tag: u16) {
+        let first = usize::from(tag) * self.max_steps;
+        let flight = &self.flights[usize::from(tag)];
+        let planned = if flight.way == Way::Plan { usize::from(flight.planned) } else { 1 };
+        let write = self.steps[first..first + planned].iter().find(|step| step.uses_buffer());
+        if let (Some(landings), Some(write)) = (&self.aids.landings, write) {
+            landings[usize::from(tag)].set(write.offset >> 9);
+        }
     }
 
     /// Counts a request `times` over; -1, wrapped, takes it back.

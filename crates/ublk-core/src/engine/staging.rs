@@ -9,13 +9,16 @@
 //!
 //! None of this lies on the way of a request whose buffer the kernel registers or fills.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use super::flight::Lease;
 use super::{Engine, Outcome, Settled, entries};
-use crate::buffers::{Arena, Buffers, SharedMemory};
+use crate::buffers::{Arena, Buffers, Pool, SharedMemory};
 use crate::driver::Ring;
 use crate::file_table::CHAR_DEVICE;
 use crate::pass::Pass;
-use crate::target::{Errno, Op, Plan, Step, StepKind, Target};
+use crate::target::{Errno, Plan, Step, StepKind, Target};
 use crate::token::{Kind, Token};
 
 /// How often a copy may do nothing before its request fails.
@@ -28,9 +31,14 @@ pub(crate) struct Aids {
     pub(crate) arena: Option<Arena>,
     /// Memory that clients have registered.
     pub(crate) shared: Option<std::sync::Arc<SharedMemory>>,
+    /// Room for each tag's metadata.
+    pub(crate) metadata: Option<Pool>,
+    /// Where each tag's zone append went, in sectors, for the exchange to say.
+    pub(crate) landings: Option<Rc<[Cell<u64>]>>,
 }
 
 impl Aids {
+    /// Whether all bytes of requests are where [`Buffers`] has them.
     pub(super) fn are_none(&self) -> bool {
         self.arena.is_none() && self.shared.is_none()
     }
@@ -136,9 +144,9 @@ impl<T: Target> Engine<T> {
             }
             Buffers::UserCopy => {
                 staged.lend(self.aids.arena.as_mut());
-                (staged.copying, flight.lease) = match request.op {
-                    Op::Read => (Copying::Nothing, Lease::ToStore),
-                    _ => (Copying::Fetch, Lease::InMemory),
+                (staged.copying, flight.lease) = match request.op.fills() {
+                    true => (Copying::Nothing, Lease::ToStore),
+                    false => (Copying::Fetch, Lease::InMemory),
                 };
             }
             Buffers::Auto { .. } | Buffers::Register { .. } => {

@@ -47,13 +47,12 @@ impl<T: Target> Engine<T> {
             // No step of this plan uses the buffer.
             _ => Place::Slot(0),
         };
-        let entry = entries::step(
-            &self.steps[index],
-            &self.progress[index],
-            place,
-            (&mut self.waits, index),
-            pass.seat,
-        );
+        let (planned, progress) = (&self.steps[index], &self.progress[index]);
+        let entry = match entries::step(planned, progress, place, pass.seat) {
+            Some(entry) => entry,
+            None => self.special_entry(pass, tag, index),
+        };
+        let flight = &mut self.flights[usize::from(tag)];
         flight.pending += 1;
         // SAFETY: the entry points into a lent buffer, which io_uring holds on to, or into our
         // pool, which outlives the ring's last completion (see `Reactor`).

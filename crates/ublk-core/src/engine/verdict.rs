@@ -29,6 +29,9 @@ pub(super) fn judge(step: &Step, progress: &mut Progress, result: i32, block: u3
         StepKind::Read | StepKind::Write { .. } if progress.from + result < step.length => {
             continue_short(step, progress, result, block)
         }
+        kind if kind.moves_metadata() && progress.from + result < step.length => {
+            continue_metadata(progress, result)
+        }
         _ => Verdict::Complete,
     }
 }
@@ -44,6 +47,13 @@ fn interrupted_or_failed(kind: StepKind, progress: &mut Progress, errno: i32) ->
         }
         errno => Verdict::Failed(errno),
     }
+}
+
+/// Metadata ends nowhere before its length.
+#[cold]
+fn continue_metadata(progress: &mut Progress, result: u32) -> Verdict {
+    progress.from += result;
+    if result == 0 { Verdict::Failed(libc::EIO) } else { Verdict::Continue }
 }
 
 #[cold]
@@ -129,6 +139,15 @@ mod tests {
     fn interruptions_are_bounded() {
         assert_eq!(run(&READ, &[-libc::EINTR]).0, Verdict::Continue);
         assert_eq!(run(&READ, &[-libc::EAGAIN; 65]).0, Verdict::Failed(libc::EAGAIN));
+    }
+
+    #[test]
+    fn metadata_goes_on_where_it_stopped_and_never_ends_early() {
+        let metadata = Step { kind: StepKind::ReadMetadata, length: 64, ..READ };
+        let (verdict, progress) = run(&metadata, &[40]);
+        assert_eq!((verdict, progress.from), (Verdict::Continue, 40));
+        assert_eq!(run(&metadata, &[40, 24]).0, Verdict::Complete);
+        assert_eq!(run(&metadata, &[40, 0]).0, Verdict::Failed(libc::EIO));
     }
 
     #[test]

@@ -7,8 +7,8 @@ use io_uring::opcode;
 use io_uring::squeue::{Entry, Flags};
 use ublk_sys::{
     IORING_URING_CMD_MULTISHOT, UBLK_BATCH_F_AUTO_BUF_REG_FALLBACK, UBLK_BATCH_F_HAS_BUF_ADDR,
-    UBLK_IO_RES_ABORT, UBLK_U_IO_COMMIT_IO_CMDS, UBLK_U_IO_FETCH_IO_CMDS, UBLK_U_IO_PREP_IO_CMDS,
-    ublk_batch_io,
+    UBLK_BATCH_F_HAS_ZONE_LBA, UBLK_IO_RES_ABORT, UBLK_U_IO_COMMIT_IO_CMDS,
+    UBLK_U_IO_FETCH_IO_CMDS, UBLK_U_IO_PREP_IO_CMDS, ublk_batch_io,
 };
 
 use super::elements::{Element, Elements};
@@ -76,6 +76,16 @@ impl Batch {
         })
     }
 
+    /// The same, with room in each element for where an append went.
+    pub(super) fn with_landings(mut self) -> Self {
+        self.flags |= UBLK_BATCH_F_HAS_ZONE_LBA;
+        for elements in self.outboxes.iter_mut().map(|outbox| &mut outbox.elements) {
+            *elements = elements.wider();
+        }
+        self.lone = self.lone.wider();
+        self
+    }
+
     pub(super) fn arm<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
         self.inbox.register(pass.ring, pass.seat.number)?;
         pass.reserve(2)?;
@@ -97,7 +107,7 @@ impl Batch {
     }
 
     pub(super) fn move_buffer(&mut self, tag: u16, memory: *mut u8) {
-        self.templates[usize::from(tag)].move_to(memory);
+        self.templates[usize::from(tag)].set_memory(memory as u64);
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -127,6 +137,11 @@ impl Batch {
             }
             _ => self.lone_refused(pass, token.tag, result),
         }
+    }
+
+    /// What the second word of the tag's next element says.
+    pub(super) fn set_memory(&mut self, tag: u16, word: u64) {
+        self.templates[usize::from(tag)].set_memory(word);
     }
 
     /// Where the tag's next request is to be registered.

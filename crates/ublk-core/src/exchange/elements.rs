@@ -9,7 +9,8 @@ use crate::buffers::Buffers;
 pub(super) struct Element {
     /// A `ublk_elem_header` whose result is 0.
     header: u64,
-    /// Where to copy the next request's data; only there in copy mode.
+    /// Where to copy the next request's data, in copy mode; or where a zone append went, in
+    /// sectors; else not there.
     memory: u64,
 }
 
@@ -38,8 +39,8 @@ impl Element {
         self.header = header(tag, slot);
     }
 
-    pub(super) fn move_to(&mut self, memory: *mut u8) {
-        self.memory = memory as u64;
+    pub(super) fn set_memory(&mut self, word: u64) {
+        self.memory = word;
     }
 }
 
@@ -52,6 +53,12 @@ impl Elements {
     /// Room for `count` elements of `each` words.
     pub(super) fn new(count: u16, each: usize) -> Self {
         Self { words: vec![0; usize::from(count) * each].into(), each }
+    }
+
+    /// Room for as many elements, each longer by a word.
+    pub(super) fn wider(&self) -> Self {
+        let count = self.words.len() / self.each;
+        Self { words: vec![0; count * (self.each + 1)].into(), each: self.each + 1 }
     }
 
     /// The size of each, in bytes.

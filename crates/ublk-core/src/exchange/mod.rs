@@ -13,6 +13,7 @@ mod batch;
 mod elements;
 mod get_data;
 mod inbox;
+mod landing;
 mod per_io;
 mod rotating;
 mod special;
@@ -20,6 +21,7 @@ mod special;
 use batch::Batch;
 use get_data::GetData;
 pub(crate) use inbox::Tags;
+use landing::Landings;
 use per_io::PerIo;
 use rotating::Turns;
 use special::Special;
@@ -66,6 +68,15 @@ impl Exchange {
 
     pub(crate) fn batch(queue: u16, depth: u16, buffers: &Buffers) -> io::Result<Self> {
         Ok(Self::Batch(Batch::new(queue, depth, buffers)?))
+    }
+
+    /// The same for a zoned device, whose commits say where appends went: there, in sectors.
+    pub(crate) fn zoned(self, landings: Rc<[Cell<u64>]>) -> Self {
+        let exchange = match self {
+            Self::Batch(exchange) => Self::Batch(exchange.with_landings()),
+            other => other,
+        };
+        Self::Special(Box::new(Special::Zoned { exchange, landings: Landings::new(landings) }))
     }
 
     /// Per-io, with the buffers that `arena` has.
@@ -209,7 +220,16 @@ impl Exchange {
         match self {
             Self::PerIo(exchange) => exchange.set_slot(tag, slot),
             Self::Batch(exchange) => exchange.set_slot(tag, slot),
-            Self::Special(_) => unreachable!("there is one wrapper"),
+            Self::Special(exchange) => exchange.set_slot(tag, slot),
+        }
+    }
+
+    /// Where the append went that the tag's next commit answers, in sectors.
+    fn set_landing(&mut self, tag: u16, sector: u64) {
+        match self {
+            Self::PerIo(exchange) => exchange.set_memory(tag, sector),
+            Self::Batch(exchange) => exchange.set_memory(tag, sector),
+            Self::Special(_) => unreachable!("what commits is innermost"),
         }
     }
 

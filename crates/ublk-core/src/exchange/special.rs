@@ -3,6 +3,7 @@
 use std::io;
 
 use super::get_data::GetData;
+use super::landing::Landings;
 use super::rotating::Turns;
 use super::{Arrival, Exchange, Tags};
 use crate::buffers::Slots;
@@ -22,6 +23,13 @@ pub(crate) enum Special {
         /// The slots.
         turns: Turns,
     },
+    /// Commits say where appends went.
+    Zoned {
+        /// What fetches and commits.
+        exchange: Exchange,
+        /// Where they went.
+        landings: Landings,
+    },
 }
 
 impl Special {
@@ -29,7 +37,7 @@ impl Special {
     pub(super) fn arm<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
         match self {
             Self::GetData(exchange) => exchange.arm(pass),
-            Self::Rotating { exchange, .. } => exchange.arm(pass),
+            Self::Rotating { exchange, .. } | Self::Zoned { exchange, .. } => exchange.arm(pass),
         }
     }
 
@@ -42,7 +50,9 @@ impl Special {
     ) -> io::Result<Arrival> {
         match self {
             Self::GetData(exchange) => exchange.completed(pass, token.tag, completion.result),
-            Self::Rotating { exchange, .. } => exchange.completed(pass, token, completion),
+            Self::Rotating { exchange, .. } | Self::Zoned { exchange, .. } => {
+                exchange.completed(pass, token, completion)
+            }
         }
     }
 
@@ -54,7 +64,9 @@ impl Special {
     ) -> io::Result<()> {
         match self {
             Self::GetData(_) => Ok(()),
-            Self::Rotating { exchange, .. } => exchange.emptied(pass, tags),
+            Self::Rotating { exchange, .. } | Self::Zoned { exchange, .. } => {
+                exchange.emptied(pass, tags)
+            }
         }
     }
 
@@ -67,7 +79,9 @@ impl Special {
     ) -> io::Result<()> {
         match self {
             Self::GetData(exchange) => exchange.want(pass, tag, place),
-            Self::Rotating { .. } => unreachable!("the kernel asks for no buffer to lend pages"),
+            Self::Rotating { .. } | Self::Zoned { .. } => {
+                unreachable!("the kernel asks for no buffer to lend pages")
+            }
         }
     }
 
@@ -84,6 +98,18 @@ impl Special {
                 exchange.set_slot(tag, turns.next(tag));
                 exchange.commit(pass, tag, result)
             }
+            Self::Zoned { exchange, landings } => {
+                exchange.set_landing(tag, landings.take(tag));
+                exchange.commit(pass, tag, result)
+            }
+        }
+    }
+
+    /// Where the tag's next request is to be registered.
+    pub(super) fn set_slot(&mut self, tag: u16, slot: u16) {
+        match self {
+            Self::Zoned { exchange, .. } => exchange.set_slot(tag, slot),
+            _ => unreachable!("slots take turns outermost"),
         }
     }
 
@@ -91,7 +117,7 @@ impl Special {
     pub(super) fn flush<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<u32> {
         match self {
             Self::GetData(_) => Ok(0),
-            Self::Rotating { exchange, .. } => exchange.flush(pass),
+            Self::Rotating { exchange, .. } | Self::Zoned { exchange, .. } => exchange.flush(pass),
         }
     }
 
@@ -103,6 +129,7 @@ impl Special {
                 turns.give_back(pass.slots);
                 exchange.leave(pass)
             }
+            Self::Zoned { exchange, .. } => exchange.leave(pass),
         }
     }
 
@@ -117,7 +144,7 @@ impl Special {
     pub(super) fn is_open(&self) -> bool {
         match self {
             Self::GetData(exchange) => exchange.commands().is_open(),
-            Self::Rotating { exchange, .. } => exchange.is_open(),
+            Self::Rotating { exchange, .. } | Self::Zoned { exchange, .. } => exchange.is_open(),
         }
     }
 }

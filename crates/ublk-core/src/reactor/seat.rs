@@ -19,6 +19,7 @@ use crate::exchange::Exchange;
 use crate::pass::{self, Pass};
 use crate::stats::Counters;
 use crate::target::Target;
+use crate::target::integrity::IntegrityFormat;
 
 /// What a queue is served with.
 pub(super) struct Seat<T> {
@@ -81,6 +82,7 @@ impl<T: Target> Seat<T> {
         let (name, rotates) = ((config.queue, config.depth), config.rotate_slots);
         // With requests in flight, by QUIESCE_DEV.
         let may_be_taken_away = config.features & UBLK_F_QUIESCE != 0;
+        let says_landings = aids.landings.is_some();
         let all_known = config.exchange == ExchangeMode::PerIo || !stays && !may_be_taken_away;
         Ok(Self {
             queue: Queue {
@@ -88,8 +90,9 @@ impl<T: Target> Seat<T> {
                 exchange,
                 descriptors,
                 asking,
-                // A linked step that fails goes on with the slot that its commit has named.
-                links: all_known && !rotates,
+                // A linked step that fails goes on with the slot that its commit has named, and no
+                // linked commit says where an append went.
+                links: all_known && !rotates && !says_landings,
             },
             counters,
             listener,
@@ -168,9 +171,12 @@ fn parts<D: Driver, T: Target>(
     service: &Service<T>,
     slots: &mut Slots,
 ) -> io::Result<(Descriptors, Exchange, Buffers, Aids)> {
+    /// Rooms for metadata begin at pages, so that no two of them share one.
+    const PAGE: u64 = 4096;
     let QueueConfig { queue, depth, max_io_bytes, descriptor_size, features, .. } = service.config;
     let descriptors =
         driver.map_descriptors(&service.char_device, queue, depth, descriptor_size)?;
+    let geometry = service.target.geometry();
     let mut lend = || slots.take_many(depth).ok_or_else(|| full("buffer table"));
     let arena = || Arena::new(depth, max_io_bytes);
     let buffers = match service.config.transfer {
@@ -187,6 +193,11 @@ fn parts<D: Driver, T: Target>(
         ExchangeMode::PerIo => Exchange::per_io(queue, depth, &buffers, features),
         ExchangeMode::Batch => Exchange::batch(queue, depth, &buffers)?,
     };
+    let landings = geometry.zoned.map(|_| (0..depth).map(|_| Cell::new(0)).collect());
+    let plain = match &landings {
+        Some(landings) => plain.zoned(Rc::clone(landings)),
+        None => plain,
+    };
     let exchange = match &buffers {
         Buffers::GetData => Exchange::get_data(queue, depth, arena()?, features),
         Buffers::Auto { slots } if service.config.rotate_slots => {
@@ -195,6 +206,15 @@ fn parts<D: Driver, T: Target>(
         _ => plain,
     };
     let copies = matches!(buffers, Buffers::UserCopy) || service.target.inspects();
-    let aids = Aids { arena: copies.then(arena).transpose()?, shared: service.shared.clone() };
+    let rooms = |format: IntegrityFormat| {
+        let room = format.metadata_of(max_io_bytes.into()).next_multiple_of(PAGE);
+        Pool::new(depth, u32::try_from(room).map_err(io::Error::other)?)
+    };
+    let aids = Aids {
+        arena: copies.then(arena).transpose()?,
+        shared: service.shared.clone(),
+        metadata: geometry.integrity.map(rooms).transpose()?,
+        landings,
+    };
     Ok((descriptors, exchange, buffers, aids))
 }

@@ -66,8 +66,10 @@ impl Children {
                 targets.len()
             )));
         }
-        if targets.iter().any(|target| target.geometry().zoned.is_some()) {
-            return Err(refused(format!("{layer} cannot be made of zoned targets")));
+        let geometries = || targets.iter().map(Target::geometry);
+        if geometries().any(|one| one.zoned.is_some() || one.integrity.is_some()) {
+            let what = "zoned targets, or of targets with integrity";
+            return Err(refused(format!("{layer} cannot be made of {what}")));
         }
         if targets.iter().any(|target| target.elsewhere().is_some()) {
             return Err(refused(format!("a handler cannot lie below {layer}")));
@@ -174,6 +176,7 @@ fn merge(a: Geometry, b: Geometry) -> Geometry {
         },
         chunk: 0,
         zoned: None,
+        integrity: None,
     }
 }
 

@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use super::integrity::{FormatError, IntegrityFormat};
+
 /// How a target discards and writes zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiscardLimits {
@@ -65,6 +67,8 @@ pub struct Geometry {
     pub chunk: u64,
     /// It is a zoned device (Linux 6.6): the chunk is a zone.
     pub zoned: Option<ZonedLimits>,
+    /// It keeps metadata beside the data (Linux 7.0).
+    pub integrity: Option<IntegrityFormat>,
 }
 
 /// Why a geometry cannot be a block device.
@@ -143,6 +147,9 @@ pub enum GeometryError {
         /// At most as many as there are zones; open zones are active.
         limits: ZonedLimits,
     },
+    /// There is no such metadata.
+    #[error(transparent)]
+    Integrity(#[from] FormatError),
 }
 
 /// The kernel's bound of block sizes and preferred sizes.
@@ -174,6 +181,7 @@ impl Geometry {
             segments: None,
             chunk: 0,
             zoned: None,
+            integrity: None,
         }
     }
 
@@ -208,6 +216,9 @@ impl Geometry {
             return Err(GeometryError::Chunk { chunk: self.chunk, block });
         }
         self.validate_limits()?;
+        if let Some(format) = self.integrity {
+            format.validate(block)?;
+        }
         self.validate_zones()
     }
 

@@ -25,6 +25,7 @@ pub mod delay;
 pub mod error;
 pub mod file;
 pub mod handler;
+pub mod integrity;
 pub mod linear;
 pub mod native;
 pub mod null;

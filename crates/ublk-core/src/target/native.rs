@@ -7,6 +7,7 @@ use super::delay::Delay;
 use super::error::AlwaysFails;
 use super::file::File;
 use super::handler::Handler;
+use super::integrity::Integrity;
 use super::linear::Linear;
 use super::null::Null;
 use super::striped::Striped;
@@ -32,6 +33,8 @@ pub enum Native {
     Handler(Handler),
     /// Zones that are written in order.
     Zoned(Zoned),
+    /// A file with metadata beside it.
+    Integrity(Integrity),
 }
 
 macro_rules! forward {
@@ -45,6 +48,7 @@ macro_rules! forward {
             Native::Delay($target) => $call,
             Native::Handler($target) => $call,
             Native::Zoned($target) => $call,
+            Native::Integrity($target) => $call,
         }
     };
 }

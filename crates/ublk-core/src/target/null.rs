@@ -2,6 +2,7 @@
 
 use std::os::fd::RawFd;
 
+use super::integrity::IntegrityFormat;
 use super::{DiscardLimits, Errno, Geometry, Plan, Request, Target};
 
 /// Writes vanish; reads return whatever the request's memory held before, so this is for
@@ -17,6 +18,16 @@ impl Null {
         let discard =
             DiscardLimits { granularity: 4096, max_discard: !4095, max_write_zeroes: !4095 };
         let geometry = Geometry { discard: Some(discard), dma_alignment: 3, ..Geometry::new(size) };
+        Self { geometry }
+    }
+}
+
+impl Null {
+    /// The same, that takes metadata and forgets it.
+    #[must_use]
+    pub fn with_integrity(self, format: IntegrityFormat) -> Self {
+        // The kernel checks what it reads, so that zeros are written with their metadata.
+        let geometry = Geometry { integrity: Some(format), discard: None, ..self.geometry };
         Self { geometry }
     }
 }

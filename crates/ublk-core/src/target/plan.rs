@@ -20,11 +20,37 @@ pub enum StepKind {
     ZeroRange,
     /// The block device's own discard; what the range reads afterwards is undefined.
     Discard,
+    /// The kernel's metadata of a write into the room for it: see [`WriteMetadata`](Self::WriteMetadata).
+    FetchMetadata,
+    /// From the room for the request's metadata into the file. The room is memory of the server,
+    /// as long as the metadata of the largest request; `at` counts from its start.
+    WriteMetadata {
+        /// On stable storage before it completes.
+        dsync: bool,
+    },
+    /// From the file into the room for the request's metadata.
+    ReadMetadata,
+    /// From the room to the kernel, as the metadata of a read.
+    StoreMetadata,
     /// Nothing, for as many microseconds as the step's length; the rest of the step means nothing.
     Wait,
     /// These bytes of a write are shown to the target, which then plans: see
     /// [`Target::plan_inspected`](super::Target::plan_inspected). The only step of its plan.
     Inspect,
+}
+
+impl StepKind {
+    /// Whether it moves a request's metadata.
+    #[inline]
+    pub fn moves_metadata(self) -> bool {
+        matches!(
+            self,
+            Self::FetchMetadata
+                | Self::WriteMetadata { .. }
+                | Self::ReadMetadata
+                | Self::StoreMetadata
+        )
+    }
 }
 
 /// One piece of backend I/O.

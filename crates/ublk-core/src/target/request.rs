@@ -1,11 +1,11 @@
 //! One block request, as the kernel described it.
 
 use ublk_sys::{
-    UBLK_IO_F_FUA, UBLK_IO_F_NEED_REG_BUF, UBLK_IO_F_NOUNMAP, UBLK_IO_F_SHMEM_ZC,
-    UBLK_IO_OP_DISCARD, UBLK_IO_OP_FLUSH, UBLK_IO_OP_READ, UBLK_IO_OP_REPORT_ZONES,
-    UBLK_IO_OP_WRITE, UBLK_IO_OP_WRITE_ZEROES, UBLK_IO_OP_ZONE_APPEND, UBLK_IO_OP_ZONE_CLOSE,
-    UBLK_IO_OP_ZONE_FINISH, UBLK_IO_OP_ZONE_OPEN, UBLK_IO_OP_ZONE_RESET, UBLK_IO_OP_ZONE_RESET_ALL,
-    blk_zone, ublksrv_io_desc,
+    UBLK_IO_F_FUA, UBLK_IO_F_INTEGRITY, UBLK_IO_F_NEED_REG_BUF, UBLK_IO_F_NOUNMAP,
+    UBLK_IO_F_SHMEM_ZC, UBLK_IO_OP_DISCARD, UBLK_IO_OP_FLUSH, UBLK_IO_OP_READ,
+    UBLK_IO_OP_REPORT_ZONES, UBLK_IO_OP_WRITE, UBLK_IO_OP_WRITE_ZEROES, UBLK_IO_OP_ZONE_APPEND,
+    UBLK_IO_OP_ZONE_CLOSE, UBLK_IO_OP_ZONE_FINISH, UBLK_IO_OP_ZONE_OPEN, UBLK_IO_OP_ZONE_RESET,
+    UBLK_IO_OP_ZONE_RESET_ALL, blk_zone, ublksrv_io_desc,
 };
 
 use super::Errno;
@@ -144,6 +144,11 @@ impl RequestFlags {
     /// The data lies in memory that clients have registered with the device.
     pub fn is_shared(self) -> bool {
         self.0 & UBLK_IO_F_SHMEM_ZC != 0
+    }
+
+    /// The request has metadata.
+    pub fn has_metadata(self) -> bool {
+        self.0 & UBLK_IO_F_INTEGRITY != 0
     }
 
     /// Automatic buffer registration failed; the server must register by hand.

@@ -1,0 +1,126 @@
+import { randomBytes } from 'node:crypto';
+import { readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { open } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { execa } from 'execa';
+import { afterEach, describe, expect, test } from 'vitest';
+
+import { targets, type DeviceOptions } from '../../src/index.ts';
+import { fioVerify } from './fio.ts';
+import { temporaryFolder } from './image.ts';
+import { createOrSkip, expectNoDevices, withUblk } from './machine.ts';
+
+const MIB = 1024 * 1024;
+const MODES: Pick<DeviceOptions, 'buffers' | 'exchange'>[] = (['per-io', 'batch'] as const).flatMap(
+  (exchange) =>
+    (['auto', 'register', 'user-copy'] as const).map((buffers) => ({ exchange, buffers })),
+);
+
+function image(size: number): { path: string; metadata: string } {
+  const path = join(temporaryFolder(), 'disk.img');
+  writeFileSync(path, '');
+  truncateSync(path, size);
+  return { path, metadata: `${path}.metadata` };
+}
+
+/** The CRC-16 of T10 DIF: polynomial 0x8bb7, nothing reflected, from 0. */
+function crc16(bytes: Uint8Array): number {
+  let crc = 0;
+  for (const byte of bytes) {
+    crc ^= byte << 8;
+    for (let bit = 0; bit < 8; bit++) crc = crc & 0x8000 ? (crc << 1) ^ 0x8bb7 : crc << 1;
+    crc &= 0xffff;
+  }
+  return crc;
+}
+
+async function flip(path: string, position: number): Promise<void> {
+  await using file = await open(path, 'r+');
+  const { buffer } = await file.read(Buffer.alloc(1), 0, 1, position);
+  await file.write(Buffer.of(buffer[0]! ^ 1), 0, 1, position);
+}
+
+const readSector = (device: string, sector: number) =>
+  execa('dd', [
+    `if=${device}`,
+    'of=/dev/null',
+    'bs=512',
+    'count=1',
+    `skip=${sector}`,
+    'iflag=direct',
+  ]);
+
+withUblk('a device with integrity', () => {
+  afterEach(expectNoDevices);
+
+  test.for(MODES)('holds what fio wrote ($buffers, $exchange)', async (mode, context) => {
+    const { path } = image(32 * MIB);
+    const target = targets.file(path, { integrity: { checksum: 'crc16' } });
+    await using device = await createOrSkip(context, { target, queues: 2, ...mode });
+    expect(device.features).toContain('INTEGRITY');
+    await fioVerify(device);
+    expect(device.stats().total.errors).toBe(0);
+  });
+
+  test.for(MODES)(
+    'keeps the tuples that the kernel makes ($buffers, $exchange)',
+    async (mode, context) => {
+      const { path, metadata } = image(8 * MIB);
+      const target = targets.file(path, { integrity: {} });
+      await using device = await createOrSkip(context, { target, ...mode });
+      const bytes = randomBytes(2 * MIB);
+      const place = ['bs=1M', 'seek=3', 'oflag=direct'];
+      await execa('dd', [`of=${device.path}`, ...place], { input: bytes });
+      await device.close();
+      const kept = readFileSync(metadata);
+      expect(kept.length).toBe((8 * MIB) / 64);
+      expect(kept.subarray(0, 64).equals(Buffer.alloc(64, 0xff))).toBe(true);
+      const first = (3 * MIB) / 512;
+      for (let sector = 0; sector < bytes.length / 512; sector += 37) {
+        const tuple = kept.subarray((first + sector) * 8, (first + sector) * 8 + 8);
+        const data = bytes.subarray(sector * 512, sector * 512 + 512);
+        expect(tuple.readUInt16BE(0)).toBe(crc16(data));
+        expect(tuple.readUInt32BE(4)).toBe(first + sector);
+      }
+    },
+  );
+
+  describe.each([
+    ['crc16', 'T10-DIF-TYPE1-CRC', 8],
+    ['ip', 'T10-DIF-TYPE1-IP', 8],
+    ['crc64', 'EXT-DIF-TYPE1-CRC64', 16],
+  ] as const)('of %s', (checksum, format, size) => {
+    test('fails to read what was changed behind its back, and only that', async (context) => {
+      const { path, metadata } = image(8 * MIB);
+      const target = targets.file(path, { integrity: { checksum } });
+      const bytes = randomBytes(MIB);
+      {
+        await using device = await createOrSkip(context, { target });
+        const integrity = (name: string) =>
+          readFileSync(`/sys/block/ublkb${device.id}/integrity/${name}`, 'utf8').trim();
+        expect(integrity('format')).toBe(format);
+        await execa('dd', [`of=${device.path}`, 'bs=1M', 'oflag=direct'], { input: bytes });
+      }
+      await flip(path, 100 * 512);
+      await flip(metadata, 200 * size);
+      await using device = await createOrSkip(context, { target });
+      await readSector(device.path, 99);
+      await expect(readSector(device.path, 100)).rejects.toThrow(/dd: error reading/);
+      await expect(readSector(device.path, 200)).rejects.toThrow(/dd: error reading/);
+      await readSector(device.path, 201);
+      await readSector(device.path, 10_000);
+    });
+  });
+
+  test('has the metadata that was asked for', async (context) => {
+    const integrity = { metadataSize: 64, piOffset: 56, capable: true, tagSize: 2 };
+    const target = targets.null({ size: '64MiB', integrity: { ...integrity, checksum: 'ip' } });
+    await using device = await createOrSkip(context, { target });
+    const shown = (name: string) =>
+      readFileSync(`/sys/block/ublkb${device.id}/integrity/${name}`, 'utf8').trim();
+    expect(shown('device_is_integrity_capable')).toBe('1');
+    expect(shown('protection_interval_bytes')).toBe('512');
+    expect(shown('tag_size')).toBe('2');
+  });
+});

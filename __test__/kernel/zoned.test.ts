@@ -1,0 +1,198 @@
+import { randomBytes } from 'node:crypto';
+import { mkdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { execa } from 'execa';
+import { afterEach, describe, expect, test } from 'vitest';
+
+import { createDevice, targets, type Device, type DeviceOptions } from '../../src/index.ts';
+import { temporaryFolder } from './image.ts';
+import { createOrSkip, expectNoDevices, withUblk } from './machine.ts';
+
+const MIB = 1024 * 1024;
+const SECTORS_OF_ZONE = (4 * MIB) / 512;
+
+const MODES: Pick<DeviceOptions, 'buffers' | 'exchange'>[] = (['per-io', 'batch'] as const).flatMap(
+  (exchange) =>
+    (['auto', 'register', 'user-copy'] as const).map((buffers) => ({ exchange, buffers })),
+);
+
+interface Zone {
+  start: number;
+  length: number;
+  capacity: number;
+  written: number;
+  condition: string;
+  type: string;
+}
+
+/** What `blkzone report` says, in sectors. */
+async function report(device: Device): Promise<Zone[]> {
+  const { stdout } = await execa('blkzone', ['report', device.path]);
+  const line =
+    /start: 0x(\w+), len 0x(\w+), cap 0x(\w+), wptr 0x(\w+) .*zcond: *\d+\((\w\w)\) \[type: \d\((\w+)\)/;
+  return stdout.split('\n').map((text) => {
+    const [, start, length, capacity, written, condition = '', type = ''] = line.exec(text) ?? [];
+    const [a, b, c, d] = [start, length, capacity, written].map((hex) => Number(`0x${hex}`));
+    return { start: a!, length: b!, capacity: c!, written: d!, condition, type };
+  });
+}
+
+/** Writes sectors of random bytes. */
+async function write(device: Device, seek: number, count: number): Promise<Buffer> {
+  const bytes = randomBytes(count * 512);
+  const place = [`bs=${count * 512}`, `seek=${seek * 512}`, 'oflag=direct,seek_bytes'];
+  await execa('dd', [`of=${device.path}`, ...place], { input: bytes });
+  return bytes;
+}
+
+const zone = (number: number): number => number * SECTORS_OF_ZONE;
+
+withUblk('a zoned device', () => {
+  afterEach(expectNoDevices);
+
+  test('reports its zones', async (context) => {
+    const target = targets.zoned({
+      size: '40MiB',
+      zoneSize: '4MiB',
+      zoneCapacity: '3MiB',
+      conventionalZones: 2,
+      maxOpenZones: 3,
+      maxActiveZones: 5,
+    });
+    await using device = await createOrSkip(context, { target });
+    expect(device.features).toContain('ZONED');
+    const zones = await report(device);
+    expect(zones.length).toBe(10);
+    expect(zones[1]).toMatchObject({ type: 'CONVENTIONAL', condition: 'nw' });
+    expect(zones[2]).toEqual({
+      start: zone(2),
+      length: SECTORS_OF_ZONE,
+      capacity: (3 * MIB) / 512,
+      written: 0,
+      condition: 'em',
+      type: 'SEQ_WRITE_REQUIRED',
+    });
+    const queue = (name: string) =>
+      readFileSync(`/sys/block/ublkb${device.id}/queue/${name}`, 'utf8').trim();
+    expect(queue('zoned')).toBe('host-managed');
+    expect(queue('nr_zones')).toBe('10');
+    expect([queue('max_open_zones'), queue('max_active_zones')]).toEqual(['3', '5']);
+    expect(Number(queue('zone_append_max_bytes'))).toBe(MIB);
+  });
+
+  test('is written in order, zone by zone', async (context) => {
+    const target = targets.zoned({ size: '32MiB', zoneSize: '4MiB' });
+    await using device = await createOrSkip(context, { target });
+    const bytes = await write(device, zone(3), 16);
+    await expect(write(device, zone(3), 8)).rejects.toThrow(/Input\/output error/);
+    await expect(write(device, zone(4) + 8, 8)).rejects.toThrow(/Input\/output error/);
+    // After an error the kernel asks where the write pointers are before it goes on.
+    await report(device);
+    const more = await write(device, zone(3) + 16, 8);
+    const { stdout } = await execa(
+      'dd',
+      [`if=${device.path}`, 'bs=4k', `skip=${zone(3) / 8}`, 'count=4', 'iflag=direct'],
+      { encoding: 'buffer' },
+    );
+    const expected = Buffer.concat([bytes, more, Buffer.alloc(16384 - 24 * 512)]);
+    expect(Buffer.from(stdout).equals(expected)).toBe(true);
+  });
+
+  test('opens, closes, finishes and empties zones', async (context) => {
+    const target = targets.zoned({ size: '32MiB', zoneSize: '4MiB' });
+    await using device = await createOrSkip(context, { target });
+    const command = async (verb: string, number: number) => {
+      await execa('blkzone', [verb, '-o', String(zone(number)), '-c', '1', device.path]);
+    };
+    const conditions = async () => (await report(device)).map((one) => one.condition).join(' ');
+    await write(device, zone(1), 8);
+    await write(device, zone(2), 8);
+    await command('open', 3);
+    await command('finish', 4);
+    await command('close', 2);
+    expect(await conditions()).toBe('em oi cl oe fu em em em');
+    await command('reset', 4);
+    await command('close', 3);
+    expect(await conditions()).toBe('em oi cl em em em em em');
+    await execa('blkzone', ['reset', device.path]);
+    expect(await conditions()).toBe('em em em em em em em em');
+    await write(device, zone(1), 8);
+  });
+
+  test.for(MODES)('holds what fio wrote ($buffers, $exchange)', async (mode, context) => {
+    const target = targets.zoned({ size: '64MiB', zoneSize: '4MiB', maxOpenZones: 4 });
+    await using device = await createOrSkip(context, { target, queues: 2, ...mode });
+    await execa('fio', [
+      '--name=verify',
+      `--filename=${device.path}`,
+      '--zonemode=zbd',
+      '--max_open_zones=4',
+      '--rw=randwrite',
+      '--bs=64k',
+      '--size=64M',
+      '--io_size=64M',
+      '--ioengine=libaio',
+      '--iodepth=16',
+      '--direct=1',
+      '--verify=crc32c',
+      '--verify_fatal=1',
+      '--randrepeat=0',
+    ]);
+    expect(device.stats().total.errors).toBe(0);
+  });
+
+  describe('in a file', () => {
+    function image(size: number): string {
+      const path = join(temporaryFolder(), 'zones.img');
+      writeFileSync(path, '');
+      truncateSync(path, size);
+      return path;
+    }
+
+    test('is found again as it was left', async (context) => {
+      const path = image(33 * MIB);
+      const target = targets.zoned({ path, zoneSize: '4MiB' });
+      await using first = await createOrSkip(context, { target });
+      await write(first, zone(1), 8);
+      await execa('blkzone', ['finish', '-o', String(zone(2)), '-c', '1', first.path]);
+      const left = await report(first);
+      await first.close();
+      await using second = await createDevice({ target });
+      expect(await report(second)).toEqual(left);
+      await write(second, zone(1) + 8, 8);
+      await second.close();
+      const other = targets.zoned({ path, zoneSize: '8MiB' });
+      await expect(createDevice({ target: other })).rejects.toMatchObject({
+        code: 'ERR_UBLK_BAD_BACKEND',
+        message: expect.stringContaining('another shape') as string,
+      });
+    });
+
+    test.for(MODES)('carries btrfs, which appends ($buffers, $exchange)', async (mode, context) => {
+      const target = targets.zoned({ path: image(256 * MIB), zoneSize: '4MiB' });
+      await using device = await createOrSkip(context, { target, queues: 2, ...mode });
+      const mountPoint = join(temporaryFolder(), 'mnt');
+      mkdirSync(mountPoint);
+      await execa('mkfs.btrfs', ['-q', '-d', 'single', '-m', 'single', device.path]);
+      await execa('mount', [device.path, mountPoint]);
+      const bytes = randomBytes(20 * MIB);
+      writeFileSync(join(mountPoint, 'file'), bytes);
+      await execa('umount', [mountPoint]);
+      await execa('mount', ['-o', 'ro', device.path, mountPoint]);
+      const kept = readFileSync(join(mountPoint, 'file'));
+      await execa('umount', [mountPoint]);
+      expect(kept.equals(bytes)).toBe(true);
+      expect(device.stats().total.errors).toBe(0);
+      await execa('btrfs', ['check', '--readonly', device.path]);
+    });
+  });
+
+  test('cannot be had where the kernel copies', async () => {
+    const target = targets.zoned({ size: '32MiB', zoneSize: '4MiB' });
+    await expect(createDevice({ target, buffers: 'copy' })).rejects.toMatchObject({
+      code: 'ERR_UBLK_INVALID_ARGUMENT',
+      message: expect.stringMatching(/zoned.*'copy'/) as string,
+    });
+  });
+});

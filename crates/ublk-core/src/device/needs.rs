@@ -1,0 +1,105 @@
+//! What a target needs of the driver beyond what every device has.
+
+use ublk_sys::{UBLK_F_INTEGRITY, UBLK_F_USER_COPY, UBLK_F_ZONED, ublksrv_ctrl_dev_info};
+
+use super::buffering::exclusive;
+use super::options::DeviceOptions;
+use crate::error::{Code, Error, Result};
+use crate::target::Geometry;
+
+/// Adds to what is asked for what zones and metadata need.
+///
+/// # Errors
+/// `InvalidArgument` when the options leave no way to them; `Unsupported` when the kernel has none.
+pub(super) fn add(
+    mut wanted: ublksrv_ctrl_dev_info,
+    features: u64,
+    options: &DeviceOptions,
+    geometry: &Geometry,
+) -> Result<ublksrv_ctrl_dev_info> {
+    let zoned = Need {
+        what: "a zoned target",
+        flag: UBLK_F_ZONED,
+        kernel: "Linux 6.6, built with CONFIG_BLK_DEV_ZONED",
+        why: "the field that names a buffer says where an append went",
+    };
+    let integrity = Need {
+        what: "a target with integrity",
+        flag: UBLK_F_INTEGRITY,
+        kernel: "Linux 7.0, built with CONFIG_BLK_DEV_INTEGRITY",
+        why: "metadata is reached by user copy alone",
+    };
+    for (is_there, need) in
+        [(geometry.zoned.is_some(), zoned), (geometry.integrity.is_some(), integrity)]
+    {
+        if is_there {
+            wanted.flags |= need.flags(features, options)?;
+        }
+    }
+    Ok(wanted)
+}
+
+struct Need {
+    what: &'static str,
+    flag: u64,
+    kernel: &'static str,
+    /// Why the kernel must not copy.
+    why: &'static str,
+}
+
+impl Need {
+    fn flags(&self, features: u64, options: &DeviceOptions) -> Result<u64> {
+        use super::buffering::BufferMode::{Copy, GetData};
+        if let Some(mode @ (Copy | GetData)) = options.base() {
+            return Err(exclusive(self.what, &format!("buffers '{mode}'"), self.why));
+        }
+        // User copy beside zero copy, too: the driver of Linux 6.12 takes zero copy back.
+        let needed = self.flag | UBLK_F_USER_COPY;
+        if features & needed != needed {
+            let message = format!("this kernel's ublk driver cannot serve {}", self.what);
+            let hint = format!("it needs {}", self.kernel);
+            return Err(Error::new(Code::Unsupported, message).hint(hint));
+        }
+        Ok(needed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::buffering::BufferMode;
+    use super::*;
+    use crate::target::ZonedLimits;
+
+    const ALL: u64 = UBLK_F_ZONED | UBLK_F_INTEGRITY | UBLK_F_USER_COPY;
+
+    fn flags(features: u64, buffers: &[BufferMode], geometry: &Geometry) -> Result<u64> {
+        let options = DeviceOptions { buffers: buffers.to_vec(), ..Default::default() };
+        Ok(add(ublksrv_ctrl_dev_info::default(), features, &options, geometry)?.flags)
+    }
+
+    fn zoned() -> Geometry {
+        let limits = ZonedLimits { max_open: 0, max_active: 0 };
+        Geometry { chunk: 4096, zoned: Some(limits), ..Geometry::new(8192) }
+    }
+
+    #[test]
+    fn zones_and_metadata_come_with_user_copy() {
+        assert_eq!(flags(ALL, &[], &Geometry::new(8192)).unwrap(), 0);
+        assert_eq!(flags(ALL, &[], &zoned()).unwrap(), UBLK_F_ZONED | UBLK_F_USER_COPY);
+        let integrity = Geometry { integrity: Some(Default::default()), ..Geometry::new(8192) };
+        assert_eq!(flags(ALL, &[], &integrity).unwrap(), UBLK_F_INTEGRITY | UBLK_F_USER_COPY);
+    }
+
+    #[test]
+    fn a_kernel_or_options_without_a_way_are_named() {
+        let lacking = flags(UBLK_F_USER_COPY, &[], &zoned()).unwrap_err();
+        assert_eq!(lacking.code, Code::Unsupported);
+        for mode in [BufferMode::Copy, BufferMode::GetData] {
+            let error = flags(ALL, &[mode], &zoned()).unwrap_err();
+            assert_eq!(error.code, Code::InvalidArgument);
+            let message = format!("a zoned target and buffers '{mode}' exclude each other");
+            assert_eq!(error.message, message);
+        }
+        assert!(flags(ALL, &[BufferMode::Register], &zoned()).is_ok());
+    }
+}

@@ -1,0 +1,19 @@
+//! Zoned devices: a commit says where the request's append went.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+/// The sector of each tag's append, which the engine has left there.
+#[derive(Debug)]
+pub(crate) struct Landings(Rc<[Cell<u64>]>);
+
+impl Landings {
+    pub(super) fn new(sectors: Rc<[Cell<u64>]>) -> Self {
+        Self(sectors)
+    }
+
+    /// The request's, once; 0 for anything but an append, which must say nothing.
+    pub(super) fn take(&self, tag: u16) -> u64 {
+        self.0[usize::from(tag)].take()
+    }
+}
