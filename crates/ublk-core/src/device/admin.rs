@@ -83,7 +83,7 @@ pub fn stop<D: Driver>(driver: &D, id: u32, force: bool) -> Result<StopCheck> {
     let is_live = control.info(id)?.state == UBLK_S_DEV_LIVE;
     let kernel_looks = control.features().is_ok_and(|flags| flags & UBLK_F_SAFE_STOP_DEV != 0);
     if kernel_looks {
-        match control.try_stop(id, LIMIT) {
+        match try_stop(&control, id) {
             // There is no disk that anybody could have open.
             Err(Error { code: Code::NoDevice, .. }) if !is_live => {}
             result => return result.map(|()| StopCheck::Openers),
@@ -96,6 +96,19 @@ pub fn stop<D: Driver>(driver: &D, id: u32, force: bool) -> Result<StopCheck> {
     }
     control.stop(id, LIMIT)?;
     Ok(if kernel_looks { StopCheck::Openers } else { StopCheck::Holders })
+}
+
+/// udev opens devices for a moment when they appear and whenever somebody has written to them.
+fn try_stop<D: Driver>(control: &Control<D>, id: u32) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(1);
+    loop {
+        match control.try_stop(id, LIMIT) {
+            Err(Error { code: Code::Busy, .. }) if Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Stops a device and deletes it.

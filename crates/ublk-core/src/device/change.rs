@@ -34,21 +34,12 @@ pub(super) fn quiesce_and_wait<D: Driver>(
     id: u32,
     limit: Duration,
 ) -> Result<()> {
-    let flags = control.info(id)?.flags;
-    if flags & UBLK_F_USER_RECOVERY == 0 {
-        let message = format!("ublk device {id} was created without recovery");
-        return Err(Error::new(Code::InvalidArgument, message)
-            .hint("nobody could serve it again: stop it instead, or create it with recovery"));
-    }
-    if flags & UBLK_F_QUIESCE == 0 {
-        let message = format!("ublk device {id} cannot be quiesced: the kernel lacks QUIESCE");
-        return Err(Error::new(Code::Unsupported, message).hint("it needs Linux 6.16"));
-    }
+    check_quiesce(control, id)?;
     let deadline = Instant::now() + limit;
     let mut patience = PATIENCE;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        control.quiesce(id, left)?;
+        take_away(control, id)?;
         let state = until_left(control, id, patience.min(left))?;
         patience = (patience * 2).min(MOST_PATIENCE);
         match state {
@@ -64,6 +55,38 @@ pub(super) fn quiesce_and_wait<D: Driver>(
                     .hint("kill it, and the device can be recovered"));
             }
         }
+    }
+}
+
+/// Whether a device can be taken from its server.
+pub(super) fn check_quiesce<D: Driver>(control: &Control<D>, id: u32) -> Result<()> {
+    let flags = control.info(id)?.flags;
+    if flags & UBLK_F_USER_RECOVERY == 0 {
+        let message = format!("ublk device {id} was created without recovery");
+        return Err(Error::new(Code::InvalidArgument, message)
+            .hint("nobody could serve it again: stop it instead, or create it with recovery"));
+    }
+    if flags & UBLK_F_QUIESCE == 0 {
+        let message = format!("ublk device {id} cannot be quiesced: the kernel lacks QUIESCE");
+        return Err(Error::new(Code::Unsupported, message).hint("it needs Linux 6.16"));
+    }
+    Ok(())
+}
+
+/// Makes new requests wait, or fail, and takes fetches back as far as the kernel meets them: none
+/// while all tags of a queue are taken by requests that wait.
+pub(super) fn take_away<D: Driver>(control: &Control<D>, id: u32) -> Result<()> {
+    match control.quiesce(id, Duration::from_millis(20)) {
+        Err(Error { code: Code::Busy, .. }) => Ok(()),
+        result => result,
+    }
+}
+
+/// Waits until the server has answered all requests that it has.
+pub(super) fn until_idle<D: Driver>(control: &Control<D>, id: u32, limit: Duration) {
+    let deadline = Instant::now() + limit;
+    while control.driver().requests_in_flight(id) > 0 && Instant::now() < deadline {
+        thread::sleep(Duration::from_micros(500));
     }
 }
 

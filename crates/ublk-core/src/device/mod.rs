@@ -226,8 +226,15 @@ impl<D: Driver> Device<D> {
         let shared = &self.shared;
         let (id, limit) = (shared.info.id, shared.options.limit);
         match &shared.leave {
-            // The supervisor lives as long as the device.
-            Some(events) if shared.leaves_by_itself() => drop(events.send(Event::Leave)),
+            Some(events) if shared.info.recovery.is_some() => {
+                if !shared.leaves_by_itself() {
+                    change::check_quiesce(&shared.control, id)?;
+                    change::take_away(&shared.control, id)?;
+                    change::until_idle(&shared.control, id, limit);
+                }
+                // The supervisor lives as long as the device.
+                drop(events.send(Event::Leave));
+            }
             _ => change::quiesce_and_wait(&shared.control, id, limit)?,
         }
         match self.wait() {

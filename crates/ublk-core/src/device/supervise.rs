@@ -4,15 +4,15 @@
 //! rings, mappings and the character device are gone before the device is deleted; nobody who
 //! serves waits for the kernel (traps 30 and 31).
 
-use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use std::{io, mem};
 
 use ublk_sys::UBLK_S_DEV_DEAD;
 
-use super::{End, Shared, admin};
+use super::{End, Shared, admin, change};
 use crate::control::Control;
 use crate::driver::Driver;
 use crate::error::{Code, Error, Result};
@@ -39,6 +39,8 @@ pub(super) struct Crew {
     ready: usize,
     ended: usize,
     lost: Option<Error>,
+    /// The kernel takes fetches back.
+    closing: bool,
     leaving: bool,
 }
 
@@ -59,6 +61,12 @@ impl Crew {
         self.ready == self.queues
     }
 
+    /// Whether somebody takes the device from us, rather than stops it. The kernel then takes back
+    /// only the fetches that it meets; the rest are those of requests that ended meanwhile.
+    fn is_quiesced<D: Driver>(&self, shared: &Shared<D>) -> bool {
+        !self.wakers.is_empty() && !shared.lock().asked && waits_for_a_server(shared)
+    }
+
     fn is_gone(&self) -> bool {
         self.ended == self.queues
     }
@@ -68,6 +76,10 @@ impl Crew {
         let lost = match event {
             Event::Queue(News::Ready) => {
                 self.ready += 1;
+                return Ok(());
+            }
+            Event::Queue(News::Closing) => {
+                self.closing = true;
                 return Ok(());
             }
             Event::Queue(News::Ended(result)) => {
@@ -140,6 +152,10 @@ pub(super) fn supervise<D: Driver>(
                 // Kept in `crew.lost`.
                 Ok(event) => drop(crew.note(event)),
                 Err(_) => break,
+            }
+            if mem::take(&mut crew.closing) && crew.is_quiesced(&shared) {
+                change::until_idle(&shared.control, shared.info.id, shared.options.limit);
+                crew.leaving = true;
             }
         }
         let device = (&shared.control, shared.info.id);

@@ -80,6 +80,10 @@ pub trait Driver: Clone + Send + Sync + 'static {
     /// open(2) says.
     fn set_queue(&self, id: u32, name: &str, value: &str) -> io::Result<()>;
 
+    /// Requests of a started device that its server has and has not answered, as far as the kernel
+    /// counts them (`/sys/block/ublkbN/inflight`); 0 where it does not.
+    fn requests_in_flight(&self, id: u32) -> u32;
+
     /// Whether somebody has claimed the block device for themselves: mounted it, or made another
     /// device of it. Mere openers are not seen.
     fn block_device_is_held(&self, id: u32) -> bool;

@@ -285,6 +285,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
                 self.vacate(number)?;
             } else if seat.closing {
                 self.attention = true;
+                seat.listener.closing();
                 self.look_after(number)?;
             }
         }

@@ -88,6 +88,8 @@ pub enum News {
     /// The kernel refuses a command of it for good, with this errno: it ends only when its device
     /// is stopped.
     Refused(i32),
+    /// The kernel takes fetches back: its device is stopping, or is being taken from its server.
+    Closing,
     /// It is served no more, and nothing of it is left.
     Ended(io::Result<()>),
 }
@@ -97,12 +99,13 @@ pub enum News {
 pub struct Listener {
     hear: Option<Box<dyn FnMut(News) + Send>>,
     refused: bool,
+    closing: bool,
 }
 
 impl Listener {
     /// Calls `hear` from the reactor's thread.
     pub fn new(hear: impl FnMut(News) + Send + 'static) -> Self {
-        Self { hear: Some(Box::new(hear)), refused: false }
+        Self { hear: Some(Box::new(hear)), refused: false, closing: false }
     }
 
     /// Passes the news on; the end of a queue is the last.
@@ -119,6 +122,12 @@ impl Listener {
     pub(super) fn refused(&mut self, errno: i32) {
         if !mem::replace(&mut self.refused, true) {
             self.hear(News::Refused(errno));
+        }
+    }
+
+    pub(super) fn closing(&mut self) {
+        if !mem::replace(&mut self.closing, true) {
+            self.hear(News::Closing);
         }
     }
 

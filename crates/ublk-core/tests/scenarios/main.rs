@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 mod layered;
 mod memory;
+mod replacing;
 mod scenario;
 mod shadow;
 mod subject;

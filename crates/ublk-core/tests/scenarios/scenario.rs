@@ -3,6 +3,8 @@
 use ublk_core::driver::sim::{Faults, Rng, Trouble};
 use ublk_core::reactor::{ExchangeMode, Transfer};
 
+use crate::replacing::Replacement;
+
 pub(crate) const SECTOR: usize = 512;
 
 /// How requests' data reaches the server, and how well that works.
@@ -119,6 +121,8 @@ pub(crate) enum Incident {
     Nothing,
     Stop,
     Kill,
+    /// The server goes, and another one comes.
+    Replace(Replacement),
     /// The backing file is cut to so many bytes.
     Truncate(usize),
     /// A disk begins to misbehave.
@@ -148,6 +152,13 @@ pub(crate) struct Scenario {
 }
 
 impl Scenario {
+    pub(crate) fn recovery_flags(&self) -> u64 {
+        match self.incident.1 {
+            Incident::Replace(how) => how.flags(),
+            _ => 0,
+        }
+    }
+
     pub(crate) fn draw(seed: u64) -> Self {
         let mut rng = Rng::new(seed ^ 0x5ca1_ab1e);
         let (mode, exchange) = (Mode::of(seed), exchange_of(seed));
@@ -227,7 +238,7 @@ fn draw_faults(rng: &mut Rng, mode: Mode) -> Faults {
 
 fn draw_incident(rng: &mut Rng, backend: Backend, size: usize) -> Incident {
     let none = Trouble::default();
-    match rng.below(12) {
+    match rng.below(15) {
         0 => Incident::Stop,
         1 => Incident::Kill,
         2 if backend == Backend::File => {
@@ -242,6 +253,7 @@ fn draw_incident(rng: &mut Rng, backend: Backend, size: usize) -> Incident {
             4 => Trouble { no_zero_range: true, ..none },
             _ => Trouble { no_punch: true, ..none },
         }),
+        4..=6 => Incident::Replace(Replacement::draw(rng)),
         _ => Incident::Nothing,
     }
 }

@@ -7,7 +7,7 @@ use ublk_core::control::Control;
 use ublk_core::driver::Driver;
 use ublk_core::driver::sim::{Client, ClientOp, Rng, Sim, SimConfig, SimDisk};
 use ublk_core::reactor::{
-    ExchangeMode, Listener, Mailbox, QueueConfig, Reactor, Service, Transfer, Turn,
+    ExchangeMode, Listener, Mailbox, QueueConfig, Reactor, Service, Transfer, Turn, Waker,
 };
 use ublk_core::target::Target;
 use ublk_sys::{
@@ -18,28 +18,41 @@ use ublk_sys::{
 };
 
 use crate::memory::Memory;
+use crate::replacing::Phase;
 use crate::scenario::{Backend, Incident, Mode, SECTOR, Scenario};
 use crate::shadow::{Shadow, pattern};
 use crate::subject::{Seen, Subject};
 
 pub(crate) struct World {
-    scenario: Scenario,
-    sim: Sim,
-    rng: Rng,
-    id: u32,
-    subject: Arc<Subject>,
+    pub(crate) scenario: Scenario,
+    pub(crate) sim: Sim,
+    pub(crate) control: Control<Sim>,
+    pub(crate) rng: Rng,
+    pub(crate) id: u32,
+    pub(crate) subject: Arc<Subject>,
     disks: Vec<SimDisk>,
-    reactors: Vec<Reactor<Sim, Subject>>,
+    pub(crate) reactors: Vec<Reactor<Sim, Subject>>,
+    pub(crate) wakers: Vec<Waker>,
+    pub(crate) phase: Phase,
     client: Client,
+    /// The last request, and the last one that may fail because a server went.
+    pub(crate) last: u64,
+    pub(crate) excused: u64,
     shadow: Shadow,
-    memory: Option<Memory>,
+    pub(crate) memory: Option<Memory>,
     /// What was written, where the target looks at it.
     written: Vec<(u64, Vec<u8>)>,
     /// The device is being stopped, or its server is dead: requests may fail.
     over: bool,
 }
 
-type Outcome = Result<(), String>;
+/// The reactors of a server, and what ends each.
+pub(crate) type Served = (Vec<Reactor<Sim, Subject>>, Vec<Waker>);
+
+/// No scenario needs as many.
+const MOST_ROUNDS: u32 = 100_000;
+
+pub(crate) type Outcome = Result<(), String>;
 
 impl World {
     pub(crate) fn new(scenario: &Scenario, traced: bool) -> Self {
@@ -50,7 +63,7 @@ impl World {
         let (subject, disks) = Subject::new(scenario, &sim);
         let subject = Arc::new(subject);
         let mut memory = (scenario.mode == Mode::Shared).then(|| Memory::new(scenario, &sim));
-        let (id, reactors) = bring_up(scenario, &sim, &subject, memory.as_ref());
+        let (id, (reactors, wakers)) = bring_up(scenario, &sim, &subject, memory.as_ref());
         if let Some(memory) = &mut memory {
             memory.toggle(&sim, id, 0, false);
         }
@@ -63,7 +76,12 @@ impl World {
             subject,
             disks,
             reactors,
+            wakers,
+            phase: Phase::Served,
             client,
+            last: 0,
+            excused: 0,
+            control: Control::new(sim.clone()),
             shadow: Shadow::new(scenario.sectors),
             memory,
             written: Vec::new(),
@@ -73,8 +91,12 @@ impl World {
     }
 
     pub(crate) fn run(&mut self) -> Outcome {
-        let mut submitted = 0;
+        let (mut submitted, mut rounds_at_rest, mut rounds) = (0, 0, 0);
         while submitted < self.scenario.requests || self.client.in_flight() > 0 {
+            rounds += 1;
+            if rounds > MOST_ROUNDS {
+                return Err(format!("no end, {:?}", self.phase));
+            }
             let before = self.sim.moves();
             let room = self.scenario.eagerness.saturating_sub(self.client.in_flight());
             let count = room.min(self.scenario.requests - submitted);
@@ -89,7 +111,15 @@ impl World {
             }
             self.turn()?;
             self.take()?;
-            if count == 0 && self.sim.moves() == before {
+            if let Incident::Replace(_) = self.scenario.incident.1 {
+                self.go_on()?;
+            }
+            if count == 0 && self.sim.moves() == before && self.phase == Phase::Served {
+                if rounds_at_rest < 1 {
+                    // A new server has come in this very round.
+                    rounds_at_rest += 1;
+                    continue;
+                }
                 return Err(format!("{} requests hang", self.client.in_flight()));
             }
         }
@@ -108,6 +138,10 @@ impl World {
 
     fn turn(&mut self) -> Outcome {
         let first = self.rng.index(self.reactors.len().max(1));
+        if self.phase == Phase::Leaving {
+            // They have their turn when they are asked to leave.
+            return Ok(());
+        }
         for at in 0..self.reactors.len() {
             let at = (first + at) % self.reactors.len();
             match self.reactors[at].turn() {
@@ -137,6 +171,7 @@ impl World {
         let ticket = self.client.submit_in(&op, None, place);
         self.memory.iter_mut().for_each(|memory| memory.is_for(ticket));
         self.shadow.submitted(ticket, &op);
+        self.last = ticket;
     }
 
     /// Now and then a piece of memory is registered or taken back.
@@ -201,6 +236,7 @@ impl World {
             self.memory.iter_mut().for_each(|memory| memory.ended(done.ticket));
             if let Err(errno) = done.result
                 && !self.may_fail()
+                && !self.is_excused(done.ticket)
             {
                 return Err(format!("request {} fails with {errno} for no reason", done.ticket));
             }
@@ -234,6 +270,7 @@ impl World {
                 self.over = true;
                 self.reactors.clear();
             }
+            Incident::Replace(how) => self.replace(how),
             Incident::Truncate(size) => {
                 self.disks[0].resize(size);
                 self.shadow.truncated(size);
@@ -305,7 +342,7 @@ fn bring_up(
     sim: &Sim,
     subject: &Arc<Subject>,
     memory: Option<&Memory>,
-) -> (u32, Vec<Reactor<Sim, Subject>>) {
+) -> (u32, Served) {
     let control = Control::new(sim.clone());
     let exchange = if scenario.exchange == ExchangeMode::Batch { UBLK_F_BATCH_IO } else { 0 };
     let buffers = match scenario.transfer {
@@ -323,11 +360,24 @@ fn bring_up(
         queue_depth: scenario.depth,
         max_io_buf_bytes: scenario.max_io_bytes,
         dev_id: u32::MAX,
-        flags: buffers | copies | shares | exchange,
+        flags: buffers | copies | shares | exchange | scenario.recovery_flags(),
         ..Default::default()
     };
     let info = control.add(&wanted).unwrap();
     control.set_params(info.dev_id, &params(scenario, subject)).unwrap();
+    let served = serve(scenario, sim, subject, memory, &info);
+    control.start(info.dev_id, std::process::id(), Duration::ZERO).unwrap();
+    (info.dev_id, served)
+}
+
+/// A server for the device, as far as its first fetches.
+pub(crate) fn serve(
+    scenario: &Scenario,
+    sim: &Sim,
+    subject: &Arc<Subject>,
+    memory: Option<&Memory>,
+    info: &ublksrv_ctrl_dev_info,
+) -> Served {
     let char_device = sim.open_char(info.dev_id).unwrap();
     let zeros = sim.open_zeros().unwrap();
     let service = |queue: u16| Service {
@@ -350,13 +400,14 @@ fn bring_up(
         listener: Listener::default(),
     };
     let mut services: Vec<_> = (0..info.nr_hw_queues).map(service).collect();
-    let mut reactors = Vec::new();
+    let (mut reactors, mut wakers) = (Vec::new(), Vec::new());
     while !services.is_empty() {
         let its = services.split_off(if scenario.shared { 0 } else { services.len() - 1 });
-        reactors.push(Reactor::of(sim, Mailbox::new().unwrap(), its).unwrap());
+        let mailbox = Mailbox::new().unwrap();
+        wakers.push(mailbox.waker().clone());
+        reactors.push(Reactor::of(sim, mailbox, its).unwrap());
     }
-    control.start(info.dev_id, std::process::id(), Duration::ZERO).unwrap();
-    (info.dev_id, reactors)
+    (reactors, wakers)
 }
 
 fn params(scenario: &Scenario, target: &Subject) -> ublk_params {

@@ -56,6 +56,12 @@ impl Driver for Linux {
         file.write_all(value.as_bytes())
     }
 
+    fn requests_in_flight(&self, id: u32) -> u32 {
+        let counts = std::fs::read_to_string(format!("/sys/block/ublkb{id}/inflight"));
+        let counts = counts.unwrap_or_default();
+        counts.split_whitespace().filter_map(|count| count.parse::<u32>().ok()).sum()
+    }
+
     fn block_device_is_held(&self, id: u32) -> bool {
         let mut exclusively = OpenOptions::new();
         exclusively.read(true).custom_flags(libc::O_EXCL);

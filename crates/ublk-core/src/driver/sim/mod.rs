@@ -321,6 +321,13 @@ impl Driver for Sim {
         self.lock().set_queue(id, name, value)
     }
 
+    fn requests_in_flight(&self, id: u32) -> u32 {
+        let model = self.lock();
+        let device = model.find_device(id);
+        let started = model.requests.values().filter(|r| Some(r.device) == device && r.started);
+        u32::try_from(started.count()).unwrap_or(u32::MAX)
+    }
+
     fn block_device_is_held(&self, id: u32) -> bool {
         let model = self.lock();
         model.find_device(id).is_some_and(|device| model.devices[device].openers > 0)

@@ -1,0 +1,18 @@
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+
+import { execa } from 'execa';
+
+const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+
+/** Runs `ublk` to its end, whatever that is. */
+export function ublk(...args: string[]) {
+  return execa('node', [CLI, ...args], { reject: false });
+}
+
+/** Starts a `ublk` that serves, and waits for its first line, which says that it does. */
+export async function startServer(...args: string[]) {
+  const server = execa('node', [CLI, ...args], { reject: false, buffer: true });
+  for await (const line of createInterface({ input: server.stdout })) return { server, path: line };
+  throw new Error(`ublk ${args.join(' ')} does not serve: ${(await server).stderr}`);
+}

@@ -1,0 +1,145 @@
+//! Servers that die or leave, and the ones that come after them.
+
+use std::time::Duration;
+
+use ublk_core::device::Recovery;
+use ublk_core::driver::Driver;
+use ublk_core::driver::sim::Rng;
+use ublk_core::error::Code;
+use ublk_core::reactor::{ExchangeMode, Turn};
+use ublk_sys::{
+    UBLK_F_QUIESCE, UBLK_F_USER_RECOVERY, UBLK_F_USER_RECOVERY_FAIL_IO,
+    UBLK_F_USER_RECOVERY_REISSUE, UBLK_S_DEV_LIVE,
+};
+
+use crate::scenario::Incident;
+use crate::world::{Outcome, World, serve};
+
+/// How a server is replaced.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Replacement {
+    pub(crate) recovery: Recovery,
+    /// It is asked to leave, rather than killed.
+    pub(crate) gently: bool,
+}
+
+/// How far that has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Served,
+    Leaving,
+    /// For so many rounds more.
+    Alone(usize),
+}
+
+impl Replacement {
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
+        let kinds = [Recovery::Reissue, Recovery::Queue, Recovery::Fail];
+        Self { recovery: kinds[rng.index(3)], gently: rng.chance(400) }
+    }
+
+    pub(crate) fn flags(self) -> u64 {
+        UBLK_F_USER_RECOVERY
+            | UBLK_F_QUIESCE
+            | match self.recovery {
+                Recovery::Queue => 0,
+                Recovery::Reissue => UBLK_F_USER_RECOVERY_REISSUE,
+                Recovery::Fail => UBLK_F_USER_RECOVERY_FAIL_IO,
+            }
+    }
+}
+
+impl World {
+    /// The server goes now.
+    pub(crate) fn replace(&mut self, how: Replacement) {
+        // Requests in flight may fail, unless they are issued again or the server ends them. It
+        // leaves a batch device by itself, and then some may be on their way to it.
+        let ends_them = how.gently && self.scenario.exchange == ExchangeMode::PerIo;
+        if how.recovery != Recovery::Reissue && !ends_them {
+            self.excused = self.last;
+        }
+        if how.gently {
+            self.phase = Phase::Leaving;
+        } else {
+            self.reactors.clear();
+            self.phase = Phase::Alone(self.rng.index(6));
+        }
+    }
+
+    /// Goes on with a replacement.
+    pub(crate) fn go_on(&mut self) -> Outcome {
+        match self.phase {
+            Phase::Served => {}
+            Phase::Leaving if self.reactors.is_empty() => {
+                self.phase = Phase::Alone(self.rng.index(6));
+            }
+            Phase::Leaving => {
+                if self.excused > 0 {
+                    self.excused = self.last;
+                }
+                self.ask_to_leave()?;
+            }
+            Phase::Alone(0) => self.come_back()?,
+            Phase::Alone(rounds) => self.phase = Phase::Alone(rounds - 1),
+        }
+        Ok(())
+    }
+
+    /// Whether a request may fail because of a server that went.
+    pub(crate) fn is_excused(&self, ticket: u64) -> bool {
+        let fails_alone = matches!(
+            self.scenario.incident.1,
+            Incident::Replace(Replacement { recovery: Recovery::Fail, .. })
+        );
+        ticket <= self.excused || fails_alone && self.phase != Phase::Served
+    }
+
+    fn ask_to_leave(&mut self) -> Outcome {
+        let taken = match self.scenario.exchange {
+            ExchangeMode::Batch => Ok(()),
+            ExchangeMode::PerIo => self.control.quiesce(self.id, Duration::from_millis(1)),
+        };
+        match taken {
+            Err(error) if error.code != Code::Busy => {
+                return Err(format!("it cannot be quiesced: {error}"));
+            }
+            _ => {}
+        }
+        let batch = self.scenario.exchange == ExchangeMode::Batch;
+        if batch || self.sim.requests_in_flight(self.id) == 0 {
+            // Once: being woken all the time, the model's clock would stand still.
+            self.wakers.drain(..).for_each(|waker| waker.quit());
+        }
+        let mut lost = None;
+        self.reactors.retain_mut(|reactor| match reactor.turn() {
+            Ok(Turn::Serving) => true,
+            Ok(Turn::Ended) => false,
+            Err(error) => {
+                lost = Some(error);
+                false
+            }
+        });
+        lost.map_or(Ok(()), |error| Err(format!("a reactor is lost: {error}")))
+    }
+
+    fn come_back(&mut self) -> Outcome {
+        let failed = |error| format!("it cannot be recovered: {error}");
+        self.control.start_recovery(self.id).map_err(failed)?;
+        let info = self.control.info(self.id).map_err(failed)?;
+        let (reactors, wakers) =
+            serve(&self.scenario, &self.sim, &self.subject, self.memory.as_ref(), &info);
+        if self.rng.chance(200) {
+            // The next server dies before it has begun; so do its rings, in any order.
+            drop((reactors, wakers));
+            return Ok(());
+        }
+        let limit = Duration::ZERO;
+        self.control.end_recovery(self.id, std::process::id(), limit).map_err(failed)?;
+        if self.control.info(self.id).map_err(failed)?.state != UBLK_S_DEV_LIVE {
+            return Err("it is recovered, and not live".into());
+        }
+        (self.reactors, self.wakers) = (reactors, wakers);
+        self.phase = Phase::Served;
+        Ok(())
+    }
+}
