@@ -3,7 +3,7 @@
 use ublk_sys::{UBLK_F_INTEGRITY, UBLK_F_USER_COPY, UBLK_F_ZONED, ublksrv_ctrl_dev_info};
 
 use super::buffering::exclusive;
-use super::options::DeviceOptions;
+use super::options::{DeviceOptions, Recovery};
 use crate::error::{Code, Error, Result};
 use crate::target::Geometry;
 
@@ -49,6 +49,14 @@ struct Need {
 
 impl Need {
     fn flags(&self, features: u64, options: &DeviceOptions) -> Result<u64> {
+        if options.unprivileged {
+            let why = "an unprivileged server has neither user copy nor zero copy";
+            return Err(exclusive(self.what, "unprivileged", why));
+        }
+        if self.flag == UBLK_F_ZONED && options.recovery == Some(Recovery::Reissue) {
+            let why = "an append that is executed twice lands in two places";
+            return Err(exclusive(self.what, "recovery 'reissue'", why));
+        }
         use super::buffering::BufferMode::{Copy, GetData};
         if let Some(mode @ (Copy | GetData)) = options.base() {
             return Err(exclusive(self.what, &format!("buffers '{mode}'"), self.why));
@@ -88,6 +96,17 @@ mod tests {
         assert_eq!(flags(ALL, &[], &zoned()).unwrap(), UBLK_F_ZONED | UBLK_F_USER_COPY);
         let integrity = Geometry { integrity: Some(Default::default()), ..Geometry::new(8192) };
         assert_eq!(flags(ALL, &[], &integrity).unwrap(), UBLK_F_INTEGRITY | UBLK_F_USER_COPY);
+    }
+
+    #[test]
+    fn requests_of_zones_are_never_executed_twice() {
+        let options = |recovery| DeviceOptions { recovery: Some(recovery), ..Default::default() };
+        let add = |options| add(ublksrv_ctrl_dev_info::default(), ALL, &options, &zoned());
+        let error = add(options(Recovery::Reissue)).unwrap_err();
+        assert_eq!(error.message, "a zoned target and recovery 'reissue' exclude each other");
+        assert!(add(options(Recovery::Queue)).is_ok());
+        let unprivileged = DeviceOptions { unprivileged: true, ..Default::default() };
+        assert_eq!(add(unprivileged).unwrap_err().code, Code::InvalidArgument);
     }
 
     #[test]
