@@ -149,7 +149,7 @@ test('http-disk can be mounted, and holds what the server has', async () => {
 });
 
 test('what was synced to a file system on a faulty-disk survives a power cut', async () => {
-  const { child, ended, next } = start('faulty-disk.ts', '32MiB');
+  const { child, ended, next } = start('faulty-disk.ts', '16MiB');
   const path = (await next()).split(':')[0]!;
   execFileSync('mkfs.ext4', ['-q', path]);
   // Its journal must not sync by itself meanwhile.

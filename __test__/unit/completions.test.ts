@@ -7,6 +7,8 @@ import {
   type Completion,
   type CompletionsMessage,
   type EndMessage,
+  type HandlerRequest,
+  IoError,
   targets,
 } from '../../src/index.ts';
 import { simulate, type SimulatedDisk } from '../../src/testing/index.ts';
@@ -87,6 +89,27 @@ test('a failed request says of what', async () => {
   const batches = failing.device.completions();
   await expect(failing.read(0, 512)).rejects.toThrow('EIO');
   expect((await batches.next()).value!.completions).toMatchObject([{ op: 'read', result: -5 }]);
+});
+
+test('what a handler answers is told like anything else', async () => {
+  const handler = {
+    size: 1 << 20,
+    read: ({ data }: HandlerRequest) => void data.fill(1),
+    async write({ offset }: HandlerRequest) {
+      await setTimeout(1);
+      if (offset === 0) throw new IoError('ENOSPC');
+    },
+  };
+  await using answered = await simulate(handler);
+  const batches = answered.device.completions();
+  await answered.read(4096, 8192);
+  await answered.write(8192, block);
+  await expect(answered.write(0, block)).rejects.toThrow('ENOSPC');
+  expect((await batches.next()).value!.completions).toMatchObject([
+    { op: 'read', offset: 4096, length: 8192, result: 8192 },
+    { op: 'write', offset: 8192, length: 4096, result: 4096 },
+    { op: 'write', offset: 0, length: 4096, result: -28 },
+  ]);
 });
 
 test('diagnostics channels tell of devices and of completions', async () => {
