@@ -25,6 +25,7 @@ export function createProgram(): Command {
   describeDevices(program);
   changeDevices(program);
   describeMachine(program);
+  serveUdev(program);
   return program;
 }
 
@@ -142,6 +143,19 @@ function describeMachine(program: Command): void {
     .option('--json', 'as JSON')
     .addHelpText('after', example('ublk doctor'))
     .action(async (flags: OutputFlags) => (await import('./commands/doctor.ts')).doctor(flags));
+}
+
+function serveUdev(program: Command): void {
+  program
+    .command('udev-rules')
+    .description('Print udev rules that let users who are not root serve devices of their own.')
+    .addHelpText('after', example('ublk udev-rules | sudo tee /etc/udev/rules.d/97-ublk.rules'))
+    .action(async () => (await import('./commands/udev.ts')).udevRules());
+  program
+    .command('owner', { hidden: true })
+    .description('Print the user and the group of a device, for the udev rules.')
+    .argument('<id>', 'the number N of /dev/ublkbN', wholeNumber)
+    .action(async (id: number) => (await import('./commands/udev.ts')).owner(id));
 }
 
 function version(): string {

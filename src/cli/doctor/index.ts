@@ -1,7 +1,7 @@
 import { control, driver, kernel, platform } from './driver.ts';
 import { buffers, features } from './features.ts';
 import type { Finding } from './finding.ts';
-import { ioUring, memlock, udev } from './machine.ts';
+import { ioUring, memlock, udev, unprivileged } from './machine.ts';
 import type { System } from './system.ts';
 
 /** Looks at everything that serving a device needs. */
@@ -16,6 +16,7 @@ export async function examine(system: System): Promise<Finding[]> {
     ioUring(system),
     memlock(system),
     udev(system),
+    unprivileged(system),
     features(offered),
     buffers(offered, system.release),
   ];

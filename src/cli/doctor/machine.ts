@@ -29,6 +29,24 @@ export function memlock(system: System): Finding {
   return { name, status: 'warn', detail, fix: 'ulimit -l unlimited (or LimitMEMLOCK= in a unit)' };
 }
 
+const RULES = ['/etc', '/run', '/usr/lib', '/lib'].map((at) => `${at}/udev/rules.d/97-ublk.rules`);
+
+/** Whether users who are not root may serve devices. */
+export function unprivileged(system: System): Finding {
+  const name = 'unprivileged';
+  if (RULES.some((path) => system.exists(path))) {
+    return { name, status: 'ok', detail: 'users who are not root may serve devices too' };
+  }
+  return {
+    name,
+    status: 'ok',
+    detail: 'only root may serve devices; others need udev rules, and the option unprivileged',
+    fix:
+      'ublk udev-rules | sudo tee /etc/udev/rules.d/97-ublk.rules && ' +
+      'sudo udevadm control --reload && sudo udevadm trigger --name-match=ublk-control',
+  };
+}
+
 /** Whether somebody gives device nodes their names and rights. */
 export function udev(system: System): Finding {
   const name = 'udev';
