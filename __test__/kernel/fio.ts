@@ -2,8 +2,12 @@ import { execa } from 'execa';
 
 import type { Device } from '../../src/index.ts';
 
-/** Writes with a checksum in each block, in blocks of 4 KiB to 1 MiB, then reads all back. */
-export async function fioVerify(device: Device): Promise<void> {
+/**
+ * Writes with a checksum in each block, in blocks of 4 KiB to 1 MiB, then reads all back.
+ *
+ * @param more Further arguments for fio.
+ */
+export async function fioVerify(device: Device, more: readonly string[] = []): Promise<void> {
   await execa('fio', [
     '--name=verify',
     `--filename=${device.path}`,
@@ -17,5 +21,6 @@ export async function fioVerify(device: Device): Promise<void> {
     '--verify=crc32c',
     '--verify_fatal=1',
     '--randrepeat=0',
+    ...more,
   ]);
 }

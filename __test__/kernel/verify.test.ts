@@ -21,12 +21,17 @@ const BUFFERS: Pick<DeviceOptions, 'buffers' | 'splitRegister'>[] = [
   { buffers: 'auto' },
   { buffers: 'register' },
   { buffers: 'register', splitRegister: true },
+  { buffers: ['auto', 'user-copy'] },
+  { buffers: 'user-copy' },
+  { buffers: 'get-data' },
   { buffers: 'copy' },
 ];
 
-/** Every buffer mode in every exchange. */
+/** Every buffer mode in every exchange that allows it. */
 const MODES = (['per-io', 'batch'] as const).flatMap((exchange) =>
-  BUFFERS.map((mode) => Object.assign({ exchange }, mode)),
+  BUFFERS.filter(({ buffers }) => exchange === 'per-io' || buffers !== 'get-data').map((mode) =>
+    Object.assign({ exchange }, mode),
+  ),
 );
 
 withUblk('data', () => {

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 
 import { cpuList, example, wholeNumber } from './arguments.ts';
+import type { ShareFlags } from './commands/share.ts';
 import type { StopFlags } from './commands/stop.ts';
 import type { OutputFlags } from './output.ts';
 
@@ -31,6 +32,21 @@ export function changeDevices(program: Command): void {
     .addHelpText('after', example('ublk resize 0 2GiB'))
     .action(async (id: number, size: string, flags: OutputFlags) => {
       await (await import('./commands/resize.ts')).resize(id, size, flags);
+    });
+  ofDevice(program, 'share')
+    .description('Let clients share memory with a device that ublk add serves with it.')
+    .argument('<file>', 'of a tmpfs or hugetlbfs, or /proc/PID/fd/N of a memfd')
+    .option('--read-only', 'for writes only: the server must not change it')
+    .addHelpText('after', example('ublk share 0 /dev/hugepages/clients'))
+    .action(async (id: number, file: string, flags: ShareFlags) => {
+      await (await import('./commands/share.ts')).share(id, file, flags);
+    });
+  ofDevice(program, 'unshare')
+    .description('Take back memory that ublk share has shared.')
+    .argument('<index>', 'what ublk share has answered', wholeNumber)
+    .addHelpText('after', example('ublk unshare 0 0'))
+    .action(async (id: number, index: number, flags: OutputFlags) => {
+      await (await import('./commands/share.ts')).unshare(id, index, flags);
     });
   ofDevice(program, 'set-affinity')
     .description('Move the threads that serve a device to the given CPUs.')

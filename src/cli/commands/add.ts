@@ -7,6 +7,7 @@ import { formatSize } from '../../size.ts';
 import { targets, type Target } from '../../targets/index.ts';
 import type { OutputFlags } from '../output.ts';
 import { writePidFile } from '../pid-file.ts';
+import { hearWishes } from '../sharing.ts';
 import { untilSignal } from '../signals.ts';
 
 /** The flags that all targets share. */
@@ -89,6 +90,7 @@ async function serveUntilEnd(device: Device, what: string, flags: AddFlags): Pro
   try {
     for (const file of flags.share ?? []) await device.share(file);
     for (const file of flags.shareReadOnly ?? []) await device.share(file, { readOnly: true });
+    await using _wishes = await hearWishes(device);
     await using _pidFile = await writePidFile(flags.pidFile);
     announce(device, what, flags);
     const reason = await device.closed;
