@@ -132,6 +132,8 @@ test.each<[SimulateOptions, Device['buffers']]>([
     { buffers: 'register', splitRegister: true },
     { mode: 'register', exchange: 'per-io' },
   ],
+  [{ buffers: 'user-copy' }, { mode: 'user-copy', exchange: 'per-io' }],
+  [{ buffers: 'get-data' }, { mode: 'get-data', exchange: 'per-io' }],
   [
     { buffers: 'copy', exchange: 'batch' },
     { mode: 'copy', exchange: 'batch' },
