@@ -63,7 +63,7 @@ describe.runIf(process.arch === 'x64')('the packages, installed without a compil
     const expected = ['package.json', 'dist/index.js', 'dist/index.d.ts', 'native/binding.cjs'];
     expect(paths).toEqual(expect.arrayContaining([...expected, 'LICENSE-MIT', 'LICENSE-APACHE']));
     const known =
-      /^(dist\/.+\.(js|d\.ts)|native\/binding\.cjs|package\.json|[A-Z]+(-\w+)?(\.md)?)$/;
+      /^(dist\/.+\.(js|d\.ts)|native\/binding\.cjs|udev\/97-ublk\.rules|package\.json|[A-Z]+(-\w+)?(\.md)?)$/;
     expect(paths.filter((path) => !known.test(path))).toEqual([]);
     const inPlatform = platform.files.map((file) => file.path).sort();
     expect(inPlatform).toEqual(['README.md', 'package.json', ADDON]);
