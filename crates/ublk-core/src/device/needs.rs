@@ -1,8 +1,11 @@
 //! What a target needs of the driver beyond what every device has.
 
-use ublk_sys::{UBLK_F_INTEGRITY, UBLK_F_USER_COPY, UBLK_F_ZONED, ublksrv_ctrl_dev_info};
+use ublk_sys::{
+    UBLK_F_AUTO_BUF_REG, UBLK_F_BATCH_IO, UBLK_F_INTEGRITY, UBLK_F_USER_COPY, UBLK_F_ZONED,
+    ublksrv_ctrl_dev_info,
+};
 
-use super::buffering::exclusive;
+use super::buffering::{BufferMode, exclusive};
 use super::options::{DeviceOptions, Recovery};
 use crate::error::{Code, Error, Result};
 use crate::target::Geometry;
@@ -36,7 +39,26 @@ pub(super) fn add(
             wanted.flags |= need.flags(features, options)?;
         }
     }
+    if geometry.zoned.is_some() && wanted.flags & UBLK_F_BATCH_IO != 0 {
+        avoid_lost_landings(&mut wanted, options)?;
+    }
     Ok(wanted)
+}
+
+/// A batched commit lets go of an automatically registered buffer first, and with that completes
+/// the request: where its append went is stored too late (ublk_drv.c of Linux 7.3,
+/// `ublk_batch_commit_io`; seen as a btrfs that goes wrong).
+fn avoid_lost_landings(wanted: &mut ublksrv_ctrl_dev_info, options: &DeviceOptions) -> Result<()> {
+    if options.base() == Some(BufferMode::Auto) {
+        let why = "the driver forgets where an append went";
+        return Err(exclusive(
+            "a zoned target in exchange 'batch'",
+            "buffers 'auto'",
+            &format!("{why}; buffers 'register' does as well"),
+        ));
+    }
+    wanted.flags &= !UBLK_F_AUTO_BUF_REG;
+    Ok(())
 }
 
 struct Need {
@@ -57,8 +79,7 @@ impl Need {
             let why = "an append that is executed twice lands in two places";
             return Err(exclusive(self.what, "recovery 'reissue'", why));
         }
-        use super::buffering::BufferMode::{Copy, GetData};
-        if let Some(mode @ (Copy | GetData)) = options.base() {
+        if let Some(mode @ (BufferMode::Copy | BufferMode::GetData)) = options.base() {
             return Err(exclusive(self.what, &format!("buffers '{mode}'"), self.why));
         }
         // User copy beside zero copy, too: the driver of Linux 6.12 takes zero copy back.
@@ -74,7 +95,6 @@ impl Need {
 
 #[cfg(test)]
 mod tests {
-    use super::super::buffering::BufferMode;
     use super::*;
     use crate::target::ZonedLimits;
 
@@ -107,6 +127,20 @@ mod tests {
         assert!(add(options(Recovery::Queue)).is_ok());
         let unprivileged = DeviceOptions { unprivileged: true, ..Default::default() };
         assert_eq!(add(unprivileged).unwrap_err().code, Code::InvalidArgument);
+    }
+
+    #[test]
+    fn batches_of_zones_register_by_hand() {
+        let asked = UBLK_F_BATCH_IO | UBLK_F_AUTO_BUF_REG;
+        let wanted = ublksrv_ctrl_dev_info { flags: asked, ..Default::default() };
+        let add = |buffers: &[BufferMode], geometry| {
+            let options = DeviceOptions { buffers: buffers.to_vec(), ..Default::default() };
+            add(wanted, ALL, &options, &geometry)
+        };
+        assert_eq!(add(&[], zoned()).unwrap().flags & asked, UBLK_F_BATCH_IO);
+        assert_eq!(add(&[], Geometry::new(8192)).unwrap().flags & asked, asked);
+        let error = add(&[BufferMode::Auto], zoned()).unwrap_err();
+        assert!(error.message.ends_with("'batch' and buffers 'auto' exclude each other"));
     }
 
     #[test]
