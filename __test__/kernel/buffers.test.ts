@@ -62,13 +62,18 @@ withUblk('shared memory', () => {
       const target = targets.file(await image());
       const buffers: BufferMode[] = ['shared', 'copy'];
       await using device = await createOrSkip(context, { target, buffers });
-      const working = fioVerify(device, [`--mem=mmapshared:${memory}`]);
-      for (let round = 0; round < 8; round++) {
+      const pause = () => new Promise((resolve) => setTimeout(resolve, 50));
+      let working = true;
+      const worked = fioVerify(device, [`--mem=mmapshared:${memory}`]).finally(() => {
+        working = false;
+      });
+      while (working) {
         const shared = await device.share(memory);
-        await new Promise((resolve) => setTimeout(resolve, 50));
+        await pause();
         await shared.close();
+        await pause();
       }
-      await working;
+      await worked;
       const { zeroCopyBytes, copiedBytes, errors } = device.stats().total;
       expect(errors).toBe(0);
       expect(zeroCopyBytes).toBeGreaterThan(0);
