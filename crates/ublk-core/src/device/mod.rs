@@ -8,7 +8,7 @@ use ublk_sys::UBLK_F_QUIESCE;
 use crate::bridge::Bridge;
 use crate::control::Control;
 use crate::driver::Driver;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::stats::{Counters, QueueStats, Watch};
 use crate::target::Target;
 use memory::Memory;
@@ -200,7 +200,10 @@ impl<D: Driver> Device<D> {
         if first && self.shared.lock().end.is_none() {
             self.shared.bridge.iter().for_each(|bridge| bridge.close());
             let stopped = self.shared.control.stop(self.shared.info.id, self.shared.options.limit);
-            if let Err(error) = stopped {
+            // Somebody else may have stopped it this very moment: then it is gone already.
+            if let Err(error) = stopped
+                && error.code != Code::NoDevice
+            {
                 // Whoever calls next tries again, and does not wait for what may never come.
                 self.shared.lock().asked = false;
                 return Err(error);
