@@ -9,47 +9,41 @@ export function variants(): Subject[] {
   return [...settings(), ...spins(), ...devices(), ...depths(), ...queues()];
 }
 
-type Target = Subject['target'];
-
 /** Each setting of the device's queue alone, then together. */
 function settings(): Subject[] {
   const all = ['nomerges=2', 'iostats=0', 'wbt_lat_usec=0'];
-  const sets: Record<Target, readonly (readonly string[])[]> = {
-    file: [...all.map((one) => [one]), all],
+  return [
+    ...all.map((one) => variant('file', 'batch', [one])),
+    ...EXCHANGES.map((exchange) => variant('file', exchange, all)),
+    variant('null', 'batch', ['nomerges=2']),
+    variant('null', 'batch', ['iostats=0']),
+    variant('null', 'batch', ['nomerges=2', 'iostats=0']),
     // Throttling is off by default where nothing is written, so there it is turned on.
-    null: [['nomerges=2'], ['iostats=0'], ['wbt_lat_usec=2000'], ['nomerges=2', 'iostats=0']],
-  };
-  return (['file', 'null'] as const).flatMap((target) =>
-    sets[target].map((set) => variant(target, set.join(' '), set, SMALL)),
-  );
-}
-
-function variant(
-  target: Target,
-  what: string,
-  options: readonly string[],
-  workloads: readonly string[],
-): Subject {
-  const base = `${target} auto batch`;
-  return {
-    name: `${base} ${what}`,
-    kind: 'server',
-    target,
-    queues: 1,
-    workloads: { whole: workloads, quick: [] },
-    against: subjectId({ name: base, queues: 1 }),
-    varies: 'settings',
-    options: ['buffers=auto', 'exchange=batch', ...options],
-  };
+    variant('null', 'batch', ['wbt_lat_usec=2000']),
+  ];
 }
 
 /** Looking for work before sleeping. */
 function spins(): Subject[] {
-  const spin = variant('file', 'spin=50', ['spin=50'], SMALL);
-  const base = 'file auto per-io';
-  const options = ['buffers=auto', 'exchange=per-io', 'spin=50'];
-  const against = subjectId({ name: base, queues: 1 });
-  return [spin, { ...spin, name: `${base} spin=50`, against, options }];
+  return EXCHANGES.map((exchange) => variant('file', exchange, ['spin=50']));
+}
+
+function variant(
+  target: Subject['target'],
+  exchange: Exchange,
+  options: readonly string[],
+): Subject {
+  const base = `${target} auto ${exchange}`;
+  return {
+    name: `${base} ${options.join(' ')}`,
+    kind: 'server',
+    target,
+    queues: 1,
+    workloads: { whole: SMALL, quick: [] },
+    against: subjectId({ name: base, queues: 1 }),
+    varies: 'settings',
+    options: ['buffers=auto', `exchange=${exchange}`, ...options],
+  };
 }
 
 /**
