@@ -43,18 +43,27 @@ export function separationSection({ breakdowns = [] }: Report): Section {
   return parts.length === 0 ? [] : ['## What separates this server from loop', text, ...parts];
 }
 
+/** Areas of fewer instructions are left out. */
+const LEAST = 10;
+
 type Areas = Readonly<Record<string, number>>;
 
 function separation(loop: Areas, own: Areas): string {
   const names = [...new Set([...Object.keys(own), ...Object.keys(loop)])];
   const lines = names
     .map((name) => ({ name, one: loop[name] ?? 0, two: own[name] ?? 0 }))
+    .filter(({ one, two }) => Math.max(one, two) >= LEAST)
     .toSorted((a, b) => b.two - b.one - (a.two - a.one));
   const sum = (areas: Areas) => Object.values(areas).reduce((total, part) => total + part, 0);
   lines.push({ name: 'all', one: sum(loop), two: sum(own) });
   return markdownTable(
     ['instructions per I/O', 'loop', 'this', 'more'],
-    lines.map(({ name, one, two }) => [name, thousands(one), thousands(two), signed(two - one)]),
+    lines.map(({ name, one, two }) => [
+      name,
+      thousands(Math.max(one, 0)),
+      thousands(Math.max(two, 0)),
+      signed(two - one),
+    ]),
   );
 }
 
