@@ -36,6 +36,9 @@ pub(super) fn create<D: Driver, T: Target>(
     let wanted = negotiate::wanted(features, &options, target.inspects())?;
     let wanted = needs::add(wanted, features, &options, &geometry)?;
     let added = Added { info: control.add(&wanted)?, control: &control, keep: false };
+    if options.unprivileged {
+        wait_for_ownership(&control, added.info.dev_id, options.limit)?;
+    }
     let (buffers, exchange) = negotiate::given(&added.info, &options)?;
     let params = params::of(&geometry, buffers, added.info.max_io_buf_bytes);
     control.set_params(added.info.dev_id, &params)?;
@@ -222,6 +225,21 @@ fn transfer(mode: BufferMode, split: bool) -> Transfer {
         BufferMode::GetData => Transfer::GetData,
         BufferMode::Copy | BufferMode::Shared => Transfer::Copy,
     }
+}
+
+/// Commands of a user who is not root are checked against the node, which udev has to hand over.
+fn wait_for_ownership<D: Driver>(control: &Control<D>, id: u32, limit: Duration) -> Result<()> {
+    let deadline = Instant::now() + limit;
+    while control.info(id).is_err() {
+        if Instant::now() >= deadline {
+            let message = format!("/dev/ublkc{id} does not become this user's");
+            return Err(Error::new(Code::Permission, message).hint(
+                "`ublk udev-rules` prints what udev needs for that; `ublk doctor` tells how",
+            ));
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 /// Kernels before 7.3 report no size.
