@@ -48,7 +48,7 @@ export class HandlerRequest<Name extends string = string> {
   readonly tag: number;
   readonly #owner: RequestOwner;
   #memory: ArrayBuffer | null | undefined;
-  #data: Buffer | undefined;
+  #data: Buffer<ArrayBuffer> | undefined;
   #op = 0;
   #flags = 0;
   #offset = 0;
@@ -116,12 +116,12 @@ export class HandlerRequest<Name extends string = string> {
    * @throws {UblkError} `ERR_UBLK_UNSUPPORTED` where the data never comes to JavaScript: with
    * `buffers` other than `'copy'`, and for requests without data.
    */
-  get data(): Buffer {
+  get data(): Buffer<ArrayBuffer> {
     const data = this.#data;
     return data?.length === this.#length && this.#op <= 1 ? data : this.#view();
   }
 
-  #view(): Buffer {
+  #view(): Buffer<ArrayBuffer> {
     this.#memory ??= this.#owner.buffer(this.tag);
     if (this.#memory === null || this.#op > 1) {
       throw new UblkError(UblkErrorCode.Unsupported, "the request's data is not in JavaScript", {

@@ -1,0 +1,272 @@
+import { execFile } from 'node:child_process';
+import { once } from 'node:events';
+import { writeFileSync } from 'node:fs';
+import { truncate } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
+
+import { afterEach, describe, expect, test } from 'vitest';
+
+import {
+  createDevice,
+  handler,
+  IoError,
+  targets,
+  type Device,
+  type DeviceOptions,
+  type FileTarget,
+  type Handler,
+  type UblkError,
+} from '../../src/index.ts';
+import { temporaryFolder } from './image.ts';
+import { createOrSkip, expectNoDevices, withUblk } from './machine.ts';
+
+const run = promisify(execFile);
+const MIB = 1024 * 1024;
+const SIZE = 32 * MIB;
+
+/** A disk in memory, plain. */
+function memoryDisk(): Handler {
+  const disk = Buffer.alloc(SIZE);
+  return {
+    size: SIZE,
+    read: ({ data, offset }) => void disk.copy(data, 0, offset),
+    write: ({ data, offset }) => void data.copy(disk, offset),
+    flush() {},
+    discard() {},
+    writeZeroes: ({ offset, length }) => void disk.fill(0, offset, offset + length),
+  };
+}
+
+/** The same, each answer late by up to `ms`. */
+function slow(disk: Handler, ms: number): Handler {
+  return {
+    ...disk,
+    async read(request) {
+      await sleep(Math.random() * ms);
+      return disk.read!(request);
+    },
+    async write(request) {
+      if (request.offset % 8192 === 0) await sleep(Math.random() * ms);
+      else await Promise.resolve();
+      return disk.write!(request);
+    },
+  };
+}
+
+async function image(name: string): Promise<FileTarget> {
+  const path = join(temporaryFolder(), name);
+  writeFileSync(path, '');
+  await truncate(path, SIZE);
+  return targets.file(path);
+}
+
+/** Writes with a checksum in each block, then reads all back. */
+function fioVerify(device: Device, size = SIZE): Promise<unknown> {
+  const options = {
+    name: 'verify',
+    filename: device.path,
+    rw: 'randwrite',
+    bsrange: '4k-256k',
+    blockalign: '4k',
+    size: String(size),
+    ioengine: 'libaio',
+    iodepth: '32',
+    direct: '1',
+    verify: 'crc32c',
+    verify_fatal: '1',
+    randrepeat: '0',
+  };
+  return run(
+    'fio',
+    Object.entries(options).map(([name, value]) => `--${name}=${value}`),
+  );
+}
+
+/** Reads a block with an error that says what the kernel said. */
+function readBlock(device: Device, block = 0): Promise<unknown> {
+  const from = [`if=${device.path}`, 'of=/dev/null', 'bs=4096', `skip=${block}`];
+  return run('dd', [...from, 'count=1', 'iflag=direct']);
+}
+
+function writeBlock(device: Device, block = 0): Promise<unknown> {
+  const to = ['if=/dev/zero', `of=${device.path}`, 'bs=4096', `seek=${block}`];
+  return run('dd', [...to, 'count=1', 'oflag=direct', 'conv=notrunc']);
+}
+
+function warningsOf(device: Device): UblkError[] {
+  const warnings: UblkError[] = [];
+  device.on('warning', (warning) => warnings.push(warning));
+  return warnings;
+}
+
+withUblk('a handler', () => {
+  afterEach(expectNoDevices);
+
+  describe('keeps what fio wrote', () => {
+    test.for(['per-io', 'batch'] as const)('in memory (%s)', async (exchange, context) => {
+      const options: DeviceOptions = { target: memoryDisk(), queues: 2, exchange };
+      await using device = await createOrSkip(context, options);
+      await fioVerify(device);
+      expect(device.buffers.mode).toBe('copy');
+      expect(device.stats().total.errors).toBe(0);
+    });
+
+    test('with promises that settle at random', async () => {
+      await using device = await createDevice({ target: slow(memoryDisk(), 5) });
+      await fioVerify(device, 8 * MIB);
+      expect(device.stats().total.errors).toBe(0);
+    });
+
+    test.for(['auto', 'register', 'copy'] as const)(
+      'where its map says (%s)',
+      async (buffers, context) => {
+        const backends = { even: await image('even.img'), odd: await image('odd.img') };
+        const stripe = 64 * 1024;
+        const target = handler<'even' | 'odd'>({
+          size: SIZE,
+          backends,
+          map({ offset, length }) {
+            const pieces = [];
+            for (let at = 0; at < length;) {
+              const place = offset + at;
+              const bytes = Math.min(length - at, stripe - (place % stripe));
+              const backend = (place / stripe) & 1 ? 'odd' : 'even';
+              pieces.push({ backend, offset: place, length: bytes } as const);
+              at += bytes;
+            }
+            return pieces;
+          },
+        });
+        await using device = await createOrSkip(context, { target, buffers });
+        await fioVerify(device);
+        const { errors, zeroCopyBytes, copiedBytes } = device.stats().total;
+        expect(errors).toBe(0);
+        expect(buffers === 'copy' ? zeroCopyBytes : copiedBytes).toBe(0);
+      },
+    );
+
+    test.for(['auto', 'register', 'copy'] as const)(
+      'step by step, on two disks (%s)',
+      async (buffers, context) => {
+        const target: Handler<'left' | 'right'> = {
+          size: SIZE,
+          backends: { left: await image('left.img'), right: await image('right.img') },
+          async write(request) {
+            await Promise.all([
+              request.write('left', request.offset),
+              request.write('right', request.offset),
+            ]);
+          },
+          async read(request) {
+            await request.read('left', request.offset);
+            await request.read('right', request.offset);
+          },
+        };
+        await using device = await createOrSkip(context, { target, buffers });
+        await fioVerify(device, 8 * MIB);
+        expect(device.stats().total.errors).toBe(0);
+      },
+    );
+  });
+
+  test('fails requests as it says, and goes on', async () => {
+    await using device = await createDevice({
+      target: {
+        size: '1MiB',
+        read({ offset }) {
+          if (offset === 4096) throw new Error('on purpose');
+        },
+        async write({ offset }) {
+          if (offset === 4096) throw new IoError('ENOSPC');
+          if (offset === 8192) throw new TypeError('on purpose');
+        },
+      },
+    });
+    const warnings = warningsOf(device);
+    await expect(readBlock(device, 1)).rejects.toThrow('Input/output error');
+    await expect(writeBlock(device, 1)).rejects.toThrow('No space left');
+    await expect(writeBlock(device, 2)).rejects.toThrow('Input/output error');
+    await readBlock(device, 2);
+    await writeBlock(device, 3);
+    expect(new Set(warnings.map(({ code }) => code))).toEqual(new Set(['ERR_UBLK_HANDLER']));
+    expect(warnings.at(-1)!.request).toMatchObject({ op: 'write', offset: 8192 });
+  });
+
+  test('that never answers fails requests with a time-out', async () => {
+    let forget = true;
+    let answer!: () => void;
+    const later = new Promise<void>((resolve) => (answer = resolve));
+    await using device = await createDevice({
+      target: {
+        size: '1MiB',
+        timeoutMs: 1000,
+        read: ({ offset }) => (forget && offset === 4096 ? later : undefined),
+      },
+    });
+    const warnings = warningsOf(device);
+    await expect(readBlock(device, 1)).rejects.toThrow('timed out');
+    expect(warnings).toMatchObject([{ code: 'ERR_UBLK_REQUEST_TIMEOUT' }]);
+    forget = false;
+    await readBlock(device, 1);
+    answer();
+    await readBlock(device, 1);
+    expect(device.stats().total.errors).toBeGreaterThan(0);
+  });
+
+  test('whose event loop is blocked is told of, and serves on', async () => {
+    const device = await createDevice({ target: memoryDisk() });
+    const reading = readBlock(device, 1);
+    const warned = once(device, 'warning') as Promise<[UblkError]>;
+    await sleep(0);
+    // Until the read is there and the watchdog has looked several times.
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10_000);
+    await reading;
+    expect((await warned)[0].code).toBe('ERR_UBLK_BLOCKED');
+    await device.close();
+  });
+
+  test('that gives its memory away is told of, and the device serves on', async () => {
+    let give = true;
+    await using device = await createDevice({
+      target: {
+        ...memoryDisk(),
+        read({ data, offset }) {
+          if (give && offset === 4096) structuredClone(data, { transfer: [data.buffer] });
+        },
+      },
+    });
+    const warnings = warningsOf(device);
+    await expect(readBlock(device, 1)).rejects.toThrow('Input/output error');
+    give = false;
+    for (let block = 0; block < 8; block += 1) await readBlock(device, 1);
+    expect(warnings.length).toBe(1);
+  });
+
+  test('with requests in flight can be closed, and created again', async () => {
+    for (let cycle = 0; cycle < 10; cycle += 1) {
+      const device = await createDevice({ target: slow(memoryDisk(), 50), queues: 2 });
+      const load = fioVerify(device).then(
+        () => 'ended',
+        () => 'failed',
+      );
+      await sleep(Math.random() * 1500);
+      await device.close();
+      expect(await load).toMatch(/ended|failed/);
+    }
+  });
+
+  test('that never answers can be closed', async () => {
+    const device = await createDevice({
+      target: {
+        size: '1MiB',
+        read: ({ offset }) => (offset === 4096 ? new Promise(() => {}) : undefined),
+      },
+    });
+    const reading = readBlock(device, 1).catch((error: unknown) => error);
+    await sleep(1000);
+    await device.close();
+    expect(String(await reading)).toMatch(/timed out|error/);
+  });
+});
