@@ -3,9 +3,10 @@ import type { Device } from './device.ts';
 import { invalid, unwrap } from './errors.ts';
 import { checkHandler, isHandler } from './handler/handler.ts';
 import { serve, serverOf } from './handler/server.ts';
+import { isHandlerModule, type HandlerModule } from './handler/module.ts';
 import type { Handler } from './handler/types.ts';
 import { BUFFER_MODES, type BufferMode, type ExchangeMode } from './info.ts';
-import { native, type NativeDeviceOptions, type NativeEnd } from './native.ts';
+import { native, type NativeDeviceOptions, type NativeEnd, type NativeTarget } from './native.ts';
 import { checkQueueSettings, type QueueSettings } from './queue-settings.ts';
 import { FEATURE_KEYS, toNativeFeatures, type FeatureOptions } from './device-features.ts';
 import { parseSize, type Size } from './size.ts';
@@ -15,10 +16,10 @@ import { toNativeTarget, type Target } from './targets/index.ts';
 export interface DeviceOptions extends FeatureOptions {
   /**
    * What answers the device's requests: made by one of {@link targets}, or an object with methods
-   * that answer them in JavaScript.
+   * that answer them in JavaScript, by {@link handlerModule} in worker threads.
    */
   // oxlint-disable-next-line typescript/no-explicit-any -- whatever its backends are called
-  readonly target: Target | Handler<any>;
+  readonly target: Target | Handler<any> | HandlerModule;
   /**
    * The number N of `/dev/ublkbN`.
    * @default the kernel's choice
@@ -132,7 +133,7 @@ export async function createDevice(
   signal?.throwIfAborted();
   let onEnd!: (end: NativeEnd) => void;
   const ended = new Promise<NativeEnd>((resolve) => (onEnd = resolve));
-  const server = serverOf(options.target, request);
+  const server = await serverOf(options.target, request);
   const create = () => native().createDevice(server?.request ?? request, onEnd);
   const device = await serve(server, ended, async () => unwrap(await create()));
   if (signal?.aborted) {
@@ -148,9 +149,7 @@ export function toNativeOptions(options: DeviceOptions): NativeDeviceOptions {
   const { id, queues, depth, maxIoBytes, buffers, exchange } = options;
   const { splitRegister, rotateSlots, spinUsec, queue, timeoutMs } = options;
   const given: { -readonly [K in keyof NativeDeviceOptions]: NativeDeviceOptions[K] } = {
-    target: isHandler(options.target)
-      ? checkHandler(options.target).native
-      : toNativeTarget(options.target as Target),
+    target: toNative(options.target),
     ...toNativeFeatures(options),
   };
   if (id !== undefined) given.id = checkInteger(id, 'id', 0, MAX_ID);
@@ -174,6 +173,12 @@ function checkModes(buffers: BufferMode | readonly BufferMode[]): readonly Buffe
   const modes = typeof buffers === 'object' ? buffers : [buffers];
   if (!Array.isArray(modes)) throw invalid('buffers is an object; it must be a mode or an array');
   return modes.map((mode) => checkOneOf(mode, 'buffers', BUFFER_MODES));
+}
+
+/** A target as far as it can be told before anything is touched. */
+export function toNative(target: DeviceOptions['target']): NativeTarget {
+  if (isHandlerModule(target)) return { kind: 'handler' };
+  return isHandler(target) ? checkHandler(target).native : toNativeTarget(target as Target);
 }
 
 function checkMaxIo(size: Size): number {

@@ -45,6 +45,8 @@ export type {
 export type { QueueSettings } from './queue-settings.ts';
 export { handler } from './handler/handler.ts';
 export { IoError } from './handler/io-error.ts';
+export { handlerModule } from './handler/module.ts';
+export type { HandlerModule, HandlerModuleOptions } from './handler/module.ts';
 export type { IoErrorCode } from './handler/io-error.ts';
 export type { HandlerRequest } from './handler/request.ts';
 export type { Answer, Handler, Method, Piece, RequestOp } from './handler/types.ts';

@@ -1,14 +1,14 @@
 import { checkBoolean, checkInteger, checkKeys } from './check.ts';
-import type { CreateDeviceContext } from './create.ts';
+import { toNative, type CreateDeviceContext } from './create.ts';
 import { PLACEMENT_KEYS, toNativePlacement, type PlacementOptions } from './device-features.ts';
 import type { Device } from './device.ts';
 import { getDeviceInfo } from './devices.ts';
 import { unwrap } from './errors.ts';
-import { checkHandler, isHandler } from './handler/handler.ts';
 import { serve, serverOf } from './handler/server.ts';
+import type { HandlerModule } from './handler/module.ts';
 import type { Handler } from './handler/types.ts';
 import { native, type NativeDeviceOptions, type NativeEnd } from './native.ts';
-import { toNativeTarget, type Target } from './targets/index.ts';
+import type { Target } from './targets/index.ts';
 
 /**
  * What {@link recoverDevice} is asked for. What the device is otherwise was decided when it was
@@ -17,7 +17,7 @@ import { toNativeTarget, type Target } from './targets/index.ts';
 export interface RecoverOptions extends PlacementOptions {
   /** What answers the device's requests from now on: what answered them before. */
   // oxlint-disable-next-line typescript/no-explicit-any -- whatever its backends are called
-  readonly target: Target | Handler<any>;
+  readonly target: Target | Handler<any> | HandlerModule;
   /**
    * With `buffers: 'register'`: register, I/O and unregister each in a system call of its own.
    * @default false
@@ -61,7 +61,7 @@ export async function recoverDevice(
   const request = { ...asked, queues, depth };
   let onEnd!: (end: NativeEnd) => void;
   const ended = new Promise<NativeEnd>((resolve) => (onEnd = resolve));
-  const server = serverOf(options.target, request);
+  const server = await serverOf(options.target, request);
   const recover = () => native().recoverDevice(id, server?.request ?? request, onEnd);
   const device = await serve(server, ended, async () => unwrap(await recover()));
   if (signal?.aborted) {
@@ -75,7 +75,7 @@ function toNativeOptions(options: RecoverOptions): NativeDeviceOptions {
   checkKeys(options, 'recoverDevice()', KEYS);
   const { target, splitRegister, timeoutMs } = options;
   return {
-    target: isHandler(target) ? checkHandler(target).native : toNativeTarget(target as Target),
+    target: toNative(target),
     ...toNativePlacement(options),
     ...(splitRegister === undefined
       ? {}

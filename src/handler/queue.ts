@@ -65,23 +65,27 @@ export class HandlerQueue implements RequestOwner {
   /** Serves what is there, then sleeps until the bell rings. Never throws. */
   readonly serve = (): void => {
     if (this.#serving) return;
-    if (this.serveSome()) setImmediate(this.#serveOn);
+    do {
+      if (this.serveAwake()) {
+        setImmediate(this.#serveOn);
+        return;
+      }
+    } while (!this.#rings.maySleep());
   };
 
-  /** Serves as much as one turn may take, then sleeps; whether there is more. */
-  serveSome(): boolean {
+  /** Serves as much as one turn may take, without a word of going to sleep. */
+  serveAwake(): boolean {
     this.#serving = true;
     let left = this.#options.depth * TURN;
-    for (;;) {
-      const count = Math.min(this.#rings.pending, left);
+    let count: number;
+    do {
+      count = Math.min(this.#rings.pending, left);
       for (let index = 0; index < count; index += 1) this.#begin(this.#rings.take());
       this.#rings.flush();
       left -= count;
-      if (left === 0 || (count === 0 && this.#rings.maySleep())) {
-        this.#serving = false;
-        return left === 0;
-      }
-    }
+    } while (count > 0 && left > 0);
+    this.#serving = false;
+    return left === 0;
   }
 
   /** The memory of a tag's data. */

@@ -6,97 +6,113 @@ import {
   type NativeDevice,
   type NativeDeviceOptions,
   type NativeEnd,
-  type NativeReport,
 } from '../native.ts';
 import type { Target } from '../targets/index.ts';
-import { checkHandler, isHandler, type CheckedHandler } from './handler.ts';
+import { checkHandler, isHandler } from './handler.ts';
+import type { HandlerShape } from './messages.ts';
+import { isHandlerModule, type HandlerModule } from './module.ts';
+import { WorkerPool } from './pool.ts';
 import { HandlerQueue } from './queue.ts';
 import { toWarning } from './reports.ts';
 import type { Handler } from './types.ts';
+import { Warnings } from './warnings.ts';
 
 /** The most pieces of a plan. */
 const MAX_PIECES = 64;
-/** What the addon would choose; the bridge must be as wide. */
-const DEFAULTS = { queues: 1, depth: 128 };
+/** What the addon would choose; the bridge must be as deep. */
+const DEPTH = 128;
 
-/** Serves a device's requests in this thread, from before it is created until it has ended. */
+/** What a device is asked to be, but for its target. */
+type DeviceShape = Omit<NativeDeviceOptions, 'target'>;
+
+/** Answers a device's requests in JavaScript, from before it is created until it has ended. */
 export class HandlerServer {
-  readonly #checked: CheckedHandler;
-  readonly #shape: { readonly queues: number; readonly depth: number };
-  readonly #request: NativeDeviceOptions;
-  readonly #early: UblkError[] = [];
   readonly #bridge: NativeBridge;
-  #warn: ((warning: UblkError) => void) | undefined;
+  readonly #warnings: Warnings;
+  readonly #pool: WorkerPool | undefined;
+  /** The device, as the addon is asked for it. */
+  readonly request: NativeDeviceOptions;
 
-  /** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`. */
-  constructor(definition: Handler, device: Omit<NativeDeviceOptions, 'target'>) {
-    this.#checked = checkHandler(definition);
-    const { queues, depth } = { ...DEFAULTS, ...device };
-    this.#shape = { queues, depth };
-    this.#bridge = this.#open();
-    this.#request = {
-      ...(this.#checked.mapsOnly ? {} : { buffers: ['copy'] }),
+  private constructor(
+    shape: HandlerShape,
+    device: DeviceShape & { readonly queues: number; readonly depth: number },
+    warnings: Warnings,
+    pool?: WorkerPool,
+  ) {
+    const { queues, depth } = device;
+    const { timeoutMs, backends } = shape;
+    const maxPieces = backends.length > 0 ? MAX_PIECES : 0;
+    this.#warnings = warnings;
+    this.#pool = pool;
+    this.#bridge = native().createBridge({ queues, depth, maxPieces, timeoutMs }, (report) =>
+      warnings.tell(toWarning(report, timeoutMs)),
+    );
+    this.request = {
+      ...(shape.mapsOnly ? {} : { buffers: ['copy'] }),
       ...device,
-      queues,
-      depth,
-      target: { ...this.#checked.native, bridge: this.#bridge.id },
+      target: { ...shape.native, bridge: this.#bridge.id },
     };
   }
 
-  /** The device, as the addon is asked for it. */
-  get request(): NativeDeviceOptions {
-    return this.#request;
+  /**
+   * Answers in this thread.
+   *
+   * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`.
+   */
+  static here(handler: Handler, device: DeviceShape): HandlerServer {
+    const { methods, ...shape } = checkHandler(handler);
+    const { queues = 1, depth = DEPTH } = device;
+    const warnings = new Warnings();
+    const server = new HandlerServer(shape, { ...device, queues, depth }, warnings);
+    const { backends } = shape;
+    for (let queue = 0; queue < queues; queue += 1) {
+      let served: HandlerQueue | undefined;
+      const channel = native().openChannel(server.#bridge.id, queue, () => served?.serve());
+      const warn = (warning: UblkError): void => warnings.tell(warning);
+      served = new HandlerQueue(channel, { queue, depth, methods, backends, warn });
+      served.serve();
+    }
+    return server;
   }
 
-  /** Tells what goes wrong, and what has gone wrong before. */
-  listen(warn: (warning: UblkError) => void): void {
-    this.#warn = warn;
-    for (const warning of this.#early.splice(0)) warn(warning);
+  /** Answers in worker threads. */
+  static async inWorkers(module: HandlerModule, device: DeviceShape): Promise<HandlerServer> {
+    const { queues = module.workers, depth = DEPTH } = device;
+    const warnings = new Warnings();
+    const { pool, shape } = await WorkerPool.start(module, warnings);
+    try {
+      const server = new HandlerServer(shape, { ...device, queues, depth }, warnings, pool);
+      const all = Array.from({ length: queues }, (_, queue) => queue);
+      await pool.serve({ bridge: server.#bridge.id, queues: all, depth });
+      return server;
+    } catch (error) {
+      await pool.end();
+      throw error;
+    }
+  }
+
+  /** The device hears what goes wrong, and is closed when nobody can answer any more. */
+  attach(device: Device): void {
+    this.#warnings.listen(device);
   }
 
   /** The device is gone. */
-  release(): void {
+  async release(): Promise<void> {
     this.#bridge.release();
-  }
-
-  #open(): NativeBridge {
-    const { timeoutMs, backends } = this.#checked;
-    const maxPieces = backends.length > 0 ? MAX_PIECES : 0;
-    const options = { ...this.#shape, maxPieces, timeoutMs };
-    const report = (what: NativeReport) => this.#tell(toWarning(what, timeoutMs));
-    const bridge = native().createBridge(options, report);
-    for (let queue = 0; queue < options.queues; queue += 1) this.#serve(bridge.id, queue);
-    return bridge;
-  }
-
-  #serve(bridge: number, queue: number): void {
-    let served: HandlerQueue | undefined;
-    const channel = native().openChannel(bridge, queue, () => served?.serve());
-    const { methods, backends } = this.#checked;
-    const warn = (warning: UblkError) => this.#tell(warning);
-    const { depth } = this.#shape;
-    served = new HandlerQueue(channel, { queue, depth, methods, backends, warn });
-    served.serve();
-  }
-
-  /** Aside, since whoever listens may throw, and must not do so amidst requests. */
-  #tell(warning: UblkError): void {
-    queueMicrotask(() => {
-      if (this.#warn) this.#warn(warning);
-      else this.#early.push(warning);
-    });
+    await this.#pool?.end();
   }
 }
 
-/** What serves the requests of a device with this target in JavaScript; nothing if nobody does. */
-export function serverOf(
-  target: Target | Handler,
-  request: NativeDeviceOptions,
-): HandlerServer | undefined {
-  return isHandler(target) ? new HandlerServer(target, request) : undefined;
+/** What answers the requests of a device with this target in JavaScript; nothing if nobody does. */
+export async function serverOf(
+  target: Target | Handler | HandlerModule,
+  device: DeviceShape,
+): Promise<HandlerServer | undefined> {
+  if (isHandlerModule(target)) return HandlerServer.inWorkers(target, device);
+  return isHandler(target) ? HandlerServer.here(target, device) : undefined;
 }
 
-/** Creates a device that `server`, if there is one, serves until it has ended. */
+/** Creates a device that `server`, if there is one, answers for until it has ended. */
 export async function serve(
   server: HandlerServer | undefined,
   ended: Promise<NativeEnd>,
@@ -104,11 +120,11 @@ export async function serve(
 ): Promise<Device> {
   try {
     const device = new Device(await create(), ended);
-    server?.listen((warning) => device.warn(warning));
+    server?.attach(device);
     void ended.then(() => server?.release());
     return device;
   } catch (error) {
-    server?.release();
+    await server?.release();
     throw error;
   }
 }

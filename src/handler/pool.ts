@@ -1,0 +1,115 @@
+import { Worker } from 'node:worker_threads';
+
+import { UblkError, UblkErrorCode } from '../errors.ts';
+import {
+  fromMessage,
+  type Assignment,
+  type FromWorker,
+  type HandlerShape,
+  type WorkerStart,
+} from './messages.ts';
+import type { HandlerModule } from './module.ts';
+
+/** Beside this file, in whichever form it runs. */
+const PROGRAM = new URL(`./worker${import.meta.url.slice(-3)}`, import.meta.url);
+
+/** What a pool's owner hears. */
+export interface PoolListener {
+  readonly warn: (warning: UblkError) => void;
+  /** A worker has ended by itself: its queues are answered by nobody. */
+  readonly lost: (error: UblkError) => void;
+}
+
+/** The worker threads that answer a device's requests. */
+export class WorkerPool {
+  readonly #workers: readonly Worker[];
+  #ending = false;
+
+  private constructor(workers: readonly Worker[], listener: PoolListener) {
+    this.#workers = workers;
+    for (const worker of workers) this.#listen(worker, listener);
+  }
+
+  /**
+   * Starts the workers; what the handler is, as the first of them sees it.
+   *
+   * @throws {UblkError} `ERR_UBLK_HANDLER` when the module fails, `ERR_UBLK_INVALID_ARGUMENT` when
+   * what it exports is no handler.
+   */
+  static async start(
+    { url, workers: count, data }: HandlerModule,
+    listener: PoolListener,
+  ): Promise<{ pool: WorkerPool; shape: HandlerShape }> {
+    const workerData: WorkerStart = { url, data };
+    const workers = Array.from({ length: count }, () => new Worker(PROGRAM, { workerData }));
+    try {
+      const shapes = await Promise.all(workers.map((worker) => shapeOf(worker)));
+      return { pool: new WorkerPool(workers, listener), shape: shapes[0]! };
+    } catch (error) {
+      await Promise.all(workers.map((worker) => worker.terminate()));
+      throw error;
+    }
+  }
+
+  /** Lets each serve its share of the queues; resolves when they are about to. */
+  async serve({ queues, ...common }: Assignment): Promise<void> {
+    const share = (index: number): number[] =>
+      queues.filter((queue) => queue % this.#workers.length === index);
+    const ready = this.#workers.map((worker) => firstMessage(worker, 'serving'));
+    for (const [index, worker] of this.#workers.entries()) {
+      // oxlint-disable-next-line unicorn/require-post-message-target-origin -- no window
+      worker.postMessage({ ...common, queues: share(index) } satisfies Assignment);
+    }
+    await Promise.all(ready);
+    // From here on it is the device that keeps the process alive.
+    for (const worker of this.#workers) worker.unref();
+  }
+
+  /** Ends the workers. */
+  async end(): Promise<void> {
+    this.#ending = true;
+    await Promise.all(this.#workers.map((worker) => worker.terminate()));
+  }
+
+  #listen(worker: Worker, { warn, lost }: PoolListener): void {
+    worker.on('message', (message: FromWorker) => {
+      if ('warning' in message) warn(fromMessage(message.warning));
+    });
+    let cause: unknown;
+    worker.on('error', (error) => (cause = error));
+    worker.on('exit', () => {
+      if (!this.#ending) lost(ended(cause));
+    });
+  }
+}
+
+async function shapeOf(worker: Worker): Promise<HandlerShape> {
+  const { shape } = await firstMessage(worker, 'shape');
+  return shape;
+}
+
+/** Resolves with the first message that has `key`; rejects when the worker fails or ends. */
+function firstMessage<Key extends 'shape' | 'serving'>(
+  worker: Worker,
+  key: Key,
+): Promise<Extract<FromWorker, Record<Key, unknown>>> {
+  return new Promise((resolve, reject) => {
+    let cause: unknown;
+    worker.on('error', (error) => {
+      cause = error;
+      reject(ended(error));
+    });
+    worker.once('exit', () => reject(ended(cause)));
+    worker.on('message', (message: FromWorker) => {
+      if ('failure' in message) reject(fromMessage(message.failure));
+      if (key in message) resolve(message as Extract<FromWorker, Record<Key, unknown>>);
+    });
+  });
+}
+
+function ended(cause: unknown): UblkError {
+  const reason = cause instanceof Error ? `: ${cause.message}` : '';
+  return new UblkError(UblkErrorCode.Handler, `a worker of the handler has ended${reason}`, {
+    cause,
+  });
+}

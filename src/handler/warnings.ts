@@ -1,0 +1,40 @@
+import type { Device } from '../device.ts';
+import type { UblkError } from '../errors.ts';
+
+/** Takes down what goes wrong until there is a device to tell it. */
+export class Warnings {
+  #device: Device | undefined;
+  readonly #early: UblkError[] = [];
+  #isLost = false;
+
+  /** Tells a warning. */
+  readonly tell = (warning: UblkError): void => {
+    // Aside, since whoever listens may throw, and must not do so amidst requests.
+    queueMicrotask(() => {
+      if (this.#device) this.#device.warn(warning);
+      else this.#early.push(warning);
+    });
+  };
+
+  /** The same, for a {@link WorkerPool}. */
+  readonly warn = this.tell;
+
+  /** Tells that requests are answered by nobody from now on: the device is closed. */
+  readonly lost = (error: UblkError): void => {
+    this.#isLost = true;
+    this.tell(error);
+    this.#close();
+  };
+
+  /** The device that is told from now on, and of what was before. */
+  listen(device: Device): void {
+    this.#device = device;
+    for (const warning of this.#early.splice(0)) device.warn(warning);
+    if (this.#isLost) this.#close();
+  }
+
+  #close(): void {
+    // What closing fails of is told by `closed`.
+    this.#device?.close().catch(() => {});
+  }
+}
