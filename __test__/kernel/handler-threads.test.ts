@@ -1,0 +1,149 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+import { execa } from 'execa';
+import { afterEach, describe, expect, test } from 'vitest';
+
+import { temporaryFolder } from './image.ts';
+import { expectNoDevices, withUblk } from './machine.ts';
+
+const PACKAGE = fileURLToPath(new URL('../../dist/index.js', import.meta.url));
+
+/** A disk in memory that workers share; it crashes when its last block is read. */
+const DISK = `
+  export default (memory) => {
+    const disk = Buffer.from(memory);
+    return {
+      size: disk.length,
+      read({ data, offset }) {
+        if (offset === disk.length - 4096) process.nextTick(() => { throw new Error('crash'); });
+        disk.copy(data, 0, offset);
+      },
+      async write({ data, offset }) {
+        if (offset % 8192 === 0) await new Promise(setImmediate);
+        data.copy(disk, offset);
+      },
+      flush() {},
+    };
+  };
+`;
+
+/** Runs a program that has what it takes to serve a disk and to keep it busy. */
+function run(program: string) {
+  const module = join(temporaryFolder(), 'disk.mjs');
+  writeFileSync(module, DISK);
+  const imports = `
+    import { execFile } from 'node:child_process';
+    import { once } from 'node:events';
+    import { setTimeout as sleep } from 'node:timers/promises';
+    import { promisify } from 'node:util';
+    import { Worker } from 'node:worker_threads';
+    import { createDevice, handlerModule, listDevices } from ${JSON.stringify(PACKAGE)};
+    const run = promisify(execFile);
+    const fio = (device, ...more) => run('fio', ['--name=load', '--filename=' + device.path,
+      '--rw=randwrite', '--bs=4k', '--size=4M', '--ioengine=libaio', '--iodepth=32', '--direct=1',
+      ...more]);
+    const verify = ['--verify=crc32c', '--verify_fatal=1'];
+    const disk = Buffer.alloc(4 << 20);
+    const handler = {
+      size: disk.length,
+      read({ data, offset }) { disk.copy(data, 0, offset); },
+      async write({ data, offset }) { await null; data.copy(disk, offset); },
+    };
+    const workers = (count) => handlerModule(${JSON.stringify(module)}, {
+      workers: count,
+      data: new SharedArrayBuffer(4 << 20),
+    });
+  `;
+  return execa('node', ['--input-type=module', '--eval', imports + program], { reject: false });
+}
+
+withUblk('a handler', () => {
+  afterEach(expectNoDevices);
+
+  describe('in worker threads', () => {
+    test.each([1, 2])('keeps what fio wrote (%s)', async (count) => {
+      const { exitCode, stdout, stderr } = await run(`
+        const device = await createDevice({ target: workers(${count}), queues: 2 });
+        await fio(device, ...verify);
+        const { total } = device.stats();
+        await device.close();
+        console.log(total.writes >= 1024 && total.errors);
+      `);
+      expect({ exitCode, stdout, stderr }).toEqual({ exitCode: 0, stdout: '0', stderr: '' });
+    });
+
+    test('that crashes closes its device', async () => {
+      const { exitCode, stdout, stderr } = await run(`
+        const device = await createDevice({ target: workers(1) });
+        device.on('warning', ({ code, message }) => console.log(code, message));
+        const last = ['bs=4096', 'skip=1023', 'count=1', 'iflag=direct'];
+        await run('dd', ['if=' + device.path, 'of=/dev/null', ...last]).catch(() => {});
+        console.log(await device.closed);
+      `);
+      expect(stderr).toBe('');
+      expect(exitCode).toBe(0);
+      expect(stdout).toBe('ERR_UBLK_HANDLER a worker of the handler has ended: crash\nclosed');
+    });
+
+    test('whose module fails is no device', async () => {
+      const { stdout } = await run(`
+        await createDevice({ target: handlerModule('/nowhere.mjs') }).catch(({ code }) =>
+          console.log(code));
+      `);
+      expect(stdout).toBe('ERR_UBLK_HANDLER');
+    });
+  });
+
+  describe('that is busy', () => {
+    const LOAD = "fio(device, '--time_based', '--runtime=60').catch(() => {}); await sleep(1500);";
+
+    test('is gone after process.exit()', async () => {
+      const { exitCode, stderr } = await run(`
+        const device = await createDevice({ target: handler });
+        ${LOAD}
+        process.exit(3);
+      `);
+      expect({ exitCode, stderr }).toEqual({ exitCode: 3, stderr: '' });
+    });
+
+    test('is gone after process.exit(), its workers too', async () => {
+      const { exitCode, stderr } = await run(`
+        const device = await createDevice({ target: workers(2), queues: 2 });
+        ${LOAD}
+        process.exit(3);
+      `);
+      expect({ exitCode, stderr }).toEqual({ exitCode: 3, stderr: '' });
+    });
+
+    test('is gone after an uncaught exception', async () => {
+      const { exitCode, stderr } = await run(`
+        const device = await createDevice({ target: handler });
+        ${LOAD}
+        setTimeout(() => { throw new Error('on purpose'); });
+      `);
+      expect(exitCode).toBe(1);
+      expect(stderr).toContain('on purpose');
+    });
+
+    test('is gone when its thread is terminated', async () => {
+      const { exitCode, stdout, stderr } = await run(`
+        const program = \`
+          const { parentPort } = require('node:worker_threads');
+          const { createDevice } = require(${JSON.stringify(PACKAGE)});
+          const target = { size: '4MiB', read() {}, write: async () => {} };
+          createDevice({ target }).then(({ path }) => parentPort.postMessage({ path }));
+        \`;
+        for (let round = 0; round < 3; round += 1) {
+          const worker = new Worker(program, { eval: true, execArgv: [] });
+          const [device] = await once(worker, 'message');
+          ${LOAD}
+          await worker.terminate();
+        }
+        console.log((await listDevices()).length);
+      `);
+      expect({ exitCode, stdout, stderr }).toEqual({ exitCode: 0, stdout: '0', stderr: '' });
+    });
+  });
+});
