@@ -1,6 +1,7 @@
 // Which rows are measured: subjects and workloads put together. Pure.
 
 import { type Other, type Subject, mainSubjects, otherSubject, subjectId } from './subjects.ts';
+import { handlers } from './handlers/index.ts';
 import { variants } from './variants.ts';
 import { WORKLOADS, type Workload } from './workloads.ts';
 
@@ -23,7 +24,7 @@ export interface Choice {
 
 /** The rows to measure, those of one subject beside each other. */
 export function chooseRows({ quick = false, rows: filter, others = [] }: Choice = {}): Row[] {
-  const subjects = [...mainSubjects(), ...variants(), ...others.map(otherSubject)];
+  const subjects = [...mainSubjects(), ...variants(), ...handlers(), ...others.map(otherSubject)];
   const rows = subjects.flatMap((subject) =>
     workloadsOf(subject, quick).map((workload) => toRow(subject, workload)),
   );

@@ -79,9 +79,16 @@ const VARIED = [
     'The same load of one client throughout. Devices share one reactor, and each I/O goes to the ' +
       'next of them.',
   ],
+  [
+    'handlers',
+    'Handlers',
+    'Requests answered in JavaScript, against the native target in the same buffer mode: `sync` ' +
+      'returns at once, `async` a promise, `worker` is `sync` in a worker thread, `map` says ' +
+      'where the bytes are.',
+  ],
 ] as const;
 
-/** Options, and scale. */
+/** Options, scale, handlers. */
 export function variantSections(report: Report): Section {
   return VARIED.flatMap(([varies, title, text]) => {
     const rows = report.rows.filter((row) => row.varies === varies);

@@ -16,7 +16,7 @@ export interface Subject {
   /** The subject that it stands against, as {@link subjectId} names it. */
   against?: string;
   /** What of the server it varies; absent for the subjects that everything is judged by. */
-  varies?: 'settings' | 'scale';
+  varies?: 'settings' | 'scale' | 'handlers';
   /** Devices that one process serves; each I/O goes to the next. Absent: 1. */
   devices?: number;
   /** For `server`: its options, as `name=value`. */

@@ -8,7 +8,7 @@ export class Warnings {
   #isLost = false;
 
   /** Tells a warning. */
-  readonly tell = (warning: UblkError): void => {
+  readonly tell: (warning: UblkError) => void = (warning) => {
     // Aside, since whoever listens may throw, and must not do so amidst requests.
     queueMicrotask(() => {
       if (this.#device) this.#device.warn(warning);
@@ -17,10 +17,10 @@ export class Warnings {
   };
 
   /** The same, for a {@link WorkerPool}. */
-  readonly warn = this.tell;
+  readonly warn: (warning: UblkError) => void = this.tell;
 
   /** Tells that requests are answered by nobody from now on: the device is closed. */
-  readonly lost = (error: UblkError): void => {
+  readonly lost: (error: UblkError) => void = (error) => {
     this.#isLost = true;
     this.tell(error);
     this.#close();
