@@ -42,7 +42,7 @@ function run(program: string) {
     import { createDevice, handlerModule, listDevices } from ${JSON.stringify(PACKAGE)};
     const run = promisify(execFile);
     const fio = (device, ...more) => run('fio', ['--name=load', '--filename=' + device.path,
-      '--rw=randwrite', '--bs=4k', '--size=4M', '--ioengine=libaio', '--iodepth=32', '--direct=1',
+      '--rw=randwrite', '--allow_file_create=0', '--bs=4k', '--size=4M', '--ioengine=libaio', '--iodepth=32', '--direct=1',
       ...more]);
     const verify = ['--verify=crc32c', '--verify_fatal=1'];
     const disk = Buffer.alloc(4 << 20);

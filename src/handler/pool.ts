@@ -41,7 +41,8 @@ export class WorkerPool {
     listener: PoolListener,
   ): Promise<{ pool: WorkerPool; shape: HandlerShape }> {
     const workerData: WorkerStart = { url, data };
-    const workers = Array.from({ length: count }, () => new Worker(PROGRAM, { workerData }));
+    const options = { workerData, execArgv: inheritable(process.execArgv) };
+    const workers = Array.from({ length: count }, () => new Worker(PROGRAM, options));
     try {
       const shapes = await Promise.all(workers.map((worker) => shapeOf(worker)));
       return { pool: new WorkerPool(workers, listener), shape: shapes[0]! };
@@ -81,6 +82,16 @@ export class WorkerPool {
       if (!this.#ending) lost(ended(cause));
     });
   }
+}
+
+/** The options of this program that are not about which program it is. */
+function inheritable(args: readonly string[]): string[] {
+  const isProgram = (arg: string | undefined): boolean =>
+    /^(-e|-pe?|--eval|--print)$/.test(arg ?? '');
+  return args.filter(
+    (arg, index) =>
+      !arg.startsWith('--input-type') && !isProgram(arg) && !isProgram(args[index - 1]),
+  );
 }
 
 async function shapeOf(worker: Worker): Promise<HandlerShape> {
