@@ -69,7 +69,7 @@ export class SimulatedDisk {
     options: Options,
     simulation: NativeSimulationOptions,
   ): Promise<SimulatedDisk> {
-    const server = serverOf(target, options);
+    const server = await serverOf(target, options);
     const simulated = native().simulate(server?.request ?? options, simulation);
     const disk = new SimulatedDisk(simulated, target, options);
     await disk.#open(server, (target, onEnd) => simulated.serve(target, onEnd));
@@ -134,7 +134,7 @@ export class SimulatedDisk {
     this.#checkOpen();
     this.#begin(true);
     try {
-      const server = serverOf(this.#target, this.#options);
+      const server = await serverOf(this.#target, this.#options);
       await this.#open(server, (target, onEnd) => this.#native.powerCycle(target, onEnd));
     } catch (error) {
       await this.close();

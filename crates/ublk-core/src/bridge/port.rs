@@ -155,6 +155,12 @@ impl Port {
         }
     }
 
+    /// Whether there are answers.
+    #[inline]
+    pub(crate) fn has_answers(&mut self) -> bool {
+        self.answers.has_more(self.channel.words())
+    }
+
     /// All answers that there are have been taken.
     #[inline]
     pub(crate) fn answered(&self) {

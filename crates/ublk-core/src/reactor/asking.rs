@@ -206,6 +206,15 @@ impl<T: Target> Queue<T> {
 impl<D: Driver, T: Target> Reactor<D, T> {
     /// Waits for completions, or for answers.
     pub(super) fn wait_with_answers(&mut self) -> io::Result<()> {
+        if let Some(spin) = &mut self.spin {
+            let (seats, asking) = (&mut self.seats, &self.asking);
+            spin.look(&mut self.ring, 1 + self.at_once, || {
+                asking.iter().any(|&number| {
+                    let seat = seats.get_mut(usize::from(number)).and_then(Option::as_mut);
+                    seat.and_then(|seat| seat.asking()).is_some_and(|one| one.port.has_answers())
+                })
+            })?;
+        }
         let mut idle = true;
         for &number in &self.asking {
             if let Some(Some(seat)) = self.seats.get_mut(usize::from(number)) {

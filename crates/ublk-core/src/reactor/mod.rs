@@ -193,7 +193,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         if self.asking.is_empty() {
             let wanted = 1 + self.at_once;
             if let Some(spin) = &mut self.spin {
-                spin.look(&mut self.ring, wanted)?;
+                spin.look(&mut self.ring, wanted, || false)?;
             }
             self.ring.submit_and_wait(wanted)?;
         } else {

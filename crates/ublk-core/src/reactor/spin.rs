@@ -31,9 +31,14 @@ impl Spin {
         (!limit.is_zero()).then_some(Self { limit, misses: 0, pause: 0 })
     }
 
-    /// Submits what was pushed and looks for completions, `wanted` of them, until the limit; the
-    /// caller waits for what is missing.
-    pub(super) fn look<R: Ring>(&mut self, ring: &mut R, wanted: u32) -> io::Result<()> {
+    /// Submits what was pushed and looks for completions, `wanted` of them, or for what `found`
+    /// finds, until the limit; the caller waits for what is missing.
+    pub(super) fn look<R: Ring>(
+        &mut self,
+        ring: &mut R,
+        wanted: u32,
+        mut found: impl FnMut() -> bool,
+    ) -> io::Result<()> {
         if self.pause > 0 {
             self.pause -= 1;
             return Ok(());
@@ -41,7 +46,7 @@ impl Spin {
         ring.poll()?;
         let deadline = Instant::now() + self.limit;
         let mut looks = 0_u32;
-        while ring.ready() < wanted as usize {
+        while ring.ready() < wanted as usize && !found() {
             if ring.has_work() {
                 ring.poll()?;
                 continue;
