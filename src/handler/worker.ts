@@ -14,7 +14,8 @@ const tell = (message: FromWorker): void => port.postMessage(message);
 
 try {
   const checked = checkHandler(await load(workerData as WorkerStart));
-  port.once('message', (assignment: Assignment) => serve(checked, assignment));
+  // Listening keeps this thread alive, until it is terminated.
+  port.on('message', (assignment: Assignment) => serve(checked, assignment));
   const { methods: _ours, ...shape } = checked;
   tell({ shape });
 } catch (error) {

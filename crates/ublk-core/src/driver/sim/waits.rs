@@ -77,14 +77,17 @@ impl Model {
         self.finish(ring, operation, result);
     }
 
-    /// Multishot polls whose descriptor is not ready any more can fire again.
+    /// Multishot polls can fire again when their descriptor is not ready any more; or when the
+    /// server has seen all completions, since it may have become ready anew in between.
     pub(super) fn rearm_polls(&mut self, ring: usize) {
         let uring = self.ring(ring);
+        let seen = uring.cq.is_empty();
         for at in 0..uring.waits.len() {
             let operation = uring.waits[at];
             let op = &uring.ops[operation];
             let fd = op.file.as_ref().and_then(FileRef::real);
-            if op.sqe.opcode == OP_POLL_ADD && fd.is_some_and(|fd| poll(fd, op.sqe.op_flags) == 0) {
+            let again = |fd| seen || poll(fd, op.sqe.op_flags) == 0;
+            if op.sqe.opcode == OP_POLL_ADD && fd.is_some_and(again) {
                 uring.ops[operation].result = 0;
             }
         }
