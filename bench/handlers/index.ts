@@ -5,7 +5,7 @@ import { quote } from '../../vm/job.ts';
 import { subjectId, type Subject } from '../subjects.ts';
 
 const PROGRAM = fileURLToPath(new URL('server.mjs', import.meta.url));
-const WORKLOADS = ['4k randread qd1', '4k randread qd32', '4k randwrite qd32'];
+const WORKLOADS = ['4k randread qd1', '4k randread qd32'];
 
 interface Kind {
   name: string;
