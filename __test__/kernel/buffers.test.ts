@@ -63,11 +63,11 @@ withUblk('shared memory', () => {
       const buffers: BufferMode[] = ['shared', 'copy'];
       await using device = await createOrSkip(context, { target, buffers });
       const pause = () => new Promise((resolve) => setTimeout(resolve, 50));
-      let working = true;
+      const fio = { working: true };
       const worked = fioVerify(device, [`--mem=mmapshared:${memory}`]).finally(() => {
-        working = false;
+        fio.working = false;
       });
-      while (working) {
+      while (fio.working) {
         const shared = await device.share(memory);
         await pause();
         await shared.close();
