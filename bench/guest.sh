@@ -117,6 +117,8 @@ end() {
   fi
   [ -z "$loop" ] || losetup --detach "$loop"
   [ -z "$stop" ] || sh -c "$stop" >&2
+  # Whoever comes next finds huge pages, or not, whatever ran before.
+  [ -z "$UBLK_VM" ] || echo 1 >/proc/sys/vm/compact_memory
   server= loop= stop= others_process= touch=randrw
 }
 
