@@ -7,6 +7,7 @@ import { isHandlerModule, type HandlerModule } from './handler/module.ts';
 import type { Handler } from './handler/types.ts';
 import { BUFFER_MODES, type BufferMode, type ExchangeMode } from './info.ts';
 import { native, type NativeDeviceOptions, type NativeEnd, type NativeTarget } from './native.ts';
+import { nativePool, type ReactorPool } from './pool.ts';
 import { checkQueueSettings, type QueueSettings } from './queue-settings.ts';
 import { FEATURE_KEYS, toNativeFeatures, type FeatureOptions } from './device-features.ts';
 import { parseSize, type Size } from './size.ts';
@@ -73,6 +74,11 @@ export interface DeviceOptions extends FeatureOptions {
    * @default 0
    */
   readonly spinUsec?: number | undefined;
+  /**
+   * Reactors from {@link createReactorPool} that serve the queues.
+   * @default each queue has a reactor of its own
+   */
+  readonly pool?: ReactorPool | undefined;
   /** What of the kernel's queue above the device differs from the kernel's default. */
   readonly queue?: QueueSettings | undefined;
   /**
@@ -99,6 +105,7 @@ export const DEVICE_KEYS: readonly string[] = [
   'splitRegister',
   'rotateSlots',
   'spinUsec',
+  'pool',
   ...FEATURE_KEYS,
   'queue',
   'timeoutMs',
@@ -134,7 +141,8 @@ export async function createDevice(
   let onEnd!: (end: NativeEnd) => void;
   const ended = new Promise<NativeEnd>((resolve) => (onEnd = resolve));
   const server = await serverOf(options.target, request);
-  const create = () => native().createDevice(server?.request ?? request, onEnd);
+  const maker = options.pool === undefined ? native() : nativePool(options.pool);
+  const create = () => maker.createDevice(server?.request ?? request, onEnd);
   const device = await serve(server, ended, async () => unwrap(await create()));
   if (signal?.aborted) {
     await device.close();
@@ -147,7 +155,7 @@ export async function createDevice(
 export function toNativeOptions(options: DeviceOptions): NativeDeviceOptions {
   checkKeys(options, 'createDevice()', DEVICE_KEYS);
   const { id, queues, depth, maxIoBytes, buffers, exchange } = options;
-  const { splitRegister, rotateSlots, spinUsec, queue, timeoutMs } = options;
+  const { splitRegister, rotateSlots, spinUsec, pool, queue, timeoutMs } = options;
   const given: { -readonly [K in keyof NativeDeviceOptions]: NativeDeviceOptions[K] } = {
     target: toNative(options.target),
     ...toNativeFeatures(options),
@@ -163,6 +171,7 @@ export function toNativeOptions(options: DeviceOptions): NativeDeviceOptions {
   }
   if (rotateSlots !== undefined) given.rotateSlots = checkBoolean(rotateSlots, 'rotateSlots');
   if (spinUsec !== undefined) given.spinUsec = checkInteger(spinUsec, 'spinUsec', 0, 1_000_000);
+  if (pool !== undefined) checkPool(options);
   if (queue !== undefined) given.queue = checkQueueSettings(queue);
   if (timeoutMs !== undefined) given.timeoutMs = checkInteger(timeoutMs, 'timeoutMs', 1, 600_000);
   return given;
@@ -179,6 +188,13 @@ function checkModes(buffers: BufferMode | readonly BufferMode[]): readonly Buffe
 export function toNative(target: DeviceOptions['target']): NativeTarget {
   if (isHandlerModule(target)) return { kind: 'handler' };
   return isHandler(target) ? checkHandler(target).native : toNativeTarget(target as Target);
+}
+
+/** What is the pool's own affair. */
+function checkPool({ pool, spinUsec, affinity }: DeviceOptions): void {
+  if (pool !== undefined) nativePool(pool);
+  const other = spinUsec === undefined ? affinity && 'affinity' : 'spinUsec';
+  if (other) throw invalid(`${other} and pool exclude each other: the pool has its own threads`);
 }
 
 function checkMaxIo(size: Size): number {

@@ -26,6 +26,8 @@ export {
   stopDevice,
 } from './devices.ts';
 export type { StopOptions } from './devices.ts';
+export { createReactorPool, ReactorPool } from './pool.ts';
+export type { ReactorPoolOptions } from './pool.ts';
 export { recoverDevice } from './recover.ts';
 export type { RecoverOptions } from './recover.ts';
 export { UblkError, UblkErrorCode } from './errors.ts';

@@ -103,6 +103,14 @@ export interface NativeDevice {
   close(): Promise<Outcome<void>>;
 }
 
+/** Reactors that devices share. */
+export interface NativePool {
+  createDevice(
+    options: NativeDeviceOptions,
+    onEnd: (end: NativeEnd) => void,
+  ): Promise<Outcome<NativeDevice>>;
+}
+
 /** A bridge between a device's reactors and a handler, as the addon is asked for it. */
 export interface NativeBridgeOptions {
   readonly queues: number;
@@ -200,6 +208,7 @@ export interface NativeSimulation {
 
 /** The addon. Its promises never reject: a failure is an answer. */
 export interface Binding {
+  createPool(reactors: number, spinUsec: number): Promise<Outcome<NativePool>>;
   createDevice(
     options: NativeDeviceOptions,
     onEnd: (end: NativeEnd) => void,

@@ -48,6 +48,8 @@ describe('the options of createDevice', () => {
       'maxIoBytes is 64M; it must be a multiple of 4 KiB from 4 KiB to 32 MiB',
     ],
     [{ buffers: 'best' }, 'buffers is "best"'],
+    [{ spinUsec: -1 }, 'spinUsec is -1; it must be a whole number from 0 to 1000000'],
+    [{ pool: {} }, 'pool is no pool; it must come from createReactorPool()'],
     [{ queue: 1 }, 'queue must be an object, not 1'],
     [{ queue: { nomerge: 2 } }, "queue has no 'nomerge'"],
     [{ queue: { nomerges: 3 } }, 'queue.nomerges is 3; it must be a whole number from 0 to 2'],

@@ -16,6 +16,7 @@ mod memory;
 mod open_devices;
 mod options;
 mod outcome;
+mod pool;
 mod served;
 mod simulation;
 mod target;

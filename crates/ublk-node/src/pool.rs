@@ -1,0 +1,56 @@
+//! Reactors that devices share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use napi::Env;
+use napi::bindgen_prelude::Object;
+use napi_derive::napi;
+use ublk_core::device::{Device, Pool, PoolOptions};
+use ublk_core::driver::linux::Linux;
+use ublk_core::target::native::Native;
+
+use crate::device::{NativeDevice, OnEnd};
+use crate::open_devices::OpenDevices;
+use crate::options::NativeDeviceOptions;
+use crate::task;
+
+/// Reactors, running until this is collected and their last device has ended.
+#[napi]
+pub struct NativePool {
+    pool: Pool<Native>,
+}
+
+/// Starts reactors.
+#[napi(catch_unwind, ts_return_type = "Promise<Outcome<NativePool>>")]
+pub fn create_pool(env: &Env, reactors: u16, spin_usec: u32) -> napi::Result<Object<'_>> {
+    task::promise(env, move || {
+        let spin = Duration::from_micros(spin_usec.into());
+        let pool = Pool::new(&Linux::new(), PoolOptions { reactors, spin })?;
+        Ok(NativePool { pool })
+    })
+}
+
+#[napi]
+impl NativePool {
+    /// As `createDevice`, with the pool's reactors.
+    #[napi(
+        catch_unwind,
+        ts_args_type = "options: NativeDeviceOptions, onEnd: (end: NativeEnd) => void",
+        ts_return_type = "Promise<Outcome<NativeDevice>>"
+    )]
+    pub fn create_device<'env>(
+        &self,
+        env: &'env Env,
+        options: NativeDeviceOptions,
+        on_end: OnEnd,
+    ) -> napi::Result<Object<'env>> {
+        let place = OpenDevices::of(env)?.reserve();
+        let pool = self.pool.clone();
+        task::promise(env, move || {
+            let (options, target) = options.convert()?;
+            let device = Device::create_in(&pool, &Linux::new(), target.open()?, options)?;
+            NativeDevice::new(Arc::new(device), place, on_end)
+        })
+    }
+}
