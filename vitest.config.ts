@@ -15,7 +15,10 @@ const resolve = {
 export default defineConfig({
   test: {
     projects: [
-      { resolve, test: { name: 'unit', include: ['__test__/unit/**/*.test.ts', 'examples/**/*.test.ts'] } },
+      {
+        resolve,
+        test: { name: 'unit', include: ['__test__/unit/**/*.test.ts', 'examples/**/*.test.ts'] },
+      },
       {
         resolve,
         test: {
