@@ -41,8 +41,8 @@ pub struct DeviceOptions {
     /// [`BufferMode::UserCopy`].
     pub buffers: Vec<BufferMode>,
     /// How requests come and results go; absent: per-io, which costs less at low depth (measured
-    /// over null_blk, 4k random reads: batch saves 550 instructions of 18,400 per request at
-    /// depth 32, and costs 1,750 more than 35,667 at depth 1).
+    /// over null_blk, 4k random reads: batch saves 600 instructions of 18,150 per request at
+    /// depth 32, and costs 1,170 more than 35,417 at depth 1).
     pub exchange: Option<ExchangeMode>,
     /// With [`BufferMode::Register`]: register, I/O and unregister each in an `io_uring_enter` of
     /// its own instead of all in one.
