@@ -3,6 +3,7 @@
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
+use super::config::Waiting;
 use super::files::FileRef;
 use super::memory;
 use super::model::Model;
@@ -77,11 +78,12 @@ impl Model {
         self.finish(ring, operation, result);
     }
 
-    /// Multishot polls can fire again when their descriptor is not ready any more; or when the
-    /// server has seen all completions, since it may have become ready anew in between.
+    /// Multishot polls can fire again when their descriptor is not ready any more; or, where other
+    /// threads may have made it ready anew in between, when the server has seen all completions.
     pub(super) fn rearm_polls(&mut self, ring: usize) {
+        let threads = self.config.waiting == Waiting::Blocking;
         let uring = self.ring(ring);
-        let seen = uring.cq.is_empty();
+        let seen = threads && uring.cq.is_empty();
         for at in 0..uring.waits.len() {
             let operation = uring.waits[at];
             let op = &uring.ops[operation];
