@@ -56,7 +56,8 @@ impl World {
         // leaves a batch device by itself, and then some may be on their way to it.
         let ends_them = how.gently && self.scenario.exchange == ExchangeMode::PerIo;
         if how.recovery != Recovery::Reissue && !ends_them {
-            self.excused = self.last;
+            // Not 0, which stands for nobody, though nobody has asked for anything yet.
+            self.excused = self.last.max(1);
         }
         if how.gently {
             self.phase = Phase::Leaving;
