@@ -2,7 +2,7 @@
 export const CONSUMER = `
 import { readFile, writeFile } from 'node:fs/promises';
 import { createDevice, targets, UblkError, UblkErrorCode, type DeviceInfo } from 'ublk';
-import { getDeviceInfo, type DeviceOptions } from 'ublk';
+import { getDeviceInfo, type DeviceOptions, type EndReason } from 'ublk';
 import { simulate, type SimulatedDisk } from 'ublk/testing';
 
 const bytes = new Uint8Array(1 << 20).map((_, index) => index % 251);
@@ -22,7 +22,7 @@ try {
 } finally {
   await device.close();
 }
-const end: 'closed' | 'stopped' = await device.closed;
+const end: EndReason = await device.closed;
 if (end !== 'closed') throw new Error(end);
 
 try {

@@ -98,8 +98,9 @@ describe.runIf(process.arch === 'x64')('the packages, installed without a compil
     const args = ['--input-type=commonjs', '--eval', program];
     const { stdout } = await execa('node', args, { cwd: project });
     expect(stdout).toBe(
-      'UblkError,UblkErrorCode,createDevice,deleteDevice,features,formatSize,getDeviceInfo,' +
-        'listDevices,parseSize,stopDevice,targets false',
+      'IoError,ReactorPool,UblkError,UblkErrorCode,createDevice,createReactorPool,deleteDevice,' +
+        'features,formatSize,getDeviceInfo,handler,handlerModule,listDevices,parseSize,' +
+        'quiesceDevice,recoverDevice,resizeDevice,setDeviceAffinity,stopDevice,targets false',
     );
   });
 

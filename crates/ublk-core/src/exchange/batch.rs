@@ -106,10 +106,6 @@ impl Batch {
         pass.ring.unregister_buffer_ring(pass.seat.number)
     }
 
-    pub(super) fn move_buffer(&mut self, tag: u16, memory: *mut u8) {
-        self.templates[usize::from(tag)].set_memory(memory as u64);
-    }
-
     pub(super) fn is_open(&self) -> bool {
         self.fetching || self.outboxes.iter().any(|outbox| outbox.sent)
     }

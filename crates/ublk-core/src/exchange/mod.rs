@@ -149,8 +149,8 @@ impl Exchange {
     #[cold]
     pub(crate) fn move_buffer(&mut self, tag: u16, memory: *mut u8) {
         match self {
-            Self::PerIo(exchange) => exchange.move_buffer(tag, memory),
-            Self::Batch(exchange) => exchange.move_buffer(tag, memory),
+            Self::PerIo(exchange) => exchange.set_memory(tag, memory as u64),
+            Self::Batch(exchange) => exchange.set_memory(tag, memory as u64),
             // It has no buffers for good.
             Self::Special(_) => {}
         }

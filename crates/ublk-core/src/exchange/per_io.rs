@@ -67,10 +67,6 @@ impl PerIo {
         Ok(())
     }
 
-    pub(super) fn move_buffer(&mut self, tag: u16, memory: *mut u8) {
-        self.tags[usize::from(tag)].memory = memory as u64;
-    }
-
     pub(super) fn is_open(&self) -> bool {
         self.alive > 0
     }
@@ -93,9 +89,9 @@ impl PerIo {
         self.push(pass, self.commit, tag, result);
     }
 
-    /// Where the tag's next command says that memory is.
-    pub(super) fn set_memory(&mut self, tag: u16, address: u64) {
-        self.tags[usize::from(tag)].memory = address;
+    /// What the tag's next command says of memory, or of where an append went.
+    pub(super) fn set_memory(&mut self, tag: u16, word: u64) {
+        self.tags[usize::from(tag)].memory = word;
     }
 
     /// Where the tag's next request is to be registered.

@@ -11,9 +11,16 @@ const MOST: usize = 64;
 
 /// What a target is asked: for its first plan, or for another one.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Question {
+pub enum Question {
+    /// [`Target::plan`].
     Plan,
-    Retry { errno: Errno, round: u8 },
+    /// [`Target::retry`].
+    Retry {
+        /// What a step failed with.
+        errno: Errno,
+        /// How often that has happened before.
+        round: u8,
+    },
 }
 
 impl Question {
@@ -41,6 +48,54 @@ pub(super) struct Piece {
     pub(super) offset: u64,
 }
 
+/// A target that is made of others, and cuts requests up for them.
+pub trait Layer: Send + Sync + 'static {
+    /// What it is made of.
+    fn children(&self) -> &Children;
+
+    /// What it is to the block layer.
+    fn geometry(&self) -> &Geometry;
+
+    /// What its children say to a question about a request.
+    ///
+    /// # Errors
+    /// The errno that the request fails with.
+    fn answer(
+        &self,
+        question: Question,
+        request: &Request,
+        plan: &mut Plan<'_>,
+    ) -> std::result::Result<(), Errno>;
+}
+
+impl<L: Layer> Target for L {
+    fn geometry(&self) -> &Geometry {
+        Layer::geometry(self)
+    }
+
+    fn files(&self) -> &[RawFd] {
+        &self.children().files
+    }
+
+    fn max_steps(&self) -> usize {
+        self.children().max_steps
+    }
+
+    fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> std::result::Result<(), Errno> {
+        self.answer(Question::Plan, request, plan)
+    }
+
+    fn retry(
+        &self,
+        request: &Request,
+        errno: Errno,
+        round: u8,
+        plan: &mut Plan<'_>,
+    ) -> std::result::Result<(), Errno> {
+        self.answer(Question::Retry { errno, round }, request, plan)
+    }
+}
+
 #[derive(Debug)]
 struct Child {
     target: Native,
@@ -50,7 +105,7 @@ struct Child {
 
 /// Targets below a layer, their files put together.
 #[derive(Debug)]
-pub(super) struct Children {
+pub struct Children {
     children: Box<[Child]>,
     files: Box<[RawFd]>,
     max_steps: usize,
@@ -91,14 +146,6 @@ impl Children {
 
     pub(super) fn len(&self) -> usize {
         self.children.len()
-    }
-
-    pub(super) fn files(&self) -> &[RawFd] {
-        &self.files
-    }
-
-    pub(super) fn max_steps(&self) -> usize {
-        self.max_steps
     }
 
     /// A child's geometry, and how many steps its plans can have.

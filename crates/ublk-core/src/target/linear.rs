@@ -1,11 +1,10 @@
 //! Targets one behind another (device-mapper's `linear`).
 
 use std::iter;
-use std::os::fd::RawFd;
 
-use super::children::{Children, Piece, Question, refused};
+use super::children::{Children, Layer, Piece, Question, refused};
 use super::native::Native;
-use super::{Errno, Geometry, Op, Plan, Request, Target};
+use super::{Errno, Geometry, Op, Plan, Request};
 use crate::error::Result;
 
 /// The second target begins where the first ends, and so on.
@@ -34,21 +33,6 @@ impl Linear {
         let size = ends.last().copied().unwrap_or(0);
         let chunk = common_chunk(&children, &ends)?;
         Ok(Self { children, ends, geometry: Geometry { size, chunk, ..merged } })
-    }
-
-    fn answer(
-        &self,
-        question: Question,
-        request: &Request,
-        plan: &mut Plan<'_>,
-    ) -> std::result::Result<(), Errno> {
-        if request.op == Op::Flush {
-            self.children.ask_all(question, request, plan)?;
-        } else {
-            self.pieces(question, request, plan)?;
-        }
-        plan.order_stages();
-        Ok(())
     }
 
     fn pieces(
@@ -94,31 +78,28 @@ fn common_chunk(children: &Children, ends: &[u64]) -> Result<u64> {
     )))
 }
 
-impl Target for Linear {
+impl Layer for Linear {
+    fn children(&self) -> &Children {
+        &self.children
+    }
+
     fn geometry(&self) -> &Geometry {
         &self.geometry
     }
 
-    fn files(&self) -> &[RawFd] {
-        self.children.files()
-    }
-
-    fn max_steps(&self) -> usize {
-        self.children.max_steps()
-    }
-
-    fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> std::result::Result<(), Errno> {
-        self.answer(Question::Plan, request, plan)
-    }
-
-    fn retry(
+    fn answer(
         &self,
+        question: Question,
         request: &Request,
-        errno: Errno,
-        round: u8,
         plan: &mut Plan<'_>,
     ) -> std::result::Result<(), Errno> {
-        self.answer(Question::Retry { errno, round }, request, plan)
+        if request.op == Op::Flush {
+            self.children.ask_all(question, request, plan)?;
+        } else {
+            self.pieces(question, request, plan)?;
+        }
+        plan.order_stages();
+        Ok(())
     }
 }
 

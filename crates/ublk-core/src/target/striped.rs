@@ -1,10 +1,8 @@
 //! Chunks laid over several targets in turn (device-mapper's `striped`).
 
-use std::os::fd::RawFd;
-
-use super::children::{Children, Piece, Question, refused};
+use super::children::{Children, Layer, Piece, Question, refused};
 use super::native::Native;
-use super::{Errno, Geometry, Op, Plan, Request, Target};
+use super::{Errno, Geometry, Op, Plan, Request};
 use crate::error::Result;
 
 /// The first chunk lies on the first target, the next on the second, and so on.
@@ -49,22 +47,6 @@ impl Striped {
         let preferred = merged.io_opt.max(u32::try_from(chunk).unwrap_or(merged.io_opt));
         let geometry = Geometry { io_min: preferred, io_opt: preferred, chunk: width, ..merged };
         Ok(Self { children, chunk, width, geometry })
-    }
-
-    fn answer(
-        &self,
-        question: Question,
-        request: &Request,
-        plan: &mut Plan<'_>,
-    ) -> std::result::Result<(), Errno> {
-        match request.op {
-            Op::Flush => self.children.ask_all(question, request, plan)?,
-            Op::Read | Op::Write => self.pieces(question, request, plan)?,
-            Op::Discard | Op::WriteZeroes => self.shares(question, request, plan)?,
-            Op::Zone(_) => return Err(Errno(libc::EOPNOTSUPP)),
-        }
-        plan.order_stages();
-        Ok(())
     }
 
     /// One piece for each chunk that the request touches, all of one stripe.
@@ -123,31 +105,29 @@ impl Striped {
     }
 }
 
-impl Target for Striped {
+impl Layer for Striped {
+    fn children(&self) -> &Children {
+        &self.children
+    }
+
     fn geometry(&self) -> &Geometry {
         &self.geometry
     }
 
-    fn files(&self) -> &[RawFd] {
-        self.children.files()
-    }
-
-    fn max_steps(&self) -> usize {
-        self.children.max_steps()
-    }
-
-    fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> std::result::Result<(), Errno> {
-        self.answer(Question::Plan, request, plan)
-    }
-
-    fn retry(
+    fn answer(
         &self,
+        question: Question,
         request: &Request,
-        errno: Errno,
-        round: u8,
         plan: &mut Plan<'_>,
     ) -> std::result::Result<(), Errno> {
-        self.answer(Question::Retry { errno, round }, request, plan)
+        match request.op {
+            Op::Flush => self.children.ask_all(question, request, plan)?,
+            Op::Read | Op::Write => self.pieces(question, request, plan)?,
+            Op::Discard | Op::WriteZeroes => self.shares(question, request, plan)?,
+            Op::Zone(_) => return Err(Errno(libc::EOPNOTSUPP)),
+        }
+        plan.order_stages();
+        Ok(())
     }
 }
 
@@ -155,6 +135,7 @@ impl Target for Striped {
 #[expect(clippy::cast_possible_truncation, reason = "small numbers")]
 mod tests {
     use super::super::StepKind;
+    use super::super::Target;
     use super::super::delay::{Delay, Delays};
     use super::super::testing::{file, pieces, plan, request};
     use super::*;
