@@ -74,11 +74,11 @@ impl<L: Layer> Target for L {
     }
 
     fn files(&self) -> &[RawFd] {
-        &self.children().files
+        self.children().files()
     }
 
     fn max_steps(&self) -> usize {
-        self.children().max_steps
+        self.children().max_steps()
     }
 
     fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> std::result::Result<(), Errno> {
@@ -146,6 +146,14 @@ impl Children {
 
     pub(super) fn len(&self) -> usize {
         self.children.len()
+    }
+
+    pub(super) fn files(&self) -> &[RawFd] {
+        &self.files
+    }
+
+    pub(super) fn max_steps(&self) -> usize {
+        self.max_steps
     }
 
     /// A child's geometry, and how many steps its plans can have.
