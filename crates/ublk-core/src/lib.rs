@@ -20,6 +20,7 @@ mod buffers;
 mod engine;
 mod exchange;
 mod file_table;
+mod memory;
 mod pass;
 mod sqe;
 mod token;

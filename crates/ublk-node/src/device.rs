@@ -62,11 +62,9 @@ pub fn create_device<'env>(
     options: NativeDeviceOptions,
     on_end: OnEnd,
 ) -> napi::Result<Object<'env>> {
-    let place = OpenDevices::of(env)?.reserve();
-    task::promise(env, move || {
+    open(env, on_end, move || {
         let (options, target) = options.convert()?;
-        let device = Device::create(&Linux::new(), target.open()?, options)?;
-        NativeDevice::new(Arc::new(device), place, on_end)
+        Device::create(&Linux::new(), target.open()?, options).map(served)
     })
 }
 
@@ -82,20 +80,29 @@ pub fn recover_device<'env>(
     options: NativeDeviceOptions,
     on_end: OnEnd,
 ) -> napi::Result<Object<'env>> {
-    let place = OpenDevices::of(env)?.reserve();
-    task::promise(env, move || {
+    open(env, on_end, move || {
         let (options, target) = options.convert()?;
-        let device = Device::recover(&Linux::new(), id, target.open()?, options)?;
-        NativeDevice::new(Arc::new(device), place, on_end)
+        Device::recover(&Linux::new(), id, target.open()?, options).map(served)
     })
 }
 
-impl NativeDevice {
-    /// Keeps the device in its place until it has ended.
-    pub(crate) fn new(device: Arc<dyn Served>, place: Place, on_end: OnEnd) -> Result<Self, Error> {
+/// Opens a device on a thread of its own, and keeps it in a place of its own until it has ended.
+pub(crate) fn open(
+    env: &Env,
+    on_end: OnEnd,
+    device: impl FnOnce() -> Result<Arc<dyn Served>, Error> + Send + 'static,
+) -> napi::Result<Object<'_>> {
+    let place = OpenDevices::of(env)?.reserve();
+    task::promise(env, move || {
+        let device = device()?;
         tell_of_end(&device, place, on_end)?;
-        Ok(Self { device })
-    }
+        Ok(NativeDevice { device })
+    })
+}
+
+/// A device, whatever serves it.
+pub(crate) fn served(device: impl Served + 'static) -> Arc<dyn Served> {
+    Arc::new(device)
 }
 
 #[napi]

@@ -1,6 +1,5 @@
 //! Reactors that devices share.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use napi::Env;
@@ -10,8 +9,7 @@ use ublk_core::device::{Device, Pool, PoolOptions};
 use ublk_core::driver::linux::Linux;
 use ublk_core::target::native::Native;
 
-use crate::device::{NativeDevice, OnEnd};
-use crate::open_devices::OpenDevices;
+use crate::device::{self, OnEnd};
 use crate::options::NativeDeviceOptions;
 use crate::task;
 
@@ -45,12 +43,10 @@ impl NativePool {
         options: NativeDeviceOptions,
         on_end: OnEnd,
     ) -> napi::Result<Object<'env>> {
-        let place = OpenDevices::of(env)?.reserve();
         let pool = self.pool.clone();
-        task::promise(env, move || {
+        device::open(env, on_end, move || {
             let (options, target) = options.convert()?;
-            let device = Device::create_in(&pool, &Linux::new(), target.open()?, options)?;
-            NativeDevice::new(Arc::new(device), place, on_end)
+            Device::create_in(&pool, &Linux::new(), target.open()?, options).map(device::served)
         })
     }
 }

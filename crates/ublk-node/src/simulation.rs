@@ -11,8 +11,7 @@ use ublk_core::driver::sim::{ClientOp, Faults, Kernel, Outcome, SimConfig};
 use ublk_core::error::{Code, Error};
 use ublk_core::simulation::Simulation;
 
-use crate::device::{NativeDevice, OnEnd};
-use crate::open_devices::OpenDevices;
+use crate::device::{self, OnEnd};
 use crate::options::NativeDeviceOptions;
 use crate::target::NativeTarget;
 use crate::task;
@@ -127,11 +126,8 @@ impl NativeSimulation {
         target: NativeTarget,
         on_end: OnEnd,
     ) -> napi::Result<Object<'env>> {
-        let place = OpenDevices::of(env)?.reserve();
         let simulation = Arc::clone(&self.simulation);
-        task::promise(env, move || {
-            NativeDevice::new(simulation.serve(|| target.open())?, place, on_end)
-        })
+        device::open(env, on_end, move || Ok(simulation.serve(|| target.open())?))
     }
 
     /// Serves it, or another one, after a power cut.
@@ -146,11 +142,8 @@ impl NativeSimulation {
         target: NativeTarget,
         on_end: OnEnd,
     ) -> napi::Result<Object<'env>> {
-        let place = OpenDevices::of(env)?.reserve();
         let simulation = Arc::clone(&self.simulation);
-        task::promise(env, move || {
-            NativeDevice::new(simulation.power_cycle(|| target.open())?, place, on_end)
-        })
+        device::open(env, on_end, move || Ok(simulation.power_cycle(|| target.open())?))
     }
 
     /// Starts operations together, and with `cut_power` a power cut in the midst of them.

@@ -11,9 +11,9 @@ use super::layout::{
     self, AWAKE, IN_CALL, IN_EVENT_LOOP, Layout, PEER_WAITS, Places, REACTOR_SLEEPS, REQUESTS_HEAD,
     REQUESTS_TAIL,
 };
-use super::memory::Region;
 use super::report::{Report, ReportKind};
 use super::{Bell, Shared, TICK, lock};
+use crate::memory::Region;
 
 /// How many ticks requests may lie there before the peer counts as blocked.
 const BLOCKED_AFTER: u32 = 2;

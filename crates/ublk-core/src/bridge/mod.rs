@@ -13,7 +13,6 @@
 
 mod channel;
 pub mod layout;
-mod memory;
 mod peer;
 mod pieces;
 mod port;
@@ -29,8 +28,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+pub use crate::memory::Region;
 pub use channel::Channel;
-pub use memory::Region;
 pub use peer::{Asked, Peer};
 pub use pieces::{Misfit, Piece, Pieces};
 pub(crate) use port::{Ask, Body, Port};

@@ -10,10 +10,10 @@ use super::layout::{
     ANSWER_SPOILT, ANSWER_STEPS, ANSWER_WORDS, ANSWERS_HEAD, ANSWERS_TAIL, KIND_STEPPED,
     REQUEST_WORDS, REQUESTS_HEAD, REQUESTS_TAIL,
 };
-use super::memory::Region;
 use super::pieces::{Misfit, Pieces};
 use super::report::{Report, ReportKind};
 use super::ring::{Reader, Writer};
+use crate::memory::Region;
 
 const ANSWER: usize = ANSWER_WORDS as usize;
 

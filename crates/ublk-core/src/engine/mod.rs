@@ -15,9 +15,9 @@ use std::sync::Arc;
 
 use io_uring::types::Timespec;
 
-use crate::bridge::Region;
 use crate::buffers::{Buffers, Slots};
 use crate::driver::Ring;
+use crate::memory::Region;
 use crate::pass::Pass;
 use crate::target::{Errno, Plan, Request, Step, Target};
 use crate::token::{Kind, Token};

@@ -30,7 +30,6 @@ use special::Special;
 const MAX_REFUSALS: u8 = 16;
 
 /// The exchange of one queue.
-#[expect(clippy::large_enum_variant, reason = "one for each queue, and it stays where it is")]
 #[derive(Debug)]
 pub(crate) enum Exchange {
     /// One command per request.

@@ -4,12 +4,12 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::ptr;
 use std::sync::Arc;
 
 use ublk_sys::{cmd_buf_len, cmd_buf_offset};
 
 use crate::driver::{Descriptors, OpenFile};
+use crate::memory::Mapping;
 
 /// std opens with `O_CLOEXEC`: a child that inherits the descriptor would keep the device alive
 /// (trap 34). `O_NONBLOCK` lets io_uring carry out user copies inline: the driver's file says
@@ -34,40 +34,14 @@ pub(super) fn map_descriptors(
     let length = cmd_buf_len(depth, size, page);
     let offset =
         libc::off_t::try_from(cmd_buf_offset(queue, size, page)).map_err(io::Error::other)?;
-    // SAFETY: a new read-only mapping at an address of the kernel's choice.
-    let base = unsafe {
-        libc::mmap(
-            ptr::null_mut(),
-            length,
-            libc::PROT_READ,
-            libc::MAP_SHARED | libc::MAP_POPULATE,
-            char_device.fd(),
-            offset,
-        )
-    };
-    if base == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
-    let mapping = Mapping { base: base as usize, length };
+    let mapping = Mapping::window(char_device.fd(), offset, length)?;
+    let base = mapping.base().cast_const().cast();
     // SAFETY: the mapping holds `depth` descriptors and is page-aligned; `mapping` unmaps it.
-    Ok(unsafe { Descriptors::new(base.cast_const().cast(), stride, depth, Box::new(mapping)) })
+    Ok(unsafe { Descriptors::new(base, stride, depth, Box::new(mapping)) })
 }
 
 fn page_size() -> usize {
     // SAFETY: sysconf only reads.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     usize::try_from(size).unwrap_or(4096)
-}
-
-#[derive(Debug)]
-struct Mapping {
-    base: usize,
-    length: usize,
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: exactly what mmap returned; `Descriptors` owns us and is the only reader.
-        unsafe { libc::munmap(self.base as *mut libc::c_void, self.length) };
-    }
 }

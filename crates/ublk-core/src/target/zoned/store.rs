@@ -7,12 +7,12 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::ptr::{self, NonNull};
 use std::sync::atomic::{Ordering, compiler_fence};
 
 use ublk_sys::blk_zone;
 
 use super::table::{Records, Shape, Zone};
+use crate::memory::Mapping;
 
 /// Where the zones begin.
 const PAGE: usize = 4096;
@@ -23,13 +23,9 @@ const RECORD: usize = size_of::<blk_zone>();
 /// The file, mapped.
 #[derive(Debug)]
 pub(super) struct Store {
-    base: NonNull<u8>,
-    length: usize,
+    mapping: Mapping,
     file: OwnedFd,
 }
-
-// SAFETY: the mapping belongs to the store; whoever has it may use it from any thread.
-unsafe impl Send for Store {}
 
 /// What is wrong with a file of zones.
 #[derive(Debug)]
@@ -69,7 +65,8 @@ impl Store {
             return Err(Unfit::Foreign);
         }
         let length = usize::try_from(length).map_err(io::Error::other)?;
-        let store = Self { base: map(&file, length)?, length, file: file.into() };
+        let mapping = Mapping::shared(file.as_raw_fd(), length, true)?;
+        let store = Self { mapping, file: file.into() };
         let zone = |index| shape.zone(index, &store.get(index)).ok_or(Unfit::Damaged(index));
         let zones = (0..shape.count).map(zone).collect::<Result<_, _>>()?;
         Ok((store, zones))
@@ -86,9 +83,9 @@ impl Store {
 
     fn record(&self, index: u32) -> *mut blk_zone {
         let at = PAGE + index as usize * RECORD;
-        assert!(at + RECORD <= self.length);
+        assert!(at + RECORD <= self.mapping.length());
         // SAFETY: inside the mapping, just checked, and aligned to 64 bytes.
-        unsafe { self.base.as_ptr().add(at).cast() }
+        unsafe { self.mapping.base().add(at).cast() }
     }
 
     fn get(&self, index: u32) -> blk_zone {
@@ -111,13 +108,6 @@ impl Records for Store {
     }
 }
 
-impl Drop for Store {
-    fn drop(&mut self) {
-        // SAFETY: exactly what mmap returned.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.length) };
-    }
-}
-
 fn header(shape: &Shape) -> Vec<u8> {
     let Shape { zone_size, capacity, count, conventional, .. } = *shape;
     let mut header = MAGIC.to_vec();
@@ -137,24 +127,6 @@ fn create(file: &mut File, shape: &Shape, length: u64) -> io::Result<()> {
     file.seek(SeekFrom::Start(0))?;
     file.write_all(&header(shape))?;
     file.sync_all()
-}
-
-fn map(file: &File, length: usize) -> io::Result<NonNull<u8>> {
-    // SAFETY: a new shared mapping at an address of the kernel's choice.
-    let base = unsafe {
-        libc::mmap(
-            ptr::null_mut(),
-            length,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_SHARED,
-            file.as_raw_fd(),
-            0,
-        )
-    };
-    if base == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
-    NonNull::new(base.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
 }
 
 #[cfg(test)]
