@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use io_uring::types::Timespec;
 
-use crate::buffers::{Buffers, Slots};
+use crate::buffers::Buffers;
 use crate::driver::Ring;
 use crate::memory::Region;
 use crate::pass::Pass;
@@ -87,13 +87,6 @@ impl<T> Engine<T> {
     /// Requests that have begun and not ended.
     pub(crate) fn running(&self) -> u32 {
         self.running
-    }
-
-    /// Gives back the slots; nothing is in flight.
-    pub(crate) fn leave(&mut self, slots: &mut Slots) {
-        if let Buffers::Auto { slots: taken } = &self.buffers {
-            taken.iter().for_each(|slot| slots.put(slot.get()));
-        }
     }
 
     /// The tag's buffer is another one from now on; the request that had the old one has failed.

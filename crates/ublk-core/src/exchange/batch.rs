@@ -86,8 +86,11 @@ impl Batch {
         self
     }
 
+    pub(super) fn enter<R: Ring>(&mut self, ring: &mut R, group: u16) -> io::Result<()> {
+        self.inbox.register(ring, group)
+    }
+
     pub(super) fn arm<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
-        self.inbox.register(pass.ring, pass.seat.number)?;
         pass.reserve(2)?;
         let depth = self.templates.len();
         let elements = &mut self.outboxes[0].elements;
@@ -102,8 +105,8 @@ impl Batch {
         Ok(())
     }
 
-    pub(super) fn leave<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
-        pass.ring.unregister_buffer_ring(pass.seat.number)
+    pub(super) fn leave<R: Ring>(&mut self, ring: &mut R, group: u16) -> io::Result<()> {
+        ring.unregister_buffer_ring(group)
     }
 
     pub(super) fn is_open(&self) -> bool {

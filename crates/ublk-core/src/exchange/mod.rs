@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::{io, mem};
 
-use crate::buffers::{Arena, Buffers, Slots};
+use crate::buffers::{Arena, Buffers};
 use crate::driver::{Completion, Ring};
 use crate::pass::Pass;
 use crate::token::Token;
@@ -88,6 +88,15 @@ impl Exchange {
     pub(crate) fn rotating(self, slots: Rc<[Cell<u16>]>, others: Box<[u16]>) -> Self {
         let turns = Turns::new(slots, others);
         Self::Special(Box::new(Special::Rotating { exchange: self, turns }))
+    }
+
+    /// Lends the ring what it delivers in, as `group`.
+    pub(crate) fn enter<R: Ring>(&mut self, ring: &mut R, group: u16) -> io::Result<()> {
+        match self {
+            Self::PerIo(_) => Ok(()),
+            Self::Batch(exchange) => exchange.enter(ring, group),
+            Self::Special(exchange) => exchange.enter(ring, group),
+        }
     }
 
     /// Asks for the queue's first requests.
@@ -176,19 +185,12 @@ impl Exchange {
         }
     }
 
-    /// Gives back what the ring was lent; there must be nothing in flight.
-    pub(crate) fn leave<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
+    /// Takes back what the ring was lent; there must be nothing in flight.
+    pub(crate) fn leave<R: Ring>(&mut self, ring: &mut R, group: u16) -> io::Result<()> {
         match self {
             Self::PerIo(_) => Ok(()),
-            Self::Batch(exchange) => exchange.leave(pass),
-            Self::Special(exchange) => exchange.leave(pass),
-        }
-    }
-
-    /// Gives back slots of a queue that was not armed.
-    pub(crate) fn give_back(&self, slots: &mut Slots) {
-        if let Self::Special(exchange) = self {
-            exchange.give_back(slots);
+            Self::Batch(exchange) => exchange.leave(ring, group),
+            Self::Special(exchange) => exchange.leave(ring, group),
         }
     }
 

@@ -4,8 +4,6 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use crate::buffers::Slots;
-
 /// The slots that tags' requests are registered in by the kernel.
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
@@ -25,10 +23,5 @@ impl Turns {
         let tag = usize::from(tag);
         self.others[tag] = self.slots[tag].replace(self.others[tag]);
         self.slots[tag].get()
-    }
-
-    /// Gives back the slots that are no tag's now; the engine has the others.
-    pub(super) fn give_back(&self, slots: &mut Slots) {
-        self.others.iter().for_each(|&slot| slots.put(slot));
     }
 }

@@ -6,7 +6,6 @@ use super::get_data::GetData;
 use super::landing::Landings;
 use super::rotating::Turns;
 use super::{Arrival, Exchange, Tags};
-use crate::buffers::Slots;
 use crate::driver::{Completion, Ring};
 use crate::pass::Pass;
 use crate::token::Token;
@@ -33,6 +32,16 @@ pub(crate) enum Special {
 }
 
 impl Special {
+    #[cold]
+    pub(super) fn enter<R: Ring>(&mut self, ring: &mut R, group: u16) -> io::Result<()> {
+        match self {
+            Self::GetData(_) => Ok(()),
+            Self::Rotating { exchange, .. } | Self::Zoned { exchange, .. } => {
+                exchange.enter(ring, group)
+            }
+        }
+    }
+
     #[cold]
     pub(super) fn arm<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
         match self {
@@ -122,21 +131,12 @@ impl Special {
     }
 
     #[cold]
-    pub(super) fn leave<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
+    pub(super) fn leave<R: Ring>(&mut self, ring: &mut R, group: u16) -> io::Result<()> {
         match self {
             Self::GetData(_) => Ok(()),
-            Self::Rotating { exchange, turns } => {
-                turns.give_back(pass.slots);
-                exchange.leave(pass)
+            Self::Rotating { exchange, .. } | Self::Zoned { exchange, .. } => {
+                exchange.leave(ring, group)
             }
-            Self::Zoned { exchange, .. } => exchange.leave(pass),
-        }
-    }
-
-    #[cold]
-    pub(super) fn give_back(&self, slots: &mut Slots) {
-        if let Self::Rotating { turns, .. } = self {
-            turns.give_back(slots);
         }
     }
 

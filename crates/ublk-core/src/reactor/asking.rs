@@ -244,11 +244,12 @@ impl<D: Driver, T: Target> Reactor<D, T> {
 
     /// What wakes this reactor when there are answers.
     pub(super) fn bell(&mut self) -> io::Result<Waker> {
-        if self.bell.is_none() {
-            self.bell = Some(Waker::new()?);
-            self.watch_bell()?;
+        if let Some(bell) = &self.bell {
+            return Ok(bell.clone());
         }
-        self.bell.clone().ok_or_else(|| io::ErrorKind::NotFound.into())
+        let bell = Waker::new()?;
+        watch(&mut self.ring, bell.fd(), true, BELL)?;
+        Ok(self.bell.insert(bell).clone())
     }
 
     /// The answers themselves are taken in every pass.

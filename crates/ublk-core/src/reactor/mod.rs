@@ -4,9 +4,8 @@
 //! requests, which the engine starts; the engine's may end requests, which the exchange commits.
 //! All that a pass pushes goes to the kernel in one call, which then waits for the next completion.
 
-use std::ops::Range;
+use std::io;
 use std::os::fd::RawFd;
-use std::{io, mem};
 
 use io_uring::opcode;
 use io_uring::types::Fd;
@@ -42,6 +41,7 @@ macro_rules! pass {
     };
 }
 
+mod arrivals;
 mod asking;
 mod mailbox;
 mod places;
@@ -49,6 +49,8 @@ mod queue;
 mod seat;
 mod service;
 mod spin;
+#[cfg(test)]
+mod tests;
 
 pub use crate::buffers::SharedMemory;
 pub use mailbox::{Mailbox, Waker};
@@ -160,26 +162,6 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         Ok(this)
     }
 
-    /// Takes a queue in. Its listener hears that it is ready, or why it cannot be served.
-    ///
-    /// # Errors
-    /// When the ring breaks: all its queues are lost.
-    pub fn serve(&mut self, service: Service<T>) -> io::Result<()> {
-        let number = match self.seat(service) {
-            Ok(number) => number,
-            Err((listener, error)) => {
-                listener.ended(Err(error));
-                return Ok(());
-            }
-        };
-        self.ring.submit()?;
-        // A refused fetch has answered by now; START_DEV would wait for it for ever (trap 23).
-        self.take_completions()?;
-        let seat = self.seats[usize::from(number)].as_mut();
-        seat.filter(|seat| seat.refused.is_none()).into_iter().for_each(Seat::ready);
-        Ok(())
-    }
-
     /// Waits for completions and deals with all that are there.
     ///
     /// # Errors
@@ -261,129 +243,6 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         self.attention = true;
         self.mailbox.waker().drain();
         self.watch_mailbox()
-    }
-
-    /// Lets queues in and out.
-    #[cold]
-    fn attend(&mut self) -> io::Result<Turn> {
-        self.attention = false;
-        for service in self.mailbox.take() {
-            self.serve(service)?;
-        }
-        // What was pushed is in the kernel's hands, and what it refuses is here, before a seat goes.
-        self.ring.submit()?;
-        // With it came what the next call would have brought at once: waiting for it there again
-        // would be waiting for ever.
-        self.at_once = 0;
-        if self.ring.ready() > 0 {
-            self.attention = true;
-            return Ok(Turn::Serving);
-        }
-        for number in 0..self.seats.len() {
-            let Some(seat) = &mut self.seats[number] else { continue };
-            if seat.has_ended() {
-                self.vacate(number)?;
-            } else if seat.closing {
-                self.attention = true;
-                seat.listener.closing();
-                self.look_after(number)?;
-            }
-        }
-        let quit = self.mailbox.waker().should_quit();
-        let mut seats = self.seats.iter().flatten().peekable();
-        if !quit && (self.stays || seats.peek().is_some()) {
-            return Ok(Turn::Serving);
-        }
-        self.attention = true;
-        if seats.any(|seat| seat.running() > 0) {
-            return Ok(Turn::Serving);
-        }
-        Ok(Turn::Ended)
-    }
-
-    /// A queue whose commands the kernel refuses is lost. Where it is the only one, so is the
-    /// ring; where it is not, somebody must stop its device.
-    fn look_after(&mut self, number: usize) -> io::Result<()> {
-        let Some(seat) = &mut self.seats[number] else { return Ok(()) };
-        let Some(errno) = seat.refused else { return Ok(()) };
-        if self.stays {
-            seat.listener.refused(errno);
-            return Ok(());
-        }
-        if seat.running() > 0 {
-            return Ok(());
-        }
-        Err(io::Error::from_raw_os_error(errno))
-    }
-
-    fn seat(&mut self, mut service: Service<T>) -> Result<u16, (Listener, io::Error)> {
-        let listener = mem::take(&mut service.listener);
-        let number = self.seats.iter().position(Option::is_none).unwrap_or(self.seats.len());
-        let Some(files) = self.places.take(service.places()) else {
-            return Err((listener, full("file table")));
-        };
-        if number == self.seats.len() {
-            self.seats.push(None);
-        }
-        #[expect(clippy::cast_possible_truncation, reason = "as many as there are files at most")]
-        let name = number as u16;
-        let bell = match service.target.elsewhere().map(|_| self.bell()).transpose() {
-            Ok(bell) => bell,
-            Err(error) => return Err((listener, error)),
-        };
-        let asks = bell.is_some();
-        let made = self.ring.update_files(files.start, &service.files()).and_then(|()| {
-            let place = (name, files.clone());
-            let mut seat = Seat::new(
-                &self.driver,
-                service,
-                place,
-                (&mut self.slots, bell.as_ref()),
-                self.stays,
-            )?;
-            match seat.arm(&mut desk!(self)) {
-                Ok(()) => Ok(seat),
-                Err(error) => {
-                    seat.give_back(&mut self.slots);
-                    Err(error)
-                }
-            }
-        });
-        match made {
-            Ok(mut seat) => {
-                seat.listener = listener;
-                self.seats[number] = Some(seat);
-                if asks {
-                    self.asking.push(name);
-                }
-                Ok(name)
-            }
-            Err(error) => {
-                let _worse = self.clear(files);
-                Err((listener, error))
-            }
-        }
-    }
-
-    /// Nothing of a queue is in flight: lets go of all that it had.
-    fn vacate(&mut self, number: usize) -> io::Result<()> {
-        let Some(mut seat) = self.seats[number].take() else { return Ok(()) };
-        self.asking.retain(|&asking| usize::from(asking) != number);
-        seat.leave(&mut desk!(self))?;
-        self.clear(seat.files.clone())?;
-        let listener = seat.take_listener();
-        let refused = seat.refused;
-        drop(seat);
-        listener.ended(refused.map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(errno))));
-        Ok(())
-    }
-
-    /// Empties places of the file table, so that their files close when their owners let go.
-    fn clear(&mut self, files: Range<u32>) -> io::Result<()> {
-        let nothing = vec![-1; files.len()];
-        self.ring.update_files(files.start, &nothing)?;
-        self.places.put(files);
-        Ok(())
     }
 
     fn watch_mailbox(&mut self) -> io::Result<()> {

@@ -1,17 +1,17 @@
 //! One queue at a reactor.
 
 use std::cell::Cell;
-use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::{io, mem};
 
 use ublk_sys::UBLK_F_QUIESCE;
 
+use super::Waker;
+use super::arrivals::Loan;
 use super::asking::Asking;
 use super::queue::Queue;
 use super::service::{ExchangeMode, Listener, News, QueueConfig, Service, Transfer};
-use super::{Waker, full};
 use crate::buffers::{Arena, Buffers, Pool, Slots};
 use crate::driver::{Completion, Descriptors, Driver, OpenFile, Ring};
 use crate::engine::{Aids, Engine};
@@ -28,7 +28,7 @@ pub(super) struct Seat<T> {
     pub(super) counters: Arc<Counters>,
     pub(super) listener: Listener,
     pub(super) place: pass::Seat,
-    pub(super) files: Range<u32>,
+    pub(super) loan: Loan,
     /// The kernel wants no more of something: the seat may be about to end.
     pub(super) closing: bool,
     /// The first command that the kernel refused for good, with its errno.
@@ -68,8 +68,8 @@ impl<T: Target> Seat<T> {
     pub(super) fn new<D: Driver>(
         driver: &D,
         service: Service<T>,
-        (number, files): (u16, Range<u32>),
-        (slots, bell): (&mut Slots, Option<&Waker>),
+        loan: Loan,
+        bell: Option<&Waker>,
         stays: bool,
     ) -> io::Result<Self> {
         let asking = service
@@ -77,7 +77,7 @@ impl<T: Target> Seat<T> {
             .elsewhere()
             .zip(bell)
             .map(|(elsewhere, bell)| Asking::new(elsewhere, service.config.queue, bell));
-        let (descriptors, exchange, buffers, aids) = parts(driver, &service, slots)?;
+        let (descriptors, exchange, buffers, aids) = parts(driver, &service, &loan.slots)?;
         let Service { char_device, zeros, config, target, counters, listener, .. } = service;
         let (name, rotates) = ((config.queue, config.depth), config.rotate_slots);
         // With requests in flight, by QUIESCE_DEV.
@@ -96,8 +96,8 @@ impl<T: Target> Seat<T> {
             },
             counters,
             listener,
-            place: pass::Seat { number, files: files.start },
-            files,
+            place: pass::Seat { number: loan.number, files: loan.files.start },
+            loan,
             closing: false,
             refused: None,
             _open: [char_device, zeros],
@@ -109,7 +109,15 @@ impl<T: Target> Seat<T> {
         self.listener.hear(News::Ready);
     }
 
+    /// Gives the ring what it is to know of the queue before the kernel does.
+    pub(super) fn enter<R: Ring>(&mut self, ring: &mut R) -> io::Result<()> {
+        self.queue.exchange.enter(ring, self.place.number)
+    }
+
     /// Asks for the queue's first requests.
+    ///
+    /// # Errors
+    /// When the ring breaks.
     pub(super) fn arm<R: Ring>(&mut self, desk: &mut Desk<'_, R>) -> io::Result<()> {
         self.queue.exchange.arm(&mut pass!(self, desk))
     }
@@ -119,16 +127,9 @@ impl<T: Target> Seat<T> {
         self.running() == 0 && !self.queue.exchange.is_open()
     }
 
-    /// Gives back the slots of a queue that was not armed.
-    pub(super) fn give_back(&mut self, slots: &mut Slots) {
-        self.queue.engine.leave(slots);
-        self.queue.exchange.give_back(slots);
-    }
-
-    /// Gives back what the reactor lent; there is nothing in flight.
-    pub(super) fn leave<R: Ring>(&mut self, desk: &mut Desk<'_, R>) -> io::Result<()> {
-        self.queue.engine.leave(desk.slots);
-        self.queue.exchange.leave(&mut pass!(self, desk))
+    /// Takes back what the ring was given; there is nothing in flight.
+    pub(super) fn leave<R: Ring>(&mut self, ring: &mut R) -> io::Result<()> {
+        self.queue.exchange.leave(ring, self.place.number)
     }
 
     /// Whom the queue asks, where requests are answered elsewhere.
@@ -169,7 +170,7 @@ impl<T: Target> Seat<T> {
 fn parts<D: Driver, T: Target>(
     driver: &D,
     service: &Service<T>,
-    slots: &mut Slots,
+    slots: &[u16],
 ) -> io::Result<(Descriptors, Exchange, Buffers, Aids)> {
     /// Rooms for metadata begin at pages, so that no two of them share one.
     const PAGE: u64 = 4096;
@@ -177,10 +178,10 @@ fn parts<D: Driver, T: Target>(
     let descriptors =
         driver.map_descriptors(&service.char_device, queue, depth, descriptor_size)?;
     let geometry = service.target.geometry();
-    let mut lend = || slots.take_many(depth).ok_or_else(|| full("buffer table"));
+    let (now, next) = slots.split_at(slots.len().min(depth.into()));
     let arena = || Arena::new(depth, max_io_bytes);
     let buffers = match service.config.transfer {
-        Transfer::Auto => Buffers::Auto { slots: lend()?.into_iter().map(Cell::new).collect() },
+        Transfer::Auto => Buffers::Auto { slots: now.iter().copied().map(Cell::new).collect() },
         Transfer::Register { split } => Buffers::Register { split },
         Transfer::UserCopy => Buffers::UserCopy,
         Transfer::GetData => Buffers::GetData,
@@ -201,7 +202,7 @@ fn parts<D: Driver, T: Target>(
     let exchange = match &buffers {
         Buffers::GetData => Exchange::get_data(queue, depth, arena()?, features),
         Buffers::Auto { slots } if service.config.rotate_slots => {
-            plain.rotating(Rc::clone(slots), lend()?)
+            plain.rotating(Rc::clone(slots), next.into())
         }
         _ => plain,
     };

@@ -197,14 +197,23 @@ impl<T: Target> Service<T> {
         self.files().len() as u32
     }
 
-    fn slots(&self) -> u16 {
+    /// Slots that its tags have for good.
+    pub(super) fn standing_slots(&self) -> u16 {
         let QueueConfig { depth, transfer, rotate_slots, .. } = self.config;
+        match transfer {
+            Transfer::Auto if rotate_slots => depth * 2,
+            Transfer::Auto => depth,
+            _ => 0,
+        }
+    }
+
+    fn slots(&self) -> u16 {
+        let QueueConfig { depth, transfer, .. } = self.config;
         match transfer {
             Transfer::Copy | Transfer::GetData | Transfer::UserCopy => 0,
             Transfer::Register { .. } => depth,
-            Transfer::Auto if rotate_slots => depth * 3,
-            // As many again for requests whose automatic registration fails.
-            Transfer::Auto => depth * 2,
+            // So many more for requests whose automatic registration fails.
+            Transfer::Auto => self.standing_slots() + depth,
         }
     }
 
