@@ -27,8 +27,8 @@ export interface DeviceOptions extends FeatureOptions {
    */
   readonly id?: number | undefined;
   /**
-   * Hardware queues, 1 to 4096; each is served by a thread of its own. The kernel cuts it to the
-   * number of CPUs: see {@link Device.queues}.
+   * Hardware queues, 1 to 4096; each is served by a thread of its own, unless there is `threads`.
+   * The kernel cuts it to the number of CPUs: see {@link Device.queues}.
    * @default 1
    */
   readonly queues?: number | undefined;

@@ -3,10 +3,19 @@ import { invalid } from './errors.ts';
 import type { Recovery } from './info.ts';
 import type { NativeDeviceOptions } from './native.ts';
 
-/** Where a device's threads run. */
+/** A device's threads, and where they run. */
 export interface PlacementOptions {
   /**
-   * Whether each queue's thread stays on the CPUs that the kernel maps to the queue.
+   * How many threads the tags of all queues are dealt out to, one after another, 1 to 1024, so that
+   * a client on one CPU keeps them all busy (`PER_IO_DAEMON`, Linux 6.16, unless it is 1). With a
+   * pool, in how many parts its reactors get the device. Not with `exchange: 'batch'`, nor with
+   * handlers.
+   * @default each queue has a thread of its own
+   */
+  readonly threads?: number | undefined;
+  /**
+   * Whether each queue's thread stays on the CPUs that the kernel maps to the queue; threads that
+   * share all queues stay nowhere by themselves.
    * @default true
    */
   readonly pin?: boolean | undefined;
@@ -41,7 +50,7 @@ export interface FeatureOptions extends PlacementOptions {
   readonly ioDescSize?: number | undefined;
 }
 
-export const PLACEMENT_KEYS: readonly string[] = ['pin', 'affinity'];
+export const PLACEMENT_KEYS: readonly string[] = ['threads', 'pin', 'affinity'];
 export const FEATURE_KEYS: readonly string[] = [
   ...PLACEMENT_KEYS,
   'recovery',
@@ -54,9 +63,10 @@ export const RECOVERIES: readonly Recovery[] = ['queue', 'reissue', 'fail'];
 
 type Given = { -readonly [K in keyof NativeDeviceOptions]?: NativeDeviceOptions[K] };
 
-/** Checks where threads shall run, as the addon takes it. */
-export function toNativePlacement({ pin, affinity }: PlacementOptions): Given {
+/** Checks who shall serve a device and where, as the addon takes it. */
+export function toNativePlacement({ threads, pin, affinity }: PlacementOptions): Given {
   const given: Given = {};
+  if (threads !== undefined) given.threads = checkInteger(threads, 'threads', 1, 1024);
   if (pin !== undefined) given.pin = checkBoolean(pin, 'pin');
   if (affinity === undefined) return given;
   if (pin) throw invalid('pin and affinity exclude each other', 'leave one of them out');

@@ -67,6 +67,7 @@ export interface NativeDeviceOptions {
   readonly spinUsec?: number;
   readonly splitRegister?: boolean;
   readonly rotateSlots?: boolean;
+  readonly threads?: number;
   readonly pin?: boolean;
   readonly queue?: NativeQueueSettings;
   readonly affinity?: readonly number[];

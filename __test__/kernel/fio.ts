@@ -7,7 +7,10 @@ import type { Device } from '../../src/index.ts';
  *
  * @param more Further arguments for fio.
  */
-export async function fioVerify(device: Device, more: readonly string[] = []): Promise<void> {
+export async function fioVerify(
+  device: Pick<Device, 'path'>,
+  more: readonly string[] = [],
+): Promise<void> {
   await execa('fio', [
     '--name=verify',
     `--filename=${device.path}`,

@@ -103,6 +103,7 @@ function servingOptions(command: Command): Command {
     .option('--split-register', 'with --buffers register: one system call for each step')
     .option('--share <file>', 'with --buffers shared: memory that clients share', collect)
     .option('--share-read-only <file>', 'the same, for writes only', collect)
+    .option('--threads <n>', 'deal the tags of all queues out to so many threads', wholeNumber)
     .option('--no-pin', "do not bind the queues' threads to their CPUs")
     .option('--affinity <cpus>', 'bind them to these instead, for example 0,2-3', cpuList)
     .option('--pid-file <file>', 'write the process id there when the device is ready')

@@ -22,5 +22,6 @@ mod exchange;
 mod file_table;
 mod memory;
 mod pass;
+mod share;
 mod sqe;
 mod token;

@@ -420,3 +420,14 @@ fn a_handler_that_is_gone_fails_requests_at_once_and_its_device_can_be_closed() 
     device.close().unwrap();
     assert_nothing_left(&sim, id);
 }
+
+#[test]
+fn a_queue_of_a_handler_has_one_thread() {
+    let sim = Sim::new(SimConfig::blocking(31));
+    let bridge = bridge(Duration::from_secs(5));
+    let asked = DeviceOptions { threads: Some(2), ..options(BufferMode::Auto) };
+    let error = Device::create(&sim, target(&bridge, &[Op::Read], &[]), asked).unwrap_err();
+    assert_eq!(error.code, Code::InvalidArgument);
+    assert_eq!(error.message, "threads and a handler exclude each other");
+    assert_eq!(Control::new(sim).info(0).unwrap_err().code, Code::NoDevice);
+}

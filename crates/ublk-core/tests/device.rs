@@ -370,3 +370,95 @@ fn options_that_exclude_each_other_are_refused_before_the_kernel_is_asked() {
     assert!(error.message.contains("'user-copy'") && error.message.contains("'get-data'"));
     assert_nothing_left(&sim, 0);
 }
+
+#[test]
+fn threads_share_the_tags_of_all_queues() {
+    let _alone = alone();
+    use BufferMode::{Auto, Copy, GetData, Register, UserCopy};
+    let modes = [Auto, Register, UserCopy, GetData, Copy];
+    let shapes = [(1, 4, 2), (2, 3, 4), (2, 1, 16)];
+    for (mode, (queues, depth, threads)) in
+        modes.into_iter().flat_map(|mode| shapes.map(|shape| (mode, shape)))
+    {
+        let sim = Sim::new(SimConfig::blocking(21));
+        let disk = sim.file(SIZE);
+        let threads = Some(threads);
+        let shape = DeviceOptions { queues, depth, threads, buffers: vec![mode], ..options() };
+        let device = create(&sim, &disk, shape);
+        let id = device.info().id;
+        let client = sim.client(id).unwrap();
+        let mut watch = device.watch(64);
+        let write = |number: u8| ClientOp::Write {
+            offset: u64::from(number) * 4096,
+            data: vec![number + 1; 4096],
+            fua: false,
+        };
+        let transfers = client.begin(&(0..32).map(write).collect::<Vec<_>>(), false);
+        client.finish(transfers, |ended| assert!(ended.iter().all(|(_, one)| one.is_ok())));
+        for number in 0..32_u8 {
+            let read = ClientOp::Read { offset: u64::from(number) * 4096, length: 4096 };
+            assert_eq!(client.run(&read).data, vec![number + 1; 4096], "{mode}");
+        }
+        let mut seen = 0;
+        assert_eq!(
+            watch.take(|queue, one| seen += u32::from(queue < queues && one.tag < depth)),
+            0
+        );
+        assert_eq!(seen, 64);
+        let stats = device.stats();
+        assert_eq!(stats.len(), usize::from(queues));
+        let sum = |of: fn(&QueueStats) -> u64| stats.iter().map(of).sum::<u64>();
+        assert_eq!((sum(|queue| queue.writes), sum(|queue| queue.reads)), (32, 32));
+        drop((client, watch));
+        device.close().unwrap();
+        assert_nothing_left(&sim, id);
+    }
+}
+
+#[test]
+fn a_pool_takes_in_the_shares_of_a_queue() {
+    let _alone = alone();
+    let sim = Sim::new(SimConfig::blocking(22));
+    let pool = Pool::new(&sim, PoolOptions { reactors: 2, spin: Duration::ZERO }).unwrap();
+    let disk = sim.file(SIZE);
+    let shape = DeviceOptions { queues: 1, threads: Some(3), ..options() };
+    let device = Device::create_in(&pool, &sim, target(&disk), shape).unwrap();
+    let id = device.info().id;
+    let client = sim.client(id).unwrap();
+    for number in 0..20_u8 {
+        let write = ClientOp::Write { offset: 0, data: vec![number; 4096], fua: false };
+        assert_eq!(client.run(&write).result, Ok(()));
+        assert_eq!(client.run(&ClientOp::Read { offset: 0, length: 1024 }).data, [number; 1024]);
+    }
+    drop(client);
+    device.close().unwrap();
+    assert_nothing_left(&sim, id);
+}
+
+#[test]
+fn threads_that_cannot_be_are_refused_before_the_kernel_is_asked() {
+    let _alone = alone();
+    let batch = Some(ExchangeMode::Batch);
+    for (options, said) in [
+        (
+            DeviceOptions { threads: Some(0), ..options() },
+            "threads is 0; it must be from 1 to 1024",
+        ),
+        (
+            DeviceOptions { threads: Some(2), exchange: batch, ..options() },
+            "threads and exchange 'batch' exclude each other",
+        ),
+    ] {
+        let sim = Sim::new(SimConfig::blocking(23));
+        let disk = sim.file(SIZE);
+        let error = Device::create(&sim, target(&disk), options).unwrap_err();
+        assert_eq!((error.code, error.message.as_str()), (Code::InvalidArgument, said));
+    }
+    let sim = Sim::new(SimConfig { kernel: Kernel::linux_6_12(), ..SimConfig::blocking(24) });
+    let disk = sim.file(SIZE);
+    let spread = DeviceOptions { threads: Some(2), ..options() };
+    let error = Device::create(&sim, target(&disk), spread).unwrap_err();
+    assert_eq!(error.code, Code::Unsupported);
+    let together = DeviceOptions { threads: Some(1), exchange: None, ..options() };
+    create(&sim, &disk, together).close().unwrap();
+}

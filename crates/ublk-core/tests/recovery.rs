@@ -34,11 +34,12 @@ fn target(disk: &SimDisk) -> File {
     File::borrowed(disk.fd(), geometry)
 }
 
-/// Every way to talk to a device that the model has.
-fn ways() -> impl Iterator<Item = (BufferMode, ExchangeMode)> {
+/// Every way to talk to a device that the model has, and how many threads share its tags, if any.
+fn ways() -> impl Iterator<Item = (BufferMode, ExchangeMode, Option<u16>)> {
+    use ExchangeMode::{Batch, PerIo};
     let modes = [BufferMode::Auto, BufferMode::Register, BufferMode::Copy];
-    let exchanges = [ExchangeMode::PerIo, ExchangeMode::Batch];
-    modes.into_iter().flat_map(move |mode| exchanges.map(|exchange| (mode, exchange)))
+    let exchanges = [(PerIo, None), (PerIo, Some(3)), (Batch, None)];
+    modes.into_iter().flat_map(move |mode| exchanges.map(|(exchange, of)| (mode, exchange, of)))
 }
 
 fn state(sim: &Sim) -> DeviceState {
@@ -82,10 +83,11 @@ impl Target for Mortal {
 
 #[test]
 fn a_server_that_dies_under_load_is_replaced_and_no_request_fails() {
-    for (mode, exchange) in ways() {
+    for (mode, exchange, threads) in ways() {
         let sim = Sim::new(SimConfig::blocking(7));
         let disk = sim.file(SIZE);
-        let asked = DeviceOptions { buffers: vec![mode], exchange: Some(exchange), ..options() };
+        let (buffers, dealt) = (vec![mode], DeviceOptions { threads, ..options() });
+        let asked = DeviceOptions { buffers, exchange: Some(exchange), ..dealt.clone() };
         let dies = Arc::new(AtomicBool::new(false));
         let mortal = Mortal { file: target(&disk), dies: Arc::clone(&dies) };
         let first = Device::create(&sim, mortal, asked).unwrap();
@@ -119,9 +121,9 @@ fn a_server_that_dies_under_load_is_replaced_and_no_request_fails() {
             };
             wait_for(20);
             dies.store(true, Ordering::Relaxed);
-            assert!(matches!(first.wait(), End::Failed(_)), "{mode:?} {exchange:?}");
+            assert!(matches!(first.wait(), End::Failed(_)), "{mode:?} {exchange:?} {threads:?}");
             assert_eq!(state(&sim), DeviceState::Quiesced);
-            let second = Device::recover(&sim, ID, target(&disk), options()).unwrap();
+            let second = Device::recover(&sim, ID, target(&disk), dealt).unwrap();
             assert_eq!((second.buffers().mode, second.exchange()), (mode, exchange));
             assert_eq!((second.info().queues, second.info().depth), (2, 8));
             wait_for(written.load(Ordering::Relaxed) + 20);
@@ -144,10 +146,11 @@ fn a_server_that_dies_under_load_is_replaced_and_no_request_fails() {
 
 #[test]
 fn a_device_that_somebody_else_quiesces_is_left_and_not_deleted() {
-    for (mode, exchange) in ways() {
+    for (mode, exchange, threads) in ways() {
         let sim = Sim::new(SimConfig::blocking(8));
         let disk = sim.file(SIZE);
-        let asked = DeviceOptions { buffers: vec![mode], exchange: Some(exchange), ..options() };
+        let (buffers, exchange) = (vec![mode], Some(exchange));
+        let asked = DeviceOptions { buffers, exchange, threads, ..options() };
         let first = Device::create(&sim, target(&disk), asked).unwrap();
         device::quiesce(sim.clone(), ID).unwrap();
         assert!(matches!(first.wait(), End::Quiesced));

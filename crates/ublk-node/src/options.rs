@@ -31,6 +31,8 @@ pub struct NativeDeviceOptions {
     pub split_register: Option<bool>,
     /// Slots of the buffer table take turns.
     pub rotate_slots: Option<bool>,
+    /// How many threads share the tags of all queues.
+    pub threads: Option<u16>,
     /// Whether threads stay on their queue's CPUs.
     pub pin: Option<bool>,
     /// How long threads look for work before they sleep, in microseconds.
@@ -64,6 +66,7 @@ impl NativeDeviceOptions {
             exchange: self.exchange.as_deref().map(exchange_mode).transpose()?,
             split_register: self.split_register.unwrap_or(default.split_register),
             rotate_slots: self.rotate_slots.unwrap_or(default.rotate_slots),
+            threads: self.threads,
             pin: self.pin.unwrap_or(default.pin),
             spin: Duration::from_micros(self.spin_usec.unwrap_or(0).into()),
             queue: self.queue.map(NativeQueueSettings::convert).unwrap_or_default(),

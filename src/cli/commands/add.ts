@@ -23,6 +23,7 @@ export interface AddFlags extends OutputFlags {
   readonly share?: readonly string[];
   readonly shareReadOnly?: readonly string[];
   readonly spin?: number;
+  readonly threads?: number;
   readonly pin: boolean;
   readonly affinity?: readonly number[];
   readonly recovery?: Recovery;
@@ -75,8 +76,9 @@ export async function serve(target: Target, what: string, flags: AddFlags): Prom
 }
 
 async function open(target: Target, flags: AddFlags, signal: AbortSignal): Promise<Device> {
-  const { splitRegister, affinity } = flags;
-  const serving = { target, splitRegister, affinity, pin: flags.pin ? undefined : false };
+  const { splitRegister, threads, affinity } = flags;
+  const placement = { threads, affinity, pin: flags.pin ? undefined : false };
+  const serving = { target, splitRegister, ...placement };
   if (flags.recover !== undefined) return recoverDevice(flags.recover, serving, { signal });
   const { id, queues, depth, maxIo: maxIoBytes, buffers, exchange } = flags;
   const { recovery, partScan, unprivileged, ioDescSize, rotateSlots } = flags;

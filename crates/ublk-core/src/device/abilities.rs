@@ -2,8 +2,8 @@
 
 use ublk_sys::{
     FEATURES, UBLK_F_CMD_IOCTL_ENCODE, UBLK_F_IO_DESC_SIZE, UBLK_F_NO_AUTO_PART_SCAN,
-    UBLK_F_QUIESCE, UBLK_F_UNPRIVILEGED_DEV, UBLK_F_UPDATE_SIZE, UBLK_F_USER_RECOVERY,
-    UBLK_F_USER_RECOVERY_FAIL_IO, UBLK_F_USER_RECOVERY_REISSUE,
+    UBLK_F_PER_IO_DAEMON, UBLK_F_QUIESCE, UBLK_F_UNPRIVILEGED_DEV, UBLK_F_UPDATE_SIZE,
+    UBLK_F_USER_RECOVERY, UBLK_F_USER_RECOVERY_FAIL_IO, UBLK_F_USER_RECOVERY_REISSUE,
 };
 
 use super::options::{DeviceOptions, Recovery};
@@ -43,6 +43,7 @@ fn asked(options: &DeviceOptions) -> u64 {
         | flag(!options.part_scan, UBLK_F_NO_AUTO_PART_SCAN)
         | flag(options.unprivileged, UBLK_F_UNPRIVILEGED_DEV)
         | flag(options.io_desc_size.is_some(), UBLK_F_IO_DESC_SIZE)
+        | flag(options.spreads(), UBLK_F_PER_IO_DAEMON)
 }
 
 /// The flags to add a device with; `features` are 0 where the kernel cannot be asked.
@@ -66,7 +67,7 @@ pub(super) fn given(flags: u64, options: &DeviceOptions) -> Result<()> {
     check(flags, asked(options))
 }
 
-fn check(flags: u64, asked: u64) -> Result<()> {
+pub(super) fn check(flags: u64, asked: u64) -> Result<()> {
     let missing = FEATURES.iter().find(|feature| asked & !flags & feature.flag != 0);
     let Some(feature) = missing else { return Ok(()) };
     let name = feature.name.trim_start_matches("UBLK_F_");

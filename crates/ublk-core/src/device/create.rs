@@ -1,25 +1,21 @@
 //! Bringing a device up; what was done is undone when a step fails.
 
-use std::io;
 use std::process;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ublk_sys::{ublk_params, ublksrv_ctrl_dev_info, ublksrv_io_desc};
+use ublk_sys::{ublk_params, ublksrv_ctrl_dev_info};
 
 use super::memory::Memory;
-use super::options::{BufferMode, Buffering, DeviceInfo, DeviceOptions, ExchangeMode};
+use super::options::{Buffering, DeviceInfo, DeviceOptions, ExchangeMode};
 use super::pool::Pool;
-use super::serve::{self, Place};
 use super::supervise::{Crew, Event, supervise};
-use super::{Device, Shared, SizeCheck, admin, affinity, needs, negotiate, params};
+use super::{Device, Shared, SizeCheck, admin, needs, negotiate, params, staff};
 use crate::control::Control;
-use crate::driver::{Driver, OpenFile};
+use crate::driver::Driver;
 use crate::error::{Code, Error, Result};
-use crate::reactor::{Listener, Mailbox, QueueConfig, Service, Transfer};
-use crate::stats::Counters;
 use crate::target::Target;
 
 pub(super) fn create<D: Driver, T: Target>(
@@ -31,6 +27,7 @@ pub(super) fn create<D: Driver, T: Target>(
     options.validate()?;
     let geometry = *target.geometry();
     geometry.validate().map_err(|error| Error::new(Code::InvalidArgument, error.to_string()))?;
+    needs::check_threads(&options, &target)?;
     let control = Control::new(driver.clone());
     let features = known_features(&control)?;
     let wanted = negotiate::wanted(features, &options, target.inspects())?;
@@ -87,8 +84,8 @@ impl<D: Driver> Launch<'_, D> {
         pool: Option<&Pool<T>>,
     ) -> Result<Device<D>> {
         let (control, id) = (self.control, self.info.dev_id);
-        let counters: Vec<_> =
-            (0..self.info.nr_hw_queues).map(|_| Arc::new(Counters::default())).collect();
+        let shifts = staff::shifts(self.info, options.threads);
+        let counters = staff::tally(&shifts);
         let (buffers, exchange) = self.modes;
         let memory = buffers.shared.then(Memory::default);
         let (events, inbox) = channel();
@@ -101,7 +98,7 @@ impl<D: Driver> Launch<'_, D> {
             move || queue.apply(&driver, id, throttles_writes)
         };
         let started = self
-            .staff(&options, memory.as_ref(), (&target, &counters), &events, pool, &mut crew)
+            .staff(&options, memory.as_ref(), (&target, shifts), &events, pool, &mut crew)
             .and_then(|()| muster(&inbox, &mut crew, options.limit))
             .and_then(|()| self.start(&options, arrange, &events, &inbox, &mut crew))
             .and_then(|()| wait_for_node(self.driver, id, options.limit));
@@ -153,80 +150,6 @@ impl<D: Driver> Drop for Added<'_, D> {
 
 const LIMIT_OF_UNDOING: Duration = Duration::from_secs(10);
 
-impl<D: Driver> Launch<'_, D> {
-    /// Finds a reactor for each queue: of the pool, or one of its own.
-    fn staff<T: Target>(
-        &self,
-        options: &DeviceOptions,
-        memory: Option<&Memory>,
-        (target, counters): (&Arc<T>, &[Arc<Counters>]),
-        events: &Sender<Event>,
-        pool: Option<&Pool<T>>,
-        crew: &mut Crew,
-    ) -> Result<()> {
-        let Self { driver, info, modes: (buffers, exchange), .. } = *self;
-        let id = info.dev_id;
-        let char_device = open_char(driver, id, options.limit)?;
-        let zeros = driver.open_zeros().map_err(|error| {
-            Error::os(Code::Kernel, "cannot open the source of zeros /dev/zero", "open", &error)
-        })?;
-        for (queue, counters) in (0..info.nr_hw_queues).zip(counters) {
-            let events = events.clone();
-            let service = Service {
-                char_device: char_device.clone(),
-                zeros: zeros.clone(),
-                config: QueueConfig {
-                    spin: options.spin,
-                    queue,
-                    depth: info.queue_depth,
-                    transfer: transfer(buffers.mode, options.split_register),
-                    exchange,
-                    max_io_bytes: info.max_io_buf_bytes,
-                    descriptor_size: descriptor_size(info),
-                    features: info.flags,
-                    rotate_slots: options.rotate_slots,
-                },
-                target: Arc::clone(target),
-                shared: memory.map(Memory::map),
-                counters: Arc::clone(counters),
-                listener: Listener::new(move |news| {
-                    // Nobody listens when the device was given up.
-                    let _unheard = events.send(Event::Queue(news));
-                }),
-            };
-            if let Some(pool) = pool {
-                pool.assign(service);
-                crew.borrow();
-                continue;
-            }
-            let affinity = match &options.affinity {
-                Some(cpus) => Some(affinity::mask(cpus)),
-                None if options.pin => self.control.queue_affinity(id, queue).ok(),
-                None => None,
-            };
-            let place = Place { name: format!("ublk{id}q{queue}"), affinity };
-            let cannot =
-                |error| Error::os(Code::Kernel, "cannot start a queue's thread", "clone", &error);
-            let mailbox = Mailbox::new().map_err(cannot)?;
-            let waker = mailbox.waker().clone();
-            let thread =
-                serve::spawn_one(driver.clone(), place, mailbox, service).map_err(cannot)?;
-            crew.hire(thread, waker);
-        }
-        Ok(())
-    }
-}
-
-fn transfer(mode: BufferMode, split: bool) -> Transfer {
-    match mode {
-        BufferMode::Auto => Transfer::Auto,
-        BufferMode::Register => Transfer::Register { split },
-        BufferMode::UserCopy => Transfer::UserCopy,
-        BufferMode::GetData => Transfer::GetData,
-        BufferMode::Copy | BufferMode::Shared => Transfer::Copy,
-    }
-}
-
 /// Commands of a user who is not root are checked against the node, which udev has to hand over.
 fn wait_for_ownership<D: Driver>(control: &Control<D>, id: u32, limit: Duration) -> Result<()> {
     let deadline = Instant::now() + limit;
@@ -240,31 +163,6 @@ fn wait_for_ownership<D: Driver>(control: &Control<D>, id: u32, limit: Duration)
         thread::sleep(Duration::from_millis(20));
     }
     Ok(())
-}
-
-/// Kernels before 7.3 report no size.
-fn descriptor_size(info: &ublksrv_ctrl_dev_info) -> usize {
-    usize::from(info.io_desc_size).max(size_of::<ublksrv_io_desc>())
-}
-
-/// udev may still be making the node, or be looking at it (traps 24 and 42).
-fn open_char<D: Driver>(driver: &D, id: u32, limit: Duration) -> Result<OpenFile> {
-    let deadline = Instant::now() + limit;
-    loop {
-        match driver.open_char(id) {
-            Ok(file) => return Ok(file),
-            Err(error) if Instant::now() >= deadline || !passes(&error) => {
-                let tried = format!("cannot open /dev/ublkc{id}");
-                return Err(Error::os(Code::Kernel, tried, "open", &error)
-                    .hint("is /dev a devtmpfs, and may this user open the node?"));
-            }
-            Err(_) => thread::sleep(Duration::from_millis(20)),
-        }
-    }
-}
-
-fn passes(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EBUSY | libc::ENOENT | libc::EACCES))
 }
 
 /// Waits until every queue is being fetched from.

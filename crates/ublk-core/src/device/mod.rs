@@ -9,7 +9,7 @@ use crate::bridge::Bridge;
 use crate::control::Control;
 use crate::driver::Driver;
 use crate::error::{Code, Error, Result};
-use crate::stats::{Counters, QueueStats, Watch};
+use crate::stats::{self, QueueStats, Tally, Watch};
 use crate::target::Target;
 use memory::Memory;
 
@@ -28,6 +28,7 @@ mod pool;
 mod queue_settings;
 mod recover;
 mod serve;
+mod staff;
 mod supervise;
 
 use supervise::Event;
@@ -71,7 +72,7 @@ struct Shared<D> {
     /// What clients have registered; only where they can.
     memory: Option<Memory>,
     exchange: ExchangeMode,
-    counters: Vec<Arc<Counters>>,
+    counters: Tally,
     /// Where requests are answered elsewhere.
     bridge: Option<Arc<Bridge>>,
     size_check: SizeCheck,
@@ -132,8 +133,8 @@ impl<D: Driver> Device<D> {
 
     /// Serves a device whose server is gone, or about to go (`recovery` in [`DeviceOptions`]): after
     /// a crash, or for an upgrade. What the device is (queues, depth, buffers, exchange, …) was
-    /// decided when it was created; of `options` only `split_register`, `pin`, `affinity` and
-    /// `limit` count. Waits up to `limit` for the old server to let go of it.
+    /// decided when it was created; of `options` only `threads`, `split_register`, `pin`, `affinity`
+    /// and `limit` count. Waits up to `limit` for the old server to let go of it.
     ///
     /// # Errors
     /// [`Code::InvalidArgument`](crate::error::Code::InvalidArgument) for a device without
@@ -180,11 +181,11 @@ impl<D: Driver> Device<D> {
 
     /// Each queue's counters.
     pub fn stats(&self) -> Vec<QueueStats> {
-        self.shared.counters.iter().map(|counters| counters.snapshot()).collect()
+        stats::by_queue(&self.shared.counters, self.shared.info.queues)
     }
 
     /// Watches what becomes of each request from now on, with room for `capacity` completions of
-    /// each queue, rounded up to a power of two. While a device is watched, its lone requests take
+    /// each queue (of each thread that has a share of it), rounded up to a power of two. While a device is watched, its lone requests take
     /// one call of the kernel more; one that nobody watches goes on as before.
     pub fn watch(&self, capacity: u32) -> Watch {
         Watch::new(&self.shared.counters, self.shared.info.depth, capacity)

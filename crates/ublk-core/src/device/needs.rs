@@ -8,7 +8,7 @@ use ublk_sys::{
 use super::buffering::{BufferMode, exclusive};
 use super::options::{DeviceOptions, Recovery};
 use crate::error::{Code, Error, Result};
-use crate::target::Geometry;
+use crate::target::{Geometry, Target};
 
 /// Adds to what is asked for what zones and metadata need.
 ///
@@ -58,6 +58,15 @@ fn avoid_lost_landings(wanted: &mut ublksrv_ctrl_dev_info, options: &DeviceOptio
         ));
     }
     wanted.flags &= !UBLK_F_AUTO_BUF_REG;
+    Ok(())
+}
+
+/// Whether each queue of a target may have several threads.
+pub(super) fn check_threads<T: Target>(options: &DeviceOptions, target: &T) -> Result<()> {
+    if options.spreads() && target.elsewhere().is_some() {
+        let why = "each queue of a handler has one ring, from one thread to another";
+        return Err(exclusive("threads", "a handler", why));
+    }
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 //! The list of features is a promise that a kernel may take back: 6.12 lists zero copy and clears
 //! the flag when a device is added. So the flags that come back decide.
 
-use ublk_sys::{UBLK_F_BATCH_IO, ublksrv_ctrl_dev_info};
+use ublk_sys::{UBLK_F_BATCH_IO, UBLK_F_PER_IO_DAEMON, ublksrv_ctrl_dev_info};
 
 use super::abilities;
 use super::buffering::{self, BufferMode, Buffering, MODES};
@@ -18,6 +18,9 @@ pub(super) fn check(options: &DeviceOptions) -> Result<()> {
     if asked(BufferMode::GetData) && options.exchange == Some(ExchangeMode::Batch) {
         let why = "the kernel asks for buffers request by request";
         return exclusive("buffers 'get-data'", "exchange 'batch'".into(), why);
+    }
+    if options.spreads() && options.exchange == Some(ExchangeMode::Batch) {
+        return Err(threads_and_batch());
     }
     let forbidden = |mode: &&BufferMode| mode.is_zero_copy() || **mode == BufferMode::UserCopy;
     if let Some(mode) = options.buffers.iter().find(forbidden)
@@ -114,6 +117,22 @@ pub(super) fn given(
     Ok((buffers, exchange))
 }
 
+/// Whether the tags of a device that is there can be dealt out as asked.
+pub(super) fn check_threads(options: &DeviceOptions, flags: u64) -> Result<()> {
+    if !options.spreads() {
+        return Ok(());
+    }
+    if in_force(flags).1 == ExchangeMode::Batch {
+        return Err(threads_and_batch());
+    }
+    abilities::check(flags, UBLK_F_PER_IO_DAEMON)
+}
+
+fn threads_and_batch() -> Error {
+    let why = "one command is for many tags, and all of them come to the thread that has sent it";
+    buffering::exclusive("threads", "exchange 'batch'", why)
+}
+
 fn lacks_batch() -> Error {
     let message = "this kernel's ublk driver lacks exchange 'batch'";
     Error::new(Code::Unsupported, message)
@@ -194,7 +213,13 @@ mod tests {
         let split = DeviceOptions { split_register: true, ..asking(&[BufferMode::Auto]) };
         let rotate = DeviceOptions { rotate_slots: true, ..asking(&[BufferMode::Copy]) };
         let user = DeviceOptions { unprivileged: true, ..asking(&[BufferMode::UserCopy]) };
+        let threads = DeviceOptions {
+            exchange: Some(ExchangeMode::Batch),
+            threads: Some(2),
+            ..DeviceOptions::default()
+        };
         for (options, one, other) in [
+            (threads, "threads", "exchange 'batch'"),
             (batch, "buffers 'get-data'", "exchange 'batch'"),
             (split, "splitRegister", "buffers 'auto'"),
             (rotate, "rotateSlots", "buffers 'copy'"),
@@ -204,5 +229,18 @@ mod tests {
             assert_eq!(error.message, format!("{one} and {other} exclude each other"));
         }
         assert!(check(&DeviceOptions::default()).is_ok());
+    }
+
+    #[test]
+    fn a_device_that_is_there_says_whether_its_tags_can_be_dealt_out() {
+        let options = |threads| DeviceOptions { threads: Some(threads), ..Default::default() };
+        let per_io = UBLK_F_PER_IO_DAEMON;
+        assert!(check_threads(&options(2), per_io).is_ok());
+        assert!(check_threads(&options(1), UBLK_F_BATCH_IO).is_ok(), "nothing is dealt out");
+        let batch = check_threads(&options(2), UBLK_F_BATCH_IO | per_io).unwrap_err();
+        assert_eq!(batch.message, "threads and exchange 'batch' exclude each other");
+        let old = check_threads(&options(2), 0).unwrap_err();
+        assert_eq!(old.code, Code::Unsupported);
+        assert!(old.to_string().contains("PER_IO_DAEMON"), "{old}");
     }
 }

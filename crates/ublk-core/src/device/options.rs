@@ -67,6 +67,12 @@ pub struct DeviceOptions {
     /// How far apart the descriptors are that the kernel shares with the server, in bytes: 24 to
     /// 256, a multiple of 8 (Linux 7.3); absent: the kernel's own 24.
     pub io_desc_size: Option<u16>,
+    /// How many threads the tags of all queues are dealt out to, one tag after another, 1 to 1024: a
+    /// client on one CPU then keeps all of them busy (`UBLK_F_PER_IO_DAEMON`, Linux 6.16, unless it
+    /// is 1). A thread for which there is no tag is not started. Absent: each queue has a thread of
+    /// its own. In a [`Pool`](super::Pool), into so many parts the queues are divided, which go to
+    /// its reactors. Not with [`ExchangeMode::Batch`] or targets that answer elsewhere.
+    pub threads: Option<u16>,
     /// How long a queue's thread looks for work before it sleeps, at most a second; 0: not at all.
     /// Saves most of what a wake-up costs at low depth, and keeps a CPU busy meanwhile; a thread
     /// that looks in vain several times stops, and tries again after 256 waits. Ignored in a
@@ -94,6 +100,7 @@ impl Default for DeviceOptions {
             part_scan: true,
             unprivileged: false,
             io_desc_size: None,
+            threads: None,
             spin: Duration::ZERO,
             limit: Duration::from_secs(30),
         }
@@ -122,6 +129,9 @@ impl DeviceOptions {
                 self.max_io_bytes
             ));
         }
+        if let Some(threads) = self.threads.filter(|threads| !(1..=1024).contains(threads)) {
+            return refuse(format!("threads is {threads}; it must be from 1 to 1024"));
+        }
         validate_spin(self.spin)?;
         self.queue.validate(self.max_io_bytes)?;
         if let Some(size) =
@@ -145,6 +155,11 @@ impl DeviceOptions {
             }
             None => negotiate::check(self),
         }
+    }
+
+    /// Whether one queue's tags have several threads.
+    pub(super) fn spreads(&self) -> bool {
+        self.threads.is_some_and(|threads| threads > 1)
     }
 
     /// The mode that every request is served with, if one was asked for.

@@ -58,7 +58,7 @@ impl<T: Target> Pool<T> {
         Ok(Self { reactors: members.collect::<Result<_>>()? })
     }
 
-    /// Gives a queue to the reactor that has the fewest.
+    /// Gives a queue, or a share of one, to the reactor that has the fewest.
     pub(super) fn assign(&self, mut service: Service<T>) {
         let load = |member: &&Member<T>| member.queues.load(Ordering::Relaxed);
         let Some(member) = self.reactors.iter().min_by_key(load) else { return };

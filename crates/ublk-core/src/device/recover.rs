@@ -13,7 +13,7 @@ use super::abilities::recovers;
 use super::create::{Begin, Launch};
 use super::options::{DeviceOptions, DeviceState};
 use super::pool::Pool;
-use super::{Device, negotiate, params};
+use super::{Device, needs, negotiate, params};
 use crate::control::Control;
 use crate::driver::Driver;
 use crate::error::{Code, Error, Result};
@@ -36,6 +36,8 @@ pub(super) fn recover<D: Driver, T: Target>(
         return Err(Error::new(Code::InvalidArgument, message)
             .hint("create devices with the option recovery, and they outlive their server"));
     }
+    needs::check_threads(&options, &target)?;
+    negotiate::check_threads(&options, before.flags)?;
     let modes = negotiate::in_force(before.flags);
     let served = params::of(&geometry, modes.0, before.max_io_buf_bytes);
     check(id, &control.params(id)?, &served)?;

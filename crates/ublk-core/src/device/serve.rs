@@ -17,16 +17,16 @@ pub(super) struct Place {
     pub(super) affinity: Option<Box<[u8]>>,
 }
 
-/// Serves one queue on a thread of its own until it ends, whatever ends it.
-pub(super) fn spawn_one<D: Driver, T: Target>(
+/// Serves these on a thread of their own until the last of them ends, whatever ends them.
+pub(super) fn spawn_for<D: Driver, T: Target>(
     driver: D,
     place: Place,
     mailbox: Mailbox<T>,
-    service: Service<T>,
+    services: Vec<Service<T>>,
 ) -> io::Result<JoinHandle<()>> {
     place.spawn(move || {
-        // What went wrong, the queue's listener has heard.
-        if let Ok(reactor) = Reactor::of(&driver, mailbox, vec![service]) {
+        // What went wrong, the queues' listeners have heard.
+        if let Ok(reactor) = Reactor::of(&driver, mailbox, services) {
             run(reactor);
         }
     })

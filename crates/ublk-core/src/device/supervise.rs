@@ -35,6 +35,7 @@ pub(super) struct Crew {
     /// Reactors of its own; none, if the device's queues are served by a pool.
     threads: Vec<JoinHandle<()>>,
     wakers: Vec<Waker>,
+    /// Queues, or what each thread has of one.
     queues: usize,
     ready: usize,
     ended: usize,
@@ -45,16 +46,16 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    /// A queue on a thread of its own.
-    pub(super) fn hire(&mut self, thread: JoinHandle<()>, waker: Waker) {
+    /// So many queues on a thread of their own.
+    pub(super) fn hire(&mut self, thread: JoinHandle<()>, waker: Waker, queues: usize) {
         self.threads.push(thread);
         self.wakers.push(waker);
-        self.queues += 1;
+        self.queues += queues;
     }
 
-    /// A queue that a pool serves.
-    pub(super) fn borrow(&mut self) {
-        self.queues += 1;
+    /// So many queues that a pool serves.
+    pub(super) fn borrow(&mut self, queues: usize) {
+        self.queues += queues;
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -109,7 +110,7 @@ impl Crew {
         (control, id): (&Control<D>, u32),
         limit: Duration,
     ) {
-        if self.wakers.len() < self.queues && !self.is_gone() {
+        if self.wakers.is_empty() && !self.is_gone() {
             // A queue that is told to end meanwhile is what this is for.
             let _stopped = control.stop(id, limit);
         }

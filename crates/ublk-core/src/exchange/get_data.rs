@@ -51,8 +51,12 @@ impl GetData {
         &self.commands
     }
 
-    pub(super) fn arm<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
-        self.commands.arm(pass)
+    pub(super) fn arm<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tags: impl Iterator<Item = u16>,
+    ) -> io::Result<()> {
+        self.commands.arm(pass, tags)
     }
 
     pub(super) fn completed<R: Ring>(

@@ -7,6 +7,7 @@ use std::{io, mem};
 use crate::buffers::{Arena, Buffers};
 use crate::driver::{Completion, Ring};
 use crate::pass::Pass;
+use crate::share::Share;
 use crate::token::Token;
 
 mod batch;
@@ -99,12 +100,17 @@ impl Exchange {
         }
     }
 
-    /// Asks for the queue's first requests.
-    pub(crate) fn arm<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
+    /// Asks for the first requests of a queue of so many tags, or, one command each, of a share of
+    /// them.
+    pub(crate) fn arm<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        (share, depth): (Share, u16),
+    ) -> io::Result<()> {
         match self {
-            Self::PerIo(exchange) => exchange.arm(pass),
+            Self::PerIo(exchange) => exchange.arm(pass, share.tags(depth)),
             Self::Batch(exchange) => exchange.arm(pass),
-            Self::Special(exchange) => exchange.arm(pass),
+            Self::Special(exchange) => exchange.arm(pass, (share, depth)),
         }
     }
 

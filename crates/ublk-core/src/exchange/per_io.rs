@@ -55,11 +55,12 @@ impl PerIo {
         Self { queue, tags, fetch, commit, get_data, alive: 0 }
     }
 
-    pub(super) fn arm<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
-        for tag in 0..=u16::MAX {
-            if usize::from(tag) == self.tags.len() {
-                break;
-            }
+    pub(super) fn arm<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tags: impl Iterator<Item = u16>,
+    ) -> io::Result<()> {
+        for tag in tags {
             pass.reserve(1)?;
             self.push(pass, self.fetch, tag, 0);
             self.alive += 1;

@@ -8,6 +8,7 @@ use super::rotating::Turns;
 use super::{Arrival, Exchange, Tags};
 use crate::driver::{Completion, Ring};
 use crate::pass::Pass;
+use crate::share::Share;
 use crate::token::Token;
 
 /// An exchange of one queue that does more than to fetch and to commit.
@@ -43,10 +44,16 @@ impl Special {
     }
 
     #[cold]
-    pub(super) fn arm<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
+    pub(super) fn arm<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        (share, depth): (Share, u16),
+    ) -> io::Result<()> {
         match self {
-            Self::GetData(exchange) => exchange.arm(pass),
-            Self::Rotating { exchange, .. } | Self::Zoned { exchange, .. } => exchange.arm(pass),
+            Self::GetData(exchange) => exchange.arm(pass, share.tags(depth)),
+            Self::Rotating { exchange, .. } | Self::Zoned { exchange, .. } => {
+                exchange.arm(pass, (share, depth))
+            }
         }
     }
 

@@ -53,6 +53,7 @@ mod spin;
 mod tests;
 
 pub use crate::buffers::SharedMemory;
+pub use crate::share::Share;
 pub use mailbox::{Mailbox, Waker};
 pub(crate) use service::MAX_SLOTS;
 pub use service::{Capacity, ExchangeMode, Listener, News, QueueConfig, Service, Transfer};

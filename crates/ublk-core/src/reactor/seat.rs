@@ -17,6 +17,7 @@ use crate::driver::{Completion, Descriptors, Driver, OpenFile, Ring};
 use crate::engine::{Aids, Engine};
 use crate::exchange::Exchange;
 use crate::pass::{self, Pass};
+use crate::share::Share;
 use crate::stats::Counters;
 use crate::target::Target;
 use crate::target::integrity::IntegrityFormat;
@@ -29,6 +30,8 @@ pub(super) struct Seat<T> {
     pub(super) listener: Listener,
     pub(super) place: pass::Seat,
     pub(super) loan: Loan,
+    /// Which of the queue's tags are served here, and how many it has.
+    tags: (Share, u16),
     /// The kernel wants no more of something: the seat may be about to end.
     pub(super) closing: bool,
     /// The first command that the kernel refused for good, with its errno.
@@ -98,6 +101,7 @@ impl<T: Target> Seat<T> {
             listener,
             place: pass::Seat { number: loan.number, files: loan.files.start },
             loan,
+            tags: (config.share, config.depth),
             closing: false,
             refused: None,
             _open: [char_device, zeros],
@@ -119,7 +123,7 @@ impl<T: Target> Seat<T> {
     /// # Errors
     /// When the ring breaks.
     pub(super) fn arm<R: Ring>(&mut self, desk: &mut Desk<'_, R>) -> io::Result<()> {
-        self.queue.exchange.arm(&mut pass!(self, desk))
+        self.queue.exchange.arm(&mut pass!(self, desk), self.tags)
     }
 
     /// Whether nothing of the queue is in flight, nor can be any more.
@@ -174,14 +178,18 @@ fn parts<D: Driver, T: Target>(
 ) -> io::Result<(Descriptors, Exchange, Buffers, Aids)> {
     /// Rooms for metadata begin at pages, so that no two of them share one.
     const PAGE: u64 = 4096;
-    let QueueConfig { queue, depth, max_io_bytes, descriptor_size, features, .. } = service.config;
+    let QueueConfig { queue, depth, share, .. } = service.config;
+    let QueueConfig { max_io_bytes, descriptor_size, features, .. } = service.config;
     let descriptors =
         driver.map_descriptors(&service.char_device, queue, depth, descriptor_size)?;
     let geometry = service.target.geometry();
-    let (now, next) = slots.split_at(slots.len().min(depth.into()));
-    let arena = || Arena::new(depth, max_io_bytes);
+    let count = share.count(depth);
+    let (now, next) = slots.split_at(slots.len().min(count.into()));
+    let arena = || Arena::new(count, max_io_bytes);
     let buffers = match service.config.transfer {
-        Transfer::Auto => Buffers::Auto { slots: now.iter().copied().map(Cell::new).collect() },
+        Transfer::Auto => {
+            Buffers::Auto { slots: by_tag(now, share, depth).map(Cell::new).collect() }
+        }
         Transfer::Register { split } => Buffers::Register { split },
         Transfer::UserCopy => Buffers::UserCopy,
         Transfer::GetData => Buffers::GetData,
@@ -202,7 +210,7 @@ fn parts<D: Driver, T: Target>(
     let exchange = match &buffers {
         Buffers::GetData => Exchange::get_data(queue, depth, arena()?, features),
         Buffers::Auto { slots } if service.config.rotate_slots => {
-            plain.rotating(Rc::clone(slots), next.into())
+            plain.rotating(Rc::clone(slots), by_tag(next, share, depth).collect())
         }
         _ => plain,
     };
@@ -218,4 +226,13 @@ fn parts<D: Driver, T: Target>(
         landings,
     };
     Ok((descriptors, exchange, buffers, aids))
+}
+
+/// The slot of each tag; tags that are served elsewhere have one that is nobody's.
+fn by_tag(slots: &[u16], share: Share, depth: u16) -> impl Iterator<Item = u16> {
+    let mut all = vec![u16::MAX; depth.into()];
+    for (tag, &slot) in share.tags(depth).zip(slots) {
+        all[usize::from(tag)] = slot;
+    }
+    all.into_iter()
 }

@@ -7,6 +7,7 @@ use std::{io, mem};
 
 use crate::buffers::SharedMemory;
 use crate::driver::{OpenFile, RingSize};
+use crate::share::Share;
 use crate::stats::Counters;
 use crate::target::Target;
 
@@ -44,6 +45,8 @@ pub struct QueueConfig {
     pub queue: u16,
     /// Its tags.
     pub depth: u16,
+    /// Which of them are served here; all, unless it is [`ExchangeMode::PerIo`].
+    pub share: Share,
     /// How its requests reach their data.
     pub transfer: Transfer,
     /// How its requests come and go.
@@ -61,7 +64,7 @@ pub struct QueueConfig {
     pub rotate_slots: bool,
 }
 
-/// A queue to be served, and by what.
+/// A queue, or a share of its tags, to be served, and by what.
 #[derive(Debug)]
 pub struct Service<T> {
     /// `/dev/ublkcN`, from the reactor's driver.
@@ -197,34 +200,37 @@ impl<T: Target> Service<T> {
         self.files().len() as u32
     }
 
+    /// How many tags are served here.
+    fn tags(&self) -> u16 {
+        self.config.share.count(self.config.depth)
+    }
+
     /// Slots that its tags have for good.
     pub(super) fn standing_slots(&self) -> u16 {
-        let QueueConfig { depth, transfer, rotate_slots, .. } = self.config;
-        match transfer {
-            Transfer::Auto if rotate_slots => depth * 2,
-            Transfer::Auto => depth,
+        match self.config.transfer {
+            Transfer::Auto if self.config.rotate_slots => self.tags() * 2,
+            Transfer::Auto => self.tags(),
             _ => 0,
         }
     }
 
     fn slots(&self) -> u16 {
-        let QueueConfig { depth, transfer, .. } = self.config;
-        match transfer {
+        match self.config.transfer {
             Transfer::Copy | Transfer::GetData | Transfer::UserCopy => 0,
-            Transfer::Register { .. } => depth,
+            Transfer::Register { .. } => self.tags(),
             // So many more for requests whose automatic registration fails.
-            Transfer::Auto => self.standing_slots() + depth,
+            Transfer::Auto => self.standing_slots() + self.tags(),
         }
     }
 
     /// What a pass usually pushes, without a call in between.
     fn submissions(&self) -> u32 {
-        (u32::from(self.config.depth) * 2).max(self.steps() + 3)
+        (u32::from(self.tags()) * 2).max(self.steps() + 3)
     }
 
     /// Everything that can be in flight, so that none is ever lost.
     fn completions(&self) -> u32 {
-        u32::from(self.config.depth) * (self.steps() + 3) + 1
+        u32::from(self.tags()) * (self.steps() + 3) + 1
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "at most 255, checked by the engine")]

@@ -60,6 +60,7 @@ impl Stubborn {
                 spin: Duration::ZERO,
                 queue: 0,
                 depth: DEPTH,
+                share: Share::WHOLE,
                 transfer: Transfer::Auto,
                 exchange: ExchangeMode::PerIo,
                 max_io_bytes: 4096,

@@ -1,5 +1,7 @@
 //! What one queue does: its reactor counts and traces, anybody reads.
 
+use std::ops::AddAssign;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 mod trace;
@@ -10,7 +12,7 @@ pub use trace::{Completion, Watch};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// The live counters of one queue.
+        /// The live counters of one queue, or of what one reactor has of it.
         #[derive(Debug, Default)]
         #[repr(align(64))]
         pub struct Counters {
@@ -23,6 +25,12 @@ macro_rules! counters {
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct QueueStats {
             $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl AddAssign for QueueStats {
+            fn add_assign(&mut self, other: Self) {
+                $(self.$name += other.$name;)*
+            }
         }
 
         impl Counters {
@@ -65,6 +73,18 @@ counters! {
     fallbacks,
     /// Calls of io_uring_enter(2).
     enters,
+}
+
+/// The counters of a device: of each thing that a reactor serves, with the number of its queue.
+pub(crate) type Tally = Vec<(u16, Arc<Counters>)>;
+
+/// What they say of each of so many queues.
+pub(crate) fn by_queue(tally: &Tally, queues: u16) -> Vec<QueueStats> {
+    let mut all = vec![QueueStats::default(); queues.into()];
+    for (queue, counters) in tally {
+        all[usize::from(*queue)] += counters.snapshot();
+    }
+    all
 }
 
 /// A counter with one writer.

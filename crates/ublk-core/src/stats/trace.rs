@@ -104,28 +104,29 @@ impl Trace {
 /// Watches the queues of a device until it is dropped.
 #[derive(Debug)]
 pub struct Watch {
-    queues: Vec<(Arc<Counters>, Arc<TraceRing>)>,
+    watched: Vec<(u16, Arc<Counters>, Arc<TraceRing>)>,
 }
 
 impl Watch {
-    /// Watches these queues of `depth` tags, with room for `capacity` completions of each.
-    pub(crate) fn new(queues: &[Arc<Counters>], depth: u16, capacity: u32) -> Self {
-        let watch = |counters: &Arc<Counters>| {
+    /// Watches these queues of `depth` tags, with room for `capacity` completions of each, or of
+    /// what each reactor has of it.
+    pub(crate) fn new(tally: &[(u16, Arc<Counters>)], depth: u16, capacity: u32) -> Self {
+        let watch = |(queue, counters): &(u16, Arc<Counters>)| {
             let ring = Arc::new(TraceRing::new(capacity));
             counters.trace.add(depth, Arc::clone(&ring));
-            (Arc::clone(counters), ring)
+            (*queue, Arc::clone(counters), ring)
         };
-        Self { queues: queues.iter().map(watch).collect() }
+        Self { watched: tally.iter().map(watch).collect() }
     }
 
-    /// Hands what has ended since the last time to `each`, with the number of its queue, queue by
-    /// queue. Answers how many completions had no room in the meantime.
+    /// Hands what has ended since the last time to `each`, with the number of its queue, reactor by
+    /// reactor. Answers how many completions had no room in the meantime.
     ///
     /// One thread at a time.
     pub fn take(&mut self, mut each: impl FnMut(u16, Completion)) -> u64 {
         let mut dropped = 0;
-        for (queue, (_, ring)) in (0_u16..).zip(&self.queues) {
-            ring.take(|completion| each(queue, completion));
+        for (queue, _, ring) in &self.watched {
+            ring.take(|completion| each(*queue, completion));
             dropped += ring.dropped.swap(0, Ordering::Relaxed);
         }
         dropped
@@ -134,7 +135,7 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        for (counters, ring) in mem::take(&mut self.queues) {
+        for (_, counters, ring) in mem::take(&mut self.watched) {
             counters.trace.remove(&ring);
         }
     }
@@ -239,54 +240,54 @@ mod tests {
 
     #[test]
     fn what_ends_while_somebody_watches_is_told_once() {
-        let queues = [Arc::new(Counters::default()), Arc::new(Counters::default())];
-        serve(&queues[0], 0, 1, 0);
+        let queues = [(0, Arc::default()), (1, Arc::default())];
+        serve(&queues[0].1, 0, 1, 0);
         let mut watch = Watch::new(&queues, 4, 8);
-        assert!(is_anybody_watching() && queues[0].trace.is_on());
-        serve(&queues[1], 3, 2, 4096);
-        serve(&queues[0], 0, 3, -5);
+        assert!(is_anybody_watching() && queues[0].1.trace.is_on());
+        serve(&queues[1].1, 3, 2, 4096);
+        serve(&queues[0].1, 0, 3, -5);
         assert_eq!(taken(&mut watch), (vec![(0, 3, -5), (1, 2, 4096)], 0));
         assert_eq!(taken(&mut watch), (vec![], 0));
         drop(watch);
-        assert!(!queues[0].trace.is_on());
+        assert!(!queues[0].1.trace.is_on());
     }
 
     #[test]
     fn what_began_before_anybody_watched_is_not_told() {
-        let queues = [Arc::new(Counters::default())];
+        let queues = [(0, Arc::<Counters>::default())];
         drop(Watch::new(&queues, 4, 8));
-        queues[0].trace.begin(1);
+        queues[0].1.trace.begin(1);
         let mut watch = Watch::new(&queues, 4, 8);
-        queues[0].trace.end(1, request(1), 0);
-        queues[0].trace.end(2, request(2), 0);
+        queues[0].1.trace.end(1, request(1), 0);
+        queues[0].1.trace.end(2, request(2), 0);
         assert_eq!(taken(&mut watch), (vec![], 0));
     }
 
     #[test]
     fn what_finds_no_room_is_counted_by_each_watcher_for_itself() {
-        let queues = [Arc::new(Counters::default())];
+        let queues = [(0, Arc::<Counters>::default())];
         let mut slow = Watch::new(&queues, 1, 2);
         let mut quick = Watch::new(&queues, 1, 2);
         let mut seen = Vec::new();
         for offset in 0..5 {
-            serve(&queues[0], 0, offset, 0);
+            serve(&queues[0].1, 0, offset, 0);
             seen.extend(taken(&mut quick).0);
         }
         assert_eq!(seen.len(), 5);
         assert_eq!(taken(&mut slow), (vec![(0, 0, 0), (0, 1, 0)], 3));
-        serve(&queues[0], 0, 9, 0);
+        serve(&queues[0].1, 0, 9, 0);
         assert_eq!(taken(&mut slow), (vec![(0, 9, 0)], 0));
     }
 
     #[test]
     fn a_reader_sees_whole_records_in_order_beside_the_writer() {
         const COUNT: u64 = 20_000;
-        let queues = [Arc::new(Counters::default())];
+        let queues = [(0, Arc::<Counters>::default())];
         let mut watch = Watch::new(&queues, 1, 64);
         thread::scope(|scope| {
             scope.spawn(|| {
                 for offset in 1..=COUNT {
-                    serve(&queues[0], 0, offset, i32::try_from(offset).unwrap());
+                    serve(&queues[0].1, 0, offset, i32::try_from(offset).unwrap());
                 }
             });
             let (mut last, mut count) = (0, 0);

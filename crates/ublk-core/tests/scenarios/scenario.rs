@@ -139,6 +139,8 @@ pub(crate) struct Scenario {
     pub(crate) queues: u16,
     /// One reactor serves all queues.
     pub(crate) shared: bool,
+    /// So many reactors share the tags of all queues, if any.
+    pub(crate) threads: Option<u16>,
     pub(crate) depth: u16,
     pub(crate) sectors: usize,
     pub(crate) max_io_bytes: u32,
@@ -189,6 +191,8 @@ impl Scenario {
             eagerness: if rng.chance(300) { 1 } else { 1 + rng.index(20) },
             incident: (rng.index(requests), incident),
             shared: rng.chance(400),
+            threads: (exchange == ExchangeMode::PerIo && rng.chance(400))
+                .then(|| 2 + u16::try_from(rng.below(3)).unwrap()),
         }
     }
 }

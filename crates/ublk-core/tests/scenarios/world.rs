@@ -7,7 +7,7 @@ use ublk_core::control::Control;
 use ublk_core::driver::Driver;
 use ublk_core::driver::sim::{Client, ClientOp, Rng, Sim, SimConfig, SimDisk};
 use ublk_core::reactor::{
-    ExchangeMode, Listener, Mailbox, QueueConfig, Reactor, Service, Transfer, Turn, Waker,
+    ExchangeMode, Listener, Mailbox, QueueConfig, Reactor, Service, Share, Transfer, Turn, Waker,
 };
 use ublk_core::target::Target;
 use ublk_sys::{
@@ -57,7 +57,11 @@ pub(crate) type Outcome = Result<(), String>;
 impl World {
     pub(crate) fn new(scenario: &Scenario, traced: bool) -> Self {
         // Whatever a scenario injects begins once the device is up.
-        let mut config = SimConfig { trace: traced, ..SimConfig::stepping(scenario.seed) };
+        let mut config = SimConfig {
+            trace: traced,
+            thread_per_ring: true,
+            ..SimConfig::stepping(scenario.seed)
+        };
         config.faults.auto_register = scenario.faults.auto_register;
         let sim = Sim::new(config);
         let (subject, disks) = Subject::new(scenario, &sim);
@@ -380,13 +384,14 @@ pub(crate) fn serve(
 ) -> Served {
     let char_device = sim.open_char(info.dev_id).unwrap();
     let zeros = sim.open_zeros().unwrap();
-    let service = |queue: u16| Service {
+    let service = |(queue, share)| Service {
         char_device: char_device.clone(),
         zeros: zeros.clone(),
         config: QueueConfig {
             spin: Duration::ZERO,
             queue,
             depth: info.queue_depth,
+            share,
             transfer: scenario.transfer,
             exchange: scenario.exchange,
             max_io_bytes: info.max_io_buf_bytes,
@@ -399,15 +404,32 @@ pub(crate) fn serve(
         counters: Arc::default(),
         listener: Listener::default(),
     };
-    let mut services: Vec<_> = (0..info.nr_hw_queues).map(service).collect();
     let (mut reactors, mut wakers) = (Vec::new(), Vec::new());
-    while !services.is_empty() {
-        let its = services.split_off(if scenario.shared { 0 } else { services.len() - 1 });
+    for shift in shifts(scenario, info) {
         let mailbox = Mailbox::new().unwrap();
         wakers.push(mailbox.waker().clone());
-        reactors.push(Reactor::of(sim, mailbox, its).unwrap());
+        let services = shift.into_iter().map(service).collect();
+        reactors.push(Reactor::of(sim, mailbox, services).unwrap());
     }
     (reactors, wakers)
+}
+
+/// What each reactor serves.
+fn shifts(scenario: &Scenario, info: &ublksrv_ctrl_dev_info) -> Vec<Vec<(u16, Share)>> {
+    let queues = 0..info.nr_hw_queues;
+    let whole: Vec<_> = queues.clone().map(|queue| (queue, Share::WHOLE)).collect();
+    let Some(threads) = scenario.threads else {
+        return if scenario.shared {
+            vec![whole]
+        } else {
+            whole.chunks(1).map(Vec::from).collect()
+        };
+    };
+    let of = |thread| {
+        let share = move |queue| Share::of(thread, threads, queue, info.queue_depth);
+        queues.clone().filter_map(move |queue| Some((queue, share(queue)?))).collect()
+    };
+    (0..threads).map(of).filter(|shift: &Vec<_>| !shift.is_empty()).collect()
 }
 
 fn params(scenario: &Scenario, target: &Subject) -> ublk_params {

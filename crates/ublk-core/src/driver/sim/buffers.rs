@@ -73,7 +73,7 @@ impl Model {
         nodes[node].references -= 1;
         if nodes[node].references == 0 {
             let id = nodes.remove(node).request;
-            self.release_buffer(id);
+            self.release_buffer(ring, id);
         }
     }
 

@@ -99,7 +99,7 @@ impl Model {
                 Err(errno) => self.refuse(op, call, errno),
             };
         }
-        let current = self.current();
+        let current = self.current(call.ring);
         if self.io(device, cmd.q_id, cmd.tag).task != current {
             if number == REGISTER {
                 return self.register(call, false);
@@ -165,7 +165,7 @@ impl Model {
         if self.io(call.device, cmd.q_id, cmd.tag).flags & ACTIVE != 0 {
             return Err(libc::EINVAL);
         }
-        let task = self.current();
+        let task = self.current(call.ring);
         self.io(call.device, cmd.q_id, cmd.tag).task = task;
         self.arm(call);
         self.mark_ready(call.device, cmd.q_id, cmd.tag);

@@ -142,6 +142,9 @@ pub struct SimConfig {
     pub kernel: Kernel,
     /// What goes wrong.
     pub faults: Faults,
+    /// Each ring stands for a thread of its own, whoever steps it: what only the thread may do that
+    /// has fetched a tag, only that ring may do.
+    pub thread_per_ring: bool,
     /// Whether events are kept for [`Sim::trace`](super::Sim::trace).
     pub trace: bool,
 }
@@ -154,6 +157,7 @@ impl SimConfig {
             waiting: Waiting::Stepping,
             kernel: Kernel::linux_7_3(),
             faults: Faults::none(),
+            thread_per_ring: false,
             trace: false,
         }
     }

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::ThreadId;
 
 use ublk_sys::{
     UBLK_F_AUTO_BUF_REG, UBLK_F_BATCH_IO, UBLK_F_NEED_GET_DATA, UBLK_F_SHMEM_ZC,
@@ -12,6 +11,7 @@ use ublk_sys::{
 };
 
 use super::events::Events;
+use super::model::Task;
 use super::shared::SharedBuffer;
 
 /// References that dispatch takes, to be given back by the commit.
@@ -40,7 +40,7 @@ pub(super) struct Io {
     pub(super) res: i32,
     pub(super) cmd: Option<Cmd>,
     pub(super) request: Option<u64>,
-    pub(super) task: Option<ThreadId>,
+    pub(super) task: Option<Task>,
     pub(super) refs: u32,
     pub(super) task_registered: u32,
     pub(super) ring_of_buffer: Option<usize>,

@@ -20,7 +20,7 @@ impl Model {
         let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
         let is_write = request.op == UBLK_IO_OP_WRITE;
         self.set_up(id);
-        if self.current() != self.io(device, queue, tag).task {
+        if self.current(ring) != self.io(device, queue, tag).task {
             self.abort_request(id);
             return;
         }
@@ -182,11 +182,11 @@ impl Model {
         }
     }
 
-    /// ublk_io_release: a registered buffer of the request is gone.
-    pub(super) fn release_buffer(&mut self, id: u64) {
+    /// ublk_io_release: a buffer of the request, registered with this ring, is gone.
+    pub(super) fn release_buffer(&mut self, ring: usize, id: u64) {
         let request = self.request(id);
         let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
-        let current = self.current();
+        let current = self.current(ring);
         let io = self.io(device, queue, tag);
         if current.is_some() && current == io.task && io.task_registered > 0 {
             io.task_registered -= 1;

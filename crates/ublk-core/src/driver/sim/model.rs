@@ -40,6 +40,14 @@ pub struct Injected {
     pub no_buffers: u32,
 }
 
+/// A thread of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Task {
+    Thread(ThreadId),
+    /// The one that the ring stands for.
+    Ring(usize),
+}
+
 #[derive(Debug)]
 pub(super) struct Model {
     pub(super) config: SimConfig,
@@ -89,8 +97,13 @@ impl Model {
         }
     }
 
-    pub(super) fn current(&self) -> Option<ThreadId> {
-        (!self.in_worker).then(|| thread::current().id())
+    /// Who runs, when it is for the ring's thread.
+    pub(super) fn current(&self, ring: usize) -> Option<Task> {
+        let task = || match self.config.thread_per_ring {
+            true => Task::Ring(ring),
+            false => Task::Thread(thread::current().id()),
+        };
+        (!self.in_worker).then(task)
     }
 
     pub(super) fn io(&mut self, device: usize, queue: u16, tag: u16) -> &mut Io {

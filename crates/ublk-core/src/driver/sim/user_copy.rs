@@ -28,7 +28,7 @@ fn place(position: u64) -> Option<(u16, u16, usize)> {
 impl Model {
     pub(super) fn user_copy(&mut self, ring: usize, operation: usize, device: usize) -> Issued {
         let sqe = self.ring(ring).ops[operation].sqe;
-        let issued = match self.find_copied(device, &sqe) {
+        let issued = match self.find_copied((ring, device), &sqe) {
             Ok((id, at)) => self.copy(id, at, &sqe),
             Err(errno) => {
                 let what = format!("{}: errno {errno}", sqe.describe());
@@ -41,8 +41,12 @@ impl Model {
     }
 
     /// Everything that the driver checks. Answers the request, and where in its data.
-    fn find_copied(&mut self, device: usize, sqe: &Sqe) -> Result<(u64, usize), i32> {
-        let current = self.current();
+    fn find_copied(
+        &mut self,
+        (ring, device): (usize, usize),
+        sqe: &Sqe,
+    ) -> Result<(u64, usize), i32> {
+        let current = self.current(ring);
         let found = &self.devices[device];
         if sqe.is_fixed() || found.info.state == UBLK_S_DEV_DEAD || !found.user_copies() {
             return Err(libc::EACCES);

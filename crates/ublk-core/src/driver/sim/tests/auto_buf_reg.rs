@@ -7,6 +7,7 @@ use ublk_sys::{
 use super::super::sqe::Sqe;
 use super::super::*;
 use super::rig::*;
+use crate::driver::Ring;
 
 fn failing_auto() -> SimConfig {
     let faults = Faults { auto_register: 1000, ..Faults::default() };
@@ -135,4 +136,28 @@ fn trap_12_reserved_bits_are_refused() {
         assert_eq!(rig.results(), [(0, -libc::EINVAL)], "{addr:#x}");
     }
     assert_eq!(rig.rules(), [Rule::Fetch; 3]);
+}
+
+#[test]
+fn a_tag_is_committed_by_the_thread_that_has_fetched_it() {
+    let config = SimConfig { thread_per_ring: true, ..SimConfig::stepping(1) };
+    let mut rig = Rig::with(config, AUTO | ZC, 1);
+    let client = rig.client();
+    client.submit(&write(0, &[3; 512]), None);
+    let (tag, _) = rig.take_request();
+    let mut other =
+        rig.sim.ring(RingSize { submissions: 4, completions: 8, tells_of_work: false }).unwrap();
+    register_files(&mut other, &[rig.char_device.fd()]);
+    other.register_buffers_sparse(1).unwrap();
+    std::mem::swap(&mut rig.ring, &mut other);
+    rig.push(&rig.commit(tag, 512));
+    assert_eq!(rig.results(), [(u64::from(tag), -libc::EINVAL)]);
+    assert_eq!(rig.rules(), [Rule::Commit]);
+    rig.push(&register(tag, 0, 0x10));
+    rig.push(&unregister(tag, 0, 0x11));
+    assert_eq!(rig.results(), [(0x10, 0), (0x11, 0)], "buffers are anybody's");
+    std::mem::swap(&mut rig.ring, &mut other);
+    rig.push(&rig.commit(tag, 512));
+    assert_eq!(rig.results(), []);
+    assert_eq!(client.take()[0].result, Ok(()));
 }

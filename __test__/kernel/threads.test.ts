@@ -1,0 +1,132 @@
+import { readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
+
+import { afterEach, expect, test, vi, type TestContext } from 'vitest';
+
+import {
+  createReactorPool,
+  features,
+  getDeviceInfo,
+  recoverDevice,
+  targets,
+  type BufferMode,
+} from '../../src/index.ts';
+import { fioVerify } from './fio.ts';
+import { temporaryFolder } from './image.ts';
+import { createOrSkip, expectNoDevices, withUblk } from './machine.ts';
+import { startServer } from './server.ts';
+
+const MIB = 1024 * 1024;
+const MODES: readonly BufferMode[] = ['auto', 'register', 'user-copy', 'get-data', 'copy'];
+const SHAPES = [
+  { queues: 1, threads: 2 },
+  { queues: 2, threads: 3 },
+  { queues: 2, threads: 4 },
+];
+const EACH = MODES.flatMap((buffers) => SHAPES.map((shape) => Object.assign({ buffers }, shape)));
+
+async function need(context: TestContext, ...names: string[]): Promise<void> {
+  const all = await features();
+  for (const name of names) {
+    const feature = all.find((one) => one.name === name);
+    if (!feature?.supported) context.skip(`this kernel lacks ${name} (Linux ${feature?.since})`);
+  }
+}
+
+function image(): string {
+  const path = join(temporaryFolder(), 'disk.img');
+  writeFileSync(path, '');
+  truncateSync(path, 64 * MIB);
+  return path;
+}
+
+/** The threads of this process that share a device's tags. */
+function threadNames(): string[] {
+  const tasks = readdirSync('/proc/self/task');
+  const names = tasks.map((task) => readFileSync(`/proc/self/task/${task}/comm`, 'utf8').trim());
+  return names.filter((name) => /^ublk\d+t\d+$/.test(name)).sort();
+}
+
+withUblk('threads that share the tags of all queues', () => {
+  afterEach(expectNoDevices);
+
+  test.for(EACH)(
+    'keep what fio wrote ($buffers, $queues queues, $threads threads)',
+    async (shape, context) => {
+      await need(context, 'PER_IO_DAEMON');
+      const target = targets.file(image());
+      await using device = await createOrSkip(context, { target, depth: 16, ...shape });
+      const expected = Array.from({ length: shape.threads }, (_, at) => `ublk${device.id}t${at}`);
+      expect(threadNames()).toEqual(expected);
+      await fioVerify(device, ['--size=16M']);
+      expect(device.stats().total.errors).toBe(0);
+    },
+  );
+
+  test('may be those of a pool', async (context) => {
+    await need(context, 'PER_IO_DAEMON');
+    const pool = await createReactorPool({ reactors: 2 });
+    const options = { target: targets.file(image()), pool, threads: 3, depth: 16 };
+    await using device = await createOrSkip(context, options);
+    await fioVerify(device, ['--size=16M']);
+    expect(threadNames()).toEqual([]);
+  });
+
+  test.for(['reissue', 'queue', 'fail'] as const)(
+    'may be killed, and others take their place (recovery %s)',
+    async (recovery, context) => {
+      await need(context, 'PER_IO_DAEMON', 'USER_RECOVERY_FAIL_IO');
+      const path = image();
+      const shape = ['--queues', '2', '--depth', '16', '--recovery', recovery];
+      let { server } = await startServer('add', 'file', path, '--threads', '3', ...shape);
+      const more = ['--size=24M', '--loops=3'];
+      const load = fioVerify({ path: '/dev/ublkb0' }, more).catch((error: unknown) => error);
+      for (const threads of ['2', '4']) {
+        await pause(1500);
+        server.kill('SIGKILL');
+        await server;
+        await vi.waitFor(
+          async () => expect((await getDeviceInfo(0)).state).toMatch(/^(quiesced|fail-io)$/),
+          { timeout: 60_000 },
+        );
+        ({ server } = await startServer('recover', '0', 'file', path, '--threads', threads));
+      }
+      const trouble = await load;
+      // Otherwise what the dead server had fails.
+      if (recovery === 'reissue' && trouble) throw trouble;
+      await fioVerify({ path: '/dev/ublkb0' }, ['--size=8M']);
+      server.kill('SIGTERM');
+      expect((await server).exitCode).toBe(0);
+    },
+  );
+
+  test('are quiesced, and others take their place', async (context) => {
+    await need(context, 'PER_IO_DAEMON', 'QUIESCE');
+    const target = targets.file(image());
+    const options = { target, queues: 2, threads: 4, depth: 16, recovery: 'reissue' } as const;
+    let device = await createOrSkip(context, options);
+    const load = fioVerify(device, ['--size=16M', '--loops=2']);
+    for (const threads of [3, undefined]) {
+      await pause(1500);
+      await device.quiesce();
+      expect(await device.closed).toBe('quiesced');
+      device = await recoverDevice(device.id, { target, threads });
+    }
+    await load;
+    await device.close();
+  });
+
+  test('are refused where one command is for many tags', async (context) => {
+    await need(context, 'BATCH_IO', 'USER_RECOVERY_REISSUE');
+    const target = targets.file(image());
+    const options = { target, exchange: 'batch', recovery: 'reissue' } as const;
+    const message = "threads and exchange 'batch' exclude each other";
+    await expect(createOrSkip(context, { ...options, threads: 2 })).rejects.toThrow(message);
+    const device = await createOrSkip(context, options);
+    await device.quiesce();
+    await expect(recoverDevice(device.id, { target, threads: 2 })).rejects.toThrow(message);
+    await using again = await recoverDevice(device.id, { target, threads: 1 });
+    await fioVerify(again, ['--size=4M']);
+  });
+});
