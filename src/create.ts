@@ -6,6 +6,7 @@ import { serve, serverOf } from './handler/server.ts';
 import { isHandlerModule, type HandlerModule } from './handler/module.ts';
 import type { Handler } from './handler/types.ts';
 import { BUFFER_MODES, type BufferMode, type ExchangeMode } from './info.ts';
+import { toNativeLimits, type DeviceLimits } from './limits.ts';
 import { native, type NativeDeviceOptions, type NativeEnd, type NativeTarget } from './native.ts';
 import { nativePool, type ReactorPool } from './pool.ts';
 import { checkQueueSettings, type QueueSettings } from './queue-settings.ts';
@@ -81,6 +82,8 @@ export interface DeviceOptions extends FeatureOptions {
   readonly pool?: ReactorPool | undefined;
   /** What of the kernel's queue above the device differs from the kernel's default. */
   readonly queue?: QueueSettings | undefined;
+  /** What of the device's limits is narrower than its target needs (Linux 6.15). */
+  readonly limits?: DeviceLimits | undefined;
   /**
    * How long the kernel may take to start or to remove the device, in milliseconds, 1 to 600000.
    * @default 30000
@@ -108,6 +111,7 @@ export const DEVICE_KEYS: readonly string[] = [
   'pool',
   ...FEATURE_KEYS,
   'queue',
+  'limits',
   'timeoutMs',
 ];
 const EXCHANGE_MODES: readonly ExchangeMode[] = ['per-io', 'batch'];
@@ -155,7 +159,7 @@ export async function createDevice(
 export function toNativeOptions(options: DeviceOptions): NativeDeviceOptions {
   checkKeys(options, 'createDevice()', DEVICE_KEYS);
   const { id, queues, depth, maxIoBytes, buffers, exchange } = options;
-  const { splitRegister, rotateSlots, spinUsec, pool, queue, timeoutMs } = options;
+  const { splitRegister, rotateSlots, spinUsec, pool, queue, limits, timeoutMs } = options;
   const given: { -readonly [K in keyof NativeDeviceOptions]: NativeDeviceOptions[K] } = {
     target: toNative(options.target),
     ...toNativeFeatures(options),
@@ -173,6 +177,7 @@ export function toNativeOptions(options: DeviceOptions): NativeDeviceOptions {
   if (spinUsec !== undefined) given.spinUsec = checkInteger(spinUsec, 'spinUsec', 0, 1_000_000);
   if (pool !== undefined) checkPool(options);
   if (queue !== undefined) given.queue = checkQueueSettings(queue);
+  if (limits !== undefined) given.limits = toNativeLimits(limits);
   if (timeoutMs !== undefined) given.timeoutMs = checkInteger(timeoutMs, 'timeoutMs', 1, 600_000);
   return given;
 }

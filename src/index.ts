@@ -44,6 +44,7 @@ export type {
   Recovery,
   StopCheck,
 } from './info.ts';
+export type { DeviceLimits } from './limits.ts';
 export type { QueueSettings } from './queue-settings.ts';
 export { handler } from './handler/handler.ts';
 export { IoError } from './handler/io-error.ts';

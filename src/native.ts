@@ -55,6 +55,14 @@ export interface NativeZones {
   readonly state?: string;
 }
 
+/** Limits of a device as the addon takes them, in bytes. */
+export interface NativeLimits {
+  readonly dmaAlignment?: number;
+  readonly maxSegments?: number;
+  readonly maxSegmentSize?: number;
+  readonly segmentBoundary?: number;
+}
+
 /** A device as the addon takes it; what is absent is the addon's default. */
 export interface NativeDeviceOptions {
   readonly target: NativeTarget;
@@ -70,6 +78,7 @@ export interface NativeDeviceOptions {
   readonly threads?: number;
   readonly pin?: boolean;
   readonly queue?: NativeQueueSettings;
+  readonly limits?: NativeLimits;
   readonly affinity?: readonly number[];
   readonly recovery?: Recovery;
   readonly partScan?: boolean;

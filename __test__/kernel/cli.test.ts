@@ -4,7 +4,7 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
 import { execa } from 'execa';
-import { afterEach, expect, test } from 'vitest';
+import { afterEach, expect, test, vi } from 'vitest';
 
 import type { DeviceInfo, Feature } from '../../src/index.ts';
 import { randomImage, temporaryFolder } from './image.ts';
@@ -62,6 +62,28 @@ withUblk('ublk', () => {
     const { exitCode, stderr } = await server;
     expect(exitCode).toBe(0);
     expect(stderr).toContain('/dev/ublkb3 stopped: ');
+  });
+
+  test('add --background answers when the device is ready, and leaves a server behind', async () => {
+    const flags = ['--size', '1MiB', '--background', '--json'];
+    const added = (await json('add', 'null', ...flags)) as DeviceInfo & { pid: number };
+    expect(added).toMatchObject({ id: 0, size: 1 << 20 });
+    const [session] = readFileSync(`/proc/${added.pid}/stat`, 'utf8')
+      .split(') ')[1]!
+      .split(' ')
+      .slice(3);
+    expect(Number(session)).toBe(added.pid);
+    expect(await json('info', '0')).toMatchObject({ state: 'live', serverPid: added.pid });
+    await json('stop', '0');
+    await vi.waitFor(() => expect(existsSync(`/proc/${added.pid}`)).toBe(false), 10_000);
+  });
+
+  test('add --background fails as the server does', async () => {
+    const args = [CLI, 'add', 'file', '/nowhere/disk.img', '--background'];
+    const { exitCode, stdout, stderr } = await execa('node', args, { reject: false });
+    expect(exitCode).toBe(1);
+    expect(stdout).toBe('');
+    expect(stderr).toContain('ERR_UBLK_NO_BACKEND');
   });
 
   test('delete removes a device whose server was killed', async () => {

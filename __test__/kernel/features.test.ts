@@ -42,6 +42,20 @@ function cpusOf(thread: string): string {
 withUblk('a device', () => {
   afterEach(expectNoDevices);
 
+  test('has limits as narrow as it was told', async (context) => {
+    const limits = { dmaAlignment: 4096, maxSegments: 32, maxSegmentSize: '32KiB' };
+    await using device = await createOrSkip(context, {
+      target,
+      buffers: 'register',
+      limits: { ...limits, segmentBoundary: 4096 },
+    });
+    const setting = (name: string) =>
+      Number(readFileSync(`/sys/block/ublkb${device.id}/queue/${name}`, 'utf8'));
+    expect(setting('dma_alignment')).toBe(4095);
+    expect(setting('max_segments')).toBe(32);
+    expect(setting('max_segment_size')).toBe(32 << 10);
+  });
+
   test('that somebody has open is stopped by force only', async (context) => {
     const safe = (await features()).find((one) => one.name === 'SAFE_STOP_DEV');
     if (!safe?.supported) context.skip('this kernel lacks SAFE_STOP_DEV (Linux 7.0)');

@@ -11,6 +11,7 @@ vi.mock(import('../../src/native.ts'), async (original) => ({
 const binding = {
   listDevices: vi.fn<() => unknown>(),
   stopDevice: vi.fn<() => unknown>(),
+  createDevice: vi.fn<(options: unknown) => unknown>(),
   recoverDevice: vi.fn<() => unknown>(),
   deviceInfo: vi.fn<() => unknown>(),
   setDeviceAffinity: vi.fn<() => unknown>(),
@@ -51,6 +52,7 @@ describe('ublk', () => {
     ['add striped'],
     ['add linear'],
     ['add delay'],
+    ['add error'],
     ['add zoned'],
     ['list'],
     ['info'],
@@ -88,6 +90,10 @@ describe('ublk', () => {
     [['recover', '0', 'fiel', 'x.img'], /unknown command 'fiel'/],
     [['recover', '0', 'file', 'x.img', '--queues', '2'], /unknown option '--queues'/],
     [['set-affinity', '0', '3-1'], /numbers and ranges of CPUs/],
+    [['add', 'file', 'x.img', '--tag-size', '2'], /--tag-size needs --integrity/],
+    [['add', 'file', 'x.img', '--integrity', 'md5'], /Allowed choices are none/],
+    [['add', 'null', '--size', '1G', '--max-segments', '0'], /maxSegments is 0/],
+    [['add', 'null', '--size', '1G', '--segment-boundary', '5k'], /segmentBoundary is 5k/],
     [['add', 'zoned', '--size', '1GiB'], /required option '--zone-size/],
     [['add', 'zoned', '--zone-size', '64M'], /needs a size or a path/],
     [['add', 'striped'], /missing required argument 'target'/],
@@ -127,6 +133,22 @@ describe('ublk', () => {
     binding.deleteDevice.mockResolvedValue({ failure });
     expect(await runCli(['delete', '9', '--json'])).toBe(1);
     expect(JSON.parse(stderr)).toEqual({ error: failure });
+  });
+
+  test('add takes metadata and limits', async () => {
+    const failure = { code: 'ERR_UBLK_UNSUPPORTED', message: 'too old' };
+    binding.createDevice.mockResolvedValue({ failure });
+    const metadata = '--integrity crc64 --metadata-size 64 --pi-offset 48 --no-reference-tags';
+    const limits = '--dma-alignment 4k --max-segments 32 --max-segment-size 32k';
+    const args = `add file x.img --metadata-file x.md ${metadata} ${limits}`;
+    expect(await runCli(args.split(' '))).toBe(1);
+    expect(stderr).toContain('too old');
+    const integrity = { checksum: 'crc64', metadataSize: 64, piOffset: 48, referenceTags: false };
+    const path = expect.stringMatching(/\/x.md$/) as unknown;
+    expect(binding.createDevice.mock.lastCall?.[0]).toMatchObject({
+      target: { kind: 'file', integrity: { ...integrity, path } },
+      limits: { dmaAlignment: 4096, maxSegments: 32, maxSegmentSize: 32 << 10 },
+    });
   });
 
   test('recover takes the words of add, and what it serves with', async () => {

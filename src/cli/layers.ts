@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 
 import { example, wholeNumber } from './arguments.ts';
 import type { DelayFlags, StripedFlags, ZonedFlags } from './commands/add-layers.ts';
-import type { AddFlags } from './commands/add.ts';
+import type { AddFlags, ErrorFlags } from './commands/add.ts';
 
 const TARGET = 'a file, a block device, null:SIZE or error:SIZE';
 
@@ -32,6 +32,13 @@ export function addLayers(add: Command, options: (command: Command) => Command):
     .addHelpText('after', example('ublk add delay null:1GiB --read-us 5000'))
     .action(async (part: string, flags: DelayFlags) => {
       await (await import('./commands/add-layers.ts')).addDelay(part, flags);
+    });
+  options(add.command('error'))
+    .description('Serve a device that fails every request, for tests.')
+    .requiredOption('--size <size>', 'its size, for example 1GiB')
+    .addHelpText('after', example('ublk add error --size 1GiB'))
+    .action(async (flags: ErrorFlags) => {
+      await (await import('./commands/add-layers.ts')).addError(flags);
     });
   options(add.command('zoned'))
     .description('Serve a zoned device, of a file or in memory.')

@@ -5,6 +5,7 @@ import { Command, Option } from 'commander';
 import { BUFFER_MODES, type ExchangeMode, type Recovery } from '../info.ts';
 import { bufferModes, collect, cpuList, example, wholeNumber } from './arguments.ts';
 import type { FileFlags, NullFlags } from './commands/add.ts';
+import { integrityOptions } from './integrity.ts';
 import { addLayers } from './layers.ts';
 import { changeDevices } from './lifecycle.ts';
 import type { OutputFlags } from './output.ts';
@@ -32,7 +33,7 @@ export function createProgram(): Command {
 function addCommands(program: Command): void {
   const add = program
     .command('add')
-    .description('Create a device and serve it in the foreground, until a signal or ublk stop.')
+    .description('Create a device and serve it, until a signal or ublk stop.')
     .addHelpText('after', example('ublk add file disk.img', 'ublk add null --size 1GiB'));
   addTargets(add, deviceOptions);
 }
@@ -41,7 +42,7 @@ function addCommands(program: Command): void {
 function recoverCommand(program: Command): void {
   program
     .command('recover')
-    .description('Serve a device that its server has left, in the foreground.')
+    .description('Serve a device that its server has left.')
     .argument('<id>', 'the number N of /dev/ublkbN', wholeNumber)
     .argument('<target...>', 'the target that it had, in the words of ublk add')
     .passThroughOptions()
@@ -56,7 +57,7 @@ function recoverCommand(program: Command): void {
 
 /** The subcommands that serve a target, one for each kind. */
 function addTargets(parent: Command, options: (command: Command) => Command): void {
-  options(parent.command('file'))
+  integrityOptions(options(parent.command('file')))
     .description('Serve a file or a block device; prints the path of the device when it is ready.')
     .argument('<image>', 'the file or block device')
     .option('--read-only', 'refuse writes')
@@ -64,11 +65,12 @@ function addTargets(parent: Command, options: (command: Command) => Command): vo
     .option('--no-direct', 'go through the page cache')
     .option('--block-size <bytes>', 'logical block size: 512, 1024, 2048 or 4096', wholeNumber)
     .option('--size <size>', 'serve only so much of it')
+    .option('--metadata-file <file>', 'where metadata is kept (default: IMAGE.metadata)')
     .addHelpText('after', example('ublk add file disk.img --queues 2 --pid-file /run/disk.pid'))
     .action(async (image: string, flags: FileFlags) => {
       await (await import('./commands/add.ts')).addFile(image, flags);
     });
-  options(parent.command('null'))
+  integrityOptions(options(parent.command('null')))
     .description('Serve a device that keeps nothing, to see what ublk itself costs.')
     .requiredOption('--size <size>', 'its size, for example 1GiB')
     .addHelpText('after', example('ublk add null --size 1GiB --depth 64'))
@@ -95,6 +97,10 @@ function deviceOptions(command: Command): Command {
     .option('--no-part-scan', 'let the kernel not look for partitions')
     .option('--unprivileged', 'a device for this user, who is not root')
     .option('--io-desc-size <bytes>', 'distance of request descriptors: 24 to 256', wholeNumber)
+    .option('--dma-alignment <size>', 'what memory must be aligned to, up to 4KiB')
+    .option('--max-segments <n>', 'most segments of a request', wholeNumber)
+    .option('--max-segment-size <size>', 'the longest segment, 4KiB or more')
+    .option('--segment-boundary <size>', 'what no segment crosses a multiple of')
     .option('--set <name=value>', "a setting of the device's queue, by its name in sysfs", collect);
 }
 
@@ -106,6 +112,7 @@ function servingOptions(command: Command): Command {
     .option('--threads <n>', 'deal the tags of all queues out to so many threads', wholeNumber)
     .option('--no-pin', "do not bind the queues' threads to their CPUs")
     .option('--affinity <cpus>', 'bind them to these instead, for example 0,2-3', cpuList)
+    .option('--background', 'go on in the background when the device is ready')
     .option('--pid-file <file>', 'write the process id there when the device is ready')
     .option('--json', 'describe the device as one line of JSON when it is ready');
 }

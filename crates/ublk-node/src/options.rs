@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use napi_derive::napi;
-use ublk_core::device::{BufferMode, DeviceOptions, ExchangeMode, QueueSettings, Recovery};
+use ublk_core::device::{BufferMode, DeviceOptions, ExchangeMode, Limits, QueueSettings, Recovery};
 use ublk_core::error::{Code, Error, Result};
 
 use crate::target::NativeTarget;
@@ -39,6 +39,8 @@ pub struct NativeDeviceOptions {
     pub spin_usec: Option<u32>,
     /// What of the device's queue differs from the kernel's default.
     pub queue: Option<NativeQueueSettings>,
+    /// What of the device's limits is narrower than its target needs.
+    pub limits: Option<NativeLimits>,
     /// The CPUs that threads are bound to instead.
     pub affinity: Option<Vec<u16>>,
     /// `queue`, `reissue` or `fail`.
@@ -70,6 +72,7 @@ impl NativeDeviceOptions {
             pin: self.pin.unwrap_or(default.pin),
             spin: Duration::from_micros(self.spin_usec.unwrap_or(0).into()),
             queue: self.queue.map(NativeQueueSettings::convert).unwrap_or_default(),
+            limits: self.limits.map(NativeLimits::convert).transpose()?.unwrap_or_default(),
             affinity: self.affinity,
             recovery: self.recovery.as_deref().map(recovery).transpose()?,
             part_scan: self.part_scan.unwrap_or(default.part_scan),
@@ -114,6 +117,34 @@ impl NativeQueueSettings {
             read_ahead_kb: self.read_ahead_kb,
             max_sectors_kb: self.max_sectors_kb,
         }
+    }
+}
+
+/// Limits of a device; sizes in bytes, as far as JavaScript's numbers are exact.
+#[derive(Debug)]
+#[napi(object, object_to_js = false)]
+pub struct NativeLimits {
+    /// What memory must be aligned to.
+    pub dma_alignment: Option<u32>,
+    /// Most segments of a request.
+    pub max_segments: Option<u16>,
+    /// The longest segment.
+    pub max_segment_size: Option<u32>,
+    /// What no segment crosses a multiple of.
+    pub segment_boundary: Option<i64>,
+}
+
+impl NativeLimits {
+    fn convert(self) -> Result<Limits> {
+        let boundary = self.segment_boundary.map(|bytes| {
+            u64::try_from(bytes).map_err(|_| refused(format!("limits.segmentBoundary is {bytes}")))
+        });
+        Ok(Limits {
+            dma_alignment: self.dma_alignment,
+            max_segments: self.max_segments,
+            max_segment_size: self.max_segment_size,
+            segment_boundary: boundary.transpose()?,
+        })
     }
 }
 

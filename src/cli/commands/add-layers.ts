@@ -1,5 +1,5 @@
 import { targets, type Target } from '../../targets/index.ts';
-import { serve, type AddFlags } from './add.ts';
+import { serve, type AddFlags, type ErrorFlags } from './add.ts';
 
 /** The flags of `ublk add striped`. */
 export interface StripedFlags extends AddFlags {
@@ -40,6 +40,11 @@ export async function addDelay(part: string, flags: DelayFlags): Promise<void> {
   const { readUs, writeUs, flushUs } = flags;
   const target = targets.delay(parseTarget(part), { readUs, writeUs, flushUs });
   await serve(target, `${part}, late`, flags);
+}
+
+/** `ublk add error` */
+export async function addError({ size, ...flags }: ErrorFlags): Promise<void> {
+  await serve(targets.error({ size }), 'errors', flags);
 }
 
 /** `ublk add zoned [IMAGE]` */

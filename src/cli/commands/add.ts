@@ -5,6 +5,8 @@ import { parseQueueSettings } from '../../queue-settings.ts';
 import { recoverDevice } from '../../recover.ts';
 import { formatSize } from '../../size.ts';
 import { targets, type Target } from '../../targets/index.ts';
+import { isInBackground, runInBackground, sayNothingMore } from '../background.ts';
+import { integrityOf, type IntegrityFlags } from '../integrity.ts';
 import type { OutputFlags } from '../output.ts';
 import { writePidFile } from '../pid-file.ts';
 import { hearWishes } from '../sharing.ts';
@@ -32,17 +34,27 @@ export interface AddFlags extends OutputFlags {
   readonly ioDescSize?: number;
   /** The device to recover; a new one, if absent. */
   readonly recover?: number;
+  readonly dmaAlignment?: string;
+  readonly maxSegments?: number;
+  readonly maxSegmentSize?: string;
+  readonly segmentBoundary?: string;
   readonly set?: readonly string[];
+  readonly background?: true;
   readonly pidFile?: string;
 }
 
+/** The flags of `ublk add error`. */
+export interface ErrorFlags extends AddFlags {
+  readonly size: string;
+}
+
 /** The flags of `ublk add null`. */
-export interface NullFlags extends AddFlags {
+export interface NullFlags extends AddFlags, IntegrityFlags {
   readonly size: string;
 }
 
 /** The flags of `ublk add file`. */
-export interface FileFlags extends AddFlags {
+export interface FileFlags extends AddFlags, IntegrityFlags {
   readonly readOnly?: true;
   readonly direct?: boolean;
   readonly blockSize?: number;
@@ -51,18 +63,21 @@ export interface FileFlags extends AddFlags {
 
 /** `ublk add null` */
 export async function addNull(flags: NullFlags): Promise<void> {
-  await serve(targets.null({ size: flags.size }), 'nothing', flags);
+  const integrity = integrityOf(flags);
+  await serve(targets.null({ size: flags.size, integrity }), 'nothing', flags);
 }
 
 /** `ublk add file IMAGE` */
 export async function addFile(image: string, flags: FileFlags): Promise<void> {
   const { readOnly, direct, blockSize: logicalBlockSize, size } = flags;
-  await serve(targets.file(image, { readOnly, direct, logicalBlockSize, size }), image, flags);
+  const options = { readOnly, direct, logicalBlockSize, size, integrity: integrityOf(flags) };
+  await serve(targets.file(image, options), image, flags);
 }
 
-/** Serves a target in the foreground, until a signal or `ublk stop`. */
+/** Serves a target until a signal or `ublk stop`, in this process or in the background. */
 export async function serve(target: Target, what: string, flags: AddFlags): Promise<void> {
   const signal = untilSignal();
+  if (flags.background && !isInBackground()) return runInBackground(signal);
   let device: Device;
   try {
     device = await open(target, flags, signal);
@@ -82,10 +97,12 @@ async function open(target: Target, flags: AddFlags, signal: AbortSignal): Promi
   if (flags.recover !== undefined) return recoverDevice(flags.recover, serving, { signal });
   const { id, queues, depth, maxIo: maxIoBytes, buffers, exchange } = flags;
   const { recovery, partScan, unprivileged, ioDescSize, rotateSlots } = flags;
+  const { dmaAlignment, maxSegments, maxSegmentSize, segmentBoundary } = flags;
+  const limits = { dmaAlignment, maxSegments, maxSegmentSize, segmentBoundary };
   const queue = flags.set && parseQueueSettings(flags.set);
-  const shape = { id, queues, depth, maxIoBytes, buffers, exchange, spinUsec: flags.spin, queue };
+  const shape = { id, queues, depth, maxIoBytes, buffers, exchange, spinUsec: flags.spin };
   const features = { recovery, partScan, unprivileged, ioDescSize, rotateSlots };
-  return createDevice({ ...serving, ...shape, ...features }, { signal });
+  return createDevice({ ...serving, ...shape, ...features, queue, limits }, { signal });
 }
 
 async function serveUntilEnd(device: Device, what: string, flags: AddFlags): Promise<void> {
@@ -95,6 +112,7 @@ async function serveUntilEnd(device: Device, what: string, flags: AddFlags): Pro
     await using _wishes = await hearWishes(device);
     await using _pidFile = await writePidFile(flags.pidFile);
     announce(device, what, flags);
+    if (flags.background) sayNothingMore();
     const reason = await device.closed;
     process.stderr.write(`${device.path} ${reason}: ${summary(device.stats().total)}\n`);
   } finally {
@@ -109,8 +127,9 @@ function announce(device: Device, what: string, flags: AddFlags): void {
   const modes = [buffers.mode, buffers.userCopy && 'user-copy', buffers.shared && 'shared'];
   const access = readOnly ? 'read-only' : 'read-write';
   const shape = `${formatSize(size)}, ${access}, ${queues} x ${depth} requests`;
+  const ends = flags.background ? `ublk stop ${id} ends it` : `Ctrl-C or ublk stop ${id} ends it`;
   process.stderr.write(
-    `${path} serves ${what} (${shape}, buffers: ${modes.filter(Boolean).join(', ')}); Ctrl-C or ublk stop ${id} ends it\n`,
+    `${path} serves ${what} (${shape}, buffers: ${modes.filter(Boolean).join(', ')}); ${ends}\n`,
   );
   const shown = { id, path, pid: process.pid, size, logicalBlockSize, readOnly, queues, depth };
   const described = { ...shown, maxIoBytes, buffers, features };

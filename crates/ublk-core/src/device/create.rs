@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use ublk_sys::{ublk_params, ublksrv_ctrl_dev_info};
 
+use super::limits::Limits;
 use super::memory::Memory;
 use super::options::{Buffering, DeviceInfo, DeviceOptions, ExchangeMode};
 use super::pool::Pool;
@@ -37,8 +38,12 @@ pub(super) fn create<D: Driver, T: Target>(
         wait_for_ownership(&control, added.info.dev_id, options.limit)?;
     }
     let (buffers, exchange) = negotiate::given(&added.info, &options)?;
-    let params = params::of(&geometry, buffers, added.info.max_io_buf_bytes);
+    let mut params = params::of(&geometry, buffers, added.info.max_io_buf_bytes);
+    options.limits.narrow(&mut params);
     control.set_params(added.info.dev_id, &params)?;
+    if options.limits != Limits::default() {
+        Limits::confirm(&params, &control.params(added.info.dev_id)?)?;
+    }
 
     let modes = (buffers, exchange);
     let launch =

@@ -19,6 +19,7 @@ mod affinity;
 mod buffering;
 mod change;
 mod create;
+mod limits;
 mod memory;
 mod needs;
 mod negotiate;
@@ -36,6 +37,7 @@ use supervise::Event;
 pub use admin::{StopCheck, delete, features, info, list, stop};
 pub use affinity::set_affinity;
 pub use change::{quiesce, resize};
+pub use limits::Limits;
 pub use memory::Access;
 pub use options::{
     BufferMode, Buffering, DeviceInfo, DeviceOptions, DeviceState, ExchangeMode, Recovery,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::affinity;
 pub use super::buffering::{BufferMode, Buffering};
+use super::limits::Limits;
 use super::negotiate;
 use super::queue_settings::QueueSettings;
 use crate::error::{Code, Error, Result};
@@ -55,6 +56,8 @@ pub struct DeviceOptions {
     pub pin: bool,
     /// What of the kernel's queue above the device differs from the kernel's default.
     pub queue: QueueSettings,
+    /// What of the device's limits is narrower than its target needs.
+    pub limits: Limits,
     /// The CPUs that every queue's thread is bound to instead, by number, whatever `pin` says.
     pub affinity: Option<Vec<u16>>,
     /// Whether the device outlives its server, and how; absent: it ends with it.
@@ -95,6 +98,7 @@ impl Default for DeviceOptions {
             rotate_slots: false,
             pin: true,
             queue: QueueSettings::default(),
+            limits: Limits::default(),
             affinity: None,
             recovery: None,
             part_scan: true,
@@ -134,6 +138,7 @@ impl DeviceOptions {
         }
         validate_spin(self.spin)?;
         self.queue.validate(self.max_io_bytes)?;
+        self.limits.validate()?;
         if let Some(size) =
             self.io_desc_size.filter(|size| !(24..=256).contains(size) || size % 8 != 0)
         {

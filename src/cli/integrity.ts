@@ -1,0 +1,54 @@
+import { Option, type Command } from 'commander';
+
+import { invalid } from '../errors.ts';
+import type { Checksum, FileIntegrityOptions } from '../targets/index.ts';
+import { wholeNumber } from './arguments.ts';
+
+/** The flags of metadata beside the data. */
+export interface IntegrityFlags {
+  readonly integrity?: Checksum;
+  readonly metadataFile?: string;
+  readonly metadataSize?: number;
+  readonly piOffset?: number;
+  readonly interval?: number;
+  readonly tagSize?: number;
+  readonly referenceTags: boolean;
+  readonly integrityCapable?: true;
+}
+
+/** The options of metadata beside the data (Linux 7.0). */
+export function integrityOptions(command: Command): Command {
+  const checksum = new Option('--integrity <checksum>', 'keep metadata, protected so');
+  const kinds: readonly Checksum[] = ['none', 'ip', 'crc16', 'crc64'];
+  return command
+    .addOption(checksum.choices(kinds))
+    .option('--metadata-size <bytes>', 'metadata to each interval, 1 to 255', wholeNumber)
+    .option('--pi-offset <bytes>', 'where the protection information begins in it', wholeNumber)
+    .option('--interval <bytes>', 'data to each piece of metadata: 512 to 4096', wholeNumber)
+    .option('--tag-size <bytes>', 'size of the application tag', wholeNumber)
+    .option('--no-reference-tags', 'the reference tag does not count blocks')
+    .option('--integrity-capable', 'say that the device checks what it is given');
+}
+
+/** What the flags ask for; nothing without `--integrity`, which all others need. */
+export function integrityOf(flags: IntegrityFlags): FileIntegrityOptions | undefined {
+  const { integrity: checksum, metadataFile: path, metadataSize, piOffset } = flags;
+  const { interval, tagSize, integrityCapable: capable } = flags;
+  const referenceTags = flags.referenceTags ? undefined : false;
+  const others = { path, metadataSize, piOffset, interval, tagSize, referenceTags, capable };
+  if (checksum !== undefined) return { checksum, ...others };
+  const given = Object.entries(others).find(([, value]) => value !== undefined)?.[0];
+  if (given === undefined) return undefined;
+  throw invalid(`${FLAGS[given as keyof typeof others]} needs --integrity`, KINDS);
+}
+
+const KINDS = 'metadata that means something to its user alone is --integrity none';
+const FLAGS = {
+  path: '--metadata-file',
+  metadataSize: '--metadata-size',
+  piOffset: '--pi-offset',
+  interval: '--interval',
+  tagSize: '--tag-size',
+  referenceTags: '--no-reference-tags',
+  capable: '--integrity-capable',
+} as const;
