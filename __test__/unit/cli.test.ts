@@ -151,6 +151,15 @@ describe('ublk', () => {
     });
   });
 
+  test('add null takes metadata that it forgets', async () => {
+    const failure = { code: 'ERR_UBLK_UNSUPPORTED', message: 'too old' };
+    binding.createDevice.mockResolvedValue({ failure });
+    const args = 'add null --size 1GiB --integrity none --metadata-size 8';
+    expect(await runCli(args.split(' '))).toBe(1);
+    const integrity = { checksum: 'none', metadataSize: 8, referenceTags: false };
+    expect(binding.createDevice.mock.lastCall?.[0]).toMatchObject({ target: { integrity } });
+  });
+
   test('recover takes the words of add, and what it serves with', async () => {
     binding.deviceInfo.mockResolvedValue({ value: { ...device, depth: 64 } });
     const failure = { code: 'ERR_UBLK_BUSY', message: 'its server stays' };

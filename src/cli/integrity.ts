@@ -36,10 +36,11 @@ export function integrityOf(flags: IntegrityFlags): FileIntegrityOptions | undef
   const { interval, tagSize, integrityCapable: capable } = flags;
   const referenceTags = flags.referenceTags ? undefined : false;
   const others = { path, metadataSize, piOffset, interval, tagSize, referenceTags, capable };
-  if (checksum !== undefined) return { checksum, ...others };
-  const given = Object.entries(others).find(([, value]) => value !== undefined)?.[0];
-  if (given === undefined) return undefined;
-  throw invalid(`${FLAGS[given as keyof typeof others]} needs --integrity`, KINDS);
+  const given = Object.entries(others).filter(([, value]) => value !== undefined);
+  if (checksum !== undefined) return { checksum, ...Object.fromEntries(given) };
+  const [first] = given;
+  if (first === undefined) return undefined;
+  throw invalid(`${FLAGS[first[0] as keyof typeof others]} needs --integrity`, KINDS);
 }
 
 const KINDS = 'metadata that means something to its user alone is --integrity none';

@@ -236,7 +236,7 @@ fn wait_for_node<D: Driver>(driver: &D, id: u32, limit: Duration) -> Result<()> 
         if Instant::now() >= deadline {
             return Err(Error::new(
                 Code::Timeout,
-                format!("/dev/ublkb{id} did not appear, or cannot be opened"),
+                format!("/dev/ublkb{id} did not appear, or may not be opened"),
             )
             .hint("is /dev a devtmpfs, or udev running?"));
         }

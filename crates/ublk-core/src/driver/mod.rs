@@ -68,8 +68,8 @@ pub trait Driver: Clone + Send + Sync + 'static {
     /// What mmap(2) says; `EINVAL` for an empty file.
     fn map_memory(&self, fd: RawFd, writable: bool) -> io::Result<MemoryMap>;
 
-    /// Whether the block device of a started device is there and can be opened; udev may still be
-    /// making it (trap 42).
+    /// Whether the block device of a started device is there and may be opened; udev may still be
+    /// making it (trap 42). Does not wait for requests.
     fn block_device_is_ready(&self, id: u32) -> bool;
 
     /// Writes a setting of the queue of a started device, `/sys/block/ublkbN/queue/NAME`. The kernel

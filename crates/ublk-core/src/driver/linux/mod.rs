@@ -11,6 +11,7 @@ use ublk_sys::ublksrv_ctrl_cmd;
 
 use super::{ControlAnswer, Descriptors, Driver, MemoryMap, OpenFile, RingSize};
 
+mod block_node;
 mod char_device;
 mod control;
 mod memory;
@@ -47,7 +48,7 @@ impl Driver for Linux {
     }
 
     fn block_device_is_ready(&self, id: u32) -> bool {
-        std::fs::File::open(format!("/dev/ublkb{id}")).is_ok()
+        block_node::is_ready(id)
     }
 
     fn set_queue(&self, id: u32, name: &str, value: &str) -> io::Result<()> {

@@ -1,0 +1,31 @@
+//! The node of a device's block device, `/dev/ublkbN`.
+
+use std::ffi::CString;
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+/// Whether the node is this device's and this user may open it.
+///
+/// It is not opened to find out: an open waits for the partition scan (in the background from Linux
+/// 7.0 on), which waits for what the server answers. A server that was killed while it waits there
+/// would never end: its requests are failed when its last thread has let go of `/dev/ublkcN`, and
+/// the open waits for them.
+pub(super) fn is_ready(id: u32) -> bool {
+    let path = format!("/dev/ublkb{id}");
+    let Ok(node) = fs::metadata(&path) else { return false };
+    node.file_type().is_block_device()
+        && number_in_sysfs(id) == Some((libc::major(node.rdev()), libc::minor(node.rdev())))
+        && may_be_read(&path)
+}
+
+fn number_in_sysfs(id: u32) -> Option<(u32, u32)> {
+    let text = fs::read_to_string(format!("/sys/block/ublkb{id}/dev")).ok()?;
+    let (major, minor) = text.trim_end().split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+fn may_be_read(path: &str) -> bool {
+    let Ok(path) = CString::new(path) else { return false };
+    // SAFETY: the path is a C string that lives through the call, which only reads it.
+    unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::R_OK, libc::AT_EACCESS) == 0 }
+}
