@@ -68,9 +68,16 @@ export const IO_FLUSHER = 0x180000;
 
 /** The thread ids of a device's queues in this process. */
 export function queueThreads(id: number): string[] {
-  return readdirSync('/proc/self/task').filter((task) =>
-    readFileSync(`/proc/self/task/${task}/comm`, 'utf8').startsWith(`ublk${id}q`),
-  );
+  return readdirSync('/proc/self/task').filter((task) => nameOf(task).startsWith(`ublk${id}q`));
+}
+
+/** The name of a thread; none, if it has ended since it was listed. */
+function nameOf(task: string): string {
+  try {
+    return readFileSync(`/proc/self/task/${task}/comm`, 'utf8');
+  } catch {
+    return '';
+  }
 }
 
 /** The kernel's flags of a thread of this process. */
