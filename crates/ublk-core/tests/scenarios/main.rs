@@ -9,14 +9,18 @@ mod layered;
 mod memory;
 mod replacing;
 mod scenario;
+mod server;
 mod shadow;
 mod subject;
 mod world;
+mod zone;
+mod zones;
 
 use scenario::{Mode, Scenario, exchange_of};
 use ublk_core::reactor::ExchangeMode::{self, Batch, PerIo};
 use ublk_core::reactor::Transfer;
 use world::World;
+use zones::Zones;
 
 /// Scenarios of each buffer mode and exchange; `UBLK_SCENARIOS` asks for another number.
 const SCENARIOS: u64 = 1500;
@@ -40,8 +44,20 @@ fn number(variable: &str) -> Option<u64> {
 
 fn run(seed: u64, traced: bool) {
     let scenario = Scenario::draw(seed);
-    let mut world = World::new(&scenario, traced);
-    let outcome = catch_unwind(AssertUnwindSafe(|| world.run()));
+    if scenario.mode == Mode::Zoned {
+        judge(&scenario, Zones::new(&scenario, traced), Zones::run, Zones::trace);
+    } else {
+        judge(&scenario, World::new(&scenario, traced), World::run, World::trace);
+    }
+}
+
+fn judge<W>(
+    scenario: &Scenario,
+    mut world: W,
+    run: impl FnOnce(&mut W) -> Result<(), String>,
+    trace: impl FnOnce(&W) -> String,
+) {
+    let outcome = catch_unwind(AssertUnwindSafe(|| run(&mut world)));
     let problem = match outcome {
         Ok(Ok(())) => return,
         Ok(Err(problem)) => problem,
@@ -50,8 +66,8 @@ fn run(seed: u64, traced: bool) {
             None => format!("panic: {:?}", panic.downcast_ref::<&str>()),
         },
     };
-    let replay = format!("UBLK_SEED={seed} cargo test -p ublk-core --test scenarios");
-    let trace = world.trace();
+    let replay = format!("UBLK_SEED={} cargo test -p ublk-core --test scenarios", scenario.seed);
+    let trace = trace(&world);
     std::mem::forget(world);
     panic!("{problem}\n{scenario:#?}\n{trace}replay with a trace: {replay}\n");
 }
@@ -162,13 +178,38 @@ fn rotating_slots_keep_the_data_in_batches() {
 }
 
 #[test]
+fn metadata_is_kept_with_its_data() {
+    run_mode(Mode::Integrity, PerIo);
+}
+
+#[test]
+fn metadata_is_kept_with_its_data_in_batches() {
+    run_mode(Mode::Integrity, Batch);
+}
+
+#[test]
+fn appends_say_where_they_went() {
+    run_mode(Mode::Zoned, PerIo);
+}
+
+#[test]
+fn appends_say_where_they_went_in_batches() {
+    run_mode(Mode::Zoned, Batch);
+}
+
+#[test]
 fn a_seed_always_tells_the_same_story() {
     for seed in 0..200 {
         let scenario = Scenario::draw(seed);
         // Get-data is not to be had in batches. Addresses of memory are the real system's, and so
         // are in no two traces the same.
         let lends = matches!(scenario.transfer, Transfer::Auto | Transfer::Register { .. });
-        if !lends || matches!(scenario.mode, Mode::Shared | Mode::Inspected) {
+        if !lends
+            || matches!(
+                scenario.mode,
+                Mode::Shared | Mode::Inspected | Mode::Integrity | Mode::Zoned
+            )
+        {
             continue;
         }
         let tell = || {

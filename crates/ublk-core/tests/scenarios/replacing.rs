@@ -6,14 +6,15 @@ use ublk_core::device::Recovery;
 use ublk_core::driver::Driver;
 use ublk_core::driver::sim::Rng;
 use ublk_core::error::Code;
-use ublk_core::reactor::{ExchangeMode, Turn};
+use ublk_core::reactor::ExchangeMode;
 use ublk_sys::{
     UBLK_F_QUIESCE, UBLK_F_USER_RECOVERY, UBLK_F_USER_RECOVERY_FAIL_IO,
     UBLK_F_USER_RECOVERY_REISSUE, UBLK_S_DEV_LIVE,
 };
 
 use crate::scenario::Incident;
-use crate::world::{Outcome, World, serve};
+use crate::server::{Outcome, serve, turn};
+use crate::world::World;
 
 /// How a server is replaced.
 #[derive(Clone, Copy, Debug)]
@@ -111,16 +112,7 @@ impl World {
             // Once: being woken all the time, the model's clock would stand still.
             self.wakers.drain(..).for_each(|waker| waker.quit());
         }
-        let mut lost = None;
-        self.reactors.retain_mut(|reactor| match reactor.turn() {
-            Ok(Turn::Serving) => true,
-            Ok(Turn::Ended) => false,
-            Err(error) => {
-                lost = Some(error);
-                false
-            }
-        });
-        lost.map_or(Ok(()), |error| Err(format!("a reactor is lost: {error}")))
+        turn(&mut self.reactors)
     }
 
     fn come_back(&mut self) -> Outcome {

@@ -6,6 +6,9 @@ use ublk_core::reactor::{ExchangeMode, Transfer};
 use crate::replacing::Replacement;
 
 pub(crate) const SECTOR: usize = 512;
+/// The size of a zone, in bytes.
+pub(crate) const ZONE: u64 = 64 << 10;
+pub(crate) const ZONE_SECTORS: usize = 128;
 
 /// How requests' data reaches the server, and how well that works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +27,10 @@ pub(crate) enum Mode {
     Inspected,
     /// Slots rotate.
     Rotating,
+    /// The device keeps metadata beside its data, over any of the others that can.
+    Integrity,
+    /// The device has zones, over any of the others that can.
+    Zoned,
 }
 
 const MODES: [Mode; COUNT] = [
@@ -38,8 +45,10 @@ const MODES: [Mode; COUNT] = [
     Mode::Shared,
     Mode::Inspected,
     Mode::Rotating,
+    Mode::Integrity,
+    Mode::Zoned,
 ];
-const COUNT: usize = 11;
+const COUNT: usize = 13;
 
 impl Mode {
     pub(crate) fn of(seed: u64) -> Self {
@@ -63,6 +72,12 @@ impl Mode {
             // Not in batches.
             Transfer::GetData,
         ];
+        const SPECIAL: [Transfer; 4] = [
+            Transfer::Auto,
+            Transfer::Register { split: false },
+            Transfer::Register { split: true },
+            Transfer::UserCopy,
+        ];
         let count = if exchange == ExchangeMode::Batch { 5 } else { 6 };
         match self {
             Self::Auto | Self::AutoOftenFails | Self::AutoAlwaysFails => Transfer::Auto,
@@ -73,6 +88,10 @@ impl Mode {
             Self::GetData => Transfer::GetData,
             Self::Shared | Self::Inspected => ALL[rng.index(count)],
             Self::Rotating => ALL[rng.index(3)],
+            Self::Integrity => SPECIAL[rng.index(4)],
+            // Linux 7.3 forgets where automatically registered appends of a batch went.
+            Self::Zoned if exchange == ExchangeMode::Batch => SPECIAL[1 + rng.index(3)],
+            Self::Zoned => SPECIAL[rng.index(4)],
         }
     }
 }
@@ -100,6 +119,15 @@ pub(crate) enum Backend {
         disks: u16,
         chunk: u32,
         late: bool,
+    },
+    /// A file with so many bytes of metadata for each sector.
+    Guarded {
+        metadata: u8,
+    },
+    /// Zones of 64 KiB, of which so many bytes can be written.
+    Zones {
+        count: u32,
+        capacity: u64,
     },
 }
 
@@ -166,12 +194,27 @@ impl Scenario {
         let (mode, exchange) = (Mode::of(seed), exchange_of(seed));
         let transfer = mode.transfer(exchange, &mut rng);
         let max_io_bytes = 4096 << rng.below(5);
-        let backend = draw_backend(&mut rng);
-        let sectors = 64 << rng.below(4);
+        let backend = match mode {
+            Mode::Integrity => Backend::Guarded { metadata: [8, 16, 64][rng.index(3)] },
+            Mode::Zoned => Backend::Zones {
+                count: 2 + u32::try_from(rng.below(5)).unwrap(),
+                capacity: [ZONE, ZONE * 3 / 4][rng.index(2)],
+            },
+            _ => draw_backend(&mut rng),
+        };
+        let sectors = match backend {
+            Backend::Zones { count, .. } => count as usize * ZONE_SECTORS,
+            _ => 64 << rng.below(4),
+        };
         let requests = 10 + rng.index(50);
         let cache = rng.chance(800);
         let incident = match backend {
             Backend::Null => Incident::Nothing,
+            Backend::Zones { .. } => match rng.below(8) {
+                0 => Incident::Stop,
+                1 => Incident::Kill,
+                _ => Incident::Nothing,
+            },
             _ => draw_incident(&mut rng, backend, sectors * SECTOR),
         };
         Self {
@@ -233,7 +276,7 @@ fn draw_faults(rng: &mut Rng, mode: Mode) -> Faults {
     match mode {
         Mode::AutoOftenFails => Faults { auto_register: 300, ..faults },
         Mode::AutoAlwaysFails => Faults { auto_register: 1000, ..faults },
-        Mode::Shared | Mode::Inspected | Mode::Rotating => {
+        Mode::Shared | Mode::Inspected | Mode::Rotating | Mode::Integrity | Mode::Zoned => {
             Faults { auto_register: rate(300, 1001), ..faults }
         }
         _ => faults,

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use ublk_core::driver::sim::ClientOp;
+use ublk_core::driver::sim::{ClientOp, Done};
 
 use crate::scenario::SECTOR;
 
@@ -69,6 +69,13 @@ pub(crate) fn pattern(born: u64, sector: usize) -> [u8; SECTOR] {
     bytes
 }
 
+/// The metadata of such a sector.
+pub(crate) fn guard(born: u64, sector: usize, size: usize) -> Vec<u8> {
+    let mut bytes = pattern(born, sector)[..size].to_vec();
+    bytes.iter_mut().for_each(|byte| *byte = !*byte);
+    bytes
+}
+
 impl Shadow {
     pub(crate) fn new(sectors: usize) -> Self {
         let zeros = Candidate { born: 0, ended: Some(0), zeros: true, kept: SECTOR };
@@ -94,6 +101,7 @@ impl Shadow {
             }
             ClientOp::Discard { offset, length } => (*offset, *length, Kind::Discard),
             ClientOp::Flush => (0, 0, Kind::Flush(self.now.clone())),
+            other => unreachable!("no scenario but those of zones has {other:?}"),
         };
         let first = usize::try_from(offset).unwrap() / SECTOR;
         let count = length as usize / SECTOR;
@@ -125,16 +133,18 @@ impl Shadow {
         }
     }
 
-    pub(crate) fn ended(&mut self, ticket: u64, ok: bool, data: &[u8]) -> Result<(), String> {
+    pub(crate) fn ended(&mut self, done: &Done) -> Result<(), String> {
         let end = self.clock;
         self.clock += 1;
-        let open = self.open.remove(&ticket).ok_or("an answer that nobody waits for")?;
+        let (ok, data) = (done.result.is_ok(), &done.data);
+        let open = self.open.remove(&done.ticket).ok_or("an answer that nobody waits for")?;
         let range = open.first..open.first + open.count;
         match open.kind {
             Kind::Read(expected) if ok => {
                 for (at, bytes) in data.chunks_exact(SECTOR).enumerate() {
                     check("read", open.first + at, bytes, &expected[at])?;
                 }
+                check_guards("read", open.first, &done.metadata, &expected)?;
             }
             Kind::Read(_) => {}
             Kind::Write { fua } => {
@@ -197,6 +207,16 @@ impl Shadow {
         check_all("at the end", image, &self.now)
     }
 
+    /// Compares the metadata that the disk holds now.
+    pub(crate) fn check_metadata_now(&self, metadata: &[u8]) -> Result<(), String> {
+        check_guards("at the end", 0, metadata, &self.now)
+    }
+
+    /// Compares the metadata that a power cut has left.
+    pub(crate) fn check_durable_metadata(&self, metadata: &[u8]) -> Result<(), String> {
+        check_guards("after the power cut", 0, metadata, &self.durable)
+    }
+
     /// Compares what a power cut has left.
     pub(crate) fn check_durable(&self, image: &[u8]) -> Result<(), String> {
         check_all("after the power cut", image, &self.durable)
@@ -229,4 +249,27 @@ fn check(when: &str, sector: usize, bytes: &[u8], allowed: &[Candidate]) -> Resu
     Err(format!(
         "{when}: sector {sector} holds {start:02x?}… (write {looks_like:?}), not one of {allowed:?}"
     ))
+}
+
+/// The same for metadata; there may be none.
+fn check_guards(
+    when: &str,
+    first: usize,
+    metadata: &[u8],
+    expected: &[Vec<Candidate>],
+) -> Result<(), String> {
+    let size = metadata.len() / expected.len().max(1);
+    for (at, allowed) in expected.iter().enumerate().filter(|_| size > 0) {
+        let (sector, found) = (first + at, &metadata[at * size..(at + 1) * size]);
+        let matches = |c: &Candidate| match c.zeros {
+            true => found.iter().all(|&byte| byte == 0),
+            false => found == guard(c.born, sector, size),
+        };
+        if !allowed.iter().any(matches) {
+            return Err(format!(
+                "{when}: the metadata of sector {sector} is {found:02x?}, not of {allowed:?}"
+            ));
+        }
+    }
+    Ok(())
 }

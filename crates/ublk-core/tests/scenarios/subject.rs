@@ -6,13 +6,15 @@ use std::sync::Mutex;
 use ublk_core::driver::sim::{Sim, SimDisk};
 use ublk_core::target::delay::{Delay, Delays};
 use ublk_core::target::file::File;
+use ublk_core::target::integrity::{Integrity, IntegrityFormat};
 use ublk_core::target::native::Native;
 use ublk_core::target::null::Null;
 use ublk_core::target::striped::Striped;
+use ublk_core::target::zoned::{Zoned, ZonedOptions};
 use ublk_core::target::{DiscardLimits, Errno, Geometry, Op, Plan, Request, Step, Target};
 
 use crate::layered::Layered;
-use crate::scenario::{Backend, Mode, SECTOR, Scenario};
+use crate::scenario::{Backend, Mode, SECTOR, Scenario, ZONE};
 
 /// The target of a scenario, which may look at what is written before it plans.
 #[derive(Debug)]
@@ -38,6 +40,8 @@ enum Kind {
     File(File),
     Layered(Layered),
     Striped(Box<Native>, Layered),
+    Guarded(Integrity),
+    Zoned(Zoned),
 }
 
 impl Subject {
@@ -62,6 +66,11 @@ impl Subject {
     /// What has been seen since the last time.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         std::mem::take(&mut self.seen.lock().unwrap())
+    }
+
+    /// Bytes of metadata for each sector.
+    pub(crate) fn metadata_size(&self) -> usize {
+        self.geometry().integrity.map_or(0, |format| format.metadata_size.into())
     }
 
     /// What the device holds, put together from its disks.
@@ -103,13 +112,28 @@ impl Kind {
                 let layout = layout(&disks, chunk);
                 (Self::Striped(Box::new(Native::Striped(striped)), layout), disks)
             }
+            Backend::Guarded { metadata: metadata_size } => {
+                let format = IntegrityFormat { interval: 512, metadata_size, ..Default::default() };
+                let disks = [size, size / SECTOR * usize::from(metadata_size)];
+                let [data, metadata] = disks.map(|size| sim.file(size));
+                let file = File::borrowed(data.fd(), geometry);
+                (
+                    Self::Guarded(Integrity::borrowed(file, metadata.fd(), format)),
+                    vec![data, metadata],
+                )
+            }
+            Backend::Zones { capacity, .. } => {
+                let zone_capacity = Some(capacity);
+                let options = ZonedOptions { zone_size: ZONE, zone_capacity, ..Default::default() };
+                (Self::Zoned(Zoned::in_memory(size as u64, &options).unwrap()), Vec::new())
+            }
         }
     }
 
     fn image(&self, disks: &[SimDisk], size: usize) -> Option<Vec<u8>> {
         match self {
-            Self::Null(_) => None,
-            Self::File(_) => {
+            Self::Null(_) | Self::Zoned(_) => None,
+            Self::File(_) | Self::Guarded(_) => {
                 let mut image = disks[0].contents();
                 image.resize(size, 0);
                 Some(image)
@@ -143,6 +167,8 @@ macro_rules! forward {
             Kind::File($target) => $call,
             Kind::Layered($target) => $call,
             Kind::Striped($target, _) => $call,
+            Kind::Guarded($target) => $call,
+            Kind::Zoned($target) => $call,
         }
     };
 }

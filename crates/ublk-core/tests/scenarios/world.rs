@@ -1,26 +1,16 @@
 //! One scenario at work: a device, its reactors, its client, its oracle.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use ublk_core::control::Control;
-use ublk_core::driver::Driver;
 use ublk_core::driver::sim::{Client, ClientOp, Rng, Sim, SimConfig, SimDisk};
-use ublk_core::reactor::{
-    ExchangeMode, Listener, Mailbox, QueueConfig, Reactor, Service, Share, Transfer, Turn, Waker,
-};
-use ublk_core::target::Target;
-use ublk_sys::{
-    UBLK_ATTR_FUA, UBLK_ATTR_VOLATILE_CACHE, UBLK_F_AUTO_BUF_REG, UBLK_F_BATCH_IO,
-    UBLK_F_NEED_GET_DATA, UBLK_F_SHMEM_ZC, UBLK_F_SUPPORT_ZERO_COPY, UBLK_F_USER_COPY,
-    UBLK_PARAM_TYPE_BASIC, UBLK_PARAM_TYPE_DISCARD, UBLK_U_CMD_DEL_DEV, ublk_param_basic,
-    ublk_param_discard, ublk_params, ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info,
-};
+use ublk_core::reactor::{Turn, Waker};
 
 use crate::memory::Memory;
 use crate::replacing::Phase;
 use crate::scenario::{Backend, Incident, Mode, SECTOR, Scenario};
-use crate::shadow::{Shadow, pattern};
+use crate::server::{Outcome, Reactors, bring_up, check_rules, take_down};
+use crate::shadow::{Shadow, guard, pattern};
 use crate::subject::{Seen, Subject};
 
 pub(crate) struct World {
@@ -31,7 +21,7 @@ pub(crate) struct World {
     pub(crate) id: u32,
     pub(crate) subject: Arc<Subject>,
     disks: Vec<SimDisk>,
-    pub(crate) reactors: Vec<Reactor<Sim, Subject>>,
+    pub(crate) reactors: Reactors,
     pub(crate) wakers: Vec<Waker>,
     pub(crate) phase: Phase,
     client: Client,
@@ -46,13 +36,8 @@ pub(crate) struct World {
     over: bool,
 }
 
-/// The reactors of a server, and what ends each.
-pub(crate) type Served = (Vec<Reactor<Sim, Subject>>, Vec<Waker>);
-
 /// No scenario needs as many.
 const MOST_ROUNDS: u32 = 100_000;
-
-pub(crate) type Outcome = Result<(), String>;
 
 impl World {
     pub(crate) fn new(scenario: &Scenario, traced: bool) -> Self {
@@ -128,10 +113,10 @@ impl World {
             }
         }
         self.sim.audit();
-        self.stop()?;
-        self.delete()?;
+        self.over = true;
+        take_down(&self.sim, self.id, &mut self.reactors)?;
         self.check_disks()?;
-        self.check_rules()
+        check_rules(&self.sim)
     }
 
     pub(crate) fn trace(&self) -> String {
@@ -172,7 +157,13 @@ impl World {
         };
         let memory = self.memory.as_mut().filter(|_| length > 0);
         let place = memory.and_then(|memory| memory.draw(&mut self.rng, length));
-        let ticket = self.client.submit_in(&op, None, place);
+        let ticket = match (&op, self.subject.metadata_size()) {
+            (ClientOp::Write { offset, data, .. }, size) if size > 0 => {
+                let metadata = guards(self.shadow.next(), *offset, data.len(), size);
+                self.client.submit_with(&op, metadata)
+            }
+            _ => self.client.submit_in(&op, None, place),
+        };
         self.memory.iter_mut().for_each(|memory| memory.is_for(ticket));
         self.shadow.submitted(ticket, &op);
         self.last = ticket;
@@ -229,6 +220,8 @@ impl World {
                 ClientOp::Write { offset, data: data.collect(), fua: self.rng.chance(200) }
             }
             15 | 16 => ClientOp::Flush,
+            // Neither comes with metadata, so that a device with integrity has none of them.
+            _ if self.subject.metadata_size() > 0 => ClientOp::Flush,
             17 => ClientOp::Discard { offset, length },
             _ => ClientOp::WriteZeroes { offset, length, no_unmap: self.rng.chance(500) },
         }
@@ -245,7 +238,7 @@ impl World {
                 return Err(format!("request {} fails with {errno} for no reason", done.ticket));
             }
             if self.scenario.backend != Backend::Null {
-                let ended = self.shadow.ended(done.ticket, done.result.is_ok(), &done.data);
+                let ended = self.shadow.ended(&done);
                 ended.map_err(|problem| format!("request {}: {problem}", done.ticket))?;
             }
         }
@@ -286,179 +279,31 @@ impl World {
         }
     }
 
-    /// Stops the device and lets the reactors see it.
-    fn stop(&mut self) -> Outcome {
-        self.over = true;
-        self.sim.begin_stop(self.id).unwrap();
-        while !self.reactors.is_empty() {
-            let before = (self.sim.moves(), self.reactors.len());
-            let mut lost = None;
-            self.reactors.retain_mut(|reactor| match reactor.turn() {
-                Ok(Turn::Serving) => true,
-                Ok(Turn::Ended) => false,
-                Err(error) => {
-                    lost = Some(error);
-                    false
-                }
-            });
-            if let Some(error) = lost {
-                return Err(format!("a reactor is lost: {error}"));
-            }
-            if (self.sim.moves(), self.reactors.len()) == before {
-                return Err("the device does not stop".into());
-            }
-        }
-        Ok(())
-    }
-
-    fn delete(&self) -> Outcome {
-        let command =
-            ublksrv_ctrl_cmd { dev_id: self.id, queue_id: u16::MAX, ..Default::default() };
-        let deleted = self.sim.control(UBLK_U_CMD_DEL_DEV, command, None, Duration::ZERO);
-        deleted.map(drop).map_err(|error| format!("the device cannot be deleted: {error}"))
-    }
-
     fn check_disks(&self) -> Outcome {
         let size = self.scenario.sectors * SECTOR;
         let Some(image) = self.subject.image(&self.disks, size) else { return Ok(()) };
         self.shadow.check_now(&image)?;
+        self.check_metadata(|shadow, metadata| shadow.check_metadata_now(metadata))?;
         if !self.scenario.cache {
             // Nobody sends flushes to a device that says that it needs none.
             return Ok(());
         }
         self.disks.iter().for_each(SimDisk::cut_power);
         let image = self.subject.image(&self.disks, size).unwrap_or_default();
-        self.shadow.check_durable(&image)
+        self.shadow.check_durable(&image)?;
+        self.check_metadata(|shadow, metadata| shadow.check_durable_metadata(metadata))
     }
 
-    fn check_rules(&self) -> Outcome {
-        let violations = self.sim.violations();
-        if violations.is_empty() {
-            return Ok(());
+    fn check_metadata(&self, check: impl Fn(&Shadow, &[u8]) -> Outcome) -> Outcome {
+        match self.subject.metadata_size() {
+            0 => Ok(()),
+            _ => check(&self.shadow, &self.disks[1].contents()),
         }
-        let lines: Vec<String> = violations.iter().map(|v| format!("  {v}\n")).collect();
-        Err(format!("rules are broken:\n{}", lines.concat()))
     }
 }
 
-fn bring_up(
-    scenario: &Scenario,
-    sim: &Sim,
-    subject: &Arc<Subject>,
-    memory: Option<&Memory>,
-) -> (u32, Served) {
-    let control = Control::new(sim.clone());
-    let exchange = if scenario.exchange == ExchangeMode::Batch { UBLK_F_BATCH_IO } else { 0 };
-    let buffers = match scenario.transfer {
-        Transfer::Auto => UBLK_F_AUTO_BUF_REG | UBLK_F_SUPPORT_ZERO_COPY,
-        Transfer::Register { .. } => UBLK_F_SUPPORT_ZERO_COPY,
-        Transfer::UserCopy => UBLK_F_USER_COPY,
-        Transfer::GetData => UBLK_F_NEED_GET_DATA,
-        Transfer::Copy => 0,
-    };
-    let lends = buffers & UBLK_F_SUPPORT_ZERO_COPY != 0;
-    let copies = if lends && subject.inspects() { UBLK_F_USER_COPY } else { 0 };
-    let shares = if memory.is_some() { UBLK_F_SHMEM_ZC } else { 0 };
-    let wanted = ublksrv_ctrl_dev_info {
-        nr_hw_queues: scenario.queues,
-        queue_depth: scenario.depth,
-        max_io_buf_bytes: scenario.max_io_bytes,
-        dev_id: u32::MAX,
-        flags: buffers | copies | shares | exchange | scenario.recovery_flags(),
-        ..Default::default()
-    };
-    let info = control.add(&wanted).unwrap();
-    control.set_params(info.dev_id, &params(scenario, subject)).unwrap();
-    let served = serve(scenario, sim, subject, memory, &info);
-    control.start(info.dev_id, std::process::id(), Duration::ZERO).unwrap();
-    (info.dev_id, served)
-}
-
-/// A server for the device, as far as its first fetches.
-pub(crate) fn serve(
-    scenario: &Scenario,
-    sim: &Sim,
-    subject: &Arc<Subject>,
-    memory: Option<&Memory>,
-    info: &ublksrv_ctrl_dev_info,
-) -> Served {
-    let char_device = sim.open_char(info.dev_id).unwrap();
-    let zeros = sim.open_zeros().unwrap();
-    let service = |(queue, share)| Service {
-        char_device: char_device.clone(),
-        zeros: zeros.clone(),
-        config: QueueConfig {
-            spin: Duration::ZERO,
-            queue,
-            depth: info.queue_depth,
-            share,
-            transfer: scenario.transfer,
-            exchange: scenario.exchange,
-            max_io_bytes: info.max_io_buf_bytes,
-            descriptor_size: usize::from(info.io_desc_size),
-            features: info.flags,
-            rotate_slots: scenario.mode == Mode::Rotating,
-        },
-        shared: memory.map(Memory::map),
-        target: Arc::clone(subject),
-        counters: Arc::default(),
-        listener: Listener::default(),
-    };
-    let (mut reactors, mut wakers) = (Vec::new(), Vec::new());
-    for shift in shifts(scenario, info) {
-        let mailbox = Mailbox::new().unwrap();
-        wakers.push(mailbox.waker().clone());
-        let services = shift.into_iter().map(service).collect();
-        reactors.push(Reactor::of(sim, mailbox, services).unwrap());
-    }
-    (reactors, wakers)
-}
-
-/// What each reactor serves.
-fn shifts(scenario: &Scenario, info: &ublksrv_ctrl_dev_info) -> Vec<Vec<(u16, Share)>> {
-    let queues = 0..info.nr_hw_queues;
-    let whole: Vec<_> = queues.clone().map(|queue| (queue, Share::WHOLE)).collect();
-    let Some(threads) = scenario.threads else {
-        return if scenario.shared {
-            vec![whole]
-        } else {
-            whole.chunks(1).map(Vec::from).collect()
-        };
-    };
-    let of = |thread| {
-        let share = move |queue| Share::of(thread, threads, queue, info.queue_depth);
-        queues.clone().filter_map(move |queue| Some((queue, share(queue)?))).collect()
-    };
-    (0..threads).map(of).filter(|shift: &Vec<_>| !shift.is_empty()).collect()
-}
-
-fn params(scenario: &Scenario, target: &Subject) -> ublk_params {
-    let geometry = target.geometry();
-    let mut attrs = 0;
-    if geometry.volatile_cache {
-        attrs |= UBLK_ATTR_VOLATILE_CACHE;
-        attrs |= if geometry.fua { UBLK_ATTR_FUA } else { 0 };
-    }
-    ublk_params {
-        len: u32::try_from(size_of::<ublk_params>()).unwrap(),
-        types: UBLK_PARAM_TYPE_BASIC | UBLK_PARAM_TYPE_DISCARD,
-        basic: ublk_param_basic {
-            attrs,
-            logical_bs_shift: 9,
-            physical_bs_shift: 12,
-            io_opt_shift: 12,
-            io_min_shift: 12,
-            max_sectors: scenario.max_io_bytes >> 9,
-            dev_sectors: geometry.size >> 9,
-            ..Default::default()
-        },
-        discard: ublk_param_discard {
-            discard_granularity: 512,
-            max_discard_sectors: scenario.max_io_bytes >> 9,
-            max_write_zeroes_sectors: scenario.max_io_bytes >> 9,
-            max_discard_segments: 1,
-            ..Default::default()
-        },
-        ..Default::default()
-    }
+/// The metadata of a write: `size` bytes for each sector.
+fn guards(born: u64, offset: u64, length: usize, size: usize) -> Vec<u8> {
+    let first = usize::try_from(offset).unwrap() / SECTOR;
+    (first..first + length / SECTOR).flat_map(|sector| guard(born, sector, size)).collect()
 }

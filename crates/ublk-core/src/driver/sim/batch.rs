@@ -24,6 +24,8 @@ struct Element {
     result: i32,
     /// What [`Io::buf`](super::device::Io::buf) becomes.
     buf: u64,
+    /// Where an append went, in sectors.
+    landed: u64,
 }
 
 impl Model {
@@ -82,9 +84,9 @@ impl Model {
         let has = |flag: u16| batch.flags & flag != 0;
         let addresses = has(UBLK_BATCH_F_HAS_BUF_ADDR);
         let fallback = has(UBLK_BATCH_F_AUTO_BUF_REG_FALLBACK);
-        let bytes = if addresses { HEADER + ADDRESS } else { HEADER };
-        // Zoned devices are not modelled.
-        let wrong = has(UBLK_BATCH_F_HAS_ZONE_LBA)
+        let landings = has(UBLK_BATCH_F_HAS_ZONE_LBA);
+        let bytes = HEADER + ADDRESS * (usize::from(addresses) + usize::from(landings));
+        let wrong = landings && !device.is_zoned()
             || addresses && (!device.copies() || fallback)
             || fallback && !device.auto_registers()
             || batch.flags & !KNOWN != 0
@@ -225,6 +227,7 @@ impl Model {
             // Its result means nothing to the commit.
             let _ = self.unregister_node(call.ring, u64::from(slot), None);
         }
+        self.land(id, element.landed);
         if last {
             self.complete_rq(device, queue, tag, id);
         }
@@ -240,11 +243,15 @@ impl Element {
             flags: if fallback { UBLK_AUTO_BUF_REG_FALLBACK } else { 0 },
             ..Default::default()
         };
-        let address = match bytes[HEADER..].first_chunk::<ADDRESS>() {
-            Some(&address) => u64::from_ne_bytes(address),
+        let word = |at: usize| match bytes[HEADER + at * ADDRESS..].first_chunk::<ADDRESS>() {
+            Some(&word) => u64::from_ne_bytes(word),
             None => 0,
         };
+        let addresses = usize::from(batch.flags & UBLK_BATCH_F_HAS_BUF_ADDR != 0);
+        let address = if addresses == 1 { word(0) } else { 0 };
+        let landings = batch.flags & UBLK_BATCH_F_HAS_ZONE_LBA != 0;
         Self {
+            landed: if landings { word(addresses) } else { u64::MAX },
             tag: u16::from_ne_bytes([bytes[0], bytes[1]]),
             result: i32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
             buf: if auto { ublk_auto_buf_reg_to_sqe_addr(&registration) } else { address },

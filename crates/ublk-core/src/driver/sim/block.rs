@@ -2,8 +2,10 @@
 
 use ublk_sys::{
     UBLK_ATTR_FUA, UBLK_ATTR_VOLATILE_CACHE, UBLK_IO_F_FUA, UBLK_IO_OP_FLUSH, UBLK_IO_OP_READ,
-    UBLK_IO_OP_WRITE,
+    UBLK_IO_OP_REPORT_ZONES, UBLK_IO_OP_WRITE, UBLK_IO_OP_ZONE_APPEND,
 };
+
+use super::client::Done;
 
 use super::device::Stop;
 use super::model::Model;
@@ -28,6 +30,10 @@ pub(super) struct BlockRequest {
     /// What copy mode has completed of it, in bytes.
     pub(super) done: usize,
     pub(super) data: Vec<u8>,
+    /// What a device with integrity keeps beside the data.
+    pub(super) metadata: Vec<u8>,
+    /// The sector at which an append went, as its commit has said.
+    pub(super) landed: Option<u64>,
     /// Its pages are these, in memory that clients share, instead of `data`.
     pub(super) memory: Option<Span>,
     /// Where its pages lie in a registered buffer: index and offset.
@@ -40,16 +46,30 @@ pub(super) struct BlockRequest {
 
 impl BlockRequest {
     pub(super) fn has_data(&self) -> bool {
-        matches!(self.op, UBLK_IO_OP_READ | UBLK_IO_OP_WRITE)
+        self.reads() || matches!(self.op, UBLK_IO_OP_WRITE | UBLK_IO_OP_ZONE_APPEND)
+    }
+
+    /// Its data goes to the client.
+    pub(super) fn reads(&self) -> bool {
+        matches!(self.op, UBLK_IO_OP_READ | UBLK_IO_OP_REPORT_ZONES)
     }
 
     /// What a read has brought.
     pub(super) fn into_read(self) -> Vec<u8> {
-        match (self.op, self.memory) {
-            (UBLK_IO_OP_READ, Some(mut memory)) => memory.bytes().to_vec(),
-            (UBLK_IO_OP_READ, None) => self.data,
+        match (self.reads(), self.memory) {
+            (true, Some(mut memory)) => memory.bytes().to_vec(),
+            (true, None) => self.data,
             _ => Vec::new(),
         }
+    }
+
+    /// What the client sees of one that has ended.
+    pub(super) fn into_done(mut self, ticket: u64) -> Done {
+        let result = self.outcome.unwrap_or(Err(libc::EIO));
+        let metadata = std::mem::take(&mut self.metadata);
+        let metadata = if self.reads() { metadata } else { Vec::new() };
+        let landed = self.landed.map(|sector| sector << 9);
+        Done { ticket, result, metadata, landed, data: self.into_read() }
     }
 
     /// What is left of its pages.

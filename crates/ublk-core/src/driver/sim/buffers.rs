@@ -1,7 +1,7 @@
 //! The ring's buffer table (io_uring/rsrc.c): nodes that outlive their slot while an operation
 //! uses them.
 
-use ublk_sys::{UBLK_IO_OP_READ, ublksrv_io_cmd};
+use ublk_sys::ublksrv_io_cmd;
 
 use super::model::Model;
 use super::violation::Rule;
@@ -99,7 +99,7 @@ impl Model {
         };
         let id = self.ring(ring).nodes[node].request;
         let request = self.request(id);
-        let (length, reads) = (u64::from(request.left), request.op == UBLK_IO_OP_READ);
+        let (length, reads) = (u64::from(request.left), request.reads());
         if sqe.addr.checked_add(u64::from(sqe.len)).is_none_or(|end| end > length) {
             let what = format!("{} + {} of a buffer of {length}", sqe.addr, sqe.len);
             self.violate(Rule::Range, what);

@@ -1,9 +1,9 @@
 //! Commands on `/dev/ublkcN`: ublk_ch_uring_cmd_local and what it calls.
 
 use ublk_sys::{
-    UBLK_AUTO_BUF_REG_F_MASK, UBLK_F_CMD_IOCTL_ENCODE, UBLK_IO_OP_READ, UBLK_IO_RES_OK,
-    UBLK_U_IO_COMMIT_AND_FETCH_REQ, UBLK_U_IO_COMMIT_IO_CMDS, UBLK_U_IO_FETCH_IO_CMDS,
-    UBLK_U_IO_FETCH_REQ, UBLK_U_IO_NEED_GET_DATA, UBLK_U_IO_PREP_IO_CMDS,
+    UBLK_AUTO_BUF_REG_F_MASK, UBLK_F_CMD_IOCTL_ENCODE, UBLK_IO_OP_READ, UBLK_IO_OP_ZONE_APPEND,
+    UBLK_IO_RES_OK, UBLK_U_IO_COMMIT_AND_FETCH_REQ, UBLK_U_IO_COMMIT_IO_CMDS,
+    UBLK_U_IO_FETCH_IO_CMDS, UBLK_U_IO_FETCH_REQ, UBLK_U_IO_NEED_GET_DATA, UBLK_U_IO_PREP_IO_CMDS,
     UBLK_U_IO_REGISTER_IO_BUF, UBLK_U_IO_UNREGISTER_IO_BUF, ublk_sqe_addr_to_auto_buf_reg,
     ublksrv_io_cmd,
 };
@@ -252,7 +252,7 @@ impl Model {
             if cmd.addr == 0 && !may_be_absent {
                 return Err(libc::EINVAL);
             }
-        } else if cmd.addr != 0 {
+        } else if cmd.addr != 0 && op != UBLK_IO_OP_ZONE_APPEND {
             return Err(libc::EINVAL);
         }
         self.validate_auto_registration(call)?;
@@ -268,6 +268,7 @@ impl Model {
             // Its result means nothing to the commit.
             let _ = self.unregister_node(call.ring, u64::from(slot), None);
         }
+        self.land(id, cmd.addr);
         if !self.devices[device].counts_references()
             || self.drop_dispatch_references(device, cmd.q_id, cmd.tag)
         {

@@ -1,53 +1,10 @@
 //! Whoever uses `/dev/ublkbN`: submits block requests and sees what becomes of them.
 
-use ublk_sys::{
-    UBLK_IO_F_FUA, UBLK_IO_F_NOUNMAP, UBLK_IO_OP_DISCARD, UBLK_IO_OP_FLUSH, UBLK_IO_OP_READ,
-    UBLK_IO_OP_WRITE, UBLK_IO_OP_WRITE_ZEROES,
-};
-
 use super::block::{BlockRequest, POISON};
 use super::model::Model;
+use super::op::ClientOp;
 use super::power::Power;
 use super::{Sim, SimMemory};
-
-/// A block request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ClientOp {
-    /// Reads this many bytes.
-    Read {
-        /// Where, in bytes.
-        offset: u64,
-        /// How many bytes.
-        length: u32,
-    },
-    /// Writes these bytes.
-    Write {
-        /// Where, in bytes.
-        offset: u64,
-        /// What.
-        data: Vec<u8>,
-        /// Durable before it completes.
-        fua: bool,
-    },
-    /// Makes everything that has completed durable.
-    Flush,
-    /// Gives a range up.
-    Discard {
-        /// Where, in bytes.
-        offset: u64,
-        /// How many bytes.
-        length: u32,
-    },
-    /// Makes a range read as zeros.
-    WriteZeroes {
-        /// Where, in bytes.
-        offset: u64,
-        /// How many bytes.
-        length: u32,
-        /// The range must keep its space.
-        no_unmap: bool,
-    },
-}
 
 /// A request that has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +15,10 @@ pub struct Done {
     pub result: Result<(), i32>,
     /// A read's pages, whatever is in them: [`POISON`] where nobody wrote.
     pub data: Vec<u8>,
+    /// A read's metadata, on a device that has such.
+    pub metadata: Vec<u8>,
+    /// Where an append went, in bytes, as the server has said.
+    pub landed: Option<u64>,
 }
 
 /// An opener of `/dev/ublkbN`.
@@ -101,6 +62,25 @@ impl Client {
         ticket
     }
 
+    /// A write whose data has metadata, as a device with integrity takes it.
+    ///
+    /// # Panics
+    /// As [`submit`](Self::submit).
+    pub fn submit_with(&self, op: &ClientOp, metadata: Vec<u8>) -> u64 {
+        let mut model = self.sim.lock();
+        let queue = self.any_queue(&mut model);
+        let request = BlockRequest { metadata, ..op.to_request(self.device, queue) };
+        let ticket = self.enter_request(&mut model, op, request);
+        drop(model);
+        self.sim.wake();
+        ticket
+    }
+
+    fn any_queue(&self, model: &mut Model) -> u16 {
+        let queues = model.devices[self.device].info.nr_hw_queues;
+        u16::try_from(model.rng.below(u64::from(queues))).unwrap_or(0)
+    }
+
     pub(super) fn enter(
         &self,
         model: &mut Model,
@@ -108,30 +88,37 @@ impl Client {
         queue: Option<u16>,
         memory: Option<(&SimMemory, usize)>,
     ) -> u64 {
-        let queues = model.devices[self.device].info.nr_hw_queues;
-        let any = u16::try_from(model.rng.below(u64::from(queues))).unwrap_or(0);
+        let any = self.any_queue(model);
         let mut request = op.to_request(self.device, queue.unwrap_or(any));
         if let Some((memory, at)) = memory {
             let mut span = memory.span(at, request.data.len());
             span.bytes().copy_from_slice(&request.data);
             request.memory = Some(span);
         }
+        self.enter_request(model, op, request)
+    }
+
+    fn enter_request(&self, model: &mut Model, op: &ClientOp, mut request: BlockRequest) -> u64 {
         let device = &model.devices[self.device];
         let params = &device.params;
-        let end = request.offset + u64::from(request.left);
+        let reach = if let ClientOp::ReportZones { .. } = op { 0 } else { request.left };
+        let end = request.offset + u64::from(reach);
         let block = 1 << params.basic.logical_bs_shift;
         assert!(request.offset.is_multiple_of(block) && end.is_multiple_of(block), "{op:?}");
-        let limit = match request.op {
-            UBLK_IO_OP_DISCARD => params.discard.max_discard_sectors,
-            UBLK_IO_OP_WRITE_ZEROES => params.discard.max_write_zeroes_sectors,
-            _ => params.basic.max_sectors,
-        };
         if end > params.basic.dev_sectors << 9 || model.power == Power::Off {
             request.outcome = Some(Err(libc::EIO));
-        } else if limit == 0 {
-            request.outcome = Some(Err(libc::EOPNOTSUPP));
-        } else {
-            assert!(request.left >> 9 <= limit, "{op:?} is longer than {limit} sectors");
+        }
+        match op.limit(params) {
+            Some(0) => {
+                request.outcome = request.outcome.or(Some(Err(libc::EOPNOTSUPP)));
+            }
+            Some(limit) => {
+                assert!(request.left >> 9 <= limit, "{op:?} is longer than {limit} sectors");
+            }
+            None => {}
+        }
+        if let ClientOp::Read { .. } = op {
+            request.metadata = vec![POISON; device.metadata_of(request.left)];
         }
         let next = model.next_request;
         model.note(|| format!("client: request {next} is {}", op.describe()));
@@ -147,8 +134,7 @@ impl Client {
             model.requests.iter().filter(|(_, r)| ended(r)).map(|(&ticket, _)| ticket).collect();
         let take = |ticket: u64| {
             let request = model.requests.remove(&ticket)?;
-            let (result, data) = (request.outcome?, request.into_read());
-            Some(Done { ticket, result, data })
+            Some(request.into_done(ticket))
         };
         tickets.into_iter().filter_map(take).collect()
     }
@@ -172,62 +158,21 @@ impl Client {
             }
             model = self.sim.sleep(model);
         }
-        let request = model.requests.remove(&ticket);
-        let result = request.as_ref().and_then(|r| r.outcome).unwrap_or(Err(libc::EIO));
-        Done { ticket, result, data: request.map(BlockRequest::into_read).unwrap_or_default() }
+        match model.requests.remove(&ticket) {
+            Some(request) => request.into_done(ticket),
+            None => Done {
+                ticket,
+                result: Err(libc::EIO),
+                data: Vec::new(),
+                metadata: Vec::new(),
+                landed: None,
+            },
+        }
     }
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
         self.sim.lock().devices[self.device].openers -= 1;
-    }
-}
-
-impl ClientOp {
-    fn to_request(&self, device: usize, queue: u16) -> BlockRequest {
-        let (op, flags, offset, left, data) = match self {
-            Self::Read { offset, length } => {
-                (UBLK_IO_OP_READ, 0, *offset, *length, vec![POISON; *length as usize])
-            }
-            Self::Write { offset, data, fua } => {
-                let length = u32::try_from(data.len()).expect("within the device's limits");
-                let flags = if *fua { UBLK_IO_F_FUA } else { 0 };
-                (UBLK_IO_OP_WRITE, flags, *offset, length, data.clone())
-            }
-            Self::Flush => (UBLK_IO_OP_FLUSH, 0, 0, 0, Vec::new()),
-            Self::Discard { offset, length } => {
-                (UBLK_IO_OP_DISCARD, 0, *offset, *length, Vec::new())
-            }
-            Self::WriteZeroes { offset, length, no_unmap } => {
-                let flags = if *no_unmap { UBLK_IO_F_NOUNMAP } else { 0 };
-                (UBLK_IO_OP_WRITE_ZEROES, flags, *offset, *length, Vec::new())
-            }
-        };
-        BlockRequest {
-            device,
-            queue,
-            tag: None,
-            op,
-            flags,
-            offset,
-            left,
-            done: 0,
-            data,
-            memory: None,
-            place: None,
-            started: false,
-            flush_after: false,
-            outcome: None,
-        }
-    }
-
-    fn describe(&self) -> String {
-        match self {
-            Self::Write { offset, data, fua } => {
-                format!("Write {{ offset: {offset}, {} bytes, fua: {fua} }}", data.len())
-            }
-            other => format!("{other:?}"),
-        }
     }
 }

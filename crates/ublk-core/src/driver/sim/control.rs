@@ -172,6 +172,9 @@ impl Model {
         if device.counts_references() {
             device.info.flags &= !UBLK_F_NEED_GET_DATA;
         }
+        if (device.is_zoned() || device.has_integrity()) && !device.user_copies() {
+            return Err(libc::EINVAL);
+        }
         buffer[..INFO_SIZE].copy_from_slice(info_bytes(&device.info));
         self.devices.push(device);
         Ok(0)

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ublk_sys::{
-    UBLK_F_AUTO_BUF_REG, UBLK_F_BATCH_IO, UBLK_F_NEED_GET_DATA, UBLK_F_SHMEM_ZC,
-    UBLK_F_SUPPORT_ZERO_COPY, UBLK_F_UNPRIVILEGED_DEV, UBLK_F_USER_COPY, ublk_params,
+    UBLK_F_AUTO_BUF_REG, UBLK_F_BATCH_IO, UBLK_F_INTEGRITY, UBLK_F_NEED_GET_DATA, UBLK_F_SHMEM_ZC,
+    UBLK_F_SUPPORT_ZERO_COPY, UBLK_F_UNPRIVILEGED_DEV, UBLK_F_USER_COPY, UBLK_F_ZONED, ublk_params,
     ublksrv_ctrl_dev_info, ublksrv_io_desc,
 };
 
@@ -168,6 +168,21 @@ impl Device {
 
     pub(super) fn shares(&self) -> bool {
         self.has(UBLK_F_SHMEM_ZC)
+    }
+
+    pub(super) fn is_zoned(&self) -> bool {
+        self.has(UBLK_F_ZONED)
+    }
+
+    pub(super) fn has_integrity(&self) -> bool {
+        self.has(UBLK_F_INTEGRITY)
+    }
+
+    /// The metadata of so many bytes of data, in bytes.
+    pub(super) fn metadata_of(&self, bytes: u32) -> usize {
+        let format = &self.params.integrity;
+        let intervals = bytes >> if self.has_integrity() { format.interval_exp } else { 31 };
+        intervals as usize * usize::from(format.metadata_size)
     }
 
     /// ublk_dev_need_map_io: the driver copies.

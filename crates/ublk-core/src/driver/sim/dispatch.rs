@@ -2,8 +2,9 @@
 //! __ublk_complete_rq and the references that keep a request alive.
 
 use ublk_sys::{
-    UBLK_AUTO_BUF_REG_FALLBACK, UBLK_IO_F_NEED_REG_BUF, UBLK_IO_F_SHMEM_ZC, UBLK_IO_OP_READ,
-    UBLK_IO_OP_WRITE, UBLK_IO_RES_NEED_GET_DATA, UBLK_IO_RES_OK, ublk_shmem_zc_addr,
+    UBLK_AUTO_BUF_REG_FALLBACK, UBLK_IO_F_INTEGRITY, UBLK_IO_F_NEED_REG_BUF, UBLK_IO_F_SHMEM_ZC,
+    UBLK_IO_OP_READ, UBLK_IO_OP_REPORT_ZONES, UBLK_IO_OP_WRITE, UBLK_IO_OP_ZONE_APPEND,
+    UBLK_IO_RES_NEED_GET_DATA, UBLK_IO_RES_OK, blk_zone, ublk_shmem_zc_addr,
     ublk_sqe_addr_to_auto_buf_reg, ublksrv_io_desc,
 };
 
@@ -58,9 +59,15 @@ impl Model {
         let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
         let place = request.place;
         let shared = if place.is_some() { UBLK_IO_F_SHMEM_ZC } else { 0 };
+        let integrity = if request.metadata.is_empty() { 0 } else { UBLK_IO_F_INTEGRITY };
+        // Of a report it is the number of zones.
+        let unit = match request.op {
+            UBLK_IO_OP_REPORT_ZONES => u32::try_from(size_of::<blk_zone>()).unwrap_or(u32::MAX),
+            _ => 512,
+        };
         let mut descriptor = ublksrv_io_desc {
-            op_flags: u32::from(request.op) | request.flags | more_flags | shared,
-            nr_sectors: request.left >> 9,
+            op_flags: u32::from(request.op) | request.flags | more_flags | shared | integrity,
+            nr_sectors: request.left / unit,
             start_sector: request.offset >> 9,
             addr: 0,
         };
@@ -179,6 +186,14 @@ impl Model {
             self.end_request(id, Ok(()));
         } else {
             self.requeue(id, length);
+        }
+    }
+
+    /// `req->__sector` of an append, as its commit says. Too late for one that has ended already.
+    pub(super) fn land(&mut self, id: u64, sector: u64) {
+        let request = self.request(id);
+        if request.op == UBLK_IO_OP_ZONE_APPEND && request.outcome.is_none() {
+            request.landed = Some(sector);
         }
     }
 

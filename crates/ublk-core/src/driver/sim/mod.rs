@@ -13,7 +13,7 @@
 //!   it
 //! * `ring`, `chains`, `ops`, `buffers`, `kbuf`, `waits`, `step`: io_uring
 //! * `backend`, `storage`, `cache`, `files`, `memory`: what operations work on; `power`: its end
-//! * `client`, `transfer`: who uses the device
+//! * `client`, `op`, `transfer`: who uses the device
 
 use std::io;
 use std::os::fd::RawFd;
@@ -45,6 +45,7 @@ mod files;
 mod kbuf;
 mod memory;
 mod model;
+mod op;
 mod ops;
 mod params;
 mod permission;
@@ -69,10 +70,11 @@ mod tests;
 
 pub use backend::Trouble;
 pub use block::POISON;
-pub use client::{Client, ClientOp, Done};
+pub use client::{Client, Done};
 pub use config::{Faults, Kernel, SimConfig, Waiting};
 pub use disk::SimDisk;
 pub use model::Injected;
+pub use op::{ClientOp, ZoneAction};
 pub use ring::SimRing;
 pub use rng::Rng;
 pub use shared::SimMemory;

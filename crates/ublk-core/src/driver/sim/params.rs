@@ -1,9 +1,10 @@
 //! ublk_validate_params, and structs as the bytes that commands carry.
 
 use ublk_sys::{
-    UBLK_MIN_SEGMENT_SIZE, UBLK_PARAM_TYPE_BASIC, UBLK_PARAM_TYPE_DEVT, UBLK_PARAM_TYPE_DISCARD,
-    UBLK_PARAM_TYPE_DMA_ALIGN, UBLK_PARAM_TYPE_SEGMENT, ublk_param_basic, ublk_params,
-    ublk_shmem_buf_reg, ublksrv_ctrl_dev_info,
+    UBLK_F_INTEGRITY, UBLK_F_ZONED, UBLK_MIN_SEGMENT_SIZE, UBLK_PARAM_TYPE_BASIC,
+    UBLK_PARAM_TYPE_DEVT, UBLK_PARAM_TYPE_DISCARD, UBLK_PARAM_TYPE_DMA_ALIGN,
+    UBLK_PARAM_TYPE_INTEGRITY, UBLK_PARAM_TYPE_SEGMENT, UBLK_PARAM_TYPE_ZONED, ublk_param_basic,
+    ublk_params, ublk_shmem_buf_reg, ublksrv_ctrl_dev_info,
 };
 
 const PAGE: u32 = 4096;
@@ -53,6 +54,10 @@ pub(super) fn validate(params: &ublk_params, info: &ublksrv_ctrl_dev_info) -> Re
             && (discard.discard_granularity == 0
                 || discard.max_discard_sectors != 0 && discard.max_discard_segments != 1))
         && !has(UBLK_PARAM_TYPE_DEVT)
+        && has(UBLK_PARAM_TYPE_ZONED) == (info.flags & UBLK_F_ZONED != 0)
+        && (!has(UBLK_PARAM_TYPE_ZONED) || valid_zones(params))
+        && (!has(UBLK_PARAM_TYPE_INTEGRITY)
+            || info.flags & UBLK_F_INTEGRITY != 0 && params.integrity.metadata_size > 0)
         && !(has(UBLK_PARAM_TYPE_DMA_ALIGN)
             && (params.dma.alignment >= PAGE || !(params.dma.alignment + 1).is_power_of_two()))
         && !(has(UBLK_PARAM_TYPE_SEGMENT)
@@ -68,6 +73,15 @@ fn valid_basic(basic: &ublk_param_basic, info: &ublksrv_ctrl_dev_info) -> bool {
         && basic.io_min_shift <= MAX_SHIFT
         && basic.io_opt_shift <= MAX_SHIFT
         && (PAGE_SECTORS..=info.max_io_buf_bytes >> 9).contains(&basic.max_sectors)
+}
+
+fn valid_zones(params: &ublk_params) -> bool {
+    let (basic, zoned) = (&params.basic, &params.zoned);
+    let zones = basic.dev_sectors.checked_div(basic.chunk_sectors.into()).unwrap_or(0);
+    basic.chunk_sectors.is_power_of_two()
+        && zoned.max_zone_append_sectors > 0
+        && u64::from(zoned.max_active_zones) <= zones
+        && u64::from(zoned.max_open_zones) <= zones
 }
 
 /// The bytes of parameters, with zeros for padding.
@@ -103,7 +117,17 @@ pub(super) fn params_bytes(params: &ublk_params) -> [u8; size_of::<ublk_params>(
         devt.char_minor,
         devt.disk_major,
         devt.disk_minor,
+        zoned.max_open_zones,
+        zoned.max_active_zones,
+        zoned.max_zone_append_sectors,
         dma.alignment,
+        integrity.flags,
+        integrity.max_integrity_segments,
+        integrity.interval_exp,
+        integrity.metadata_size,
+        integrity.pi_offset,
+        integrity.csum_type,
+        integrity.tag_size,
         seg.seg_boundary_mask,
         seg.max_segment_size,
         seg.max_segments,

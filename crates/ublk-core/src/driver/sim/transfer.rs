@@ -2,8 +2,9 @@
 
 use ublk_sys::ublk_params;
 
-use super::client::{Client, ClientOp};
+use super::client::Client;
 use super::model::Model;
+use super::op::ClientOp;
 
 /// What was read, or an errno.
 pub type Outcome = Result<Vec<u8>, i32>;
@@ -89,7 +90,10 @@ fn cut(op: &ClientOp, params: &ublk_params) -> Vec<ClientOp> {
         chunks.flat_map(move |(offset, length)| pieces(offset, length, data_limit))
     };
     match *op {
-        ClientOp::Flush => vec![ClientOp::Flush],
+        ClientOp::Flush
+        | ClientOp::Append { .. }
+        | ClientOp::ReportZones { .. }
+        | ClientOp::Zone { .. } => vec![op.clone()],
         ClientOp::Read { offset, length } => data_pieces(offset, length)
             .map(|(offset, length)| ClientOp::Read { offset, length })
             .collect(),

@@ -4,8 +4,8 @@
 //! no `FMODE_NOWAIT`, so that io_uring would hand them to a worker otherwise.
 
 use ublk_sys::{
-    UBLK_IO_BUF_BITS, UBLK_IO_BUF_BITS_MASK, UBLK_IO_OP_READ, UBLK_QID_BITS_MASK, UBLK_QID_OFF,
-    UBLK_S_DEV_DEAD, UBLK_TAG_BITS_MASK, UBLK_TAG_OFF, UBLKSRV_IO_BUF_OFFSET,
+    UBLK_IO_BUF_BITS, UBLK_IO_BUF_BITS_MASK, UBLK_QID_BITS_MASK, UBLK_QID_OFF, UBLK_S_DEV_DEAD,
+    UBLK_TAG_BITS_MASK, UBLK_TAG_OFF, UBLKSRV_IO_BUF_OFFSET, UBLKSRV_IO_INTEGRITY_FLAG,
 };
 
 use super::device::OWNED_BY_SRV;
@@ -19,10 +19,14 @@ const _: () = assert!(UBLK_TAG_OFF == UBLK_IO_BUF_BITS);
 
 /// What a position names: queue, tag, and where in the request's data.
 fn place(position: u64) -> Option<(u16, u16, usize)> {
-    let at = position.checked_sub(UBLKSRV_IO_BUF_OFFSET)?;
+    let at = (position & !UBLKSRV_IO_INTEGRITY_FLAG).checked_sub(UBLKSRV_IO_BUF_OFFSET)?;
     let queue = u16::try_from(at >> UBLK_QID_OFF & UBLK_QID_BITS_MASK).ok()?;
     let tag = u16::try_from(at >> UBLK_TAG_OFF & UBLK_TAG_BITS_MASK).ok()?;
     Some((queue, tag, usize::try_from(at & UBLK_IO_BUF_BITS_MASK).ok()?))
+}
+
+fn is_metadata(sqe: &Sqe) -> bool {
+    sqe.off & UBLKSRV_IO_INTEGRITY_FLAG != 0
 }
 
 impl Model {
@@ -51,6 +55,9 @@ impl Model {
         if sqe.is_fixed() || found.info.state == UBLK_S_DEV_DEAD || !found.user_copies() {
             return Err(libc::EACCES);
         }
+        if is_metadata(sqe) && !found.has_integrity() {
+            return Err(libc::EINVAL);
+        }
         let (queue, tag, at) = place(sqe.off).ok_or(libc::EINVAL)?;
         if queue >= found.info.nr_hw_queues || tag >= found.info.queue_depth {
             return Err(libc::EINVAL);
@@ -64,21 +71,25 @@ impl Model {
         };
         let id = id.ok_or(libc::EINVAL)?;
         let request = self.request(id);
-        if !request.started || !request.has_data() || at > request.left as usize {
+        let length = if is_metadata(sqe) { request.metadata.len() } else { request.left as usize };
+        if !request.started || !request.has_data() || at > length {
             return Err(libc::EINVAL);
         }
         // A read's data goes in, a write's comes out.
-        if (request.op == UBLK_IO_OP_READ) == sqe.is_read() {
-            Err(libc::EACCES)
-        } else {
-            Ok((id, at))
-        }
+        if request.reads() == sqe.is_read() { Err(libc::EACCES) } else { Ok((id, at)) }
     }
 
-    /// ublk_copy_user_pages: stops early where memory cannot be reached.
+    /// A request's data, or its metadata.
+    fn copied(&mut self, id: u64, sqe: &Sqe) -> &mut [u8] {
+        let request = self.request(id);
+        if is_metadata(sqe) { &mut request.metadata } else { request.pages() }
+    }
+
+    /// ublk_copy_user_pages and ublk_copy_user_integrity: stops early where memory cannot be reached.
     fn copy(&mut self, id: u64, at: usize, sqe: &Sqe) -> Issued {
         let faults = self.config.faults;
-        let whole = (sqe.len as usize).min(self.request(id).left as usize - at);
+        let there = self.copied(id, sqe).len() - at;
+        let whole = (sqe.len as usize).min(there);
         let mut length = whole;
         if whole > 1 && self.rng.chance(faults.short) {
             self.injected.short += 1;
@@ -88,7 +99,7 @@ impl Model {
             self.injected.error += 1;
             length = 0;
         }
-        let pages = &mut self.request(id).pages()[at..at + length];
+        let pages = &mut self.copied(id, sqe)[at..at + length];
         if sqe.is_read() {
             memory::store(sqe.addr, pages);
         } else {

@@ -169,3 +169,23 @@ impl BatchRig {
         sqe
     }
 }
+
+/// A stepped system in which these things go wrong.
+pub(super) fn faulty(faults: Faults) -> SimConfig {
+    SimConfig { faults, ..SimConfig::stepping(1) }
+}
+
+/// Submits several requests to any queue.
+pub(super) fn submit(client: &Client, count: u64, op: impl Fn(u64) -> ClientOp) {
+    for at in 0..count {
+        client.submit(&op(at), None);
+    }
+}
+
+/// The same command with other words in its header.
+pub(super) fn with(sqe: Sqe, change: impl FnOnce(&mut ublk_batch_io)) -> Sqe {
+    let mut header = sqe.batch_io();
+    change(&mut header);
+    let other = batch_sqe(0, header, 0, 0);
+    Sqe { addr3: other.addr3, pad: other.pad, ..sqe }
+}

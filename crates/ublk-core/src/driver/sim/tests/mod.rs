@@ -2,6 +2,7 @@
 
 mod auto_buf_reg;
 mod batch;
+mod batch_buffers;
 mod batch_rig;
 mod chains;
 mod control;

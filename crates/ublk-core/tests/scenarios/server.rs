@@ -1,0 +1,215 @@
+//! The server of a scenario: what adds its device, what serves it, what takes it down.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ublk_core::control::Control;
+use ublk_core::driver::Driver;
+use ublk_core::driver::sim::Sim;
+use ublk_core::reactor::{
+    ExchangeMode, Listener, Mailbox, QueueConfig, Reactor, Service, Share, Transfer, Turn, Waker,
+};
+use ublk_core::target::{Geometry, Target};
+use ublk_sys::{
+    UBLK_ATTR_FUA, UBLK_ATTR_VOLATILE_CACHE, UBLK_F_AUTO_BUF_REG, UBLK_F_BATCH_IO,
+    UBLK_F_INTEGRITY, UBLK_F_NEED_GET_DATA, UBLK_F_SHMEM_ZC, UBLK_F_SUPPORT_ZERO_COPY,
+    UBLK_F_USER_COPY, UBLK_F_ZONED, UBLK_PARAM_TYPE_BASIC, UBLK_PARAM_TYPE_DISCARD,
+    UBLK_PARAM_TYPE_INTEGRITY, UBLK_PARAM_TYPE_ZONED, UBLK_U_CMD_DEL_DEV, ublk_param_basic,
+    ublk_param_discard, ublk_param_integrity, ublk_param_zoned, ublk_params, ublksrv_ctrl_cmd,
+    ublksrv_ctrl_dev_info,
+};
+
+use crate::memory::Memory;
+use crate::scenario::{Mode, Scenario};
+use crate::subject::Subject;
+
+pub(crate) type Outcome = Result<(), String>;
+
+pub(crate) type Reactors = Vec<Reactor<Sim, Subject>>;
+
+/// The reactors of a server, and what ends each.
+pub(crate) type Served = (Reactors, Vec<Waker>);
+
+/// Gives each reactor a turn; those that have ended go.
+pub(crate) fn turn(reactors: &mut Reactors) -> Outcome {
+    let mut lost = None;
+    reactors.retain_mut(|reactor| match reactor.turn() {
+        Ok(Turn::Serving) => true,
+        Ok(Turn::Ended) => false,
+        Err(error) => {
+            lost = Some(error);
+            false
+        }
+    });
+    lost.map_or(Ok(()), |error| Err(format!("a reactor is lost: {error}")))
+}
+
+/// Stops the device, lets the reactors see it, and deletes it.
+pub(crate) fn take_down(sim: &Sim, id: u32, reactors: &mut Reactors) -> Outcome {
+    sim.begin_stop(id).unwrap();
+    while !reactors.is_empty() {
+        let before = (sim.moves(), reactors.len());
+        turn(reactors)?;
+        if (sim.moves(), reactors.len()) == before {
+            return Err("the device does not stop".into());
+        }
+    }
+    let command = ublksrv_ctrl_cmd { dev_id: id, queue_id: u16::MAX, ..Default::default() };
+    let deleted = sim.control(UBLK_U_CMD_DEL_DEV, command, None, Duration::ZERO);
+    deleted.map(drop).map_err(|error| format!("the device cannot be deleted: {error}"))
+}
+
+/// Nothing was done that no correct server does.
+pub(crate) fn check_rules(sim: &Sim) -> Outcome {
+    let violations = sim.violations();
+    if violations.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<String> = violations.iter().map(|v| format!("  {v}\n")).collect();
+    Err(format!("rules are broken:\n{}", lines.concat()))
+}
+
+/// A device for the scenario, and its server.
+pub(crate) fn bring_up(
+    scenario: &Scenario,
+    sim: &Sim,
+    subject: &Arc<Subject>,
+    memory: Option<&Memory>,
+) -> (u32, Served) {
+    let control = Control::new(sim.clone());
+    let exchange = if scenario.exchange == ExchangeMode::Batch { UBLK_F_BATCH_IO } else { 0 };
+    let buffers = match scenario.transfer {
+        Transfer::Auto => UBLK_F_AUTO_BUF_REG | UBLK_F_SUPPORT_ZERO_COPY,
+        Transfer::Register { .. } => UBLK_F_SUPPORT_ZERO_COPY,
+        Transfer::UserCopy => UBLK_F_USER_COPY,
+        Transfer::GetData => UBLK_F_NEED_GET_DATA,
+        Transfer::Copy => 0,
+    };
+    let lends = buffers & UBLK_F_SUPPORT_ZERO_COPY != 0;
+    let Geometry { integrity, zoned, .. } = *subject.geometry();
+    let special = if integrity.is_some() { UBLK_F_INTEGRITY } else { 0 }
+        | if zoned.is_some() { UBLK_F_ZONED } else { 0 };
+    let copies = lends && subject.inspects() || special != 0;
+    let copies = if copies { UBLK_F_USER_COPY } else { 0 };
+    let shares = if memory.is_some() { UBLK_F_SHMEM_ZC } else { 0 };
+    let wanted = ublksrv_ctrl_dev_info {
+        nr_hw_queues: scenario.queues,
+        queue_depth: scenario.depth,
+        max_io_buf_bytes: scenario.max_io_bytes,
+        dev_id: u32::MAX,
+        flags: buffers | copies | special | shares | exchange | scenario.recovery_flags(),
+        ..Default::default()
+    };
+    let info = control.add(&wanted).unwrap();
+    control.set_params(info.dev_id, &params(scenario, subject)).unwrap();
+    let served = serve(scenario, sim, subject, memory, &info);
+    control.start(info.dev_id, std::process::id(), Duration::ZERO).unwrap();
+    (info.dev_id, served)
+}
+
+/// A server for the device, as far as its first fetches.
+pub(crate) fn serve(
+    scenario: &Scenario,
+    sim: &Sim,
+    subject: &Arc<Subject>,
+    memory: Option<&Memory>,
+    info: &ublksrv_ctrl_dev_info,
+) -> Served {
+    let char_device = sim.open_char(info.dev_id).unwrap();
+    let zeros = sim.open_zeros().unwrap();
+    let service = |(queue, share)| Service {
+        char_device: char_device.clone(),
+        zeros: zeros.clone(),
+        config: QueueConfig {
+            spin: Duration::ZERO,
+            queue,
+            depth: info.queue_depth,
+            share,
+            transfer: scenario.transfer,
+            exchange: scenario.exchange,
+            max_io_bytes: info.max_io_buf_bytes,
+            descriptor_size: usize::from(info.io_desc_size),
+            features: info.flags,
+            rotate_slots: scenario.mode == Mode::Rotating,
+        },
+        shared: memory.map(Memory::map),
+        target: Arc::clone(subject),
+        counters: Arc::default(),
+        listener: Listener::default(),
+    };
+    let (mut reactors, mut wakers) = (Vec::new(), Vec::new());
+    for shift in shifts(scenario, info) {
+        let mailbox = Mailbox::new().unwrap();
+        wakers.push(mailbox.waker().clone());
+        let services = shift.into_iter().map(service).collect();
+        reactors.push(Reactor::of(sim, mailbox, services).unwrap());
+    }
+    (reactors, wakers)
+}
+
+/// What each reactor serves.
+fn shifts(scenario: &Scenario, info: &ublksrv_ctrl_dev_info) -> Vec<Vec<(u16, Share)>> {
+    let queues = 0..info.nr_hw_queues;
+    let whole: Vec<_> = queues.clone().map(|queue| (queue, Share::WHOLE)).collect();
+    let Some(threads) = scenario.threads else {
+        return if scenario.shared {
+            vec![whole]
+        } else {
+            whole.chunks(1).map(Vec::from).collect()
+        };
+    };
+    let of = |thread| {
+        let share = move |queue| Share::of(thread, threads, queue, info.queue_depth);
+        queues.clone().filter_map(move |queue| Some((queue, share(queue)?))).collect()
+    };
+    (0..threads).map(of).filter(|shift: &Vec<_>| !shift.is_empty()).collect()
+}
+
+fn params(scenario: &Scenario, target: &Subject) -> ublk_params {
+    let geometry = target.geometry();
+    let mut attrs = 0;
+    if geometry.volatile_cache {
+        attrs |= UBLK_ATTR_VOLATILE_CACHE;
+        attrs |= if geometry.fua { UBLK_ATTR_FUA } else { 0 };
+    }
+    let mut params = ublk_params {
+        len: u32::try_from(size_of::<ublk_params>()).unwrap(),
+        types: UBLK_PARAM_TYPE_BASIC,
+        basic: ublk_param_basic {
+            attrs,
+            logical_bs_shift: 9,
+            physical_bs_shift: 12,
+            io_opt_shift: 12,
+            io_min_shift: 12,
+            max_sectors: scenario.max_io_bytes >> 9,
+            chunk_sectors: u32::try_from(geometry.chunk >> 9).unwrap(),
+            dev_sectors: geometry.size >> 9,
+            ..Default::default()
+        },
+        ..Default::default()
+    };
+    if geometry.discard.is_some() {
+        params.types |= UBLK_PARAM_TYPE_DISCARD;
+        params.discard = ublk_param_discard {
+            discard_granularity: 512,
+            max_discard_sectors: scenario.max_io_bytes >> 9,
+            max_write_zeroes_sectors: scenario.max_io_bytes >> 9,
+            max_discard_segments: 1,
+            ..Default::default()
+        };
+    }
+    if geometry.zoned.is_some() {
+        params.types |= UBLK_PARAM_TYPE_ZONED;
+        let max_zone_append_sectors = params.basic.max_sectors.min(params.basic.chunk_sectors);
+        params.zoned = ublk_param_zoned { max_zone_append_sectors, ..Default::default() };
+    }
+    if let Some(format) = geometry.integrity {
+        params.types |= UBLK_PARAM_TYPE_INTEGRITY;
+        params.integrity = ublk_param_integrity {
+            interval_exp: 9,
+            metadata_size: format.metadata_size,
+            ..Default::default()
+        };
+    }
+    params
+}

@@ -1,0 +1,220 @@
+//! What the oracle knows of one zone.
+
+use std::mem::offset_of;
+
+use ublk_core::driver::sim::ZoneAction;
+use ublk_sys::{
+    BLK_ZONE_COND_CLOSED, BLK_ZONE_COND_EMPTY, BLK_ZONE_COND_EXP_OPEN, BLK_ZONE_COND_FULL,
+    BLK_ZONE_COND_IMP_OPEN, blk_zone,
+};
+
+use crate::scenario::{SECTOR, ZONE};
+
+/// A zone; places in it are bytes from its start.
+pub(crate) struct Zone {
+    capacity: u64,
+    /// Where its write pointer is, and its condition; not known after a failure.
+    state: Option<(u64, u8)>,
+    /// What was asked to be appended since it was emptied.
+    asked: u64,
+    /// Which write each sector is from, and which part of it.
+    sectors: Vec<Option<(u64, usize)>>,
+    changing: usize,
+    reading: usize,
+    /// Somebody changes it who must have it alone.
+    alone: bool,
+    /// How often somebody began or ended to change it.
+    changes: u64,
+}
+
+impl Zone {
+    pub(crate) fn new(capacity: u64) -> Self {
+        Self {
+            capacity,
+            state: Some((0, BLK_ZONE_COND_EMPTY)),
+            asked: 0,
+            sectors: vec![None; usize::try_from(capacity).unwrap() / SECTOR],
+            changing: 0,
+            reading: 0,
+            alone: false,
+            changes: 0,
+        }
+    }
+
+    pub(crate) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    pub(crate) fn sectors(&self) -> &[Option<(u64, usize)>] {
+        &self.sectors
+    }
+
+    fn begin(&mut self) {
+        self.changing += 1;
+        self.changes += 1;
+    }
+
+    pub(crate) fn begin_append(&mut self, length: u64) {
+        self.begin();
+        self.asked += length;
+    }
+
+    pub(crate) fn begin_alone(&mut self) {
+        self.begin();
+        self.alone = true;
+    }
+
+    /// Whether nobody else may do anything to it now.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.alone
+    }
+
+    pub(crate) fn begin_read(&mut self) {
+        self.reading += 1;
+    }
+
+    pub(crate) fn end_read(&mut self) {
+        self.reading -= 1;
+    }
+
+    fn end(&mut self) {
+        self.changing -= 1;
+        self.changes += 1;
+    }
+
+    /// Whether appends may have been refused.
+    pub(crate) fn may_be_full(&self) -> bool {
+        self.asked > self.capacity || self.is(BLK_ZONE_COND_FULL) || self.state.is_none()
+    }
+
+    fn is(&self, condition: u8) -> bool {
+        self.state.is_some_and(|(_, known)| known == condition)
+    }
+
+    /// The write pointer, where nobody moves it and the zone is not full.
+    pub(crate) fn pointer_at_rest(&self) -> Option<u64> {
+        let (pointer, condition) = self.state.filter(|_| self.changing == 0)?;
+        (condition != BLK_ZONE_COND_FULL).then_some(pointer)
+    }
+
+    pub(crate) fn changes_at_rest(&self) -> Option<u64> {
+        (self.changing == 0).then_some(self.changes)
+    }
+
+    /// Whether a change is in order now, and cannot be mistaken for what goes on beside it.
+    pub(crate) fn may(&self, action: ZoneAction) -> bool {
+        let Some((_, condition)) = self.state else { return false };
+        let alone = self.changing == 0 && self.reading == 0;
+        alone
+            && match action {
+                ZoneAction::Open => condition != BLK_ZONE_COND_FULL,
+                ZoneAction::Close => {
+                    [BLK_ZONE_COND_IMP_OPEN, BLK_ZONE_COND_EXP_OPEN].contains(&condition)
+                }
+                _ => true,
+            }
+    }
+
+    /// An append has ended, `within` the zone or with an error.
+    pub(crate) fn appended(
+        &mut self,
+        born: u64,
+        length: u64,
+        within: Option<u64>,
+    ) -> Result<(), String> {
+        self.end();
+        let Some(at) = within else {
+            self.state = None;
+            return Ok(());
+        };
+        if at % SECTOR as u64 != 0 || at + length > self.capacity {
+            return Err(format!("an append went to {at:#x}, which is not in the zone"));
+        }
+        self.fill(born, at, length)?;
+        self.advance(length);
+        Ok(())
+    }
+
+    /// A write at the write pointer has ended.
+    pub(crate) fn written(&mut self, born: u64, length: u64, ok: bool) -> Result<(), String> {
+        self.end();
+        self.alone = false;
+        self.asked += length;
+        let Some((pointer, _)) = self.state.filter(|_| ok) else {
+            self.state = None;
+            return Ok(());
+        };
+        self.fill(born, pointer, length)?;
+        self.advance(length);
+        Ok(())
+    }
+
+    fn fill(&mut self, born: u64, at: u64, length: u64) -> Result<(), String> {
+        let first = usize::try_from(at).unwrap() / SECTOR;
+        let count = usize::try_from(length).unwrap() / SECTOR;
+        for (part, sector) in self.sectors[first..first + count].iter_mut().enumerate() {
+            if let Some((other, _)) = sector.replace((born, part)) {
+                return Err(format!("append {born} went over {other}, to {at:#x}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, length: u64) {
+        let Some((pointer, condition)) = &mut self.state else { return };
+        *pointer += length;
+        if *pointer == self.capacity {
+            *condition = BLK_ZONE_COND_FULL;
+        } else if *condition != BLK_ZONE_COND_EXP_OPEN {
+            *condition = BLK_ZONE_COND_IMP_OPEN;
+        }
+    }
+
+    pub(crate) fn changed(&mut self, action: ZoneAction, ok: bool) {
+        self.end();
+        self.alone = false;
+        let pointer = self.state.filter(|_| ok).map(|(pointer, _)| pointer);
+        self.state = pointer.map(|pointer| match action {
+            ZoneAction::Open => (pointer, BLK_ZONE_COND_EXP_OPEN),
+            ZoneAction::Close if pointer == 0 => (0, BLK_ZONE_COND_EMPTY),
+            ZoneAction::Close => (pointer, BLK_ZONE_COND_CLOSED),
+            ZoneAction::Finish => (self.capacity, BLK_ZONE_COND_FULL),
+            ZoneAction::Reset | ZoneAction::ResetAll => (0, BLK_ZONE_COND_EMPTY),
+        });
+        if matches!(action, ZoneAction::Reset | ZoneAction::ResetAll) {
+            // What of it is gone is not known if it failed.
+            self.sectors.fill(None);
+            self.asked = 0;
+        }
+    }
+
+    /// A report has come of a zone at `start`; `before` it somebody had changed the zone so often.
+    pub(crate) fn reported(
+        &mut self,
+        record: &[u8],
+        start: u64,
+        before: Option<u64>,
+    ) -> Result<(), String> {
+        if before.is_none() || before != self.changes_at_rest() {
+            return Ok(());
+        }
+        let word = |at: usize| u64::from_ne_bytes(record[at..at + 8].try_into().unwrap());
+        let condition = record[offset_of!(blk_zone, cond)];
+        let found = (word(offset_of!(blk_zone, wp)) << 9).wrapping_sub(start);
+        if word(offset_of!(blk_zone, start)) << 9 != start {
+            return Err("another zone is reported".into());
+        }
+        let full = condition == BLK_ZONE_COND_FULL;
+        let pointer = if full { self.capacity } else { found };
+        if full && found != ZONE || pointer > self.capacity {
+            return Err(format!("its write pointer is at {found:#x}"));
+        }
+        self.asked = pointer;
+        match self.state.replace((pointer, condition)) {
+            Some(known) if known != (pointer, condition) => {
+                Err(format!("it is at {pointer:#x} in {condition}, should be {known:x?}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
