@@ -63,26 +63,43 @@ export async function quiesceDevice(id: number): Promise<void> {
   unwrap(await native().quiesceDevice(checkId(id)));
 }
 
+/** How {@link resizeDevice} resizes. */
+export interface ResizeOptions {
+  /**
+   * Let the device grow although nobody looks whether what lies behind it holds as much.
+   * @default false
+   */
+  readonly force?: boolean | undefined;
+}
+
 /**
  * Changes the size of a device that is being served, whoever serves it (Linux 6.16). What lies
- * behind it must hold as much; its own server can look, see {@link Device.resize}.
+ * behind it must hold as much, which its own server alone can see: let that call
+ * {@link Device.resize}, or grow what lies behind first and use `force`.
  *
- * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`, `ERR_UBLK_UNSUPPORTED`, `ERR_UBLK_NO_DEVICE`,
- * `ERR_UBLK_CLOSED` for a device that is not live.
+ * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`, also to grow without `force`;
+ * `ERR_UBLK_UNSUPPORTED`, `ERR_UBLK_NO_DEVICE`, `ERR_UBLK_CLOSED` for a device that is not live.
  */
-export async function resizeDevice(id: number, size: Size): Promise<DeviceInfo> {
-  return unwrap(await native().resizeDevice(checkId(id), parseSize(size, 'size')));
+export async function resizeDevice(
+  id: number,
+  size: Size,
+  options: ResizeOptions = {},
+): Promise<DeviceInfo> {
+  checkKeys(options, 'the options of resizeDevice()', ['force']);
+  const force = checkBoolean(options.force ?? false, 'force');
+  return unwrap(await native().resizeDevice(checkId(id), parseSize(size, 'size'), force));
 }
 
 /**
  * Moves the threads that serve a device to these CPUs, whichever process of this package they
- * belong to. Resolves to how many there are.
+ * belong to. Resolves to how many there are. The reactors of a pool serve other devices too, and
+ * stay where they are.
  *
  * @example
  * await setDeviceAffinity(0, [2, 3]);
  *
- * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`; `ERR_UBLK_UNSUPPORTED` for a device that shares
- * its threads with others; `ERR_UBLK_NO_DEVICE`, `ERR_UBLK_PERMISSION`, `ERR_UBLK_CLOSED`.
+ * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`; `ERR_UBLK_UNSUPPORTED` for a device of
+ * a {@link createReactorPool | pool}; `ERR_UBLK_NO_DEVICE`, `ERR_UBLK_PERMISSION`, `ERR_UBLK_CLOSED`.
  */
 export async function setDeviceAffinity(id: number, cpus: readonly number[]): Promise<number> {
   return unwrap(await native().setDeviceAffinity(checkId(id), checkCpus(cpus, 'cpus')));

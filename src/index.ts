@@ -25,7 +25,7 @@ export {
   setDeviceAffinity,
   stopDevice,
 } from './devices.ts';
-export type { StopOptions } from './devices.ts';
+export type { ResizeOptions, StopOptions } from './devices.ts';
 export { createReactorPool, ReactorPool } from './pool.ts';
 export type { ReactorPoolOptions } from './pool.ts';
 export { recoverDevice } from './recover.ts';

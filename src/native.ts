@@ -237,7 +237,7 @@ export interface Binding {
   deviceInfo(id: number): Promise<Outcome<DeviceInfo>>;
   stopDevice(id: number, force: boolean): Promise<Outcome<StopCheck>>;
   quiesceDevice(id: number): Promise<Outcome<void>>;
-  resizeDevice(id: number, size: number): Promise<Outcome<DeviceInfo>>;
+  resizeDevice(id: number, size: number, force: boolean): Promise<Outcome<DeviceInfo>>;
   setDeviceAffinity(id: number, cpus: readonly number[]): Promise<Outcome<number>>;
   deleteDevice(id: number): Promise<Outcome<void>>;
   features(): Promise<Outcome<Feature[]>>;

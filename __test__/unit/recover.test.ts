@@ -129,7 +129,9 @@ describe('what is done to any device', () => {
     binding.resizeDevice.mockResolvedValue({ value: {} });
     binding.setDeviceAffinity.mockResolvedValue({ value: 2 });
     await resizeDevice(3, '1GiB');
-    expect(binding.resizeDevice).toHaveBeenCalledWith(3, 1 << 30);
+    expect(binding.resizeDevice).toHaveBeenCalledWith(3, 1 << 30, false);
+    await resizeDevice(3, '1GiB', { force: true });
+    expect(binding.resizeDevice).toHaveBeenLastCalledWith(3, 1 << 30, true);
     expect(await setDeviceAffinity(3, [0, 1])).toBe(2);
   });
 });

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 
 import { cpuList, example, wholeNumber } from './arguments.ts';
+import type { ResizeFlags } from './commands/resize.ts';
 import type { ShareFlags } from './commands/share.ts';
 import type { StopFlags } from './commands/stop.ts';
 import type { OutputFlags } from './output.ts';
@@ -27,10 +28,11 @@ export function changeDevices(program: Command): void {
       await (await import('./commands/quiesce.ts')).quiesce(id, flags);
     });
   ofDevice(program, 'resize')
-    .description('Change the size of a device that is served; grow what lies behind it first.')
+    .description('Change the size of a device that is served.')
     .argument('<size>', 'its new size, for example 2GiB')
-    .addHelpText('after', example('ublk resize 0 2GiB'))
-    .action(async (id: number, size: string, flags: OutputFlags) => {
+    .option('--force', 'let it grow: what lies behind it holds as much, you have seen to that')
+    .addHelpText('after', example('ublk resize 0 2GiB --force'))
+    .action(async (id: number, size: string, flags: ResizeFlags) => {
       await (await import('./commands/resize.ts')).resize(id, size, flags);
     });
   ofDevice(program, 'share')

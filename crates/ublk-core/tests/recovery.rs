@@ -240,9 +240,15 @@ fn a_device_changes_its_size_while_it_is_used() {
         let error = device.resize(size).unwrap_err();
         assert_eq!(error.code, Code::InvalidArgument, "{size}");
     }
+    let from_outside = |size, force| device::resize(sim.clone(), ID, size as u64, force);
+    let error = from_outside(SIZE * 3, false).unwrap_err();
+    assert_eq!(error.code, Code::InvalidArgument);
+    assert!(error.to_string().contains("--force"), "{error}");
+    assert_eq!(from_outside(SIZE * 3, true).unwrap().size, Some(SIZE as u64 * 3));
+    assert_eq!(from_outside(SIZE * 2, false).unwrap().size, Some(SIZE as u64 * 2));
     device.quiesce().unwrap();
-    assert_eq!(device::resize(sim.clone(), ID, 4096).unwrap_err().code, Code::Closed);
-    assert_eq!(device::resize(sim.clone(), 9, 4096).unwrap_err().code, Code::NoDevice);
+    assert_eq!(from_outside(4096, false).unwrap_err().code, Code::Closed);
+    assert_eq!(device::resize(sim.clone(), 9, 4096, false).unwrap_err().code, Code::NoDevice);
     let error = Device::recover(&sim, ID, target(&disk), options()).unwrap_err();
     assert_eq!(error.code, Code::BadBackend, "the target is of the old size");
 }

@@ -42,12 +42,12 @@ pub fn quiesce_device(env: &Env, id: u32) -> napi::Result<Object<'_>> {
     task::promise(env, move || device::quiesce(Linux::new(), id))
 }
 
-/// Changes a device's size, in bytes.
+/// Changes a device's size, in bytes; it grows by force only.
 #[napi(catch_unwind, ts_return_type = "Promise<Outcome<DeviceInfo>>")]
-pub fn resize_device(env: &Env, id: u32, size: i64) -> napi::Result<Object<'_>> {
+pub fn resize_device(env: &Env, id: u32, size: i64, force: bool) -> napi::Result<Object<'_>> {
     task::promise(env, move || {
         let size = target::bytes(size)?;
-        device::resize(Linux::new(), id, size).map(|info| DeviceInfo::from(&info))
+        device::resize(Linux::new(), id, size, force).map(|info| DeviceInfo::from(&info))
     })
 }
 

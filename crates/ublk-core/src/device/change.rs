@@ -109,14 +109,33 @@ pub(super) fn until_left<D: Driver>(
 }
 
 /// Changes the size of a device that is being served (Linux 6.16). Whether what lies behind it
-/// holds as much is for its server to know: [`Device::resize`](super::Device::resize) asks it.
+/// holds as much is for its server to know, so it only grows with `force`;
+/// [`Device::resize`](super::Device::resize) asks the server.
 ///
 /// # Errors
-/// [`Code::InvalidArgument`] for a size that the device cannot have; [`Code::Unsupported`] before
-/// 6.16 and for zoned devices; [`Code::Closed`] for a device that is not live;
-/// [`Code::NoDevice`] and others.
-pub fn resize<D: Driver>(driver: D, id: u32, size: u64) -> Result<DeviceInfo> {
-    resize_with(&Control::new(driver), id, size, |_| Ok(()))
+/// [`Code::InvalidArgument`] for a size that the device cannot have, and to grow without `force`;
+/// [`Code::Unsupported`] before 6.16 and for zoned devices; [`Code::Closed`] for a device that is
+/// not live; [`Code::NoDevice`] and others.
+pub fn resize<D: Driver>(driver: D, id: u32, size: u64, force: bool) -> Result<DeviceInfo> {
+    let control = Control::new(driver);
+    let check = |size| if force { Ok(()) } else { refuse_to_grow(&control, id, size) };
+    resize_with(&control, id, size, check)
+}
+
+fn refuse_to_grow<D: Driver>(control: &Control<D>, id: u32, size: u64) -> Result<()> {
+    let now = control.params(id)?.basic.dev_sectors << 9;
+    if size <= now {
+        return Ok(());
+    }
+    let server = control.info(id)?.ublksrv_pid;
+    let message = format!(
+        "only its server, process {server}, knows whether what lies behind ublk device {id} holds \
+         {size} bytes; the device has {now}"
+    );
+    Err(Error::new(Code::InvalidArgument, message).hint(
+        "let the server resize it, which looks first; or grow what lies behind it and use force \
+         (ublk resize --force)",
+    ))
 }
 
 pub(super) fn resize_with<D: Driver>(

@@ -22,6 +22,10 @@ pub(super) fn check(options: &DeviceOptions) -> Result<()> {
     if options.spreads() && options.exchange == Some(ExchangeMode::Batch) {
         return Err(threads_and_batch());
     }
+    if options.recovery.is_some() && asked(BufferMode::Shared) {
+        let why = "the driver goes on to name memory that only the server that registered it has";
+        return exclusive("buffers 'shared'", "recovery".into(), why);
+    }
     let forbidden = |mode: &&BufferMode| mode.is_zero_copy() || **mode == BufferMode::UserCopy;
     if let Some(mode) = options.buffers.iter().find(forbidden)
         && options.unprivileged
@@ -154,6 +158,7 @@ mod tests {
         UBLK_F_USER_COPY,
     };
 
+    use super::super::options::Recovery;
     use super::*;
 
     const ZERO_COPY: u64 = UBLK_F_AUTO_BUF_REG | UBLK_F_SUPPORT_ZERO_COPY;
@@ -212,6 +217,10 @@ mod tests {
             DeviceOptions { exchange: Some(ExchangeMode::Batch), ..asking(&[BufferMode::GetData]) };
         let split = DeviceOptions { split_register: true, ..asking(&[BufferMode::Auto]) };
         let rotate = DeviceOptions { rotate_slots: true, ..asking(&[BufferMode::Copy]) };
+        let shared = DeviceOptions {
+            recovery: Some(Recovery::Reissue),
+            ..asking(&[BufferMode::Shared, BufferMode::Copy])
+        };
         let user = DeviceOptions { unprivileged: true, ..asking(&[BufferMode::UserCopy]) };
         let threads = DeviceOptions {
             exchange: Some(ExchangeMode::Batch),
@@ -223,6 +232,7 @@ mod tests {
             (batch, "buffers 'get-data'", "exchange 'batch'"),
             (split, "splitRegister", "buffers 'auto'"),
             (rotate, "rotateSlots", "buffers 'copy'"),
+            (shared, "buffers 'shared'", "recovery"),
             (user, "unprivileged", "buffers 'user-copy'"),
         ] {
             let error = check(&options).unwrap_err();

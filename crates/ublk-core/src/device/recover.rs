@@ -39,6 +39,13 @@ pub(super) fn recover<D: Driver, T: Target>(
     needs::check_threads(&options, &target)?;
     negotiate::check_threads(&options, before.flags)?;
     let modes = negotiate::in_force(before.flags);
+    if modes.0.shared {
+        let message = format!("ublk device {id} cannot be recovered: it shares memory");
+        return Err(Error::new(Code::InvalidArgument, message).hint(
+            "the driver goes on to name memory that only the server that registered it has: \
+             delete the device, and create it again",
+        ));
+    }
     let served = params::of(&geometry, modes.0, before.max_io_buf_bytes);
     check(id, &control.params(id)?, &served)?;
     let info = take_over(&control, &before, options.limit)?;
