@@ -1,7 +1,8 @@
 import { expect, test } from 'vitest';
 import { compareReports, differences, hasRegressed } from '../../bench/compare.ts';
-import type { Report, ReportRow } from '../../bench/report.ts';
+import type { ReportRow } from '../../bench/report.ts';
 import { changeTable } from '../../bench/table.ts';
+import { reportOf, valuesOf } from './bench-fixtures.ts';
 
 const row = (id: string, cost: number, spread?: [number, number]): ReportRow => ({
   id,
@@ -10,23 +11,11 @@ const row = (id: string, cost: number, spread?: [number, number]): ReportRow => 
   target: 'file',
   queues: 1,
   workload: '4k randread qd1',
-  values: { cost, iops: 1e9 / cost, meanLatencyNs: 1, p99LatencyNs: 1, cpuSecondsPerIo: 1 },
+  values: valuesOf(cost),
   ...(spread && { spread }),
 });
-const report = (rows: ReportRow[], rest: Partial<Report> = {}): Report => ({
-  format: 1,
-  clock: 'instructions',
-  date: '2026-11-23',
-  commit: 'c0ffee',
-  kernel: '7.3.4',
-  fio: 'fio-3.33',
-  machine: 'QEMU',
-  rounds: 1,
-  rows,
-  ...rest,
-});
 const verdictOf = (before: number, after: number) =>
-  compareReports(report([row('a', before)]), report([row('a', after)]))[0]?.verdict;
+  compareReports(reportOf([row('a', before)]), reportOf([row('a', after)]))[0]?.verdict;
 
 test('more than one percent is worse, more than three a regression', () => {
   expect(verdictOf(1000, 1009)).toBe('same');
@@ -37,46 +26,48 @@ test('more than one percent is worse, more than three a regression', () => {
 });
 
 test('rounds that overlap are the same', () => {
-  const before = report([row('a', 100, [90, 115])]);
-  const overlapping = report([row('a', 120, [110, 130])]);
-  const apart = report([row('a', 120, [116, 130])]);
+  const before = reportOf([row('a', 100, [90, 115])]);
+  const overlapping = reportOf([row('a', 120, [110, 130])]);
+  const apart = reportOf([row('a', 120, [116, 130])]);
   expect(compareReports(before, overlapping)[0]?.verdict).toBe('same');
   expect(compareReports(before, apart)[0]?.verdict).toBe('regression');
 });
 
 test('only rows that both have are compared', () => {
-  const before = report([row('a', 1), row('gone', 1)]);
-  const changes = compareReports(before, report([row('new', 1), row('a', 1)]));
+  const before = reportOf([row('a', 1), row('gone', 1)]);
+  const changes = compareReports(before, reportOf([row('new', 1), row('a', 1)]));
   expect(changes.map(({ id }) => id)).toEqual(['a']);
 });
 
 test('what cannot be compared is refused', () => {
-  const one = report([row('a', 1)]);
-  expect(() => compareReports(one, report([row('a', 1)], { clock: 'time' }))).toThrow('time');
-  expect(() => compareReports(one, report([row('b', 1)]))).toThrow('no row in common');
+  const one = reportOf([row('a', 1)]);
+  expect(() => compareReports(one, reportOf([row('a', 1)], { clock: 'time' }))).toThrow('time');
+  expect(() => compareReports(one, reportOf([row('b', 1)]))).toThrow('no row in common');
 });
 
 test('another kernel is named as a cause', () => {
-  const one = report([]);
+  const one = reportOf([]);
   expect(differences(one, one)).toEqual([]);
-  expect(differences(one, report([], { kernel: '7.4' }))).toEqual([
+  expect(differences(one, reportOf([], { kernel: '7.4' }))).toEqual([
     'kernel: 7.3.4 before, 7.4 now',
   ]);
 });
 
 test('a row that costs much more is a regression, unless the circumstances explain it', () => {
-  const before = report([row('a', 1000), row('b', 1000)]);
+  const before = reportOf([row('a', 1000), row('b', 1000)]);
   const after = [row('a', 1000), row('b', 1040)];
-  expect(hasRegressed(before, report(after))).toBe(true);
-  expect(hasRegressed(before, report(after.slice(0, 1)))).toBe(false);
+  expect(hasRegressed(before, reportOf(after))).toBe(true);
+  expect(hasRegressed(before, reportOf(after.slice(0, 1)))).toBe(false);
   for (const other of [{ kernel: '7.3.5' }, { fio: 'fio-3.36' }, { machine: 'QEMU 10' }]) {
-    expect(hasRegressed(before, report(after, other))).toBe(false);
+    expect(hasRegressed(before, reportOf(after, other))).toBe(false);
   }
 });
 
 test('the table prints the rows that changed and counts the others', () => {
-  const before = report([row('fine', 1000), row('slow', 1000)]);
-  const text = changeTable(compareReports(before, report([row('fine', 1000), row('slow', 1100)])));
+  const before = reportOf([row('fine', 1000), row('slow', 1000)]);
+  const text = changeTable(
+    compareReports(before, reportOf([row('fine', 1000), row('slow', 1100)])),
+  );
   expect(text).toMatch(/slow +1,000 +1,100 +\+10\.0 % +.*regression/);
   expect(text).toContain('1 of 2 rows are the same within 1 %');
   expect(text).not.toContain('fine');

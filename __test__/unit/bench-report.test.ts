@@ -8,6 +8,7 @@ import { chooseRows } from '../../bench/matrix.ts';
 import { type Report, readReport, reportRows } from '../../bench/report.ts';
 import { saveReport } from '../../bench/save.ts';
 import { resultTable } from '../../bench/table.ts';
+import { reportOf } from './bench-fixtures.ts';
 
 let dir: string;
 beforeEach(async () => {
@@ -28,17 +29,8 @@ function report({ rows: filter = /./, clock = 'instructions' as Report['clock'] 
     requestsPerEnter: 10,
     memoryKiB: 2048,
   });
-  return {
-    format: 1,
-    clock,
-    date: '2026-11-23',
-    commit: 'c0ffee',
-    kernel: '7.3.4',
-    fio: 'fio-3.33',
-    machine: 'QEMU 7.2',
-    rounds: 1,
-    rows: reportRows(rows, new Map(rows.map((_, index) => [index, [values(10_000 + index)]]))),
-  };
+  const measured = rows.map((_, index) => [index, [values(10_000 + index)]] as const);
+  return reportOf(reportRows(rows, new Map(measured)), { clock });
 }
 
 test('a saved report can be read again, and every chart that its text shows is there', async () => {

@@ -3,6 +3,7 @@ import { separationSection, standingSection, variantSections } from '../../bench
 import { type Report, type ReportRow } from '../../bench/report.ts';
 import { standings } from '../../bench/standing.ts';
 import { DEFAULT_MODE } from '../../bench/subjects.ts';
+import { reportOf, valuesOf } from './bench-fixtures.ts';
 
 const WORKLOAD = '4k randread qd32';
 
@@ -14,29 +15,19 @@ function row(subject: string, kind: ReportRow['kind'], cost: number, more: objec
     target: 'file',
     queues: 1,
     workload: WORKLOAD,
-    values: { cost, iops: 1e9 / cost, meanLatencyNs: 1, p99LatencyNs: 1, cpuSecondsPerIo: 1 },
+    values: valuesOf(cost),
     ...more,
   };
 }
 
-const report: Report = {
-  format: 1,
-  clock: 'instructions',
-  date: '2026-11-23',
-  commit: 'c0ffee',
-  kernel: '7.3.4',
-  fio: 'fio-3.33',
-  machine: 'QEMU 7.2',
-  rounds: 1,
-  rows: [
-    row('loop', 'loop', 16_000),
-    row(`file ${DEFAULT_MODE}`, 'server', 17_000),
-    row('file auto batch nomerges=2', 'server', 16_500, { varies: 'settings' }),
-    row('file auto batch 64 devices', 'server', 10_000, { varies: 'scale' }),
-    row('file by kublk auto', 'other', 20_000),
-    row('file by kublk auto batch', 'other', 18_000),
-  ],
-};
+const report: Report = reportOf([
+  row('loop', 'loop', 16_000),
+  row(`file ${DEFAULT_MODE}`, 'server', 17_000),
+  row('file auto batch nomerges=2', 'server', 16_500, { varies: 'settings' }),
+  row('file auto batch 64 devices', 'server', 10_000, { varies: 'scale' }),
+  row('file by kublk auto', 'other', 20_000),
+  row('file by kublk auto batch', 'other', 18_000),
+]);
 
 test('the best of the others stands beside this server without options, and with the best', () => {
   expect(standings(report, 'file')).toEqual([

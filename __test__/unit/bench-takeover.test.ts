@@ -2,27 +2,13 @@ import { expect, test } from 'vitest';
 import { chooseRows } from '../../bench/matrix.ts';
 import { type Report, reportRows } from '../../bench/report.ts';
 import { takeOver } from '../../bench/takeover.ts';
+import { reportOf, valuesOf } from './bench-fixtures.ts';
 
 const rows = chooseRows({ rows: /^file auto per-io, 1 queue, 4k randread qd1$/ });
-const values = (cost: number) => ({
-  cost,
-  iops: 1,
-  meanLatencyNs: 1,
-  p99LatencyNs: 1,
-  cpuSecondsPerIo: 1,
-});
-const report = (costs: [number, number][], more: Partial<Report> = {}): Report => ({
-  format: 1,
-  clock: 'instructions',
-  date: '2026-11-23',
-  commit: 'c0ffee',
-  kernel: '7.3.4',
-  fio: 'fio-3.33',
-  machine: 'QEMU',
-  rounds: 1,
-  rows: reportRows(rows, new Map(costs.map(([index, cost]) => [index, [values(cost)]]))),
-  ...more,
-});
+const report = (costs: [number, number][], more: Partial<Report> = {}): Report => {
+  const measured = costs.map(([index, cost]) => [index, [valuesOf(cost)]] as const);
+  return reportOf(reportRows(rows, new Map(measured)), more);
+};
 
 test("others' rows stay, this project's are the new ones, and stand against the others'", () => {
   const before = report([[0, 40_000], [1, 50_000]]); // prettier-ignore
