@@ -14,6 +14,14 @@ export interface PlacementOptions {
    */
   readonly threads?: number | undefined;
   /**
+   * Two threads where there was one: the first fetches requests and commits them, the second
+   * registers their buffers with a ring of its own and does the I/O (`BUF_REG_OFF_DAEMON`, Linux
+   * 6.17). With `buffers: 'register'`, which it chooses where no mode is asked for; not for
+   * handlers and zoned targets, nor with a pool.
+   * @default false
+   */
+  readonly ringsApart?: boolean | undefined;
+  /**
    * Whether each queue's thread stays on the CPUs that the kernel maps to the queue; threads that
    * share all queues stay nowhere by themselves.
    * @default true
@@ -52,7 +60,7 @@ export interface FeatureOptions extends PlacementOptions {
   readonly ioDescSize?: number | undefined;
 }
 
-export const PLACEMENT_KEYS: readonly string[] = ['threads', 'pin', 'affinity'];
+export const PLACEMENT_KEYS: readonly string[] = ['threads', 'ringsApart', 'pin', 'affinity'];
 export const FEATURE_KEYS: readonly string[] = [
   ...PLACEMENT_KEYS,
   'recovery',
@@ -66,9 +74,11 @@ export const RECOVERIES: readonly Recovery[] = ['queue', 'reissue', 'fail'];
 type Given = { -readonly [K in keyof NativeDeviceOptions]?: NativeDeviceOptions[K] };
 
 /** Checks who shall serve a device and where, as the addon takes it. */
-export function toNativePlacement({ threads, pin, affinity }: PlacementOptions): Given {
+export function toNativePlacement(options: PlacementOptions): Given {
+  const { threads, ringsApart, pin, affinity } = options;
   const given: Given = {};
   if (threads !== undefined) given.threads = checkInteger(threads, 'threads', 1, 1024);
+  if (ringsApart !== undefined) given.ringsApart = checkBoolean(ringsApart, 'ringsApart');
   if (pin !== undefined) given.pin = checkBoolean(pin, 'pin');
   if (affinity === undefined) return given;
   if (pin) throw invalid('pin and affinity exclude each other', 'leave one of them out');

@@ -76,6 +76,7 @@ export interface NativeDeviceOptions {
   readonly splitRegister?: boolean;
   readonly rotateSlots?: boolean;
   readonly threads?: number;
+  readonly ringsApart?: boolean;
   readonly pin?: boolean;
   readonly queue?: NativeQueueSettings;
   readonly limits?: NativeLimits;

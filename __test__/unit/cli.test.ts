@@ -164,11 +164,18 @@ describe('ublk', () => {
     binding.deviceInfo.mockResolvedValue({ value: { ...device, depth: 64 } });
     const failure = { code: 'ERR_UBLK_BUSY', message: 'its server stays' };
     binding.recoverDevice.mockResolvedValue({ failure });
-    const words = ['recover', '0', 'null', '--size', '1GiB', '--threads', '4'];
+    const words = ['recover', '0', 'null', '--size', '1GiB', '--threads', '4', '--rings-apart'];
     expect(await runCli([...words, '--affinity', '0,2-3'])).toBe(1);
     expect(stderr).toContain('its server stays');
     const target = { kind: 'null', size: 1 << 30 };
-    const options = { target, threads: 4, affinity: [0, 2, 3], queues: 2, depth: 64 };
+    const options = {
+      target,
+      threads: 4,
+      ringsApart: true,
+      affinity: [0, 2, 3],
+      queues: 2,
+      depth: 64,
+    };
     expect(binding.recoverDevice).toHaveBeenCalledWith(0, options, expect.any(Function));
   });
 

@@ -49,6 +49,7 @@ describe('recoverDevice', () => {
     [{ queues: 2 }, "recoverDevice() has no 'queues'"],
     [{ timeoutMs: 0 }, 'timeoutMs is 0; it must be a whole number from 1 to 600000'],
     [{ pin: true, affinity: [0] }, 'pin and affinity exclude each other'],
+    [{ ringsApart: 1 }, 'ringsApart is 1; it must be true or false'],
     [{ threads: 0 }, 'threads is 0; it must be a whole number from 1 to 1024'],
   ])('refuses %o', async (options, message) => {
     await expect(recoverDevice(7, { target, ...options } as never)).rejects.toMatchObject({

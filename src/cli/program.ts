@@ -110,6 +110,7 @@ function servingOptions(command: Command): Command {
     .option('--share <file>', 'with --buffers shared: memory that clients share', collect)
     .option('--share-read-only <file>', 'the same, for writes only', collect)
     .option('--threads <n>', 'deal the tags of all queues out to so many threads', wholeNumber)
+    .option('--rings-apart', 'fetch and commit in one thread, do the I/O in another')
     .option('--no-pin', "do not bind the queues' threads to their CPUs")
     .option('--affinity <cpus>', 'bind them to these instead, for example 0,2-3', cpuList)
     .option('--background', 'go on in the background when the device is ready')

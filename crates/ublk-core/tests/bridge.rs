@@ -429,5 +429,8 @@ fn a_queue_of_a_handler_has_one_thread() {
     let error = Device::create(&sim, target(&bridge, &[Op::Read], &[]), asked).unwrap_err();
     assert_eq!(error.code, Code::InvalidArgument);
     assert_eq!(error.message, "threads and a handler exclude each other");
+    let asked = DeviceOptions { rings_apart: true, ..options(BufferMode::Register) };
+    let error = Device::create(&sim, target(&bridge, &[Op::Read], &[]), asked).unwrap_err();
+    assert_eq!(error.message, "ringsApart and a handler exclude each other");
     assert_eq!(Control::new(sim).info(0).unwrap_err().code, Code::NoDevice);
 }

@@ -123,6 +123,8 @@ fn a_server_that_dies_under_load_is_replaced_and_no_request_fails() {
             dies.store(true, Ordering::Relaxed);
             assert!(matches!(first.wait(), End::Failed(_)), "{mode:?} {exchange:?} {threads:?}");
             assert_eq!(state(&sim), DeviceState::Quiesced);
+            let rings_apart = mode == BufferMode::Register;
+            let dealt = DeviceOptions { rings_apart, ..dealt };
             let second = Device::recover(&sim, ID, target(&disk), dealt).unwrap();
             assert_eq!((second.buffers().mode, second.exchange()), (mode, exchange));
             assert_eq!((second.info().queues, second.info().depth), (2, 8));

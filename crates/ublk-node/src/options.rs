@@ -33,6 +33,8 @@ pub struct NativeDeviceOptions {
     pub rotate_slots: Option<bool>,
     /// How many threads share the tags of all queues.
     pub threads: Option<u16>,
+    /// Whether one thread fetches and commits while another does the I/O.
+    pub rings_apart: Option<bool>,
     /// Whether threads stay on their queue's CPUs.
     pub pin: Option<bool>,
     /// How long threads look for work before they sleep, in microseconds.
@@ -69,6 +71,7 @@ impl NativeDeviceOptions {
             split_register: self.split_register.unwrap_or(default.split_register),
             rotate_slots: self.rotate_slots.unwrap_or(default.rotate_slots),
             threads: self.threads,
+            rings_apart: self.rings_apart.unwrap_or(default.rings_apart),
             pin: self.pin.unwrap_or(default.pin),
             spin: Duration::from_micros(self.spin_usec.unwrap_or(0).into()),
             queue: self.queue.map(NativeQueueSettings::convert).unwrap_or_default(),

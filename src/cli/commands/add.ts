@@ -26,6 +26,7 @@ export interface AddFlags extends OutputFlags {
   readonly shareReadOnly?: readonly string[];
   readonly spin?: number;
   readonly threads?: number;
+  readonly ringsApart?: true;
   readonly pin: boolean;
   readonly affinity?: readonly number[];
   readonly recovery?: Recovery;
@@ -91,8 +92,8 @@ export async function serve(target: Target, what: string, flags: AddFlags): Prom
 }
 
 async function open(target: Target, flags: AddFlags, signal: AbortSignal): Promise<Device> {
-  const { splitRegister, threads, affinity } = flags;
-  const placement = { threads, affinity, pin: flags.pin ? undefined : false };
+  const { splitRegister, threads, ringsApart, affinity } = flags;
+  const placement = { threads, ringsApart, affinity, pin: flags.pin ? undefined : false };
   const serving = { target, splitRegister, ...placement };
   if (flags.recover !== undefined) return recoverDevice(flags.recover, serving, { signal });
   const { id, queues, depth, maxIo: maxIoBytes, buffers, exchange } = flags;

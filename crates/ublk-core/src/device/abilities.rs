@@ -1,9 +1,10 @@
 //! The features of a device besides buffers and exchange: asked for, and what was given.
 
 use ublk_sys::{
-    FEATURES, UBLK_F_CMD_IOCTL_ENCODE, UBLK_F_IO_DESC_SIZE, UBLK_F_NO_AUTO_PART_SCAN,
-    UBLK_F_PER_IO_DAEMON, UBLK_F_QUIESCE, UBLK_F_UNPRIVILEGED_DEV, UBLK_F_UPDATE_SIZE,
-    UBLK_F_USER_RECOVERY, UBLK_F_USER_RECOVERY_FAIL_IO, UBLK_F_USER_RECOVERY_REISSUE,
+    FEATURES, UBLK_F_BUF_REG_OFF_DAEMON, UBLK_F_CMD_IOCTL_ENCODE, UBLK_F_IO_DESC_SIZE,
+    UBLK_F_NO_AUTO_PART_SCAN, UBLK_F_PER_IO_DAEMON, UBLK_F_QUIESCE, UBLK_F_UNPRIVILEGED_DEV,
+    UBLK_F_UPDATE_SIZE, UBLK_F_USER_RECOVERY, UBLK_F_USER_RECOVERY_FAIL_IO,
+    UBLK_F_USER_RECOVERY_REISSUE,
 };
 
 use super::options::{DeviceOptions, Recovery};
@@ -44,6 +45,7 @@ fn asked(options: &DeviceOptions) -> u64 {
         | flag(options.unprivileged, UBLK_F_UNPRIVILEGED_DEV)
         | flag(options.io_desc_size.is_some(), UBLK_F_IO_DESC_SIZE)
         | flag(options.spreads(), UBLK_F_PER_IO_DAEMON)
+        | flag(options.rings_apart, UBLK_F_BUF_REG_OFF_DAEMON)
 }
 
 /// The flags to add a device with; `features` are 0 where the kernel cannot be asked.

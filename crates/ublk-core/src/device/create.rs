@@ -10,7 +10,7 @@ use ublk_sys::{ublk_params, ublksrv_ctrl_dev_info};
 
 use super::limits::Limits;
 use super::memory::Memory;
-use super::options::{Buffering, DeviceInfo, DeviceOptions, ExchangeMode};
+use super::options::{BufferMode, Buffering, DeviceInfo, DeviceOptions, ExchangeMode};
 use super::pool::Pool;
 use super::supervise::{Crew, Event, supervise};
 use super::{Device, Shared, SizeCheck, admin, needs, negotiate, params, staff};
@@ -22,13 +22,16 @@ use crate::target::Target;
 pub(super) fn create<D: Driver, T: Target>(
     driver: &D,
     target: T,
-    options: DeviceOptions,
+    mut options: DeviceOptions,
     pool: Option<&Pool<T>>,
 ) -> Result<Device<D>> {
     options.validate()?;
+    if options.rings_apart && options.base().is_none() {
+        options.buffers.push(BufferMode::Register);
+    }
     let geometry = *target.geometry();
     geometry.validate().map_err(|error| Error::new(Code::InvalidArgument, error.to_string()))?;
-    needs::check_threads(&options, &target)?;
+    needs::check_threads(&options, &target, pool.is_some())?;
     let control = Control::new(driver.clone());
     let features = known_features(&control)?;
     let wanted = negotiate::wanted(features, &options, target.inspects())?;
@@ -89,7 +92,7 @@ impl<D: Driver> Launch<'_, D> {
         pool: Option<&Pool<T>>,
     ) -> Result<Device<D>> {
         let (control, id) = (self.control, self.info.dev_id);
-        let shifts = staff::shifts(self.info, options.threads);
+        let shifts = staff::shifts(self.info, &options);
         let counters = staff::tally(&shifts);
         let (buffers, exchange) = self.modes;
         let memory = buffers.shared.then(Memory::default);

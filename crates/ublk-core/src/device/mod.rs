@@ -135,8 +135,8 @@ impl<D: Driver> Device<D> {
 
     /// Serves a device whose server is gone, or about to go (`recovery` in [`DeviceOptions`]): after
     /// a crash, or for an upgrade. What the device is (queues, depth, buffers, exchange, …) was
-    /// decided when it was created; of `options` only `threads`, `split_register`, `pin`, `affinity`
-    /// and `limit` count. Waits up to `limit` for the old server to let go of it.
+    /// decided when it was created; of `options` only `threads`, `split_register`, `rings_apart`,
+    /// `pin`, `affinity` and `limit` count. Waits up to `limit` for the old server to let go of it.
     ///
     /// # Errors
     /// [`Code::InvalidArgument`](crate::error::Code::InvalidArgument) for a device without

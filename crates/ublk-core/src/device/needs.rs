@@ -62,12 +62,26 @@ fn avoid_lost_landings(wanted: &mut ublksrv_ctrl_dev_info, options: &DeviceOptio
 }
 
 /// Whether each queue of a target may have several threads.
-pub(super) fn check_threads<T: Target>(options: &DeviceOptions, target: &T) -> Result<()> {
-    if options.spreads() && target.elsewhere().is_some() {
-        let why = "each queue of a handler has one ring, from one thread to another";
-        return Err(exclusive("threads", "a handler", why));
+pub(super) fn check_threads<T: Target>(
+    options: &DeviceOptions,
+    target: &T,
+    pooled: bool,
+) -> Result<()> {
+    let handler = target.elsewhere().is_some();
+    let zoned = target.geometry().zoned.is_some();
+    let one_ring = "each queue of a handler has one ring, from one thread to another";
+    let landings = "where an append went would have to follow it from thread to thread";
+    let own = "the pool has its own threads";
+    let cases = [
+        (options.spreads() && handler, "threads", "a handler", one_ring),
+        (options.rings_apart && handler, "ringsApart", "a handler", one_ring),
+        (options.rings_apart && zoned, "ringsApart", "a zoned target", landings),
+        (options.rings_apart && pooled, "ringsApart", "pool", own),
+    ];
+    match cases.into_iter().find(|(both, ..)| *both) {
+        Some((_, one, other, why)) => Err(exclusive(one, other, why)),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 struct Need {

@@ -3,7 +3,9 @@
 //! The list of features is a promise that a kernel may take back: 6.12 lists zero copy and clears
 //! the flag when a device is added. So the flags that come back decide.
 
-use ublk_sys::{UBLK_F_BATCH_IO, UBLK_F_PER_IO_DAEMON, ublksrv_ctrl_dev_info};
+use ublk_sys::{
+    UBLK_F_BATCH_IO, UBLK_F_BUF_REG_OFF_DAEMON, UBLK_F_PER_IO_DAEMON, ublksrv_ctrl_dev_info,
+};
 
 use super::abilities;
 use super::buffering::{self, BufferMode, Buffering, MODES};
@@ -39,6 +41,16 @@ pub(super) fn check(options: &DeviceOptions) -> Result<()> {
     {
         let why = "only buffers 'register' registers for each request";
         return exclusive("splitRegister", format!("buffers '{mode}'"), why);
+    }
+    if let Some(mode) = base.filter(|&mode| mode != BufferMode::Register)
+        && options.rings_apart
+    {
+        let why = "only buffers 'register' registers with a ring of the server's choice";
+        return exclusive("ringsApart", format!("buffers '{mode}'"), why);
+    }
+    if options.rings_apart && options.unprivileged {
+        let why = "the kernel lends nobody's pages to a server that is not root's";
+        return exclusive("ringsApart", "unprivileged".into(), why);
     }
     if let Some(mode) = base.filter(|mode| !mode.is_zero_copy())
         && options.rotate_slots
@@ -121,15 +133,19 @@ pub(super) fn given(
     Ok((buffers, exchange))
 }
 
-/// Whether the tags of a device that is there can be dealt out as asked.
+/// Whether a device that is there can have the threads that are asked for.
 pub(super) fn check_threads(options: &DeviceOptions, flags: u64) -> Result<()> {
-    if !options.spreads() {
-        return Ok(());
-    }
-    if in_force(flags).1 == ExchangeMode::Batch {
+    let (Buffering { mode, .. }, exchange) = in_force(flags);
+    if options.spreads() && exchange == ExchangeMode::Batch {
         return Err(threads_and_batch());
     }
-    abilities::check(flags, UBLK_F_PER_IO_DAEMON)
+    if options.rings_apart && mode != BufferMode::Register {
+        let why = "the device was created with them";
+        return Err(buffering::exclusive("ringsApart", &format!("buffers '{mode}'"), why));
+    }
+    let spread = if options.spreads() { UBLK_F_PER_IO_DAEMON } else { 0 };
+    let apart = if options.rings_apart { UBLK_F_BUF_REG_OFF_DAEMON } else { 0 };
+    abilities::check(flags, spread | apart)
 }
 
 fn threads_and_batch() -> Error {
@@ -222,6 +238,9 @@ mod tests {
             ..asking(&[BufferMode::Shared, BufferMode::Copy])
         };
         let user = DeviceOptions { unprivileged: true, ..asking(&[BufferMode::UserCopy]) };
+        let apart = DeviceOptions { rings_apart: true, ..asking(&[BufferMode::Auto]) };
+        let user_apart =
+            DeviceOptions { rings_apart: true, unprivileged: true, ..DeviceOptions::default() };
         let threads = DeviceOptions {
             exchange: Some(ExchangeMode::Batch),
             threads: Some(2),
@@ -229,6 +248,8 @@ mod tests {
         };
         for (options, one, other) in [
             (threads, "threads", "exchange 'batch'"),
+            (apart, "ringsApart", "buffers 'auto'"),
+            (user_apart, "ringsApart", "unprivileged"),
             (batch, "buffers 'get-data'", "exchange 'batch'"),
             (split, "splitRegister", "buffers 'auto'"),
             (rotate, "rotateSlots", "buffers 'copy'"),
@@ -252,5 +273,12 @@ mod tests {
         let old = check_threads(&options(2), 0).unwrap_err();
         assert_eq!(old.code, Code::Unsupported);
         assert!(old.to_string().contains("PER_IO_DAEMON"), "{old}");
+        let apart = DeviceOptions { rings_apart: true, ..Default::default() };
+        let off = UBLK_F_BUF_REG_OFF_DAEMON | UBLK_F_BATCH_IO;
+        assert!(check_threads(&apart, UBLK_F_SUPPORT_ZERO_COPY | off).is_ok());
+        let old = check_threads(&apart, UBLK_F_SUPPORT_ZERO_COPY).unwrap_err();
+        assert!(old.to_string().contains("BUF_REG_OFF_DAEMON"), "{old}");
+        let auto = check_threads(&apart, ZERO_COPY | off).unwrap_err();
+        assert_eq!(auto.message, "ringsApart and buffers 'auto' exclude each other");
     }
 }

@@ -48,6 +48,12 @@ pub struct DeviceOptions {
     /// With [`BufferMode::Register`]: register, I/O and unregister each in an `io_uring_enter` of
     /// its own instead of all in one.
     pub split_register: bool,
+    /// With [`BufferMode::Register`], which it chooses where no mode is asked for: two threads for
+    /// each queue, or each share of the queues (`threads`). One fetches and commits; the other
+    /// registers each request's buffer with a ring of its own, does the I/O, and unregisters
+    /// (`UBLK_F_BUF_REG_OFF_DAEMON`, Linux 6.17). Not for zoned targets or targets that answer
+    /// elsewhere, nor in a [`Pool`](super::Pool).
+    pub rings_apart: bool,
     /// For finding defects of the server: a tag's requests take turns at two slots, and slots that
     /// are given back wait longest, so that a stale index finds an empty slot (`EFAULT`) and not
     /// another request's data. Zero copy only; costs a little for each request.
@@ -95,6 +101,7 @@ impl Default for DeviceOptions {
             buffers: Vec::new(),
             exchange: None,
             split_register: false,
+            rings_apart: false,
             rotate_slots: false,
             pin: true,
             queue: QueueSettings::default(),

@@ -36,7 +36,7 @@ pub(super) fn recover<D: Driver, T: Target>(
         return Err(Error::new(Code::InvalidArgument, message)
             .hint("create devices with the option recovery, and they outlive their server"));
     }
-    needs::check_threads(&options, &target)?;
+    needs::check_threads(&options, &target, pool.is_some())?;
     negotiate::check_threads(&options, before.flags)?;
     let modes = negotiate::in_force(before.flags);
     if modes.0.shared {

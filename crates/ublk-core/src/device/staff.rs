@@ -18,34 +18,85 @@ use super::serve::{self, Place};
 use super::supervise::{Crew, Event};
 use crate::driver::{Driver, OpenFile};
 use crate::error::{Code, Error, Result};
-use crate::reactor::{Listener, Mailbox, QueueConfig, Service, Share, Transfer};
+use crate::reactor::{Listener, Mailbox, Part, QueueConfig, Service, Share, Transfer, apart};
 use crate::stats::{Counters, Tally};
 use crate::target::Target;
 
 /// What one thread has of one queue.
+#[derive(Debug)]
 pub(super) struct Duty {
     queue: u16,
     share: Share,
+    part: Part,
     counters: Arc<Counters>,
 }
 
-/// What each thread has to do: all of a queue, or, of so many threads, its share of each.
-pub(super) fn shifts(info: &ublksrv_ctrl_dev_info, threads: Option<u16>) -> Vec<Vec<Duty>> {
+/// What one thread has to do.
+#[derive(Debug)]
+pub(super) struct Shift {
+    /// What tells the thread's name from those of the device's others.
+    name: String,
+    /// The queue, if there is but one.
+    queue: Option<u16>,
+    duties: Vec<Duty>,
+    /// The thread ends when the fronts of its queues do, and not sooner.
+    behind: bool,
+}
+
+impl Duty {
+    fn new(queue: u16, share: Share, part: Part) -> Self {
+        Self { queue, share, part, counters: Arc::default() }
+    }
+}
+
+/// The threads of a device: one for each queue, or so many that have a share of each; or two for
+/// each of these, where rings are apart.
+pub(super) fn shifts(info: &ublksrv_ctrl_dev_info, options: &DeviceOptions) -> Vec<Shift> {
+    let depth = info.queue_depth;
     let queues = 0..info.nr_hw_queues;
-    let duty = |queue, share| Duty { queue, share, counters: Arc::default() };
-    let Some(threads) = threads else {
-        return queues.map(|queue| vec![duty(queue, Share::WHOLE)]).collect();
+    let duty = |(queue, share)| Duty::new(queue, share, Part::Whole);
+    let one = |queue| Shift {
+        name: format!("q{queue}"),
+        queue: Some(queue),
+        duties: vec![duty((queue, Share::WHOLE))],
+        behind: false,
     };
-    let shares = |thread| {
-        let of = |queue| Share::of(thread, threads, queue, info.queue_depth);
-        queues.clone().filter_map(|queue| Some(duty(queue, of(queue)?))).collect()
+    let shares = |thread, threads| {
+        let share = move |queue| Some((queue, Share::of(thread, threads, queue, depth)?));
+        let duties = queues.clone().filter_map(share).map(duty).collect();
+        Shift { name: format!("t{thread}"), queue: None, duties, behind: false }
     };
-    (0..threads).map(shares).filter(|duties: &Vec<_>| !duties.is_empty()).collect()
+    let whole: Vec<_> = match options.threads {
+        None => queues.clone().map(one).collect(),
+        Some(threads) => (0..threads).map(|thread| shares(thread, threads)).collect(),
+    };
+    let busy = whole.into_iter().filter(|shift| !shift.duties.is_empty());
+    if options.rings_apart {
+        busy.flat_map(|one| one.apart(depth)).collect()
+    } else {
+        busy.collect()
+    }
+}
+
+impl Shift {
+    /// The same for two threads.
+    fn apart(self, depth: u16) -> [Self; 2] {
+        let ends = |duty: &Duty| {
+            let (front, back) = apart(depth);
+            let part = |part| Duty::new(duty.queue, duty.share, part);
+            (part(Part::Front(front)), part(Part::Back(back)))
+        };
+        let (fronts, backs) = self.duties.iter().map(ends).unzip();
+        let name = format!("{}b", self.name);
+        let back = Self { name, queue: self.queue, duties: backs, behind: true };
+        [Self { duties: fronts, ..self }, back]
+    }
 }
 
 /// The counters of all that there is to do.
-pub(super) fn tally(shifts: &[Vec<Duty>]) -> Tally {
-    shifts.iter().flatten().map(|duty| (duty.queue, Arc::clone(&duty.counters))).collect()
+pub(super) fn tally(shifts: &[Shift]) -> Tally {
+    let duties = shifts.iter().flat_map(|shift| &shift.duties);
+    duties.map(|duty| (duty.queue, Arc::clone(&duty.counters))).collect()
 }
 
 impl<D: Driver> Launch<'_, D> {
@@ -54,7 +105,7 @@ impl<D: Driver> Launch<'_, D> {
         &self,
         options: &DeviceOptions,
         memory: Option<&Memory>,
-        (target, shifts): (&Arc<T>, Vec<Vec<Duty>>),
+        (target, shifts): (&Arc<T>, Vec<Shift>),
         events: &Sender<Event>,
         pool: Option<&Pool<T>>,
         crew: &mut Crew,
@@ -63,36 +114,38 @@ impl<D: Driver> Launch<'_, D> {
         let zeros = self.driver.open_zeros().map_err(|error| {
             Error::os(Code::Kernel, "cannot open the source of zeros /dev/zero", "open", &error)
         })?;
-        let service = |duty: &Duty| {
+        let service = |duty: Duty| {
             let events = events.clone();
             Service {
                 char_device: char_device.clone(),
                 zeros: zeros.clone(),
-                config: self.config(options, duty),
+                config: self.config(options, &duty),
+                part: duty.part,
                 target: Arc::clone(target),
                 shared: memory.map(Memory::map),
-                counters: Arc::clone(&duty.counters),
+                counters: duty.counters,
                 listener: Listener::new(move |news| {
                     // Nobody listens when the device was given up.
                     let _unheard = events.send(Event::Queue(news));
                 }),
             }
         };
-        for (number, duties) in shifts.iter().enumerate() {
-            let services = duties.iter().map(service);
+        for shift in shifts {
+            let place = self.place(options, &shift);
+            let (count, behind) = (shift.duties.len(), shift.behind);
+            let services = shift.duties.into_iter().map(service);
             if let Some(pool) = pool {
                 services.for_each(|service| pool.assign(service));
-                crew.borrow(duties.len());
+                crew.borrow(count);
                 continue;
             }
-            let place = self.place(options, number, duties);
             let cannot =
                 |error| Error::os(Code::Kernel, "cannot start a queue's thread", "clone", &error);
             let mailbox = Mailbox::new().map_err(cannot)?;
-            let waker = mailbox.waker().clone();
+            let waker = (!behind).then(|| mailbox.waker().clone());
             let thread = serve::spawn_for(self.driver.clone(), place, mailbox, services.collect())
                 .map_err(cannot)?;
-            crew.hire(thread, waker, duties.len());
+            crew.hire(thread, waker, count);
         }
         Ok(())
     }
@@ -113,20 +166,15 @@ impl<D: Driver> Launch<'_, D> {
         }
     }
 
-    /// Threads that have something of every queue belong to no queue's CPUs.
-    fn place(&self, options: &DeviceOptions, number: usize, duties: &[Duty]) -> Place {
+    /// A thread that has something of every queue belongs to no queue's CPUs.
+    fn place(&self, options: &DeviceOptions, shift: &Shift) -> Place {
         let id = self.info.dev_id;
-        let queue = duties.first().map(|duty| duty.queue).filter(|_| options.threads.is_none());
-        let pinned = queue.filter(|_| options.pin);
+        let pinned = shift.queue.filter(|_| options.pin);
         let affinity = match &options.affinity {
             Some(cpus) => Some(affinity::mask(cpus)),
             None => pinned.and_then(|queue| self.control.queue_affinity(id, queue).ok()),
         };
-        let name = match queue {
-            Some(queue) => format!("ublk{id}q{queue}"),
-            None => format!("ublk{id}t{number}"),
-        };
-        Place { name, affinity }
+        Place { name: format!("ublk{id}{}", shift.name), affinity }
     }
 }
 

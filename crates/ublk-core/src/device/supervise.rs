@@ -46,10 +46,10 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    /// So many queues on a thread of their own.
-    pub(super) fn hire(&mut self, thread: JoinHandle<()>, waker: Waker, queues: usize) {
+    /// So many queues on a thread of their own, which the waker ends, if it does not end by itself.
+    pub(super) fn hire(&mut self, thread: JoinHandle<()>, waker: Option<Waker>, queues: usize) {
         self.threads.push(thread);
-        self.wakers.push(waker);
+        self.wakers.extend(waker);
         self.queues += queues;
     }
 

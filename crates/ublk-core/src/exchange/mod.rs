@@ -10,19 +10,24 @@ use crate::pass::Pass;
 use crate::share::Share;
 use crate::token::Token;
 
+mod apart;
 mod batch;
 mod elements;
 mod get_data;
 mod inbox;
 mod landing;
+mod lane;
 mod per_io;
 mod rotating;
 mod special;
 
+use apart::Fronting;
+pub use apart::{Back, Front, apart};
 use batch::Batch;
 use get_data::GetData;
 pub(crate) use inbox::Tags;
 use landing::Landings;
+use lane::Receiver;
 use per_io::PerIo;
 use rotating::Turns;
 use special::Special;
@@ -83,6 +88,16 @@ impl Exchange {
     pub(crate) fn get_data(queue: u16, depth: u16, arena: Arena, features: u64) -> Self {
         let commands = PerIo::new(queue, depth, &Buffers::GetData, features);
         Self::Special(Box::new(Special::GetData(GetData::new(commands, depth, arena))))
+    }
+
+    /// The same, for another reactor, which does the I/O.
+    pub(crate) fn fronting(self, ends: Front) -> Self {
+        Self::Special(Box::new(Special::Front(Fronting::new(self, ends))))
+    }
+
+    /// What another reactor fetches and commits.
+    pub(crate) fn backing(ends: Back) -> Self {
+        Self::Special(Box::new(Special::Back(ends)))
     }
 
     /// The same, each tag's requests in two slots in turn: `slots` now, `others` next.
@@ -203,6 +218,10 @@ impl Exchange {
     /// Nobody will see the running requests end: memory that they may still work on is given up.
     pub(crate) fn abandon(&mut self) {
         if let Self::Special(exchange) = self {
+            if exchange.ear().is_some() {
+                // No memory; and whoever is at the other end must hear that we are gone.
+                return;
+            }
             let nothing = Self::per_io(0, 0, &Buffers::UserCopy, 0);
             let nothing = Special::Rotating { exchange: nothing, turns: Turns::default() };
             mem::forget(mem::replace(exchange, Box::new(nothing)));
@@ -248,5 +267,34 @@ impl Exchange {
             Self::Batch(exchange) => exchange.is_open(),
             Self::Special(exchange) => exchange.is_open(),
         }
+    }
+
+    /// What comes from another reactor, where front and back are apart.
+    #[cold]
+    pub(crate) fn ear(&mut self) -> Option<&mut Receiver> {
+        if let Self::Special(exchange) = self { exchange.ear() } else { None }
+    }
+
+    /// Takes what another reactor has to say: commits its results, or answers the tag of the next
+    /// request.
+    ///
+    /// # Errors
+    /// When the other is gone that has requests of ours.
+    #[cold]
+    pub(crate) fn listen<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<Option<u16>> {
+        if let Self::Special(exchange) = self { exchange.listen(pass) } else { Ok(None) }
+    }
+
+    /// Lets another reactor see what there is for it.
+    #[cold]
+    pub(crate) fn show(&self) {
+        if let Self::Special(exchange) = self {
+            exchange.show();
+        }
+    }
+
+    /// Requests that another reactor has.
+    pub(crate) fn away(&self) -> u32 {
+        if let Self::Special(exchange) = self { exchange.away() } else { 0 }
     }
 }

@@ -2,8 +2,10 @@
 
 use std::io;
 
+use super::apart::{Back, Fronting};
 use super::get_data::GetData;
 use super::landing::Landings;
+use super::lane::Receiver;
 use super::rotating::Turns;
 use super::{Arrival, Exchange, Tags};
 use crate::driver::{Completion, Ring};
@@ -30,13 +32,18 @@ pub(crate) enum Special {
         /// Where they went.
         landings: Landings,
     },
+    /// Another reactor does the I/O.
+    Front(Fronting),
+    /// Another reactor fetches and commits.
+    Back(Back),
 }
 
 impl Special {
     #[cold]
     pub(super) fn enter<R: Ring>(&mut self, ring: &mut R, group: u16) -> io::Result<()> {
         match self {
-            Self::GetData(_) => Ok(()),
+            Self::GetData(_) | Self::Back(_) => Ok(()),
+            Self::Front(front) => front.exchange().enter(ring, group),
             Self::Rotating { exchange, .. } | Self::Zoned { exchange, .. } => {
                 exchange.enter(ring, group)
             }
@@ -51,6 +58,8 @@ impl Special {
     ) -> io::Result<()> {
         match self {
             Self::GetData(exchange) => exchange.arm(pass, share.tags(depth)),
+            Self::Front(front) => front.exchange().arm(pass, (share, depth)),
+            Self::Back(_) => Ok(()),
             Self::Rotating { exchange, .. } | Self::Zoned { exchange, .. } => {
                 exchange.arm(pass, (share, depth))
             }
@@ -66,6 +75,8 @@ impl Special {
     ) -> io::Result<Arrival> {
         match self {
             Self::GetData(exchange) => exchange.completed(pass, token.tag, completion.result),
+            Self::Front(front) => front.completed(pass, token, completion),
+            Self::Back(_) => unreachable!("the front has all commands"),
             Self::Rotating { exchange, .. } | Self::Zoned { exchange, .. } => {
                 exchange.completed(pass, token, completion)
             }
@@ -79,7 +90,7 @@ impl Special {
         tags: Tags,
     ) -> io::Result<()> {
         match self {
-            Self::GetData(_) => Ok(()),
+            Self::GetData(_) | Self::Front(_) | Self::Back(_) => Ok(()),
             Self::Rotating { exchange, .. } | Self::Zoned { exchange, .. } => {
                 exchange.emptied(pass, tags)
             }
@@ -95,7 +106,7 @@ impl Special {
     ) -> io::Result<()> {
         match self {
             Self::GetData(exchange) => exchange.want(pass, tag, place),
-            Self::Rotating { .. } | Self::Zoned { .. } => {
+            _ => {
                 unreachable!("the kernel asks for no buffer to lend pages")
             }
         }
@@ -118,6 +129,11 @@ impl Special {
                 exchange.set_landing(tag, landings.take(tag));
                 exchange.commit(pass, tag, result)
             }
+            Self::Front(front) => front.exchange().commit(pass, tag, result),
+            Self::Back(back) => {
+                back.commit(tag, result);
+                Ok(())
+            }
         }
     }
 
@@ -132,7 +148,8 @@ impl Special {
     #[inline(never)]
     pub(super) fn flush<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<u32> {
         match self {
-            Self::GetData(_) => Ok(0),
+            Self::GetData(_) | Self::Back(_) => Ok(0),
+            Self::Front(front) => front.exchange().flush(pass),
             Self::Rotating { exchange, .. } | Self::Zoned { exchange, .. } => exchange.flush(pass),
         }
     }
@@ -140,7 +157,8 @@ impl Special {
     #[cold]
     pub(super) fn leave<R: Ring>(&mut self, ring: &mut R, group: u16) -> io::Result<()> {
         match self {
-            Self::GetData(_) => Ok(()),
+            Self::GetData(_) | Self::Back(_) => Ok(()),
+            Self::Front(front) => front.exchange().leave(ring, group),
             Self::Rotating { exchange, .. } | Self::Zoned { exchange, .. } => {
                 exchange.leave(ring, group)
             }
@@ -151,7 +169,42 @@ impl Special {
     pub(super) fn is_open(&self) -> bool {
         match self {
             Self::GetData(exchange) => exchange.commands().is_open(),
+            Self::Front(front) => front.is_open(),
+            Self::Back(back) => back.is_open(),
             Self::Rotating { exchange, .. } | Self::Zoned { exchange, .. } => exchange.is_open(),
         }
+    }
+
+    /// What comes from another reactor.
+    pub(super) fn ear(&mut self) -> Option<&mut Receiver> {
+        match self {
+            Self::Front(front) => Some(front.results()),
+            Self::Back(back) => Some(back.requests()),
+            _ => None,
+        }
+    }
+
+    /// Takes what another reactor has to say: commits its results, or answers the tag of the next
+    /// request.
+    pub(super) fn listen<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<Option<u16>> {
+        match self {
+            Self::Front(front) => front.listen(pass).map(|()| None),
+            Self::Back(back) => Ok(back.next()),
+            _ => Ok(None),
+        }
+    }
+
+    /// Lets another reactor see what there is for it.
+    pub(super) fn show(&self) {
+        match self {
+            Self::Front(front) => front.show(),
+            Self::Back(back) => back.show(),
+            _ => {}
+        }
+    }
+
+    /// Requests that another reactor has.
+    pub(super) fn away(&self) -> u32 {
+        if let Self::Front(front) = self { front.away() } else { 0 }
     }
 }

@@ -46,7 +46,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
 
     /// A seat for a queue, of which the kernel knows nothing yet. On failure nothing stays lent.
     fn furnish(&mut self, service: Service<T>) -> io::Result<Seat<T>> {
-        let bell = service.target.elsewhere().map(|_| self.bell()).transpose()?;
+        let bell = if service.listens() { Some(self.bell()?) } else { None };
         let loan = self.lend(&service)?;
         let made = self.ring.update_files(loan.files.start, &service.files()).and_then(|()| {
             let lent = loan.clone();
@@ -86,8 +86,8 @@ impl<D: Driver, T: Target> Reactor<D, T> {
 
     fn seat(&mut self, mut seat: Seat<T>, listener: Listener) -> usize {
         let number = usize::from(seat.loan.number);
-        if seat.asking().is_some() {
-            self.asking.push(seat.loan.number);
+        if seat.listens() {
+            self.listening.push(seat.loan.number);
         }
         seat.listener = listener;
         if number == self.seats.len() {
@@ -153,7 +153,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
     /// Nothing of a queue is in flight: lets go of all that it had.
     fn vacate(&mut self, number: usize) -> io::Result<()> {
         let Some(mut seat) = self.seats[number].take() else { return Ok(()) };
-        self.asking.retain(|&asking| usize::from(asking) != number);
+        self.listening.retain(|&listening| usize::from(listening) != number);
         seat.leave(&mut self.ring)?;
         self.take_back(seat.loan.clone())?;
         let listener = seat.take_listener();

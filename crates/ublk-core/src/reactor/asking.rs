@@ -2,20 +2,14 @@
 
 use std::io;
 
+use super::Waker;
 use super::queue::Queue;
-use super::seat::Desk;
-use super::{Reactor, Waker, watch};
 use crate::bridge::layout::{FLAG_FUA, FLAG_NO_UNMAP};
 use crate::bridge::{Ask, Body, Misfit, Port};
-use crate::driver::{Completion, Driver, Ring};
+use crate::driver::Ring;
 use crate::engine::After;
 use crate::pass::Pass;
 use crate::target::{Elsewhere, Errno, Op, Request, Target, Unfit};
-
-/// The tag of completions that tell of answers.
-pub(super) const BELL: u16 = 1;
-/// More completions of the same submission follow (`IORING_CQE_F_MORE`).
-const MORE: u32 = 1 << 1;
 
 /// What a seat asks with.
 #[derive(Debug)]
@@ -200,69 +194,5 @@ impl<T: Target> Queue<T> {
     ) -> io::Result<()> {
         let asked = self.asking.as_mut().is_some_and(|asking| asking.port.resume(tag, errno));
         if asked { Ok(()) } else { self.fail(pass, tag, libc::EIO) }
-    }
-}
-
-impl<D: Driver, T: Target> Reactor<D, T> {
-    /// Waits for completions, or for answers.
-    pub(super) fn wait_with_answers(&mut self) -> io::Result<()> {
-        if let Some(spin) = &mut self.spin {
-            let (seats, asking) = (&mut self.seats, &self.asking);
-            spin.look(&mut self.ring, 1 + self.at_once, || {
-                asking.iter().any(|&number| {
-                    let seat = seats.get_mut(usize::from(number)).and_then(Option::as_mut);
-                    seat.and_then(|seat| seat.asking()).is_some_and(|one| one.port.has_answers())
-                })
-            })?;
-        }
-        let mut idle = true;
-        for &number in &self.asking {
-            if let Some(Some(seat)) = self.seats.get_mut(usize::from(number)) {
-                idle &= seat.asking().is_none_or(|asking| asking.port.may_sleep());
-            }
-        }
-        if idle {
-            self.ring.submit_and_wait(1 + self.at_once)?;
-        }
-        for &number in &self.asking {
-            if let Some(Some(seat)) = self.seats.get_mut(usize::from(number)) {
-                seat.asking().into_iter().for_each(|asking| asking.port.awake());
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes the answers that are there.
-    pub(super) fn take_answers(&mut self) -> io::Result<()> {
-        for index in 0..self.asking.len() {
-            if let Some(seat) = &mut self.seats[usize::from(self.asking[index])] {
-                seat.take_answers(&mut desk!(self))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// What wakes this reactor when there are answers.
-    pub(super) fn bell(&mut self) -> io::Result<Waker> {
-        if let Some(bell) = &self.bell {
-            return Ok(bell.clone());
-        }
-        let bell = Waker::new()?;
-        watch(&mut self.ring, bell.fd(), true, BELL)?;
-        Ok(self.bell.insert(bell).clone())
-    }
-
-    /// The answers themselves are taken in every pass.
-    #[cold]
-    pub(super) fn bell_rang(&mut self, completion: Completion) -> io::Result<()> {
-        self.bell.iter().for_each(Waker::drain);
-        if completion.flags & MORE == 0 { self.watch_bell() } else { Ok(()) }
-    }
-
-    fn watch_bell(&mut self) -> io::Result<()> {
-        match &self.bell {
-            Some(bell) => watch(&mut self.ring, bell.fd(), true, BELL),
-            None => Ok(()),
-        }
     }
 }

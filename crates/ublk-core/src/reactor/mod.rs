@@ -43,6 +43,7 @@ macro_rules! pass {
 
 mod arrivals;
 mod asking;
+mod listening;
 mod mailbox;
 mod places;
 mod queue;
@@ -53,12 +54,13 @@ mod spin;
 mod tests;
 
 pub use crate::buffers::SharedMemory;
+pub use crate::exchange::{Back, Front, apart};
 pub use crate::share::Share;
 pub use mailbox::{Mailbox, Waker};
 pub(crate) use service::MAX_SLOTS;
-pub use service::{Capacity, ExchangeMode, Listener, News, QueueConfig, Service, Transfer};
+pub use service::{Capacity, ExchangeMode, Listener, News, Part, QueueConfig, Service, Transfer};
 
-use asking::BELL;
+use listening::BELL;
 use places::Places;
 use seat::{Desk, Seat};
 use spin::Spin;
@@ -85,9 +87,9 @@ pub struct Reactor<D: Driver, T> {
     slots: Slots,
     places: Places,
     mailbox: Mailbox<T>,
-    /// Seats whose requests are answered elsewhere.
-    asking: Vec<u16>,
-    /// Wakes for answers; there once somebody is asked.
+    /// Seats that other threads have something to say to.
+    listening: Vec<u16>,
+    /// Wakes for what they say; there once somebody listens.
     bell: Option<Waker>,
     /// Seats that have put something off until the end of the pass.
     put_off: Vec<u16>,
@@ -126,7 +128,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
             slots: Slots::new(capacity.slots),
             places: Places::new(capacity.files),
             mailbox,
-            asking: Vec::new(),
+            listening: Vec::new(),
             bell: None,
             put_off: Vec::new(),
             at_once: 0,
@@ -173,14 +175,14 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         if let Some(Some(seat)) = self.seats.get(usize::from(self.current)) {
             seat.counters.enters.add(1);
         }
-        if self.asking.is_empty() {
+        if self.listening.is_empty() {
             let wanted = 1 + self.at_once;
             if let Some(spin) = &mut self.spin {
                 spin.look(&mut self.ring, wanted, || false)?;
             }
             self.ring.submit_and_wait(wanted)?;
         } else {
-            self.wait_with_answers()?;
+            self.wait_and_listen()?;
         }
         self.take_completions()?;
         if self.attention { self.attend() } else { Ok(Turn::Serving) }
@@ -224,8 +226,8 @@ impl<D: Driver, T: Target> Reactor<D, T> {
                 _ => self.woken(completion)?,
             }
         }
-        if !self.asking.is_empty() {
-            self.take_answers()?;
+        if !self.listening.is_empty() {
+            self.listen()?;
         }
         self.at_once = 0;
         while let Some(number) = self.put_off.pop() {

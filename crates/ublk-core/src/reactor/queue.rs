@@ -73,7 +73,7 @@ impl<T: Target> Queue<T> {
     }
 
     #[inline(always)]
-    fn begin<const WATCHED: bool, R: Ring>(
+    pub(super) fn begin<const WATCHED: bool, R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
         tag: u16,

@@ -11,7 +11,7 @@ use super::Waker;
 use super::arrivals::Loan;
 use super::asking::Asking;
 use super::queue::Queue;
-use super::service::{ExchangeMode, Listener, News, QueueConfig, Service, Transfer};
+use super::service::{ExchangeMode, Listener, News, Part, QueueConfig, Service, Transfer};
 use crate::buffers::{Arena, Buffers, Pool, Slots};
 use crate::driver::{Completion, Descriptors, Driver, OpenFile, Ring};
 use crate::engine::{Aids, Engine};
@@ -25,7 +25,7 @@ use crate::target::integrity::IntegrityFormat;
 /// What a queue is served with.
 pub(super) struct Seat<T> {
     // Fields drop in this order: files last (trap 30).
-    queue: Queue<T>,
+    pub(super) queue: Queue<T>,
     pub(super) counters: Arc<Counters>,
     pub(super) listener: Listener,
     pub(super) place: pass::Seat,
@@ -50,7 +50,7 @@ pub(super) struct Desk<'a, R> {
 impl<T> Seat<T> {
     /// Requests that have begun and not ended.
     pub(super) fn running(&self) -> u32 {
-        self.queue.engine.running()
+        self.queue.engine.running() + self.queue.exchange.away()
     }
 
     /// Nobody will see the running requests end: memory that they may still work on is given up.
@@ -70,7 +70,7 @@ impl<T: Target> Seat<T> {
     /// Sets everything up; the queue's files are in the table already.
     pub(super) fn new<D: Driver>(
         driver: &D,
-        service: Service<T>,
+        mut service: Service<T>,
         loan: Loan,
         bell: Option<&Waker>,
         stays: bool,
@@ -80,7 +80,11 @@ impl<T: Target> Seat<T> {
             .elsewhere()
             .zip(bell)
             .map(|(elsewhere, bell)| Asking::new(elsewhere, service.config.queue, bell));
-        let (descriptors, exchange, buffers, aids) = parts(driver, &service, &loan.slots)?;
+        let (descriptors, mut exchange, buffers, aids) = parts(driver, &mut service, &loan.slots)?;
+        if let Some((ear, bell)) = exchange.ear().zip(bell.cloned()) {
+            ear.wake_by(move || bell.wake());
+        }
+        let apart = exchange.ear().is_some();
         let Service { char_device, zeros, config, target, counters, listener, .. } = service;
         let (name, rotates) = ((config.queue, config.depth), config.rotate_slots);
         // With requests in flight, by QUIESCE_DEV.
@@ -94,8 +98,8 @@ impl<T: Target> Seat<T> {
                 descriptors,
                 asking,
                 // A linked step that fails goes on with the slot that its commit has named, and no
-                // linked commit says where an append went.
-                links: all_known && !rotates && !says_landings,
+                // linked commit says where an append went, or is another reactor's.
+                links: all_known && !rotates && !says_landings && !apart,
             },
             counters,
             listener,
@@ -136,16 +140,6 @@ impl<T: Target> Seat<T> {
         self.queue.exchange.leave(ring, self.place.number)
     }
 
-    /// Whom the queue asks, where requests are answered elsewhere.
-    pub(super) fn asking(&mut self) -> Option<&mut Asking> {
-        self.queue.asking.as_mut()
-    }
-
-    /// Takes the answers that are there.
-    pub(super) fn take_answers<R: Ring>(&mut self, desk: &mut Desk<'_, R>) -> io::Result<()> {
-        self.queue.take_answers(&mut pass!(self, desk))
-    }
-
     /// Pushes what was put off until the end of the pass. Answers how many completions the next
     /// call of the kernel brings at once, and that nobody waits for.
     #[inline]
@@ -173,7 +167,7 @@ impl<T: Target> Seat<T> {
 
 fn parts<D: Driver, T: Target>(
     driver: &D,
-    service: &Service<T>,
+    service: &mut Service<T>,
     slots: &[u16],
 ) -> io::Result<(Descriptors, Exchange, Buffers, Aids)> {
     /// Rooms for metadata begin at pages, so that no two of them share one.
@@ -182,7 +176,7 @@ fn parts<D: Driver, T: Target>(
     let QueueConfig { max_io_bytes, descriptor_size, features, .. } = service.config;
     let descriptors =
         driver.map_descriptors(&service.char_device, queue, depth, descriptor_size)?;
-    let geometry = service.target.geometry();
+    let geometry = *service.target.geometry();
     let count = share.count(depth);
     let (now, next) = slots.split_at(slots.len().min(count.into()));
     let arena = || Arena::new(count, max_io_bytes);
@@ -198,9 +192,14 @@ fn parts<D: Driver, T: Target>(
             None => Pool::new(depth, max_io_bytes)?,
         }),
     };
-    let plain = match service.config.exchange {
+    let fetching = match service.config.exchange {
         ExchangeMode::PerIo => Exchange::per_io(queue, depth, &buffers, features),
         ExchangeMode::Batch => Exchange::batch(queue, depth, &buffers)?,
+    };
+    let plain = match mem::replace(&mut service.part, Part::Whole) {
+        Part::Whole => fetching,
+        Part::Front(ends) => fetching.fronting(ends),
+        Part::Back(ends) => Exchange::backing(ends),
     };
     let landings = geometry.zoned.map(|_| (0..depth).map(|_| Cell::new(0)).collect());
     let plain = match &landings {

@@ -7,6 +7,7 @@ use std::{io, mem};
 
 use crate::buffers::SharedMemory;
 use crate::driver::{OpenFile, RingSize};
+use crate::exchange::{Back, Front};
 use crate::share::Share;
 use crate::stats::Counters;
 use crate::target::Target;
@@ -64,6 +65,18 @@ pub struct QueueConfig {
     pub rotate_slots: bool,
 }
 
+/// What a reactor does of the work for a queue.
+#[derive(Debug)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// It fetches and commits; the other end does the I/O.
+    Front(Front),
+    /// It does the I/O, and registers buffers for it, of what the other end fetches
+    /// ([`Transfer::Register`]).
+    Back(Back),
+}
+
 /// A queue, or a share of its tags, to be served, and by what.
 #[derive(Debug)]
 pub struct Service<T> {
@@ -73,6 +86,8 @@ pub struct Service<T> {
     pub zeros: OpenFile,
     /// The queue.
     pub config: QueueConfig,
+    /// What is to be done of the work.
+    pub part: Part,
     /// What answers its requests.
     pub target: Arc<T>,
     /// Memory that clients have registered with its device, if they can.
@@ -198,6 +213,11 @@ impl<T: Target> Service<T> {
     #[expect(clippy::cast_possible_truncation, reason = "a step names a file by 16 bits")]
     pub(super) fn places(&self) -> u32 {
         self.files().len() as u32
+    }
+
+    /// Whether other threads have something to say to it.
+    pub(super) fn listens(&self) -> bool {
+        self.target.elsewhere().is_some() || !matches!(self.part, Part::Whole)
     }
 
     /// How many tags are served here.

@@ -68,6 +68,7 @@ impl Stubborn {
                 features: info.flags,
                 rotate_slots,
             },
+            part: Part::Whole,
             target: Arc::new(target),
             shared: None,
             counters: Arc::default(),

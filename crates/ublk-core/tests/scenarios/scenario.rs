@@ -169,6 +169,8 @@ pub(crate) struct Scenario {
     pub(crate) shared: bool,
     /// So many reactors share the tags of all queues, if any.
     pub(crate) threads: Option<u16>,
+    /// A second reactor does the I/O of each.
+    pub(crate) apart: bool,
     pub(crate) depth: u16,
     pub(crate) sectors: usize,
     pub(crate) max_io_bytes: u32,
@@ -187,6 +189,12 @@ impl Scenario {
             Incident::Replace(how) => how.flags(),
             _ => 0,
         }
+    }
+
+    /// In how many rounds the model may stand still: in one, a new server has come; where rings are
+    /// apart, a request passes from reactor to reactor and back without it.
+    pub(crate) fn patience(&self) -> u32 {
+        if self.apart { 6 } else { 1 }
     }
 
     pub(crate) fn draw(seed: u64) -> Self {
@@ -236,6 +244,9 @@ impl Scenario {
             shared: rng.chance(400),
             threads: (exchange == ExchangeMode::PerIo && rng.chance(400))
                 .then(|| 2 + u16::try_from(rng.below(3)).unwrap()),
+            apart: matches!(transfer, Transfer::Register { .. })
+                && !matches!(backend, Backend::Zones { .. })
+                && rng.chance(500),
         }
     }
 }

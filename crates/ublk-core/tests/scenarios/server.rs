@@ -7,7 +7,8 @@ use ublk_core::control::Control;
 use ublk_core::driver::Driver;
 use ublk_core::driver::sim::Sim;
 use ublk_core::reactor::{
-    ExchangeMode, Listener, Mailbox, QueueConfig, Reactor, Service, Share, Transfer, Turn, Waker,
+    ExchangeMode, Listener, Mailbox, Part, QueueConfig, Reactor, Service, Share, Transfer, Turn,
+    Waker, apart,
 };
 use ublk_core::target::{Geometry, Target};
 use ublk_sys::{
@@ -44,13 +45,18 @@ pub(crate) fn turn(reactors: &mut Reactors) -> Outcome {
     lost.map_or(Ok(()), |error| Err(format!("a reactor is lost: {error}")))
 }
 
-/// Stops the device, lets the reactors see it, and deletes it.
-pub(crate) fn take_down(sim: &Sim, id: u32, reactors: &mut Reactors) -> Outcome {
+/// Stops the device, lets the reactors see it, and deletes it. The model may stand still for less
+/// than `patience` rounds.
+pub(crate) fn take_down(sim: &Sim, id: u32, reactors: &mut Reactors, patience: u32) -> Outcome {
     sim.begin_stop(id).unwrap();
+    let mut rounds_at_rest = 0;
     while !reactors.is_empty() {
         let before = (sim.moves(), reactors.len());
         turn(reactors)?;
-        if (sim.moves(), reactors.len()) == before {
+        rounds_at_rest += 1;
+        if (sim.moves(), reactors.len()) != before {
+            rounds_at_rest = 0;
+        } else if rounds_at_rest >= patience {
             return Err("the device does not stop".into());
         }
     }
@@ -117,7 +123,7 @@ pub(crate) fn serve(
 ) -> Served {
     let char_device = sim.open_char(info.dev_id).unwrap();
     let zeros = sim.open_zeros().unwrap();
-    let service = |(queue, share)| Service {
+    let service = |queue, share, part| Service {
         char_device: char_device.clone(),
         zeros: zeros.clone(),
         config: QueueConfig {
@@ -132,17 +138,34 @@ pub(crate) fn serve(
             features: info.flags,
             rotate_slots: scenario.mode == Mode::Rotating,
         },
+        part,
         shared: memory.map(Memory::map),
         target: Arc::clone(subject),
         counters: Arc::default(),
         listener: Listener::default(),
     };
     let (mut reactors, mut wakers) = (Vec::new(), Vec::new());
-    for shift in shifts(scenario, info) {
+    let mut begin = |services: Vec<_>| {
         let mailbox = Mailbox::new().unwrap();
-        wakers.push(mailbox.waker().clone());
-        let services = shift.into_iter().map(service).collect();
+        let waker = mailbox.waker().clone();
         reactors.push(Reactor::of(sim, mailbox, services).unwrap());
+        waker
+    };
+    for shift in shifts(scenario, info) {
+        if !scenario.apart {
+            let whole = shift.into_iter().map(|(queue, share)| service(queue, share, Part::Whole));
+            wakers.push(begin(whole.collect()));
+            continue;
+        }
+        let both = shift.into_iter().map(|(queue, share)| {
+            let (front, back) = apart(info.queue_depth);
+            let part = |part| service(queue, share, part);
+            (part(Part::Front(front)), part(Part::Back(back)))
+        });
+        let (fronts, backs) = both.unzip();
+        wakers.push(begin(fronts));
+        // It ends by itself, when the fronts have.
+        begin(backs);
     }
     (reactors, wakers)
 }

@@ -80,13 +80,15 @@ impl World {
     }
 
     pub(crate) fn run(&mut self) -> Outcome {
-        let (mut submitted, mut rounds_at_rest, mut rounds) = (0, 0, 0);
+        let (mut submitted, mut rounds_at_rest, mut rounds, mut last) = (0, 0, 0, 0);
         while submitted < self.scenario.requests || self.client.in_flight() > 0 {
             rounds += 1;
             if rounds > MOST_ROUNDS {
                 return Err(format!("no end, {:?}", self.phase));
             }
             let before = self.sim.moves();
+            rounds_at_rest = if before == last { rounds_at_rest } else { 0 };
+            last = before;
             let room = self.scenario.eagerness.saturating_sub(self.client.in_flight());
             let count = room.min(self.scenario.requests - submitted);
             let count = if count == 0 { 0 } else { 1 + self.rng.index(count) };
@@ -104,9 +106,8 @@ impl World {
                 self.go_on()?;
             }
             if count == 0 && self.sim.moves() == before && self.phase == Phase::Served {
-                if rounds_at_rest < 1 {
-                    // A new server has come in this very round.
-                    rounds_at_rest += 1;
+                rounds_at_rest += 1;
+                if rounds_at_rest <= self.scenario.patience() {
                     continue;
                 }
                 return Err(format!("{} requests hang", self.client.in_flight()));
@@ -114,7 +115,7 @@ impl World {
         }
         self.sim.audit();
         self.over = true;
-        take_down(&self.sim, self.id, &mut self.reactors)?;
+        take_down(&self.sim, self.id, &mut self.reactors, self.scenario.patience())?;
         self.check_disks()?;
         check_rules(&self.sim)
     }

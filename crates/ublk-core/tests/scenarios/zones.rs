@@ -110,7 +110,7 @@ impl Zones {
             }
         }
         self.sim.audit();
-        take_down(&self.sim, self.id, &mut self.reactors)?;
+        take_down(&self.sim, self.id, &mut self.reactors, self.scenario.patience())?;
         check_rules(&self.sim)
     }
 

@@ -1,0 +1,133 @@
+//! Seats that other threads have something to say to: whoever answers their requests elsewhere, or
+//! the reactor at the other end of a queue whose front and back are apart.
+
+use std::io;
+
+use super::queue::Queue;
+use super::seat::{Desk, Seat};
+use super::{Reactor, Waker, watch};
+use crate::driver::{Completion, Driver, Ring};
+use crate::pass::Pass;
+use crate::target::Target;
+
+/// The tag of completions that tell that somebody has said something.
+pub(super) const BELL: u16 = 1;
+/// More completions of the same submission follow (`IORING_CQE_F_MORE`).
+const MORE: u32 = 1 << 1;
+
+impl<T: Target> Queue<T> {
+    /// Takes what other threads have to say, and shows them what there is for them.
+    #[inline]
+    pub(super) fn listen<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
+        if self.asking.is_some() {
+            return self.take_answers(pass);
+        }
+        while let Some(tag) = self.exchange.listen(pass)? {
+            self.begin::<true, _>(pass, tag, false)?;
+        }
+        self.exchange.show();
+        Ok(())
+    }
+
+    fn has_word(&mut self) -> bool {
+        match &mut self.asking {
+            Some(asking) => asking.port.has_answers(),
+            None => self.exchange.ear().is_some_and(|ear| ear.has_words()),
+        }
+    }
+
+    fn may_sleep(&mut self) -> bool {
+        match &mut self.asking {
+            Some(asking) => asking.port.may_sleep(),
+            None => self.exchange.ear().is_none_or(|ear| ear.may_sleep()),
+        }
+    }
+
+    fn awake(&mut self) {
+        match &mut self.asking {
+            Some(asking) => asking.port.awake(),
+            None => self.exchange.ear().into_iter().for_each(|ear| ear.awake()),
+        }
+    }
+}
+
+impl<T: Target> Seat<T> {
+    pub(super) fn listens(&mut self) -> bool {
+        self.queue.asking.is_some() || self.queue.exchange.ear().is_some()
+    }
+
+    /// Takes what other threads have to say.
+    fn listen<R: Ring>(&mut self, desk: &mut Desk<'_, R>) -> io::Result<()> {
+        self.queue.listen(&mut pass!(self, desk))?;
+        if !self.queue.exchange.is_open() {
+            // The front is gone.
+            self.closing = true;
+            *desk.attention = true;
+        }
+        Ok(())
+    }
+}
+
+impl<D: Driver, T: Target> Reactor<D, T> {
+    /// Waits for completions, or for what other threads have to say.
+    pub(super) fn wait_and_listen(&mut self) -> io::Result<()> {
+        if let Some(spin) = &mut self.spin {
+            let (seats, listening) = (&mut self.seats, &self.listening);
+            spin.look(&mut self.ring, 1 + self.at_once, || {
+                listening.iter().any(|&number| {
+                    let seat = seats.get_mut(usize::from(number)).and_then(Option::as_mut);
+                    seat.is_some_and(|seat| seat.queue.has_word())
+                })
+            })?;
+        }
+        let mut idle = true;
+        for &number in &self.listening {
+            if let Some(Some(seat)) = self.seats.get_mut(usize::from(number)) {
+                idle &= seat.queue.may_sleep();
+            }
+        }
+        if idle {
+            self.ring.submit_and_wait(1 + self.at_once)?;
+        }
+        for &number in &self.listening {
+            if let Some(Some(seat)) = self.seats.get_mut(usize::from(number)) {
+                seat.queue.awake();
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what other threads have to say.
+    pub(super) fn listen(&mut self) -> io::Result<()> {
+        for index in 0..self.listening.len() {
+            if let Some(seat) = &mut self.seats[usize::from(self.listening[index])] {
+                seat.listen(&mut desk!(self))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What wakes this reactor when somebody has said something.
+    pub(super) fn bell(&mut self) -> io::Result<Waker> {
+        if let Some(bell) = &self.bell {
+            return Ok(bell.clone());
+        }
+        let bell = Waker::new()?;
+        watch(&mut self.ring, bell.fd(), true, BELL)?;
+        Ok(self.bell.insert(bell).clone())
+    }
+
+    /// What was said is taken in every pass.
+    #[cold]
+    pub(super) fn bell_rang(&mut self, completion: Completion) -> io::Result<()> {
+        self.bell.iter().for_each(Waker::drain);
+        if completion.flags & MORE == 0 { self.watch_bell() } else { Ok(()) }
+    }
+
+    fn watch_bell(&mut self) -> io::Result<()> {
+        match &self.bell {
+            Some(bell) => watch(&mut self.ring, bell.fd(), true, BELL),
+            None => Ok(()),
+        }
+    }
+}
