@@ -57,6 +57,15 @@ impl Token {
         (word >> 32) as u16
     }
 
+    /// The tag in a word of a plan's first step, which most are.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the field is cut out of the word")]
+    pub(crate) const fn first_step(word: u64) -> Option<u16> {
+        const KIND_AND_STEP: u64 = 0xffff << 16;
+        let first = Self::new(Kind::Step, 0).pack(0);
+        if word & KIND_AND_STEP == first { Some(word as u16) } else { None }
+    }
+
     /// # Panics
     /// On a number that [`pack`](Self::pack) never made.
     #[inline]

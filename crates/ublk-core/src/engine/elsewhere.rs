@@ -71,8 +71,8 @@ impl<T: Target> Engine<T> {
         if after == After::Hold || steps != 1 || !fresh {
             return Ok(self.launch(pass, tag, steps));
         }
-        Ok(match self.express_slot(tag, &request) {
-            Some(slot) => self.express(pass, tag, slot, alone),
+        Ok(match self.express_step(pass, tag, &request, alone) {
+            Some(outcome) => Ok(outcome),
             None if self.split() => self.launch(pass, tag, steps),
             None => self.start_only_step(pass, tag),
         })

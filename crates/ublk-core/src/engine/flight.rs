@@ -3,8 +3,10 @@
 use super::MAX_ATTACH_FAILURES;
 use crate::target::{Op, Request, RequestFlags};
 
-/// A request on its way through its plan.
+/// A request on its way through its plan. As large as a cache line, so that finding a tag's takes a
+/// shift.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
 pub(super) struct Flight {
     pub(super) request: Request,
     /// Completions that must come before the request can go on.

@@ -19,7 +19,7 @@ use crate::buffers::Buffers;
 use crate::driver::Ring;
 use crate::memory::Region;
 use crate::pass::Pass;
-use crate::target::{Errno, Plan, Request, Step, Target};
+use crate::target::{Plan, Request, Step, Target};
 use crate::token::{Kind, Token};
 
 mod elsewhere;
@@ -145,7 +145,7 @@ impl<T: Target> Engine<T> {
 
     /// Starts a request; `alone` when no other is there, to be started or to be committed.
     /// `address` is the descriptor's, or where the exchange has found a buffer.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn begin<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
@@ -154,43 +154,32 @@ impl<T: Target> Engine<T> {
         alone: bool,
     ) -> Settled {
         self.running += 1;
-        self.flights[usize::from(tag)].request = request;
+        self.flights[usize::from(tag)] = Flight::new(request);
         let first = usize::from(tag) * self.max_steps;
         let mut plan = Plan::new(&mut self.steps[first..first + self.max_steps]);
         let planned = self.target.plan(&request, &mut plan);
         let steps = plan.len();
-        if planned.is_ok() {
-            if steps == 0 {
-                return Ok(Outcome::Commit(self.succeed(pass, tag)));
-            }
-            if steps == 1
-                && let Some(slot) = self.express_slot(tag, &request)
-            {
-                return self.express(pass, tag, slot, alone);
-            }
+        if let Err(errno) = planned {
+            return Ok(Outcome::Commit(self.fail(pass, tag, errno)));
         }
-        self.begin_plan(pass, tag, (request, address), planned.map(|()| steps))
+        match steps {
+            0 => return Ok(Outcome::Commit(self.succeed(pass, tag))),
+            1 => {
+                if let Some(outcome) = self.express_step(pass, tag, &request, alone) {
+                    return Ok(outcome);
+                }
+                if self.direct {
+                    return self.start_only_step(pass, tag);
+                }
+            }
+            _ if self.direct => return self.launch(pass, tag, steps),
+            _ => {}
+        }
+        self.begin_placed(pass, tag, steps, address)
     }
 
-    /// Starts a request on the way that all can go.
-    #[inline(never)]
-    fn begin_plan<R: Ring>(
-        &mut self,
-        pass: &mut Pass<'_, R>,
-        tag: u16,
-        (request, address): (Request, u64),
-        planned: Result<usize, Errno>,
-    ) -> Settled {
-        self.flights[usize::from(tag)] = Flight::new(request);
-        match planned {
-            Ok(1) if self.direct => self.start_only_step(pass, tag),
-            Ok(steps) if self.direct => self.launch(pass, tag, steps),
-            Ok(steps) => self.begin_placed(pass, tag, steps, address),
-            Err(errno) => Ok(Outcome::Commit(self.fail(pass, tag, errno))),
-        }
-    }
-
-    /// Takes a completion of this queue's steps, registrations or copies.
+    /// Takes a completion of this queue's steps that have not [arrived](Self::arrive), registrations
+    /// or copies.
     #[inline(always)]
     pub(crate) fn completed<R: Ring>(
         &mut self,

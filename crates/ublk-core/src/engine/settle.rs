@@ -82,42 +82,10 @@ impl<T: Target> Engine<T> {
     /// Counts a request `times` over; -1, wrapped, takes it back.
     #[inline(always)]
     pub(super) fn count(&self, counters: &Counters, request: &Request, times: u64) {
-        let bytes = u64::from(request.length).wrapping_mul(times);
-        match request.op {
-            Op::Read => {
-                counters.reads.add(times);
-                counters.read_bytes.add(bytes);
-            }
-            Op::Write => {
-                counters.writes.add(times);
-                counters.write_bytes.add(bytes);
-            }
-            _ => return self.count_other(counters, request, times, bytes),
-        }
-        self.count_way(counters, request, bytes);
-    }
-
-    #[inline(never)]
-    fn count_other(&self, counters: &Counters, request: &Request, times: u64, bytes: u64) {
-        match request.op {
-            Op::Flush => counters.flushes.add(times),
-            Op::Discard => counters.discards.add(times),
-            Op::WriteZeroes => counters.write_zeroes.add(times),
-            Op::Zone(ZoneOp::Append) => {
-                counters.writes.add(times);
-                counters.write_bytes.add(bytes);
-                self.count_way(counters, request, bytes);
-            }
-            _ => {}
-        }
-    }
-
-    #[inline(always)]
-    fn count_way(&self, counters: &Counters, request: &Request, bytes: u64) {
-        match self.buffers {
-            Buffers::Auto { .. } | Buffers::Register { .. } => counters.zero_copy_bytes.add(bytes),
-            _ if request.flags.is_shared() => counters.zero_copy_bytes.add(bytes),
-            _ => counters.copied_bytes.add(bytes),
+        let moves = count_plain(counters, request, times) || count_other(counters, request, times);
+        let lent = matches!(self.buffers, Buffers::Auto { .. } | Buffers::Register { .. });
+        if moves && !lent && !request.flags.is_shared() {
+            counters.copied_bytes.add(u64::from(request.length).wrapping_mul(times));
         }
     }
 
@@ -139,6 +107,41 @@ impl<T: Target> Engine<T> {
             Lease::InMemory | Lease::ToStore => self.give_back(tag),
         }
     }
+}
+
+/// Counts a request if it is a read or write, which it answers.
+#[inline(always)]
+pub(super) fn count_plain(counters: &Counters, request: &Request, times: u64) -> bool {
+    let bytes = u64::from(request.length).wrapping_mul(times);
+    match request.op {
+        Op::Read => {
+            counters.reads.add(times);
+            counters.read_bytes.add(bytes);
+        }
+        Op::Write => {
+            counters.writes.add(times);
+            counters.write_bytes.add(bytes);
+        }
+        _ => return false,
+    }
+    true
+}
+
+/// Counts any other request, and answers whether it moves bytes.
+#[inline(never)]
+fn count_other(counters: &Counters, request: &Request, times: u64) -> bool {
+    match request.op {
+        Op::Flush => counters.flushes.add(times),
+        Op::Discard => counters.discards.add(times),
+        Op::WriteZeroes => counters.write_zeroes.add(times),
+        Op::Zone(ZoneOp::Append) => {
+            counters.writes.add(times);
+            counters.write_bytes.add(u64::from(request.length).wrapping_mul(times));
+            return true;
+        }
+        _ => {}
+    }
+    false
 }
 
 /// What a client may be told. `EAGAIN` would read as "a non-blocking request would block"

@@ -59,22 +59,8 @@ impl<T: Target> Engine<T> {
         unsafe { pass.push(entry, Token { kind: Kind::Step, tag, step }) };
     }
 
-    #[inline(always)]
+    /// A step has ended that has not [arrived](Self::arrive).
     pub(super) fn step_ended<R: Ring>(
-        &mut self,
-        pass: &mut Pass<'_, R>,
-        token: Token,
-        result: i32,
-    ) -> Settled {
-        let tag = token.tag;
-        if let Some(outcome) = self.arrive(pass, tag, result) {
-            return Ok(outcome);
-        }
-        self.judge_step(pass, token, result)
-    }
-
-    #[inline(never)]
-    fn judge_step<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
         token: Token,

@@ -21,8 +21,10 @@ use crate::pass::Pass;
 use crate::sqe;
 use crate::token::{Kind, Token};
 
-/// The elements of a commit that has not been answered.
+/// The elements of a commit that has not been answered. As large as a cache line, so that finding
+/// one takes a shift.
 #[derive(Debug)]
+#[repr(align(64))]
 struct Outbox {
     elements: Elements,
     /// Elements written.

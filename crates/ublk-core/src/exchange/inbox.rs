@@ -3,21 +3,21 @@
 use std::io;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use crate::buffers::Pool;
 use crate::driver::Ring;
+use crate::memory::Mapping;
 
 /// When all are in use the fetch ends with `ENOBUFS` and is armed again.
 const BUFFERS: u16 = 64;
 /// What the kernel fills at most: 128 tags of two bytes.
 const BUFFER_BYTES: u32 = 256;
 /// Where the tail of an `io_uring_buf_ring` lies: in the reserved field of its first entry.
-const TAIL: u32 = 14;
-const ENTRY_BYTES: u32 = 16;
+const TAIL: usize = 14;
+const ENTRY_BYTES: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct Inbox {
-    ring: Pool,
-    buffers: Pool,
+    ring: Mapping,
+    buffers: Mapping,
     tail: u16,
 }
 
@@ -50,16 +50,16 @@ impl Tags {
 
 impl Inbox {
     pub(super) fn new() -> io::Result<Self> {
-        let ring = Pool::new(1, ENTRY_BYTES * u32::from(BUFFERS))?;
-        let buffers = Pool::new(BUFFERS, BUFFER_BYTES)?;
+        let ring = Mapping::anonymous(ENTRY_BYTES * usize::from(BUFFERS))?;
+        let buffers = Mapping::anonymous(BUFFER_BYTES as usize * usize::from(BUFFERS))?;
         Ok(Self { ring, buffers, tail: 0 })
     }
 
     /// Gives all buffers to the kernel, as those of `group`.
     pub(super) fn register<R: Ring>(&mut self, ring: &mut R, group: u16) -> io::Result<()> {
-        // SAFETY: both pools live as long as the exchange, which its reactor drops after the ring,
+        // SAFETY: both mappings live as long as the exchange, which its reactor drops after the ring,
         // or after the group has been unregistered.
-        unsafe { ring.register_buffer_ring(self.ring.at(0, 0), BUFFERS, group) }?;
+        unsafe { ring.register_buffer_ring(self.ring.base(), BUFFERS, group) }?;
         (0..BUFFERS).for_each(|buffer| self.give(buffer));
         Ok(())
     }
@@ -73,7 +73,7 @@ impl Inbox {
         #[expect(clippy::cast_sign_loss, reason = "the caller has seen that it is no error")]
         let (buffer, count) = ((flags >> BUFFER_SHIFT) as u16, (bytes / 2) as u16);
         // Without tags there is no buffer either.
-        let base = if count == 0 { std::ptr::null() } else { self.buffers.at(buffer, 0).cast() };
+        let base = if count == 0 { std::ptr::null() } else { self.buffer(buffer).cast() };
         Tags { buffer, base, count, last: flags & MORE == 0 }
     }
 
@@ -88,19 +88,27 @@ impl Inbox {
 
     #[inline]
     fn give(&mut self, buffer: u16) {
-        let index = u32::from(self.tail % BUFFERS) * ENTRY_BYTES;
+        let index = usize::from(self.tail % BUFFERS) * ENTRY_BYTES;
+        let address = self.buffer(buffer) as u64;
         // SAFETY: the entry lies in the ring and is ours, being beyond the tail; the tail's place,
         // the last two bytes of entry 0, is not written here.
         unsafe {
-            let entry = self.ring.at(0, index);
-            entry.cast::<u64>().write(self.buffers.at(buffer, 0) as u64);
+            let entry = self.ring.base().add(index);
+            entry.cast::<u64>().write(address);
             entry.add(8).cast::<u32>().write(BUFFER_BYTES);
             entry.add(12).cast::<u16>().write(buffer);
         }
         self.tail = self.tail.wrapping_add(1);
         // SAFETY: aligned, in the ring, and written by us only; the kernel reads it with acquire.
-        let tail = unsafe { AtomicU16::from_ptr(self.ring.at(0, TAIL).cast()) };
+        let tail = unsafe { AtomicU16::from_ptr(self.ring.base().add(TAIL).cast()) };
         // Release: the entry is written before the kernel sees that it is there.
         tail.store(self.tail, Ordering::Release);
+    }
+
+    #[inline]
+    fn buffer(&self, number: u16) -> *mut u8 {
+        assert!(number < BUFFERS);
+        // SAFETY: inside the mapping, just checked.
+        unsafe { self.buffers.base().add(usize::from(number) * BUFFER_BYTES as usize) }
     }
 }

@@ -216,15 +216,19 @@ impl<D: Driver, T: Target> Reactor<D, T> {
     fn take_all<const WATCHED: bool>(&mut self) -> io::Result<()> {
         // Beside what was bound to come.
         let lone = self.ring.ready() <= 1 + self.at_once as usize;
-        while let Some(completion) = self.ring.pop() {
+        let mut next = self.ring.pop();
+        while let Some(completion) = next {
             let number = Token::seat(completion.user_data);
-            match self.seats.get_mut(usize::from(number)) {
+            next = match self.seats.get_mut(usize::from(number)) {
                 Some(Some(seat)) => {
-                    seat.take::<WATCHED, _>(&mut desk!(self), completion, lone)?;
                     self.current = number;
+                    seat.take::<WATCHED, _>(&mut desk!(self), completion, lone)?
                 }
-                _ => self.woken(completion)?,
-            }
+                _ => {
+                    self.woken(completion)?;
+                    self.ring.pop()
+                }
+            };
         }
         if !self.listening.is_empty() {
             self.listen()?;

@@ -38,7 +38,14 @@ impl<T: Target> Queue<T> {
         completion: Completion,
         lone: bool,
     ) -> io::Result<Closing> {
-        let token = Token::unpack(completion.user_data);
+        let Completion { user_data, result, .. } = completion;
+        if let Some(tag) = Token::first_step(user_data)
+            && let Some(outcome) = self.engine.arrive(pass, tag, result)
+        {
+            self.conclude::<WATCHED, _>(pass, tag, outcome)?;
+            return Ok(None);
+        }
+        let token = Token::unpack(user_data);
         if token.kind.is_engines() {
             let outcome = self.engine.completed(pass, token, completion.result)?;
             self.conclude::<WATCHED, _>(pass, token.tag, outcome)?;
@@ -80,7 +87,13 @@ impl<T: Target> Queue<T> {
         alone: bool,
     ) -> io::Result<()> {
         let descriptor = self.descriptors.read(tag);
-        self.begin_described::<WATCHED, _>(pass, tag, &descriptor, alone)
+        if WATCHED && pass.counters.trace.is_on() {
+            pass.counters.trace.begin(tag);
+        }
+        match self.engine.express(pass, tag, &descriptor, alone) {
+            Some(outcome) => self.conclude::<WATCHED, _>(pass, tag, outcome),
+            None => self.begin_planned::<WATCHED, _>(pass, tag, &descriptor, alone),
+        }
     }
 
     /// A request whose bytes are where the exchange says, if its descriptor does not name a place
@@ -96,7 +109,10 @@ impl<T: Target> Queue<T> {
         if !is_shared(&descriptor) {
             descriptor.addr = address;
         }
-        self.begin_described::<true, _>(pass, tag, &descriptor, false)
+        if pass.counters.trace.is_on() {
+            pass.counters.trace.begin(tag);
+        }
+        self.begin_planned::<true, _>(pass, tag, &descriptor, false)
     }
 
     /// A write's data must be asked for.
@@ -107,17 +123,15 @@ impl<T: Target> Queue<T> {
         self.exchange.want(pass, tag, place)
     }
 
-    #[inline(always)]
-    fn begin_described<const WATCHED: bool, R: Ring>(
+    /// Starts a request on the way that all can go.
+    #[inline(never)]
+    fn begin_planned<const WATCHED: bool, R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
         tag: u16,
         descriptor: &ublksrv_io_desc,
         alone: bool,
     ) -> io::Result<()> {
-        if WATCHED && pass.counters.trace.is_on() {
-            pass.counters.trace.begin(tag);
-        }
         let address = descriptor.addr;
         let outcome = match Request::parse(descriptor) {
             Ok(request) if self.asks(request.op) => return self.ask(pass, tag, request, address),

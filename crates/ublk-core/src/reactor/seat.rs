@@ -21,6 +21,7 @@ use crate::share::Share;
 use crate::stats::Counters;
 use crate::target::Target;
 use crate::target::integrity::IntegrityFormat;
+use crate::token::Token;
 
 /// What a queue is served with.
 pub(super) struct Seat<T> {
@@ -147,21 +148,29 @@ impl<T: Target> Seat<T> {
         self.queue.exchange.flush(&mut pass!(self, desk))
     }
 
-    /// Takes one of the queue's completions; `lone` when there is no other.
+    /// Takes one of the queue's completions, `lone` when there is no other, and all of the queue's
+    /// that come behind it. Answers the first that is not the queue's.
     #[inline(always)]
     pub(super) fn take<const WATCHED: bool, R: Ring>(
         &mut self,
         desk: &mut Desk<'_, R>,
-        completion: Completion,
+        first: Completion,
         lone: bool,
-    ) -> io::Result<()> {
-        let news = self.queue.take::<WATCHED, _>(&mut pass!(self, desk), completion, lone)?;
-        if let Some(refused) = news {
-            self.refused = self.refused.or(refused);
-            self.closing = true;
-            *desk.attention = true;
+    ) -> io::Result<Option<Completion>> {
+        let mut pass = pass!(self, desk);
+        let mut completion = first;
+        loop {
+            let news = self.queue.take::<WATCHED, _>(&mut pass, completion, lone)?;
+            if let Some(refused) = news {
+                self.refused = self.refused.or(refused);
+                self.closing = true;
+                *desk.attention = true;
+            }
+            match pass.ring.pop() {
+                Some(next) if Token::seat(next.user_data) == self.place.number => completion = next,
+                next => return Ok(next),
+            }
         }
-        Ok(())
     }
 }
 

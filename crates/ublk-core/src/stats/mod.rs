@@ -25,6 +25,9 @@ macro_rules! counters {
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct QueueStats {
             $($(#[$doc])* pub $name: u64,)*
+            /// Bytes that went between client and backend without a copy by ublk: what was not
+            /// copied. Not counted by itself, which would cost each request.
+            pub zero_copy_bytes: u64,
         }
 
         impl AddAssign for QueueStats {
@@ -36,7 +39,12 @@ macro_rules! counters {
         impl Counters {
             /// A copy; the counters go on meanwhile, so it need not be of one instant.
             pub fn snapshot(&self) -> QueueStats {
-                QueueStats { $($name: self.$name.get(),)* }
+                // First, so that what is copied meanwhile does not count as not copied.
+                let copied_bytes = self.copied_bytes.get();
+                let stats = QueueStats { $($name: self.$name.get(),)* zero_copy_bytes: 0 };
+                let bytes = stats.read_bytes + stats.write_bytes;
+                let zero_copy_bytes = bytes.saturating_sub(copied_bytes);
+                QueueStats { copied_bytes, zero_copy_bytes, ..stats }
             }
         }
     };
@@ -57,8 +65,6 @@ counters! {
     read_bytes,
     /// Bytes written by clients.
     write_bytes,
-    /// Bytes that went between client and backend without a copy by ublk.
-    zero_copy_bytes,
     /// Bytes that the kernel copied between client and server.
     copied_bytes,
     /// Requests that failed.

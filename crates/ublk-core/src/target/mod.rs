@@ -18,7 +18,7 @@ mod testing;
 
 pub use elsewhere::{Elsewhere, Unfit};
 pub use geometry::{DiscardLimits, Geometry, GeometryError, SegmentLimits, ZonedLimits};
-pub use plan::{Part, Plan, Step, StepKind};
+pub use plan::{Part, Plan, Remap, Step, StepKind};
 pub use request::{Op, Request, RequestFlags, ZoneOp};
 
 pub mod delay;
@@ -61,6 +61,14 @@ pub trait Target: Send + Sync + 'static {
     /// # Errors
     /// The errno that the request fails with.
     fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> Result<(), Errno>;
+
+    /// Where the bytes of a plain read or write are, if that is all that its plan would say: the
+    /// queue loop then needs none. Plain are requests that [`Request::plain`] reads.
+    #[inline]
+    fn remap(&self, request: &Request) -> Remap {
+        let _ = request;
+        Remap::Plan
+    }
 
     /// Who is asked for plans where they come from beyond a bridge; by default nobody.
     fn elsewhere(&self) -> Option<&dyn Elsewhere> {

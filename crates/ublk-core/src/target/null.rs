@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 
 use super::integrity::IntegrityFormat;
-use super::{DiscardLimits, Errno, Geometry, Plan, Request, Target};
+use super::{DiscardLimits, Errno, Geometry, Plan, Remap, Request, Target};
 
 /// Writes vanish; reads return whatever the request's memory held before, so this is for
 /// measurements, never for data.
@@ -56,5 +56,10 @@ impl Target for Null {
     #[inline]
     fn plan(&self, _request: &Request, _plan: &mut Plan<'_>) -> Result<(), Errno> {
         Ok(())
+    }
+
+    #[inline]
+    fn remap(&self, _request: &Request) -> Remap {
+        Remap::Nowhere
     }
 }

@@ -81,6 +81,22 @@ impl Step {
     }
 }
 
+/// Where the bytes of a request are; see [`Target::remap`](super::Target::remap).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remap {
+    /// A plan tells.
+    Plan,
+    /// Nowhere: it is done at once.
+    Nowhere,
+    /// In one piece in a file.
+    To {
+        /// The target's file, by its place in [`Target::files`](super::Target::files).
+        file: u16,
+        /// Where in it, in bytes.
+        offset: u64,
+    },
+}
+
 /// Where the steps of a part belong in the whole: what is added to each.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Part {

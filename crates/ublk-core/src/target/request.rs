@@ -1,8 +1,9 @@
 //! One block request, as the kernel described it.
 
 use ublk_sys::{
-    UBLK_IO_F_FUA, UBLK_IO_F_INTEGRITY, UBLK_IO_F_NEED_REG_BUF, UBLK_IO_F_NOUNMAP,
-    UBLK_IO_F_SHMEM_ZC, UBLK_IO_OP_DISCARD, UBLK_IO_OP_FLUSH, UBLK_IO_OP_READ,
+    UBLK_IO_F_FAILFAST_DEV, UBLK_IO_F_FAILFAST_DRIVER, UBLK_IO_F_FAILFAST_TRANSPORT, UBLK_IO_F_FUA,
+    UBLK_IO_F_INTEGRITY, UBLK_IO_F_META, UBLK_IO_F_NEED_REG_BUF, UBLK_IO_F_NOUNMAP,
+    UBLK_IO_F_SHMEM_ZC, UBLK_IO_F_SWAP, UBLK_IO_OP_DISCARD, UBLK_IO_OP_FLUSH, UBLK_IO_OP_READ,
     UBLK_IO_OP_REPORT_ZONES, UBLK_IO_OP_WRITE, UBLK_IO_OP_WRITE_ZEROES, UBLK_IO_OP_ZONE_APPEND,
     UBLK_IO_OP_ZONE_CLOSE, UBLK_IO_OP_ZONE_FINISH, UBLK_IO_OP_ZONE_OPEN, UBLK_IO_OP_ZONE_RESET,
     UBLK_IO_OP_ZONE_RESET_ALL, blk_zone, ublksrv_io_desc,
@@ -11,7 +12,9 @@ use ublk_sys::{
 use super::Errno;
 
 /// What a request asks for.
+// With a tag of its own, which takes one comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Op {
     /// Fill the buffer from the device.
     Read,
@@ -186,6 +189,24 @@ impl Request {
         Ok(Self::new(op, descriptor))
     }
 
+    /// Reads a descriptor if it is of a read or write that nothing more is said of: not that it must
+    /// be durable, nor where its bytes are, nor that it has metadata.
+    #[inline(always)]
+    pub fn plain(descriptor: &ublksrv_io_desc) -> Option<Self> {
+        /// What changes nothing for whoever answers.
+        const NEUTRAL: u32 = UBLK_IO_F_FAILFAST_DEV
+            | UBLK_IO_F_FAILFAST_TRANSPORT
+            | UBLK_IO_F_FAILFAST_DRIVER
+            | UBLK_IO_F_META
+            | UBLK_IO_F_SWAP;
+        const READ_OR_WRITE: u32 = (UBLK_IO_OP_READ | UBLK_IO_OP_WRITE) as u32;
+        if descriptor.op_flags & !(NEUTRAL | READ_OR_WRITE) != 0 {
+            return None;
+        }
+        let op = if descriptor.op_flags & READ_OR_WRITE == 0 { Op::Read } else { Op::Write };
+        Some(Self::new(op, descriptor))
+    }
+
     /// Its descriptor counts zones, not sectors.
     #[cold]
     fn parse_report(descriptor: &ublksrv_io_desc) -> Result<Self, Errno> {
@@ -222,6 +243,35 @@ mod tests {
         assert_eq!((request.op, request.offset), (Op::Zone(ZoneOp::Report), 131_072));
         assert_eq!(request.length, 192);
         assert!(request.op.has_data() && request.op.fills());
+    }
+
+    #[test]
+    fn plain_is_what_nothing_more_is_said_of() {
+        let described = |op: u8, flags: u32| ublksrv_io_desc {
+            op_flags: u32::from(op) | flags,
+            nr_sectors: 8,
+            start_sector: 16,
+            ..Default::default()
+        };
+        for op in [UBLK_IO_OP_READ, UBLK_IO_OP_WRITE] {
+            for harmless in [0, UBLK_IO_F_META, UBLK_IO_F_SWAP | UBLK_IO_F_FAILFAST_DEV] {
+                let descriptor = described(op, harmless);
+                assert_eq!(Request::plain(&descriptor), Request::parse(&descriptor).ok());
+            }
+            for telling in [
+                UBLK_IO_F_FUA,
+                UBLK_IO_F_NEED_REG_BUF,
+                UBLK_IO_F_SHMEM_ZC,
+                UBLK_IO_F_INTEGRITY,
+                // Unknown to us.
+                1 << 31,
+            ] {
+                assert_eq!(Request::plain(&described(op, telling)), None);
+            }
+        }
+        for op in [UBLK_IO_OP_FLUSH, UBLK_IO_OP_DISCARD, UBLK_IO_OP_ZONE_APPEND] {
+            assert_eq!(Request::plain(&described(op, 0)), None);
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
-use super::{Errno, Geometry, Op, Plan, Request, Step, StepKind, Target};
+use super::{Errno, Geometry, Op, Plan, Remap, Request, Step, StepKind, Target};
 use crate::error::{Code, Error, Result};
 
 mod atime;
@@ -137,6 +137,11 @@ impl Target for File {
         };
         plan.push(whole(request, kind));
         Ok(())
+    }
+
+    #[inline(always)]
+    fn remap(&self, request: &Request) -> Remap {
+        Remap::To { file: BACKING, offset: request.offset }
     }
 
     fn check_size(&self, size: u64) -> Result<()> {
