@@ -33,6 +33,7 @@ macro_rules! counters {
         impl AddAssign for QueueStats {
             fn add_assign(&mut self, other: Self) {
                 $(self.$name += other.$name;)*
+                self.zero_copy_bytes += other.zero_copy_bytes;
             }
         }
 
