@@ -1,3 +1,5 @@
+import { statSync } from 'node:fs';
+
 import { checkBoolean, checkInteger, checkKeys, checkOneOf } from './check.ts';
 import type { Device } from './device.ts';
 import { invalid, unwrap } from './errors.ts';
@@ -152,7 +154,17 @@ export async function createDevice(
     await device.close();
     throw signal.reason;
   }
+  warnOfFile(device.path);
   return device;
+}
+
+/** The kernel does not lay its node over what is in its place. */
+function warnOfFile(path: string): void {
+  if (!statSync(path, { throwIfNoEntry: false })?.isFile()) return;
+  process.emitWarning(
+    `${path} is a file and not the device: a program has written there when there was none. ` +
+      'Close the device, remove the file, and create the device again.',
+  );
 }
 
 /** Checks the options and puts them as the addon takes them. */

@@ -1,5 +1,6 @@
+import { once } from 'node:events';
 import { open } from 'node:fs/promises';
-import { existsSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { execa } from 'execa';
@@ -16,7 +17,7 @@ import {
 } from '../../src/index.ts';
 import { fioVerify } from './fio.ts';
 import { temporaryFolder } from './image.ts';
-import { createOrSkip, expectNoDevices, queueThreads, withUblk } from './machine.ts';
+import { createOrSkip, expectNoDevices, isTestMachine, queueThreads, withUblk } from './machine.ts';
 import { startServer, ublk } from './server.ts';
 
 const target = targets.null({ size: '64MiB' });
@@ -83,6 +84,18 @@ withUblk('a device', () => {
     await execa('mount', [device.path, folder]);
     await expect(stopDevice(device.id)).rejects.toMatchObject({ code: 'ERR_UBLK_BUSY' });
     await execa('umount', [folder]);
+  });
+
+  test('whose node cannot be made, because a file is in its place, says so', async (context) => {
+    if (!isTestMachine) context.skip('it writes to /dev, so it runs only in the test machine');
+    writeFileSync('/dev/ublkb77', '');
+    try {
+      const warned = once(process, 'warning') as Promise<[Error]>;
+      await using device = await createDevice({ target, id: 77 });
+      expect((await warned)[0].message).toContain(`${device.path} is a file and not the device`);
+    } finally {
+      rmSync('/dev/ublkb77');
+    }
   });
 
   test('has its partitions looked for, or not', async (context) => {

@@ -4,7 +4,9 @@ use std::ffi::CString;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
-/// Whether the node is this device's and this user may open it.
+/// Whether the node is this device's and this user may open it. A plain file in its place is as
+/// ready as it will ever be: the kernel makes its node before `START_DEV` answers, and not over a
+/// file (fio leaves one when it opens a device that has just gone).
 ///
 /// It is not opened to find out: an open waits for the partition scan (in the background from Linux
 /// 7.0 on), which waits for what the server answers. A server that was killed while it waits there
@@ -13,8 +15,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 pub(super) fn is_ready(id: u32) -> bool {
     let path = format!("/dev/ublkb{id}");
     let Ok(node) = fs::metadata(&path) else { return false };
-    node.file_type().is_block_device()
-        && number_in_sysfs(id) == Some((libc::major(node.rdev()), libc::minor(node.rdev())))
+    let number = Some((libc::major(node.rdev()), libc::minor(node.rdev())));
+    (node.is_file() || node.file_type().is_block_device() && number_in_sysfs(id) == number)
         && may_be_read(&path)
 }
 
