@@ -97,17 +97,17 @@ withUblk('bad input', () => {
   });
 
   describe('of the command', () => {
-    test('a missing image', async () => {
-      await expectFailure(['add', 'file', '/no/such.img'], 'ERR_UBLK_NO_BACKEND');
-    });
-
-    test.each(['0', '5000'])('a depth of %s', async (depth) => {
-      const args = ['add', 'null', '--size', '1MiB', '--depth', depth];
-      await expectFailure(args, 'ERR_UBLK_INVALID_ARGUMENT');
-    });
-
-    test.each(['info', 'stop', 'delete'])('%s of a device that is not there', async (command) => {
-      await expectFailure([command, '77'], 'ERR_UBLK_NO_DEVICE');
+    // Together: a program takes its time to start.
+    test('what is not there and what cannot be', async () => {
+      const missing = expectFailure(['add', 'file', '/no/such.img'], 'ERR_UBLK_NO_BACKEND');
+      const depths = ['0', '5000'].map((depth) => {
+        const args = ['add', 'null', '--size', '1MiB', '--depth', depth];
+        return expectFailure(args, 'ERR_UBLK_INVALID_ARGUMENT');
+      });
+      const verbs = ['info', 'stop', 'delete'].map((command) =>
+        expectFailure([command, '77'], 'ERR_UBLK_NO_DEVICE'),
+      );
+      await Promise.all([missing, ...depths, ...verbs]);
     });
 
     test('a pid file that cannot be written; the device goes again', async () => {

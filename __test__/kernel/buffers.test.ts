@@ -6,60 +6,71 @@ import { execa } from 'execa';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 
 import { targets, type BufferMode, type DeviceOptions } from '../../src/index.ts';
-import { fioVerify } from './fio.ts';
-import { temporaryFolder } from './image.ts';
+import { fioVerify, MIXED, VERIFY } from './fio.ts';
+import { fleet, NO_TROUBLE } from './fleet.ts';
+import { folderOfTests, sparseImage } from './image.ts';
 import { createOrSkip, expectNoDevices, isTestMachine, withUblk } from './machine.ts';
+import { modesOf } from './modes.ts';
 
 const MIB = 1024 * 1024;
-const SIZE = 64 * MIB;
+const SIZE = 32 * MIB;
 /** What fio needs for 32 requests of up to 1 MiB, and to spare. */
 const MEMORY = 48 * MIB;
 const HUGE_PAGES = 24;
 
-const BASES: BufferMode[] = ['auto', 'register', 'user-copy', 'get-data', 'copy'];
-
-/** What `shared` can be beside, in every exchange that allows it. */
-const MODES = (['per-io', 'batch'] as const).flatMap((exchange) =>
-  BASES.filter((base) => exchange === 'per-io' || base !== 'get-data').map((base) => ({
-    exchange,
-    base,
-  })),
+/** What `shared` can be beside, in every exchange that allows it, with one queue and with two. */
+const MODES = modesOf('auto', 'register', 'user-copy', 'get-data', 'copy').flatMap((mode) =>
+  [1, 2].map((queues) => Object.assign({ queues }, mode)),
 );
 
-function image(): Promise<string> {
-  const path = join(temporaryFolder(), 'disk.img');
+/** Memory of a tmpfs that fio and the server can share. */
+async function memoryAt(path: string, size = MEMORY): Promise<string> {
   writeFileSync(path, '');
-  return truncate(path, SIZE).then(() => path);
+  await truncate(path, size);
+  return path;
 }
 
 withUblk('shared memory', () => {
   afterEach(expectNoDevices);
 
+  describe('in every mode', () => {
+    const folder = folderOfTests('/dev/shm');
+    const devices = fleet({
+      modes: MODES,
+      options(mode) {
+        const path = sparseImage(SIZE, folder, `${MODES.indexOf(mode)}.img`);
+        return {
+          target: targets.file(path),
+          ...mode,
+          buffers: ['shared', mode.buffers as BufferMode],
+        };
+      },
+      async prepare(device, mode) {
+        const memory = await memoryAt(join(folder, `${MODES.indexOf(mode)}.memory`), 12 * MIB);
+        await device.share(memory);
+        return [`--mem=mmapshared:${memory}`];
+      },
+      how: [...MIXED, '--bssplit=4k/50:16k/20:256k/30', ...VERIFY],
+    });
+    test.for(MODES)(
+      'carries what fio wrote (over $buffers, $exchange, $queues queues)',
+      (mode, context) => {
+        const outcome = devices.of(mode, context);
+        expect(outcome.trouble).toEqual(NO_TROUBLE);
+        expect(outcome.device.buffers).toMatchObject({ mode: mode.buffers, shared: true });
+        // What others read, udev among them, is copied.
+        expect(outcome.total.zeroCopyBytes).toBeGreaterThanOrEqual(2 * 16 * MIB);
+      },
+    );
+  });
+
   describe('of a tmpfs', () => {
     const memory = '/dev/shm/ublk-clients';
-    beforeAll(async () => {
-      writeFileSync(memory, '');
-      await truncate(memory, MEMORY);
-    });
+    beforeAll(() => memoryAt(memory));
     afterAll(() => rmSync(memory));
 
-    test.for(MODES)('carries what fio wrote (over $base, $exchange)', async (mode, context) => {
-      const { base, exchange } = mode;
-      const target = targets.file(await image());
-      const options: DeviceOptions = { target, exchange, buffers: ['shared', base], queues: 2 };
-      await using device = await createOrSkip(context, options);
-      expect(device.buffers).toMatchObject({ mode: base, shared: true });
-      await using shared = await device.share(memory);
-      expect(shared.index).toBe(0);
-      await fioVerify(device, [`--mem=mmapshared:${memory}`]);
-      const { zeroCopyBytes, readBytes, writeBytes, errors } = device.stats().total;
-      expect(errors).toBe(0);
-      // What others read, udev among them, is copied.
-      expect(zeroCopyBytes).toBeGreaterThan((readBytes + writeBytes) * 0.9);
-    });
-
     test('comes and goes while clients are at work', async (context) => {
-      const target = targets.file(await image());
+      const target = targets.file(sparseImage(SIZE));
       const buffers: BufferMode[] = ['shared', 'copy'];
       await using device = await createOrSkip(context, { target, buffers });
       const pause = () => new Promise((resolve) => setTimeout(resolve, 50));
@@ -81,10 +92,11 @@ withUblk('shared memory', () => {
     });
 
     test('that the server must not change serves writes only', async (context) => {
-      const target = targets.file(await image());
+      const target = targets.file(sparseImage(SIZE));
       const buffers: BufferMode[] = ['shared', 'copy'];
       await using device = await createOrSkip(context, { target, buffers });
-      await using _shared = await device.share(memory, { readOnly: true });
+      await using shared = await device.share(memory, { readOnly: true });
+      expect(shared.index).toBe(0);
       await fioVerify(device, [`--mem=mmapshared:${memory}`]);
       const { zeroCopyBytes, writeBytes, copiedBytes, readBytes } = device.stats().total;
       expect([zeroCopyBytes, copiedBytes]).toEqual([writeBytes, readBytes]);
@@ -109,7 +121,7 @@ withUblk('shared memory', () => {
       const memory = join(folder, 'clients');
       await execa('fallocate', ['-l', String(MEMORY), memory]);
       expect(existsSync(memory)).toBe(true);
-      const target = targets.file(await image());
+      const target = targets.file(sparseImage(SIZE));
       const buffers: BufferMode[] = ['shared', 'copy'];
       await using device = await createOrSkip(context, { target, buffers });
       await using _shared = await device.share(memory);
@@ -150,7 +162,7 @@ withUblk('buffer modes', () => {
   });
 
   test.for(['auto', 'register'] as const)('%s can rotate its slots', async (buffers, context) => {
-    const target = targets.file(await image());
+    const target = targets.file(sparseImage(SIZE));
     for (const exchange of ['per-io', 'batch'] as const) {
       const options: DeviceOptions = { target, exchange, buffers, rotateSlots: true };
       await using device = await createOrSkip(context, options);

@@ -9,15 +9,21 @@ import { afterEach, expect, test } from 'vitest';
 import {
   createDevice,
   deleteDevice,
-  features,
   setDeviceAffinity,
   stopDevice,
   targets,
   type Feature,
 } from '../../src/index.ts';
 import { fioVerify } from './fio.ts';
-import { temporaryFolder } from './image.ts';
-import { createOrSkip, expectNoDevices, isTestMachine, queueThreads, withUblk } from './machine.ts';
+import { sparseImage, temporaryFolder } from './image.ts';
+import {
+  createOrSkip,
+  expectNoDevices,
+  isTestMachine,
+  need,
+  queueThreads,
+  withUblk,
+} from './machine.ts';
 import { startServer, ublk } from './server.ts';
 
 const target = targets.null({ size: '64MiB' });
@@ -58,8 +64,7 @@ withUblk('a device', () => {
   });
 
   test('that somebody has open is stopped by force only', async (context) => {
-    const safe = (await features()).find((one) => one.name === 'SAFE_STOP_DEV');
-    if (!safe?.supported) context.skip('this kernel lacks SAFE_STOP_DEV (Linux 7.0)');
+    await need(context, 'SAFE_STOP_DEV');
     await using device = await createDevice({ target });
     const opener = await open(device.path, 'r');
     const refused = await ublk('stop', String(device.id));
@@ -75,9 +80,7 @@ withUblk('a device', () => {
   });
 
   test('that is mounted is not stopped, whatever the kernel', async () => {
-    const path = join(temporaryFolder(), 'disk.img');
-    writeFileSync(path, '');
-    truncateSync(path, 32 << 20);
+    const path = sparseImage(32 << 20);
     await using device = await createDevice({ target: targets.file(path) });
     await execa('mkfs.ext4', ['-q', device.path]);
     const folder = temporaryFolder();
@@ -113,9 +116,7 @@ withUblk('a device', () => {
   test.for(['per-io', 'batch'] as const)(
     'finds its descriptors wherever they lie (%s)',
     async (exchange, context) => {
-      const path = join(temporaryFolder(), 'disk.img');
-      writeFileSync(path, '');
-      truncateSync(path, 64 << 20);
+      const path = sparseImage(64 << 20);
       const file = targets.file(path);
       const options = { target: file, queues: 2, ioDescSize: 104, exchange };
       await using device = await createOrSkip(context, options);

@@ -3,7 +3,30 @@ import { execa } from 'execa';
 import type { Device } from '../../src/index.ts';
 
 /**
- * Writes with a checksum in each block, in blocks of 4 KiB to 1 MiB, then reads all back.
+ * Requests of all sizes, many of them small, so that queues fill up and requests are split and put
+ * together, in few bytes: what an emulated machine spends its time on is the bytes.
+ */
+export const MIXED: readonly string[] = [
+  '--rw=randwrite',
+  '--bssplit=4k/50:16k/20:128k/20:1M/10',
+  '--blockalign=4k',
+  '--size=16M',
+];
+
+/** Each block has a checksum, and is read back when all are written. */
+export const VERIFY: readonly string[] = ['--verify=crc32c', '--verify_fatal=1'];
+
+const LOAD = [
+  '--ioengine=libaio',
+  '--iodepth=32',
+  '--direct=1',
+  '--randrepeat=0',
+  // Where a device was is soon nothing.
+  '--allow_file_create=0',
+];
+
+/**
+ * Writes with a checksum in each block, then reads all back.
  *
  * @param more Further arguments for fio.
  */
@@ -11,19 +34,37 @@ export async function fioVerify(
   device: Pick<Device, 'path'>,
   more: readonly string[] = [],
 ): Promise<void> {
-  await execa('fio', [
-    '--name=verify',
-    `--filename=${device.path}`,
-    '--rw=randwrite',
-    '--bsrange=4k-1M',
-    '--blockalign=4k',
-    '--size=32M',
-    '--ioengine=libaio',
-    '--iodepth=32',
-    '--direct=1',
-    '--verify=crc32c',
-    '--verify_fatal=1',
-    '--randrepeat=0',
+  const job = ['--name=verify', `--filename=${device.path}`];
+  await execa('fio', [...job, ...LOAD, ...MIXED, ...VERIFY, ...more]);
+}
+
+/** One device of many that fio is to work on. */
+export interface FioJob {
+  path: string;
+  /** Arguments for this job only. */
+  more?: readonly string[];
+}
+
+/**
+ * Works on all devices at once, in one fio, whose start costs more than the work on one of them.
+ * Resolves with the errno of each job, 0 for success.
+ */
+export async function fioAll(
+  jobs: readonly FioJob[],
+  how: readonly string[] = [...MIXED, ...VERIFY],
+): Promise<number[]> {
+  const each = jobs.flatMap(({ path, more = [] }, index) => [
+    `--name=job${index}`,
+    `--filename=${path}`,
     ...more,
   ]);
+  const all = ['--name=global', '--output-format=json', ...LOAD, ...how];
+  const { stdout } = await execa('fio', [...all, ...each], { reject: false });
+  // Complaints of single requests come before the report.
+  const report = JSON.parse(stdout.slice(stdout.indexOf('\n{') + 1)) as {
+    jobs: { jobname: string; error: number }[];
+  };
+  return jobs.map(
+    (_, index) => report.jobs.find(({ jobname }) => jobname === `job${index}`)?.error ?? -1,
+  );
 }

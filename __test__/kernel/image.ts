@@ -1,14 +1,26 @@
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import { onTestFinished } from 'vitest';
+import { afterAll, onTestFinished } from 'vitest';
+
+function makeFolder(parent = tmpdir()): { folder: string; remove: () => void } {
+  const folder = mkdtempSync(join(parent, 'ublk-test-'));
+  return { folder, remove: () => rmSync(folder, { recursive: true }) };
+}
 
 /** A folder that goes away with the test. */
 export function temporaryFolder(): string {
-  const folder = mkdtempSync(join(tmpdir(), 'ublk-test-'));
-  onTestFinished(() => rmSync(folder, { recursive: true }));
+  const { folder, remove } = makeFolder();
+  onTestFinished(remove);
+  return folder;
+}
+
+/** A folder that goes away with the tests of a `describe`. */
+export function folderOfTests(parent?: string): string {
+  const { folder, remove } = makeFolder(parent);
+  afterAll(remove);
   return folder;
 }
 
@@ -18,4 +30,21 @@ export function randomImage(size: number): { path: string; bytes: Buffer } {
   const bytes = randomBytes(size);
   writeFileSync(path, bytes);
   return { path, bytes };
+}
+
+/** The path of an empty file of `size` bytes that take up no space. */
+export function sparseImage(size: number, folder = temporaryFolder(), name = 'disk.img'): string {
+  const path = join(folder, name);
+  writeFileSync(path, '');
+  truncateSync(path, size);
+  return path;
+}
+
+/** The paths of several such files. */
+export function sparseImages(
+  sizes: readonly number[],
+  folder = temporaryFolder(),
+  name = 'disk',
+): string[] {
+  return sizes.map((size, index) => sparseImage(size, folder, `${name}-${index}.img`));
 }

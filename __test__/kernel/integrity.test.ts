@@ -1,26 +1,21 @@
 import { randomBytes } from 'node:crypto';
-import { readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
-import { join } from 'node:path';
 
 import { execa } from 'execa';
 import { afterEach, describe, expect, test } from 'vitest';
 
-import { targets, type DeviceOptions } from '../../src/index.ts';
-import { fioVerify } from './fio.ts';
-import { temporaryFolder } from './image.ts';
+import { targets } from '../../src/index.ts';
+import { fleet, NO_TROUBLE } from './fleet.ts';
+import { folderOfTests, sparseImage } from './image.ts';
 import { createOrSkip, expectNoDevices, withUblk } from './machine.ts';
+import { modesOf } from './modes.ts';
 
 const MIB = 1024 * 1024;
-const MODES: Pick<DeviceOptions, 'buffers' | 'exchange'>[] = (['per-io', 'batch'] as const).flatMap(
-  (exchange) =>
-    (['auto', 'register', 'user-copy'] as const).map((buffers) => ({ exchange, buffers })),
-);
+const MODES = modesOf('auto', 'register', 'user-copy');
 
 function image(size: number): { path: string; metadata: string } {
-  const path = join(temporaryFolder(), 'disk.img');
-  writeFileSync(path, '');
-  truncateSync(path, size);
+  const path = sparseImage(size);
   return { path, metadata: `${path}.metadata` };
 }
 
@@ -54,13 +49,24 @@ const readSector = (device: string, sector: number) =>
 withUblk('a device with integrity', () => {
   afterEach(expectNoDevices);
 
-  test.for(MODES)('holds what fio wrote ($buffers, $exchange)', async (mode, context) => {
-    const { path } = image(32 * MIB);
-    const target = targets.file(path, { integrity: { checksum: 'crc16' } });
-    await using device = await createOrSkip(context, { target, queues: 2, ...mode });
-    expect(device.features).toContain('INTEGRITY');
-    await fioVerify(device);
-    expect(device.stats().total.errors).toBe(0);
+  describe('in a file', () => {
+    const folder = folderOfTests();
+    const devices = fleet({
+      modes: MODES,
+      options(mode) {
+        const path = sparseImage(32 * MIB, folder, `${MODES.indexOf(mode)}.img`);
+        return {
+          target: targets.file(path, { integrity: { checksum: 'crc16' } }),
+          queues: 2,
+          ...mode,
+        };
+      },
+    });
+    test.for(MODES)('holds what fio wrote ($buffers, $exchange)', (mode, context) => {
+      const outcome = devices.of(mode, context);
+      expect(outcome.device.features).toContain('INTEGRITY');
+      expect(outcome.trouble).toEqual(NO_TROUBLE);
+    });
   });
 
   test.for(MODES)(

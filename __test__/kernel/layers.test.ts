@@ -1,34 +1,21 @@
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { open } from 'node:fs/promises';
-import { join } from 'node:path';
 
 import { execa } from 'execa';
 import { afterEach, describe, expect, test } from 'vitest';
 
-import { createDevice, targets, type BufferMode, type DeviceOptions } from '../../src/index.ts';
-import { fioVerify } from './fio.ts';
-import { temporaryFolder } from './image.ts';
-import { createOrSkip, expectNoDevices, withUblk } from './machine.ts';
+import { createDevice, targets, type Device, type DeviceOptions } from '../../src/index.ts';
+import { fleet, NO_TROUBLE } from './fleet.ts';
+import { carries } from './filesystem.ts';
+import { folderOfTests, sparseImage, sparseImages } from './image.ts';
+import { expectNoDevices, withUblk } from './machine.ts';
+import { modesOf, type Mode } from './modes.ts';
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
 
-const BUFFERS: readonly BufferMode[] = ['auto', 'register', 'copy'];
-const MODES = (['per-io', 'batch'] as const).flatMap((exchange) =>
-  BUFFERS.map((buffers) => ({ exchange, buffers })),
-);
-
-/** Empty images of these sizes. */
-function images(...sizes: number[]): string[] {
-  const folder = temporaryFolder();
-  return sizes.map((size, index) => {
-    const path = join(folder, `${index}.img`);
-    writeFileSync(path, '');
-    truncateSync(path, size);
-    return path;
-  });
-}
+const LAYERED = modesOf('auto', 'register', 'copy');
 
 /** What a device should hold, chunk by chunk from its images. */
 function interleaved(paths: string[], chunk: number, size: number): Buffer {
@@ -40,21 +27,45 @@ function interleaved(paths: string[], chunk: number, size: number): Buffer {
   return Buffer.concat(chunks);
 }
 
+/** In which order a slow read and the writes after it end. */
+async function orderOf(device: Device): Promise<string[]> {
+  await using file = await open(device.path, 'r+');
+  const order: string[] = [];
+  // Where udev does not look, whose reads wait too.
+  const buffer = Buffer.alloc(4 * KIB);
+  const read = file.read(buffer, 0, 4 * KIB, 3 * MIB).then(() => order.push('read'));
+  await file.write(randomBytes(64 * KIB), 0, 64 * KIB, 4 * MIB);
+  await file.sync();
+  order.push('written');
+  await read;
+  return order;
+}
+
 withUblk('a layer', () => {
   afterEach(expectNoDevices);
 
   describe('of stripes', () => {
-    test.for(MODES)('holds what fio wrote ($buffers, $exchange)', async (mode, context) => {
-      const paths = images(16 * MIB, 16 * MIB, 16 * MIB);
-      const target = targets.striped(paths.map((path) => targets.file(path)));
-      await using device = await createOrSkip(context, { target, queues: 2, ...mode });
-      expect(device.size).toBe(48 * MIB);
-      await fioVerify(device);
-      expect(device.stats().total.errors).toBe(0);
+    const folder = folderOfTests();
+    const devices = fleet({
+      modes: LAYERED,
+      options(mode) {
+        const name = String(LAYERED.indexOf(mode));
+        const paths = sparseImages([16 * MIB, 16 * MIB, 16 * MIB], folder, name);
+        return {
+          target: targets.striped(paths.map((path) => targets.file(path))),
+          queues: 2,
+          ...mode,
+        };
+      },
+    });
+    test.for(LAYERED)('holds what fio wrote ($buffers, $exchange)', (mode, context) => {
+      const outcome = devices.of(mode, context);
+      expect(outcome.device.size).toBe(48 * MIB);
+      expect(outcome.trouble).toEqual(NO_TROUBLE);
     });
 
     test('puts each chunk where device-mapper would', async () => {
-      const paths = images(2 * MIB, 2 * MIB + 5 * KIB, 3 * MIB);
+      const paths = sparseImages([2 * MIB, 2 * MIB + 5 * KIB, 3 * MIB]);
       const chunk = 16 * KIB;
       const target = targets.striped(
         paths.map((path) => targets.file(path)),
@@ -69,7 +80,7 @@ withUblk('a layer', () => {
     });
 
     test('gives back the space of what is discarded, on every image', async () => {
-      const paths = images(16 * MIB, 16 * MIB);
+      const paths = sparseImages([16 * MIB, 16 * MIB]);
       const target = targets.striped(paths.map((path) => targets.file(path)));
       await using device = await createDevice({ target });
       const bytes = randomBytes(32 * MIB);
@@ -82,35 +93,29 @@ withUblk('a layer', () => {
     });
 
     test('carries a file system', async () => {
-      const paths = images(32 * MIB, 32 * MIB);
+      const paths = sparseImages([32 * MIB, 32 * MIB]);
       const target = targets.striped(paths.map((path) => targets.file(path)));
       await using device = await createDevice({ target, queues: 2 });
-      const mountPoint = join(temporaryFolder(), 'mnt');
-      mkdirSync(mountPoint);
-      await execa('mkfs.ext4', ['-q', device.path]);
-      await execa('mount', [device.path, mountPoint]);
-      const bytes = randomBytes(20 * MIB);
-      writeFileSync(join(mountPoint, 'file'), bytes);
-      await execa('umount', [mountPoint]);
-      await execa('mount', ['-o', 'ro', device.path, mountPoint]);
-      const kept = readFileSync(join(mountPoint, 'file'));
-      await execa('umount', [mountPoint]);
-      expect(kept.equals(bytes)).toBe(true);
-      await execa('e2fsck', ['-f', '-n', device.path]);
+      expect(await carries(device, ['mkfs.ext4', '-q'], ['e2fsck', '-f', '-n'])).toBe(true);
     });
   });
 
   describe('of targets one behind another', () => {
-    test.for(MODES)('holds what fio wrote ($buffers, $exchange)', async (mode, context) => {
-      const paths = images(7 * MIB + 512, 9 * MIB, 20 * MIB);
-      const target = targets.linear(paths.map((path) => targets.file(path)));
-      await using device = await createOrSkip(context, { target, ...mode });
-      await fioVerify(device);
-      expect(device.stats().total.errors).toBe(0);
+    const folder = folderOfTests();
+    const devices = fleet({
+      modes: LAYERED,
+      options(mode) {
+        const name = String(LAYERED.indexOf(mode));
+        const paths = sparseImages([4 * MIB + 512, 6 * MIB, 20 * MIB], folder, name);
+        return { target: targets.linear(paths.map((path) => targets.file(path))), ...mode };
+      },
+    });
+    test.for(LAYERED)('holds what fio wrote ($buffers, $exchange)', (mode, context) => {
+      expect(devices.of(mode, context).trouble).toEqual(NO_TROUBLE);
     });
 
     test('fails where one of them is broken, and only there', async () => {
-      const [path = ''] = images(MIB);
+      const [path = ''] = sparseImages([MIB]);
       const broken = targets.error({ size: '1MiB' });
       const options: DeviceOptions = { target: targets.linear([targets.file(path), broken]) };
       await using device = await createDevice(options);
@@ -128,26 +133,31 @@ withUblk('a layer', () => {
     });
   });
 
-  describe('that delays', () => {
-    test.for(MODES)(
-      'lets requests overtake those that wait ($buffers, $exchange)',
-      async (mode, context) => {
-        const [path = ''] = images(8 * MIB);
-        const target = targets.delay(targets.file(path), { readUs: 2_000_000 });
-        await using device = await createOrSkip(context, { target, ...mode });
-        await using file = await open(device.path, 'r+');
-        const order: string[] = [];
-        // Where udev does not look, whose reads wait too.
-        const buffer = Buffer.alloc(4 * KIB);
-        const read = file.read(buffer, 0, 4 * KIB, 3 * MIB).then(() => order.push('read'));
-        await file.write(randomBytes(64 * KIB), 0, 64 * KIB, 4 * MIB);
-        await file.sync();
-        order.push('written');
-        await read;
-        expect(order).toEqual(['written', 'read']);
+  describe.each(['per-io', 'batch'] as const)('that delays (%s)', (exchange) => {
+    const folder = folderOfTests();
+    const modes = LAYERED.filter((mode) => mode.exchange === exchange);
+    const orders = new Map<Mode, string[]>();
+    // All at once, since most of it is waiting; more would need more threads for files than Node has.
+    const devices = fleet({
+      modes,
+      options(mode) {
+        const path = sparseImage(8 * MIB, folder, `${modes.indexOf(mode)}.img`);
+        return { target: targets.delay(targets.file(path), { readUs: 2_000_000 }), ...mode };
       },
-    );
+      async work(ships) {
+        const all = ships.map(async ({ mode, device }) => {
+          orders.set(mode, await orderOf(device));
+        });
+        await Promise.all(all);
+      },
+    });
+    test.for(modes)('lets requests overtake those that wait ($buffers)', (mode, context) => {
+      devices.of(mode, context);
+      expect(orders.get(mode)).toEqual(['written', 'read']);
+    });
+  });
 
+  describe('that delays', () => {
     test('a target that touches nothing still delays', async () => {
       const delays = { readUs: 1000, writeUs: 1000 };
       const target = targets.delay(targets.null({ size: '1MiB' }), delays);

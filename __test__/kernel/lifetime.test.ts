@@ -12,7 +12,7 @@ import {
   stopDevice,
   targets,
 } from '../../src/index.ts';
-import { randomImage } from './image.ts';
+import { randomImage, sparseImage } from './image.ts';
 import {
   deviceIds,
   expectNoDevices,
@@ -118,19 +118,24 @@ withUblk('the life of a device', () => {
   });
 
   test('a hundred times over leaves no thread and no open file behind', async () => {
-    const { path } = randomImage(1 << 20);
-    const cycle = async () => {
+    const images = Array.from({ length: 5 }, () => sparseImage(1 << 20));
+    const cycle = async (path: string) => {
       await using device = await createDevice({ target: targets.file(path), queues: 2 });
       await using file = await open(device.path, 'r');
       await file.read(Buffer.alloc(4096), 0, 4096, 0);
       await file.close();
       await device.close();
     };
-    await cycle();
+    // Several at once, which wait for udev together.
+    const cycles = () => Promise.all(images.map(cycle));
+    await cycles();
     const before = holdings();
-    for (let i = 0; i < 100; i += 1) await cycle();
-    await vi.waitFor(() => expect(holdings().threads.length).toBe(before.threads.length), 30_000);
-    expect(holdings().files).toBe(before.files);
+    for (let i = 0; i < 20; i += 1) await cycles();
+    await vi.waitFor(
+      () => expect(holdings().threads.length).toBeLessThanOrEqual(before.threads.length),
+      30_000,
+    );
+    expect(holdings().files).toBeLessThanOrEqual(before.files);
     expect(deviceIds()).toEqual([]);
   });
 });

@@ -5,6 +5,7 @@ import { describe, expect, vi, type TestContext } from 'vitest';
 import {
   createDevice,
   deleteDevice,
+  features,
   UblkError,
   type Device,
   type DeviceOptions,
@@ -60,6 +61,15 @@ export async function createOrSkip(context: TestContext, options: DeviceOptions)
   } catch (error) {
     if (UblkError.is(error) && error.code === 'ERR_UBLK_UNSUPPORTED') context.skip(error.message);
     throw error;
+  }
+}
+
+/** Skips the test, with the reason, where the kernel lacks a feature. */
+export async function need(context: TestContext, ...names: string[]): Promise<void> {
+  const all = await features();
+  for (const name of names) {
+    const feature = all.find((one) => one.name === name);
+    if (!feature?.supported) context.skip(`this kernel lacks ${name} (Linux ${feature?.since})`);
   }
 }
 

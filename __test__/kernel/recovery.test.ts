@@ -1,63 +1,68 @@
-import { mkdirSync, truncateSync, writeFileSync } from 'node:fs';
+import { truncateSync } from 'node:fs';
 import { join } from 'node:path';
 
-import { execa, type ResultPromise } from 'execa';
-import { afterEach, describe, expect, test, vi, type TestContext } from 'vitest';
+import { execa } from 'execa';
+import { afterEach, describe, expect, onTestFinished, test, vi, type TestContext } from 'vitest';
 
 import {
   createDevice,
   deleteDevice,
-  features,
   getDeviceInfo,
   recoverDevice,
   resizeDevice,
   targets,
   type ExchangeMode,
 } from '../../src/index.ts';
-import { temporaryFolder } from './image.ts';
-import { createOrSkip, expectNoDevices, withUblk } from './machine.ts';
+import { mountPoint } from './filesystem.ts';
+import { sparseImage } from './image.ts';
+import { createOrSkip, expectNoDevices, need, withUblk } from './machine.ts';
 import { startServer } from './server.ts';
 
 const MIB = 1024 * 1024;
 const EXCHANGES: readonly ExchangeMode[] = ['per-io', 'batch'];
 
-/** Skips the test, with the reason, where the kernel lacks a feature. */
-async function need(context: TestContext, ...names: string[]): Promise<void> {
-  const all = await features();
-  for (const name of names) {
-    const feature = all.find((one) => one.name === name);
-    if (!feature?.supported) context.skip(`this kernel lacks ${name} (Linux ${feature?.since})`);
-  }
-}
-
 function needFor(context: TestContext, exchange: ExchangeMode): Promise<void> {
   return need(context, ...(exchange === 'batch' ? ['BATCH_IO'] : []), 'USER_RECOVERY_REISSUE');
 }
 
-function image(size: number): string {
-  const path = join(temporaryFolder(), 'disk.img');
-  writeFileSync(path, '');
-  truncateSync(path, size);
-  return path;
+type Load = ReturnType<typeof startLoad>;
+
+/** Writes until it is told to stop, each block with its checksum, and reads back what it wrote. */
+function startLoad(filename: string, ...more: string[]) {
+  const load = execa(
+    'fio',
+    [
+      '--name=verify',
+      `--filename=${filename}`,
+      '--rw=randrw',
+      '--bs=4k',
+      '--size=24M',
+      '--ioengine=libaio',
+      '--iodepth=16',
+      '--direct=1',
+      '--verify=crc32c',
+      '--verify_fatal=1',
+      '--verify_backlog=128',
+      '--randrepeat=0',
+      '--time_based',
+      '--runtime=600',
+      ...more,
+    ],
+    { reject: false },
+  );
+  onTestFinished(() => void load.kill('SIGKILL'));
+  return load;
 }
 
-/** Writes for a while, each block with its checksum, and reads all back: any error ends it. */
-function fioVerify(filename: string, ...more: string[]): ResultPromise {
-  return execa('fio', [
-    '--name=verify',
-    `--filename=${filename}`,
-    '--rw=randrw',
-    '--bs=4k',
-    '--size=24M',
-    '--ioengine=libaio',
-    '--iodepth=16',
-    '--direct=1',
-    '--verify=crc32c',
-    '--verify_fatal=1',
-    '--verify_backlog=512',
-    '--randrepeat=0',
-    ...more,
-  ]);
+/** What fio adds its errors to when a signal has ended it. */
+const ENDED_BY_SIGNAL = 128;
+
+/** The load has gone on to this moment, and met no error. */
+async function endLoad(load: Load): Promise<void> {
+  expect(load.exitCode).toBeNull();
+  load.kill('SIGINT');
+  const { exitCode, stderr } = await load;
+  expect({ exitCode, stderr }).toEqual({ exitCode: ENDED_BY_SIGNAL, stderr: '' });
 }
 
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -69,21 +74,15 @@ withUblk('a device that outlives its server', () => {
     'loses nothing of a file system when its server is killed under load (%s)',
     async (exchange, context) => {
       await needFor(context, exchange);
-      const path = image(96 * MIB);
-      const mountPoint = join(temporaryFolder(), 'mnt');
-      mkdirSync(mountPoint);
+      const path = sparseImage(96 * MIB);
+      const folder = mountPoint();
       const shape = ['--queues', '2', '--exchange', exchange, '--recovery', 'reissue'];
       let { server } = await startServer('add', 'file', path, ...shape);
       await execa('mkfs.ext4', ['-q', '/dev/ublkb0']);
-      await execa('mount', ['/dev/ublkb0', mountPoint]);
-      const load = fioVerify(
-        join(mountPoint, 'data'),
-        '--fsync=32',
-        '--time_based',
-        '--runtime=25',
-      );
+      await execa('mount', ['/dev/ublkb0', folder]);
+      const load = startLoad(join(folder, 'data'), '--fsync=32');
       for (let kill = 0; kill < 3; kill += 1) {
-        await pause(2000 + Math.random() * 1000);
+        await pause(1000 + Math.random() * 1000);
         server.kill('SIGKILL');
         await server;
         await vi.waitFor(async () => expect((await getDeviceInfo(0)).state).toBe('quiesced'), {
@@ -92,8 +91,8 @@ withUblk('a device that outlives its server', () => {
         ({ server } = await startServer('recover', '0', 'file', path));
         expect(await getDeviceInfo(0)).toMatchObject({ state: 'live', serverPid: server.pid });
       }
-      await load;
-      await execa('umount', [mountPoint]);
+      await endLoad(load);
+      await execa('umount', [folder]);
       server.kill('SIGTERM');
       expect((await server).exitCode).toBe(0);
       await execa('e2fsck', ['-f', '-n', path]);
@@ -104,27 +103,28 @@ withUblk('a device that outlives its server', () => {
     'is handed from server to server while it is written to (%s)',
     async (exchange, context) => {
       await needFor(context, exchange);
-      const target = targets.file(image(64 * MIB));
+      const target = targets.file(sparseImage(64 * MIB));
       const options = { target, queues: 2, exchange, recovery: 'reissue' } as const;
       let device = await createOrSkip(context, options);
-      const load = fioVerify(device.path, '--time_based', '--runtime=12');
+      const load = startLoad(device.path);
       for (let upgrade = 0; upgrade < 4; upgrade += 1) {
-        await pause(1500);
+        await pause(1000);
         await device.quiesce();
         expect(await device.closed).toBe('quiesced');
         device = await recoverDevice(device.id, { target });
         expect(device.buffers.exchange).toBe(exchange);
       }
-      await load;
+      await pause(500);
+      await endLoad(load);
       await device.close();
     },
   );
 
   test('is taken from its server by another process, and given to a third', async (context) => {
     await need(context, 'QUIESCE');
-    const path = image(64 * MIB);
+    const path = sparseImage(64 * MIB);
     const { server } = await startServer('add', 'file', path, '--recovery', 'queue');
-    const load = fioVerify('/dev/ublkb0', '--time_based', '--runtime=30');
+    const load = startLoad('/dev/ublkb0');
     await pause(1500);
     const quiesced = await startServer('quiesce', '0');
     expect(quiesced.path).toContain('quiesced device 0');
@@ -134,12 +134,13 @@ withUblk('a device that outlives its server', () => {
     expect(await getDeviceInfo(0)).toMatchObject({ state: 'quiesced', recovery: 'queue' });
     await using device = await recoverDevice(0, { target: targets.file(path) });
     expect(device.features).toContain('QUIESCE');
-    await load;
+    await pause(500);
+    await endLoad(load);
   });
 
   test('fails requests until somebody serves it again, if it was asked to', async (context) => {
     await need(context, 'USER_RECOVERY_FAIL_IO', 'QUIESCE');
-    const target = targets.file(image(MIB));
+    const target = targets.file(sparseImage(MIB));
     const device = await createDevice({ target, recovery: 'fail' });
     await device.quiesce();
     expect((await getDeviceInfo(device.id)).state).toBe('fail-io');
@@ -152,11 +153,11 @@ withUblk('a device that outlives its server', () => {
 
   test('is recovered with what it was only', async (context) => {
     await need(context, 'QUIESCE');
-    const path = image(8 * MIB);
+    const path = sparseImage(8 * MIB);
     const target = targets.file(path);
     const device = await createDevice({ target, recovery: 'reissue' });
     await device.quiesce();
-    const other = targets.file(image(MIB));
+    const other = targets.file(sparseImage(MIB));
     await expect(recoverDevice(0, { target: other })).rejects.toMatchObject({
       code: 'ERR_UBLK_BAD_BACKEND',
       message: expect.stringContaining('size was 8388608 and is 1048576') as string,
@@ -184,12 +185,11 @@ withUblk('the size of a device', () => {
   describe('changes', () => {
     test('while it is mounted, if what lies behind it has grown', async (context) => {
       await need(context, 'UPDATE_SIZE');
-      const path = image(32 * MIB);
-      const mountPoint = join(temporaryFolder(), 'mnt');
-      mkdirSync(mountPoint);
+      const path = sparseImage(32 * MIB);
+      const folder = mountPoint();
       await using device = await createDevice({ target: targets.file(path) });
       await execa('mkfs.ext4', ['-q', device.path]);
-      await execa('mount', [device.path, mountPoint]);
+      await execa('mount', [device.path, folder]);
       await expect(device.resize('64MiB')).rejects.toMatchObject({ code: 'ERR_UBLK_BAD_BACKEND' });
       truncateSync(path, 64 * MIB);
       await device.resize('64MiB');
@@ -197,8 +197,8 @@ withUblk('the size of a device', () => {
       const { stdout } = await execa('blockdev', ['--getsize64', device.path]);
       expect(Number(stdout)).toBe(64 * MIB);
       await execa('resize2fs', [device.path]);
-      await execa('dd', ['if=/dev/urandom', `of=${mountPoint}/data`, 'bs=1M', 'count=40']);
-      await execa('umount', [mountPoint]);
+      await execa('dd', ['if=/dev/urandom', `of=${folder}/data`, 'bs=1M', 'count=40']);
+      await execa('umount', [folder]);
       await device.close();
       await execa('e2fsck', ['-f', '-n', path]);
     });
@@ -206,7 +206,12 @@ withUblk('the size of a device', () => {
     test('from another process', async (context) => {
       await need(context, 'UPDATE_SIZE');
       const { server } = await startServer('add', 'null', '--size', '1MiB');
-      expect(await resizeDevice(0, '2MiB')).toMatchObject({ size: 2 * MIB });
+      await expect(resizeDevice(0, '2MiB')).rejects.toMatchObject({
+        code: 'ERR_UBLK_INVALID_ARGUMENT',
+        message: expect.stringContaining(`process ${server.pid}`) as string,
+      });
+      expect(await resizeDevice(0, '2MiB', { force: true })).toMatchObject({ size: 2 * MIB });
+      expect(await resizeDevice(0, '1MiB')).toMatchObject({ size: MIB });
       await expect(resizeDevice(0, 1000)).rejects.toMatchObject({
         code: 'ERR_UBLK_INVALID_ARGUMENT',
       });

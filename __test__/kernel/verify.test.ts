@@ -6,57 +6,46 @@ import { promisify } from 'node:util';
 
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 
-import { targets, type DeviceOptions } from '../../src/index.ts';
-import { fioVerify } from './fio.ts';
-import { temporaryFolder } from './image.ts';
+import { targets } from '../../src/index.ts';
+import { MIXED } from './fio.ts';
+import { fleet, NO_TROUBLE } from './fleet.ts';
+import { folderOfTests, sparseImage, temporaryFolder } from './image.ts';
 import { createOrSkip, expectNoDevices, isTestMachine, withUblk } from './machine.ts';
+import { MODES } from './modes.ts';
 import { makeNullDisk, removeNullDisk } from './null-disk.ts';
 
 const run = promisify(execFile);
 const MIB = 1024 * 1024;
-const SIZE = 64 * MIB;
+const SIZE = 32 * MIB;
 const BAD = { firstSector: 2048, lastSector: 4095 };
-
-const BUFFERS: Pick<DeviceOptions, 'buffers' | 'splitRegister'>[] = [
-  { buffers: 'auto' },
-  { buffers: 'register' },
-  { buffers: 'register', splitRegister: true },
-  { buffers: ['auto', 'user-copy'] },
-  { buffers: 'user-copy' },
-  { buffers: 'get-data' },
-  { buffers: 'copy' },
-];
-
-/** Every buffer mode in every exchange that allows it. */
-const MODES = (['per-io', 'batch'] as const).flatMap((exchange) =>
-  BUFFERS.filter(({ buffers }) => exchange === 'per-io' || buffers !== 'get-data').map((mode) =>
-    Object.assign({ exchange }, mode),
-  ),
-);
 
 withUblk('data', () => {
   afterEach(expectNoDevices);
 
   describe.runIf(isTestMachine)('on a block device', () => {
-    let disk: string;
+    const disk = (index: number) => `ublkgood${index}`;
     let badDisk: string;
     beforeAll(async () => {
-      disk = await makeNullDisk('ublkgood', {});
+      for (const index of MODES.keys()) await makeNullDisk(disk(index), { size: '32' });
       const badblocks = `+${BAD.firstSector}-${BAD.lastSector}`;
       badDisk = await makeNullDisk('ublkbad', { badblocks });
     });
     afterAll(() => {
-      removeNullDisk('ublkgood');
+      for (const index of MODES.keys()) removeNullDisk(disk(index));
       removeNullDisk('ublkbad');
     });
 
+    const devices = fleet({
+      modes: MODES,
+      options(mode) {
+        const target = targets.file(`/dev/${disk(MODES.indexOf(mode))}`);
+        return { target, queues: 2, ...mode };
+      },
+    });
     test.for(MODES)(
       'is what fio wrote ($buffers, split: $splitRegister, $exchange)',
-      async (mode, context) => {
-        const target = targets.file(disk);
-        await using device = await createOrSkip(context, { target, queues: 2, ...mode });
-        await fioVerify(device);
-        expect(device.stats().total.errors).toBe(0);
+      (mode, context) => {
+        expect(devices.of(mode, context).trouble).toEqual(NO_TROUBLE);
       },
     );
 
@@ -85,16 +74,35 @@ withUblk('data', () => {
   });
 
   describe.each([1, 2])('in a file, with %s queues,', (queues) => {
+    const folder = folderOfTests();
+    const devices = fleet({
+      modes: MODES,
+      options(mode) {
+        const path = sparseImage(SIZE, folder, `${MODES.indexOf(mode)}.img`);
+        return { target: targets.file(path), queues, ...mode };
+      },
+    });
     test.for(MODES)(
       'is what fio wrote ($buffers, split: $splitRegister, $exchange)',
-      async (mode, context) => {
-        const image = join(temporaryFolder(), 'disk.img');
-        writeFileSync(image, '');
-        await truncate(image, SIZE);
-        const target = targets.file(image);
-        await using device = await createOrSkip(context, { target, queues, ...mode });
-        await fioVerify(device);
-        expect(device.stats().total.errors).toBe(0);
+      (mode, context) => {
+        expect(devices.of(mode, context).trouble).toEqual(NO_TROUBLE);
+      },
+    );
+  });
+
+  describe.each([1, 2])('that goes nowhere, with %s queues,', (queues) => {
+    const target = targets.null({ size: SIZE });
+    const devices = fleet({
+      modes: MODES,
+      options: (mode) => ({ target, queues, ...mode }),
+      how: [...MIXED, '--rw=randrw'],
+    });
+    test.for(MODES)(
+      'is asked for and taken ($buffers, split: $splitRegister, $exchange)',
+      (mode, context) => {
+        const { total, trouble } = devices.of(mode, context);
+        expect(trouble).toEqual(NO_TROUBLE);
+        expect(total.readBytes + total.writeBytes).toBeGreaterThanOrEqual(16 * MIB);
       },
     );
   });

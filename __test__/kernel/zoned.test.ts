@@ -1,12 +1,14 @@
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { readFileSync } from 'node:fs';
 
 import { execa } from 'execa';
 import { afterEach, describe, expect, test } from 'vitest';
 
 import { createDevice, targets, type Device, type DeviceOptions } from '../../src/index.ts';
-import { temporaryFolder } from './image.ts';
+import { carries } from './filesystem.ts';
+import { VERIFY } from './fio.ts';
+import { fleet, NO_TROUBLE } from './fleet.ts';
+import { sparseImage } from './image.ts';
 import { createOrSkip, expectNoDevices, withUblk } from './machine.ts';
 
 const MIB = 1024 * 1024;
@@ -124,38 +126,28 @@ withUblk('a zoned device', () => {
     await write(device, zone(1), 8);
   });
 
-  test.for(MODES)('holds what fio wrote ($buffers, $exchange)', async (mode, context) => {
+  describe('in memory', () => {
     const target = targets.zoned({ size: '64MiB', zoneSize: '4MiB', maxOpenZones: 4 });
-    await using device = await createOrSkip(context, { target, queues: 2, ...mode });
-    await execa('fio', [
-      '--name=verify',
-      `--filename=${device.path}`,
+    const zones = [
       '--zonemode=zbd',
       '--max_open_zones=4',
       '--rw=randwrite',
       '--bs=64k',
       '--size=64M',
-      '--io_size=64M',
-      '--ioengine=libaio',
-      '--iodepth=16',
-      '--direct=1',
-      '--verify=crc32c',
-      '--verify_fatal=1',
-      '--randrepeat=0',
-    ]);
-    expect(device.stats().total.errors).toBe(0);
+    ];
+    const devices = fleet({
+      modes: MODES,
+      options: (mode) => ({ target, queues: 2, ...mode }),
+      how: [...zones, '--io_size=32M', ...VERIFY],
+    });
+    test.for(MODES)('holds what fio wrote ($buffers, $exchange)', (mode, context) => {
+      expect(devices.of(mode, context).trouble).toEqual(NO_TROUBLE);
+    });
   });
 
   describe('in a file', () => {
-    function image(size: number): string {
-      const path = join(temporaryFolder(), 'zones.img');
-      writeFileSync(path, '');
-      truncateSync(path, size);
-      return path;
-    }
-
     test('is found again as it was left', async (context) => {
-      const path = image(33 * MIB);
+      const path = sparseImage(33 * MIB);
       const target = targets.zoned({ path, zoneSize: '4MiB' });
       await using first = await createOrSkip(context, { target });
       await write(first, zone(1), 8);
@@ -174,21 +166,11 @@ withUblk('a zoned device', () => {
     });
 
     test.for(MODES)('carries btrfs, which appends ($buffers, $exchange)', async (mode, context) => {
-      const target = targets.zoned({ path: image(256 * MIB), zoneSize: '4MiB' });
+      const target = targets.zoned({ path: sparseImage(256 * MIB), zoneSize: '4MiB' });
       await using device = await createOrSkip(context, { target, queues: 2, ...mode });
-      const mountPoint = join(temporaryFolder(), 'mnt');
-      mkdirSync(mountPoint);
-      await execa('mkfs.btrfs', ['-q', '-d', 'single', '-m', 'single', device.path]);
-      await execa('mount', [device.path, mountPoint]);
-      const bytes = randomBytes(20 * MIB);
-      writeFileSync(join(mountPoint, 'file'), bytes);
-      await execa('umount', [mountPoint]);
-      await execa('mount', ['-o', 'ro', device.path, mountPoint]);
-      const kept = readFileSync(join(mountPoint, 'file'));
-      await execa('umount', [mountPoint]);
-      expect(kept.equals(bytes)).toBe(true);
+      const mkfs = ['mkfs.btrfs', '-q', '-d', 'single', '-m', 'single'] as const;
+      expect(await carries(device, mkfs, ['btrfs', 'check', '--readonly'])).toBe(true);
       expect(device.stats().total.errors).toBe(0);
-      await execa('btrfs', ['check', '--readonly', device.path]);
     });
   });
 

@@ -1,0 +1,39 @@
+import { randomBytes } from 'node:crypto';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { execa } from 'execa';
+
+import type { Device } from '../../src/index.ts';
+import { temporaryFolder } from './image.ts';
+
+/** An empty folder to mount something on. */
+export function mountPoint(): string {
+  const folder = join(temporaryFolder(), 'mnt');
+  mkdirSync(folder);
+  return folder;
+}
+
+/**
+ * Whether a file system on the device holds a file, past what the page cache has of it.
+ *
+ * @param mkfs Makes the file system, but for the device's path.
+ * @param check Finds fault with it, but for the device's path.
+ */
+export async function carries(
+  { path }: Device,
+  mkfs: readonly [string, ...string[]],
+  check: readonly [string, ...string[]],
+): Promise<boolean> {
+  const folder = mountPoint();
+  await execa(mkfs[0], [...mkfs.slice(1), path]);
+  await execa('mount', [path, folder]);
+  const bytes = randomBytes(12 << 20);
+  writeFileSync(join(folder, 'file'), bytes);
+  await execa('umount', [folder]);
+  await execa('mount', ['-o', 'ro', path, folder]);
+  const kept = readFileSync(join(folder, 'file'));
+  await execa('umount', [folder]);
+  await execa(check[0], [...check.slice(1), path]);
+  return kept.equals(bytes);
+}
