@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use ublk_sys::{
-    IORING_URING_CMD_MULTISHOT, UBLK_BATCH_F_HAS_BUF_ADDR, UBLK_F_BATCH_IO,
-    UBLK_U_IO_COMMIT_IO_CMDS, UBLK_U_IO_FETCH_IO_CMDS, UBLK_U_IO_PREP_IO_CMDS, ublk_batch_io,
-    ublk_elem_header,
+    IORING_URING_CMD_MULTISHOT, UBLK_BATCH_F_HAS_BUF_ADDR, UBLK_BATCH_F_HAS_ZONE_LBA,
+    UBLK_F_BATCH_IO, UBLK_U_IO_COMMIT_IO_CMDS, UBLK_U_IO_FETCH_IO_CMDS, UBLK_U_IO_PREP_IO_CMDS,
+    ublk_batch_io, ublk_elem_header,
 };
 
 use super::super::sqe::{BUFFER_SELECT, OP_URING_CMD, Sqe};
@@ -136,6 +136,17 @@ impl BatchRig {
 
     pub(super) fn commit(&mut self, answers: &[Answer]) -> Sqe {
         self.command(UBLK_U_IO_COMMIT_IO_CMDS, answers, COMMIT)
+    }
+
+    /// A commit that says where an append went, in sectors.
+    pub(super) fn commit_landed(&mut self, tag: u16, result: i32, sector: u64) -> Sqe {
+        let header = ublk_elem_header { tag, buf_index: tag, result };
+        let words: Box<[u64]> = [u64::from_ne_bytes(header.to_bytes()), sector].into();
+        let flags = UBLK_BATCH_F_HAS_ZONE_LBA;
+        let header = ublk_batch_io { flags, nr_elem: 1, elem_bytes: 16, ..Default::default() };
+        let sqe = batch_sqe(UBLK_U_IO_COMMIT_IO_CMDS, header, words.as_ptr() as u64, COMMIT);
+        self.elements.push(words);
+        sqe
     }
 
     /// Commits and answers what comes of it.

@@ -13,3 +13,4 @@ mod shared;
 mod threads;
 mod user_copy;
 mod zero_copy;
+mod zones;

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use io_uring::squeue::Entry;
 use ublk_sys::{
-    UBLK_ATTR_FUA, UBLK_ATTR_VOLATILE_CACHE, UBLK_PARAM_TYPE_BASIC, UBLK_PARAM_TYPE_DISCARD,
-    UBLK_U_CMD_ADD_DEV, UBLK_U_CMD_SET_PARAMS, UBLK_U_CMD_START_DEV,
-    UBLK_U_IO_COMMIT_AND_FETCH_REQ, UBLK_U_IO_FETCH_REQ, UBLK_U_IO_REGISTER_IO_BUF,
-    UBLK_U_IO_UNREGISTER_IO_BUF, ublk_param_basic, ublk_param_discard, ublk_params,
-    ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info, ublksrv_io_cmd, ublksrv_io_desc,
+    UBLK_ATTR_FUA, UBLK_ATTR_VOLATILE_CACHE, UBLK_F_INTEGRITY, UBLK_F_ZONED, UBLK_PARAM_TYPE_BASIC,
+    UBLK_PARAM_TYPE_DISCARD, UBLK_PARAM_TYPE_INTEGRITY, UBLK_PARAM_TYPE_ZONED, UBLK_U_CMD_ADD_DEV,
+    UBLK_U_CMD_SET_PARAMS, UBLK_U_CMD_START_DEV, UBLK_U_IO_COMMIT_AND_FETCH_REQ,
+    UBLK_U_IO_FETCH_REQ, UBLK_U_IO_REGISTER_IO_BUF, UBLK_U_IO_UNREGISTER_IO_BUF, ublk_param_basic,
+    ublk_param_discard, ublk_params, ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info, ublksrv_io_cmd,
+    ublksrv_io_desc,
 };
 
 use super::super::params::{info_bytes, params_bytes, parse_info};
@@ -80,6 +81,22 @@ pub(super) fn params() -> ublk_params {
     }
 }
 
+/// With what zones and metadata need.
+fn params_for(flags: u64) -> ublk_params {
+    let mut params = params();
+    if flags & UBLK_F_ZONED != 0 {
+        params.types |= UBLK_PARAM_TYPE_ZONED;
+        params.basic.chunk_sectors = MAX_IO >> 9;
+        params.zoned.max_zone_append_sectors = MAX_IO >> 9;
+    }
+    if flags & UBLK_F_INTEGRITY != 0 {
+        params.types |= UBLK_PARAM_TYPE_INTEGRITY;
+        params.integrity.interval_exp = 9;
+        params.integrity.metadata_size = 8;
+    }
+    params
+}
+
 pub(super) fn set_params(sim: &Sim, id: u32, params: &ublk_params) -> io::Result<()> {
     let buffer = Some(params_bytes(params).to_vec().into_boxed_slice());
     sim.control(UBLK_U_CMD_SET_PARAMS, command(id), buffer, Duration::ZERO).map(|_| ())
@@ -117,7 +134,7 @@ impl Rig {
 
     pub(super) fn on(sim: Sim, flags: u64, depth: u16) -> Self {
         let info = add(&sim, u32::MAX, flags, depth).unwrap();
-        set_params(&sim, info.dev_id, &params()).unwrap();
+        set_params(&sim, info.dev_id, &params_for(flags)).unwrap();
         let char_device = sim.open_char(info.dev_id).unwrap();
         let descriptors = sim.map_descriptors(&char_device, 0, depth, 24).unwrap();
         let mut ring =
