@@ -19,7 +19,7 @@ const SAME_EVERYWHERE = [
   'examples',
   'exit',
   'filesystem',
-  'handler-threads',
+  'handler*',
   'queue-settings',
 ].map((name) => `__test__/kernel/${name}.test.ts`);
 
