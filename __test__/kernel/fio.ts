@@ -47,7 +47,7 @@ export interface FioJob {
 
 /**
  * Works on all devices at once, in one fio, whose start costs more than the work on one of them.
- * Resolves with the errno of each job, 0 for success.
+ * Resolves with the errno of each job: 0 for success, -1 for one that has done nothing.
  */
 export async function fioAll(
   jobs: readonly FioJob[],
@@ -61,10 +61,20 @@ export async function fioAll(
   const all = ['--name=global', '--output-format=json', ...LOAD, ...how];
   const { stdout } = await execa('fio', [...all, ...each], { reject: false });
   // Complaints of single requests come before the report.
-  const report = JSON.parse(stdout.slice(stdout.indexOf('\n{') + 1)) as {
-    jobs: { jobname: string; error: number }[];
-  };
-  return jobs.map(
-    (_, index) => report.jobs.find(({ jobname }) => jobname === `job${index}`)?.error ?? -1,
-  );
+  const report = JSON.parse(stdout.slice(stdout.indexOf('\n{') + 1)) as FioReport;
+  return jobs.map((_, index) => {
+    const done = report.jobs.find(({ jobname }) => jobname === `job${index}`);
+    // A device that is not there is no error to fio.
+    if (!done || done.read.io_bytes + done.write.io_bytes === 0) return done?.error || -1;
+    return done.error;
+  });
+}
+
+interface FioReport {
+  jobs: {
+    jobname: string;
+    error: number;
+    read: { io_bytes: number };
+    write: { io_bytes: number };
+  }[];
 }
