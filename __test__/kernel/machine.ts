@@ -81,6 +81,12 @@ export function queueThreads(id: number): string[] {
   return readdirSync('/proc/self/task').filter((task) => nameOf(task).startsWith(`ublk${id}q`));
 }
 
+/** The names of the threads of this process that serve a device. */
+export function serverThreads(id: number): string[] {
+  const names = readdirSync('/proc/self/task').map((task) => nameOf(task).trim());
+  return names.filter((name) => new RegExp(`^ublk${id}[qt]\\d+b?$`).test(name)).sort();
+}
+
 /** The name of a thread; none, if it has ended since it was listed. */
 function nameOf(task: string): string {
   try {

@@ -1,13 +1,19 @@
-import { readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 
 import { afterEach, expect, test, vi, type TestContext } from 'vitest';
 
-import { features, getDeviceInfo, recoverDevice, targets } from '../../src/index.ts';
+import {
+  features,
+  getDeviceInfo,
+  recoverDevice,
+  setDeviceAffinity,
+  targets,
+} from '../../src/index.ts';
 import { fioVerify } from './fio.ts';
 import { temporaryFolder } from './image.ts';
-import { createOrSkip, expectNoDevices, withUblk } from './machine.ts';
+import { createOrSkip, expectNoDevices, serverThreads, withUblk } from './machine.ts';
 import { startServer } from './server.ts';
 
 const MIB = 1024 * 1024;
@@ -35,12 +41,6 @@ function image(): string {
   return path;
 }
 
-function threadNames(): string[] {
-  const tasks = readdirSync('/proc/self/task');
-  const names = tasks.map((task) => readFileSync(`/proc/self/task/${task}/comm`, 'utf8').trim());
-  return names.filter((name) => /^ublk\d+[qt]\d+b?$/.test(name)).sort();
-}
-
 withUblk('a device whose rings are apart', () => {
   afterEach(expectNoDevices);
 
@@ -49,9 +49,11 @@ withUblk('a device whose rings are apart', () => {
     const options = { target: targets.file(image()), ringsApart: true, depth: 32, ...shape };
     await using device = await createOrSkip(context, options);
     expect(device.buffers.mode).toBe('register');
-    const fronts = threadNames().filter((name) => !name.endsWith('b'));
-    expect(threadNames()).toEqual(fronts.flatMap((name) => [name, `${name}b`]));
+    const names = serverThreads(device.id);
+    const fronts = names.filter((name) => !name.endsWith('b'));
+    expect(names).toEqual(fronts.flatMap((name) => [name, `${name}b`]));
     expect(fronts).toHaveLength('threads' in shape ? shape.threads : device.queues);
+    expect(await setDeviceAffinity(device.id, [0, 1])).toBe(names.length);
     await fioVerify(device, ['--size=16M']);
     const { total } = device.stats();
     expect(total.errors).toBe(0);

@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 
@@ -14,7 +14,7 @@ import {
 } from '../../src/index.ts';
 import { fioVerify } from './fio.ts';
 import { temporaryFolder } from './image.ts';
-import { createOrSkip, expectNoDevices, withUblk } from './machine.ts';
+import { createOrSkip, expectNoDevices, serverThreads, withUblk } from './machine.ts';
 import { startServer } from './server.ts';
 
 const MIB = 1024 * 1024;
@@ -41,13 +41,6 @@ function image(): string {
   return path;
 }
 
-/** The threads of this process that share a device's tags. */
-function threadNames(): string[] {
-  const tasks = readdirSync('/proc/self/task');
-  const names = tasks.map((task) => readFileSync(`/proc/self/task/${task}/comm`, 'utf8').trim());
-  return names.filter((name) => /^ublk\d+t\d+$/.test(name)).sort();
-}
-
 withUblk('threads that share the tags of all queues', () => {
   afterEach(expectNoDevices);
 
@@ -58,7 +51,7 @@ withUblk('threads that share the tags of all queues', () => {
       const target = targets.file(image());
       await using device = await createOrSkip(context, { target, depth: 16, ...shape });
       const expected = Array.from({ length: shape.threads }, (_, at) => `ublk${device.id}t${at}`);
-      expect(threadNames()).toEqual(expected);
+      expect(serverThreads(device.id)).toEqual(expected);
       await fioVerify(device, ['--size=16M']);
       expect(device.stats().total.errors).toBe(0);
     },
@@ -70,7 +63,7 @@ withUblk('threads that share the tags of all queues', () => {
     const options = { target: targets.file(image()), pool, threads: 3, depth: 16 };
     await using device = await createOrSkip(context, options);
     await fioVerify(device, ['--size=16M']);
-    expect(threadNames()).toEqual([]);
+    expect(serverThreads(device.id)).toEqual([]);
   });
 
   test.for(['reissue', 'queue', 'fail'] as const)(

@@ -49,7 +49,7 @@ pub fn set_affinity<D: Driver>(driver: D, id: u32, cpus: &[u16]) -> Result<usize
         let message = format!("ublk device {id} has no server");
         return Err(Error::new(Code::Closed, message).hint("`ublk recover` gives it one"));
     }
-    let threads = threads(info.ublksrv_pid, &format!("ublk{id}q"));
+    let threads = threads(info.ublksrv_pid, id);
     if threads.is_empty() {
         let message = format!(
             "process {} has no thread that serves ublk device {id} alone",
@@ -65,16 +65,23 @@ pub fn set_affinity<D: Driver>(driver: D, id: u32, cpus: &[u16]) -> Result<usize
     Ok(threads.len())
 }
 
-fn threads(process: i32, prefix: &str) -> Vec<i32> {
+fn threads(process: i32, id: u32) -> Vec<i32> {
     let tasks = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
     tasks
         .filter(|task| {
             let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
-            let number = name.trim_end().strip_prefix(prefix);
-            number.is_some_and(|number| number.parse::<u16>().is_ok())
+            serves(name.trim_end(), id)
         })
         .filter_map(|task| task.file_name().to_str()?.parse().ok())
         .collect()
+}
+
+/// Whether a thread of this name serves the device: a queue of it, or a share of all, or the back
+/// of either (see `staff`).
+fn serves(name: &str, id: u32) -> bool {
+    let rest = name.strip_prefix(&format!("ublk{id}")).unwrap_or_default();
+    let number = rest.strip_prefix(['q', 't']).unwrap_or_default();
+    number.strip_suffix('b').unwrap_or(number).parse::<u16>().is_ok()
 }
 
 fn bind(thread: i32, mask: &[u8]) -> io::Result<()> {
@@ -115,6 +122,16 @@ mod tests {
             let set = words[cpu / bits] >> (cpu % bits) & 1 == 1;
             assert_eq!(set, [0, 3, 65].contains(&cpu), "CPU {cpu}");
         }
+    }
+
+    #[test]
+    fn threads_of_a_device_are_known_by_their_names() {
+        let of = |id| {
+            ["ublk1", "ublk1q0", "ublk1t12", "ublk1q3b", "ublk1start", "ublk11q0", "ublk-pool0"]
+                .map(|name| serves(name, id))
+        };
+        assert_eq!(of(1), [false, true, true, true, false, false, false]);
+        assert_eq!(of(11), [false, false, false, false, false, true, false]);
     }
 
     #[test]
