@@ -20,6 +20,7 @@ export interface NativeTarget {
   readonly path?: string;
   readonly direct?: 'auto' | 'yes' | 'no';
   readonly readOnly?: boolean;
+  readonly lock?: boolean;
   readonly logicalBlockSize?: number;
   readonly targets?: readonly NativeTarget[];
   readonly chunk?: number;

@@ -87,6 +87,7 @@ withUblk('bad input', () => {
     await using _first = await createDevice({ target });
     const failure = { code: 'ERR_UBLK_BUSY', hint };
     await expect(createDevice({ target })).rejects.toMatchObject(failure);
+    await using _unlocked = await createDevice({ target: { ...target, lock: false } });
   });
 
   test('an id in use', async () => {

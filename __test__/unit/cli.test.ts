@@ -160,6 +160,14 @@ describe('ublk', () => {
     expect(binding.createDevice.mock.lastCall?.[0]).toMatchObject({ target: { integrity } });
   });
 
+  test('add striped leaves the files unlocked if it is told to', async () => {
+    const failure = { code: 'ERR_UBLK_UNSUPPORTED', message: 'too old' };
+    binding.createDevice.mockResolvedValue({ failure });
+    await runCli('add striped a.img null:1GiB --no-lock'.split(' '));
+    const targets = [{ kind: 'file', lock: false }, { kind: 'null' }];
+    expect(binding.createDevice.mock.lastCall?.[0]).toMatchObject({ target: { targets } });
+  });
+
   test('recover takes the words of add, and what it serves with', async () => {
     binding.deviceInfo.mockResolvedValue({ value: { ...device, depth: 64 } });
     const failure = { code: 'ERR_UBLK_BUSY', message: 'its server stays' };

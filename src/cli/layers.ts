@@ -1,8 +1,8 @@
 import type { Command } from 'commander';
 
 import { example, wholeNumber } from './arguments.ts';
-import type { DelayFlags, StripedFlags, ZonedFlags } from './commands/add-layers.ts';
-import type { AddFlags, ErrorFlags } from './commands/add.ts';
+import type { DelayFlags, PartsFlags, StripedFlags, ZonedFlags } from './commands/add-layers.ts';
+import type { ErrorFlags } from './commands/add.ts';
 
 const TARGET = 'a file, a block device, null:SIZE or error:SIZE';
 
@@ -11,6 +11,7 @@ export function addLayers(add: Command, options: (command: Command) => Command):
   options(add.command('striped'))
     .description('Serve chunks laid over several targets in turn.')
     .argument('<target...>', TARGET)
+    .option('--no-lock', 'serve files although another server does')
     .option('--chunk <size>', 'what lies on one target before the next has its turn')
     .addHelpText('after', example('ublk add striped a.img b.img --chunk 128KiB'))
     .action(async (parts: string[], flags: StripedFlags) => {
@@ -19,13 +20,15 @@ export function addLayers(add: Command, options: (command: Command) => Command):
   options(add.command('linear'))
     .description('Serve several targets one behind another.')
     .argument('<target...>', TARGET)
+    .option('--no-lock', 'serve files although another server does')
     .addHelpText('after', example('ublk add linear a.img error:1MiB b.img'))
-    .action(async (parts: string[], flags: AddFlags) => {
+    .action(async (parts: string[], flags: PartsFlags) => {
       await (await import('./commands/add-layers.ts')).addLinear(parts, flags);
     });
   options(add.command('delay'))
     .description('Serve a target that answers late, for tests.')
     .argument('<target>', TARGET)
+    .option('--no-lock', 'serve files although another server does')
     .option('--read-us <n>', 'how long reads wait, in microseconds', wholeNumber)
     .option('--write-us <n>', 'how long writes and discards wait', wholeNumber)
     .option('--flush-us <n>', 'how long flushes wait (default: as writes)', wholeNumber)

@@ -63,6 +63,7 @@ function addTargets(parent: Command, options: (command: Command) => Command): vo
     .option('--read-only', 'refuse writes')
     .option('--direct', 'insist on reading and writing past the page cache')
     .option('--no-direct', 'go through the page cache')
+    .option('--no-lock', 'serve it although another server does')
     .option('--block-size <bytes>', 'logical block size: 512, 1024, 2048 or 4096', wholeNumber)
     .option('--size <size>', 'serve only so much of it')
     .option('--metadata-file <file>', 'where metadata is kept (default: IMAGE.metadata)')

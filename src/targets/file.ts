@@ -20,6 +20,12 @@ export interface FileTargetOptions {
    */
   readonly readOnly?: boolean | undefined;
   /**
+   * Whether the file is locked, so that two servers do not write to it without knowing of each
+   * other. Block devices are not locked but opened exclusively.
+   * @default true
+   */
+  readonly lock?: boolean | undefined;
+  /**
    * The unit of addressing in bytes: 512, 1024, 2048 or 4096.
    * @default what direct I/O on the file needs, else 512
    */
@@ -43,7 +49,7 @@ export interface FileTarget extends FileTargetOptions {
   readonly path: string;
 }
 
-const KEYS = ['direct', 'readOnly', 'logicalBlockSize', 'size', 'integrity'];
+const KEYS = ['direct', 'readOnly', 'lock', 'logicalBlockSize', 'size', 'integrity'];
 const DIRECT = new Map<unknown, 'auto' | 'yes' | 'no'>([
   [undefined, 'auto'],
   ['auto', 'auto'],
@@ -77,12 +83,13 @@ export function toNativeFile(target: FileTarget): NativeTarget {
   if (direct === undefined) {
     throw invalid(`direct is ${String(target.direct)}; it must be true, false or 'auto'`);
   }
-  const { readOnly, logicalBlockSize, size, integrity } = target;
+  const { readOnly, lock, logicalBlockSize, size, integrity } = target;
   return {
     kind: 'file',
     path: resolve(checkPath(target.path, 'path')),
     direct,
     readOnly: readOnly === undefined ? false : checkBoolean(readOnly, 'readOnly'),
+    ...(lock === undefined ? {} : { lock: checkBoolean(lock, 'lock') }),
     ...(logicalBlockSize === undefined ? {} : { logicalBlockSize: checkBlock(logicalBlockSize) }),
     ...(size === undefined ? {} : { size: parseSize(size) }),
     ...(integrity === undefined ? {} : { integrity: toNativeIntegrity(integrity, true) }),

@@ -33,6 +33,8 @@ pub struct NativeTarget {
     pub direct: Option<String>,
     /// Whether writes are refused.
     pub read_only: Option<bool>,
+    /// Whether no other server may have the file.
+    pub lock: Option<bool>,
     /// In bytes.
     pub logical_block_size: Option<u32>,
     /// The targets of a layer, or the backends of a handler.
@@ -161,6 +163,7 @@ impl NativeTarget {
             read_only: self.read_only.unwrap_or(false),
             logical_block: self.logical_block_size,
             size: self.size.map(bytes).transpose()?,
+            unlocked: self.lock == Some(false),
         })
     }
 

@@ -1,13 +1,18 @@
 import { targets, type Target } from '../../targets/index.ts';
 import { serve, type AddFlags, type ErrorFlags } from './add.ts';
 
+/** The flags of layers, whose parts may be files. */
+export interface PartsFlags extends AddFlags {
+  readonly lock: boolean;
+}
+
 /** The flags of `ublk add striped`. */
-export interface StripedFlags extends AddFlags {
+export interface StripedFlags extends PartsFlags {
   readonly chunk?: string;
 }
 
 /** The flags of `ublk add delay`. */
-export interface DelayFlags extends AddFlags {
+export interface DelayFlags extends PartsFlags {
   readonly readUs?: number;
   readonly writeUs?: number;
   readonly flushUs?: number;
@@ -26,19 +31,19 @@ export interface ZonedFlags extends AddFlags {
 
 /** `ublk add striped TARGET...` */
 export async function addStriped(parts: string[], flags: StripedFlags): Promise<void> {
-  const target = targets.striped(parts.map(parseTarget), { chunk: flags.chunk });
+  const target = targets.striped(all(parts, flags), { chunk: flags.chunk });
   await serve(target, `stripes over ${parts.join(', ')}`, flags);
 }
 
 /** `ublk add linear TARGET...` */
-export async function addLinear(parts: string[], flags: AddFlags): Promise<void> {
-  await serve(targets.linear(parts.map(parseTarget)), parts.join(', then '), flags);
+export async function addLinear(parts: string[], flags: PartsFlags): Promise<void> {
+  await serve(targets.linear(all(parts, flags)), parts.join(', then '), flags);
 }
 
 /** `ublk add delay TARGET` */
 export async function addDelay(part: string, flags: DelayFlags): Promise<void> {
   const { readUs, writeUs, flushUs } = flags;
-  const target = targets.delay(parseTarget(part), { readUs, writeUs, flushUs });
+  const target = targets.delay(parseTarget(part, flags.lock), { readUs, writeUs, flushUs });
   await serve(target, `${part}, late`, flags);
 }
 
@@ -61,9 +66,13 @@ export async function addZoned(path: string | undefined, flags: ZonedFlags): Pro
 }
 
 /** A target in one word: `null:SIZE`, `error:SIZE`, or the path of a file. */
-export function parseTarget(text: string): Target {
+export function parseTarget(text: string, lock?: boolean): Target {
   const [, kind, size = ''] = /^(null|error):(.*)$/.exec(text) ?? [];
   if (kind === 'null') return targets.null({ size });
   if (kind === 'error') return targets.error({ size });
-  return targets.file(text);
+  return targets.file(text, { lock });
+}
+
+function all(parts: readonly string[], { lock }: PartsFlags): Target[] {
+  return parts.map((part) => parseTarget(part, lock));
 }

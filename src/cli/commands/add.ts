@@ -58,6 +58,7 @@ export interface NullFlags extends AddFlags, IntegrityFlags {
 export interface FileFlags extends AddFlags, IntegrityFlags {
   readonly readOnly?: true;
   readonly direct?: boolean;
+  readonly lock: boolean;
   readonly blockSize?: number;
   readonly size?: string;
 }
@@ -70,8 +71,8 @@ export async function addNull(flags: NullFlags): Promise<void> {
 
 /** `ublk add file IMAGE` */
 export async function addFile(image: string, flags: FileFlags): Promise<void> {
-  const { readOnly, direct, blockSize: logicalBlockSize, size } = flags;
-  const options = { readOnly, direct, logicalBlockSize, size, integrity: integrityOf(flags) };
+  const { readOnly, direct, lock, blockSize: logicalBlockSize, size } = flags;
+  const options = { readOnly, direct, lock, logicalBlockSize, size, integrity: integrityOf(flags) };
   await serve(targets.file(image, options), image, flags);
 }
 

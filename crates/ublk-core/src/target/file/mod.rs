@@ -34,6 +34,9 @@ pub struct FileOptions {
     pub logical_block: Option<u32>,
     /// Serve only the first bytes; absent: all.
     pub size: Option<u64>,
+    /// Open it although another server has it, and let others: whoever serves it twice sees to it
+    /// that only one writes.
+    pub unlocked: bool,
 }
 
 /// A regular file or a block device. Flush is fdatasync, FUA is `RWF_DSYNC`.

@@ -27,7 +27,9 @@ pub(super) struct Opened {
 pub(super) fn open(path: &Path, options: &FileOptions) -> Result<Opened> {
     let kind = kind(path)?;
     let (file, direct_limits) = open_as_asked(path, kind, options)?;
-    lock(path, kind, &file, options.read_only)?;
+    if !options.unlocked && kind == Kind::Regular {
+        lock(path, &file, options.read_only)?;
+    }
     atime::keep(&file);
     let limits = limits::read(&file, kind, direct_limits)
         .map_err(|error| failed(path, "fstat", "ask for the limits of", &error))?;
@@ -116,10 +118,7 @@ fn failed(path: &Path, syscall: &'static str, tried: &str, error: &io::Error) ->
 }
 
 /// Two servers writing to one image destroy it; readers may share. Released when the file closes.
-fn lock(path: &Path, kind: Kind, file: &File, read_only: bool) -> Result<()> {
-    if kind == Kind::Block {
-        return Ok(());
-    }
+fn lock(path: &Path, file: &File, read_only: bool) -> Result<()> {
     let operation = if read_only { libc::LOCK_SH } else { libc::LOCK_EX };
     // SAFETY: flock on a descriptor that we own.
     if unsafe { libc::flock(file.as_raw_fd(), operation | libc::LOCK_NB) } == 0 {
@@ -128,7 +127,11 @@ fn lock(path: &Path, kind: Kind, file: &File, read_only: bool) -> Result<()> {
     let error = io::Error::last_os_error();
     if error.kind() == io::ErrorKind::WouldBlock {
         return Err(Error {
-            hint: Some("another ublk server has it; see `ublk list`, or lsof".into()),
+            hint: Some(
+                "another ublk server has it; see `ublk list`, or lsof; with the option lock: false \
+                 (ublk add --no-lock) it is served all the same"
+                    .into(),
+            ),
             ..Error::os(Code::Busy, format!("cannot lock {}", path.display()), "flock", &error)
         });
     }
