@@ -103,6 +103,8 @@ withUblk('a device that outlives its server', () => {
     'is handed from server to server while it is written to (%s)',
     async (exchange, context) => {
       await needFor(context, exchange);
+      // Without it a server leaves by itself, which was seen to hang on 6.12.
+      await need(context, 'QUIESCE');
       const target = targets.file(sparseImage(64 * MIB));
       const options = { target, queues: 2, exchange, recovery: 'reissue' } as const;
       let device = await createOrSkip(context, options);
