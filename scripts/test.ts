@@ -10,6 +10,7 @@ import { execa } from 'execa';
 import { KERNELS, TEST_PACKAGES, VM_PACKAGES } from '../vm/index.ts';
 import { ensurePackages, findProgram } from './debian.ts';
 import { kernelHeaders } from './headers.ts';
+import { otherNodes } from './node.ts';
 
 interface Stage {
   name: string;
@@ -91,7 +92,8 @@ const STAGES: Stage[] = [
 async function testOnKernel(series?: string): Promise<void> {
   await ensurePackages(TEST_PACKAGES, 'test file systems on ublk devices');
   const machine = series === undefined ? [] : ['--kernel', series];
-  const env = series === undefined ? {} : { UBLK_TEST_MATRIX: '1' };
+  const ours = series === undefined;
+  const env = ours ? { UBLK_NODES: await otherNodes() } : { UBLK_TEST_MATRIX: '1' };
   const vitest = ['npx', 'vitest', 'run', '--project', 'kernel'];
   await show('npm', ['run', '-s', 'vm', '--', ...machine, ...vitest], env);
 }

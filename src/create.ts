@@ -9,8 +9,14 @@ import { isHandlerModule, type HandlerModule } from './handler/module.ts';
 import type { Handler } from './handler/types.ts';
 import { BUFFER_MODES, type BufferMode, type ExchangeMode } from './info.ts';
 import { toNativeLimits, type DeviceLimits } from './limits.ts';
-import { native, type NativeDeviceOptions, type NativeEnd, type NativeTarget } from './native.ts';
-import { nativePool, type ReactorPool } from './pool.ts';
+import {
+  native,
+  type NativeDeviceOptions,
+  type NativeEnd,
+  type NativePool,
+  type NativeTarget,
+} from './native.ts';
+import { checkPool, createIn, type ReactorPool } from './pool.ts';
 import { checkQueueSettings, type QueueSettings } from './queue-settings.ts';
 import { FEATURE_KEYS, toNativeFeatures, type FeatureOptions } from './device-features.ts';
 import { parseSize, type Size } from './size.ts';
@@ -73,7 +79,8 @@ export interface DeviceOptions extends FeatureOptions {
   /**
    * How long a queue's thread looks for work before it sleeps, in microseconds, 0 to 1000000; 0:
    * not at all. Saves most of a wake-up's cost at low depth and keeps a CPU busy meanwhile. A
-   * thread that looks in vain four times stops, and tries again after 256 waits.
+   * thread that looks in vain four times stops, and tries again after 256 waits. A handler's thread
+   * does the same where it has a single queue; its event loop then turns every 10 ms or so.
    * @default 0
    */
   readonly spinUsec?: number | undefined;
@@ -147,9 +154,12 @@ export async function createDevice(
   let onEnd!: (end: NativeEnd) => void;
   const ended = new Promise<NativeEnd>((resolve) => (onEnd = resolve));
   const server = await serverOf(options.target, request);
-  const maker = options.pool === undefined ? native() : nativePool(options.pool);
-  const create = () => maker.createDevice(server?.request ?? request, onEnd);
-  const device = await serve(server, ended, async () => unwrap(await create()));
+  const { pool } = options;
+  const make = (maker: Pick<NativePool, 'createDevice'>): Promise<Device> =>
+    serve(server, ended, async () =>
+      unwrap(await maker.createDevice(server?.request ?? request, onEnd)),
+    );
+  const device = await (pool === undefined ? make(native()) : createIn(pool, make));
   if (signal?.aborted) {
     await device.close();
     throw signal.reason;
@@ -187,7 +197,7 @@ export function toNativeOptions(options: DeviceOptions): NativeDeviceOptions {
   }
   if (rotateSlots !== undefined) given.rotateSlots = checkBoolean(rotateSlots, 'rotateSlots');
   if (spinUsec !== undefined) given.spinUsec = checkInteger(spinUsec, 'spinUsec', 0, 1_000_000);
-  if (pool !== undefined) checkPool(options);
+  if (pool !== undefined) checkPlacement(options);
   if (queue !== undefined) given.queue = checkQueueSettings(queue);
   if (limits !== undefined) given.limits = toNativeLimits(limits);
   if (timeoutMs !== undefined) given.timeoutMs = checkInteger(timeoutMs, 'timeoutMs', 1, 600_000);
@@ -208,8 +218,8 @@ export function toNative(target: DeviceOptions['target']): NativeTarget {
 }
 
 /** What is the pool's own affair. */
-function checkPool({ pool, spinUsec, affinity }: DeviceOptions): void {
-  if (pool !== undefined) nativePool(pool);
+function checkPlacement({ pool, spinUsec, affinity }: DeviceOptions): void {
+  if (pool !== undefined) checkPool(pool);
   const other = spinUsec === undefined ? affinity && 'affinity' : 'spinUsec';
   if (other) throw invalid(`${other} and pool exclude each other: the pool has its own threads`);
 }

@@ -70,7 +70,19 @@ export interface UblkErrorDetails extends ErrorOptions {
 
 /** The request that an error is about. */
 export interface RequestInfo {
-  readonly op: 'read' | 'write' | 'flush' | 'discard' | 'writeZeroes';
+  readonly op:
+    | 'read'
+    | 'write'
+    | 'flush'
+    | 'discard'
+    | 'writeZeroes'
+    | 'zoneOpen'
+    | 'zoneClose'
+    | 'zoneFinish'
+    | 'zoneReset'
+    | 'zoneAppend'
+    | 'zoneResetAll'
+    | 'reportZones';
   /** Where it begins, in bytes. */
   readonly offset: number;
   /** In bytes. */

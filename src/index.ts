@@ -53,6 +53,7 @@ export type { HandlerModule, HandlerModuleOptions } from './handler/module.ts';
 export type { IoErrorCode } from './handler/io-error.ts';
 export type { HandlerRequest } from './handler/request.ts';
 export type { Answer, Handler, Method, Piece, RequestOp } from './handler/types.ts';
+export type { HandlerZones, Zone, ZoneCondition } from './handler/zones.ts';
 export type { SharedMemory, ShareOptions } from './memory.ts';
 export { formatSize, parseSize } from './size.ts';
 export type { Size } from './size.ts';

@@ -121,6 +121,7 @@ export interface NativePool {
     options: NativeDeviceOptions,
     onEnd: (end: NativeEnd) => void,
   ): Promise<Outcome<NativeDevice>>;
+  close(): Promise<Outcome<void>>;
 }
 
 /** A bridge between a device's reactors and a handler, as the addon is asked for it. */
@@ -167,8 +168,12 @@ export interface NativeChannel {
   /** To be asked for once for each buffer that the tag has. */
   buffer(tag: number): ArrayBuffer | null;
   keepBuffer(tag: number): void;
-  wake(): void;
-  wait(limitUs: number): boolean;
+  // Functions, since a method of the addon costs far more than it does.
+  waker(): () => void;
+  /** What looks for requests without sleeping, where it is to. */
+  looker(): () => boolean;
+  /** What sleeps until there are requests, having woken the reactor if `wakes`. */
+  waiter(limitUs: number, wakes: boolean): () => boolean;
   release(): void;
 }
 
@@ -234,7 +239,7 @@ export interface Binding {
     options: NativeBridgeOptions,
     onReport: (report: NativeReport) => void,
   ): NativeBridge;
-  openChannel(bridge: number, queue: number, onRequests: () => void): NativeChannel;
+  openChannel(bridge: number, queue: number, spinUs: number, onRequests: () => void): NativeChannel;
   listDevices(): Promise<Outcome<DeviceInfo[]>>;
   deviceInfo(id: number): Promise<Outcome<DeviceInfo>>;
   stopDevice(id: number, force: boolean): Promise<Outcome<StopCheck>>;

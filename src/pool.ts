@@ -1,5 +1,6 @@
 import { checkInteger, checkKeys } from './check.ts';
-import { invalid, unwrap } from './errors.ts';
+import type { Device } from './device.ts';
+import { invalid, UblkError, UblkErrorCode, unwrap } from './errors.ts';
 import { type NativePool, native } from './native.ts';
 
 /** What {@link createReactorPool} is asked for. */
@@ -16,11 +17,19 @@ export interface ReactorPoolOptions {
   readonly spinUsec?: number | undefined;
 }
 
-const pools = new WeakMap<ReactorPool, NativePool>();
+/** What of a pool is nobody's business. */
+interface Members {
+  readonly native: NativePool;
+  /** Devices that it serves, and ones that are being made. */
+  readonly devices: Set<Device | symbol>;
+  closing?: Promise<void> | undefined;
+}
+
+const pools = new WeakMap<ReactorPool, Members>();
 
 /**
- * Reactors that many devices share, given to `createDevice()` as `pool`. A pool that is forgotten
- * ends with its last device; it keeps no event loop alive.
+ * Reactors that many devices share, given to `createDevice()` as `pool`. It keeps no event loop
+ * alive; one that is forgotten and not closed ends with its last device.
  */
 export class ReactorPool {
   /** How many reactors it has. */
@@ -29,7 +38,25 @@ export class ReactorPool {
   /** @internal */
   constructor(native: NativePool, reactors: number) {
     this.reactors = reactors;
-    pools.set(this, native);
+    pools.set(this, { native, devices: new Set() });
+  }
+
+  /**
+   * Ends the reactors; resolves when their threads are gone. The devices must have been closed
+   * before: a pool takes nobody's disk away. Closing twice is closing once.
+   *
+   * @throws {UblkError} `ERR_UBLK_BUSY` with the devices that it serves; it goes on serving then.
+   */
+  async close(): Promise<void> {
+    const members = membersOf(this);
+    if (members.devices.size > 0) throw busy(members.devices);
+    members.closing ??= members.native.close().then((outcome) => unwrap(outcome));
+    await members.closing;
+  }
+
+  /** {@link close}, for `await using`: of a pool declared before its devices it comes after them. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 }
 
@@ -40,7 +67,7 @@ export class ReactorPool {
  * those of its target.
  *
  * @example
- * const pool = await createReactorPool({ reactors: 2 });
+ * await using pool = await createReactorPool({ reactors: 2 });
  * const disks = await Promise.all(
  *   images.map((image) => createDevice({ target: targets.file(image), pool })),
  * );
@@ -54,9 +81,43 @@ export async function createReactorPool(options: ReactorPoolOptions = {}): Promi
   return new ReactorPool(unwrap(await native().createPool(reactors, spin)), reactors);
 }
 
-/** @internal The addon's side of a pool. */
-export function nativePool(pool: ReactorPool): NativePool {
+/** @internal Checks that devices can be made on it. */
+export function checkPool(pool: ReactorPool): void {
+  if (!membersOf(pool).closing) return;
+  throw new UblkError(UblkErrorCode.Closed, 'the pool is closed', {
+    hint: 'make another with createReactorPool()',
+  });
+}
+
+/** @internal Lets `make` make a device on a pool, which knows of it until it has ended. */
+export async function createIn(
+  pool: ReactorPool,
+  make: (native: NativePool) => Promise<Device>,
+): Promise<Device> {
+  checkPool(pool);
+  const { native, devices } = membersOf(pool);
+  const place = Symbol();
+  devices.add(place);
+  try {
+    const device = await make(native);
+    devices.add(device);
+    device.once('close', () => devices.delete(device));
+    return device;
+  } finally {
+    devices.delete(place);
+  }
+}
+
+function membersOf(pool: ReactorPool): Members {
   const found = pools.get(pool);
   if (found) return found;
   throw invalid('pool is no pool; it must come from createReactorPool()');
+}
+
+function busy(devices: ReadonlySet<Device | symbol>): UblkError {
+  const name = (one: Device | symbol): string =>
+    typeof one === 'symbol' ? 'a device that is being created' : one.path;
+  return new UblkError(UblkErrorCode.Busy, `the pool serves ${[...devices].map(name).join(', ')}`, {
+    hint: 'close its devices first',
+  });
 }

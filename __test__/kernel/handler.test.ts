@@ -269,6 +269,35 @@ withUblk('a handler', () => {
     }
   });
 
+  test('that answers when its device is closed harms nobody', async () => {
+    let answer!: () => void;
+    const later = new Promise<void>((resolve) => (answer = resolve));
+    let asked!: () => void;
+    const isAsked = new Promise<void>((resolve) => (asked = resolve));
+    const device = await createDevice({
+      target: {
+        size: '1MiB',
+        timeoutMs: 1000,
+        async read({ data, offset }) {
+          if (offset !== 4096) return;
+          asked();
+          await later;
+          data.fill(9);
+        },
+      },
+    });
+    const warnings = warningsOf(device);
+    const reading = readBlock(device, 1).catch((error: unknown) => error);
+    await isAsked;
+    await device.close();
+    expect(String(await reading)).toMatch(/timed out|error/);
+    answer();
+    await sleep(10);
+    expect(warnings.map(({ code }) => code)).toContain('ERR_UBLK_REQUEST_TIMEOUT');
+    await using next = await createDevice({ target: memoryDisk() });
+    await readBlock(next, 1);
+  });
+
   test('that never answers can be closed', async () => {
     let asked!: () => void;
     const isAsked = new Promise<void>((resolve) => (asked = resolve));

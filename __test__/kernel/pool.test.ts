@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 
-import { afterEach, expect, test } from 'vitest';
+import { afterEach, expect, test, vi } from 'vitest';
 
 import { createDevice, createReactorPool, features, targets } from '../../src/index.ts';
 import { randomImage } from './image.ts';
@@ -14,9 +14,14 @@ async function hasBatches(): Promise<boolean> {
 }
 
 function reactorThreads(): string[] {
-  const names = readdirSync('/proc/self/task').map((task) =>
-    readFileSync(`/proc/self/task/${task}/comm`, 'utf8').trim(),
-  );
+  const nameOf = (task: string): string => {
+    try {
+      return readFileSync(`/proc/self/task/${task}/comm`, 'utf8').trim();
+    } catch {
+      return ''; // It has just ended.
+    }
+  };
+  const names = readdirSync('/proc/self/task').map(nameOf);
   return names.filter((name) => /^ublk(-pool\d+|\d+q\d+)$/.test(name)).sort();
 }
 
@@ -39,5 +44,21 @@ withUblk('a pool of reactors', () => {
       expect((await disk.readFile()).equals(image.bytes)).toBe(true);
     }
     await Promise.all(devices.map((device) => device.close()));
+    await pool.close();
+    await vi.waitFor(() => expect(reactorThreads()).toEqual([]));
+  });
+
+  test('is closed after its devices, and takes no others then', async () => {
+    const target = targets.null({ size: '1GiB' });
+    const pool = await createReactorPool();
+    const device = await createDevice({ target, pool });
+    await expect(pool.close()).rejects.toMatchObject({
+      code: 'ERR_UBLK_BUSY',
+      message: `the pool serves ${device.path}`,
+    });
+    await device.close();
+    await pool.close();
+    await vi.waitFor(() => expect(reactorThreads()).toEqual([]));
+    await expect(createDevice({ target, pool })).rejects.toMatchObject({ code: 'ERR_UBLK_CLOSED' });
   });
 });

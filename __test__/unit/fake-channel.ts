@@ -57,12 +57,16 @@ export class FakeChannel implements NativeChannel {
     this.kept.push(tag);
   }
 
-  wake(): void {
-    this.wakes += 1;
+  waker(): () => void {
+    return () => (this.wakes += 1);
   }
 
-  wait(): boolean {
-    return false;
+  looker(): () => boolean {
+    return () => false;
+  }
+
+  waiter(): () => boolean {
+    return () => false;
   }
 
   release(): void {}

@@ -178,6 +178,27 @@ test('a handler is served as a target is, before and after a power cut', async (
   expect(blocks(await simulated.read(0, 16384))).toEqual([0, 1, 2, 0]);
 });
 
+test('a step that fails rejects with its errno, and its request goes on', async () => {
+  writeFileSync(image, block(3, 256));
+  const failures: unknown[] = [];
+  const file = targets.file(image, { logicalBlockSize: 4096 });
+  await using simulated = await simulate(
+    {
+      size: SIZE,
+      backends: { file },
+      async read(request) {
+        await request.read('file', 0).catch((error: unknown) => failures.push(error));
+        simulated.setFaults({});
+        await request.read('file', request.offset);
+      },
+    },
+    { faults: { error: 1 } },
+  );
+  expect(await simulated.read(8192, 4096)).toEqual(block(3));
+  expect(failures).toMatchObject([{ code: 'EIO', errno: 5 }]);
+  expect(IoError.is(failures[0])).toBe(true);
+});
+
 test('what a handler puts on its backends has power to lose', async () => {
   const file = targets.file(image, { logicalBlockSize: 4096 });
   const map = ({ offset }: { offset: number }) => ({ backend: 'file' as const, offset });

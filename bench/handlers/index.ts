@@ -19,6 +19,8 @@ const KINDS: readonly Kind[] = [
   { name: 'async', target: 'null', against: 'null copy per-io' },
   { name: 'worker', target: 'null', against: 'null copy per-io' },
   { name: 'map', target: 'file', against: 'file auto per-io' },
+  { name: 'sync spin=50', target: 'null', against: 'null copy per-io' },
+  { name: 'worker spin=50', target: 'null', against: 'null copy per-io' },
 ];
 
 /** Beyond the numbers that the kernel gives out by itself. */
@@ -43,13 +45,16 @@ export function handlers(): Subject[] {
 function commands(name: string, id: number): { start: string; stop: string; program: string } {
   const device = `/dev/ublkb${id}`;
   const ready = `/tmp/ublk-bench-${id}`;
-  const program = `${quote(process.execPath)} ${quote(PROGRAM)} ${name} ${id} ${ready}`;
+  const program = `${quote(process.execPath)} ${quote(PROGRAM)} ${id} ${ready} ${name}`;
   // JavaScript is compiled as it runs, and well only when it has run for a while.
-  const warm =
-    `fio --output=/dev/null --name=warm --filename=${device} --ioengine=io_uring --direct=1 ` +
-    '--rw=randrw --bs=4k --iodepth=32 --size=256M --number_ios=40000';
+  const warm = [1, 32].map(
+    (depth) =>
+      `fio --output=/dev/null --name=warm --filename=${device} --ioengine=io_uring --direct=1 ` +
+      `--rw=randrw --bs=4k --iodepth=${depth} --size=256M --number_ios=20000`,
+  );
+  const isReady = `until [ -e ${ready} ] || ! kill -0 $!; do sleep 0.1; done`;
   return {
-    start: `${program} & until [ -e ${ready} ] || ! kill -0 $!; do sleep 0.1; done; ${warm}`,
+    start: [`${program} & ${isReady}`, ...warm].join('; '),
     stop: `kill $(cat ${ready}); rm ${ready}; while [ -e ${device} ]; do sleep 0.1; done`,
     program: process.execPath,
   };

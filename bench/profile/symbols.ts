@@ -66,25 +66,32 @@ export class AddressSpace {
   readonly #kernel: KernelSymbols;
   readonly #maps: readonly Mapping[];
   readonly #server: string;
-  readonly #base: Address;
+  /** Where the files begin whose functions are looked up: the server's own, and Node's addons. */
+  readonly #bases: ReadonlyMap<string, Address>;
   #stacks = new Map<Address, Stack>();
 
   constructor(kernel: KernelSymbols, maps: readonly Mapping[], server: string) {
     this.#kernel = kernel;
     this.#maps = maps;
     this.#server = server;
-    this.#base = Math.min(...this.#ownMaps().map(({ start }) => start));
+    const paths = maps.map(({ path }) => path);
+    const own = new Set(paths.filter((path) => path === server || path.endsWith('.node')));
+    this.#bases = new Map([...own].map((path) => [path, this.#baseOf(path)]));
   }
 
-  /** Looks up the server's own functions among the addresses, all at once. */
+  /** Looks up the server's own functions among the addresses, all of a file at once. */
   async resolve(addresses: Iterable<Address>): Promise<void> {
-    const own = [...addresses].filter((one) => this.#mapOf(one)?.path === this.#server);
-    const input = own.map((one) => `0x${(one - this.#base).toString(16)}`).join('\n');
-    if (own.length === 0) return;
-    const args = ['-e', this.#server, '-a', '-f', '-C', '-i'];
-    const { stdout } = await execa('addr2line', args, { input });
-    const stacks = parseAddr2line(stdout);
-    this.#stacks = new Map(own.map((address, index) => [address, stacks[index] ?? ['unknown']]));
+    const all = [...new Set(addresses)];
+    this.#stacks = new Map();
+    for (const [path, base] of this.#bases) {
+      const own = all.filter((one) => this.#mapOf(one)?.path === path);
+      if (own.length === 0) continue;
+      const input = own.map((one) => `0x${(one - base).toString(16)}`).join('\n');
+      const args = ['-e', path, '-a', '-f', '-C', '-i'];
+      const { stdout } = await execa('addr2line', args, { input });
+      const stacks = parseAddr2line(stdout);
+      own.forEach((address, index) => this.#stacks.set(address, stacks[index] ?? ['unknown']));
+    }
   }
 
   isEntry(address: Address): boolean {
@@ -95,12 +102,15 @@ export class AddressSpace {
     if (address >= KERNEL) return ['kernel', this.#kernel.nameOf(address)];
     const mapping = this.#mapOf(address);
     if (!mapping) return ['client'];
-    if (mapping.path !== this.#server) return ['server', mapping.path.replace(/.*\//, '')];
-    return ['server', ...(this.#stacks.get(address) ?? ['unknown'])];
+    const file = mapping.path.replace(/.*\//, '');
+    if (!this.#bases.has(mapping.path)) return ['server', file];
+    const stack = this.#stacks.get(address) ?? ['unknown'];
+    return mapping.path === this.#server ? ['server', ...stack] : ['server', file, ...stack];
   }
 
-  #ownMaps(): Mapping[] {
-    return this.#maps.filter(({ path }) => path === this.#server);
+  #baseOf(path: string): Address {
+    const own = this.#maps.filter((mapping) => mapping.path === path);
+    return Math.min(...own.map(({ start }) => start));
   }
 
   #mapOf(address: Address): Mapping | undefined {

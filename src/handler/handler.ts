@@ -4,9 +4,28 @@ import type { NativeTarget } from '../native.ts';
 import { parseSize } from '../size.ts';
 import { toNativeTarget, type Target } from '../targets/index.ts';
 import { OPS } from './request.ts';
-import type { Handler, Method, RequestOp } from './types.ts';
+import { toNativeZones } from './zones.ts';
+import type { Answer, Handler, Method, RequestOp } from './types.ts';
 
-const METHODS: readonly RequestOp[] = ['read', 'write', 'flush', 'discard', 'writeZeroes'];
+const ZONE_METHODS: readonly RequestOp[] = [
+  'reportZones',
+  'zoneAppend',
+  'zoneOpen',
+  'zoneClose',
+  'zoneFinish',
+  'zoneReset',
+  'zoneResetAll',
+];
+const METHODS: readonly RequestOp[] = [
+  'read',
+  'write',
+  'flush',
+  'discard',
+  'writeZeroes',
+  ...ZONE_METHODS,
+];
+/** The kernel takes a device for zoned only if these are answered. */
+const NEEDED_FOR_ZONES: readonly RequestOp[] = ['write', 'reportZones', 'zoneReset'];
 const KNOWN = [
   'size',
   'blockSize',
@@ -14,6 +33,7 @@ const KNOWN = [
   'fua',
   'timeoutMs',
   'backends',
+  'zones',
   'map',
   ...METHODS,
 ] as const;
@@ -26,6 +46,8 @@ export interface CheckedHandler {
   readonly methods: readonly (Method | undefined)[];
   /** The names of its backends, in their order. */
   readonly backends: readonly string[];
+  /** Of a zoned device, in bytes. */
+  readonly zoneSize: number | undefined;
   readonly timeoutMs: number;
   /** Whether it never looks at data: whoever reads and writes, does so by `map`. */
   readonly mapsOnly: boolean;
@@ -77,6 +99,8 @@ export function checkHandler(definition: Handler): CheckedHandler {
   if (definition.map !== undefined && names.length === 0) {
     throw invalid("the handler has 'map' but no backends", 'give it backends: { disk: … }');
   }
+  const { zones } = definition;
+  checkZones(definition);
   return {
     native: {
       kind: 'handler',
@@ -87,10 +111,12 @@ export function checkHandler(definition: Handler): CheckedHandler {
       targets: names.map((name) => toNativeTarget(backends[name] as Target, 1)),
       ...(blockSize === undefined ? {} : { logicalBlockSize: checkBlock(blockSize) }),
       ...(readOnly === undefined ? {} : { readOnly: checkBoolean(readOnly, 'readOnly') }),
+      ...(zones === undefined ? {} : { zones: toNativeZones(zones) }),
       ...(fua === undefined ? {} : { fua: checkBoolean(fua, 'fua') }),
     },
     methods,
     backends: names,
+    zoneSize: zones === undefined ? undefined : parseSize(zones.size),
     timeoutMs: checkInteger(timeoutMs, 'timeoutMs', 250, 86_400_000),
     mapsOnly: definition.map !== undefined && !definition.read && !definition.write,
   };
@@ -101,8 +127,20 @@ function methodFor(definition: Handler, op: RequestOp | undefined): Method | und
   const maps = (op === 'read' || op === 'write') && definition[op] === undefined;
   const method: unknown = maps ? definition.map : definition[op];
   if (method === undefined) return undefined;
-  if (typeof method === 'function') return method.bind(definition) as Method;
+  // A bound function would be called for by a way of the engine's that costs more.
+  if (typeof method === 'function') return (request) => method.call(definition, request) as Answer;
   throw invalid(`${maps ? 'map' : op} must be a function, not ${typeof method}`);
+}
+
+function checkZones(definition: Handler): void {
+  const has = (name: RequestOp): boolean => definition[name] !== undefined;
+  const stray = ZONE_METHODS.find(has);
+  if (definition.zones === undefined) {
+    if (stray !== undefined) throw invalid(`the handler has '${stray}' but no zones`);
+    return;
+  }
+  const missing = NEEDED_FOR_ZONES.find((name) => !has(name));
+  if (missing !== undefined) throw invalid(`the handler has zones but no '${missing}'`);
 }
 
 /** A method under a name that is nearly right would never be called. */

@@ -4,32 +4,37 @@ import { setImmediate } from 'node:timers';
 import type { NativeChannel } from '../native.ts';
 import type { HandlerQueue } from './queue.ts';
 
-/** How long this thread may sleep without its event loop, in milliseconds. */
-const WAIT_MS = 10;
+/** How long this thread may serve without its event loop, in milliseconds. */
+const TURN_MS = 10;
+/** How long it may sleep without it, in microseconds. */
+const WAIT_US = 1000;
+/** The clock costs more than a small batch. */
+const BATCHES_PER_CLOCK = 16;
 
 /**
  * Serves a queue as the only work of its thread: between requests the thread sleeps in a call of
  * the addon, which wakes sooner than an event loop. Timers, messages and sockets have their turn
- * every 10 ms, at once while promises are waited for, and for as long as no requests come.
+ * every 10 ms or so, at once while promises are waited for, and while no requests come.
  *
  * @returns What to call when the bell rings.
  */
 export function serveHot(channel: NativeChannel, queue: HandlerQueue): () => void {
+  const wait = channel.waiter(WAIT_US, false);
+  const wakeAndWait = channel.waiter(WAIT_US, true);
   const serve = (): void => {
-    const until = performance.now() + WAIT_MS;
-    for (let idle = false; ;) {
-      if (idle || queue.unsettled > 0) {
-        queue.serve();
-        return;
-      }
-      queue.serveAwake();
-      const left = until - performance.now();
-      if (left <= 0) {
+    const until = performance.now() + TURN_MS;
+    for (let batches = 1; ; batches += 1) {
+      const owes = queue.serveAwake();
+      const late = batches % BATCHES_PER_CLOCK === 0 && performance.now() >= until;
+      if (late || queue.unsettled > 0) {
+        if (owes) queue.wake();
+        if (!late) break;
         setImmediate(serve);
         return;
       }
-      idle = queue.unsettled === 0 && !channel.wait(Math.ceil(left * 1000));
+      if (!(owes ? wakeAndWait() : wait())) break;
     }
+    queue.serve();
   };
   return serve;
 }

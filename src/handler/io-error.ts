@@ -8,9 +8,18 @@ import { checkOneOf } from '../check.ts';
  * - `EOPNOTSUPP`: it cannot do that; the block layer stops asking for discards.
  * - `ETIMEDOUT`, `ENOLINK`, `ENODATA`, `EILSEQ`: a time-out, a lost connection, a medium error, a
  *   checksum that is wrong.
+ * - `ETOOMANYREFS`, `EOVERFLOW`, of a zoned device: too many zones are open, too many are active.
  */
 export type IoErrorCode =
-  'EIO' | 'ENOSPC' | 'EOPNOTSUPP' | 'ETIMEDOUT' | 'ENOLINK' | 'ENODATA' | 'EILSEQ';
+  | 'EIO'
+  | 'ENOSPC'
+  | 'EOPNOTSUPP'
+  | 'ETIMEDOUT'
+  | 'ENOLINK'
+  | 'ENODATA'
+  | 'EILSEQ'
+  | 'ETOOMANYREFS'
+  | 'EOVERFLOW';
 
 const CODES: readonly IoErrorCode[] = [
   'EIO',
@@ -20,7 +29,12 @@ const CODES: readonly IoErrorCode[] = [
   'ENOLINK',
   'ENODATA',
   'EILSEQ',
+  'ETOOMANYREFS',
+  'EOVERFLOW',
 ];
+
+/** linux/errno.h; Node.js does not know it. */
+const ETOOMANYREFS = 109;
 
 // Known to every copy of this package that a process may hold.
 const brand = Symbol.for('ublk.io-error');
@@ -45,8 +59,14 @@ export class IoError extends Error {
   constructor(code: IoErrorCode, message: string = code, options?: ErrorOptions) {
     super(message, options);
     this.code = checkOneOf(code, 'the code of an IoError', CODES);
-    this.errno = constants.errno[this.code];
+    this.errno = this.code === 'ETOOMANYREFS' ? ETOOMANYREFS : constants.errno[this.code];
     Object.defineProperty(this, brand, { value: true });
+  }
+
+  /** @internal What a client is told when nobody catches what a backend said. */
+  static of(name: string, message: string): IoError {
+    const code = CODES.find((known) => known === name) ?? 'EIO';
+    return new IoError(code, message);
   }
 
   /** Whether `value` is an `IoError`, of this copy of the package or another one. */

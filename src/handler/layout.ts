@@ -2,7 +2,7 @@
 // `UBLK_WRITE_LAYOUT=1 cargo test -p ublk-core --lib layout`; do not edit.
 
 /** Changes whenever a number below changes its meaning. */
-export const LAYOUT_VERSION = 1;
+export const LAYOUT_VERSION = 2;
 
 /** Where requests have been written up to; the reactor's. */
 export const REQUESTS_TAIL = 0;
@@ -79,6 +79,12 @@ export const ANSWER_GENERATION = 1;
 /** With `ANSWER_FAILED`: a positive errno. */
 export const ANSWER_ERRNO = 2;
 
+/** With `ANSWER_LANDED`: where, in bytes, the lower half. */
+export const ANSWER_PLACE_LOW = 2;
+
+/** The upper half. */
+export const ANSWER_PLACE_HIGH = 3;
+
 /** The request has been done in full. */
 export const ANSWER_DONE = 0;
 
@@ -93,6 +99,9 @@ export const ANSWER_STEPS = 3;
 
 /** It has failed, and its buffer must not be used again. */
 export const ANSWER_SPOILT = 4;
+
+/** It was a zone append, and has been done. */
+export const ANSWER_LANDED = 5;
 
 /** Words of a piece. */
 export const PIECE_WORDS = 8;

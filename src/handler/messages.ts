@@ -12,6 +12,7 @@ export interface Assignment {
   readonly bridge: number;
   readonly queues: readonly number[];
   readonly depth: number;
+  readonly spinUsec: number;
 }
 
 /** What of a handler crosses threads. */

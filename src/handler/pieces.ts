@@ -17,6 +17,9 @@ import type { Rings } from './rings.ts';
 export class PieceWriter {
   readonly #rings: Rings;
   readonly #backends: ReadonlyMap<string, number>;
+  // Most answers name the backend that the one before did.
+  #lastName: string | undefined;
+  #last = 0;
 
   constructor(rings: Rings, backends: readonly string[]) {
     this.#rings = rings;
@@ -57,8 +60,13 @@ export class PieceWriter {
 
   /** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless there is such a backend. */
   backend(name: string): number {
+    if (name === this.#lastName) return this.#last;
     const backend = this.#backends.get(name);
-    if (backend !== undefined) return backend;
+    if (backend !== undefined) {
+      this.#lastName = name;
+      this.#last = backend;
+      return backend;
+    }
     const names = [...this.#backends.keys()];
     const hint = names.length === 0 ? 'give the handler backends' : suggest(String(name), names);
     throw invalid(`there is no backend '${name}'`, hint);

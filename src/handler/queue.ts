@@ -1,4 +1,5 @@
 import { constants } from 'node:os';
+import { performance } from 'node:perf_hooks';
 import { setImmediate } from 'node:timers';
 
 import { UblkError, UblkErrorCode } from '../errors.ts';
@@ -7,6 +8,7 @@ import { IoError } from './io-error.ts';
 import {
   ANSWER_DONE,
   ANSWER_FAILED,
+  ANSWER_LANDED,
   ANSWER_PLAN,
   ANSWER_SPOILT,
   KIND_STEPPED,
@@ -15,10 +17,17 @@ import {
   REQUEST_HEAD,
 } from './layout.ts';
 import { PieceWriter } from './pieces.ts';
-import { HandlerRequest, type RequestOwner, type Step } from './request.ts';
+import {
+  HandlerRequest,
+  REPORT_ZONES,
+  ZONE_APPEND,
+  type RequestOwner,
+  type Step,
+} from './request.ts';
 import { Rings } from './rings.ts';
 import { StepQueue } from './steps.ts';
 import type { Answer, Method, Piece } from './types.ts';
+import { checkPlace, writeReport } from './zones.ts';
 
 /** What serves a queue's requests. */
 export interface QueueOptions {
@@ -27,6 +36,13 @@ export interface QueueOptions {
   /** The handler's methods, by the kernel's number of the operation. */
   readonly methods: readonly (Method | undefined)[];
   readonly backends: readonly string[];
+  /** Of a zoned device, in bytes. */
+  readonly zoneSize?: number | undefined;
+  /**
+   * Whether to look for requests before sleeping.
+   * @default false
+   */
+  readonly spins?: boolean;
   /** Hears what goes wrong. */
   readonly warn: (warning: UblkError) => void;
 }
@@ -35,6 +51,8 @@ const { EIO } = constants.errno;
 
 /** Requests of one turn of the event loop, in depths of the queue: timers and sockets live too. */
 const TURN = 4;
+/** How long one turn may look for requests and serve them, in milliseconds. */
+const TURN_MS = 10;
 
 /** Serves the requests of one queue: takes them from the ring, calls the handler, answers. */
 export class HandlerQueue implements RequestOwner {
@@ -43,12 +61,16 @@ export class HandlerQueue implements RequestOwner {
   readonly #pieces: PieceWriter;
   readonly #options: QueueOptions;
   readonly #methods: QueueOptions['methods'];
+  readonly #spins: boolean;
+  readonly #lookFor: () => boolean;
   readonly #requests: HandlerRequest[] = [];
   readonly #epochs: number[] = [];
   readonly #steps: StepQueue[] = [];
   readonly #serveOn = (): void => this.serve();
   readonly #flushLater = (): void => this.#flush();
   #flushing = false;
+  /** The reactor sleeps, and there are answers for it. */
+  #owes = false;
   #serving = false;
   /** Requests that wait for a promise. */
   unsettled = 0;
@@ -57,7 +79,9 @@ export class HandlerQueue implements RequestOwner {
     this.#channel = channel;
     this.#options = options;
     this.#methods = options.methods;
+    this.#spins = options.spins ?? false;
     this.#rings = new Rings(channel);
+    this.#lookFor = channel.looker();
     this.#pieces = new PieceWriter(this.#rings, options.backends);
     for (let tag = 0; tag < options.depth; tag += 1) this.#renew(tag, 0);
   }
@@ -65,27 +89,59 @@ export class HandlerQueue implements RequestOwner {
   /** Serves what is there, then sleeps until the bell rings. Never throws. */
   readonly serve = (): void => {
     if (this.#serving) return;
+    const until = this.#spins ? performance.now() + TURN_MS : 0;
+    let left = this.#options.depth * TURN;
     do {
-      if (this.serveAwake()) {
+      left = this.#drain(left);
+      this.#wakeOwed();
+      if (left === 0 || (this.#spins && performance.now() > until)) {
         setImmediate(this.#serveOn);
         return;
       }
-    } while (!this.#rings.maySleep());
+    } while (this.#look() || !this.#rings.maySleep());
   };
 
-  /** Serves as much as one turn may take, without a word of going to sleep. */
+  /**
+   * Serves as much as one turn may take, without a word of going to sleep. Whether the reactor is
+   * to be woken, by a caller that calls the addon anyway.
+   */
   serveAwake(): boolean {
+    this.#drain(this.#options.depth * TURN);
+    const owes = this.#owes;
+    this.#owes = false;
+    return owes;
+  }
+
+  /** Wakes the reactor. */
+  wake(): void {
+    this.#rings.wake();
+  }
+
+  #wakeOwed(): void {
+    if (!this.#owes) return;
+    this.#owes = false;
+    this.#rings.wake();
+  }
+
+  /** Whether there are requests after all. Promises settle only when the event loop turns. */
+  #look(): boolean {
+    return this.#spins && this.unsettled === 0 && this.#lookFor();
+  }
+
+  /** Serves at most `left` requests; how many there may be more. */
+  #drain(left: number): number {
     this.#serving = true;
-    let left = this.#options.depth * TURN;
     let count: number;
     do {
       count = Math.min(this.#rings.pending, left);
+      // It works while these are served.
+      if (count > 0) this.#wakeOwed();
       for (let index = 0; index < count; index += 1) this.#begin(this.#rings.take());
-      this.#rings.flush();
+      if (this.#rings.publish()) this.#owes = true;
       left -= count;
     } while (count > 0 && left > 0);
     this.#serving = false;
-    return left === 0;
+    return left;
   }
 
   /** The memory of a tag's data. */
@@ -120,7 +176,7 @@ export class HandlerQueue implements RequestOwner {
       const answer = this.#methods[kind]!(request);
       if (answer == null && request.steps === 0) this.#done(request);
       else if (request.steps > 0 || isPromise(answer)) this.#later(request, answer);
-      else this.#plan(request, answer as Piece | readonly Piece[]);
+      else this.#finish(request, answer);
     } catch (error) {
       this.#fail(request, error);
     }
@@ -168,12 +224,33 @@ export class HandlerQueue implements RequestOwner {
   }
 
   #finish(request: HandlerRequest, answer: Answer): void {
-    if (answer == null) this.#done(request);
+    const { opNumber } = request;
+    if (opNumber === ZONE_APPEND || opNumber === REPORT_ZONES) this.#zoned(request, answer);
+    else if (answer == null) this.#done(request);
     else this.#plan(request, answer as Piece | readonly Piece[]);
   }
 
+  /** Answers what no other device is asked for: with zones, or with where an append went. */
+  #zoned(request: HandlerRequest, answer: unknown): void {
+    const { tag, offset, length } = request;
+    const zoneSize = this.#options.zoneSize!;
+    try {
+      if (request.opNumber === REPORT_ZONES) {
+        writeReport(request.data, answer, zoneSize);
+        this.#done(request);
+        return;
+      }
+      const place = checkPlace(answer, offset, length, zoneSize);
+      if (request.isIntact) this.#answer(request, tag | (ANSWER_LANDED << 16), place);
+      else this.#spoilt(request);
+    } catch (error) {
+      this.#fail(request, error);
+    }
+  }
+
   #done(request: HandlerRequest): void {
-    if (!request.isIntact) this.#spoilt(request);
+    if (request.opNumber === ZONE_APPEND) this.#zoned(request, undefined);
+    else if (!request.isIntact) this.#spoilt(request);
     else this.#answer(request, request.tag | (ANSWER_DONE << 16), 0);
   }
 
@@ -204,9 +281,10 @@ export class HandlerQueue implements RequestOwner {
     this.#answer(request, request.tag | (ANSWER_SPOILT << 16), EIO);
   }
 
-  #answer(request: HandlerRequest, head: number, errno: number): void {
+  /** `detail`: an errno, or where an append went. */
+  #answer(request: HandlerRequest, head: number, detail: number): void {
     request.isOpen = false;
-    this.#rings.answer(head >>> 0, request.generation, errno);
+    this.#rings.answer(head >>> 0, request.generation, detail);
   }
 
   #warn(

@@ -18,7 +18,27 @@ export const OPS: readonly (RequestOp | undefined)[] = [
   'discard',
   undefined,
   'writeZeroes',
+  undefined,
+  undefined,
+  undefined,
+  undefined,
+  'zoneOpen',
+  'zoneClose',
+  'zoneFinish',
+  'zoneAppend',
+  'zoneResetAll',
+  'zoneReset',
+  undefined,
+  undefined,
+  'reportZones',
 ];
+/** Those that are more than a request for bytes of the device. */
+export const ZONE_APPEND = 13;
+export const REPORT_ZONES = 18;
+
+function hasData(op: number): boolean {
+  return op <= 1 || op === ZONE_APPEND || op === REPORT_ZONES;
+}
 
 /** What a request needs of whoever serves its queue. */
 export interface RequestOwner {
@@ -94,7 +114,7 @@ export class HandlerRequest<Name extends string = string> {
     return this.#offset;
   }
 
-  /** How long it is, in bytes; 0 for a flush. */
+  /** How long it is, in bytes; 0 for a flush. Of a report, 64 bytes for each zone that is wanted. */
   get length(): number {
     return this.#length;
   }
@@ -114,16 +134,16 @@ export class HandlerRequest<Name extends string = string> {
    * is memory that later requests use too: copy what you keep.
    *
    * @throws {UblkError} `ERR_UBLK_UNSUPPORTED` where the data never comes to JavaScript: with
-   * `buffers` other than `'copy'`, and for requests without data.
+   * `buffers` other than `'copy'` and `'user-copy'`, and for requests without data.
    */
   get data(): Buffer<ArrayBuffer> {
     const data = this.#data;
-    return data?.length === this.#length && this.#op <= 1 ? data : this.#view();
+    return data?.length === this.#length && hasData(this.#op) ? data : this.#view();
   }
 
   #view(): Buffer<ArrayBuffer> {
     this.#memory ??= this.#owner.buffer(this.tag);
-    if (this.#memory === null || this.#op > 1) {
+    if (this.#memory === null || !hasData(this.#op)) {
       throw new UblkError(UblkErrorCode.Unsupported, "the request's data is not in JavaScript", {
         hint: "create the device with buffers: 'copy', or use steps: request.read('backend', 0)",
       });

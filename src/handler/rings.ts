@@ -4,6 +4,7 @@ import {
   ANSWER_ERRNO,
   ANSWER_GENERATION,
   ANSWER_HEAD,
+  ANSWER_PLACE_HIGH,
   ANSWER_WORDS,
   ANSWERS_HEAD,
   ANSWERS_TAIL,
@@ -22,7 +23,8 @@ export class Rings {
   /** The words of the channel: requests and pieces are read and written right there. */
   readonly words: Uint32Array;
   readonly places: NativePlaces;
-  readonly #channel: NativeChannel;
+  /** Wakes the reactor. */
+  readonly wake: () => void;
   // The same words, as Atomics take them.
   readonly #shared: Int32Array;
   #requestsHead = 0;
@@ -31,7 +33,7 @@ export class Rings {
   #published = 0;
 
   constructor(channel: NativeChannel) {
-    this.#channel = channel;
+    this.wake = channel.waker();
     this.places = channel.places();
     if (this.places.version !== LAYOUT_VERSION) {
       throw new UblkError(
@@ -59,7 +61,7 @@ export class Rings {
   }
 
   /** Writes an answer, unseen until {@link flush}; false when there is no room. */
-  answer(head: number, generation: number, errno: number): boolean {
+  answer(head: number, generation: number, detail: number): boolean {
     const { answers, answerCount } = this.places;
     if (((this.#answersTail - this.#answersHead) | 0) >= answerCount) {
       this.#answersHead = Atomics.load(this.#shared, ANSWERS_HEAD);
@@ -68,23 +70,32 @@ export class Rings {
     const at = answers + (this.#answersTail & (answerCount - 1)) * ANSWER_WORDS;
     this.words[at + ANSWER_HEAD] = head;
     this.words[at + ANSWER_GENERATION] = generation;
-    this.words[at + ANSWER_ERRNO] = errno;
+    this.words[at + ANSWER_ERRNO] = detail;
+    // A place on a disk may be longer than a word.
+    if (detail > 0xffffffff) this.words[at + ANSWER_PLACE_HIGH] = detail / 2 ** 32;
+    else this.words[at + ANSWER_PLACE_HIGH] = 0;
     this.#answersTail = (this.#answersTail + 1) | 0;
     return true;
   }
 
-  /**
-   * Gives back the room of the requests that were taken, shows the reactor the answers, and wakes
-   * it if it sleeps. In this order: it asks again as soon as it sees an answer, and must find room.
-   */
+  /** Shows the reactor the answers, and wakes it if it sleeps. */
   flush(): void {
+    if (this.publish()) this.wake();
+  }
+
+  /**
+   * Gives back the room of the requests that were taken and shows the reactor the answers; whether
+   * it is to be woken for them. In this order: it asks again as soon as it sees an answer, and must
+   * find room.
+   */
+  publish(): boolean {
     Atomics.store(this.#shared, REQUESTS_HEAD, this.#requestsHead);
-    if (this.#published === this.#answersTail) return;
+    if (this.#published === this.#answersTail) return false;
     this.#published = this.#answersTail;
     Atomics.store(this.#shared, ANSWERS_TAIL, this.#answersTail);
     // After the tail is stored: a reactor that says that it sleeps looks at the tail once more.
-    if (Atomics.load(this.#shared, REACTOR_SLEEPS) === 0) return;
-    if (Atomics.exchange(this.#shared, REACTOR_SLEEPS, 0) !== 0) this.#channel.wake();
+    if (Atomics.load(this.#shared, REACTOR_SLEEPS) === 0) return false;
+    return Atomics.exchange(this.#shared, REACTOR_SLEEPS, 0) !== 0;
   }
 
   /** Says that nobody looks at the ring until the bell rings; false when there are requests. */

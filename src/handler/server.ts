@@ -48,7 +48,7 @@ export class HandlerServer {
       warnings.tell(toWarning(report, timeoutMs)),
     );
     this.request = {
-      ...(shape.mapsOnly ? {} : { buffers: ['copy'] }),
+      ...(shape.mapsOnly ? {} : { buffers: [shape.zoneSize === undefined ? 'copy' : 'user-copy'] }),
       ...device,
       target: { ...shape.native, bridge: this.#bridge.id },
     };
@@ -61,15 +61,26 @@ export class HandlerServer {
    */
   static here(handler: Handler, device: DeviceShape): HandlerServer {
     const { methods, ...shape } = checkHandler(handler);
-    const { queues = 1, depth = DEPTH } = device;
+    const { queues = 1, depth = DEPTH, spinUsec = 0 } = device;
+    // Looking for one queue's requests would hold up the others'.
+    const spin = queues === 1 ? spinUsec : 0;
     const warnings = new Warnings();
     const server = new HandlerServer(shape, { ...device, queues, depth }, warnings);
-    const { backends } = shape;
+    const { backends, zoneSize } = shape;
     for (let queue = 0; queue < queues; queue += 1) {
       let served: HandlerQueue | undefined;
-      const channel = native().openChannel(server.#bridge.id, queue, () => served?.serve());
+      const { id } = server.#bridge;
+      const channel = native().openChannel(id, queue, spin, () => served?.serve());
       const warn = (warning: UblkError): void => warnings.tell(warning);
-      served = new HandlerQueue(channel, { queue, depth, methods, backends, warn });
+      served = new HandlerQueue(channel, {
+        queue,
+        depth,
+        methods,
+        backends,
+        zoneSize,
+        spins: spin > 0,
+        warn,
+      });
       served.serve();
     }
     return server;
@@ -77,13 +88,13 @@ export class HandlerServer {
 
   /** Answers in worker threads. */
   static async inWorkers(module: HandlerModule, device: DeviceShape): Promise<HandlerServer> {
-    const { queues = module.workers, depth = DEPTH } = device;
+    const { queues = module.workers, depth = DEPTH, spinUsec = 0 } = device;
     const warnings = new Warnings();
     const { pool, shape } = await WorkerPool.start(module, warnings);
     try {
       const server = new HandlerServer(shape, { ...device, queues, depth }, warnings, pool);
       const all = Array.from({ length: queues }, (_, queue) => queue);
-      await pool.serve({ bridge: server.#bridge.id, queues: all, depth });
+      await pool.serve({ bridge: server.#bridge.id, queues: all, depth, spinUsec });
       return server;
     } catch (error) {
       await pool.end();

@@ -49,7 +49,7 @@ export class StepQueue {
   ended(errno: number): void {
     const ended = this.#running;
     this.#running = [];
-    this.#settle(ended, errno === 0 ? undefined : stepError(errno));
+    this.#settle(ended, errno === 0 ? undefined : stepError(errnoName(errno)));
   }
 
   /** Calls when no step is left. */
@@ -88,18 +88,6 @@ export class StepQueue {
   }
 }
 
-/** What a backend said, as what the client is told when the handler does not catch it. */
-function stepError(errno: number): Error {
-  const name = errnoName(errno);
-  const message = `a backend failed with ${name}`;
-  switch (name) {
-    case 'ENOSPC':
-    case 'EOPNOTSUPP':
-    case 'ETIMEDOUT':
-    case 'ENODATA':
-    case 'EILSEQ':
-      return new IoError(name, message);
-    default:
-      return new IoError('EIO', message);
-  }
+function stepError(name: string): IoError {
+  return IoError.of(name, `a backend failed with ${name}`);
 }

@@ -1,9 +1,11 @@
+import type { RequestInfo } from '../errors.ts';
 import type { Size } from '../size.ts';
 import type { Target } from '../targets/index.ts';
 import type { HandlerRequest } from './request.ts';
+import type { HandlerZones, Zone } from './zones.ts';
 
 /** What a request asks for. */
-export type RequestOp = 'read' | 'write' | 'flush' | 'discard' | 'writeZeroes';
+export type RequestOp = RequestInfo['op'];
 
 /** A piece of a request: where some of its bytes are. */
 export interface Piece<Name extends string = string> {
@@ -70,6 +72,8 @@ export interface Handler<Name extends string = string> {
   readonly timeoutMs?: number | undefined;
   /** What {@link Answer}s and steps can put bytes on: native targets, by names of your choice. */
   readonly backends?: Readonly<Record<Name, Target>> | undefined;
+  /** Makes it a zoned device (Linux 6.6), which `buffers` must be `'user-copy'` for. */
+  readonly zones?: HandlerZones | undefined;
 
   /** Fills `request.data`, or says where the bytes are. */
   read?: Method<Name>;
@@ -84,6 +88,20 @@ export interface Handler<Name extends string = string> {
   discard?: Method<Name>;
   /** Makes a range read as zeros. */
   writeZeroes?: Method<Name>;
+  /** Tells of the zones from the one at `request.offset` on, `request.length / 64` of them at most. */
+  reportZones?: (request: HandlerRequest<Name>) => readonly Zone[] | PromiseLike<readonly Zone[]>;
+  /** Stores `request.data` at the write pointer of the zone at `request.offset`, and says where. */
+  zoneAppend?: (request: HandlerRequest<Name>) => number | PromiseLike<number>;
+  /** Keeps a zone open until it is told otherwise. */
+  zoneOpen?: Method<Name>;
+  /** The zone is not written for a while. */
+  zoneClose?: Method<Name>;
+  /** The zone is full from now on. */
+  zoneFinish?: Method<Name>;
+  /** Empties a zone. */
+  zoneReset?: Method<Name>;
+  /** Empties all zones. */
+  zoneResetAll?: Method<Name>;
   /**
    * Says where the bytes of reads and writes are, in place of `read` and `write`. With it alone the
    * data never comes to JavaScript: the kernel lends the client's pages, and the backends' disks

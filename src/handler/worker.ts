@@ -28,15 +28,17 @@ async function load({ url, data }: WorkerStart): Promise<Handler> {
   return (await (exported as (data: unknown) => unknown)(data)) as Handler;
 }
 
-function serve(checked: CheckedHandler, { bridge, queues, depth }: Assignment): void {
-  const { methods, backends } = checked;
+function serve(checked: CheckedHandler, { bridge, queues, depth, spinUsec }: Assignment): void {
+  const { methods, backends, zoneSize } = checked;
   const warn = (warning: UblkError): void => tell({ warning: toMessage(warning) });
   for (const queue of queues) {
     let bell: (() => void) | undefined;
-    const channel = native().openChannel(bridge, queue, () => bell?.());
-    const served = new HandlerQueue(channel, { queue, depth, methods, backends, warn });
-    // Only who has a single queue can sleep in it.
-    bell = queues.length === 1 ? serveHot(channel, served) : served.serve;
+    // Only who has a single queue can look for its requests, and sleep in it.
+    const alone = queues.length === 1;
+    const spin = alone ? spinUsec : 0;
+    const channel = native().openChannel(bridge, queue, spin, () => bell?.());
+    const served = new HandlerQueue(channel, { queue, depth, methods, backends, zoneSize, warn });
+    bell = alone ? serveHot(channel, served) : served.serve;
     bell();
   }
   tell({ serving: true });

@@ -5,6 +5,7 @@ import { checkKeys } from '../check.ts';
 import type { Device } from '../device.ts';
 import { errnoName } from '../errno.ts';
 import { invalid, UblkError, UblkErrorCode, unwrap } from '../errors.ts';
+import type { HandlerModule } from '../handler/module.ts';
 import { serve, serverOf, type HandlerServer } from '../handler/server.ts';
 import type { Handler } from '../handler/types.ts';
 import {
@@ -51,13 +52,17 @@ const later = setImmediate;
  */
 export class SimulatedDisk {
   readonly #native: NativeSimulation;
-  readonly #target: Target | Handler;
+  readonly #target: Target | Handler | HandlerModule;
   readonly #options: Options;
   #device!: Device;
   #asked: Asked[] = [];
   #closing: Promise<void> | undefined;
 
-  private constructor(native: NativeSimulation, target: Target | Handler, options: Options) {
+  private constructor(
+    native: NativeSimulation,
+    target: Target | Handler | HandlerModule,
+    options: Options,
+  ) {
     this.#native = native;
     this.#target = target;
     this.#options = options;
@@ -65,7 +70,7 @@ export class SimulatedDisk {
 
   /** @internal */
   static async serve(
-    target: Target | Handler,
+    target: Target | Handler | HandlerModule,
     options: Options,
     simulation: NativeSimulationOptions,
   ): Promise<SimulatedDisk> {

@@ -1,5 +1,6 @@
 import { checkInteger, checkKeys, checkOneOf } from '../check.ts';
 import { DEVICE_KEYS, toNativeOptions, type DeviceOptions } from '../create.ts';
+import type { HandlerModule } from '../handler/module.ts';
 import type { Handler } from '../handler/types.ts';
 import type { Target } from '../targets/index.ts';
 import { SimulatedDisk } from './disk.ts';
@@ -33,8 +34,9 @@ const KEYS = [
 ];
 
 /**
- * Serves a target or a handler on a simulated kernel, as {@link createDevice} does on the real one, and gives
- * the disk to read and write. Needs no ublk, no root and no device: only Linux and the addon.
+ * Serves a target or a handler on a simulated kernel, as {@link createDevice} does on the real one,
+ * and gives the disk to read and write. Needs no ublk, no root and no device: only Linux and the
+ * addon.
  *
  * The target's files must be there. They are read; what is written to them stays in a simulated
  * cache until the target syncs it (for a flush, a FUA write), and what is not synced is at the
@@ -56,7 +58,7 @@ const KEYS = [
  */
 export async function simulate(
   // oxlint-disable-next-line typescript/no-explicit-any -- whatever its backends are called
-  target: Target | Handler<any>,
+  target: Target | Handler<any> | HandlerModule,
   options: SimulateOptions = {},
 ): Promise<SimulatedDisk> {
   checkKeys(options, 'simulate()', KEYS);

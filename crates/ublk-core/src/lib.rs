@@ -22,6 +22,7 @@ mod exchange;
 mod file_table;
 mod memory;
 mod pass;
+mod patience;
 mod share;
 mod sqe;
 mod token;

@@ -47,6 +47,7 @@ fn target(bridge: &Arc<Bridge>, ops: &[Op], disks: &[SimDisk]) -> Handler {
         ops: ops.to_vec(),
         fua: None,
         read_only: false,
+        zones: None,
         backends: backends.collect(),
         bridge: Arc::clone(bridge),
     })
@@ -165,13 +166,17 @@ fn assert_nothing_left(sim: &Sim, id: u32) {
 
 #[test]
 fn a_handler_serves_data_from_its_memory() {
-    for exchange in [ExchangeMode::PerIo, ExchangeMode::Batch] {
+    let modes = [BufferMode::Copy, BufferMode::UserCopy];
+    for (exchange, mode) in [ExchangeMode::PerIo, ExchangeMode::Batch]
+        .into_iter()
+        .flat_map(|exchange| modes.map(|mode| (exchange, mode)))
+    {
         let sim = Sim::new(SimConfig::blocking(1));
         let bridge = bridge(Duration::from_secs(60));
         let target = target(&bridge, &[Op::Read, Op::Write, Op::Flush], &[]);
         let _answering = Answering::start(&bridge, memory_disk());
         let exchange = Some(exchange);
-        let options = DeviceOptions { exchange, ..options(BufferMode::Copy) };
+        let options = DeviceOptions { exchange, ..options(mode) };
         let device = Device::create(&sim, target, options).unwrap();
         let id = device.info().id;
         let client = sim.client(id).unwrap();
@@ -328,7 +333,7 @@ fn listen(bridge: &Bridge) -> Arc<Mutex<Vec<Report>>> {
 
 #[test]
 fn what_is_never_answered_times_out_and_what_is_answered_late_is_not_taken_for_another() {
-    for mode in [BufferMode::Copy, BufferMode::Auto] {
+    for mode in [BufferMode::Copy, BufferMode::UserCopy, BufferMode::Auto] {
         let sim = Sim::new(SimConfig::blocking(7));
         let bridge = bridge(TICK * 8);
         let target = target(&bridge, &[Op::Read, Op::Write], &[]);
@@ -374,7 +379,7 @@ fn what_is_never_answered_times_out_and_what_is_answered_late_is_not_taken_for_a
         let count = |kind| reports.lock().unwrap().iter().filter(|one| one.kind == kind).count();
         assert_eq!(count(ReportKind::TimedOut), late);
         assert_eq!(count(ReportKind::Late), late);
-        assert_eq!(mode == BufferMode::Copy, buffers() != before, "its buffer may be written to");
+        assert_eq!(mode != BufferMode::Auto, buffers() != before, "its buffer may be written to");
         sim.audit();
     }
 }

@@ -288,12 +288,17 @@ fn devices_share_the_reactors_of_a_pool_and_leave_nothing_in_them() {
                 assert_eq!(client.run(&write).result, Ok(()));
                 assert_eq!(disk.contents()[..4096], data);
             }
+            assert_eq!(pool.close().unwrap_err().code, Code::Busy);
             for device in &devices {
                 device.close().unwrap();
                 assert_nothing_left(&sim, device.info().id);
             }
         }
     }
+    pool.close().unwrap();
+    assert_eq!(open_descriptors(), before + 2, "nothing is left but the mailboxes");
+    pool.close().unwrap();
+    assert!(Device::create_in(&pool, &sim, target(&disks[0]), options()).is_err());
     drop(pool);
     settle();
     assert_eq!(open_descriptors(), before);

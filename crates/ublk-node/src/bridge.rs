@@ -2,15 +2,20 @@
 //! has the other side. What crosses is memory: JavaScript reads requests and writes answers there,
 //! and calls us only to wake a reactor that sleeps, or to sleep itself.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use napi::bindgen_prelude::Function;
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{CleanupEnvHook, Env, Status};
 use napi_derive::napi;
-use ublk_core::bridge::{Bridge, BridgeOptions, Channel, Misfit, Report, ReportKind, layout};
+use ublk_core::bridge::{
+    Bridge, BridgeOptions, Channel, Misfit, Report, ReportKind, Sleeper, layout,
+};
 use ublk_core::error::Result;
 
 use crate::memory::{self, Shared};
@@ -88,6 +93,7 @@ pub struct NativeBridge {
 #[napi]
 pub struct NativeChannel {
     channel: Arc<Channel>,
+    sleeper: Rc<RefCell<Sleeper>>,
     hook: Option<CleanupEnvHook<Weak<Channel>>>,
     shown: bool,
 }
@@ -145,12 +151,17 @@ impl Drop for NativeBridge {
 }
 
 /// Opens the answering end of a queue's channel, in whatever thread; `on_requests` is called when
-/// requests come while JavaScript sleeps in its event loop.
-#[napi(catch_unwind, ts_args_type = "bridge: number, queue: number, onRequests: () => void")]
+/// requests come while JavaScript sleeps in its event loop. Before it sleeps it looks for requests
+/// for `spin_us` microseconds.
+#[napi(
+    catch_unwind,
+    ts_args_type = "bridge: number, queue: number, spinUs: number, onRequests: () => void"
+)]
 pub fn open_channel(
     env: &Env,
     bridge: u32,
     queue: u16,
+    spin_us: u32,
     on_requests: OnRequests,
 ) -> napi::Result<NativeChannel> {
     OpenDevices::of(env)?;
@@ -165,7 +176,9 @@ pub fn open_channel(
             channel.abandon();
         }
     })?;
-    Ok(NativeChannel { channel, hook: Some(hook), shown: false })
+    let sleeper = Sleeper::new(Arc::clone(&channel), Duration::from_micros(spin_us.into()));
+    let sleeper = Rc::new(RefCell::new(sleeper));
+    Ok(NativeChannel { channel, sleeper, hook: Some(hook), shown: false })
 }
 
 #[napi]
@@ -207,16 +220,44 @@ impl NativeChannel {
         self.channel.buffer(tag).into_iter().for_each(memory::keep);
     }
 
-    /// Wakes the reactor, which says that it sleeps.
-    #[napi(catch_unwind)]
-    pub fn wake(&self) {
-        self.channel.wake_reactor();
+    // What is called for every batch is no method but a function by itself: napi-rs keeps a book of
+    // who has borrowed an object, which is 1,700 instructions for each call of a method.
+
+    /// A function that wakes the reactor, which says that it sleeps.
+    #[napi(catch_unwind, ts_return_type = "() => void")]
+    pub fn waker<'env>(&self, env: &'env Env) -> napi::Result<Function<'env, (), ()>> {
+        let channel = Arc::clone(&self.channel);
+        env.create_function_from_closure("wake", move |_| {
+            channel.wake_reactor();
+            Ok(())
+        })
     }
 
-    /// Sleeps until there are requests, or for so many microseconds. Whether there are any.
-    #[napi(catch_unwind)]
-    pub fn wait(&self, limit_us: u32) -> bool {
-        self.channel.wait(Duration::from_micros(limit_us.into()))
+    /// A function that looks for requests without sleeping, if it is to. Whether there are any.
+    #[napi(catch_unwind, ts_return_type = "() => boolean")]
+    pub fn looker<'env>(&self, env: &'env Env) -> napi::Result<Function<'env, (), bool>> {
+        let sleeper = Rc::clone(&self.sleeper);
+        env.create_function_from_closure("look", move |_| Ok(sleeper.borrow_mut().look()))
+    }
+
+    /// A function that sleeps until there are requests, or for so many microseconds; before that it
+    /// wakes the reactor if it is to. Whether there are any.
+    #[napi(catch_unwind, ts_return_type = "() => boolean")]
+    pub fn waiter<'env>(
+        &self,
+        env: &'env Env,
+        limit_us: u32,
+        wakes: bool,
+    ) -> napi::Result<Function<'env, (), bool>> {
+        let limit = Duration::from_micros(limit_us.into());
+        let sleeper = Rc::clone(&self.sleeper);
+        env.create_function_from_closure("wait", move |_| {
+            let mut sleeper = sleeper.borrow_mut();
+            if wakes {
+                sleeper.channel().wake_reactor();
+            }
+            Ok(sleeper.wait(limit))
+        })
     }
 
     /// Nobody answers here any more.

@@ -13,7 +13,7 @@ use crate::device::{self, OnEnd};
 use crate::options::NativeDeviceOptions;
 use crate::task;
 
-/// Reactors, running until this is collected and their last device has ended.
+/// Reactors, running until this is closed, or collected and their last device has ended.
 #[napi]
 pub struct NativePool {
     pool: Pool<Native>,
@@ -31,6 +31,13 @@ pub fn create_pool(env: &Env, reactors: u16, spin_usec: u32) -> napi::Result<Obj
 
 #[napi]
 impl NativePool {
+    /// Ends the reactors, which serve nothing; resolves when their threads are gone.
+    #[napi(catch_unwind, ts_return_type = "Promise<Outcome<void>>")]
+    pub fn close<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
+        let pool = self.pool.clone();
+        task::promise(env, move || pool.close())
+    }
+
     /// As `createDevice`, with the pool's reactors.
     #[napi(
         catch_unwind,

@@ -4,17 +4,17 @@ use std::path::{Path, PathBuf};
 
 use napi_derive::napi;
 use ublk_core::error::Result;
-use ublk_core::target::Op;
 use ublk_core::target::delay::{Delay, Delays};
 use ublk_core::target::error::AlwaysFails;
 use ublk_core::target::file::{Direct, File, FileOptions};
-use ublk_core::target::handler::{Handler, HandlerOptions};
+use ublk_core::target::handler::{Handler, HandlerOptions, HandlerZones};
 use ublk_core::target::integrity::{Checksum, Integrity, IntegrityFormat, IntegrityOptions};
 use ublk_core::target::linear::Linear;
 use ublk_core::target::native::Native;
 use ublk_core::target::null::Null;
 use ublk_core::target::striped::Striped;
 use ublk_core::target::zoned::{Zoned, ZonedOptions};
+use ublk_core::target::{Op, ZoneOp, ZonedLimits};
 
 use crate::bridge;
 use crate::options::{refused, unknown};
@@ -51,7 +51,8 @@ pub struct NativeTarget {
     pub zones: Option<NativeZones>,
     /// The number of the bridge to a handler.
     pub bridge: Option<u32>,
-    /// What a handler answers: `read`, `write`, `flush`, `discard`, `writeZeroes`.
+    /// What a handler answers: `read`, `write`, `flush`, `discard`, `writeZeroes`, and what is asked
+    /// of zoned devices.
     pub ops: Option<Vec<String>>,
     /// Whether a handler's writes heed FUA.
     pub fua: Option<bool>,
@@ -175,6 +176,7 @@ impl NativeTarget {
             ops: ops.iter().map(|name| op(name)).collect::<Result<_>>()?,
             fua: self.fua,
             read_only: self.read_only.unwrap_or(false),
+            zones: self.zones.take().map(|zones| zones.convert().map(handler_zones)).transpose()?,
             bridge: bridge::find(given(self.bridge, "bridge")?)?,
             backends: self.open_targets()?,
         })
@@ -183,6 +185,11 @@ impl NativeTarget {
     fn open_targets(self) -> Result<Vec<Native>> {
         given(self.targets, "targets")?.into_iter().map(Self::open).collect()
     }
+}
+
+fn handler_zones(zones: ZonedOptions) -> HandlerZones {
+    let ZonedOptions { zone_size: size, max_open, max_active, .. } = zones;
+    HandlerZones { size, limits: ZonedLimits { max_open, max_active } }
 }
 
 impl NativeIntegrity {
@@ -233,6 +240,13 @@ fn op(name: &str) -> Result<Op> {
         "flush" => Ok(Op::Flush),
         "discard" => Ok(Op::Discard),
         "writeZeroes" => Ok(Op::WriteZeroes),
+        "reportZones" => Ok(Op::Zone(ZoneOp::Report)),
+        "zoneAppend" => Ok(Op::Zone(ZoneOp::Append)),
+        "zoneOpen" => Ok(Op::Zone(ZoneOp::Open)),
+        "zoneClose" => Ok(Op::Zone(ZoneOp::Close)),
+        "zoneFinish" => Ok(Op::Zone(ZoneOp::Finish)),
+        "zoneReset" => Ok(Op::Zone(ZoneOp::Reset)),
+        "zoneResetAll" => Ok(Op::Zone(ZoneOp::ResetAll)),
         _ => Err(unknown("operation", name)),
     }
 }

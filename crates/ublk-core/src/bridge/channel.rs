@@ -186,19 +186,23 @@ impl Channel {
 
     /// The peer's: sleeps until there are requests, or for `limit`. Whether there are any.
     pub fn wait(&self, limit: Duration) -> bool {
-        let words = self.words();
-        let waits = &words[PEER_WAITS as usize];
+        let waits = &self.words()[PEER_WAITS as usize];
         // Sequentially consistent: before the tail is looked at once more; see `wake_peer`.
         waits.store(IN_CALL, Ordering::SeqCst);
-        let has_requests = || {
-            let head = words[REQUESTS_HEAD as usize].load(Ordering::Relaxed);
-            words[REQUESTS_TAIL as usize].load(Ordering::SeqCst) != head
-        };
-        if !has_requests() && !self.is_abandoned() {
+        if !self.has_requests() && !self.is_abandoned() {
             futex_wait(waits, IN_CALL, limit);
         }
         waits.store(AWAKE, Ordering::SeqCst);
-        has_requests()
+        self.has_requests()
+    }
+
+    /// Whether there are requests that the peer has not taken.
+    #[inline]
+    pub(super) fn has_requests(&self) -> bool {
+        let words = self.words();
+        let head = words[REQUESTS_HEAD as usize].load(Ordering::Relaxed);
+        // Sequentially consistent, for a peer that has just said that it sleeps.
+        words[REQUESTS_TAIL as usize].load(Ordering::SeqCst) != head
     }
 
     /// Says that the reactor is about to sleep: from now on it is woken for answers.

@@ -27,7 +27,7 @@ const HEADER: &str = "// The words of a channel's memory. Generated from \
 
 words! {
     /// Changes whenever a number below changes its meaning.
-    LAYOUT_VERSION = 1;
+    LAYOUT_VERSION = 2;
 
     /// Where requests have been written up to; the reactor's.
     REQUESTS_TAIL = 0;
@@ -83,6 +83,10 @@ words! {
     ANSWER_GENERATION = 1;
     /// With `ANSWER_FAILED`: a positive errno.
     ANSWER_ERRNO = 2;
+    /// With `ANSWER_LANDED`: where, in bytes, the lower half.
+    ANSWER_PLACE_LOW = 2;
+    /// The upper half.
+    ANSWER_PLACE_HIGH = 3;
 
     /// The request has been done in full.
     ANSWER_DONE = 0;
@@ -94,6 +98,8 @@ words! {
     ANSWER_STEPS = 3;
     /// It has failed, and its buffer must not be used again.
     ANSWER_SPOILT = 4;
+    /// It was a zone append, and has been done.
+    ANSWER_LANDED = 5;
 
     /// Words of a piece.
     PIECE_WORDS = 8;

@@ -18,6 +18,7 @@ mod pieces;
 mod port;
 mod report;
 mod ring;
+mod sleeper;
 #[cfg(test)]
 mod tests;
 mod watchdog;
@@ -34,6 +35,7 @@ pub use peer::{Asked, Peer};
 pub use pieces::{Misfit, Piece, Pieces};
 pub(crate) use port::{Ask, Body, Port};
 pub use report::{Report, ReportKind};
+pub use sleeper::Sleeper;
 
 /// Calls somebody who sleeps in another thread; cheap, and never waits.
 pub type Bell = Box<dyn Fn() + Send + Sync>;

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use super::channel::Channel;
 use super::layout::{
-    ANSWER_DONE, ANSWER_FAILED, ANSWER_PLAN, ANSWER_STEPS, ANSWERS_HEAD, ANSWERS_TAIL, AWAKE,
-    IN_EVENT_LOOP, PEER_WAITS, REQUEST_EPOCH, REQUEST_ERRNO, REQUEST_GENERATION, REQUEST_HEAD,
-    REQUEST_LENGTH, REQUEST_OFFSET_HIGH, REQUEST_OFFSET_LOW, REQUEST_WORDS, REQUESTS_HEAD,
-    REQUESTS_TAIL,
+    ANSWER_DONE, ANSWER_FAILED, ANSWER_LANDED, ANSWER_PLAN, ANSWER_STEPS, ANSWERS_HEAD,
+    ANSWERS_TAIL, AWAKE, IN_EVENT_LOOP, PEER_WAITS, REQUEST_EPOCH, REQUEST_ERRNO,
+    REQUEST_GENERATION, REQUEST_HEAD, REQUEST_LENGTH, REQUEST_OFFSET_HIGH, REQUEST_OFFSET_LOW,
+    REQUEST_WORDS, REQUESTS_HEAD, REQUESTS_TAIL,
 };
 use super::pieces::Piece;
 use super::ring::{Reader, Writer};
@@ -102,6 +102,15 @@ impl Peer {
             Ok(()) => self.write(asked, ANSWER_DONE, 0, 0),
             Err(errno) => self.write(asked, ANSWER_FAILED, 0, errno),
         }
+    }
+
+    /// Answers a zone append: its data begins at `place`, in bytes.
+    #[expect(clippy::cast_possible_truncation, reason = "its halves")]
+    pub fn landed(&mut self, asked: &Asked, place: u64) {
+        let head = u32::from(asked.tag) | ANSWER_LANDED << 16;
+        let record = [head, asked.generation, place as u32, (place >> 32) as u32];
+        let written = self.answers.write(self.channel.words(), record);
+        debug_assert!(written, "more answers than requests");
     }
 
     /// Answers with pieces of backends: the request is where they say.

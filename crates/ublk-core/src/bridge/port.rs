@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use super::Bell;
 use super::channel::Channel;
 use super::layout::{
-    ANSWER_DONE, ANSWER_ERRNO, ANSWER_FAILED, ANSWER_GENERATION, ANSWER_HEAD, ANSWER_PLAN,
-    ANSWER_SPOILT, ANSWER_STEPS, ANSWER_WORDS, ANSWERS_HEAD, ANSWERS_TAIL, KIND_STEPPED,
-    REQUEST_WORDS, REQUESTS_HEAD, REQUESTS_TAIL,
+    ANSWER_DONE, ANSWER_ERRNO, ANSWER_FAILED, ANSWER_GENERATION, ANSWER_HEAD, ANSWER_LANDED,
+    ANSWER_PLACE_HIGH, ANSWER_PLACE_LOW, ANSWER_PLAN, ANSWER_SPOILT, ANSWER_STEPS, ANSWER_WORDS,
+    ANSWERS_HEAD, ANSWERS_TAIL, KIND_STEPPED, REQUEST_WORDS, REQUESTS_HEAD, REQUESTS_TAIL,
 };
 use super::pieces::{Misfit, Pieces};
 use super::report::{Report, ReportKind};
@@ -33,6 +33,8 @@ pub(crate) struct Ask {
 pub(crate) enum Body {
     /// It has been done in full.
     Done,
+    /// The same of a zone append, whose data begins there, in bytes.
+    Landed(u64),
     /// It has failed with this positive errno.
     Failed(i32),
     /// The same, and the peer has lost hold of the tag's buffer.
@@ -52,6 +54,8 @@ struct Tag {
     since: u32,
     /// It is the peer's turn.
     waiting: bool,
+    /// It has been announced, and the peer has not been asked.
+    fresh: bool,
 }
 
 /// The reactor's end of a channel.
@@ -88,10 +92,22 @@ impl Port {
         self.hand_over(index, ask.op.into(), 0)
     }
 
-    /// The steps that the peer asked for have ended, with a positive errno or 0: it is its turn
-    /// again.
+    /// The peer will be asked when the request's bytes are there: with [`resume`](Self::resume).
+    #[cold]
+    pub(crate) fn announce(&mut self, index: u16, ask: Ask) {
+        let tag = &mut self.tags[usize::from(index)];
+        (tag.ask, tag.fresh) = (ask, true);
+    }
+
+    /// The steps that the peer asked for have ended, with a positive errno or 0, or the request's
+    /// bytes are there: it is its turn. False as for [`ask`](Self::ask), or without the bytes.
     pub(crate) fn resume(&mut self, index: u16, errno: i32) -> bool {
-        self.hand_over(index, KIND_STEPPED, errno)
+        let tag = &mut self.tags[usize::from(index)];
+        if !std::mem::take(&mut tag.fresh) {
+            return self.hand_over(index, KIND_STEPPED, errno);
+        }
+        let ask = tag.ask;
+        errno == 0 && self.ask(index, ask)
     }
 
     #[inline]
@@ -145,6 +161,10 @@ impl Port {
             self.waiting -= 1;
             let body = match kind {
                 ANSWER_DONE => Body::Done,
+                ANSWER_LANDED => Body::Landed(
+                    u64::from(record[ANSWER_PLACE_LOW as usize])
+                        | u64::from(record[ANSWER_PLACE_HIGH as usize]) << 32,
+                ),
                 ANSWER_FAILED => Body::Failed(errno),
                 ANSWER_SPOILT => Body::Spoilt(errno),
                 ANSWER_PLAN => Body::Plan(count),

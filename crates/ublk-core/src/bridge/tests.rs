@@ -241,3 +241,17 @@ fn ends_that_sleep_in_a_call_lose_no_wake_up() {
     });
     assert_eq!(timeouts.into_inner(), 0);
 }
+
+#[test]
+fn who_looks_in_vain_for_long_sleeps_at_once_and_finds_what_comes() {
+    let bridge = bridge();
+    let channel = bridge.channel(0);
+    let mut port = Port::new(Arc::clone(channel), silent());
+    let mut sleeper = Sleeper::new(Arc::clone(channel), Duration::from_micros(50));
+    assert!(!sleeper.wait(Duration::from_micros(50)));
+    port.ask(1, ask(0));
+    port.flush();
+    assert!(sleeper.look() && sleeper.wait(Duration::from_secs(20)));
+    let mut never = Sleeper::new(Arc::clone(channel), Duration::ZERO);
+    assert!(!never.look() && never.wait(Duration::from_secs(20)));
+}

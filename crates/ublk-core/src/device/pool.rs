@@ -1,8 +1,9 @@
 //! Reactors that many devices share.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::options::validate_spin;
@@ -26,8 +27,8 @@ pub struct PoolOptions {
 }
 
 /// Reactors that serve the queues of many devices: what an idle device costs is then a supervisor
-/// that sleeps and the memory of its tags. Its threads end with the last clone of the pool and the
-/// last of its devices.
+/// that sleeps and the memory of its tags. Its threads end when it is [closed](Self::close), or with
+/// the last clone of the pool and the last of its devices.
 ///
 /// A reactor takes as many queues as its tables hold: 16,384 tags with zero copy, and as many
 /// files as the process may have open, up to 4,096. Queues that share a reactor share its CPU, and
@@ -41,6 +42,7 @@ pub struct Pool<T> {
 struct Member<T> {
     mailbox: Mailbox<T>,
     queues: Arc<AtomicUsize>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl<T: Target> Pool<T> {
@@ -58,6 +60,30 @@ impl<T: Target> Pool<T> {
         Ok(Self { reactors: members.collect::<Result<_>>()? })
     }
 
+    /// Ends the reactors, whatever clones there are, and waits until their threads are gone. A pool
+    /// that has been closed has ended: doing so again does nothing, and devices cannot be created.
+    ///
+    /// # Errors
+    /// [`Code::Busy`] while it serves a device; it goes on then.
+    pub fn close(&self) -> Result<()> {
+        let queues: usize =
+            self.reactors.iter().map(|one| one.queues.load(Ordering::Acquire)).sum();
+        if queues > 0 {
+            let message = format!("the pool still serves {queues} queues");
+            return Err(Error::new(Code::Busy, message).hint("close its devices first"));
+        }
+        self.reactors.iter().for_each(|one| one.mailbox.waker().quit());
+        let threads = self
+            .reactors
+            .iter()
+            .map(|one| one.thread.lock().unwrap_or_else(PoisonError::into_inner).take());
+        for thread in threads.flatten() {
+            // A reactor hands its panics to its devices.
+            let _ended = thread.join();
+        }
+        Ok(())
+    }
+
     /// Gives a queue, or a share of one, to the reactor that has the fewest.
     pub(super) fn assign(&self, mut service: Service<T>) {
         let load = |member: &&Member<T>| member.queues.load(Ordering::Relaxed);
@@ -69,7 +95,8 @@ impl<T: Target> Pool<T> {
             // The pool lives as long as its last queue.
             let _kept = &reactors;
             if matches!(news, News::Ended(_)) {
-                queues.fetch_sub(1, Ordering::Relaxed);
+                // Release: whoever closes the pool sees what the queue left behind.
+                queues.fetch_sub(1, Ordering::Release);
             }
             maker.hear(news);
         });
@@ -88,17 +115,17 @@ impl<T: Target> Member<T> {
         let cannot =
             |error| Error::os(Code::Kernel, "cannot start a reactor", "io_uring_setup", &error);
         let mailbox = Mailbox::new().map_err(cannot)?;
-        let this = Self { mailbox: mailbox.clone(), queues: Arc::default() };
         let (told, outcome) = channel();
         let place = Place { name: format!("ublk-pool{number}"), affinity: None };
-        serve::spawn(driver.clone(), place, mailbox, capacity(spin), move |result| {
+        let theirs = mailbox.clone();
+        let thread = serve::spawn(driver.clone(), place, theirs, capacity(spin), move |result| {
             // The maker waits for it.
             let _heard = told.send(result);
         })
         .map_err(cannot)?;
         let gone = |_| std::io::Error::other("its thread is gone");
         outcome.recv().map_err(gone).and_then(|result| result).map_err(cannot)?;
-        Ok(this)
+        Ok(Self { mailbox, queues: Arc::default(), thread: Mutex::new(Some(thread)) })
     }
 }
 

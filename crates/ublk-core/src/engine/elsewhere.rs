@@ -19,12 +19,46 @@ pub(crate) enum After {
 
 impl<T: Target> Engine<T> {
     /// Takes a request in that is answered elsewhere; `address` as for [`begin`](Self::begin).
+    /// `Held` when it can be asked for, `Running` while its bytes are fetched.
     #[inline]
-    pub(crate) fn admit(&mut self, tag: u16, request: Request, address: u64) {
+    pub(crate) fn admit<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        (request, address): (Request, u64),
+    ) -> Settled {
         self.running += 1;
         self.flights[usize::from(tag)] = Flight::new(request);
-        if !self.direct {
-            self.staging[usize::from(tag)] = Staging::at(address);
+        if self.direct {
+            return Ok(Outcome::Held(0));
+        }
+        self.staging[usize::from(tag)] = Staging::at(address);
+        if self.aids.lent.is_some() && request.op.has_data() {
+            return self.bring(pass, tag);
+        }
+        Ok(Outcome::Held(0))
+    }
+
+    /// The bytes of a request are to be where somebody else sees them.
+    #[cold]
+    fn bring<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
+        let flight = &mut self.flights[usize::from(tag)];
+        let place = self.aids.lent.as_ref().map(|lent| lent.at(tag, 0) as u64);
+        let staged = Staging::at(place.unwrap_or_default());
+        self.staging[usize::from(tag)] = staged;
+        if flight.request.op.fills() {
+            flight.lease = Lease::ToStore;
+            return Ok(Outcome::Held(0));
+        }
+        (flight.lease, flight.held) = (Lease::InMemory, true);
+        self.fetch(pass, tag)
+    }
+
+    /// Says where a zone append has gone, in bytes, before it is [answered](Self::answer).
+    #[cold]
+    pub(crate) fn landed(&self, tag: u16, place: u64) {
+        if let Some(landings) = &self.aids.landings {
+            landings[usize::from(tag)].set(place >> 9);
         }
     }
 

@@ -90,10 +90,14 @@ impl<T> Engine<T> {
     }
 
     /// The tag's buffer is another one from now on; the request that had the old one has failed.
-    pub(crate) fn move_buffer(&mut self, tag: u16, buffer: Arc<Region>) {
-        if let Buffers::Copy(pool) = &mut self.buffers {
-            pool.lend(tag, buffer);
+    /// Whether it is the kernel that copies to it.
+    pub(crate) fn move_buffer(&mut self, tag: u16, buffer: Arc<Region>) -> bool {
+        match (&mut self.buffers, &mut self.aids.lent) {
+            (Buffers::Copy(pool), _) => pool.lend(tag, buffer),
+            (_, Some(pool)) => pool.lend(tag, buffer),
+            _ => {}
         }
+        matches!(self.buffers, Buffers::Copy(_))
     }
 
     /// The last request of `tag`.

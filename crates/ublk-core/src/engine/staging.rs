@@ -33,6 +33,8 @@ pub(crate) struct Aids {
     pub(crate) shared: Option<std::sync::Arc<SharedMemory>>,
     /// Room for each tag's metadata.
     pub(crate) metadata: Option<Pool>,
+    /// A buffer of each tag that somebody beyond a bridge sees too, with user copy.
+    pub(crate) lent: Option<Pool>,
     /// Where each tag's zone append went, in sectors, for the exchange to say.
     pub(crate) landings: Option<Rc<[Cell<u64>]>>,
 }
@@ -256,6 +258,10 @@ impl<T: Target> Engine<T> {
             flight.lease = Lease::InMemory;
             return Ok(Outcome::Commit(self.succeed(pass, tag)));
         }
+        if flight.planned == 0 {
+            // Nothing is planned before somebody has seen the bytes.
+            return Ok(self.hold(tag));
+        }
         let steps = usize::from(flight.planned);
         self.launch_fetched(pass, tag, steps)
     }
@@ -272,6 +278,12 @@ impl<T: Target> Engine<T> {
         } else {
             Outcome::Commit(self.fail(pass, tag, errno))
         }
+    }
+
+    /// All bytes of a request come to where it has its place.
+    pub(super) fn fetch<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
+        self.staging[usize::from(tag)].copying = Copying::Fetch;
+        self.copy(pass, tag)
     }
 
     /// A read has succeeded: its bytes go from our memory to the client's.

@@ -7,7 +7,7 @@ use super::queue::Queue;
 use crate::bridge::layout::{FLAG_FUA, FLAG_NO_UNMAP};
 use crate::bridge::{Ask, Body, Misfit, Port};
 use crate::driver::Ring;
-use crate::engine::After;
+use crate::engine::{After, Outcome};
 use crate::pass::Pass;
 use crate::target::{Elsewhere, Errno, Op, Request, Target, Unfit};
 
@@ -22,8 +22,8 @@ pub(super) struct Asking {
 impl Asking {
     /// The reactor's end of the queue's channel; `waker` wakes the reactor.
     pub(super) fn new(elsewhere: &dyn Elsewhere, queue: u16, waker: &Waker) -> Self {
-        const OPS: [Op; 5] = [Op::Read, Op::Write, Op::Flush, Op::Discard, Op::WriteZeroes];
-        let asked = OPS.into_iter().filter(|&op| elsewhere.asks(op));
+        let all = (0..32).filter_map(Op::of);
+        let asked = all.filter(|&op| elsewhere.asks(op));
         let waker = waker.clone();
         let channel = elsewhere.bridge().channel(queue);
         Self {
@@ -64,11 +64,16 @@ impl<T: Target> Queue<T> {
         address: u64,
     ) -> io::Result<()> {
         let Some(asking) = &mut self.asking else { return Ok(()) };
-        self.engine.admit(tag, request, address);
-        if asking.port.ask(tag, Ask::new(&request)) {
-            return Ok(());
-        }
-        self.fail(pass, tag, libc::EIO)
+        let ask = Ask::new(&request);
+        let asked = match self.engine.admit(pass, tag, (request, address))? {
+            Outcome::Held(0) => asking.port.ask(tag, ask),
+            Outcome::Running => {
+                asking.port.announce(tag, ask);
+                true
+            }
+            _ => false,
+        };
+        if asked { Ok(()) } else { self.fail(pass, tag, libc::EIO) }
     }
 
     /// Takes the answers that are there, ends requests that are overdue, and shows the peer what
@@ -99,15 +104,22 @@ impl<T: Target> Queue<T> {
         body: Body,
     ) -> io::Result<()> {
         match body {
-            Body::Done => {
-                let outcome = self.engine.answer(pass, tag, Ok(()))?;
-                self.settle(pass, tag, outcome)
+            Body::Done => self.succeed(pass, tag),
+            Body::Landed(place) => {
+                self.engine.landed(tag, place);
+                self.succeed(pass, tag)
             }
             Body::Failed(errno) => self.fail(pass, tag, errno),
             Body::Spoilt(errno) => self.spoil(pass, tag, errno),
             Body::Plan(count) => self.run(pass, tag, count, After::End),
             Body::Steps(count) => self.run(pass, tag, count, After::Hold),
         }
+    }
+
+    #[inline]
+    fn succeed<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> io::Result<()> {
+        let outcome = self.engine.answer(pass, tag, Ok(()))?;
+        self.settle(pass, tag, outcome)
     }
 
     fn fail<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, errno: i32) -> io::Result<()> {
@@ -123,8 +135,10 @@ impl<T: Target> Queue<T> {
         if let Some(asking) = &mut self.asking
             && let Some(buffer) = asking.port.renew_buffer(tag)
         {
-            self.exchange.move_buffer(tag, buffer.base());
-            self.engine.move_buffer(tag, buffer);
+            let place = buffer.base();
+            if self.engine.move_buffer(tag, buffer) {
+                self.exchange.move_buffer(tag, place);
+            }
         }
         self.fail(pass, tag, errno)
     }

@@ -117,10 +117,10 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         Ok(self.bell.insert(bell).clone())
     }
 
-    /// What was said is taken in every pass.
-    #[cold]
+    /// What was said is taken in every pass. The bell is not emptied: a poll that goes on hears each
+    /// ring of it, and one that begins anew hears one too many.
+    #[inline]
     pub(super) fn bell_rang(&mut self, completion: Completion) -> io::Result<()> {
-        self.bell.iter().for_each(Waker::drain);
         if completion.flags & MORE == 0 { self.watch_bell() } else { Ok(()) }
     }
 

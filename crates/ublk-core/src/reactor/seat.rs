@@ -227,10 +227,13 @@ fn parts<D: Driver, T: Target>(
         let room = format.metadata_of(max_io_bytes.into()).next_multiple_of(PAGE);
         Pool::new(depth, u32::try_from(room).map_err(io::Error::other)?)
     };
+    let lent = service.target.elsewhere().filter(|_| matches!(buffers, Buffers::UserCopy));
+    let lent = lent.map(|one| Pool::lent(one.bridge().channel(queue), max_io_bytes));
     let aids = Aids {
         arena: copies.then(arena).transpose()?,
         shared: service.shared.clone(),
         metadata: geometry.integrity.map(rooms).transpose()?,
+        lent: lent.transpose()?,
         landings,
     };
     Ok((descriptors, exchange, buffers, aids))

@@ -10,25 +10,21 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use crate::driver::Ring;
+use crate::patience::Patience;
 
-/// So often in vain, one after another, and looking is given up.
-const MISSES: u8 = 4;
-/// For so many waits.
-const PAUSE: u16 = 256;
 /// The clock costs more than a look.
 const LOOKS_PER_CLOCK: u32 = 32;
 
 #[derive(Debug)]
 pub(super) struct Spin {
     limit: Duration,
-    misses: u8,
-    pause: u16,
+    patience: Patience,
 }
 
 impl Spin {
     /// None: it never looks.
     pub(super) fn new(limit: Duration) -> Option<Self> {
-        (!limit.is_zero()).then_some(Self { limit, misses: 0, pause: 0 })
+        (!limit.is_zero()).then_some(Self { limit, patience: Patience::default() })
     }
 
     /// Submits what was pushed and looks for completions, `wanted` of them, or for what `found`
@@ -39,8 +35,7 @@ impl Spin {
         wanted: u32,
         mut found: impl FnMut() -> bool,
     ) -> io::Result<()> {
-        if self.pause > 0 {
-            self.pause -= 1;
+        if !self.patience.lasts() {
             return Ok(());
         }
         ring.poll()?;
@@ -53,20 +48,12 @@ impl Spin {
             }
             looks += 1;
             if looks.is_multiple_of(LOOKS_PER_CLOCK) && Instant::now() >= deadline {
-                self.missed();
+                self.patience.missed();
                 return Ok(());
             }
             hint::spin_loop();
         }
-        self.misses = 0;
+        self.patience.found();
         Ok(())
-    }
-
-    fn missed(&mut self) {
-        self.misses += 1;
-        if self.misses == MISSES {
-            self.misses = 0;
-            self.pause = PAUSE;
-        }
     }
 }

@@ -108,6 +108,7 @@ fn handler() -> Handler {
         ops: vec![Op::Read],
         fua: None,
         read_only: false,
+        zones: None,
         backends: Vec::new(),
         bridge: Arc::new(Bridge::unwatched(&options).unwrap()),
     })

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::children::{self, Children, Question, refused};
 use super::native::Native;
-use super::{DiscardLimits, Elsewhere, Errno, Geometry, Op, Plan, Request, Target, Unfit};
+use super::{
+    DiscardLimits, Elsewhere, Errno, Geometry, Op, Plan, Request, Target, Unfit, ZonedLimits,
+};
 use crate::bridge::{Bridge, Misfit, Piece, Pieces};
 use crate::error::Result;
 
@@ -26,10 +28,21 @@ pub struct HandlerOptions {
     pub fua: Option<bool>,
     /// Whether it refuses writes.
     pub read_only: bool,
+    /// Its zones, where it has any; it answers what zoned devices are asked for.
+    pub zones: Option<HandlerZones>,
     /// What it can say that bytes are on.
     pub backends: Vec<Native>,
     /// The way to it.
     pub bridge: Arc<Bridge>,
+}
+
+/// The zones of a handler, which it keeps the state of.
+#[derive(Clone, Copy, Debug)]
+pub struct HandlerZones {
+    /// In bytes, a power of two.
+    pub size: u64,
+    /// How many there can be open and active.
+    pub limits: ZonedLimits,
 }
 
 /// A handler's part on this side.
@@ -47,7 +60,8 @@ impl Handler {
     /// `InvalidArgument`: it answers neither reads nor writes; a backend is a handler; blocks that
     /// are smaller than a backend's.
     pub fn new(options: HandlerOptions) -> Result<Self> {
-        let HandlerOptions { size, logical_block, ops, fua, read_only, backends, bridge } = options;
+        let HandlerOptions { size, logical_block, ops, fua, read_only, zones, .. } = options;
+        let HandlerOptions { backends, bridge, .. } = options;
         if !ops.contains(&Op::Read) {
             return Err(refused("the handler does not answer reads".into()));
         }
@@ -75,6 +89,12 @@ impl Handler {
             fua: fua.unwrap_or(!flushes && below.is_some_and(|below| below.fua)),
             discard: discard_limits(&ops, block),
             ..below.unwrap_or(Geometry::new(size))
+        };
+        let geometry = match zones {
+            Some(HandlerZones { size: chunk, limits }) => {
+                Geometry { chunk, zoned: Some(limits), discard: None, ..geometry }
+            }
+            None => geometry,
         };
         let all = backends.as_ref().map_or(0, Children::max_steps);
         let max_steps = (max_pieces * longest).max(all).min(MOST_STEPS);
@@ -235,6 +255,7 @@ mod tests {
             ops: ops.to_vec(),
             fua: None,
             read_only: false,
+            zones: None,
             backends,
             bridge: Arc::new(Bridge::unwatched(&bridge).unwrap()),
         })

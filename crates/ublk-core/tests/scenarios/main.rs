@@ -5,6 +5,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+mod answering;
 mod layered;
 mod memory;
 mod replacing;
@@ -195,6 +196,16 @@ fn appends_say_where_they_went() {
 #[test]
 fn appends_say_where_they_went_in_batches() {
     run_mode(Mode::Zoned, Batch);
+}
+
+#[test]
+fn whoever_answers_beyond_a_bridge_keeps_the_data() {
+    run_mode(Mode::Asked, PerIo);
+}
+
+#[test]
+fn whoever_answers_beyond_a_bridge_keeps_the_data_in_batches() {
+    run_mode(Mode::Asked, Batch);
 }
 
 #[test]

@@ -31,6 +31,8 @@ pub(crate) enum Mode {
     Integrity,
     /// The device has zones, over any of the others that can.
     Zoned,
+    /// Somebody beyond a bridge says where bytes are, over any of the others.
+    Asked,
 }
 
 const MODES: [Mode; COUNT] = [
@@ -47,8 +49,9 @@ const MODES: [Mode; COUNT] = [
     Mode::Rotating,
     Mode::Integrity,
     Mode::Zoned,
+    Mode::Asked,
 ];
-const COUNT: usize = 13;
+const COUNT: usize = 14;
 
 impl Mode {
     pub(crate) fn of(seed: u64) -> Self {
@@ -86,7 +89,7 @@ impl Mode {
             Self::Copy => Transfer::Copy,
             Self::UserCopy => Transfer::UserCopy,
             Self::GetData => Transfer::GetData,
-            Self::Shared | Self::Inspected => ALL[rng.index(count)],
+            Self::Shared | Self::Inspected | Self::Asked => ALL[rng.index(count)],
             Self::Rotating => ALL[rng.index(3)],
             Self::Integrity => SPECIAL[rng.index(4)],
             // Linux 7.3 forgets where automatically registered appends of a batch went.
@@ -208,6 +211,7 @@ impl Scenario {
                 count: 2 + u32::try_from(rng.below(5)).unwrap(),
                 capacity: [ZONE, ZONE * 3 / 4][rng.index(2)],
             },
+            Mode::Asked => Backend::File,
             _ => draw_backend(&mut rng),
         };
         let sectors = match backend {
@@ -223,7 +227,11 @@ impl Scenario {
                 1 => Incident::Kill,
                 _ => Incident::Nothing,
             },
-            _ => draw_incident(&mut rng, backend, sectors * SECTOR),
+            _ => match draw_incident(&mut rng, backend, sectors * SECTOR) {
+                // Another server has a bridge of its own.
+                Incident::Replace(_) if mode == Mode::Asked => Incident::Nothing,
+                incident => incident,
+            },
         };
         Self {
             seed,
@@ -242,9 +250,11 @@ impl Scenario {
             eagerness: if rng.chance(300) { 1 } else { 1 + rng.index(20) },
             incident: (rng.index(requests), incident),
             shared: rng.chance(400),
-            threads: (exchange == ExchangeMode::PerIo && rng.chance(400))
+            // A handler has whole queues.
+            threads: (exchange == ExchangeMode::PerIo && rng.chance(400) && mode != Mode::Asked)
                 .then(|| 2 + u16::try_from(rng.below(3)).unwrap()),
-            apart: matches!(transfer, Transfer::Register { .. })
+            apart: mode != Mode::Asked
+                && matches!(transfer, Transfer::Register { .. })
                 && !matches!(backend, Backend::Zones { .. })
                 && rng.chance(500),
         }
@@ -287,9 +297,12 @@ fn draw_faults(rng: &mut Rng, mode: Mode) -> Faults {
     match mode {
         Mode::AutoOftenFails => Faults { auto_register: 300, ..faults },
         Mode::AutoAlwaysFails => Faults { auto_register: 1000, ..faults },
-        Mode::Shared | Mode::Inspected | Mode::Rotating | Mode::Integrity | Mode::Zoned => {
-            Faults { auto_register: rate(300, 1001), ..faults }
-        }
+        Mode::Shared
+        | Mode::Inspected
+        | Mode::Rotating
+        | Mode::Integrity
+        | Mode::Zoned
+        | Mode::Asked => Faults { auto_register: rate(300, 1001), ..faults },
         _ => faults,
     }
 }

@@ -1,18 +1,22 @@
 //! The targets of the scenarios as one type, with the disks below them.
 
 use std::os::fd::RawFd;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use ublk_core::driver::sim::{Sim, SimDisk};
 use ublk_core::target::delay::{Delay, Delays};
 use ublk_core::target::file::File;
+use ublk_core::target::handler::{Handler, HandlerOptions};
 use ublk_core::target::integrity::{Integrity, IntegrityFormat};
 use ublk_core::target::native::Native;
 use ublk_core::target::null::Null;
 use ublk_core::target::striped::Striped;
 use ublk_core::target::zoned::{Zoned, ZonedOptions};
-use ublk_core::target::{DiscardLimits, Errno, Geometry, Op, Plan, Request, Step, Target};
+use ublk_core::target::{
+    DiscardLimits, Elsewhere, Errno, Geometry, Op, Plan, Request, Step, Target,
+};
 
+use crate::answering;
 use crate::layered::Layered;
 use crate::scenario::{Backend, Mode, SECTOR, Scenario, ZONE};
 
@@ -42,6 +46,7 @@ enum Kind {
     Striped(Box<Native>, Layered),
     Guarded(Integrity),
     Zoned(Zoned),
+    Handler(Box<Handler>),
 }
 
 impl Subject {
@@ -84,6 +89,21 @@ impl Kind {
         let size = scenario.sectors * SECTOR;
         match scenario.backend {
             Backend::Null => (Self::Null(Null::new(size as u64)), Vec::new()),
+            Backend::File if scenario.mode == Mode::Asked => {
+                let disk = sim.file(size);
+                let file = Native::File(File::borrowed(disk.fd(), geometry));
+                let handler = Handler::new(HandlerOptions {
+                    size: size as u64,
+                    logical_block: None,
+                    ops: vec![Op::Read, Op::Write, Op::Discard, Op::WriteZeroes],
+                    fua: None,
+                    read_only: false,
+                    zones: None,
+                    backends: vec![file],
+                    bridge: Arc::new(answering::bridge(scenario)),
+                });
+                (Self::Handler(Box::new(handler.unwrap())), vec![disk])
+            }
             Backend::File => {
                 let disk = sim.file(size);
                 (Self::File(File::borrowed(disk.fd(), geometry)), vec![disk])
@@ -133,7 +153,7 @@ impl Kind {
     fn image(&self, disks: &[SimDisk], size: usize) -> Option<Vec<u8>> {
         match self {
             Self::Null(_) | Self::Zoned(_) => None,
-            Self::File(_) | Self::Guarded(_) => {
+            Self::File(_) | Self::Guarded(_) | Self::Handler(_) => {
                 let mut image = disks[0].contents();
                 image.resize(size, 0);
                 Some(image)
@@ -169,6 +189,7 @@ macro_rules! forward {
             Kind::Striped($target, _) => $call,
             Kind::Guarded($target) => $call,
             Kind::Zoned($target) => $call,
+            Kind::Handler($target) => $call,
         }
     };
 }
@@ -188,6 +209,10 @@ impl Target for Subject {
 
     fn inspects(&self) -> bool {
         self.inspects
+    }
+
+    fn elsewhere(&self) -> Option<&dyn Elsewhere> {
+        forward!(self, target => target.elsewhere())
     }
 
     fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> Result<(), Errno> {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use ublk_core::control::Control;
 use ublk_core::driver::sim::{Client, ClientOp, Rng, Sim, SimConfig, SimDisk};
 use ublk_core::reactor::{Turn, Waker};
+use ublk_core::target::Target;
 
+use crate::answering::Answering;
 use crate::memory::Memory;
 use crate::replacing::Phase;
 use crate::scenario::{Backend, Incident, Mode, SECTOR, Scenario};
@@ -30,6 +32,8 @@ pub(crate) struct World {
     pub(crate) excused: u64,
     shadow: Shadow,
     pub(crate) memory: Option<Memory>,
+    /// Who is asked for plans, where somebody is.
+    answering: Option<Answering>,
     /// What was written, where the target looks at it.
     written: Vec<(u64, Vec<u8>)>,
     /// The device is being stopped, or its server is dead: requests may fail.
@@ -58,6 +62,7 @@ impl World {
         }
         sim.set_faults(scenario.faults);
         let client = sim.client(id).unwrap();
+        let answering = subject.elsewhere().map(|elsewhere| Answering::new(elsewhere.bridge()));
         Self {
             scenario: scenario.clone(),
             rng: Rng::new(scenario.seed ^ 0xc11e),
@@ -73,6 +78,7 @@ impl World {
             control: Control::new(sim.clone()),
             shadow: Shadow::new(scenario.sectors),
             memory,
+            answering,
             written: Vec::new(),
             sim,
             over: false,
@@ -101,15 +107,17 @@ impl World {
                 submitted += 1;
             }
             self.turn()?;
+            let answered = self.answering.as_mut().is_some_and(|one| one.answer(&mut self.rng));
             self.take()?;
             if let Incident::Replace(_) = self.scenario.incident.1 {
                 self.go_on()?;
             }
-            if count == 0 && self.sim.moves() == before && self.phase == Phase::Served {
-                rounds_at_rest += 1;
-                if rounds_at_rest <= self.scenario.patience() {
-                    continue;
-                }
+            if count > 0 || self.sim.moves() != before || answered || self.phase != Phase::Served {
+                rounds_at_rest = 0;
+                continue;
+            }
+            rounds_at_rest += 1;
+            if rounds_at_rest > self.scenario.patience() {
                 return Err(format!("{} requests hang", self.client.in_flight()));
             }
         }

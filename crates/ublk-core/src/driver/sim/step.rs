@@ -45,7 +45,6 @@ impl Model {
         }
         // Asking the real system is dear: now and then is often enough while other things move.
         if moves.is_empty() || self.rng.chance(100) {
-            self.rearm_polls(ring);
             moves.extend(self.ready_waits(ring).first().copied().map(Move::Ready));
         }
         if moves.is_empty() {

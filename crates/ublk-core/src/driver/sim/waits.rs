@@ -3,7 +3,6 @@
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
-use super::config::Waiting;
 use super::files::FileRef;
 use super::memory;
 use super::model::Model;
@@ -39,9 +38,7 @@ impl Model {
         let ready = |operation: &usize| {
             let op = &uring.ops[*operation];
             match op.file.as_ref().and_then(FileRef::real) {
-                Some(fd) if op.sqe.opcode == OP_POLL_ADD => {
-                    poll(fd, op.sqe.op_flags) != 0 && op.result == 0
-                }
+                Some(fd) if op.sqe.opcode == OP_POLL_ADD => poll(fd, op.sqe.op_flags) != 0,
                 Some(fd) => poll(fd, libc::POLLIN.cast_unsigned().into()) != 0,
                 None => op.sqe.opcode == OP_POLL_ADD,
             }
@@ -57,8 +54,9 @@ impl Model {
             let events = fd.map_or(sqe.op_flags & 0xffff, |fd| poll(fd, sqe.op_flags));
             let events = i32::try_from(events).unwrap_or(0);
             if sqe.len & POLL_MULTISHOT != 0 {
-                // Wake-ups come once for each edge; until the server has read, there is none.
-                self.ring(ring).ops[operation].result = events;
+                // Wake-ups come with each write, whether or not the server has read since. The model
+                // does not see writes, so it takes what was written: nobody else needs it.
+                fd.map(|fd| read_stream(fd, 8));
                 self.post(ring, sqe.user_data, events, CQE_F_MORE);
                 return;
             }
@@ -76,23 +74,6 @@ impl Model {
             Err(errno) => -errno,
         };
         self.finish(ring, operation, result);
-    }
-
-    /// Multishot polls can fire again when their descriptor is not ready any more; or, where other
-    /// threads may have made it ready anew in between, when the server has seen all completions.
-    pub(super) fn rearm_polls(&mut self, ring: usize) {
-        let threads = self.config.waiting == Waiting::Blocking;
-        let uring = self.ring(ring);
-        let seen = threads && uring.cq.is_empty();
-        for at in 0..uring.waits.len() {
-            let operation = uring.waits[at];
-            let op = &uring.ops[operation];
-            let fd = op.file.as_ref().and_then(FileRef::real);
-            let again = |fd| seen || poll(fd, op.sqe.op_flags) == 0;
-            if op.sqe.opcode == OP_POLL_ADD && fd.is_some_and(again) {
-                uring.ops[operation].result = 0;
-            }
-        }
     }
 
     /// The timeout that ends first, if it has come or if nothing else will.
