@@ -62,7 +62,7 @@ withUblk('a handler', () => {
       console.log(JSON.stringify({ before, after, devices: (await listDevices()).length }));
     `;
     const { exitCode, stdout, stderr } = await run(program, { nodeOptions: ['--expose-gc'] });
-    expect(exitCode, stderr).toBe(0);
+    expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: '' });
     const { before, after, devices } = JSON.parse(stdout);
     expect(devices).toBe(0);
     expect(after).toMatchObject({ threads: before.threads, files: before.files });

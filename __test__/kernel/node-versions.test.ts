@@ -25,8 +25,7 @@ withUblk('a handler', () => {
         `,
         { node },
       );
-      expect(stdout, stderr).toBe('0\n0');
-      expect(exitCode).toBe(0);
+      expect({ exitCode, stdout, stderr }).toEqual({ exitCode: 0, stdout: '0\n0', stderr: '' });
     });
 
     test('is gone after process.exit() under load, and when its thread is terminated', async () => {
@@ -51,7 +50,7 @@ withUblk('a handler', () => {
         `,
         { node },
       );
-      expect(exitCode, stderr).toBe(3);
+      expect({ exitCode, stderr }).toEqual({ exitCode: 3, stderr: '' });
     });
   });
 });
