@@ -63,6 +63,7 @@ export function run(program: string, options: RunOptions = {}) {
       data: new SharedArrayBuffer((4 << 20) + 4096),
     });
   `;
-  const args = [...nodeOptions, '--input-type=module', '--eval', imports + program];
-  return execa(node, args, { reject: false });
+  // A slow machine is told of event loops that are late.
+  const args = ['--no-warnings', ...nodeOptions, '--input-type=module', '--eval'];
+  return execa(node, [...args, imports + program], { reject: false });
 }

@@ -176,7 +176,11 @@ impl NativeTarget {
             ops: ops.iter().map(|name| op(name)).collect::<Result<_>>()?,
             fua: self.fua,
             read_only: self.read_only.unwrap_or(false),
-            zones: self.zones.take().map(|zones| zones.convert().map(handler_zones)).transpose()?,
+            zones: self
+                .zones
+                .take()
+                .map(|zones| zones.convert().map(|zones| handler_zones(&zones)))
+                .transpose()?,
             bridge: bridge::find(given(self.bridge, "bridge")?)?,
             backends: self.open_targets()?,
         })
@@ -187,8 +191,8 @@ impl NativeTarget {
     }
 }
 
-fn handler_zones(zones: ZonedOptions) -> HandlerZones {
-    let ZonedOptions { zone_size: size, max_open, max_active, .. } = zones;
+fn handler_zones(zones: &ZonedOptions) -> HandlerZones {
+    let ZonedOptions { zone_size: size, max_open, max_active, .. } = *zones;
     HandlerZones { size, limits: ZonedLimits { max_open, max_active } }
 }
 
