@@ -41,7 +41,7 @@ export interface Other {
 export const BUFFERS = ['auto', 'register', 'split', 'copy'] as const;
 export const EXCHANGES = ['per-io', 'batch'] as const;
 /** What the server under test does without options, as its subjects' names say it. */
-export const DEFAULT_MODE = 'auto per-io';
+export const DEFAULT_MODE = 'auto batch';
 export type Buffers = (typeof BUFFERS)[number];
 export type Exchange = (typeof EXCHANGES)[number];
 

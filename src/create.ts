@@ -60,7 +60,8 @@ export interface DeviceOptions extends FeatureOptions {
   readonly buffers?: BufferMode | readonly BufferMode[] | undefined;
   /**
    * How requests come and their results go. `batch` costs less at high depth, more at depth 1.
-   * @default 'per-io'
+   * @default `batch` with buffers `auto`, where the kernel has it (Linux 7.0); `per-io` for devices
+   * of a pool, with `recovery`, `threads` or `ringsApart`, for zoned devices and for handlers
    */
   readonly exchange?: ExchangeMode | undefined;
   /**

@@ -83,7 +83,10 @@ function addTargets(parent: Command, options: (command: Command) => Command): vo
 
 function deviceOptions(command: Command): Command {
   const modes = `how data reaches the server: of ${BUFFER_MODES.join(', ')} (default: the best)`;
-  const exchange = new Option('--exchange <mode>', 'how requests come and go (default: per-io)');
+  const exchange = new Option(
+    '--exchange <mode>',
+    'how requests come and go (default: batch if the kernel has it and nothing speaks against it)',
+  );
   const recovery = new Option('--recovery <kind>', 'what happens when the server dies');
   return servingOptions(command)
     .option('--id <n>', 'the number N of /dev/ublkbN (default: the first free one)', wholeNumber)

@@ -10,6 +10,7 @@ use ublk_sys::{ublk_params, ublksrv_ctrl_dev_info};
 
 use super::limits::Limits;
 use super::memory::Memory;
+use super::negotiate::Kind;
 use super::options::{BufferMode, Buffering, DeviceInfo, DeviceOptions, ExchangeMode};
 use super::pool::Pool;
 use super::supervise::{Crew, Event, supervise};
@@ -34,7 +35,9 @@ pub(super) fn create<D: Driver, T: Target>(
     needs::check_threads(&options, &target, pool.is_some())?;
     let control = Control::new(driver.clone());
     let features = known_features(&control)?;
-    let wanted = negotiate::wanted(features, &options, target.inspects())?;
+    let plain = pool.is_none() && geometry.zoned.is_none() && target.elsewhere().is_none();
+    let kind = Kind { inspects: target.inspects(), plain };
+    let wanted = negotiate::wanted(features, &options, kind)?;
     let wanted = needs::add(wanted, features, &options, &geometry)?;
     let added = Added { info: control.add(&wanted)?, control: &control, keep: false };
     if options.unprivileged {

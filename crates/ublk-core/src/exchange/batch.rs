@@ -202,17 +202,16 @@ impl Batch {
     }
 
     #[inline]
-    pub(super) fn flush<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<u32> {
+    pub(super) fn flush<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
         self.collecting = false;
         pass.reserve(1)?;
         if self.outboxes[self.filling].count == 1 {
             self.send_lone(pass);
-            return Ok(0);
+            return Ok(());
         }
         self.send(pass, self.filling);
         self.filling ^= 1;
-        // While requests can come, the answer is not worth waking up for.
-        Ok(u32::from(self.fetching))
+        Ok(())
     }
 
     /// Of a single element the kernel takes all or nothing, so that success can be silent.

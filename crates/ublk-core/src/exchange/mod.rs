@@ -198,12 +198,11 @@ impl Exchange {
         }
     }
 
-    /// Pushes what has been put off until the end of the pass. Answers how many completions will
-    /// be there at once, bringing nothing.
+    /// Pushes what has been put off until the end of the pass.
     #[inline]
-    pub(crate) fn flush<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<u32> {
+    pub(crate) fn flush<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
         match self {
-            Self::PerIo(_) => Ok(0),
+            Self::PerIo(_) => Ok(()),
             Self::Batch(exchange) => exchange.flush(pass),
             Self::Special(exchange) => exchange.flush(pass),
         }

@@ -146,9 +146,9 @@ impl Special {
     }
 
     #[inline(never)]
-    pub(super) fn flush<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<u32> {
+    pub(super) fn flush<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
         match self {
-            Self::GetData(_) | Self::Back(_) => Ok(0),
+            Self::GetData(_) | Self::Back(_) => Ok(()),
             Self::Front(front) => front.exchange().flush(pass),
             Self::Rotating { exchange, .. } | Self::Zoned { exchange, .. } => exchange.flush(pass),
         }

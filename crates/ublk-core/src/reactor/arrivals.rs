@@ -106,9 +106,6 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         }
         // What was pushed is in the kernel's hands, and what it refuses is here, before a seat goes.
         self.ring.submit()?;
-        // With it came what the next call would have brought at once: waiting for it there again
-        // would be waiting for ever.
-        self.at_once = 0;
         if self.ring.ready() > 0 {
             self.attention = true;
             return Ok(Turn::Serving);

@@ -73,7 +73,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
     pub(super) fn wait_and_listen(&mut self) -> io::Result<()> {
         if let Some(spin) = &mut self.spin {
             let (seats, listening) = (&mut self.seats, &self.listening);
-            spin.look(&mut self.ring, 1 + self.at_once, || {
+            spin.look(&mut self.ring, || {
                 listening.iter().any(|&number| {
                     let seat = seats.get_mut(usize::from(number)).and_then(Option::as_mut);
                     seat.is_some_and(|seat| seat.queue.has_word())
@@ -87,7 +87,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
             }
         }
         if idle {
-            self.ring.submit_and_wait(1 + self.at_once)?;
+            self.ring.submit_and_wait(1)?;
         }
         for &number in &self.listening {
             if let Some(Some(seat)) = self.seats.get_mut(usize::from(number)) {

@@ -93,8 +93,6 @@ pub struct Reactor<D: Driver, T> {
     bell: Option<Waker>,
     /// Seats that have put something off until the end of the pass.
     put_off: Vec<u16>,
-    /// Completions that the next call of the kernel brings at once, and that nobody waits for.
-    at_once: u32,
     /// The seat that the last completion was for: it counts our calls.
     current: u16,
     /// Something other than requests is to be seen to.
@@ -131,7 +129,6 @@ impl<D: Driver, T: Target> Reactor<D, T> {
             listening: Vec::new(),
             bell: None,
             put_off: Vec::new(),
-            at_once: 0,
             current: 0,
             attention: false,
             stays: true,
@@ -176,11 +173,13 @@ impl<D: Driver, T: Target> Reactor<D, T> {
             seat.counters.enters.add(1);
         }
         if self.listening.is_empty() {
-            let wanted = 1 + self.at_once;
             if let Some(spin) = &mut self.spin {
-                spin.look(&mut self.ring, wanted, || false)?;
+                spin.look(&mut self.ring, || false)?;
             }
-            self.ring.submit_and_wait(wanted)?;
+            // The first completion ends the wait, even if it is only a commit's answer: of several
+            // elements the kernel may have taken some, and nothing else need come before the rest is
+            // sent again.
+            self.ring.submit_and_wait(1)?;
         } else {
             self.wait_and_listen()?;
         }
@@ -214,8 +213,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
     /// `WATCHED`: somebody may want to know what becomes of requests.
     #[inline(always)]
     fn take_all<const WATCHED: bool>(&mut self) -> io::Result<()> {
-        // Beside what was bound to come.
-        let lone = self.ring.ready() <= 1 + self.at_once as usize;
+        let lone = self.ring.ready() <= 1;
         let mut next = self.ring.pop();
         while let Some(completion) = next {
             let number = Token::seat(completion.user_data);
@@ -233,10 +231,9 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         if !self.listening.is_empty() {
             self.listen()?;
         }
-        self.at_once = 0;
         while let Some(number) = self.put_off.pop() {
             if let Some(seat) = &mut self.seats[usize::from(number)] {
-                self.at_once += seat.flush(&mut desk!(self))?;
+                seat.flush(&mut desk!(self))?;
             }
         }
         Ok(())

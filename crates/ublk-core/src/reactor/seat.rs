@@ -141,10 +141,9 @@ impl<T: Target> Seat<T> {
         self.queue.exchange.leave(ring, self.place.number)
     }
 
-    /// Pushes what was put off until the end of the pass. Answers how many completions the next
-    /// call of the kernel brings at once, and that nobody waits for.
+    /// Pushes what was put off until the end of the pass.
     #[inline]
-    pub(super) fn flush<R: Ring>(&mut self, desk: &mut Desk<'_, R>) -> io::Result<u32> {
+    pub(super) fn flush<R: Ring>(&mut self, desk: &mut Desk<'_, R>) -> io::Result<()> {
         self.queue.exchange.flush(&mut pass!(self, desk))
     }
 

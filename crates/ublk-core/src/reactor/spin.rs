@@ -27,12 +27,11 @@ impl Spin {
         (!limit.is_zero()).then_some(Self { limit, patience: Patience::default() })
     }
 
-    /// Submits what was pushed and looks for completions, `wanted` of them, or for what `found`
-    /// finds, until the limit; the caller waits for what is missing.
+    /// Submits what was pushed and looks for a completion, or for what `found` finds, until the
+    /// limit; the caller waits if there is none.
     pub(super) fn look<R: Ring>(
         &mut self,
         ring: &mut R,
-        wanted: u32,
         mut found: impl FnMut() -> bool,
     ) -> io::Result<()> {
         if !self.patience.lasts() {
@@ -41,7 +40,7 @@ impl Spin {
         ring.poll()?;
         let deadline = Instant::now() + self.limit;
         let mut looks = 0_u32;
-        while ring.ready() < wanted as usize && !found() {
+        while ring.ready() == 0 && !found() {
             if ring.has_work() {
                 ring.poll()?;
                 continue;
