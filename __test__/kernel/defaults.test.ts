@@ -9,6 +9,7 @@ import {
   targets,
   type BufferMode,
   type DeviceOptions,
+  type ExchangeMode,
 } from '../../src/index.ts';
 import { fioVerify } from './fio.ts';
 import { sparseImage, temporaryFolder } from './image.ts';
@@ -21,16 +22,17 @@ const [major = 0, minor = 0] = release().split('.').map(Number);
 /** What is best here, by the kernel's age alone: 6.16 was the first to lend pages of requests. */
 const lendsPages = major > 6 || (major === 6 && minor >= 16);
 const best: BufferMode = lendsPages ? 'auto' : 'copy';
+const batches: ExchangeMode = major >= 7 ? 'batch' : 'per-io';
 
-/** Targets by name, with what their data takes: zones and bytes in JavaScript cannot have the best. */
-function everyTarget(): [string, DeviceOptions['target'], BufferMode][] {
+/** Targets by name, with what they are served with: JavaScript cannot have the best. */
+function everyTarget(): [string, DeviceOptions['target'], BufferMode, ExchangeMode][] {
   const folder = temporaryFolder();
   const file = (name: string) => targets.file(sparseImage(16 * MIB, folder, name));
   const disk = Buffer.alloc(16 * MIB);
   return [
-    ['a file', file('file'), best],
-    ['stripes', targets.striped([file('left'), file('right')]), best],
-    ['a delay', targets.delay(file('slow'), { writeUs: 10 }), best],
+    ['a file', file('file'), best, batches],
+    ['stripes', targets.striped([file('left'), file('right')]), best, batches],
+    ['a delay', targets.delay(file('slow'), { writeUs: 10 }), best, batches],
     [
       'a handler that maps',
       handler({
@@ -39,6 +41,7 @@ function everyTarget(): [string, DeviceOptions['target'], BufferMode][] {
         map: ({ offset, length }) => [{ backend: 'all', offset, length }],
       }),
       best,
+      'per-io',
     ],
     [
       'a handler of data',
@@ -49,6 +52,7 @@ function everyTarget(): [string, DeviceOptions['target'], BufferMode][] {
         flush() {},
       },
       'copy',
+      'per-io',
     ],
   ];
 }
@@ -57,9 +61,9 @@ withUblk('without a word about buffers,', () => {
   afterEach(expectNoDevices);
 
   test('every target works in the best way of this kernel', async () => {
-    for (const [name, target, mode] of everyTarget()) {
+    for (const [name, target, mode, exchange] of everyTarget()) {
       await using device = await createDevice({ target });
-      expect({ name, ...device.buffers }).toMatchObject({ name, mode, exchange: 'per-io' });
+      expect({ name, ...device.buffers }).toMatchObject({ name, mode, exchange });
       await fioVerify(device, ['--size=4M']);
       expect({ name, errors: device.stats().total.errors }).toEqual({ name, errors: 0 });
     }

@@ -33,7 +33,7 @@ withUblk('a served device', () => {
     test('of nothing reads and writes', async (context) => {
       const target = targets.null({ size: '64MiB' });
       await using device = await createOrSkip(context, { target, buffers, queues: 2, depth: 32 });
-      expect(device.buffers).toEqual({ mode: buffers, exchange: 'per-io' });
+      expect(device.buffers.mode).toBe(buffers);
       expect(device.size).toBe(64 * MIB);
       await overwrite(device.path, Buffer.alloc(MIB), 4 * KIB);
       expect(device.stats().total).toMatchObject({ writeBytes: MIB, errors: 0 });

@@ -126,7 +126,7 @@ test('faults come and go', async () => {
 });
 
 test.each<[SimulateOptions, Device['buffers']]>([
-  [{}, { mode: 'auto', exchange: 'batch' }],
+  [{}, { mode: 'auto', exchange: 'per-io' }],
   [{ buffers: 'register' }, { mode: 'register', exchange: 'per-io' }],
   [
     { buffers: 'register', splitRegister: true },

@@ -42,6 +42,7 @@ const KEYS = [
  * cache until the target syncs it (for a flush, a FUA write), and what is not synced is at the
  * mercy of {@link SimulatedDisk.powerCut}. When the disk closes, everything is written to them.
  * The same goes for the backends of a handler; what a handler keeps in memory is its own affair.
+ * Unless told otherwise it answers requests one by one (`exchange: 'per-io'`).
  *
  * @example
  * test('a flush survives a power cut', async () => {
@@ -68,6 +69,8 @@ export async function simulate(
     kernel: checkOneOf(kernel, 'kernel', ['7.3', '6.12']),
     faults: toNativeFaults(faults),
   };
-  const request = toNativeOptions({ ...rest, target });
+  // One by one, so that a power cut falls between any two requests.
+  const exchange = rest.exchange ?? 'per-io';
+  const request = toNativeOptions({ ...rest, exchange, target });
   return SimulatedDisk.serve(target, request, simulation);
 }

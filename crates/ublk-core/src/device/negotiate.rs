@@ -21,6 +21,10 @@ pub(super) fn check(options: &DeviceOptions) -> Result<()> {
         let why = "the kernel asks for buffers request by request";
         return exclusive("buffers 'get-data'", "exchange 'batch'".into(), why);
     }
+    if options.depth == 1 && options.exchange == Some(ExchangeMode::Batch) {
+        let why = "the kernel keeps tags in a kfifo, which has room for two at least";
+        return exclusive("exchange 'batch'", "depth 1".into(), why);
+    }
     if options.spreads() && options.exchange == Some(ExchangeMode::Batch) {
         return Err(threads_and_batch());
     }
@@ -123,6 +127,7 @@ fn best(features: u64, options: &DeviceOptions, inspects: bool) -> Buffering {
 fn batch_is_best(buffers: Buffering, options: &DeviceOptions, kind: Kind) -> bool {
     buffers.mode == BufferMode::Auto
         && kind.plain
+        && options.depth > 1
         && options.recovery.is_none()
         && !options.spreads()
         && !options.rings_apart
@@ -266,6 +271,7 @@ mod tests {
             DeviceOptions { exchange: per_io, ..DeviceOptions::default() },
             DeviceOptions { recovery: Some(Recovery::Queue), ..DeviceOptions::default() },
             DeviceOptions { threads: Some(2), ..DeviceOptions::default() },
+            DeviceOptions { depth: 1, ..DeviceOptions::default() },
         ] {
             assert!(!batches(&other, all, plain), "{other:?}");
         }
@@ -290,7 +296,13 @@ mod tests {
             threads: Some(2),
             ..DeviceOptions::default()
         };
+        let lone = DeviceOptions {
+            exchange: Some(ExchangeMode::Batch),
+            depth: 1,
+            ..DeviceOptions::default()
+        };
         for (options, one, other) in [
+            (lone, "exchange 'batch'", "depth 1"),
             (threads, "threads", "exchange 'batch'"),
             (apart, "ringsApart", "buffers 'auto'"),
             (user_apart, "ringsApart", "unprivileged"),
