@@ -2,18 +2,21 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use ublk_core::control::Control;
 use ublk_core::device::{
     self, Access, BufferMode, Device, DeviceOptions, End, ExchangeMode, Pool, PoolOptions,
 };
-use ublk_core::driver::sim::{ClientOp, Kernel, Sim, SimConfig, SimDisk, Trouble};
+use ublk_core::driver::sim::{ClientOp, Faults, Kernel, Sim, SimConfig, SimDisk, Trouble};
 use ublk_core::error::Code;
 use ublk_core::stats::QueueStats;
 use ublk_core::target::file::File;
 use ublk_core::target::{Errno, Geometry, Op, Plan, Request, Target};
+
+mod pool;
+mod threads;
 
 const SIZE: usize = 1 << 20;
 
@@ -236,6 +239,33 @@ fn a_backend_that_fails_fails_requests_and_not_the_device() {
     assert_eq!(client.run(&ClientOp::Flush).result, Ok(()));
 }
 
+/// Of a commit the kernel may take some elements, and say so to nobody but us.
+#[test]
+fn a_commit_taken_in_part_is_finished_though_nothing_else_comes() {
+    let _alone = alone();
+    for seed in 0..8 {
+        let faults = Faults { partial: 500, ..Faults::none() };
+        let sim = Sim::new(SimConfig { faults, ..SimConfig::blocking(seed) });
+        let disk = sim.file(SIZE);
+        let exchange = Some(ExchangeMode::Batch);
+        let device = create(&sim, &disk, DeviceOptions { queues: 1, exchange, ..options() });
+        let client = sim.client(device.info().id).unwrap();
+        for _ in 0..20 {
+            for block in 0..8 {
+                client.submit(&ClientOp::Read { offset: block << 12, length: 4096 }, None);
+            }
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while client.in_flight() > 0 {
+                assert!(Instant::now() < deadline, "seed {seed}: requests hang");
+                thread::yield_now();
+            }
+            assert!(client.take().iter().all(|done| done.result == Ok(())));
+        }
+        assert!(sim.injected().partial > 0);
+        device.close().unwrap();
+    }
+}
+
 #[test]
 fn an_id_that_is_taken_is_refused_and_its_owner_serves_on() {
     let _alone = alone();
@@ -264,67 +294,6 @@ fn an_old_kernel_copies() {
     let created = Device::create(&sim, target(&disk), DeviceOptions { buffers, ..options() });
     assert_eq!(created.unwrap_err().code, Code::Unsupported);
     assert_nothing_left(&sim, 0);
-}
-
-#[test]
-fn devices_share_the_reactors_of_a_pool_and_leave_nothing_in_them() {
-    let _alone = alone();
-    let sim = Sim::new(SimConfig::blocking(8));
-    let disks: Vec<_> = (0..6).map(|_| sim.file(SIZE)).collect();
-    settle();
-    let before = open_descriptors();
-    let pool = Pool::new(&sim, PoolOptions { reactors: 2, spin: Duration::ZERO }).unwrap();
-    for exchange in [ExchangeMode::PerIo, ExchangeMode::Batch] {
-        for round in 0..20_u8 {
-            let options = DeviceOptions { exchange: Some(exchange), ..options() };
-            let devices: Vec<_> = disks
-                .iter()
-                .map(|disk| Device::create_in(&pool, &sim, target(disk), options.clone()).unwrap())
-                .collect();
-            for (device, disk) in devices.iter().zip(&disks) {
-                let client = sim.client(device.info().id).unwrap();
-                let data = vec![round + 1; 4096];
-                let write = ClientOp::Write { offset: 0, data: data.clone(), fua: false };
-                assert_eq!(client.run(&write).result, Ok(()));
-                assert_eq!(disk.contents()[..4096], data);
-            }
-            assert_eq!(pool.close().unwrap_err().code, Code::Busy);
-            for device in &devices {
-                device.close().unwrap();
-                assert_nothing_left(&sim, device.info().id);
-            }
-        }
-    }
-    pool.close().unwrap();
-    assert_eq!(open_descriptors(), before + 2, "nothing is left but the mailboxes");
-    pool.close().unwrap();
-    assert!(Device::create_in(&pool, &sim, target(&disks[0]), options()).is_err());
-    drop(pool);
-    settle();
-    assert_eq!(open_descriptors(), before);
-}
-
-#[test]
-fn a_pool_that_is_full_refuses_the_next_device_and_serves_the_others_on() {
-    let _alone = alone();
-    let sim = Sim::new(SimConfig::blocking(9));
-    let disk = sim.file(SIZE);
-    let pool = Pool::new(&sim, PoolOptions { reactors: 1, spin: Duration::ZERO }).unwrap();
-    let large = DeviceOptions { depth: 4096, queues: 1, ..options() };
-    let mut devices = Vec::new();
-    let refused = loop {
-        match Device::create_in(&pool, &sim, target(&disk), large.clone()) {
-            Ok(device) => devices.push(device),
-            Err(error) => break error,
-        }
-        assert!(devices.len() <= 4, "more slots than a table has");
-    };
-    assert!(refused.to_string().contains("buffer table is full"), "{refused}");
-    assert_eq!(devices.len(), 4);
-    for device in &devices {
-        let client = sim.client(device.info().id).unwrap();
-        assert_eq!(client.run(&ClientOp::Read { offset: 0, length: 512 }).result, Ok(()));
-    }
 }
 
 #[test]
@@ -374,174 +343,4 @@ fn options_that_exclude_each_other_are_refused_before_the_kernel_is_asked() {
     assert_eq!(error.code, Code::InvalidArgument);
     assert!(error.message.contains("'user-copy'") && error.message.contains("'get-data'"));
     assert_nothing_left(&sim, 0);
-}
-
-#[test]
-fn threads_share_the_tags_of_all_queues() {
-    let _alone = alone();
-    use BufferMode::{Auto, Copy, GetData, Register, UserCopy};
-    let modes = [Auto, Register, UserCopy, GetData, Copy];
-    let shapes = [(1, 4, 2), (2, 3, 4), (2, 1, 16)];
-    for (mode, (queues, depth, threads)) in
-        modes.into_iter().flat_map(|mode| shapes.map(|shape| (mode, shape)))
-    {
-        let sim = Sim::new(SimConfig::blocking(21));
-        let disk = sim.file(SIZE);
-        let threads = Some(threads);
-        let shape = DeviceOptions { queues, depth, threads, buffers: vec![mode], ..options() };
-        let device = create(&sim, &disk, shape);
-        let id = device.info().id;
-        let client = sim.client(id).unwrap();
-        let mut watch = device.watch(64);
-        let write = |number: u8| ClientOp::Write {
-            offset: u64::from(number) * 4096,
-            data: vec![number + 1; 4096],
-            fua: false,
-        };
-        let transfers = client.begin(&(0..32).map(write).collect::<Vec<_>>(), false);
-        client.finish(transfers, |ended| assert!(ended.iter().all(|(_, one)| one.is_ok())));
-        for number in 0..32_u8 {
-            let read = ClientOp::Read { offset: u64::from(number) * 4096, length: 4096 };
-            assert_eq!(client.run(&read).data, vec![number + 1; 4096], "{mode}");
-        }
-        let mut seen = 0;
-        assert_eq!(
-            watch.take(|queue, one| seen += u32::from(queue < queues && one.tag < depth)),
-            0
-        );
-        assert_eq!(seen, 64);
-        let stats = device.stats();
-        assert_eq!(stats.len(), usize::from(queues));
-        let sum = |of: fn(&QueueStats) -> u64| stats.iter().map(of).sum::<u64>();
-        assert_eq!((sum(|queue| queue.writes), sum(|queue| queue.reads)), (32, 32));
-        drop((client, watch));
-        device.close().unwrap();
-        assert_nothing_left(&sim, id);
-    }
-}
-
-#[test]
-fn a_pool_takes_in_the_shares_of_a_queue() {
-    let _alone = alone();
-    let sim = Sim::new(SimConfig::blocking(22));
-    let pool = Pool::new(&sim, PoolOptions { reactors: 2, spin: Duration::ZERO }).unwrap();
-    let disk = sim.file(SIZE);
-    let shape = DeviceOptions { queues: 1, threads: Some(3), ..options() };
-    let device = Device::create_in(&pool, &sim, target(&disk), shape).unwrap();
-    let id = device.info().id;
-    let client = sim.client(id).unwrap();
-    for number in 0..20_u8 {
-        let write = ClientOp::Write { offset: 0, data: vec![number; 4096], fua: false };
-        assert_eq!(client.run(&write).result, Ok(()));
-        assert_eq!(client.run(&ClientOp::Read { offset: 0, length: 1024 }).data, [number; 1024]);
-    }
-    drop(client);
-    device.close().unwrap();
-    assert_nothing_left(&sim, id);
-}
-
-#[test]
-fn threads_that_cannot_be_are_refused_before_the_kernel_is_asked() {
-    let _alone = alone();
-    let batch = Some(ExchangeMode::Batch);
-    for (options, said) in [
-        (
-            DeviceOptions { threads: Some(0), ..options() },
-            "threads is 0; it must be from 1 to 1024",
-        ),
-        (
-            DeviceOptions { threads: Some(2), exchange: batch, ..options() },
-            "threads and exchange 'batch' exclude each other",
-        ),
-        (
-            DeviceOptions { rings_apart: true, buffers: vec![BufferMode::Copy], ..options() },
-            "ringsApart and buffers 'copy' exclude each other",
-        ),
-    ] {
-        let sim = Sim::new(SimConfig::blocking(23));
-        let disk = sim.file(SIZE);
-        let error = Device::create(&sim, target(&disk), options).unwrap_err();
-        assert_eq!((error.code, error.message.as_str()), (Code::InvalidArgument, said));
-    }
-    let sim = Sim::new(SimConfig { kernel: Kernel::linux_6_12(), ..SimConfig::blocking(24) });
-    let disk = sim.file(SIZE);
-    let spread = DeviceOptions { threads: Some(2), ..options() };
-    let error = Device::create(&sim, target(&disk), spread).unwrap_err();
-    assert_eq!(error.code, Code::Unsupported);
-    let apart = DeviceOptions { rings_apart: true, ..options() };
-    assert_eq!(Device::create(&sim, target(&disk), apart).unwrap_err().code, Code::Unsupported);
-    let together = DeviceOptions { threads: Some(1), exchange: None, ..options() };
-    create(&sim, &disk, together).close().unwrap();
-}
-
-#[test]
-fn one_thread_fetches_and_another_does_the_io() {
-    let _alone = alone();
-    let ways =
-        [(ExchangeMode::PerIo, None), (ExchangeMode::PerIo, Some(3)), (ExchangeMode::Batch, None)];
-    for ((exchange, threads), split_register) in
-        ways.into_iter().flat_map(|way| [false, true].map(|split| (way, split)))
-    {
-        let sim = Sim::new(SimConfig::blocking(25));
-        let disk = sim.file(SIZE);
-        let exchange = Some(exchange);
-        let shape =
-            DeviceOptions { exchange, threads, split_register, rings_apart: true, ..options() };
-        let device = create(&sim, &disk, shape);
-        let id = device.info().id;
-        assert_eq!(device.buffers().mode, BufferMode::Register);
-        let client = sim.client(id).unwrap();
-        let mut watch = device.watch(64);
-        for number in 0..20_u8 {
-            let offset = u64::from(number) * 4096;
-            let write = ClientOp::Write { offset, data: vec![number + 1; 4096], fua: false };
-            assert_eq!(client.run(&write).result, Ok(()));
-            let read = ClientOp::Read { offset, length: 4096 };
-            assert_eq!(client.run(&read).data, vec![number + 1; 4096]);
-        }
-        disk.set_trouble(Trouble { reads: Some(libc::ENOSPC), ..Trouble::default() });
-        let read = ClientOp::Read { offset: 0, length: 4096 };
-        assert_eq!(client.run(&read).result, Err(libc::ENOSPC));
-        let mut told = 0;
-        assert_eq!(watch.take(|queue, _| told += usize::from(queue < 2)), 0);
-        let stats = device.stats();
-        let sum = |of: fn(&QueueStats) -> u64| stats.iter().map(of).sum::<u64>();
-        assert_eq!((sum(|queue| queue.writes), sum(|queue| queue.reads), told), (20, 20, 41));
-        assert_eq!(sum(|queue| queue.errors), 1);
-        drop((client, watch));
-        device.close().unwrap();
-        assert_nothing_left(&sim, id);
-    }
-}
-
-#[test]
-fn a_thread_that_does_the_io_and_dies_takes_the_device_along() {
-    #[derive(Debug)]
-    struct Mortal(File);
-    impl Target for Mortal {
-        fn geometry(&self) -> &Geometry {
-            self.0.geometry()
-        }
-        fn files(&self) -> &[i32] {
-            self.0.files()
-        }
-        fn max_steps(&self) -> usize {
-            self.0.max_steps()
-        }
-        fn plan(&self, _: &Request, _: &mut Plan<'_>) -> Result<(), Errno> {
-            panic!("killed")
-        }
-    }
-    let _alone = alone();
-    let sim = Sim::new(SimConfig::blocking(26));
-    let disk = sim.file(SIZE);
-    let asked = DeviceOptions { rings_apart: true, ..options() };
-    let device = Device::create(&sim, Mortal(target(&disk)), asked).unwrap();
-    let id = device.info().id;
-    let client = sim.client(id).unwrap();
-    assert_eq!(client.run(&ClientOp::Flush).result, Err(libc::EIO));
-    drop(client);
-    assert!(matches!(device.wait(), End::Failed(_)));
-    drop(device);
-    assert_nothing_left(&sim, id);
 }

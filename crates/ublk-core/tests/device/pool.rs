@@ -1,0 +1,84 @@
+//! Devices whose queues share the reactors of a pool.
+
+use super::*;
+
+#[test]
+fn devices_share_the_reactors_of_a_pool_and_leave_nothing_in_them() {
+    let _alone = alone();
+    let sim = Sim::new(SimConfig::blocking(8));
+    let disks: Vec<_> = (0..6).map(|_| sim.file(SIZE)).collect();
+    settle();
+    let before = open_descriptors();
+    let pool = Pool::new(&sim, PoolOptions { reactors: 2, spin: Duration::ZERO }).unwrap();
+    for exchange in [ExchangeMode::PerIo, ExchangeMode::Batch] {
+        for round in 0..20_u8 {
+            let options = DeviceOptions { exchange: Some(exchange), ..options() };
+            let devices: Vec<_> = disks
+                .iter()
+                .map(|disk| Device::create_in(&pool, &sim, target(disk), options.clone()).unwrap())
+                .collect();
+            for (device, disk) in devices.iter().zip(&disks) {
+                let client = sim.client(device.info().id).unwrap();
+                let data = vec![round + 1; 4096];
+                let write = ClientOp::Write { offset: 0, data: data.clone(), fua: false };
+                assert_eq!(client.run(&write).result, Ok(()));
+                assert_eq!(disk.contents()[..4096], data);
+            }
+            assert_eq!(pool.close().unwrap_err().code, Code::Busy);
+            for device in &devices {
+                device.close().unwrap();
+                assert_nothing_left(&sim, device.info().id);
+            }
+        }
+    }
+    pool.close().unwrap();
+    assert_eq!(open_descriptors(), before + 2, "nothing is left but the mailboxes");
+    pool.close().unwrap();
+    assert!(Device::create_in(&pool, &sim, target(&disks[0]), options()).is_err());
+    drop(pool);
+    settle();
+    assert_eq!(open_descriptors(), before);
+}
+
+#[test]
+fn a_pool_that_is_full_refuses_the_next_device_and_serves_the_others_on() {
+    let _alone = alone();
+    let sim = Sim::new(SimConfig::blocking(9));
+    let disk = sim.file(SIZE);
+    let pool = Pool::new(&sim, PoolOptions { reactors: 1, spin: Duration::ZERO }).unwrap();
+    let large = DeviceOptions { depth: 4096, queues: 1, ..options() };
+    let mut devices = Vec::new();
+    let refused = loop {
+        match Device::create_in(&pool, &sim, target(&disk), large.clone()) {
+            Ok(device) => devices.push(device),
+            Err(error) => break error,
+        }
+        assert!(devices.len() <= 4, "more slots than a table has");
+    };
+    assert!(refused.to_string().contains("buffer table is full"), "{refused}");
+    assert_eq!(devices.len(), 4);
+    for device in &devices {
+        let client = sim.client(device.info().id).unwrap();
+        assert_eq!(client.run(&ClientOp::Read { offset: 0, length: 512 }).result, Ok(()));
+    }
+}
+
+#[test]
+fn a_pool_takes_in_the_shares_of_a_queue() {
+    let _alone = alone();
+    let sim = Sim::new(SimConfig::blocking(22));
+    let pool = Pool::new(&sim, PoolOptions { reactors: 2, spin: Duration::ZERO }).unwrap();
+    let disk = sim.file(SIZE);
+    let shape = DeviceOptions { queues: 1, threads: Some(3), ..options() };
+    let device = Device::create_in(&pool, &sim, target(&disk), shape).unwrap();
+    let id = device.info().id;
+    let client = sim.client(id).unwrap();
+    for number in 0..20_u8 {
+        let write = ClientOp::Write { offset: 0, data: vec![number; 4096], fua: false };
+        assert_eq!(client.run(&write).result, Ok(()));
+        assert_eq!(client.run(&ClientOp::Read { offset: 0, length: 1024 }).data, [number; 1024]);
+    }
+    drop(client);
+    device.close().unwrap();
+    assert_nothing_left(&sim, id);
+}
