@@ -14,6 +14,7 @@ others_process=
 touch=randrw
 loop=
 made=
+tuned=
 hugepages=$(cat /proc/sys/vm/nr_hugepages)
 
 trap finish EXIT
@@ -74,6 +75,15 @@ begin_loop() {
   touch_tags
 }
 
+# Settings of the queue of $backing, NAME=VALUE each, until the subject ends.
+tune() {
+  for pair; do
+    setting=/sys/block/${backing##*/}/queue/${pair%=*}
+    tuned="$tuned $setting=$(cat "$setting")"
+    echo "${pair#*=}" >"$setting" || echo "@failed $setting cannot be ${pair#*=}"
+  done
+}
+
 # This project's server: the program and its options. Sets $device.
 begin_server() {
   mkfifo "$dir/ask" "$dir/answer"
@@ -117,9 +127,12 @@ end() {
   fi
   [ -z "$loop" ] || losetup --detach "$loop"
   [ -z "$stop" ] || sh -c "$stop" >&2
+  for pair in $tuned; do
+    echo "${pair#*=}" >"${pair%=*}"
+  done
   # Whoever comes next finds huge pages, or not, whatever ran before.
   [ -z "$UBLK_VM" ] || echo 1 >/proc/sys/vm/compact_memory
-  server= loop= stop= others_process= touch=randrw
+  server= loop= stop= others_process= tuned= touch=randrw
 }
 
 # One measurement of $device: index, warm-up I/Os, measured I/Os or seconds, fio's options.

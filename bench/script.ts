@@ -43,7 +43,7 @@ export function profilingScript({ subject, workload }: Row, server: string): str
 }
 
 function begin(subject: Subject, server: string): string {
-  const { kind, target, queues, devices = 1, options = [], other } = subject;
+  const { kind, target, queues, devices = 1, options = [], backing = [], other } = subject;
   if (other) {
     const { device, start, stop, program = '' } = other;
     return `begin_other ${[device, start, stop, program].map(quote).join(' ')}`;
@@ -53,7 +53,8 @@ function begin(subject: Subject, server: string): string {
   const data = target === 'null' ? 'null' : '"$backing"';
   const always = [`target=${data}`, `queues=${queues}`, `depth=${QUEUE_DEPTH}`];
   const many = devices > 1 ? [`devices=${devices}`] : [];
-  return ['begin_server', quote(server), ...always, ...many, ...options].join(' ');
+  const tune = backing.length > 0 ? `tune ${backing.join(' ')}\n` : '';
+  return tune + ['begin_server', quote(server), ...always, ...many, ...options].join(' ');
 }
 
 function measure(index: number, { subject, workload }: Row, { seconds }: ScriptOptions): string {

@@ -72,7 +72,11 @@ function signed(value: number): string {
 }
 
 const VARIED = [
-  ['settings', 'Options', 'One option each, or several; the rest as in what it stands against.'],
+  [
+    'settings',
+    'Options',
+    'One option each, or several; the rest as in what it stands against. "On both disks": the disk behind has the same queue settings.',
+  ],
   [
     'scale',
     'Scale',

@@ -21,6 +21,8 @@ export interface Subject {
   devices?: number;
   /** For `server`: its options, as `name=value`. */
   options?: readonly string[];
+  /** Settings of the queue of the disk behind a `server`, as `name=value`. */
+  backing?: readonly string[];
   /** Processors of the machine, where one is made for it; absent: 2. */
   processors?: number;
   /** For `other`: how it is started and stopped, in shell. */

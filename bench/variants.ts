@@ -9,18 +9,26 @@ export function variants(): Subject[] {
   return [...settings(), ...spins(), ...devices(), ...depths(), ...queues()];
 }
 
-/** Each setting of the device's queue alone, then together. */
+/** What a queue can do without. */
+const SETTINGS = ['nomerges=2', 'iostats=0', 'wbt_lat_usec=0'];
+
+/** Each setting of the device's queue alone, then together, then of the disk behind it as well. */
 function settings(): Subject[] {
-  const all = ['nomerges=2', 'iostats=0', 'wbt_lat_usec=0'];
   return [
-    ...all.map((one) => variant('file', 'batch', [one])),
-    ...EXCHANGES.map((exchange) => variant('file', exchange, all)),
+    ...SETTINGS.map((one) => variant('file', 'batch', [one])),
+    ...EXCHANGES.map((exchange) => variant('file', exchange, SETTINGS)),
+    ...EXCHANGES.map((exchange) => tuned(variant('file', exchange, SETTINGS))),
+    tuned(variant('file', 'per-io', ['spin=50', ...SETTINGS])),
     variant('null', 'batch', ['nomerges=2']),
     variant('null', 'batch', ['iostats=0']),
     variant('null', 'batch', ['nomerges=2', 'iostats=0']),
     // Throttling is off by default where nothing is written, so there it is turned on.
     variant('null', 'batch', ['wbt_lat_usec=2000']),
   ];
+}
+
+function tuned(subject: Subject): Subject {
+  return { ...subject, name: `${subject.name} on both disks`, backing: SETTINGS };
 }
 
 /** Looking for work before sleeping. */

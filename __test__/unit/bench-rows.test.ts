@@ -11,13 +11,21 @@ const ids = (choice: Parameters<typeof chooseRows>[0]) => chooseRows(choice).map
 
 /** The words of each call in a measuring script, as a shell sees them. */
 function calls(script: string): string[][] {
-  const spy = ['begin_server', 'begin_loop', 'begin_other', 'end', 'row', 'prepare']
+  const spy = ['begin_server', 'begin_loop', 'begin_other', 'tune', 'end', 'row', 'prepare']
     .map((name) => `${name}() { printf '%s\\037' ${name} "$@"; echo; }\n`)
     .join('');
   const body = script.replace(/^\. .*\n/, 'backing=/dev/backing\n');
   const text = execFileSync('sh', { input: spy + body, encoding: 'utf8' });
   return text.split('\n').map((line) => line.split('\x1f').slice(0, -1));
 }
+
+test('the disk behind a server is tuned before the server begins', () => {
+  const rows = chooseRows({ rows: /^file auto batch \S+ \S+ \S+ on both disks.* qd1$/ });
+  const said = calls(scriptOf(rows)).map(([name, ...args]) => [name, args.slice(0, 2)]);
+  const tune = said.findIndex(([name]) => name === 'tune');
+  expect(said[tune]).toEqual(['tune', ['nomerges=2', 'iostats=0']]);
+  expect(said[tune + 1]![0]).toBe('begin_server');
+});
 
 test('every row has a name of its own', () => {
   const all = ids({});
