@@ -1,5 +1,3 @@
-import { setTimeout } from 'node:timers/promises';
-
 import { checkInteger, checkKeys } from './check.ts';
 import type { NativeDevice, NativeWatch } from './native.ts';
 
@@ -82,10 +80,10 @@ const RECORD = 40;
 const FUA = 1;
 const LITTLE = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
 
-/** Watches a device from now on; `hasEnded` says whether there is nothing more to come. */
+/** Watches a device from now on, until it has `ended`. */
 export function watchCompletions(
   device: NativeDevice,
-  hasEnded: () => boolean,
+  ended: Promise<unknown>,
   options: CompletionsOptions,
 ): AsyncIterableIterator<CompletionBatch> {
   checkKeys(options, 'completions()', ['capacity', 'intervalMs', 'signal']);
@@ -95,26 +93,41 @@ export function watchCompletions(
   signal?.throwIfAborted();
   const watch = device.watch(capacity);
   signal?.addEventListener('abort', () => watch.end(), { once: true });
-  return batches(watch, hasEnded, intervalMs, signal);
+  return batches(watch, ended, intervalMs, signal);
 }
 
 async function* batches(
   watch: NativeWatch,
-  hasEnded: () => boolean,
+  ended: Promise<unknown>,
   intervalMs: number,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<CompletionBatch, undefined> {
+  let over = false;
+  let wake = () => {};
+  const end = () => {
+    over = true;
+    wake();
+  };
+  void ended.then(end, end);
+  const abort = () => wake();
+  signal?.addEventListener('abort', abort, { once: true });
   try {
     for (;;) {
       signal?.throwIfAborted();
-      const over = hasEnded();
+      const last = over;
       const { records, dropped } = watch.take();
       if (records.length > 0 || dropped > 0) yield { completions: unpack(records), dropped };
-      else if (over) return;
-      // The device keeps the event loop alive, unless it was told not to.
-      else await setTimeout(intervalMs, undefined, { ref: false, ...(signal ? { signal } : {}) });
+      else if (last) return;
+      else {
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+          // The device keeps the event loop alive, unless it was told not to, and then wakes us.
+          setTimeout(resolve, intervalMs).unref();
+        });
+      }
     }
   } finally {
+    signal?.removeEventListener('abort', abort);
     watch.end();
   }
 }

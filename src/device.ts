@@ -155,7 +155,7 @@ export class Device extends EventEmitter<DeviceEvents> {
    * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`.
    */
   completions(options: CompletionsOptions = {}): AsyncIterableIterator<CompletionBatch> {
-    return watchCompletions(this.#native, () => this.#state === 'ended', options);
+    return watchCompletions(this.#native, this.#closed, options);
   }
 
   /**

@@ -56,6 +56,14 @@ test('iteration waits for more, and ends with the device after what was left', a
   expect(seen.map(({ offset }) => offset)).toEqual([0, 512]);
 });
 
+test('iteration that waits for long ends when the device does', async () => {
+  const batches = disk.device.completions({ intervalMs: 60_000 });
+  const waiting = batches.next();
+  await setImmediate();
+  await disk.close();
+  expect(await waiting).toEqual({ done: true, value: undefined });
+});
+
 test('watchers see the same, each at its own pace; what has no room is counted', async () => {
   const slow = disk.device.completions({ capacity: 2 });
   const roomy = disk.device.completions({ capacity: 16 });
