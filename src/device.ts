@@ -217,7 +217,7 @@ export class Device extends EventEmitter<DeviceEvents> {
    * device stays where it is, mounted or not.
    *
    * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` for a device without `recovery`;
-   * `ERR_UBLK_UNSUPPORTED` before Linux 6.16, unless `recovery` is `'reissue'`;
+   * `ERR_UBLK_UNSUPPORTED` before Linux 6.16, where only the end of the server's process hands over;
    * `ERR_UBLK_TIMEOUT` when requests under way do not end.
    */
   quiesce(): Promise<void> {

@@ -1,19 +1,11 @@
-import { truncateSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 
-import { afterEach, expect, test, vi, type TestContext } from 'vitest';
+import { afterEach, expect, test, vi } from 'vitest';
 
-import {
-  features,
-  getDeviceInfo,
-  recoverDevice,
-  setDeviceAffinity,
-  targets,
-} from '../../src/index.ts';
+import { getDeviceInfo, recoverDevice, setDeviceAffinity, targets } from '../../src/index.ts';
 import { fioVerify } from './fio.ts';
-import { temporaryFolder } from './image.ts';
-import { createOrSkip, expectNoDevices, serverThreads, withUblk } from './machine.ts';
+import { sparseImage } from './image.ts';
+import { createOrSkip, expectNoDevices, need, serverThreads, withUblk } from './machine.ts';
 import { startServer } from './server.ts';
 
 const MIB = 1024 * 1024;
@@ -26,27 +18,17 @@ const SHAPES = [
   { queues: 2, exchange: 'batch' },
 ] as const;
 
-async function need(context: TestContext, ...names: string[]): Promise<void> {
-  const all = await features();
-  for (const name of names) {
-    const feature = all.find((one) => one.name === name);
-    if (!feature?.supported) context.skip(`this kernel lacks ${name} (Linux ${feature?.since})`);
-  }
-}
-
-function image(): string {
-  const path = join(temporaryFolder(), 'disk.img');
-  writeFileSync(path, '');
-  truncateSync(path, 64 * MIB);
-  return path;
-}
-
 withUblk('a device whose rings are apart', () => {
   afterEach(expectNoDevices);
 
   test.for(SHAPES)('keeps what fio wrote (%o)', async (shape, context) => {
     await need(context, 'BUF_REG_OFF_DAEMON', 'exchange' in shape ? 'BATCH_IO' : 'PER_IO_DAEMON');
-    const options = { target: targets.file(image()), ringsApart: true, depth: 32, ...shape };
+    const options = {
+      target: targets.file(sparseImage(64 * MIB)),
+      ringsApart: true,
+      depth: 32,
+      ...shape,
+    };
     await using device = await createOrSkip(context, options);
     expect(device.buffers.mode).toBe('register');
     const names = serverThreads(device.id);
@@ -66,7 +48,7 @@ withUblk('a device whose rings are apart', () => {
     async ([exchange], context) => {
       const needed = exchange === 'batch' ? ['BATCH_IO'] : [];
       await need(context, 'BUF_REG_OFF_DAEMON', 'QUIESCE', ...needed);
-      const path = image();
+      const path = sparseImage(64 * MIB);
       const shape = ['--queues', '2', '--recovery', 'reissue', '--exchange', exchange];
       const first = await startServer('add', 'file', path, '--rings-apart', ...shape);
       const load = fioVerify({ path: '/dev/ublkb0' }, ['--size=24M', '--loops=4']);
@@ -88,7 +70,7 @@ withUblk('a device whose rings are apart', () => {
 
   test('is refused where it cannot be', async (context) => {
     await need(context, 'BUF_REG_OFF_DAEMON', 'AUTO_BUF_REG', 'USER_RECOVERY');
-    const target = targets.file(image());
+    const target = targets.file(sparseImage(64 * MIB));
     const message = "ringsApart and buffers 'auto' exclude each other";
     const auto = { target, buffers: 'auto', recovery: 'reissue' } as const;
     await expect(createOrSkip(context, { ...auto, ringsApart: true })).rejects.toThrow(message);

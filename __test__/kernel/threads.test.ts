@@ -1,20 +1,17 @@
-import { truncateSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 
-import { afterEach, expect, test, vi, type TestContext } from 'vitest';
+import { afterEach, expect, test, vi } from 'vitest';
 
 import {
   createReactorPool,
-  features,
   getDeviceInfo,
   recoverDevice,
   targets,
   type BufferMode,
 } from '../../src/index.ts';
 import { fioVerify } from './fio.ts';
-import { temporaryFolder } from './image.ts';
-import { createOrSkip, expectNoDevices, serverThreads, withUblk } from './machine.ts';
+import { sparseImage } from './image.ts';
+import { createOrSkip, expectNoDevices, need, serverThreads, withUblk } from './machine.ts';
 import { startServer } from './server.ts';
 
 const MIB = 1024 * 1024;
@@ -26,21 +23,6 @@ const SHAPES = [
 ];
 const EACH = MODES.flatMap((buffers) => SHAPES.map((shape) => Object.assign({ buffers }, shape)));
 
-async function need(context: TestContext, ...names: string[]): Promise<void> {
-  const all = await features();
-  for (const name of names) {
-    const feature = all.find((one) => one.name === name);
-    if (!feature?.supported) context.skip(`this kernel lacks ${name} (Linux ${feature?.since})`);
-  }
-}
-
-function image(): string {
-  const path = join(temporaryFolder(), 'disk.img');
-  writeFileSync(path, '');
-  truncateSync(path, 64 * MIB);
-  return path;
-}
-
 withUblk('threads that share the tags of all queues', () => {
   afterEach(expectNoDevices);
 
@@ -48,7 +30,7 @@ withUblk('threads that share the tags of all queues', () => {
     'keep what fio wrote ($buffers, $queues queues, $threads threads)',
     async (shape, context) => {
       await need(context, 'PER_IO_DAEMON');
-      const target = targets.file(image());
+      const target = targets.file(sparseImage(64 * MIB));
       await using device = await createOrSkip(context, { target, depth: 16, ...shape });
       const expected = Array.from({ length: shape.threads }, (_, at) => `ublk${device.id}t${at}`);
       expect(serverThreads(device.id)).toEqual(expected);
@@ -60,7 +42,7 @@ withUblk('threads that share the tags of all queues', () => {
   test('may be those of a pool', async (context) => {
     await need(context, 'PER_IO_DAEMON');
     const pool = await createReactorPool({ reactors: 2 });
-    const options = { target: targets.file(image()), pool, threads: 3, depth: 16 };
+    const options = { target: targets.file(sparseImage(64 * MIB)), pool, threads: 3, depth: 16 };
     await using device = await createOrSkip(context, options);
     await fioVerify(device, ['--size=16M']);
     expect(serverThreads(device.id)).toEqual([]);
@@ -70,7 +52,7 @@ withUblk('threads that share the tags of all queues', () => {
     'may be killed, and others take their place (recovery %s)',
     async (recovery, context) => {
       await need(context, 'PER_IO_DAEMON', 'USER_RECOVERY_FAIL_IO');
-      const path = image();
+      const path = sparseImage(64 * MIB);
       const shape = ['--queues', '2', '--depth', '16', '--recovery', recovery];
       let { server } = await startServer('add', 'file', path, '--threads', '3', ...shape);
       const more = ['--size=24M', '--loops=3'];
@@ -96,7 +78,7 @@ withUblk('threads that share the tags of all queues', () => {
 
   test('are quiesced, and others take their place', async (context) => {
     await need(context, 'PER_IO_DAEMON', 'QUIESCE');
-    const target = targets.file(image());
+    const target = targets.file(sparseImage(64 * MIB));
     const options = { target, queues: 2, threads: 4, depth: 16, recovery: 'reissue' } as const;
     let device = await createOrSkip(context, options);
     const load = fioVerify(device, ['--size=16M', '--loops=2']);
@@ -112,7 +94,7 @@ withUblk('threads that share the tags of all queues', () => {
 
   test('are refused where one command is for many tags', async (context) => {
     await need(context, 'BATCH_IO', 'USER_RECOVERY_REISSUE');
-    const target = targets.file(image());
+    const target = targets.file(sparseImage(64 * MIB));
     const options = { target, exchange: 'batch', recovery: 'reissue' } as const;
     const message = "threads and exchange 'batch' exclude each other";
     await expect(createOrSkip(context, { ...options, threads: 2 })).rejects.toThrow(message);

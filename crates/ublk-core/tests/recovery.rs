@@ -219,9 +219,9 @@ fn a_kernel_that_lacks_a_kind_of_recovery_says_so_before_anything_is_added() {
     let device = Device::create(&sim, target(&disk), options()).unwrap();
     assert_eq!(device.info().recovery, Some(Recovery::Reissue));
     assert_eq!(device.resize(4096).unwrap_err().code, Code::Unsupported);
-    // What it has taken is issued again, so it may simply leave.
-    device.quiesce().unwrap();
-    device::delete(sim.clone(), ID).unwrap();
+    assert_eq!(device.quiesce().unwrap_err().code, Code::Unsupported);
+    assert_eq!(device::info(sim.clone(), ID).unwrap().state, DeviceState::Live);
+    device.close().unwrap();
     let queue = DeviceOptions { recovery: Some(Recovery::Queue), ..options() };
     let device = Device::create(&sim, target(&disk), queue).unwrap();
     assert_eq!(device.quiesce().unwrap_err().code, Code::Unsupported);

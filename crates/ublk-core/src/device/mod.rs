@@ -3,8 +3,6 @@
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use ublk_sys::UBLK_F_QUIESCE;
-
 use crate::bridge::Bridge;
 use crate::control::Control;
 use crate::driver::Driver;
@@ -225,16 +223,19 @@ impl<D: Driver> Device<D> {
     ///
     /// # Errors
     /// [`Code::InvalidArgument`](crate::error::Code::InvalidArgument) for a device without
-    /// recovery; [`Code::Unsupported`](crate::error::Code::Unsupported) before Linux 6.16, unless
-    /// it is [`Recovery::Reissue`]; [`Code::Timeout`](crate::error::Code::Timeout) when requests in
+    /// recovery; [`Code::Unsupported`](crate::error::Code::Unsupported) before Linux 6.16;
+    /// [`Code::Timeout`](crate::error::Code::Timeout) when requests in
     /// flight do not end.
     pub fn quiesce(&self) -> Result<()> {
         let shared = &self.shared;
         let (id, limit) = (shared.info.id, shared.options.limit);
         match &shared.leave {
             Some(events) if shared.info.recovery.is_some() => {
-                if !shared.leaves_by_itself() {
-                    change::check_quiesce(&shared.control, id)?;
+                change::check_quiesce(&shared.control, id)?;
+                // The kernel (7.3) fails each request of a batch device from QUIESCE_DEV until the
+                // next server: `ublk_batch_cancel_queue` marks its queues as those of a device that
+                // is being stopped. So its server leaves without.
+                if shared.exchange != ExchangeMode::Batch {
                     change::take_away(&shared.control, id)?;
                     change::until_idle(&shared.control, id, limit);
                 }
@@ -279,19 +280,6 @@ impl<D: Driver> Device<D> {
 }
 
 impl<D> Shared<D> {
-    /// Whether to leave without the kernel's help when the device is quiesced. What is being
-    /// handed over then is issued again. Of a batch device, the kernel (7.3) fails each request
-    /// from QUIESCE_DEV until the next server: `ublk_batch_cancel_queue` marks its queues as those
-    /// of a device that is being stopped.
-    fn leaves_by_itself(&self) -> bool {
-        let lacks = self.info.flags & UBLK_F_QUIESCE == 0;
-        match self.info.recovery {
-            Some(_) if self.exchange == ExchangeMode::Batch => true,
-            Some(Recovery::Reissue) => lacks,
-            _ => false,
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, Closing> {
         self.closing.lock().unwrap_or_else(PoisonError::into_inner)
     }
