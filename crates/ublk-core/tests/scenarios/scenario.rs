@@ -240,7 +240,8 @@ impl Scenario {
             transfer,
             backend,
             queues: 1 + u16::try_from(rng.below(2)).unwrap(),
-            depth: 1 << rng.below(4),
+            // The kernel has no batches of a queue of one.
+            depth: (1 << rng.below(4)).max(u16::from(exchange == ExchangeMode::Batch) + 1),
             sectors,
             max_io_bytes,
             cache,

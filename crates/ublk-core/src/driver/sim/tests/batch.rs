@@ -238,7 +238,8 @@ fn a_server_that_dies_fails_what_it_has_and_what_it_has_not_heard_of() {
 fn batches_exclude_threads_of_single_requests() {
     let sim = Sim::new(SimConfig::stepping(1));
     assert_ne!(add(&sim, 0, ZC, 1).unwrap().flags & UBLK_F_PER_IO_DAEMON, 0);
-    let info = add(&sim, 1, ZC | BATCH, 1).unwrap();
+    assert_eq!(errno(add(&sim, 1, ZC | BATCH, 1)), libc::EINVAL, "a kfifo of one");
+    let info = add(&sim, 1, ZC | BATCH, 2).unwrap();
     assert_eq!(info.flags & (UBLK_F_PER_IO_DAEMON | BATCH), BATCH);
     let kernel = Kernel::linux_6_12();
     let sim = Sim::new(SimConfig { kernel, ..SimConfig::stepping(1) });
@@ -268,7 +269,7 @@ fn injected_a_commit_takes_a_part_or_nothing() {
 
 #[test]
 fn injected_commands_are_refused_before_they_do_anything() {
-    let mut rig = BatchRig::live(ZC, 1);
+    let mut rig = BatchRig::live(ZC, 2);
     let client = rig.rig.client();
     client.submit(&ClientOp::Flush, None);
     let tags = rig.take();
@@ -291,7 +292,7 @@ fn injected_commands_are_refused_before_they_do_anything() {
 
 #[test]
 fn a_wait_for_two_completions_does_not_end_with_one() {
-    let mut rig = BatchRig::live(ZC, 1);
+    let mut rig = BatchRig::live(ZC, 2);
     let client = rig.rig.client();
     client.submit(&ClientOp::Flush, None);
     let tags = rig.take();

@@ -13,15 +13,15 @@ use crate::driver::Ring;
 
 #[test]
 fn trap_8_a_request_committed_in_a_batch_lives_until_its_buffer_is_unregistered() {
-    let mut rig = BatchRig::live(ZC, 1);
+    let mut rig = BatchRig::live(ZC, 2);
     let client = rig.rig.client();
     client.submit(&read(0, 512), None);
     let tags = rig.take();
-    rig.rig.push(&register(0, 0, 0x10));
+    rig.rig.push(&register(tags[0], 0, 0x10));
     assert_eq!(rig.rig.results(), [(0x10, 0)]);
     assert_eq!(rig.answer(&tags, 512), 8);
     assert_eq!(client.in_flight(), 1);
-    rig.rig.push(&unregister(0, 0, 0x10));
+    rig.rig.push(&unregister(tags[0], 0, 0x10));
     assert_eq!(rig.rig.results(), [(0x10, 0)]);
     assert_eq!(client.take()[0].result, Ok(()));
 }
@@ -45,7 +45,7 @@ fn the_ring_that_fetched_holds_the_buffers_and_its_commit_empties_their_slots() 
 
 #[test]
 fn trap_10_a_batch_committed_on_another_ring_leaves_its_buffers_registered() {
-    let mut rig = BatchRig::live(AUTO | ZC, 1);
+    let mut rig = BatchRig::live(AUTO | ZC, 2);
     let client = rig.rig.client();
     client.submit(&write(0, &[3; 512]), None);
     let tags = rig.take();
@@ -59,7 +59,7 @@ fn trap_10_a_batch_committed_on_another_ring_leaves_its_buffers_registered() {
     assert_eq!(rig.answer(&tags, 512), 8);
     assert_eq!(client.in_flight(), 1);
     std::mem::swap(&mut rig.rig.ring, &mut other);
-    rig.rig.push(&unregister(0, 0, 0x10));
+    rig.rig.push(&unregister(tags[0], tags[0].into(), 0x10));
     assert_eq!(rig.rig.results(), [(0x10, 0)]);
     assert_eq!(client.take()[0].result, Ok(()));
 }
@@ -91,7 +91,7 @@ fn trap_11_with_and_without_fallback_in_a_batch() {
 
 #[test]
 fn a_commit_can_end_a_chain() {
-    let mut rig = BatchRig::live(AUTO | ZC, 1);
+    let mut rig = BatchRig::live(AUTO | ZC, 2);
     let client = rig.rig.client();
     for (size, committed) in [(512, 8), (1024, -libc::ECANCELED)] {
         rig.rig.disk.resize(512);
@@ -107,7 +107,7 @@ fn a_commit_can_end_a_chain() {
 
 #[test]
 fn a_multishot_command_and_a_buffer_group_belong_together() {
-    let mut rig = BatchRig::armed(SimConfig::stepping(1), ZC, 1);
+    let mut rig = BatchRig::armed(SimConfig::stepping(1), ZC, 2);
     let fetch = fetch_batch();
     rig.rig.push(&Sqe { op_flags: 0, ..fetch });
     rig.rig.push(&Sqe { flags: fetch.flags & !BUFFER_SELECT, ..fetch });
@@ -125,7 +125,7 @@ fn a_multishot_command_and_a_buffer_group_belong_together() {
 
 #[test]
 fn buffer_rings_are_pages_and_powers_of_two_and_registered_once() {
-    let mut rig = BatchRig::added(SimConfig::stepping(1), ZC, 1);
+    let mut rig = BatchRig::added(SimConfig::stepping(1), ZC, 2);
     let mut page = Box::new(Page([0; 4096]));
     let base = page.0.as_mut_ptr();
     let mut register = |ring: *mut u8, entries, group| {
@@ -141,7 +141,7 @@ fn buffer_rings_are_pages_and_powers_of_two_and_registered_once() {
 
 #[test]
 fn more_buffers_than_the_ring_holds_break_the_rules() {
-    let mut rig = BatchRig::armed(SimConfig::stepping(1), ZC, 1);
+    let mut rig = BatchRig::armed(SimConfig::stepping(1), ZC, 2);
     (0..=ENTRIES).for_each(|_| rig.provide(8));
     rig.rig.push(&fetch_batch());
     rig.rig.client().submit(&ClientOp::Flush, None);

@@ -47,7 +47,7 @@ fn a_commit_says_where_an_append_went_and_nothing_else_may_say_so() {
 #[test]
 fn a_batch_forgets_where_an_append_went_that_was_registered_automatically() {
     for (mode, landed) in [(ZC, Some(1234 << 9)), (AUTO | ZC, None)] {
-        let mut rig = BatchRig::live(ZONED | mode, 1);
+        let mut rig = BatchRig::live(ZONED | mode, 2);
         let client = rig.rig.client();
         client.submit(&append(), None);
         let [tag] = rig.take()[..] else { panic!("one request") };
