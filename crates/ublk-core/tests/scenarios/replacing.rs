@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
+use ublk_core::control::Control;
 use ublk_core::device::Recovery;
 use ublk_core::driver::Driver;
-use ublk_core::driver::sim::Rng;
+use ublk_core::driver::sim::{Rng, Sim};
 use ublk_core::error::Code;
-use ublk_core::reactor::ExchangeMode;
+use ublk_core::reactor::{ExchangeMode, Waker};
 use ublk_sys::{
     UBLK_F_QUIESCE, UBLK_F_USER_RECOVERY, UBLK_F_USER_RECOVERY_FAIL_IO,
-    UBLK_F_USER_RECOVERY_REISSUE, UBLK_S_DEV_LIVE,
+    UBLK_F_USER_RECOVERY_REISSUE, UBLK_S_DEV_LIVE, ublksrv_ctrl_dev_info,
 };
 
-use crate::scenario::Incident;
-use crate::server::{Outcome, serve, turn};
-use crate::world::World;
+use crate::scenario::{Incident, Scenario};
+use crate::server::{Outcome, Reactors, Served, turn};
 
 /// How a server is replaced.
 #[derive(Clone, Copy, Debug)]
@@ -34,9 +34,8 @@ pub(crate) enum Phase {
 }
 
 impl Replacement {
-    pub(crate) fn draw(rng: &mut Rng) -> Self {
-        let kinds = [Recovery::Reissue, Recovery::Queue, Recovery::Fail];
-        Self { recovery: kinds[rng.index(3)], gently: rng.chance(400) }
+    pub(crate) fn draw(kinds: &[Recovery], rng: &mut Rng) -> Self {
+        Self { recovery: kinds[rng.index(kinds.len())], gently: rng.chance(400) }
     }
 
     pub(crate) fn flags(self) -> u64 {
@@ -50,7 +49,45 @@ impl Replacement {
     }
 }
 
-impl World {
+/// The servers of a device, one after another.
+pub(crate) struct Servers {
+    scenario: Scenario,
+    sim: Sim,
+    control: Control<Sim>,
+    rng: Rng,
+    pub(crate) id: u32,
+    pub(crate) reactors: Reactors,
+    wakers: Vec<Waker>,
+    phase: Phase,
+    /// The last request, and the last one that may fail because a server went.
+    pub(crate) last: u64,
+    excused: u64,
+}
+
+impl Servers {
+    pub(crate) fn new(
+        scenario: &Scenario,
+        sim: &Sim,
+        (id, (reactors, wakers)): (u32, Served),
+    ) -> Self {
+        Self {
+            scenario: scenario.clone(),
+            control: Control::new(sim.clone()),
+            sim: sim.clone(),
+            rng: Rng::new(scenario.seed ^ 0x5e7),
+            id,
+            reactors,
+            wakers,
+            phase: Phase::Served,
+            last: 0,
+            excused: 0,
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase
+    }
+
     /// The server goes now.
     pub(crate) fn replace(&mut self, how: Replacement) {
         // Requests in flight may fail, unless they are issued again or the server ends them. It
@@ -68,8 +105,11 @@ impl World {
         }
     }
 
-    /// Goes on with a replacement.
-    pub(crate) fn go_on(&mut self) -> Outcome {
+    /// Goes on with a replacement; `serve` is a new server, as far as its first fetches.
+    pub(crate) fn go_on(
+        &mut self,
+        serve: impl FnOnce(&ublksrv_ctrl_dev_info) -> Served,
+    ) -> Outcome {
         match self.phase {
             Phase::Served => {}
             Phase::Leaving if self.reactors.is_empty() => {
@@ -81,7 +121,7 @@ impl World {
                 }
                 self.ask_to_leave()?;
             }
-            Phase::Alone(0) => self.come_back()?,
+            Phase::Alone(0) => self.come_back(serve)?,
             Phase::Alone(rounds) => self.phase = Phase::Alone(rounds - 1),
         }
         Ok(())
@@ -115,12 +155,11 @@ impl World {
         turn(&mut self.reactors)
     }
 
-    fn come_back(&mut self) -> Outcome {
+    fn come_back(&mut self, serve: impl FnOnce(&ublksrv_ctrl_dev_info) -> Served) -> Outcome {
         let failed = |error| format!("it cannot be recovered: {error}");
         self.control.start_recovery(self.id).map_err(failed)?;
         let info = self.control.info(self.id).map_err(failed)?;
-        let (reactors, wakers) =
-            serve(&self.scenario, &self.sim, &self.subject, self.memory.as_ref(), &info);
+        let (reactors, wakers) = serve(&info);
         if self.rng.chance(200) {
             // The next server dies before it has begun; so do its rings, in any order.
             drop((reactors, wakers));

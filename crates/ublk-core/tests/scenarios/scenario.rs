@@ -1,5 +1,6 @@
 //! What a scenario is made of, drawn from its seed.
 
+use ublk_core::device::Recovery;
 use ublk_core::driver::sim::{Faults, Rng, Trouble};
 use ublk_core::reactor::{ExchangeMode, Transfer};
 
@@ -9,6 +10,9 @@ pub(crate) const SECTOR: usize = 512;
 /// The size of a zone, in bytes.
 pub(crate) const ZONE: u64 = 64 << 10;
 pub(crate) const ZONE_SECTORS: usize = 128;
+
+/// What the dead server had fails.
+const EXCUSED: [Recovery; 2] = [Recovery::Queue, Recovery::Fail];
 
 /// How requests' data reaches the server, and how well that works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,10 +131,13 @@ pub(crate) enum Backend {
     Guarded {
         metadata: u8,
     },
-    /// Zones of 64 KiB, of which so many bytes can be written.
+    /// Zones of 64 KiB, of which so many bytes can be written; so many of them may be open, and open
+    /// or closed, at once, 0 for all.
     Zones {
         count: u32,
         capacity: u64,
+        max_open: u32,
+        max_active: u32,
     },
 }
 
@@ -207,10 +214,7 @@ impl Scenario {
         let max_io_bytes = 4096 << rng.below(5);
         let backend = match mode {
             Mode::Integrity => Backend::Guarded { metadata: [8, 16, 64][rng.index(3)] },
-            Mode::Zoned => Backend::Zones {
-                count: 2 + u32::try_from(rng.below(5)).unwrap(),
-                capacity: [ZONE, ZONE * 3 / 4][rng.index(2)],
-            },
+            Mode::Zoned => draw_zones(&mut rng),
             Mode::Asked => Backend::File,
             _ => draw_backend(&mut rng),
         };
@@ -225,6 +229,8 @@ impl Scenario {
             Backend::Zones { .. } => match rng.below(8) {
                 0 => Incident::Stop,
                 1 => Incident::Kill,
+                // Nobody can tell whether an append that is issued again was done before.
+                2 | 3 => Incident::Replace(Replacement::draw(&EXCUSED, &mut rng)),
                 _ => Incident::Nothing,
             },
             _ => match draw_incident(&mut rng, backend, sectors * SECTOR) {
@@ -260,6 +266,18 @@ impl Scenario {
                 && rng.chance(500),
         }
     }
+}
+
+fn draw_zones(rng: &mut Rng) -> Backend {
+    let count = 2 + u32::try_from(rng.below(5)).unwrap();
+    let mut most = |limit: u32| match rng.chance(500) {
+        true => 1 + u32::try_from(rng.below(limit.into())).unwrap(),
+        false => 0,
+    };
+    let max_active = most(count);
+    let max_open = most(if max_active == 0 { count } else { max_active });
+    let capacity = [ZONE, ZONE * 3 / 4][rng.index(2)];
+    Backend::Zones { count, capacity, max_open, max_active }
 }
 
 fn draw_backend(rng: &mut Rng) -> Backend {
@@ -325,7 +343,10 @@ fn draw_incident(rng: &mut Rng, backend: Backend, size: usize) -> Incident {
             4 => Trouble { no_zero_range: true, ..none },
             _ => Trouble { no_punch: true, ..none },
         }),
-        4..=6 => Incident::Replace(Replacement::draw(rng)),
+        4..=6 => {
+            let kinds = [Recovery::Reissue, EXCUSED[0], EXCUSED[1]];
+            Incident::Replace(Replacement::draw(&kinds, rng))
+        }
         _ => Incident::Nothing,
     }
 }

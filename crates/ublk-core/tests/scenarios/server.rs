@@ -221,10 +221,14 @@ fn params(scenario: &Scenario, target: &Subject) -> ublk_params {
             ..Default::default()
         };
     }
-    if geometry.zoned.is_some() {
+    if let Some(limits) = geometry.zoned {
         params.types |= UBLK_PARAM_TYPE_ZONED;
-        let max_zone_append_sectors = params.basic.max_sectors.min(params.basic.chunk_sectors);
-        params.zoned = ublk_param_zoned { max_zone_append_sectors, ..Default::default() };
+        params.zoned = ublk_param_zoned {
+            max_open_zones: limits.max_open,
+            max_active_zones: limits.max_active,
+            max_zone_append_sectors: params.basic.max_sectors.min(params.basic.chunk_sectors),
+            ..Default::default()
+        };
     }
     if let Some(format) = geometry.integrity {
         params.types |= UBLK_PARAM_TYPE_INTEGRITY;

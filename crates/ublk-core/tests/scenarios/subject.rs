@@ -11,14 +11,14 @@ use ublk_core::target::integrity::{Integrity, IntegrityFormat};
 use ublk_core::target::native::Native;
 use ublk_core::target::null::Null;
 use ublk_core::target::striped::Striped;
-use ublk_core::target::zoned::{Zoned, ZonedOptions};
+use ublk_core::target::zoned::Zoned;
 use ublk_core::target::{
     DiscardLimits, Elsewhere, Errno, Geometry, Op, Plan, Request, Step, Target,
 };
 
 use crate::answering;
 use crate::layered::Layered;
-use crate::scenario::{Backend, Mode, SECTOR, Scenario, ZONE};
+use crate::scenario::{Backend, Mode, SECTOR, Scenario};
 
 /// The target of a scenario, which may look at what is written before it plans.
 #[derive(Debug)]
@@ -66,6 +66,10 @@ impl Subject {
         let (kind, disks) = Kind::new(scenario, sim, geometry);
         let inspects = scenario.mode == Mode::Inspected;
         (Self { kind, inspects, seen: Mutex::default() }, disks)
+    }
+
+    pub(crate) fn zoned(target: Zoned) -> Self {
+        Self { kind: Kind::Zoned(target), inspects: false, seen: Mutex::default() }
     }
 
     /// What has been seen since the last time.
@@ -142,11 +146,7 @@ impl Kind {
                     vec![data, metadata],
                 )
             }
-            Backend::Zones { capacity, .. } => {
-                let zone_capacity = Some(capacity);
-                let options = ZonedOptions { zone_size: ZONE, zone_capacity, ..Default::default() };
-                (Self::Zoned(Zoned::in_memory(size as u64, &options).unwrap()), Vec::new())
-            }
+            Backend::Zones { .. } => panic!("zones lie on ground of their own"),
         }
     }
 

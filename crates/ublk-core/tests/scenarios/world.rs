@@ -2,36 +2,28 @@
 
 use std::sync::Arc;
 
-use ublk_core::control::Control;
 use ublk_core::driver::sim::{Client, ClientOp, Rng, Sim, SimConfig, SimDisk};
-use ublk_core::reactor::{Turn, Waker};
+use ublk_core::reactor::Turn;
 use ublk_core::target::Target;
 
 use crate::answering::Answering;
 use crate::memory::Memory;
-use crate::replacing::Phase;
+use crate::replacing::{Phase, Servers};
 use crate::scenario::{Backend, Incident, Mode, SECTOR, Scenario};
-use crate::server::{Outcome, Reactors, bring_up, check_rules, take_down};
+use crate::server::{Outcome, bring_up, check_rules, serve, take_down};
 use crate::shadow::{Shadow, guard, pattern};
 use crate::subject::{Seen, Subject};
 
 pub(crate) struct World {
-    pub(crate) scenario: Scenario,
-    pub(crate) sim: Sim,
-    pub(crate) control: Control<Sim>,
-    pub(crate) rng: Rng,
-    pub(crate) id: u32,
-    pub(crate) subject: Arc<Subject>,
+    scenario: Scenario,
+    sim: Sim,
+    rng: Rng,
+    subject: Arc<Subject>,
     disks: Vec<SimDisk>,
-    pub(crate) reactors: Reactors,
-    pub(crate) wakers: Vec<Waker>,
-    pub(crate) phase: Phase,
+    servers: Servers,
     client: Client,
-    /// The last request, and the last one that may fail because a server went.
-    pub(crate) last: u64,
-    pub(crate) excused: u64,
     shadow: Shadow,
-    pub(crate) memory: Option<Memory>,
+    memory: Option<Memory>,
     /// Who is asked for plans, where somebody is.
     answering: Option<Answering>,
     /// What was written, where the target looks at it.
@@ -41,7 +33,7 @@ pub(crate) struct World {
 }
 
 /// No scenario needs as many.
-const MOST_ROUNDS: u32 = 100_000;
+pub(crate) const MOST_ROUNDS: u32 = 100_000;
 
 impl World {
     pub(crate) fn new(scenario: &Scenario, traced: bool) -> Self {
@@ -56,26 +48,21 @@ impl World {
         let (subject, disks) = Subject::new(scenario, &sim);
         let subject = Arc::new(subject);
         let mut memory = (scenario.mode == Mode::Shared).then(|| Memory::new(scenario, &sim));
-        let (id, (reactors, wakers)) = bring_up(scenario, &sim, &subject, memory.as_ref());
+        let up = bring_up(scenario, &sim, &subject, memory.as_ref());
+        let servers = Servers::new(scenario, &sim, up);
         if let Some(memory) = &mut memory {
-            memory.toggle(&sim, id, 0, false);
+            memory.toggle(&sim, servers.id, 0, false);
         }
         sim.set_faults(scenario.faults);
-        let client = sim.client(id).unwrap();
+        let client = sim.client(servers.id).unwrap();
         let answering = subject.elsewhere().map(|elsewhere| Answering::new(elsewhere.bridge()));
         Self {
             scenario: scenario.clone(),
             rng: Rng::new(scenario.seed ^ 0xc11e),
-            id,
             subject,
             disks,
-            reactors,
-            wakers,
-            phase: Phase::Served,
+            servers,
             client,
-            last: 0,
-            excused: 0,
-            control: Control::new(sim.clone()),
             shadow: Shadow::new(scenario.sectors),
             memory,
             answering,
@@ -90,7 +77,7 @@ impl World {
         while submitted < self.scenario.requests || self.client.in_flight() > 0 {
             rounds += 1;
             if rounds > MOST_ROUNDS {
-                return Err(format!("no end, {:?}", self.phase));
+                return Err(format!("no end, {:?}", self.servers.phase()));
             }
             let before = self.sim.moves();
             rounds_at_rest = if before == last { rounds_at_rest } else { 0 };
@@ -109,10 +96,12 @@ impl World {
             self.turn()?;
             let answered = self.answering.as_mut().is_some_and(|one| one.answer(&mut self.rng));
             self.take()?;
-            if let Incident::Replace(_) = self.scenario.incident.1 {
-                self.go_on()?;
-            }
-            if count > 0 || self.sim.moves() != before || answered || self.phase != Phase::Served {
+            self.go_on()?;
+            if count > 0
+                || self.sim.moves() != before
+                || answered
+                || self.servers.phase() != Phase::Served
+            {
                 rounds_at_rest = 0;
                 continue;
             }
@@ -123,7 +112,12 @@ impl World {
         }
         self.sim.audit();
         self.over = true;
-        take_down(&self.sim, self.id, &mut self.reactors, self.scenario.patience())?;
+        take_down(
+            &self.sim,
+            self.servers.id,
+            &mut self.servers.reactors,
+            self.scenario.patience(),
+        )?;
         self.check_disks()?;
         check_rules(&self.sim)
     }
@@ -135,14 +129,14 @@ impl World {
     }
 
     fn turn(&mut self) -> Outcome {
-        let first = self.rng.index(self.reactors.len().max(1));
-        if self.phase == Phase::Leaving {
+        let first = self.rng.index(self.servers.reactors.len().max(1));
+        if self.servers.phase() == Phase::Leaving {
             // They have their turn when they are asked to leave.
             return Ok(());
         }
-        for at in 0..self.reactors.len() {
-            let at = (first + at) % self.reactors.len();
-            match self.reactors[at].turn() {
+        for at in 0..self.servers.reactors.len() {
+            let at = (first + at) % self.servers.reactors.len();
+            match self.servers.reactors[at].turn() {
                 Ok(Turn::Serving) => {}
                 Ok(Turn::Ended) if self.over => {}
                 Ok(Turn::Ended) => return Err("a reactor has ended by itself".into()),
@@ -150,6 +144,11 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    fn go_on(&mut self) -> Outcome {
+        let Self { scenario, sim, subject, memory, servers, .. } = self;
+        servers.go_on(|info| serve(scenario, sim, subject, memory.as_ref(), info))
     }
 
     fn submit(&mut self) {
@@ -175,7 +174,7 @@ impl World {
         };
         self.memory.iter_mut().for_each(|memory| memory.is_for(ticket));
         self.shadow.submitted(ticket, &op);
-        self.last = ticket;
+        self.servers.last = ticket;
     }
 
     /// Now and then a piece of memory is registered or taken back.
@@ -184,7 +183,7 @@ impl World {
         if let Some(memory) = self.memory.as_mut().filter(|_| quiet) {
             let (toggle, read_only) = (self.rng.chance(500), self.rng.chance(300));
             if toggle {
-                memory.toggle(&self.sim, self.id, 1, read_only);
+                memory.toggle(&self.sim, self.servers.id, 1, read_only);
             }
         }
     }
@@ -242,7 +241,7 @@ impl World {
             self.memory.iter_mut().for_each(|memory| memory.ended(done.ticket));
             if let Err(errno) = done.result
                 && !self.may_fail()
-                && !self.is_excused(done.ticket)
+                && !self.servers.is_excused(done.ticket)
             {
                 return Err(format!("request {} fails with {errno} for no reason", done.ticket));
             }
@@ -270,13 +269,13 @@ impl World {
             Incident::Nothing => {}
             Incident::Stop => {
                 self.over = true;
-                self.sim.begin_stop(self.id).unwrap();
+                self.sim.begin_stop(self.servers.id).unwrap();
             }
             Incident::Kill => {
                 self.over = true;
-                self.reactors.clear();
+                self.servers.reactors.clear();
             }
-            Incident::Replace(how) => self.replace(how),
+            Incident::Replace(how) => self.servers.replace(how),
             Incident::Truncate(size) => {
                 self.disks[0].resize(size);
                 self.shadow.truncated(size);

@@ -13,6 +13,8 @@ use crate::scenario::{SECTOR, ZONE};
 /// A zone; places in it are bytes from its start.
 pub(crate) struct Zone {
     capacity: u64,
+    /// The device may close it when another is to be opened, unless it was opened by name.
+    yields: bool,
     /// Where its write pointer is, and its condition; not known after a failure.
     state: Option<(u64, u8)>,
     /// What was asked to be appended since it was emptied.
@@ -28,9 +30,10 @@ pub(crate) struct Zone {
 }
 
 impl Zone {
-    pub(crate) fn new(capacity: u64) -> Self {
+    pub(crate) fn new(capacity: u64, yields: bool) -> Self {
         Self {
             capacity,
+            yields,
             state: Some((0, BLK_ZONE_COND_EMPTY)),
             asked: 0,
             sectors: vec![None; usize::try_from(capacity).unwrap() / SECTOR],
@@ -82,6 +85,23 @@ impl Zone {
         self.changes += 1;
     }
 
+    /// Whether it may be open or closed, and so counts among those that are active.
+    pub(crate) fn may_be_active(&self) -> bool {
+        self.state.is_none_or(|(_, known)| is_active(known))
+    }
+
+    /// Whether it may be open by name, and so not give way to another.
+    pub(crate) fn may_be_held(&self) -> bool {
+        self.state.is_none_or(|(_, known)| known == BLK_ZONE_COND_EXP_OPEN)
+    }
+
+    /// A change was refused before it had any effect; `asked` is what was to be appended.
+    pub(crate) fn refused(&mut self, asked: u64) {
+        self.end();
+        self.alone = false;
+        self.asked -= asked;
+    }
+
     /// Whether appends may have been refused.
     pub(crate) fn may_be_full(&self) -> bool {
         self.asked > self.capacity || self.is(BLK_ZONE_COND_FULL) || self.state.is_none()
@@ -108,9 +128,7 @@ impl Zone {
         alone
             && match action {
                 ZoneAction::Open => condition != BLK_ZONE_COND_FULL,
-                ZoneAction::Close => {
-                    [BLK_ZONE_COND_IMP_OPEN, BLK_ZONE_COND_EXP_OPEN].contains(&condition)
-                }
+                ZoneAction::Close => is_open(condition),
                 _ => true,
             }
     }
@@ -189,14 +207,15 @@ impl Zone {
     }
 
     /// A report has come of a zone at `start`; `before` it somebody had changed the zone so often.
+    /// Answers its condition, if nobody was changing it.
     pub(crate) fn reported(
         &mut self,
         record: &[u8],
         start: u64,
         before: Option<u64>,
-    ) -> Result<(), String> {
+    ) -> Result<Option<u8>, String> {
         if before.is_none() || before != self.changes_at_rest() {
-            return Ok(());
+            return Ok(None);
         }
         let word = |at: usize| u64::from_ne_bytes(record[at..at + 8].try_into().unwrap());
         let condition = record[offset_of!(blk_zone, cond)];
@@ -210,11 +229,22 @@ impl Zone {
             return Err(format!("its write pointer is at {found:#x}"));
         }
         self.asked = pointer;
+        let gave_way = self.yields && condition == BLK_ZONE_COND_CLOSED;
         match self.state.replace((pointer, condition)) {
+            Some((known, BLK_ZONE_COND_IMP_OPEN)) if gave_way && known == pointer => {}
             Some(known) if known != (pointer, condition) => {
-                Err(format!("it is at {pointer:#x} in {condition}, should be {known:x?}"))
+                return Err(format!("it is at {pointer:#x} in {condition}, should be {known:x?}"));
             }
-            _ => Ok(()),
+            _ => {}
         }
+        Ok(Some(condition))
     }
+}
+
+pub(crate) fn is_open(condition: u8) -> bool {
+    [BLK_ZONE_COND_IMP_OPEN, BLK_ZONE_COND_EXP_OPEN].contains(&condition)
+}
+
+pub(crate) fn is_active(condition: u8) -> bool {
+    is_open(condition) || condition == BLK_ZONE_COND_CLOSED
 }

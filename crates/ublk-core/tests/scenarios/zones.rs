@@ -6,18 +6,21 @@ use std::sync::Arc;
 
 use ublk_core::driver::sim::{Client, ClientOp, Done, Rng, Sim, SimConfig, ZoneAction};
 
+use crate::ground::Ground;
+use crate::replacing::{Phase, Servers};
 use crate::scenario::{Backend, Incident, SECTOR, Scenario, ZONE};
-use crate::server::{Outcome, Reactors, bring_up, check_rules, take_down, turn};
+use crate::server::{Outcome, bring_up, check_rules, serve, take_down, turn};
 use crate::shadow::pattern;
 use crate::subject::Subject;
-use crate::zone::Zone;
+use crate::world::MOST_ROUNDS;
+use crate::zone::{Zone, is_active, is_open};
 
 pub(crate) struct Zones {
     scenario: Scenario,
     sim: Sim,
-    id: u32,
     rng: Rng,
-    reactors: Reactors,
+    ground: Ground,
+    servers: Servers,
     client: Client,
     zones: Vec<Zone>,
     open: BTreeMap<u64, Open>,
@@ -31,6 +34,8 @@ struct Open {
     what: What,
     /// The number of its zone.
     zone: usize,
+    /// How often each zone had been changed, of those that nobody was changing.
+    before: Vec<Option<u64>>,
 }
 
 enum What {
@@ -48,10 +53,7 @@ enum What {
         known: Vec<Option<(u64, usize)>>,
     },
     Change(ZoneAction),
-    /// How often each zone had been changed, of those that nobody was changing.
-    Report {
-        before: Vec<Option<u64>>,
-    },
+    Report,
     Flush,
 }
 
@@ -60,19 +62,21 @@ impl Zones {
         let mut config = SimConfig { trace: traced, ..SimConfig::stepping(scenario.seed) };
         config.faults.auto_register = scenario.faults.auto_register;
         let sim = Sim::new(config);
-        let subject = Arc::new(Subject::new(scenario, &sim).0);
-        let (id, (reactors, _)) = bring_up(scenario, &sim, &subject, None);
+        let ground = Ground::new(scenario);
+        let subject = Arc::new(Subject::zoned(ground.open()));
+        let up = bring_up(scenario, &sim, &subject, None);
+        let servers = Servers::new(scenario, &sim, up);
         sim.set_faults(scenario.faults);
-        let Backend::Zones { count, capacity } = scenario.backend else {
+        let Backend::Zones { count, capacity, max_open, .. } = scenario.backend else {
             panic!("a scenario of zones")
         };
         Self {
             scenario: scenario.clone(),
             rng: Rng::new(scenario.seed ^ 0x20_4e5),
-            id,
-            reactors,
-            client: sim.client(id).unwrap(),
-            zones: (0..count).map(|_| Zone::new(capacity)).collect(),
+            ground,
+            client: sim.client(servers.id).unwrap(),
+            servers,
+            zones: (0..count).map(|_| Zone::new(capacity, max_open > 0)).collect(),
             open: BTreeMap::new(),
             born: 0,
             sim,
@@ -85,8 +89,12 @@ impl Zones {
     }
 
     pub(crate) fn run(&mut self) -> Outcome {
-        let mut submitted = 0;
+        let (mut submitted, mut rounds) = (0, 0);
         while submitted < self.scenario.requests || self.client.in_flight() > 0 {
+            rounds += 1;
+            if rounds > MOST_ROUNDS {
+                return Err(format!("no end, {:?}", self.servers.phase()));
+            }
             let before = self.sim.moves();
             let room = self.scenario.eagerness.saturating_sub(self.client.in_flight());
             let count = room.min(self.scenario.requests - submitted);
@@ -97,27 +105,48 @@ impl Zones {
                 self.submit();
                 submitted += 1;
             }
-            let serving = self.reactors.len();
-            turn(&mut self.reactors)?;
-            if self.reactors.len() < serving && !self.over {
-                return Err("a reactor has ended by itself".into());
-            }
+            self.turn()?;
             for done in self.client.take() {
                 self.ended(&done)?;
             }
-            if count == 0 && self.sim.moves() == before {
+            self.go_on()?;
+            let served = self.servers.phase() == Phase::Served;
+            if served && count == 0 && self.sim.moves() == before {
                 return Err(format!("{} requests hang", self.client.in_flight()));
             }
         }
         self.sim.audit();
-        take_down(&self.sim, self.id, &mut self.reactors, self.scenario.patience())?;
+        let Servers { id, reactors, .. } = &mut self.servers;
+        take_down(&self.sim, *id, reactors, self.scenario.patience())?;
         check_rules(&self.sim)
+    }
+
+    fn turn(&mut self) -> Outcome {
+        if self.servers.phase() == Phase::Leaving {
+            // They have their turn when they are asked to leave.
+            return Ok(());
+        }
+        let serving = self.servers.reactors.len();
+        turn(&mut self.servers.reactors)?;
+        if self.servers.reactors.len() < serving && !self.over {
+            return Err("a reactor has ended by itself".into());
+        }
+        Ok(())
+    }
+
+    fn go_on(&mut self) -> Outcome {
+        let Self { scenario, sim, ground, servers, .. } = self;
+        servers.go_on(|info| {
+            let subject = Arc::new(Subject::zoned(ground.open()));
+            serve(scenario, sim, &subject, None, info)
+        })
     }
 
     fn incident(&mut self) {
         match self.scenario.incident.1 {
-            Incident::Stop => self.sim.begin_stop(self.id).unwrap(),
-            Incident::Kill => self.reactors.clear(),
+            Incident::Stop => self.sim.begin_stop(self.servers.id).unwrap(),
+            Incident::Kill => self.servers.reactors.clear(),
+            Incident::Replace(how) => return self.servers.replace(how),
             _ => return,
         }
         self.over = true;
@@ -137,14 +166,17 @@ impl Zones {
             17 => self.change(zone).unwrap_or_else(|| self.append(start)),
             _ => self.report(),
         };
+        let before = self.zones.iter().map(Zone::changes_at_rest).collect();
         let ticket = self.client.submit(&op, None);
         match &what {
             What::Append { length, .. } => self.zones[zone].begin_append(*length),
+            What::Change(ZoneAction::ResetAll) => self.zones.iter_mut().for_each(Zone::begin_alone),
             What::Write { .. } | What::Change(_) => self.zones[zone].begin_alone(),
             What::Read { .. } => self.zones[zone].begin_read(),
-            What::Report { .. } | What::Flush => {}
+            What::Report | What::Flush => {}
         }
-        self.open.insert(ticket, Open { what, zone });
+        self.servers.last = ticket;
+        self.open.insert(ticket, Open { what, zone, before });
     }
 
     fn data(&mut self) -> (u64, Vec<u8>) {
@@ -183,27 +215,40 @@ impl Zones {
 
     fn change(&mut self, zone: usize) -> Option<(ClientOp, What)> {
         let draw = [ZoneAction::Open, ZoneAction::Close, ZoneAction::Finish, ZoneAction::Reset];
-        let action = draw[self.rng.index(4)];
-        let start = zone as u64 * ZONE;
+        // All can be emptied only while nothing is under way, which is seldom.
+        let all = self.zones.iter().all(|zone| zone.may(ZoneAction::ResetAll));
+        let action = if all && self.rng.chance(300) {
+            ZoneAction::ResetAll
+        } else {
+            draw[self.rng.index(4)]
+        };
+        let start = if action == ZoneAction::ResetAll { 0 } else { zone as u64 * ZONE };
         let may = self.zones[zone].may(action);
         may.then_some((ClientOp::Zone { action, zone: start }, What::Change(action)))
     }
 
     fn report(&self) -> (ClientOp, What) {
-        let before = self.zones.iter().map(Zone::changes_at_rest).collect();
         let count = u32::try_from(self.zones.len()).unwrap();
-        (ClientOp::ReportZones { first: 0, count }, What::Report { before })
+        (ClientOp::ReportZones { first: 0, count }, What::Report)
     }
 
     fn ended(&mut self, done: &Done) -> Outcome {
-        let Open { what, zone } = self.open.remove(&done.ticket).ok_or("nobody waits for it")?;
+        let open = self.open.remove(&done.ticket).ok_or("nobody waits for it")?;
+        let zone = open.zone;
         let named = |problem| format!("request {} on zone {zone}: {problem}", done.ticket);
+        if let Err(errno) = done.result
+            && self.is_one_too_many(errno, &open)
+        {
+            let asked = if let What::Append { length, .. } = open.what { length } else { 0 };
+            self.zones[zone].refused(asked);
+            return Ok(());
+        }
         let ok = done.result.is_ok();
-        let overfull = matches!(what, What::Append { .. }) && self.zones[zone].may_be_full();
-        if !ok && !self.may_fail() && !overfull {
+        let overfull = matches!(open.what, What::Append { .. }) && self.zones[zone].may_be_full();
+        if !ok && !self.may_fail() && !overfull && !self.servers.is_excused(done.ticket) {
             return Err(named(format!("fails with {:?} for no reason", done.result)));
         }
-        match what {
+        match open.what {
             What::Append { born, length } => {
                 let within = done.landed.map(|at| at.wrapping_sub(zone as u64 * ZONE));
                 self.zones[zone].appended(born, length, within.filter(|_| ok)).map_err(named)?;
@@ -222,18 +267,62 @@ impl Zones {
                     }
                 }
             }
-            What::Change(action) => self.zones[zone].changed(action, ok),
-            What::Report { before } if ok => {
-                let records = done.data.chunks_exact(done.data.len() / self.zones.len());
-                for (number, (record, before)) in records.zip(before).enumerate() {
-                    let start = number as u64 * ZONE;
-                    let checked = self.zones[number].reported(record, start, before);
-                    checked.map_err(|problem| format!("zone {number}: {problem}"))?;
-                }
+            What::Change(action @ ZoneAction::ResetAll) => {
+                self.zones.iter_mut().for_each(|zone| zone.changed(action, ok));
             }
-            What::Report { .. } | What::Flush => {}
+            What::Change(action) => self.zones[zone].changed(action, ok),
+            What::Report if ok => self.reported(&done.data, &open.before)?,
+            What::Report | What::Flush => {}
         }
         Ok(())
+    }
+
+    fn reported(&mut self, records: &[u8], before: &[Option<u64>]) -> Outcome {
+        let records = records.chunks_exact(records.len() / self.zones.len());
+        let mut conditions = Vec::new();
+        for (number, (record, before)) in records.zip(before).enumerate() {
+            let checked = self.zones[number].reported(record, number as u64 * ZONE, *before);
+            conditions.extend(checked.map_err(|problem| format!("zone {number}: {problem}"))?);
+        }
+        let count = |is: fn(u8) -> bool| conditions.iter().filter(|&&one| is(one)).count();
+        let (max_open, max_active) = self.limits();
+        let (open, active) = (count(is_open), count(is_active));
+        // Some may have been looked at before one was opened, and others after.
+        let at_once = conditions.len() == self.zones.len();
+        if at_once && (max_open > 0 && open > max_open || max_active > 0 && active > max_active) {
+            return Err(format!("{open} zones are open, {active} active"));
+        }
+        Ok(())
+    }
+
+    /// Most zones open, and open or closed; 0 for all.
+    fn limits(&self) -> (usize, usize) {
+        let Backend::Zones { max_open, max_active, .. } = self.scenario.backend else {
+            return (0, 0);
+        };
+        (max_open as usize, max_active as usize)
+    }
+
+    /// Whether an error says, and may say, that there are too many others in use.
+    fn is_one_too_many(&self, errno: i32, open: &Open) -> bool {
+        let opens = matches!(
+            open.what,
+            What::Append { .. } | What::Write { .. } | What::Change(ZoneAction::Open)
+        );
+        let others = |may_be: fn(&Zone) -> bool| {
+            let others = self.zones.iter().zip(&open.before).enumerate();
+            let counts = |zone: &Zone, before: &Option<u64>| {
+                let still = before.is_some() && *before == zone.changes_at_rest();
+                !still || may_be(zone)
+            };
+            others.filter(|(at, (zone, before))| *at != open.zone && counts(zone, before)).count()
+        };
+        let (max_open, max_active) = self.limits();
+        match errno {
+            libc::ETOOMANYREFS => opens && max_open > 0 && others(Zone::may_be_held) >= max_open,
+            libc::EOVERFLOW => opens && max_active > 0 && others(Zone::may_be_active) >= max_active,
+            _ => false,
+        }
     }
 
     fn may_fail(&self) -> bool {

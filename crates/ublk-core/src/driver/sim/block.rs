@@ -214,7 +214,7 @@ impl Model {
 
 /// errno_to_blk_status and back: what of an errno reaches the client.
 pub(super) fn errno_to_client(errno: i32) -> i32 {
-    const KNOWN: [i32; 14] = [
+    const KNOWN: [i32; 16] = [
         libc::EOPNOTSUPP,
         libc::ETIMEDOUT,
         libc::ENOSPC,
@@ -229,6 +229,9 @@ pub(super) fn errno_to_client(errno: i32) -> i32 {
         libc::ENODEV,
         libc::ETIME,
         libc::EINVAL,
+        // Too many zones open, or active.
+        libc::ETOOMANYREFS,
+        libc::EOVERFLOW,
     ];
     if KNOWN.contains(&errno) { errno } else { libc::EIO }
 }
