@@ -2,7 +2,7 @@
 
 import { ensurePackages } from '../scripts/debian.ts';
 import { KERNELS, getKernel } from './kernel.ts';
-import { runMachine } from './machine.ts';
+import { ClockError, runMachine } from './machine.ts';
 import { kernelHasUblk, runHere } from './native.ts';
 import { VmError, type VmOptions, type VmResult } from './options.ts';
 import { hasVirtiofsd } from './virtiofsd.ts';
@@ -25,6 +25,9 @@ export const VM_PACKAGES: readonly string[] = [
 /** Debian packages that tests and measurements run in the machine. */
 export const TEST_PACKAGES: readonly string[] = ['fio', 'e2fsprogs', 'xfsprogs', 'btrfs-progs'];
 
+/** A clock goes wrong by chance, so a guest with a good one comes soon. */
+const BOOTS = 4;
+
 /**
  * Runs a command under a kernel that has ublk: the running one, if it does and nothing else is
  * asked for, or one in a virtual machine that sees this machine's files and keeps no changes.
@@ -42,7 +45,15 @@ export async function runInVm(options: VmOptions): Promise<VmResult> {
   }
   await ensurePackages(VM_PACKAGES, 'run the test machine');
   if (!hasVirtiofsd()) await ensurePackages(['virtiofsd'], 'run the test machine');
-  return await runMachine(await getKernel(kernel ?? KERNELS[0]!), options, signal);
+  const machine = await getKernel(kernel ?? KERNELS[0]!);
+  for (let boot = 1; ; boot += 1) {
+    try {
+      return await runMachine(machine, options, signal);
+    } catch (error) {
+      if (!(error instanceof ClockError) || boot === BOOTS) throw error;
+      console.error(`${error.message} It is booted again.`);
+    }
+  }
 }
 
 /** An AbortSignal that the signals which end a program trigger; its reason is a SignalError. */

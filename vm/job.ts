@@ -16,6 +16,8 @@ export interface Job {
   keep: readonly string[];
   /** Seconds after which the guest lists its stuck tasks; 0: never. */
   limit: number;
+  /** The guest's clock must go as the host's. */
+  steady: boolean;
   /** `rows R cols C` of the terminal for an interactive shell; empty without one. */
   terminal: string;
 }
@@ -29,6 +31,7 @@ export function jobScript(job: Job): string {
     shares: shares.join('\n'),
     keep: keep.join('\n'),
     limit: String(job.limit),
+    steady: job.steady ? 'yes' : '',
     terminal: job.terminal,
   })
     .map(([name, value]) => `${name}=${quote(value)}\n`)

@@ -23,6 +23,15 @@ const CHECKOUT = resolve(import.meta.dirname, '..');
 const BOOT_SECONDS = 180;
 const CONSOLE_LINES = 40;
 
+/** Before the command began, the guest's clock was found to be so many seconds ahead of the host's. */
+export class ClockError extends VmError {
+  override name = 'ClockError';
+
+  constructor(seconds: number) {
+    super(`The guest's clock does not keep the time: since it booted it is ${seconds} s ahead.`);
+  }
+}
+
 /** Boots `kernel`, runs the command, ends the machine. Rejects with a VmError if the machine fails. */
 export async function runMachine(
   kernel: Kernel,
@@ -81,6 +90,7 @@ function describeJob(kernel: Kernel, options: VmOptions): Job {
     shares: new Map(shares),
     keep: [...new Set([CHECKOUT, cwd])],
     limit: options.icount ? 0 : timeLimit(options),
+    steady: !options.icount,
     terminal: interactive ? `rows ${rows} cols ${columns}` : '',
   };
 }
@@ -162,6 +172,8 @@ async function watch(
     };
     createInterface({ input: status.output }).on('line', (line) => {
       if (line === 'up') booted();
+      const drift = /^clock (-?\d+)$/.exec(line)?.[1];
+      if (drift !== undefined) reject(new ClockError(Number(drift)));
       const code = /^exit (\d+)$/.exec(line)?.[1];
       if (code !== undefined) settle({ status: Number(code) });
     });

@@ -10,6 +10,7 @@ const job: Job = {
   shares: new Map(),
   keep: [],
   limit: 0,
+  steady: true,
   terminal: '',
 };
 
