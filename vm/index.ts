@@ -2,7 +2,7 @@
 
 import { ensurePackages } from '../scripts/debian.ts';
 import { KERNELS, getKernel } from './kernel.ts';
-import { ClockError, runMachine } from './machine.ts';
+import { BootError, runMachine } from './machine.ts';
 import { kernelHasUblk, runHere } from './native.ts';
 import { VmError, type VmOptions, type VmResult } from './options.ts';
 import { hasVirtiofsd } from './virtiofsd.ts';
@@ -25,7 +25,7 @@ export const VM_PACKAGES: readonly string[] = [
 /** Debian packages that tests and measurements run in the machine. */
 export const TEST_PACKAGES: readonly string[] = ['fio', 'e2fsprogs', 'xfsprogs', 'btrfs-progs'];
 
-/** A clock goes wrong by chance, so a guest with a good one comes soon. */
+/** What makes a guest unfit is chance, so one that is fit comes soon. */
 const BOOTS = 4;
 
 /**
@@ -50,8 +50,8 @@ export async function runInVm(options: VmOptions): Promise<VmResult> {
     try {
       return await runMachine(machine, options, signal);
     } catch (error) {
-      if (!(error instanceof ClockError) || boot === BOOTS) throw error;
-      console.error(`${error.message} It is booted again.`);
+      if (!(error instanceof BootError) || boot === BOOTS) throw error;
+      console.error(`${error.message.split('\n')[0]} It is booted again.`);
     }
   }
 }

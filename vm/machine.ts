@@ -23,13 +23,9 @@ const CHECKOUT = resolve(import.meta.dirname, '..');
 const BOOT_SECONDS = 180;
 const CONSOLE_LINES = 40;
 
-/** Before the command began, the guest's clock was found to be so many seconds ahead of the host's. */
-export class ClockError extends VmError {
-  override name = 'ClockError';
-
-  constructor(seconds: number) {
-    super(`The guest's clock does not keep the time: since it booted it is ${seconds} s ahead.`);
-  }
+/** The guest was not fit before the command began, which happens by chance: another may be. */
+export class BootError extends VmError {
+  override name = 'BootError';
 }
 
 /** Boots `kernel`, runs the command, ends the machine. Rejects with a VmError if the machine fails. */
@@ -164,7 +160,9 @@ async function watch(
     const after = (seconds: number, what: string) =>
       setTimeout(() => reject(failure(what, 124)), seconds * 1000);
     let timer = after(BOOT_SECONDS, `The guest did not boot within ${BOOT_SECONDS} s.`);
+    let up = false;
     const booted = () => {
+      up = true;
       clearTimeout(timer);
       const seconds = timeLimit(options);
       // A little later than the guest's own limit, which puts its stuck tasks on the console.
@@ -173,11 +171,18 @@ async function watch(
     createInterface({ input: status.output }).on('line', (line) => {
       if (line === 'up') booted();
       const drift = /^clock (-?\d+)$/.exec(line)?.[1];
-      if (drift !== undefined) reject(new ClockError(Number(drift)));
+      if (drift !== undefined) {
+        reject(new BootError(`The guest's clock went ${drift} s wrong while it booted.`));
+      }
       const code = /^exit (\d+)$/.exec(line)?.[1];
       if (code !== undefined) settle({ status: Number(code) });
     });
-    void qemu.ended.then(() => reject(failure('The machine ended before the command did.')));
+    void qemu.ended.then(() => {
+      const ended = failure(`The machine ended before the command ${up ? 'did' : 'began'}.`);
+      // Emulated processors may meet code that the kernel is patching, and panic with int3.
+      const panicked = !up && /panic|Oops/.test(console());
+      reject(panicked ? new BootError(ended.message) : ended);
+    });
     signal.addEventListener('abort', () => reject(signal.reason), { signal: over.signal });
     over.signal.addEventListener('abort', () => clearTimeout(timer));
   }).finally(() => over.abort());
