@@ -1,8 +1,9 @@
 //! One control command on `/dev/ublk-control`.
 //!
-//! Each command gets a ring of its own: commands are rare, and one that the kernel never answers
-//! (trap 26) must not hold up the next.
+//! A thread sends its commands through a ring of its own, until one is not answered: that one (trap
+//! 26) must not hold up the next.
 
+use std::cell::Cell;
 use std::fs::OpenOptions;
 use std::io;
 use std::mem;
@@ -17,6 +18,13 @@ use crate::driver::ControlAnswer;
 
 type ControlRing = IoUring<squeue::Entry128, cqueue::Entry>;
 
+thread_local! {
+    /// Open from one command to the next. Where it is not, Linux 7.0 to 7.2 lose commands that
+    /// sleep: workers leave when their thread has no ring any more (`io_wq_set_exit_on_idle`), and
+    /// one that is about to leave is still trusted with the next command.
+    static RING: Cell<Option<ControlRing>> = const { Cell::new(None) };
+}
+
 pub(super) fn send(
     operation: u32,
     mut command: ublksrv_ctrl_cmd,
@@ -28,24 +36,28 @@ pub(super) fn send(
         command.len = u16::try_from(bytes.len()).map_err(io::Error::other)?;
     }
     let control = OpenOptions::new().read(true).write(true).open("/dev/ublk-control")?;
-    let mut ring: ControlRing = IoUring::builder().build(4)?;
+    let mut ring = RING.take().map_or_else(|| IoUring::builder().build(4), Ok)?;
     let deadline = Instant::now() + limit;
-    loop {
+    let result = loop {
         match attempt(&mut ring, control.as_raw_fd(), operation, &command, deadline) {
             // A signal to this thread interrupts a command that sleeps (trap 27).
-            Err(error)
-                if error.raw_os_error() == Some(libc::EINTR) && Instant::now() < deadline => {}
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            Ok(result) if result == -libc::EINTR && Instant::now() < deadline => {}
+            Ok(result) => break result,
+            Err(error) => {
                 // The kernel still owns the command and may yet write to the buffer.
                 mem::forget(buffer);
-                return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
+                return Err(error);
             }
-            Err(error) => return Err(error),
-            Ok(result) => return Ok(ControlAnswer { result, buffer }),
         }
+    };
+    RING.set(Some(ring));
+    match result {
+        0.. => Ok(ControlAnswer { result, buffer }),
+        _ => Err(io::Error::from_raw_os_error(-result)),
     }
 }
 
+/// What the kernel answers; an error if it does not.
 fn attempt(
     ring: &mut ControlRing,
     fd: i32,
@@ -61,16 +73,11 @@ fn attempt(
         let timespec = Timespec::from(left);
         let waited = ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timespec));
         if let Some(completion) = ring.completion().next() {
-            let result = completion.result();
-            return if result < 0 {
-                Err(io::Error::from_raw_os_error(-result))
-            } else {
-                Ok(result)
-            };
+            return Ok(completion.result());
         }
         match waited {
             Err(error) if error.raw_os_error() == Some(libc::ETIME) => {
-                return Err(io::ErrorKind::TimedOut.into());
+                return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
             }
             Err(error) if error.raw_os_error() != Some(libc::EINTR) => return Err(error),
             _ => {}
