@@ -5,33 +5,22 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use ublk_core::control::Control;
 use ublk_core::device::{
     self, BufferMode, Device, DeviceOptions, DeviceState, End, ExchangeMode, Recovery, StopCheck,
 };
-use ublk_core::driver::sim::{ClientOp, Kernel, Sim, SimConfig, SimDisk};
+use ublk_core::driver::sim::{ClientOp, Kernel, Sim, SimConfig};
 use ublk_core::error::Code;
 use ublk_core::target::file::File;
 use ublk_core::target::{Errno, Geometry, Plan, Request, Target};
 
-const SIZE: usize = 1 << 20;
+use common::{SIZE, assert_nothing_left, assert_rules_kept, assert_serves, file};
+
+mod common;
+
 const ID: u32 = 3;
 
 fn options() -> DeviceOptions {
-    DeviceOptions {
-        id: Some(ID),
-        queues: 2,
-        depth: 8,
-        max_io_bytes: 64 << 10,
-        recovery: Some(Recovery::Reissue),
-        limit: Duration::from_secs(20),
-        ..DeviceOptions::default()
-    }
-}
-
-fn target(disk: &SimDisk) -> File {
-    let geometry = Geometry { volatile_cache: true, fua: true, ..Geometry::new(SIZE as u64) };
-    File::borrowed(disk.fd(), geometry)
+    DeviceOptions { id: Some(ID), recovery: Some(Recovery::Reissue), ..common::options() }
 }
 
 /// Every way to talk to a device that the model has, and how many threads share its tags, if any.
@@ -44,10 +33,6 @@ fn ways() -> impl Iterator<Item = (BufferMode, ExchangeMode, Option<u16>)> {
 
 fn state(sim: &Sim) -> DeviceState {
     device::info(sim.clone(), ID).unwrap().state
-}
-
-fn assert_rules_kept(sim: &Sim) {
-    assert_eq!(sim.violations().iter().map(ToString::to_string).collect::<Vec<_>>(), [""; 0]);
 }
 
 /// A target whose thread dies of a request when it is told to: as near to a kill as one process
@@ -89,7 +74,7 @@ fn a_server_that_dies_under_load_is_replaced_and_no_request_fails() {
         let (buffers, dealt) = (vec![mode], DeviceOptions { threads, ..options() });
         let asked = DeviceOptions { buffers, exchange: Some(exchange), ..dealt.clone() };
         let dies = Arc::new(AtomicBool::new(false));
-        let mortal = Mortal { file: target(&disk), dies: Arc::clone(&dies) };
+        let mortal = Mortal { file: file(&disk), dies: Arc::clone(&dies) };
         let first = Device::create(&sim, mortal, asked).unwrap();
         let written = AtomicU64::new(0);
         let (over, done) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -125,13 +110,13 @@ fn a_server_that_dies_under_load_is_replaced_and_no_request_fails() {
             assert_eq!(state(&sim), DeviceState::Quiesced);
             let rings_apart = mode == BufferMode::Register;
             let dealt = DeviceOptions { rings_apart, ..dealt };
-            let second = Device::recover(&sim, ID, target(&disk), dealt).unwrap();
+            let second = Device::recover(&sim, ID, file(&disk), dealt).unwrap();
             assert_eq!((second.buffers().mode, second.exchange()), (mode, exchange));
             assert_eq!((second.info().queues, second.info().depth), (2, 8));
             wait_for(written.load(Ordering::Relaxed) + 20);
             second.quiesce().unwrap();
             assert!(matches!(second.wait(), End::Quiesced));
-            let third = Device::recover(&sim, ID, target(&disk), options()).unwrap();
+            let third = Device::recover(&sim, ID, file(&disk), options()).unwrap();
             wait_for(written.load(Ordering::Relaxed) + 20);
             over.store(true, Ordering::Relaxed);
             while done.load(Ordering::Relaxed) < 3 {
@@ -140,9 +125,7 @@ fn a_server_that_dies_under_load_is_replaced_and_no_request_fails() {
             third.close().unwrap();
         });
         drop(first);
-        let error = Control::new(sim.clone()).info(ID).unwrap_err();
-        assert_eq!(error.code, Code::NoDevice);
-        assert_rules_kept(&sim);
+        assert_nothing_left(&sim, ID);
     }
 }
 
@@ -153,7 +136,7 @@ fn a_device_that_somebody_else_quiesces_is_left_and_not_deleted() {
         let disk = sim.file(SIZE);
         let (buffers, exchange) = (vec![mode], Some(exchange));
         let asked = DeviceOptions { buffers, exchange, threads, ..options() };
-        let first = Device::create(&sim, target(&disk), asked).unwrap();
+        let first = Device::create(&sim, file(&disk), asked).unwrap();
         device::quiesce(sim.clone(), ID).unwrap();
         assert!(matches!(first.wait(), End::Quiesced));
         first.close().unwrap();
@@ -169,9 +152,9 @@ fn a_device_that_somebody_else_quiesces_is_left_and_not_deleted() {
 fn the_new_server_may_wait_for_the_old_one() {
     let sim = Sim::new(SimConfig::blocking(9));
     let disk = sim.file(SIZE);
-    let first = Device::create(&sim, target(&disk), options()).unwrap();
+    let first = Device::create(&sim, file(&disk), options()).unwrap();
     thread::scope(|scope| {
-        let second = scope.spawn(|| Device::recover(&sim, ID, target(&disk), options()));
+        let second = scope.spawn(|| Device::recover(&sim, ID, file(&disk), options()));
         thread::sleep(Duration::from_millis(20));
         first.quiesce().unwrap();
         second.join().unwrap().unwrap().close().unwrap();
@@ -185,17 +168,17 @@ fn what_cannot_be_recovered_is_refused_and_what_can_waits_on() {
     let disk = sim.file(SIZE);
     let brief = DeviceOptions { limit: Duration::from_millis(50), ..options() };
     let code = |result: Result<Device<Sim>, ublk_core::error::Error>| result.unwrap_err().code;
-    assert_eq!(code(Device::recover(&sim, ID, target(&disk), options())), Code::NoDevice);
+    assert_eq!(code(Device::recover(&sim, ID, file(&disk), options())), Code::NoDevice);
 
     let mortal = DeviceOptions { recovery: None, ..options() };
-    let device = Device::create(&sim, target(&disk), mortal).unwrap();
-    let refused = Device::recover(&sim, ID, target(&disk), options());
+    let device = Device::create(&sim, file(&disk), mortal).unwrap();
+    let refused = Device::recover(&sim, ID, file(&disk), options());
     assert_eq!(code(refused), Code::InvalidArgument);
     assert_eq!(device.quiesce().unwrap_err().code, Code::InvalidArgument);
     device.close().unwrap();
 
-    let device = Device::create(&sim, target(&disk), options()).unwrap();
-    let error = Device::recover(&sim, ID, target(&disk), brief.clone()).unwrap_err();
+    let device = Device::create(&sim, file(&disk), options()).unwrap();
+    let error = Device::recover(&sim, ID, file(&disk), brief.clone()).unwrap_err();
     assert_eq!(error.code, Code::Busy);
     assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
     device.quiesce().unwrap();
@@ -203,7 +186,7 @@ fn what_cannot_be_recovered_is_refused_and_what_can_waits_on() {
     let error = Device::recover(&sim, ID, other, brief).unwrap_err();
     assert_eq!(error.code, Code::BadBackend);
     assert!(error.to_string().contains("size was 1048576 and is 524288"), "{error}");
-    Device::recover(&sim, ID, target(&disk), options()).unwrap().close().unwrap();
+    Device::recover(&sim, ID, file(&disk), options()).unwrap().close().unwrap();
     assert_rules_kept(&sim);
 }
 
@@ -213,17 +196,17 @@ fn a_kernel_that_lacks_a_kind_of_recovery_says_so_before_anything_is_added() {
     let sim = Sim::new(SimConfig { kernel, ..SimConfig::blocking(11) });
     let disk = sim.file(SIZE);
     let fail = DeviceOptions { recovery: Some(Recovery::Fail), ..options() };
-    let error = Device::create(&sim, target(&disk), fail).unwrap_err();
+    let error = Device::create(&sim, file(&disk), fail).unwrap_err();
     assert_eq!(error.code, Code::Unsupported);
     assert!(error.to_string().contains("6.13"), "{error}");
-    let device = Device::create(&sim, target(&disk), options()).unwrap();
+    let device = Device::create(&sim, file(&disk), options()).unwrap();
     assert_eq!(device.info().recovery, Some(Recovery::Reissue));
     assert_eq!(device.resize(4096).unwrap_err().code, Code::Unsupported);
     assert_eq!(device.quiesce().unwrap_err().code, Code::Unsupported);
     assert_eq!(device::info(sim.clone(), ID).unwrap().state, DeviceState::Live);
     device.close().unwrap();
     let queue = DeviceOptions { recovery: Some(Recovery::Queue), ..options() };
-    let device = Device::create(&sim, target(&disk), queue).unwrap();
+    let device = Device::create(&sim, file(&disk), queue).unwrap();
     assert_eq!(device.quiesce().unwrap_err().code, Code::Unsupported);
 }
 
@@ -231,7 +214,7 @@ fn a_kernel_that_lacks_a_kind_of_recovery_says_so_before_anything_is_added() {
 fn a_device_changes_its_size_while_it_is_used() {
     let sim = Sim::new(SimConfig::blocking(12));
     let disk = sim.file(SIZE);
-    let device = Device::create(&sim, target(&disk), options()).unwrap();
+    let device = Device::create(&sim, file(&disk), options()).unwrap();
     let client = sim.client(ID).unwrap();
     let beyond = ClientOp::Read { offset: SIZE as u64, length: 4096 };
     assert!(client.run(&beyond).result.is_err());
@@ -251,7 +234,7 @@ fn a_device_changes_its_size_while_it_is_used() {
     device.quiesce().unwrap();
     assert_eq!(from_outside(4096, false).unwrap_err().code, Code::Closed);
     assert_eq!(device::resize(sim.clone(), 9, 4096, false).unwrap_err().code, Code::NoDevice);
-    let error = Device::recover(&sim, ID, target(&disk), options()).unwrap_err();
+    let error = Device::recover(&sim, ID, file(&disk), options()).unwrap_err();
     assert_eq!(error.code, Code::BadBackend, "the target is of the old size");
 }
 
@@ -262,7 +245,7 @@ fn a_device_that_somebody_has_open_is_stopped_by_force_only() {
     {
         let sim = Sim::new(SimConfig { kernel, ..SimConfig::blocking(13) });
         let disk = sim.file(SIZE);
-        let create = || Device::create(&sim, target(&disk), options()).unwrap();
+        let create = || Device::create(&sim, file(&disk), options()).unwrap();
         let device = create();
         let client = sim.client(ID).unwrap();
         let error = device::stop(&sim, ID, false).unwrap_err();
@@ -285,20 +268,19 @@ fn a_user_who_is_not_root_serves_a_device_that_copies() {
     let sim = Sim::new(SimConfig { kernel, ..SimConfig::blocking(14) });
     let disk = sim.file(SIZE);
     let plain = DeviceOptions { recovery: None, ..options() };
-    let error = Device::create(&sim, target(&disk), plain.clone()).unwrap_err();
+    let error = Device::create(&sim, file(&disk), plain.clone()).unwrap_err();
     assert_eq!(error.code, Code::Permission);
     let asked = DeviceOptions { unprivileged: true, ..plain };
-    let device = Device::create(&sim, target(&disk), asked.clone()).unwrap();
+    let device = Device::create(&sim, file(&disk), asked.clone()).unwrap();
     assert_eq!(device.buffers().mode, BufferMode::Copy);
     assert_eq!((device.info().owner_uid, device.info().owner_gid), (1000, 1000));
     let client = sim.client(ID).unwrap();
-    let write = ClientOp::Write { offset: 0, data: vec![5; 4096], fua: true };
-    assert_eq!(client.run(&write).result, Ok(()));
+    assert_serves(&client);
     drop(client);
     device.close().unwrap();
     assert_eq!(device::info(sim.clone(), ID).unwrap_err().code, Code::NoDevice);
     let both = DeviceOptions { recovery: Some(Recovery::Queue), ..asked };
-    let error = Device::create(&sim, target(&disk), both).unwrap_err();
+    let error = Device::create(&sim, file(&disk), both).unwrap_err();
     assert_eq!(error.code, Code::InvalidArgument);
     assert!(error.to_string().contains("unprivileged and recovery"), "{error}");
 }
@@ -309,11 +291,10 @@ fn the_oldest_kernels_are_served_with_bare_numbers() {
     let sim = Sim::new(SimConfig { kernel, ..SimConfig::blocking(15) });
     let disk = sim.file(SIZE);
     let plain = DeviceOptions { recovery: None, ..options() };
-    let device = Device::create(&sim, target(&disk), plain).unwrap();
+    let device = Device::create(&sim, file(&disk), plain).unwrap();
     let client = sim.client(ID).unwrap();
-    let write = ClientOp::Write { offset: 0, data: vec![5; 4096], fua: true };
-    assert_eq!(client.run(&write).result, Ok(()));
-    assert_eq!(disk.contents()[..4096], [5; 4096]);
+    assert_serves(&client);
+    assert_eq!(disk.contents()[..8192], [1; 8192]);
     drop(client);
     device.close().unwrap();
     assert_rules_kept(&sim);
@@ -325,7 +306,7 @@ fn descriptors_lie_as_far_apart_as_was_asked_for() {
     let disk = sim.file(SIZE);
     for size in [24, 64, 256] {
         let asked = DeviceOptions { io_desc_size: Some(size), ..options() };
-        let device = Device::create(&sim, target(&disk), asked).unwrap();
+        let device = Device::create(&sim, file(&disk), asked).unwrap();
         let client = sim.client(ID).unwrap();
         let written = Mutex::new(0);
         thread::scope(|scope| {

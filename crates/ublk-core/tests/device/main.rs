@@ -5,20 +5,20 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use ublk_core::control::Control;
 use ublk_core::device::{
     self, Access, BufferMode, Device, DeviceOptions, End, ExchangeMode, Pool, PoolOptions,
 };
 use ublk_core::driver::sim::{ClientOp, Faults, Kernel, Sim, SimConfig, SimDisk, Trouble};
 use ublk_core::error::Code;
 use ublk_core::stats::QueueStats;
-use ublk_core::target::file::File;
-use ublk_core::target::{Errno, Geometry, Op, Plan, Request, Target};
+use ublk_core::target::Op;
 
+use common::{SIZE, assert_nothing_left, assert_serves, file, options};
+
+#[path = "../common/mod.rs"]
+mod common;
 mod pool;
 mod threads;
-
-const SIZE: usize = 1 << 20;
 
 /// One at a time: some of these tests count what the whole process has open.
 fn alone() -> MutexGuard<'static, ()> {
@@ -26,30 +26,8 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn options() -> DeviceOptions {
-    DeviceOptions {
-        queues: 2,
-        depth: 8,
-        max_io_bytes: 64 << 10,
-        limit: Duration::from_secs(20),
-        ..DeviceOptions::default()
-    }
-}
-
-fn target(disk: &SimDisk) -> File {
-    let geometry = Geometry { volatile_cache: true, fua: true, ..Geometry::new(SIZE as u64) };
-    File::borrowed(disk.fd(), geometry)
-}
-
 fn create(sim: &Sim, disk: &SimDisk, options: DeviceOptions) -> Device<Sim> {
-    Device::create(sim, target(disk), options).unwrap()
-}
-
-fn assert_nothing_left(sim: &Sim, id: u32) {
-    let error = Control::new(sim.clone()).info(id).unwrap_err();
-    assert_eq!(error.code, Code::NoDevice);
-    sim.audit();
-    assert_eq!(sim.violations().iter().map(ToString::to_string).collect::<Vec<_>>(), [""; 0]);
+    Device::create(sim, file(disk), options).unwrap()
 }
 
 fn open_descriptors() -> usize {
@@ -96,15 +74,7 @@ fn each_buffer_mode_carries_data_both_ways() {
         assert_eq!(given.shared, modes.contains(&Shared));
         assert_eq!(given.user_copy, modes == [Auto, UserCopy]);
         let client = sim.client(device.info().id).unwrap();
-        for number in 0..20_u8 {
-            let offset = u64::from(number) * 8192;
-            let data = vec![number + 1; 8192];
-            let write = ClientOp::Write { offset, data: data.clone(), fua: number % 2 == 0 };
-            assert_eq!(client.run(&write).result, Ok(()));
-            let done = client.run(&ClientOp::Read { offset, length: 8192 });
-            assert_eq!((done.result, done.data), (Ok(()), data));
-        }
-        assert_eq!(client.run(&ClientOp::Flush).result, Ok(()));
+        assert_serves(&client);
         assert_eq!(disk.durable(), disk.contents());
         let id = device.info().id;
         let writes: u64 = device.stats().iter().map(|queue| queue.writes).sum();
@@ -272,7 +242,7 @@ fn an_id_that_is_taken_is_refused_and_its_owner_serves_on() {
     let sim = Sim::new(SimConfig::blocking(5));
     let disk = sim.file(SIZE);
     let device = create(&sim, &disk, DeviceOptions { id: Some(7), ..options() });
-    let again = Device::create(&sim, target(&disk), DeviceOptions { id: Some(7), ..options() });
+    let again = Device::create(&sim, file(&disk), DeviceOptions { id: Some(7), ..options() });
     assert_eq!(again.unwrap_err().code, Code::DeviceExists);
     let client = sim.client(7).unwrap();
     assert_eq!(client.run(&ClientOp::Read { offset: 0, length: 512 }).result, Ok(()));
@@ -291,7 +261,7 @@ fn an_old_kernel_copies() {
     assert_eq!(device.buffers().mode, BufferMode::Copy);
     drop(device);
     let buffers = vec![BufferMode::Auto];
-    let created = Device::create(&sim, target(&disk), DeviceOptions { buffers, ..options() });
+    let created = Device::create(&sim, file(&disk), DeviceOptions { buffers, ..options() });
     assert_eq!(created.unwrap_err().code, Code::Unsupported);
     assert_nothing_left(&sim, 0);
 }
@@ -338,7 +308,7 @@ fn options_that_exclude_each_other_are_refused_before_the_kernel_is_asked() {
     let sim = Sim::new(SimConfig::blocking(9));
     let disk = sim.file(SIZE);
     let buffers = vec![BufferMode::UserCopy, BufferMode::GetData];
-    let created = Device::create(&sim, target(&disk), DeviceOptions { buffers, ..options() });
+    let created = Device::create(&sim, file(&disk), DeviceOptions { buffers, ..options() });
     let error = created.unwrap_err();
     assert_eq!(error.code, Code::InvalidArgument);
     assert!(error.message.contains("'user-copy'") && error.message.contains("'get-data'"));

@@ -15,7 +15,7 @@ fn devices_share_the_reactors_of_a_pool_and_leave_nothing_in_them() {
             let options = DeviceOptions { exchange: Some(exchange), ..options() };
             let devices: Vec<_> = disks
                 .iter()
-                .map(|disk| Device::create_in(&pool, &sim, target(disk), options.clone()).unwrap())
+                .map(|disk| Device::create_in(&pool, &sim, file(disk), options.clone()).unwrap())
                 .collect();
             for (device, disk) in devices.iter().zip(&disks) {
                 let client = sim.client(device.info().id).unwrap();
@@ -34,7 +34,7 @@ fn devices_share_the_reactors_of_a_pool_and_leave_nothing_in_them() {
     pool.close().unwrap();
     assert_eq!(open_descriptors(), before + 2, "nothing is left but the mailboxes");
     pool.close().unwrap();
-    assert!(Device::create_in(&pool, &sim, target(&disks[0]), options()).is_err());
+    assert!(Device::create_in(&pool, &sim, file(&disks[0]), options()).is_err());
     drop(pool);
     settle();
     assert_eq!(open_descriptors(), before);
@@ -49,7 +49,7 @@ fn a_pool_that_is_full_refuses_the_next_device_and_serves_the_others_on() {
     let large = DeviceOptions { depth: 4096, queues: 1, ..options() };
     let mut devices = Vec::new();
     let refused = loop {
-        match Device::create_in(&pool, &sim, target(&disk), large.clone()) {
+        match Device::create_in(&pool, &sim, file(&disk), large.clone()) {
             Ok(device) => devices.push(device),
             Err(error) => break error,
         }
@@ -70,7 +70,7 @@ fn a_pool_takes_in_the_shares_of_a_queue() {
     let pool = Pool::new(&sim, PoolOptions { reactors: 2, spin: Duration::ZERO }).unwrap();
     let disk = sim.file(SIZE);
     let shape = DeviceOptions { queues: 1, threads: Some(3), ..options() };
-    let device = Device::create_in(&pool, &sim, target(&disk), shape).unwrap();
+    let device = Device::create_in(&pool, &sim, file(&disk), shape).unwrap();
     let id = device.info().id;
     let client = sim.client(id).unwrap();
     for number in 0..20_u8 {

@@ -1,5 +1,8 @@
 //! Devices whose requests are spread over threads.
 
+use ublk_core::target::file::File;
+use ublk_core::target::{Errno, Geometry, Plan, Request, Target};
+
 use super::*;
 
 #[test]
@@ -66,16 +69,16 @@ fn threads_that_cannot_be_are_refused_before_the_kernel_is_asked() {
     ] {
         let sim = Sim::new(SimConfig::blocking(23));
         let disk = sim.file(SIZE);
-        let error = Device::create(&sim, target(&disk), options).unwrap_err();
+        let error = Device::create(&sim, file(&disk), options).unwrap_err();
         assert_eq!((error.code, error.message.as_str()), (Code::InvalidArgument, said));
     }
     let sim = Sim::new(SimConfig { kernel: Kernel::linux_6_12(), ..SimConfig::blocking(24) });
     let disk = sim.file(SIZE);
     let spread = DeviceOptions { threads: Some(2), ..options() };
-    let error = Device::create(&sim, target(&disk), spread).unwrap_err();
+    let error = Device::create(&sim, file(&disk), spread).unwrap_err();
     assert_eq!(error.code, Code::Unsupported);
     let apart = DeviceOptions { rings_apart: true, ..options() };
-    assert_eq!(Device::create(&sim, target(&disk), apart).unwrap_err().code, Code::Unsupported);
+    assert_eq!(Device::create(&sim, file(&disk), apart).unwrap_err().code, Code::Unsupported);
     let together = DeviceOptions { threads: Some(1), exchange: None, ..options() };
     create(&sim, &disk, together).close().unwrap();
 }
@@ -142,7 +145,7 @@ fn a_thread_that_does_the_io_and_dies_takes_the_device_along() {
     let sim = Sim::new(SimConfig::blocking(26));
     let disk = sim.file(SIZE);
     let asked = DeviceOptions { rings_apart: true, ..options() };
-    let device = Device::create(&sim, Mortal(target(&disk)), asked).unwrap();
+    let device = Device::create(&sim, Mortal(file(&disk)), asked).unwrap();
     let id = device.info().id;
     let client = sim.client(id).unwrap();
     assert_eq!(client.run(&ClientOp::Flush).result, Err(libc::EIO));

@@ -1,0 +1,134 @@
+//! Requests whose bytes are on backends.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ublk_core::bridge::Piece;
+use ublk_core::bridge::layout::KIND_STEPPED;
+use ublk_core::driver::sim::Trouble;
+
+use super::*;
+
+const MODES: [(BufferMode, bool); 4] = [
+    (BufferMode::Auto, false),
+    (BufferMode::Register, false),
+    (BufferMode::Register, true),
+    (BufferMode::Copy, false),
+];
+
+/// Halves of each request on one disk each.
+fn halves(asked: &Asked) -> [Piece; 2] {
+    let half = asked.length / 2;
+    let piece = |backend, at, length| Piece {
+        backend,
+        op: asked.kind.into(),
+        at,
+        length,
+        offset: asked.offset + u64::from(at),
+    };
+    [piece(0, 0, half), piece(1, half, asked.length - half)]
+}
+
+#[test]
+fn a_plan_puts_bytes_where_it_says_in_each_buffer_mode() {
+    for (mode, split_register) in MODES {
+        let sim = Sim::new(SimConfig::blocking(3));
+        let disks = [sim.file(SIZE), sim.file(SIZE)];
+        let bridge = bridge(Duration::from_secs(60));
+        let target = target(&bridge, &[Op::Read, Op::Write], &disks);
+        let _answering = Answering::start(&bridge, |peer, asked| peer.plan(asked, &halves(asked)));
+        let options = DeviceOptions { split_register, ..options(mode) };
+        let device = Device::create(&sim, target, options).unwrap();
+        let id = device.info().id;
+        let client = sim.client(id).unwrap();
+        assert_serves(&client);
+        assert_eq!(disks[0].contents()[..8192], [[1; 4096], [0; 4096]].concat());
+        assert_eq!(disks[1].contents()[..8192], [[0; 4096], [1; 4096]].concat());
+        assert_eq!(disks[0].durable(), disks[0].contents(), "a flush reaches the backends");
+        drop(client);
+        device.close().unwrap();
+        assert_nothing_left(&sim, id);
+    }
+}
+
+#[test]
+fn steps_run_one_after_another_in_each_buffer_mode() {
+    for (mode, split_register) in MODES {
+        let sim = Sim::new(SimConfig::blocking(4));
+        let disks = [sim.file(SIZE), sim.file(SIZE)];
+        let bridge = bridge(Duration::from_secs(60));
+        let target = target(&bridge, &[Op::Read, Op::Write], &disks);
+        let rounds: [AtomicU64; DEPTH as usize * 2] = Default::default();
+        // A mirror, one disk after the other.
+        let _answering = Answering::start(&bridge, move |peer, asked| {
+            let slot = usize::from(peer.channel().queue() * DEPTH + asked.tag);
+            let round = if u32::from(asked.kind) == KIND_STEPPED {
+                assert_eq!(asked.errno, 0);
+                rounds[slot].fetch_add(1, Ordering::Relaxed) + 1
+            } else {
+                rounds[slot].store(u64::from(asked.kind) << 8, Ordering::Relaxed);
+                u64::from(asked.kind) << 8
+            };
+            let (op, round) = ((round >> 8) as u32, round & 0xff);
+            if round == if op == u32::from(WRITE) { 2 } else { 1 } {
+                return peer.answer(asked, Ok(()));
+            }
+            let (length, offset) = (asked.length, asked.offset);
+            peer.steps(asked, &[Piece { backend: round as u32, op, at: 0, length, offset }]);
+        });
+        let options = DeviceOptions { split_register, ..options(mode) };
+        let device = Device::create(&sim, target, options).unwrap();
+        let id = device.info().id;
+        let client = sim.client(id).unwrap();
+        assert_serves(&client);
+        assert_eq!(disks[0].contents(), disks[1].contents());
+        drop(client);
+        device.close().unwrap();
+        assert_nothing_left(&sim, id);
+    }
+}
+
+#[test]
+fn a_step_that_fails_tells_and_the_request_goes_on() {
+    for (mode, split_register) in MODES {
+        let sim = Sim::new(SimConfig::blocking(5));
+        let disks = [sim.file(SIZE), sim.file(SIZE)];
+        disks[0].set_trouble(Trouble { reads: Some(libc::EIO), ..Trouble::default() });
+        let bridge = bridge(Duration::from_secs(60));
+        let target = target(&bridge, &[Op::Read, Op::Write], &disks);
+        let _answering = Answering::start(&bridge, |peer, asked| {
+            let piece = |backend, asked: &Asked| {
+                let (length, offset) = (asked.length, asked.offset);
+                Piece { backend, op: READ.into(), at: 0, length, offset }
+            };
+            match (u32::from(asked.kind), asked.errno) {
+                (KIND_STEPPED, libc::EIO) => peer.plan(asked, &[piece(1, asked)]),
+                (KIND_STEPPED, errno) => peer.answer(asked, Err(errno)),
+                _ => peer.steps(asked, &[piece(0, asked)]),
+            }
+        });
+        let options = DeviceOptions { split_register, ..options(mode) };
+        let device = Device::create(&sim, target, options).unwrap();
+        let client = sim.client(device.info().id).unwrap();
+        let read = client.run(&ClientOp::Read { offset: 0, length: 4096 });
+        assert_eq!((read.result, read.data), (Ok(()), vec![0; 4096]));
+        drop(client);
+        device.close().unwrap();
+        sim.audit();
+    }
+}
+
+#[test]
+fn a_plan_that_does_not_fit_fails_its_request_and_is_reported() {
+    let sim = Sim::new(SimConfig::blocking(6));
+    let disks = [sim.file(SIZE), sim.file(SIZE)];
+    let bridge = bridge(Duration::from_secs(60));
+    let target = target(&bridge, &[Op::Read], &disks);
+    let _answering = Answering::start(&bridge, |peer, asked| peer.plan(asked, &halves(asked)[..1]));
+    let reports = listen(&bridge);
+    let device = Device::create(&sim, target, options(BufferMode::Auto)).unwrap();
+    let client = sim.client(device.info().id).unwrap();
+    let read = client.run(&ClientOp::Read { offset: 0, length: 4096 });
+    assert_eq!(read.result, Err(libc::EIO));
+    bridge.tick();
+    assert!(matches!(reports.lock().unwrap()[0].kind, ReportKind::Misfit(_)));
+}

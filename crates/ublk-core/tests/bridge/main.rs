@@ -1,0 +1,184 @@
+//! Devices whose requests are answered beyond a bridge, with real threads on the simulated kernel.
+#![expect(clippy::cast_possible_truncation, reason = "small numbers")]
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use ublk_core::bridge::{Asked, Bridge, BridgeOptions, Peer, Region, Report, ReportKind, TICK};
+use ublk_core::control::Control;
+use ublk_core::device::{BufferMode, Device, DeviceOptions, ExchangeMode};
+use ublk_core::driver::sim::{ClientOp, Sim, SimConfig, SimDisk};
+use ublk_core::error::Code;
+use ublk_core::stats::QueueStats;
+use ublk_core::target::Op;
+use ublk_core::target::handler::{Handler, HandlerOptions};
+use ublk_core::target::native::Native;
+
+use common::{SIZE, assert_nothing_left, assert_serves, file};
+
+mod backends;
+#[path = "../common/mod.rs"]
+mod common;
+mod ends;
+
+const DEPTH: u16 = 8;
+const READ: u8 = 0;
+const WRITE: u8 = 1;
+
+fn bridge(timeout: Duration) -> Arc<Bridge> {
+    let options =
+        BridgeOptions { queues: 2, depth: DEPTH, max_pieces: 4, timeout, grace: TICK * 2 };
+    Arc::new(Bridge::unwatched(&options).unwrap())
+}
+
+fn target(bridge: &Arc<Bridge>, ops: &[Op], disks: &[SimDisk]) -> Handler {
+    let backends = disks.iter().map(|disk| Native::File(file(disk)));
+    Handler::new(HandlerOptions {
+        size: SIZE as u64,
+        logical_block: None,
+        ops: ops.to_vec(),
+        fua: None,
+        read_only: false,
+        zones: None,
+        backends: backends.collect(),
+        bridge: Arc::clone(bridge),
+    })
+    .unwrap()
+}
+
+fn options(buffers: BufferMode) -> DeviceOptions {
+    DeviceOptions { depth: DEPTH, buffers: vec![buffers], ..common::options() }
+}
+
+/// Answers all queues' requests, each queue on a thread of its own, until it is dropped.
+struct Answering {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Answering {
+    fn start(
+        bridge: &Arc<Bridge>,
+        answer: impl Fn(&mut Peer, &Asked) + Send + Sync + 'static,
+    ) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let answer = Arc::new(answer);
+        let each = bridge.channels().iter().map(|channel| {
+            let (stop, answer) = (Arc::clone(&stop), Arc::clone(&answer));
+            let mut peer = Peer::new(Arc::clone(channel));
+            thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    while let Some(asked) = peer.take() {
+                        answer(&mut peer, &asked);
+                    }
+                    peer.flush();
+                    peer.wait(Duration::from_millis(20));
+                }
+            })
+        });
+        let threads = each.collect();
+        Self { stop, threads }
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads.drain(..).for_each(|thread| drop(thread.join()));
+    }
+}
+
+fn load(region: &Region, length: u32) -> Vec<u8> {
+    let bytes = (0..length as usize).map(|at| {
+        // SAFETY: inside the region; the request is ours.
+        unsafe { region.base().add(at).read_volatile() }
+    });
+    bytes.collect()
+}
+
+fn store(region: &Region, bytes: &[u8]) {
+    // SAFETY: inside the region; the request is ours.
+    unsafe { region.base().copy_from(bytes.as_ptr(), bytes.len()) };
+}
+
+/// A disk in memory, by copying.
+fn memory_disk() -> impl Fn(&mut Peer, &Asked) + Send + Sync + 'static {
+    let disk = Mutex::new(vec![0_u8; SIZE]);
+    move |peer, asked| {
+        let place = asked.offset as usize..asked.offset as usize + asked.length as usize;
+        let buffer = peer.channel().buffer(asked.tag);
+        match (asked.kind, buffer) {
+            (READ, Some(buffer)) => store(&buffer, &disk.lock().unwrap()[place]),
+            (WRITE, Some(buffer)) => {
+                disk.lock().unwrap()[place].copy_from_slice(&load(&buffer, asked.length));
+            }
+            _ => {}
+        }
+        peer.answer(asked, Ok(()));
+    }
+}
+
+fn listen(bridge: &Bridge) -> Arc<Mutex<Vec<Report>>> {
+    let reports = Arc::new(Mutex::new(Vec::new()));
+    let list = Arc::clone(&reports);
+    bridge.listen(Box::new(move |report| list.lock().unwrap().push(report)));
+    reports
+}
+
+#[test]
+fn a_handler_serves_data_from_its_memory() {
+    let modes = [BufferMode::Copy, BufferMode::UserCopy];
+    for (exchange, mode) in [ExchangeMode::PerIo, ExchangeMode::Batch]
+        .into_iter()
+        .flat_map(|exchange| modes.map(|mode| (exchange, mode)))
+    {
+        let sim = Sim::new(SimConfig::blocking(1));
+        let bridge = bridge(Duration::from_secs(60));
+        let target = target(&bridge, &[Op::Read, Op::Write, Op::Flush], &[]);
+        let _answering = Answering::start(&bridge, memory_disk());
+        let exchange = Some(exchange);
+        let options = DeviceOptions { exchange, ..options(mode) };
+        let device = Device::create(&sim, target, options).unwrap();
+        let id = device.info().id;
+        let client = sim.client(id).unwrap();
+        assert_serves(&client);
+        let sum = |count: fn(&QueueStats) -> u64| device.stats().iter().map(count).sum::<u64>();
+        assert_eq!(sum(|queue| queue.writes), 20);
+        assert_eq!(sum(|queue| queue.flushes), 11, "ten writes with FUA are flushed by the kernel");
+        drop(client);
+        device.close().unwrap();
+        assert_nothing_left(&sim, id);
+    }
+}
+
+#[test]
+fn an_errno_reaches_the_client() {
+    let sim = Sim::new(SimConfig::blocking(2));
+    let bridge = bridge(Duration::from_secs(60));
+    let target = target(&bridge, &[Op::Read, Op::Write], &[]);
+    let _answering = Answering::start(&bridge, |peer, asked| {
+        let full = asked.kind == WRITE && asked.offset > 0;
+        peer.answer(asked, if full { Err(libc::ENOSPC) } else { Ok(()) });
+    });
+    let device = Device::create(&sim, target, options(BufferMode::Copy)).unwrap();
+    let client = sim.client(device.info().id).unwrap();
+    let write = |offset| ClientOp::Write { offset, data: vec![0; 512], fua: false };
+    assert_eq!(client.run(&write(512)).result, Err(libc::ENOSPC));
+    assert_eq!(client.run(&write(0)).result, Ok(()));
+}
+
+#[test]
+fn a_queue_of_a_handler_has_one_thread() {
+    let sim = Sim::new(SimConfig::blocking(31));
+    let bridge = bridge(Duration::from_secs(5));
+    let asked = DeviceOptions { threads: Some(2), ..options(BufferMode::Auto) };
+    let error = Device::create(&sim, target(&bridge, &[Op::Read], &[]), asked).unwrap_err();
+    assert_eq!(error.code, Code::InvalidArgument);
+    assert_eq!(error.message, "threads and a handler exclude each other");
+    let asked = DeviceOptions { rings_apart: true, ..options(BufferMode::Register) };
+    let error = Device::create(&sim, target(&bridge, &[Op::Read], &[]), asked).unwrap_err();
+    assert_eq!(error.message, "ringsApart and a handler exclude each other");
+    assert_eq!(Control::new(sim).info(0).unwrap_err().code, Code::NoDevice);
+}
