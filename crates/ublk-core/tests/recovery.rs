@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use ublk_core::control::Control;
 use ublk_core::device::{
     self, BufferMode, Device, DeviceOptions, DeviceState, End, ExchangeMode, Recovery, StopCheck,
 };
@@ -12,6 +13,9 @@ use ublk_core::driver::sim::{ClientOp, Kernel, Sim, SimConfig};
 use ublk_core::error::Code;
 use ublk_core::target::file::File;
 use ublk_core::target::{Errno, Geometry, Plan, Request, Target};
+use ublk_sys::{
+    UBLK_F_SHMEM_ZC, UBLK_F_USER_RECOVERY, UBLK_F_USER_RECOVERY_REISSUE, ublksrv_ctrl_dev_info,
+};
 
 use common::{SIZE, assert_nothing_left, assert_rules_kept, assert_serves, file};
 
@@ -188,6 +192,30 @@ fn what_cannot_be_recovered_is_refused_and_what_can_waits_on() {
     assert!(error.to_string().contains("size was 1048576 and is 524288"), "{error}");
     Device::recover(&sim, ID, file(&disk), options()).unwrap().close().unwrap();
     assert_rules_kept(&sim);
+}
+
+/// We make no such device, but another program may.
+#[test]
+fn a_device_that_shares_memory_is_not_recovered() {
+    let sim = Sim::new(SimConfig::blocking(17));
+    let disk = sim.file(SIZE);
+    let flags = UBLK_F_USER_RECOVERY | UBLK_F_USER_RECOVERY_REISSUE | UBLK_F_SHMEM_ZC;
+    let wanted = ublksrv_ctrl_dev_info {
+        nr_hw_queues: 1,
+        queue_depth: 8,
+        max_io_buf_bytes: 64 << 10,
+        dev_id: ID,
+        flags,
+        ..Default::default()
+    };
+    let added = Control::new(sim.clone()).add(&wanted).unwrap();
+    assert_eq!(added.flags & flags, flags);
+    let error = Device::recover(&sim, ID, file(&disk), options()).unwrap_err();
+    assert_eq!(error.code, Code::InvalidArgument);
+    assert!(error.message.contains("it shares memory"), "{error}");
+    assert_eq!(state(&sim), DeviceState::Dead, "nothing was asked of the driver");
+    device::delete(sim.clone(), ID).unwrap();
+    assert_nothing_left(&sim, ID);
 }
 
 #[test]
