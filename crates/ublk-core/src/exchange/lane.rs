@@ -136,10 +136,16 @@ impl fmt::Debug for Lane {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::{Receiver, channel};
     use std::thread;
+    use std::time::Duration;
 
     use super::*;
+
+    /// Waits for the other thread, which is there at once unless something was missed.
+    fn hear(other: &Receiver<()>, what: &str) {
+        other.recv_timeout(Duration::from_secs(20)).expect(what);
+    }
 
     #[test]
     fn words_come_once_shown_in_order_and_then_the_end() {
@@ -163,7 +169,7 @@ mod tests {
     fn who_sleeps_is_woken_once_and_who_does_not_is_left_alone() {
         let (mut sender, receiver) = lane(8);
         let (woken, wakes) = channel();
-        receiver.wake_by(move || woken.send(()).unwrap());
+        receiver.wake_by(move || woken.send(()).unwrap_or_default());
         sender.write(1);
         sender.show();
         assert!(wakes.try_recv().is_err());
@@ -197,7 +203,7 @@ mod tests {
                         back.send(()).unwrap();
                     }
                     if receiver.may_sleep() {
-                        woken.recv().unwrap();
+                        hear(&woken, "nobody wakes who sleeps");
                     }
                     receiver.awake();
                 }
@@ -207,7 +213,7 @@ mod tests {
                 sender.write(word);
                 sender.show();
                 if word % 32 == 0 {
-                    (0..32).for_each(|_| done.recv().unwrap());
+                    (0..32).for_each(|_| hear(&done, "a word that was shown is not seen"));
                 }
             }
             drop(sender);

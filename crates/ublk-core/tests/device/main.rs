@@ -30,6 +30,15 @@ fn create(sim: &Sim, disk: &SimDisk, options: DeviceOptions) -> Device<Sim> {
     Device::create(sim, file(disk), options).unwrap()
 }
 
+/// Waits for what comes at once unless something hangs.
+fn until(what: &str, has_come: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !has_come() {
+        assert!(Instant::now() < deadline, "not after 20 s: {what}");
+        thread::yield_now();
+    }
+}
+
 fn open_descriptors() -> usize {
     fs::read_dir("/proc/self/fd").unwrap().count()
 }
@@ -169,9 +178,7 @@ fn requests_under_way_when_a_device_closes_are_answered() {
                     failed.store(true, Ordering::Relaxed);
                 });
             }
-            while served.load(Ordering::Relaxed) < 20 {
-                thread::yield_now();
-            }
+            until("requests are served", || served.load(Ordering::Relaxed) >= 20);
             device.close().unwrap();
         });
         assert!(failed.into_inner(), "the clients were told");
@@ -224,11 +231,7 @@ fn a_commit_taken_in_part_is_finished_though_nothing_else_comes() {
             for block in 0..8 {
                 client.submit(&ClientOp::Read { offset: block << 12, length: 4096 }, None);
             }
-            let deadline = Instant::now() + Duration::from_secs(20);
-            while client.in_flight() > 0 {
-                assert!(Instant::now() < deadline, "seed {seed}: requests hang");
-                thread::yield_now();
-            }
+            until(&format!("all is answered (seed {seed})"), || client.in_flight() == 0);
             assert!(client.take().iter().all(|done| done.result == Ok(())));
         }
         assert!(sim.injected().partial > 0);
@@ -278,9 +281,7 @@ fn memory_is_shared_and_taken_back_while_a_device_serves() {
     let write = ClientOp::Write { offset: 0, data: vec![7; 4096], fua: false };
     let write_in = |memory| {
         client.submit_in(&write, None, Some((memory, 8192)));
-        while client.in_flight() > 0 {
-            thread::yield_now();
-        }
+        until("the write is answered", || client.in_flight() == 0);
         assert_eq!(client.take()[0].result, Ok(()));
         let of = |count: fn(&QueueStats) -> u64| device.stats().iter().map(count).sum();
         let (shared, copied): (u64, u64) = (of(|q| q.zero_copy_bytes), of(|q| q.copied_bytes));

@@ -1,5 +1,6 @@
 //! Devices whose requests are spread over threads.
 
+use ublk_core::control::Control;
 use ublk_core::target::file::File;
 use ublk_core::target::{Errno, Geometry, Plan, Request, Target};
 
@@ -27,8 +28,11 @@ fn threads_share_the_tags_of_all_queues() {
             data: vec![number + 1; 4096],
             fua: false,
         };
-        let transfers = client.begin(&(0..32).map(write).collect::<Vec<_>>(), false);
-        client.finish(transfers, |ended| assert!(ended.iter().all(|(_, one)| one.is_ok())));
+        for number in 0..32 {
+            client.submit(&write(number), None);
+        }
+        until("all threads answer", || client.in_flight() == 0);
+        assert!(client.take().iter().all(|done| done.result == Ok(())));
         for number in 0..32_u8 {
             let read = ClientOp::Read { offset: u64::from(number) * 4096, length: 4096 };
             assert_eq!(client.run(&read).data, vec![number + 1; 4096], "{mode}");
@@ -150,6 +154,8 @@ fn a_thread_that_does_the_io_and_dies_takes_the_device_along() {
     let client = sim.client(id).unwrap();
     assert_eq!(client.run(&ClientOp::Flush).result, Err(libc::EIO));
     drop(client);
+    let control = Control::new(sim.clone());
+    until("the device is deleted", || control.info(id).is_err());
     assert!(matches!(device.wait(), End::Failed(_)));
     drop(device);
     assert_nothing_left(&sim, id);

@@ -1,10 +1,15 @@
 //! Whoever uses `/dev/ublkbN`: submits block requests and sees what becomes of them.
 
+use std::time::{Duration, Instant};
+
 use super::block::{BlockRequest, POISON};
 use super::model::Model;
 use super::op::ClientOp;
 use super::power::Power;
 use super::{Sim, SimMemory};
+
+/// How long [`Client::run`] waits.
+const LONGEST_RUN: Duration = Duration::from_secs(60);
 
 /// A request that has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,12 +154,21 @@ impl Client {
     /// Submits a request and sleeps until it has ended; for [`Waiting::Blocking`] only.
     ///
     /// [`Waiting::Blocking`]: super::Waiting::Blocking
+    ///
+    /// # Panics
+    /// When it has not ended after a minute: whoever serves the device has lost it.
     pub fn run(&self, op: &ClientOp) -> Done {
         let ticket = self.submit(op, None);
+        let deadline = Instant::now() + LONGEST_RUN;
         let mut model = self.sim.lock();
         loop {
             if model.requests.get(&ticket).is_none_or(|request| request.outcome.is_some()) {
                 break;
+            }
+            if Instant::now() >= deadline {
+                // Others use the model while this thread unwinds.
+                drop(model);
+                panic!("no answer to {op:?} after {LONGEST_RUN:?}");
             }
             model = self.sim.sleep(model);
         }
