@@ -156,6 +156,12 @@ impl Sim {
         self.lock().config.faults = faults;
     }
 
+    /// Rings take no entry and submit none while they are stalled, as when the kernel is short of
+    /// memory for long.
+    pub fn stall(&self, stalled: bool) {
+        self.lock().stalled = stalled;
+    }
+
     /// What was done to the server so far.
     pub fn injected(&self) -> Injected {
         self.lock().injected

@@ -65,6 +65,8 @@ pub(super) struct Model {
     pub(super) storages: Vec<CachedFile>,
     pub(super) power: Power,
     pub(super) injected: Injected,
+    /// Rings take nothing.
+    pub(super) stalled: bool,
     pub(super) violations: Vec<Violation>,
     /// How much has happened; it stands still when nothing can move.
     pub(super) moves: u64,
@@ -90,6 +92,7 @@ impl Model {
             storages: Vec::new(),
             power: Power::On,
             injected: Injected::default(),
+            stalled: false,
             violations: Vec::new(),
             moves: 0,
             in_worker: false,

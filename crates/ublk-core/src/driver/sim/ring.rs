@@ -145,6 +145,9 @@ impl SimRing {
             model.violate(Rule::Thread, format!("ring {} is entered by another thread", self.ring));
             return Err(io::Error::from_raw_os_error(libc::EEXIST));
         }
+        if model.stalled {
+            return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+        }
         model.submit(self.ring);
         drop(model);
         self.sim.wake();
@@ -239,6 +242,9 @@ impl Ring for SimRing {
 
     fn space(&mut self) -> usize {
         let mut model = self.sim.lock();
+        if model.stalled {
+            return 0;
+        }
         let uring = model.ring(self.ring);
         uring.size.submissions as usize - uring.sq.len()
     }
