@@ -31,7 +31,7 @@ pub(super) fn create<D: Driver, T: Target>(
         options.buffers.push(BufferMode::Register);
     }
     let geometry = *target.geometry();
-    geometry.validate().map_err(|error| Error::new(Code::InvalidArgument, error.to_string()))?;
+    geometry.validate()?;
     needs::check_threads(&options, &target, pool.is_some())?;
     let control = Control::new(driver.clone());
     let features = known_features(&control)?;

@@ -28,7 +28,7 @@ pub(super) fn recover<D: Driver, T: Target>(
 ) -> Result<Device<D>> {
     options.validate()?;
     let geometry = *target.geometry();
-    geometry.validate().map_err(|error| Error::new(Code::InvalidArgument, error.to_string()))?;
+    geometry.validate()?;
     let control = Control::new(driver.clone());
     let before = control.info(id)?;
     if !recovers(before.flags) {

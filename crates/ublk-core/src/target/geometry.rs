@@ -1,8 +1,7 @@
 //! What a target is to the block layer: size, block sizes, limits, abilities.
 
-use thiserror::Error;
-
 use super::integrity::{FormatError, IntegrityFormat};
+use crate::error::{Code, Error};
 
 /// How a target discards and writes zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +71,7 @@ pub struct Geometry {
 }
 
 /// Why a geometry cannot be a block device.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum GeometryError {
     /// Nothing to serve.
     #[error("the size is {size} bytes, less than one block of {block}")]
@@ -150,6 +149,12 @@ pub enum GeometryError {
     /// There is no such metadata.
     #[error(transparent)]
     Integrity(#[from] FormatError),
+}
+
+impl From<GeometryError> for Error {
+    fn from(error: GeometryError) -> Self {
+        Self::new(Code::InvalidArgument, error.to_string())
+    }
 }
 
 /// The kernel's bound of block sizes and preferred sizes.
