@@ -16,7 +16,6 @@ export interface Asked {
   offset?: number;
   generation?: number;
   epoch?: number;
-  errno?: number;
 }
 
 /** A channel with the reactor's end in the test's hands. */
@@ -74,7 +73,7 @@ export class FakeChannel implements NativeChannel {
   /** The reactor asks. */
   ask(asked: Asked): void {
     const { tag = 0, op = 0, flags = 0, length = 4096, offset = 0 } = asked;
-    const { generation = 1, epoch = 0, errno = 0 } = asked;
+    const { generation = 1, epoch = 0 } = asked;
     const index = this.#asked % REQUEST_COUNT;
     const at = layout.CONTROL_WORDS + index * layout.REQUEST_WORDS;
     this.#words[at + layout.REQUEST_HEAD] = tag | (op << 16) | (flags << 24);
@@ -83,7 +82,6 @@ export class FakeChannel implements NativeChannel {
     this.#words[at + layout.REQUEST_EPOCH] = epoch;
     this.#words[at + layout.REQUEST_OFFSET_LOW] = offset >>> 0;
     this.#words[at + layout.REQUEST_OFFSET_HIGH] = Math.floor(offset / 2 ** 32);
-    this.#words[at + layout.REQUEST_ERRNO] = errno;
     this.#asked += 1;
     this.#words[layout.REQUESTS_TAIL] = this.#asked;
   }
@@ -117,6 +115,15 @@ export class FakeChannel implements NativeChannel {
       length: word(layout.PIECE_LENGTH),
       offset: word(layout.PIECE_OFFSET_HIGH) * 2 ** 32 + word(layout.PIECE_OFFSET_LOW),
     };
+  }
+
+  /** The steps of a tag have ended so. */
+  stepped(tag: number, ...results: number[]): void {
+    for (const [index, errno] of results.entries()) {
+      const at = PIECES + (tag * MAX_PIECES + index) * layout.PIECE_WORDS;
+      this.#words[at + layout.PIECE_ERRNO] = errno;
+    }
+    this.ask({ tag, op: layout.KIND_STEPPED });
   }
 
   /** Whether the peer sleeps until its bell rings. */

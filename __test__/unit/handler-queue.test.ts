@@ -43,6 +43,11 @@ describe('A handler', () => {
     queue.serve();
   }
 
+  function stepped(...results: number[]): void {
+    channel.stepped(0, ...results);
+    queue.serve();
+  }
+
   const done = { tag: 0, kind: layout.ANSWER_DONE, count: 0, generation: 1, errno: 0 };
   const failed = (errno: number) => ({ ...done, kind: layout.ANSWER_FAILED, errno });
 
@@ -209,10 +214,78 @@ describe('A handler', () => {
     ask({});
     await setImmediate();
     channel.answers();
-    ask({ op: layout.KIND_STEPPED, errno: ENOSPC });
+    stepped(ENOSPC);
     await setImmediate();
     expect(channel.answers()).toEqual([failed(ENOSPC)]);
     expect(warnings).toEqual([]);
+  });
+
+  test('hears of each of the steps that ran together what became of it', async () => {
+    let results!: PromiseSettledResult<void>[];
+    serve({
+      backends,
+      write: async (request) => {
+        results = await Promise.allSettled([request.write('hot', 0), request.write('cold', 0)]);
+      },
+    });
+    ask({ op: 1 });
+    await setImmediate();
+    channel.answers();
+    stepped(0, ENOSPC);
+    await setImmediate();
+    expect(channel.answers()).toEqual([done]);
+    expect(results).toMatchObject([
+      { status: 'fulfilled' },
+      { reason: { code: 'ENOSPC', message: "backend 'cold' failed to write with ENOSPC" } },
+    ]);
+  });
+
+  test('has a step done after all that another kept from beginning', async () => {
+    let results!: PromiseSettledResult<void>[];
+    serve({
+      backends,
+      write: async (request) => {
+        results = await Promise.allSettled([request.write('hot', 0), request.write('cold', 512)]);
+      },
+    });
+    ask({ op: 1 });
+    await setImmediate();
+    channel.answers();
+    stepped(EIO, layout.NOT_BEGUN);
+    await setImmediate();
+    expect(channel.answers()).toEqual([{ ...done, kind: layout.ANSWER_STEPS, count: 1 }]);
+    expect(channel.piece(0, 0)).toMatchObject({ backend: 1, offset: 512 });
+    stepped(0);
+    await setImmediate();
+    expect(channel.answers()).toEqual([done]);
+    expect(results.map(({ status }) => status)).toEqual(['rejected', 'fulfilled']);
+  });
+
+  test('whose step is none hears of that, and the others are done', async () => {
+    const reasons: unknown[] = [];
+    serve({
+      backends,
+      async discard(request) {
+        const steps = [
+          request.discard('nowhere', 0, 512),
+          request.discard('hot', 0.5, 512),
+          request.discard('hot', 0, 2 ** 32),
+          request.discard('cold', 0, 512),
+        ];
+        for (const step of steps) await step.catch((error: Error) => reasons.push(error.message));
+      },
+    });
+    ask({ op: 3 });
+    await setImmediate();
+    expect(channel.answers()).toMatchObject([{ kind: layout.ANSWER_STEPS, count: 1 }]);
+    stepped(0);
+    await setImmediate();
+    expect(channel.answers()).toEqual([done]);
+    expect(reasons).toEqual([
+      "there is no backend 'nowhere'",
+      'the offset of a step is 0.5; it must be a whole number of bytes',
+      'the length of a step is 4294967296; it must be less than 4 GiB',
+    ]);
   });
 
   test('that does not wait for its steps is answered for when they have ended', async () => {

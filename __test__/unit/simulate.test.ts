@@ -199,6 +199,33 @@ test('a step that fails rejects with its errno, and its request goes on', async 
   expect(IoError.is(failures[0])).toBe(true);
 });
 
+test('steps that run together settle each with its own result', async () => {
+  writeFileSync(image, block(3, 256));
+  const file = targets.file(image, { logicalBlockSize: 4096, readOnly: true });
+  const broken = targets.error({ size: SIZE });
+  const results: string[] = [];
+  await using simulated = await simulate({
+    size: SIZE,
+    backends: { file, broken, late: targets.delay(file, { readUs: 100 }) },
+    async read(request) {
+      const settled = await Promise.allSettled([
+        request.read('broken', 0, 4096),
+        request.read('file', 4096, 4096),
+        request.read('late', 8192, 4096, 4096),
+        request.read('file', SIZE, 4096),
+      ]);
+      results.push(...settled.map((one) => ('reason' in one ? String(one.reason) : one.status)));
+    },
+  });
+  expect(await simulated.read(0, 8192)).toEqual(block(3, 2));
+  expect(results).toEqual([
+    "IoError: backend 'broken' failed to read with EIO",
+    'fulfilled',
+    'fulfilled',
+    "IoError: backend 'file' failed to read with EINVAL",
+  ]);
+});
+
 test('what a handler puts on its backends has power to lose', async () => {
   const file = targets.file(image, { logicalBlockSize: 4096 });
   const map = ({ offset }: { offset: number }) => ({ backend: 'file' as const, offset });

@@ -2,7 +2,7 @@
 // `UBLK_WRITE_LAYOUT=1 cargo test -p ublk-core --lib layout`; do not edit.
 
 /** Changes whenever a number below changes its meaning. */
-export const LAYOUT_VERSION = 2;
+export const LAYOUT_VERSION = 3;
 
 /** Where requests have been written up to; the reactor's. */
 export const REQUESTS_TAIL = 0;
@@ -55,10 +55,7 @@ export const REQUEST_OFFSET_LOW = 4;
 /** The upper half. */
 export const REQUEST_OFFSET_HIGH = 5;
 
-/** With `KIND_STEPPED`: 0, or a positive errno. */
-export const REQUEST_ERRNO = 6;
-
-/** The kinds of a request up to here are `UBLK_IO_OP_*`. Steps have ended, with an errno. */
+/** The kinds of a request up to here are `UBLK_IO_OP_*`. Steps have ended: their pieces say how. */
 export const KIND_STEPPED = 128;
 
 /** A flag: on stable storage before it is answered. */
@@ -123,3 +120,9 @@ export const PIECE_OFFSET_LOW = 4;
 
 /** The upper half. */
 export const PIECE_OFFSET_HIGH = 5;
+
+/** What a step failed of, a positive errno; the reactor's. The peer leaves 0 there. */
+export const PIECE_ERRNO = 6;
+
+/** In place of an errno: it has not begun, because another failed. */
+export const NOT_BEGUN = 4294967295;

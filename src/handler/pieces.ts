@@ -3,6 +3,7 @@ import { suggest } from '../check.ts';
 import {
   PIECE_AT,
   PIECE_BACKEND,
+  PIECE_ERRNO,
   PIECE_LENGTH,
   PIECE_OFFSET_HIGH,
   PIECE_OFFSET_LOW,
@@ -49,13 +50,26 @@ export class PieceWriter {
     return answer.length;
   }
 
+  /** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` for what cannot be a step. */
+  checkStep({ backend, offset, at, length }: Step): void {
+    this.backend(backend);
+    checkBytes(offset, 'the offset of a step');
+    checkPart(at, 'the place of a step');
+    checkPart(length, 'the length of a step');
+  }
+
   /** Writes steps; how many of them there is room for. */
-  steps(request: HandlerRequest, steps: readonly Step[]): number {
+  steps(tag: number, steps: readonly Step[]): number {
     const count = Math.min(steps.length, this.#rings.places.maxPieces);
     for (const [index, step] of steps.slice(0, count).entries()) {
-      this.#write(request.tag, index, OPS.indexOf(step.op), step, step.at, step.length);
+      this.#write(tag, index, OPS.indexOf(step.op), step, step.at, step.length);
     }
     return count;
+  }
+
+  /** What a step has failed of, now that it has ended: 0, an errno, or `NOT_BEGUN`. */
+  errno(tag: number, index: number): number {
+    return this.#rings.words[this.#place(tag, index) + PIECE_ERRNO]!;
   }
 
   /** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless there is such a backend. */
@@ -86,17 +100,30 @@ export class PieceWriter {
     at: number,
     length: number,
   ): void {
-    const { words, places } = this.#rings;
-    const base = places.pieces + (tag * places.maxPieces + index) * PIECE_WORDS;
+    const { words } = this.#rings;
+    const base = this.#place(tag, index);
     const offset = checkBytes(piece.offset, 'the offset of a piece');
     const low = offset >>> 0;
     words[base + PIECE_BACKEND] = this.backend(piece.backend);
     words[base + PIECE_OP] = op;
-    words[base + PIECE_AT] = checkBytes(at, 'the place of a piece');
-    words[base + PIECE_LENGTH] = checkBytes(length, 'the length of a piece');
+    words[base + PIECE_AT] = checkPart(at, 'the place of a piece');
+    words[base + PIECE_LENGTH] = checkPart(length, 'the length of a piece');
     words[base + PIECE_OFFSET_LOW] = low;
     words[base + PIECE_OFFSET_HIGH] = (offset - low) / 2 ** 32;
+    words[base + PIECE_ERRNO] = 0;
   }
+
+  #place(tag: number, index: number): number {
+    const { pieces, maxPieces } = this.#rings.places;
+    return pieces + (tag * maxPieces + index) * PIECE_WORDS;
+  }
+}
+
+/** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless it is a number of bytes below 4 GiB. */
+function checkPart(value: unknown, name: string): number {
+  const bytes = checkBytes(value, name);
+  if (bytes < 2 ** 32) return bytes;
+  throw invalid(`${name} is ${bytes}; it must be less than 4 GiB`);
 }
 
 function isList(answer: Piece | readonly Piece[]): answer is readonly Piece[] {

@@ -13,7 +13,6 @@ import {
   ANSWER_SPOILT,
   KIND_STEPPED,
   REQUEST_EPOCH,
-  REQUEST_ERRNO,
   REQUEST_HEAD,
 } from './layout.ts';
 import { PieceWriter } from './pieces.ts';
@@ -25,7 +24,7 @@ import {
   type Step,
 } from './request.ts';
 import { Rings } from './rings.ts';
-import { StepQueue } from './steps.ts';
+import { StepQueue, tooLate } from './steps.ts';
 import type { Answer, Method, Piece } from './types.ts';
 import { checkPlace, writeReport } from './zones.ts';
 
@@ -154,8 +153,7 @@ export class HandlerQueue implements RequestOwner {
     if (this.#isCurrent(request) && request.isOpen) {
       return this.#steps[request.tag]!.add(request, step);
     }
-    const message = `the request has ended: a step to ${step.op} comes too late`;
-    return Promise.reject(new UblkError(UblkErrorCode.LateAnswer, message));
+    return Promise.reject(tooLate(step));
   }
 
   #begin(at: number): void {
@@ -164,7 +162,7 @@ export class HandlerQueue implements RequestOwner {
     const tag = head & 0xffff;
     const kind = (head >>> 16) & 0xff;
     if (kind === KIND_STEPPED) {
-      this.#steps[tag]!.ended(words[at + REQUEST_ERRNO]!);
+      this.#steps[tag]!.ended();
       return;
     }
     if (this.#epochs[tag] !== words[at + REQUEST_EPOCH]) {

@@ -159,13 +159,15 @@ export class HandlerRequest<Name extends string = string> {
 
   /**
    * Reads from a backend into the request's data, which need not be in JavaScript for that. Steps
-   * that are asked for at once run at once, and fail together.
+   * that are asked for at once run at once, and each settles with its own result.
    *
    * @param backend Its name among {@link Handler.backends}.
    * @param offset Where on the backend, in bytes.
    * @param length How many bytes; by default all from `at` on.
    * @param at Where in the data, in bytes.
    * @throws {IoError} (as a rejection) The backend's error.
+   * @throws {UblkError} (as a rejection) `ERR_UBLK_LATE_ANSWER`: the request has been answered, or
+   * has timed out; `ERR_UBLK_INVALID_ARGUMENT`.
    */
   read(backend: Name, offset: number, length?: number, at = 0): Promise<void> {
     return this.#step('read', backend, offset, length ?? this.#length - at, at);

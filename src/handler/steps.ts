@@ -1,6 +1,7 @@
 import { errnoName } from '../errno.ts';
+import { UblkError, UblkErrorCode } from '../errors.ts';
 import { IoError } from './io-error.ts';
-import { ANSWER_STEPS } from './layout.ts';
+import { ANSWER_STEPS, NOT_BEGUN } from './layout.ts';
 import type { PieceWriter } from './pieces.ts';
 import type { HandlerRequest, Step } from './request.ts';
 import type { Rings } from './rings.ts';
@@ -34,7 +35,7 @@ export class StepQueue {
   /** Adds a step; settles when it has ended. */
   add(request: HandlerRequest, step: Step): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.#pieces.backend(step.backend);
+      this.#pieces.checkStep(step);
       this.#request = request;
       request.steps += 1;
       this.#waiting.push({ step, resolve, reject });
@@ -45,11 +46,28 @@ export class StepQueue {
     });
   }
 
-  /** The reactor has done the steps that it had, with this errno or 0. */
-  ended(errno: number): void {
+  /** The reactor has done the steps that it had. */
+  ended(): void {
+    const { tag } = this.#request!;
     const ended = this.#running;
     this.#running = [];
-    this.#settle(ended, errno === 0 ? undefined : stepError(errnoName(errno)));
+    const again: Waiting[] = [];
+    for (const [index, waiting] of ended.entries()) {
+      const errno = this.#pieces.errno(tag, index);
+      if (errno === NOT_BEGUN) again.push(waiting);
+      else this.#settle(waiting, errno === 0 ? undefined : stepError(waiting.step, errno));
+    }
+    this.#waiting.unshift(...again);
+    if (this.#waiting.length > 0) this.#send();
+    else this.#idle();
+  }
+
+  /** The request has been ended, and nobody will do its steps. */
+  abandon(): void {
+    for (const waiting of [...this.#running.splice(0), ...this.#waiting.splice(0)]) {
+      this.#settle(waiting, tooLate(waiting.step));
+    }
+    this.#idle();
   }
 
   /** Calls when no step is left. */
@@ -59,35 +77,34 @@ export class StepQueue {
 
   #send(): void {
     this.#sending = false;
-    const request = this.#request!;
+    if (this.#waiting.length === 0) return;
+    const { tag, generation } = this.#request!;
     const steps = this.#waiting.map(({ step }) => step);
-    try {
-      const count = this.#pieces.steps(request, steps);
-      this.#running = this.#waiting.splice(0, count);
-      const head = request.tag | (ANSWER_STEPS << 16) | (count << 24);
-      this.#rings.answer(head >>> 0, request.generation, 0);
-      this.#flushSoon();
-    } catch (error) {
-      const failed = this.#waiting;
-      this.#waiting = [];
-      this.#settle(failed, error);
-    }
+    const count = this.#pieces.steps(tag, steps);
+    this.#running = this.#waiting.splice(0, count);
+    const head = tag | (ANSWER_STEPS << 16) | (count << 24);
+    this.#rings.answer(head >>> 0, generation, 0);
+    this.#flushSoon();
   }
 
-  #settle(ended: readonly Waiting[], error: unknown): void {
-    this.#request!.steps -= ended.length;
-    for (const { resolve, reject } of ended) {
-      if (error === undefined) resolve();
-      else reject(error);
-    }
-    if (this.#waiting.length > 0) {
-      this.#send();
-      return;
-    }
+  #settle({ resolve, reject }: Waiting, error: unknown): void {
+    this.#request!.steps -= 1;
+    if (error === undefined) resolve();
+    else reject(error);
+  }
+
+  #idle(): void {
     for (const call of this.#whenIdle.splice(0)) call();
   }
 }
 
-function stepError(name: string): IoError {
-  return IoError.of(name, `a backend failed with ${name}`);
+function stepError({ op, backend }: Step, errno: number): IoError {
+  const name = errnoName(errno);
+  return IoError.of(name, `backend '${backend}' failed to ${op} with ${name}`);
+}
+
+/** What a step comes to whose request has ended. */
+export function tooLate({ op }: Step): UblkError {
+  const message = `the request has ended: a step to ${op} comes too late`;
+  return new UblkError(UblkErrorCode.LateAnswer, message);
 }

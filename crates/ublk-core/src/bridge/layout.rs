@@ -27,7 +27,7 @@ const HEADER: &str = "// The words of a channel's memory. Generated from \
 
 words! {
     /// Changes whenever a number below changes its meaning.
-    LAYOUT_VERSION = 2;
+    LAYOUT_VERSION = 3;
 
     /// Where requests have been written up to; the reactor's.
     REQUESTS_TAIL = 0;
@@ -65,10 +65,8 @@ words! {
     REQUEST_OFFSET_LOW = 4;
     /// The upper half.
     REQUEST_OFFSET_HIGH = 5;
-    /// With `KIND_STEPPED`: 0, or a positive errno.
-    REQUEST_ERRNO = 6;
 
-    /// The kinds of a request up to here are `UBLK_IO_OP_*`. Steps have ended, with an errno.
+    /// The kinds of a request up to here are `UBLK_IO_OP_*`. Steps have ended: their pieces say how.
     KIND_STEPPED = 128;
     /// A flag: on stable storage before it is answered.
     FLAG_FUA = 1;
@@ -115,6 +113,10 @@ words! {
     PIECE_OFFSET_LOW = 4;
     /// The upper half.
     PIECE_OFFSET_HIGH = 5;
+    /// What a step failed of, a positive errno; the reactor's. The peer leaves 0 there.
+    PIECE_ERRNO = 6;
+    /// In place of an errno: it has not begun, because another failed.
+    NOT_BEGUN = 0xffff_ffff;
 }
 
 /// Where things are in the memory of a channel, in words.

@@ -8,9 +8,9 @@ use std::time::Duration;
 use super::channel::Channel;
 use super::layout::{
     ANSWER_DONE, ANSWER_FAILED, ANSWER_LANDED, ANSWER_PLAN, ANSWER_STEPS, ANSWERS_HEAD,
-    ANSWERS_TAIL, AWAKE, IN_EVENT_LOOP, PEER_WAITS, REQUEST_EPOCH, REQUEST_ERRNO,
-    REQUEST_GENERATION, REQUEST_HEAD, REQUEST_LENGTH, REQUEST_OFFSET_HIGH, REQUEST_OFFSET_LOW,
-    REQUEST_WORDS, REQUESTS_HEAD, REQUESTS_TAIL,
+    ANSWERS_TAIL, AWAKE, IN_EVENT_LOOP, PEER_WAITS, PIECE_ERRNO, REQUEST_EPOCH, REQUEST_GENERATION,
+    REQUEST_HEAD, REQUEST_LENGTH, REQUEST_OFFSET_HIGH, REQUEST_OFFSET_LOW, REQUEST_WORDS,
+    REQUESTS_HEAD, REQUESTS_TAIL,
 };
 use super::pieces::Piece;
 use super::ring::{Reader, Writer};
@@ -32,8 +32,6 @@ pub struct Asked {
     pub length: u32,
     /// In bytes.
     pub offset: u64,
-    /// With `KIND_STEPPED`: 0, or a positive errno.
-    pub errno: i32,
 }
 
 /// The answering end of a channel; there is one.
@@ -75,7 +73,6 @@ impl Peer {
             length: word(REQUEST_LENGTH),
             offset: u64::from(word(REQUEST_OFFSET_LOW))
                 | u64::from(word(REQUEST_OFFSET_HIGH)) << 32,
-            errno: word(REQUEST_ERRNO).cast_signed(),
         })
     }
 
@@ -121,6 +118,14 @@ impl Peer {
     /// Asks for pieces to be done; the request comes again when they have been.
     pub fn steps(&mut self, asked: &Asked, pieces: &[Piece]) {
         self.write_pieces(asked, ANSWER_STEPS, pieces);
+    }
+
+    /// What became of each of the `count` steps that were asked for last, when they have ended: 0, a
+    /// positive errno, or `NOT_BEGUN`.
+    pub fn results(&self, asked: &Asked, count: u32) -> impl Iterator<Item = u32> {
+        let words = self.channel.words();
+        let at = |index| self.channel.layout().piece(asked.tag, index) + PIECE_ERRNO as usize;
+        (0..count).map(move |index| words[at(index)].load(Ordering::Relaxed))
     }
 
     fn write_pieces(&mut self, asked: &Asked, kind: u32, pieces: &[Piece]) {

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::layout::{
-    PIECE_AT, PIECE_BACKEND, PIECE_LENGTH, PIECE_OFFSET_HIGH, PIECE_OFFSET_LOW, PIECE_OP,
-    PIECE_WORDS,
+    PIECE_AT, PIECE_BACKEND, PIECE_ERRNO, PIECE_LENGTH, PIECE_OFFSET_HIGH, PIECE_OFFSET_LOW,
+    PIECE_OP, PIECE_WORDS,
 };
 
 /// A piece of a request, and where it is.
@@ -68,6 +68,7 @@ impl Piece {
             (PIECE_LENGTH, self.length),
             (PIECE_OFFSET_LOW, self.offset as u32),
             (PIECE_OFFSET_HIGH, (self.offset >> 32) as u32),
+            (PIECE_ERRNO, 0),
         ];
         for (index, value) in fields {
             words[index as usize].store(value, Ordering::Relaxed);

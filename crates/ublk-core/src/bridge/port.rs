@@ -8,7 +8,8 @@ use super::channel::Channel;
 use super::layout::{
     ANSWER_DONE, ANSWER_ERRNO, ANSWER_FAILED, ANSWER_GENERATION, ANSWER_HEAD, ANSWER_LANDED,
     ANSWER_PLACE_HIGH, ANSWER_PLACE_LOW, ANSWER_PLAN, ANSWER_SPOILT, ANSWER_STEPS, ANSWER_WORDS,
-    ANSWERS_HEAD, ANSWERS_TAIL, KIND_STEPPED, REQUEST_WORDS, REQUESTS_HEAD, REQUESTS_TAIL,
+    ANSWERS_HEAD, ANSWERS_TAIL, KIND_STEPPED, PIECE_ERRNO, REQUEST_WORDS, REQUESTS_HEAD,
+    REQUESTS_TAIL,
 };
 use super::pieces::{Misfit, Pieces};
 use super::report::{Report, ReportKind};
@@ -89,7 +90,7 @@ impl Port {
         let tag = &mut self.tags[usize::from(index)];
         tag.ask = ask;
         tag.generation = tag.generation.wrapping_add(1);
-        self.hand_over(index, ask.op.into(), 0)
+        self.hand_over(index, ask.op.into())
     }
 
     /// The peer will be asked when the request's bytes are there: with [`resume`](Self::resume).
@@ -99,19 +100,31 @@ impl Port {
         (tag.ask, tag.fresh) = (ask, true);
     }
 
-    /// The steps that the peer asked for have ended, with a positive errno or 0, or the request's
-    /// bytes are there: it is its turn. False as for [`ask`](Self::ask), or without the bytes.
-    pub(crate) fn resume(&mut self, index: u16, errno: i32) -> bool {
+    /// The steps that the peer asked for have ended, or the request's bytes are there, unless
+    /// something `failed`: it is its turn. False as for [`ask`](Self::ask), or without the bytes.
+    pub(crate) fn resume(&mut self, index: u16, failed: bool) -> bool {
         let tag = &mut self.tags[usize::from(index)];
         if !std::mem::take(&mut tag.fresh) {
-            return self.hand_over(index, KIND_STEPPED, errno);
+            return self.hand_over(index, KIND_STEPPED);
         }
         let ask = tag.ask;
-        errno == 0 && self.ask(index, ask)
+        !failed && self.ask(index, ask)
+    }
+
+    /// Says what a step has failed of, before its request is [resumed](Self::resume): `piece` is
+    /// the place among the tag's pieces of what was asked for. The first to be said stands.
+    #[cold]
+    pub(crate) fn step_failed(&self, tag: u16, piece: u8, errno: u32) {
+        let at = self.channel.layout().piece(tag, piece.into()) + PIECE_ERRNO as usize;
+        let word = &self.channel.words()[at];
+        if word.load(Ordering::Relaxed) == 0 {
+            // Relaxed: the peer looks after it has seen the request, which is published.
+            word.store(errno, Ordering::Relaxed);
+        }
     }
 
     #[inline]
-    fn hand_over(&mut self, index: u16, kind: u32, errno: i32) -> bool {
+    fn hand_over(&mut self, index: u16, kind: u32) -> bool {
         if self.channel.is_abandoned() {
             return false;
         }
@@ -120,8 +133,7 @@ impl Port {
         let head = u32::from(index) | kind << 16 | flags << 24;
         #[expect(clippy::cast_possible_truncation, reason = "its halves")]
         let (low, high) = (offset as u32, (offset >> 32) as u32);
-        let errno = errno.cast_unsigned();
-        let record = [head, tag.generation, length, tag.epoch, low, high, errno, 0];
+        let record = [head, tag.generation, length, tag.epoch, low, high, 0, 0];
         const { assert!(REQUEST_WORDS == 8) };
         if !self.requests.write(self.channel.words(), record) {
             return false;

@@ -112,6 +112,28 @@ impl<T: Target> Engine<T> {
         })
     }
 
+    /// Which of the steps that were asked for have failed, now that they have ended with `errno`,
+    /// and of what: an errno of their own, or none where they have not begun because of another's.
+    #[cold]
+    pub(crate) fn failures(&self, tag: u16, errno: i32) -> impl Iterator<Item = (u8, Option<i32>)> {
+        let flight = &self.flights[usize::from(tag)];
+        let (planned, started) = (usize::from(flight.planned), usize::from(flight.started));
+        let first = usize::from(tag) * self.max_steps;
+        let steps = self.steps[first..first + planned].iter();
+        let progress = &self.progress[first..first + planned];
+        // Otherwise it is the request's buffer that was not to be had.
+        let owned = progress.iter().any(|progress| progress.errno != 0);
+        steps.zip(progress).enumerate().filter_map(move |(at, (step, progress))| {
+            let ended = at < started && !progress.waiting;
+            match progress.errno {
+                0 if ended => None,
+                0 if owned => Some((step.asked, None)),
+                0 => Some((step.asked, Some(errno))),
+                own => Some((step.asked, Some(own))),
+            }
+        })
+    }
+
     /// The steps of a request that goes on have ended.
     #[cold]
     pub(super) fn hold(&mut self, tag: u16) -> Outcome {

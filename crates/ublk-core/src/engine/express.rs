@@ -49,7 +49,7 @@ impl<T: Target> Engine<T> {
                 Op::Read => StepKind::Read,
                 _ => StepKind::Write { dsync: false },
             };
-            let step = Step { kind, stage: 0, file, at: 0, length: request.length, offset };
+            let step = Step { kind, file, length: request.length, offset, ..Step::EMPTY };
             self.transfer(pass, tag, (&step, slot), alone);
             if alone {
                 count_plain(pass.counters, &request, 1);

@@ -117,6 +117,8 @@ pub(super) struct Progress {
     pub(super) from: u32,
     /// How many bytes are certainly done.
     pub(super) done: u32,
+    /// What it failed of, positive; 0: of nothing.
+    pub(super) errno: i32,
     /// It goes on once the buffer's unregistration has answered.
     pub(super) waiting: bool,
     /// How often it was interrupted.

@@ -79,6 +79,7 @@ impl<T: Target> Engine<T> {
         match judge(&self.steps[index], &mut self.progress[index], result, self.block) {
             Verdict::Complete => {}
             Verdict::Failed(errno) => {
+                self.progress[index].errno = errno;
                 flight.errno = if flight.errno == 0 { errno } else { flight.errno };
             }
             Verdict::Continue => self.continue_step(pass, token)?,

@@ -84,8 +84,7 @@ fn continue_short(step: &Step, progress: &mut Progress, result: u32, block: u32)
 mod tests {
     use super::*;
 
-    const READ: Step =
-        Step { kind: StepKind::Read, stage: 0, file: 0, at: 0, length: 8192, offset: 4096 };
+    const READ: Step = Step { kind: StepKind::Read, length: 8192, offset: 4096, ..Step::EMPTY };
 
     fn run(step: &Step, results: &[i32]) -> (Verdict, Progress) {
         let mut progress = Progress::default();

@@ -4,7 +4,7 @@ use std::io;
 
 use super::Waker;
 use super::queue::Queue;
-use crate::bridge::layout::{FLAG_FUA, FLAG_NO_UNMAP};
+use crate::bridge::layout::{FLAG_FUA, FLAG_NO_UNMAP, NOT_BEGUN};
 use crate::bridge::{Ask, Body, Misfit, Port};
 use crate::driver::Ring;
 use crate::engine::{After, Outcome};
@@ -35,6 +35,18 @@ impl Asking {
     #[inline]
     pub(super) fn asks(&self, op: Op) -> bool {
         self.ops & bit(op) != 0
+    }
+
+    /// What fails with pieces that cannot be done; where they make no sense, that is told.
+    #[cold]
+    fn errno_of(&self, tag: u16, unfit: Unfit) -> i32 {
+        match unfit {
+            Unfit::Fails(errno) => errno.0,
+            Unfit::Misfit(misfit) => {
+                self.port.misfit(tag, misfit);
+                libc::EINVAL
+            }
+        }
     }
 }
 
@@ -168,33 +180,21 @@ impl<T: Target> Queue<T> {
         let ran = self.engine.run(pass, tag, (after, alone), |target, request, plan| {
             let pieces = asking.port.pieces(tag, count).ok_or(Misfit::Count)?;
             let elsewhere = target.elsewhere().ok_or(Misfit::Op)?;
-            elsewhere.plan_of(request, &pieces, after == After::End, plan)
+            if after == After::End {
+                return elsewhere.plan_of(request, &pieces, plan);
+            }
+            elsewhere.steps_of(request, &pieces, plan, &mut |number, unfit| {
+                let errno = asking.errno_of(tag, unfit);
+                asking.port.step_failed(tag, number, errno.cast_unsigned());
+            });
+            Ok(())
         });
         match ran {
             Ok(outcome) => self.settle(pass, tag, outcome?),
-            Err(unfit) => self.unfit(pass, tag, unfit, after),
-        }
-    }
-
-    /// Pieces that cannot be done: the request fails, or whoever wants them done hears it.
-    #[cold]
-    fn unfit<R: Ring>(
-        &mut self,
-        pass: &mut Pass<'_, R>,
-        tag: u16,
-        unfit: Unfit,
-        after: After,
-    ) -> io::Result<()> {
-        let errno = match unfit {
-            Unfit::Fails(errno) => errno.0,
-            Unfit::Misfit(misfit) => {
-                self.asking.iter().for_each(|asking| asking.port.misfit(tag, misfit));
-                libc::EINVAL
+            Err(unfit) => {
+                let errno = asking.errno_of(tag, unfit);
+                self.fail(pass, tag, errno)
             }
-        };
-        match after {
-            After::End => self.fail(pass, tag, errno),
-            After::Hold => self.resume(pass, tag, errno),
         }
     }
 
@@ -206,7 +206,14 @@ impl<T: Target> Queue<T> {
         tag: u16,
         errno: i32,
     ) -> io::Result<()> {
-        let asked = self.asking.as_mut().is_some_and(|asking| asking.port.resume(tag, errno));
+        let Some(asking) = &mut self.asking else { return Ok(()) };
+        if errno != 0 {
+            for (number, errno) in self.engine.failures(tag, errno) {
+                let said = errno.map_or(NOT_BEGUN, i32::cast_unsigned);
+                asking.port.step_failed(tag, number, said);
+            }
+        }
+        let asked = asking.port.resume(tag, errno != 0);
         if asked { Ok(()) } else { self.fail(pass, tag, libc::EIO) }
     }
 }

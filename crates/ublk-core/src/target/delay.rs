@@ -52,7 +52,7 @@ impl Target for Delay {
         if length == 0 {
             return self.child.plan(request, plan);
         }
-        plan.push(Step { kind: StepKind::Wait, stage: 0, file: 0, at: 0, length, offset: 0 });
+        plan.push(Step { kind: StepKind::Wait, length, ..Step::EMPTY });
         let later = Part { stage: 1, ..Part::default() };
         plan.part(later, |plan| self.child.plan(request, plan))
     }

@@ -13,8 +13,7 @@ pub trait Elsewhere: Send + Sync {
     /// Whether it is asked for requests of this kind; others are planned as ever.
     fn asks(&self, op: Op) -> bool;
 
-    /// What pieces of backends become: the whole of `request`, or steps that somebody wants done
-    /// with its buffer before it goes on.
+    /// What pieces of backends become that are the whole of `request`.
     ///
     /// # Errors
     /// Why they do not fit, or the errno that a backend has for them.
@@ -22,9 +21,19 @@ pub trait Elsewhere: Send + Sync {
         &self,
         request: &Request,
         pieces: &Pieces<'_>,
-        whole: bool,
         plan: &mut Plan<'_>,
     ) -> Result<(), Unfit>;
+
+    /// What pieces of backends become that somebody wants done with the buffer of `request` before
+    /// it goes on. Each is for itself: `refuse` hears of those that do not fit, or that a backend
+    /// has an errno for, by their places among the pieces.
+    fn steps_of(
+        &self,
+        request: &Request,
+        pieces: &Pieces<'_>,
+        plan: &mut Plan<'_>,
+        refuse: &mut dyn FnMut(u8, Unfit),
+    );
 }
 
 /// Why pieces cannot be done.

@@ -101,6 +101,23 @@ impl Handler {
         Ok(Self { geometry, ops, backends, max_steps, bridge })
     }
 
+    /// Adds what is to be done with a request's buffer, or with none, whatever the request asks for.
+    fn add_step(
+        &self,
+        request: &Request,
+        piece: &Piece,
+        plan: &mut Plan<'_>,
+    ) -> std::result::Result<(), Unfit> {
+        let op = op_of(piece)?;
+        if op.has_data() {
+            if !request.op.has_data() {
+                return Err(Misfit::Op.into());
+            }
+            check_end(request, piece)?;
+        }
+        self.add(&Request { op, ..*request }, piece, plan)
+    }
+
     /// Adds the steps of a piece: several where the backend wants requests to be cut.
     fn add(
         &self,
@@ -129,6 +146,16 @@ impl Handler {
             }
         }
     }
+}
+
+fn op_of(piece: &Piece) -> std::result::Result<Op, Misfit> {
+    u8::try_from(piece.op).ok().and_then(Op::of).ok_or(Misfit::Op)
+}
+
+/// Whether a piece ends inside of its request.
+fn check_end(request: &Request, piece: &Piece) -> std::result::Result<(), Misfit> {
+    let end = piece.at.checked_add(piece.length).ok_or(Misfit::BeyondRequest)?;
+    if end > request.length { Err(Misfit::BeyondRequest) } else { Ok(()) }
 }
 
 fn discard_limits(ops: &[Op], block: u32) -> Option<DiscardLimits> {
@@ -205,29 +232,34 @@ impl Elsewhere for Handler {
         &self,
         request: &Request,
         pieces: &Pieces<'_>,
-        whole: bool,
         plan: &mut Plan<'_>,
     ) -> std::result::Result<(), Unfit> {
         for piece in pieces.iter() {
-            let op = u8::try_from(piece.op).ok().and_then(Op::of).ok_or(Misfit::Op)?;
-            if whole && op != request.op {
+            if op_of(&piece)? != request.op {
                 return Err(Misfit::Op.into());
             }
-            // In bytes of the request's buffer: only what moves data uses it.
-            let end = piece.at.checked_add(piece.length).ok_or(Misfit::BeyondRequest)?;
-            if end > request.length && (whole || op.has_data()) {
-                return Err(Misfit::BeyondRequest.into());
-            }
-            if op.has_data() && !request.op.has_data() {
-                return Err(Misfit::Op.into());
-            }
-            self.add(&Request { op, ..*request }, &piece, plan)?;
+            check_end(request, &piece)?;
+            self.add(request, &piece, plan)?;
         }
-        if whole && request.op != Op::Flush {
+        if request.op != Op::Flush {
             pieces.cover(request.length, request.op != Op::Read)?;
         }
         plan.order_stages();
         Ok(())
+    }
+
+    fn steps_of(
+        &self,
+        request: &Request,
+        pieces: &Pieces<'_>,
+        plan: &mut Plan<'_>,
+        refuse: &mut dyn FnMut(u8, Unfit),
+    ) {
+        for (piece, number) in pieces.iter().zip(0..) {
+            let step = plan.step(number, |plan| self.add_step(request, &piece, plan));
+            step.unwrap_or_else(|unfit| refuse(number, unfit));
+        }
+        plan.order_stages();
     }
 }
 
@@ -235,6 +267,7 @@ impl Elsewhere for Handler {
 mod tests {
     use std::time::Duration;
 
+    use super::super::error::AlwaysFails;
     use super::super::striped::Striped;
     use super::super::testing::{file, request};
     use super::super::{Step, StepKind};
@@ -272,13 +305,28 @@ mod tests {
         handler: &Handler,
         request: &Request,
         pieces: &[Piece],
-        whole: bool,
     ) -> std::result::Result<Vec<(u16, u64, u32, u32)>, Unfit> {
         let mut steps = vec![Step::EMPTY; handler.max_steps()];
         let mut plan = Plan::new(&mut steps);
-        Pieces::with(pieces, |pieces| handler.plan_of(request, pieces, whole, &mut plan))?;
+        Pieces::with(pieces, |pieces| handler.plan_of(request, pieces, &mut plan))?;
         let part = |step: &Step| (step.file, step.offset, step.at, step.length);
         Ok(plan.steps().iter().map(part).collect())
+    }
+
+    /// Which of the steps that are asked for those of the plan belong to, and which are refused.
+    fn planned(
+        handler: &Handler,
+        request: &Request,
+        pieces: &[Piece],
+    ) -> (Vec<u8>, Vec<(u8, Unfit)>) {
+        let mut steps = vec![Step::EMPTY; handler.max_steps()];
+        let mut plan = Plan::new(&mut steps);
+        let mut refused = Vec::new();
+        Pieces::with(pieces, |pieces| {
+            let mut refuse = |number, unfit| refused.push((number, unfit));
+            handler.steps_of(request, pieces, &mut plan, &mut refuse);
+        });
+        (plan.steps().iter().map(|step| step.asked).collect(), refused)
     }
 
     #[test]
@@ -297,7 +345,7 @@ mod tests {
     fn pieces_become_steps_of_their_backends() {
         let handler = handler(&BOTH, vec![file(3, 8192), file(4, 1 << 20)]).unwrap();
         let pieces = [piece(1, Op::Read, 0, 4096, 2048), piece(0, Op::Read, 2048, 512, 2048)];
-        let steps = plan(&handler, &request(Op::Read, 0, 4096), &pieces, true).unwrap();
+        let steps = plan(&handler, &request(Op::Read, 0, 4096), &pieces).unwrap();
         assert_eq!(steps, [(1, 4096, 0, 2048), (0, 512, 2048, 2048)]);
     }
 
@@ -306,18 +354,17 @@ mod tests {
         let stripes = Striped::new(vec![file(3, 1 << 20), file(4, 1 << 20)], 4096).unwrap();
         let handler = handler(&BOTH, vec![Native::Striped(stripes)]).unwrap();
         let pieces = [piece(0, Op::Read, 0, 4096, 12288)];
-        let steps = plan(&handler, &request(Op::Read, 0, 12288), &pieces, true).unwrap();
+        let steps = plan(&handler, &request(Op::Read, 0, 12288), &pieces).unwrap();
         assert_eq!(steps, [(1, 0, 0, 4096), (0, 4096, 4096, 4096), (1, 4096, 8192, 4096)]);
     }
 
     #[test]
     fn pieces_that_do_not_fit_are_refused() {
         let handler = handler(&BOTH, vec![file(3, 8192)]).unwrap();
-        let refused =
-            |op, pieces: &[Piece]| match plan(&handler, &request(op, 0, 4096), pieces, true) {
-                Err(Unfit::Misfit(misfit)) => misfit,
-                other => panic!("{other:?}"),
-            };
+        let refused = |op, pieces: &[Piece]| match plan(&handler, &request(op, 0, 4096), pieces) {
+            Err(Unfit::Misfit(misfit)) => misfit,
+            other => panic!("{other:?}"),
+        };
         let read = |at, offset, length| piece(0, Op::Read, at, offset, length);
         assert_eq!(refused(Op::Read, &[piece(1, Op::Read, 0, 0, 4096)]), Misfit::Backend);
         assert_eq!(refused(Op::Read, &[piece(0, Op::Write, 0, 0, 4096)]), Misfit::Op);
@@ -338,11 +385,29 @@ mod tests {
         let handler = handler(&BOTH, vec![file(3, 8192)]).unwrap();
         let write = request(Op::Write, 0, 4096);
         let steps = [piece(0, Op::Write, 512, 0, 512), piece(0, Op::Flush, 0, 0, 0)];
-        assert_eq!(plan(&handler, &write, &steps, false).unwrap().len(), 2);
-        let beyond = [piece(0, Op::Write, 4096, 0, 512)];
-        assert!(plan(&handler, &write, &beyond, false).is_err());
+        assert_eq!(planned(&handler, &write, &steps), ([0, 1].into(), [].into()));
         let nowhere = [piece(0, Op::Read, 0, 0, 0)];
-        assert!(plan(&handler, &request(Op::Flush, 0, 0), &nowhere, false).is_err());
+        let refused = [(0, Unfit::Misfit(Misfit::Op))].into();
+        assert_eq!(planned(&handler, &request(Op::Flush, 0, 0), &nowhere), ([].into(), refused));
+    }
+
+    #[test]
+    fn a_step_that_does_not_fit_keeps_no_other_from_being_done() {
+        let stripes = Striped::new(vec![file(3, 1 << 20), file(4, 1 << 20)], 4096).unwrap();
+        let broken = AlwaysFails::new(1 << 20);
+        let backends = vec![Native::Striped(stripes), Native::Error(broken)];
+        let handler = handler(&BOTH, backends).unwrap();
+        let steps = [
+            piece(0, Op::Write, 4096, 0, 4096),
+            piece(1, Op::Write, 0, 0, 4096),
+            piece(0, Op::Write, 0, 4096, 8192),
+        ];
+        let refused =
+            [(0, Unfit::Misfit(Misfit::BeyondRequest)), (1, Unfit::Fails(Errno(libc::EIO)))].into();
+        let request = request(Op::Write, 0, 8192);
+        let beyond = [piece(0, Op::Write, 4096, 0, 8192), steps[1], steps[2]];
+        assert_eq!(planned(&handler, &request, &beyond), ([2, 2].into(), refused));
+        assert_eq!(planned(&handler, &request, &steps).0, [0, 2, 2]);
     }
 
     #[test]

@@ -60,6 +60,8 @@ pub struct Step {
     pub kind: StepKind,
     /// Steps of a lower stage end before this one starts; equal stages run in parallel.
     pub stage: u8,
+    /// Which of the steps that a handler asked for at once it belongs to; 0 in other plans.
+    pub asked: u8,
     /// The target's file, by its place in [`Target::files`](super::Target::files).
     pub file: u16,
     /// Where in the request's buffer, in bytes.
@@ -71,8 +73,9 @@ pub struct Step {
 }
 
 impl Step {
-    pub(crate) const EMPTY: Self =
-        Self { kind: StepKind::Sync, stage: 0, file: 0, at: 0, length: 0, offset: 0 };
+    /// Syncs the first file: what others are made from.
+    pub const EMPTY: Self =
+        Self { kind: StepKind::Sync, stage: 0, asked: 0, file: 0, at: 0, length: 0, offset: 0 };
 
     /// Whether it moves bytes between the request's buffer and a file.
     #[inline]
@@ -165,6 +168,25 @@ impl<'a> Plan<'a> {
             step.at += part.at;
             step.stage += part.stage;
         }
+        Ok(())
+    }
+
+    /// Adds what `fill` adds, unless it fails, as the step with this number of those that a handler
+    /// has asked for.
+    ///
+    /// # Errors
+    /// What `fill` says; the plan is as it was then.
+    pub(super) fn step<E>(
+        &mut self,
+        asked: u8,
+        fill: impl FnOnce(&mut Self) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let first = self.len;
+        if let Err(error) = fill(self) {
+            self.len = first;
+            return Err(error);
+        }
+        self.steps[first..self.len].iter_mut().for_each(|step| step.asked = asked);
         Ok(())
     }
 

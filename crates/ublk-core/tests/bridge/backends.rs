@@ -3,10 +3,14 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ublk_core::bridge::Piece;
-use ublk_core::bridge::layout::KIND_STEPPED;
+use ublk_core::bridge::layout::{KIND_STEPPED, NOT_BEGUN};
 use ublk_core::driver::sim::Trouble;
+use ublk_core::target::delay::{Delay, Delays};
+use ublk_core::target::error::AlwaysFails;
 
 use super::*;
+
+const EIO: u32 = libc::EIO.cast_unsigned();
 
 const MODES: [(BufferMode, bool); 4] = [
     (BufferMode::Auto, false),
@@ -62,7 +66,7 @@ fn steps_run_one_after_another_in_each_buffer_mode() {
         let _answering = Answering::start(&bridge, move |peer, asked| {
             let slot = usize::from(peer.channel().queue() * DEPTH + asked.tag);
             let round = if u32::from(asked.kind) == KIND_STEPPED {
-                assert_eq!(asked.errno, 0);
+                assert_eq!(peer.results(asked, 1).next(), Some(0));
                 rounds[slot].fetch_add(1, Ordering::Relaxed) + 1
             } else {
                 rounds[slot].store(u64::from(asked.kind) << 8, Ordering::Relaxed);
@@ -100,10 +104,11 @@ fn a_step_that_fails_tells_and_the_request_goes_on() {
                 let (length, offset) = (asked.length, asked.offset);
                 Piece { backend, op: READ.into(), at: 0, length, offset }
             };
-            match (u32::from(asked.kind), asked.errno) {
-                (KIND_STEPPED, libc::EIO) => peer.plan(asked, &[piece(1, asked)]),
-                (KIND_STEPPED, errno) => peer.answer(asked, Err(errno)),
-                _ => peer.steps(asked, &[piece(0, asked)]),
+            if u32::from(asked.kind) == KIND_STEPPED {
+                assert_eq!(peer.results(asked, 1).next(), Some(EIO));
+                peer.plan(asked, &[piece(1, asked)]);
+            } else {
+                peer.steps(asked, &[piece(0, asked)]);
             }
         });
         let options = DeviceOptions { split_register, ..options(mode) };
@@ -114,6 +119,46 @@ fn a_step_that_fails_tells_and_the_request_goes_on() {
         drop(client);
         device.close().unwrap();
         sim.audit();
+    }
+}
+
+#[test]
+fn of_steps_that_run_together_each_has_its_own_result() {
+    for (mode, split_register) in MODES {
+        let sim = Sim::new(SimConfig::blocking(10));
+        let disks = [sim.file(SIZE), sim.file(SIZE)];
+        disks[0].set_trouble(Trouble { writes: Some(libc::EIO), ..Trouble::default() });
+        let bridge = bridge(Duration::from_secs(60));
+        let delays = Delays { write: 1000, ..Delays::default() };
+        let backends = vec![
+            Native::File(file(&disks[0])),
+            Native::File(file(&disks[1])),
+            Native::Delay(Delay::new(Native::File(file(&disks[1])), delays)),
+            Native::Error(AlwaysFails::new(SIZE as u64)),
+        ];
+        let target = handler(&bridge, &[Op::Read, Op::Write], backends);
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let results = Arc::clone(&heard);
+        let _answering = Answering::start(&bridge, move |peer, asked| {
+            if u32::from(asked.kind) == KIND_STEPPED {
+                results.lock().unwrap().extend(peer.results(asked, 4));
+                return peer.answer(asked, Ok(()));
+            }
+            let (op, length) = (WRITE.into(), asked.length);
+            let piece = |backend| Piece { backend, op, at: 0, length, offset: 0 };
+            peer.steps(asked, &[piece(0), piece(1), piece(2), piece(3)]);
+        });
+        let options = DeviceOptions { split_register, ..options(mode) };
+        let device = Device::create(&sim, target, options).unwrap();
+        let id = device.info().id;
+        let client = sim.client(id).unwrap();
+        let write = ClientOp::Write { offset: 0, data: vec![7; 4096], fua: false };
+        assert_eq!(client.run(&write).result, Ok(()));
+        assert_eq!(*heard.lock().unwrap(), [EIO, 0, NOT_BEGUN, EIO], "{mode}");
+        assert_eq!(disks[1].contents()[..4096], [7; 4096]);
+        drop(client);
+        device.close().unwrap();
+        assert_nothing_left(&sim, id);
     }
 }
 

@@ -34,7 +34,10 @@ fn bridge(timeout: Duration) -> Arc<Bridge> {
 }
 
 fn target(bridge: &Arc<Bridge>, ops: &[Op], disks: &[SimDisk]) -> Handler {
-    let backends = disks.iter().map(|disk| Native::File(file(disk)));
+    handler(bridge, ops, disks.iter().map(|disk| Native::File(file(disk))).collect())
+}
+
+fn handler(bridge: &Arc<Bridge>, ops: &[Op], backends: Vec<Native>) -> Handler {
     Handler::new(HandlerOptions {
         size: SIZE as u64,
         logical_block: None,
@@ -42,7 +45,7 @@ fn target(bridge: &Arc<Bridge>, ops: &[Op], disks: &[SimDisk]) -> Handler {
         fua: None,
         read_only: false,
         zones: None,
-        backends: backends.collect(),
+        backends,
         bridge: Arc::clone(bridge),
     })
     .unwrap()

@@ -25,14 +25,14 @@ pub(crate) struct Answering {
     peers: Vec<Peer>,
     /// What has been asked and not been answered, by queue.
     asked: Vec<(usize, Asked)>,
-    /// What each tag is asked for, while its steps run.
-    kinds: HashMap<(usize, u16), u8>,
+    /// What each tag is asked for while its steps run, and how many those are.
+    stepping: HashMap<(usize, u16), (u8, u32)>,
 }
 
 impl Answering {
     pub(crate) fn new(bridge: &Bridge) -> Self {
         let peers = bridge.channels().iter().map(|channel| Peer::new(channel.clone())).collect();
-        Self { peers, asked: Vec::new(), kinds: HashMap::new() }
+        Self { peers, asked: Vec::new(), stepping: HashMap::new() }
     }
 
     /// Answers some of what it is asked, in any order, but something at least. Whether it was asked.
@@ -60,22 +60,27 @@ impl Answering {
     fn answer_one(&mut self, queue: usize, asked: &Asked, rng: &mut Rng) {
         let peer = &mut self.peers[queue];
         if u32::from(asked.kind) != layout::KIND_STEPPED {
-            let pieces = cut(asked, asked.kind, rng);
-            if rng.chance(300) {
-                self.kinds.insert((queue, asked.tag), asked.kind);
-                peer.steps(asked, &pieces);
-            } else {
-                peer.plan(asked, &pieces);
+            match rng.chance(300) {
+                true => self.step(queue, asked, asked.kind, rng),
+                false => peer.plan(asked, &cut(asked, asked.kind, rng)),
             }
             return;
         }
-        let kind = self.kinds[&(queue, asked.tag)];
-        match asked.errno {
-            0 if rng.chance(300) => peer.steps(asked, &cut(asked, kind, rng)),
-            0 => peer.answer(asked, Ok(())),
-            _ if rng.chance(500) => peer.plan(asked, &cut(asked, kind, rng)),
-            errno => peer.answer(asked, Err(errno)),
+        let (kind, steps) = self.stepping[&(queue, asked.tag)];
+        let failed = peer.results(asked, steps).find(|&errno| errno != 0);
+        match failed {
+            None if rng.chance(300) => self.step(queue, asked, kind, rng),
+            None => peer.answer(asked, Ok(())),
+            Some(_) if rng.chance(500) => peer.plan(asked, &cut(asked, kind, rng)),
+            Some(errno) => peer.answer(asked, Err(errno.cast_signed())),
         }
+    }
+
+    fn step(&mut self, queue: usize, asked: &Asked, kind: u8, rng: &mut Rng) {
+        let pieces = cut(asked, kind, rng);
+        let count = u32::try_from(pieces.len()).unwrap();
+        self.stepping.insert((queue, asked.tag), (kind, count));
+        self.peers[queue].steps(asked, &pieces);
     }
 }
 

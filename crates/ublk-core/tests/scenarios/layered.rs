@@ -30,7 +30,8 @@ impl Layered {
             let (stripe, place, room) = self.place(offset);
             let length = room.min(request.length - at);
             let file = if mirror { stripe + self.stripes } else { stripe };
-            plan.push(Step { kind, stage: u8::from(mirror), file, at, length, offset: place });
+            let stage = u8::from(mirror);
+            plan.push(Step { kind, stage, file, at, length, offset: place, ..Step::EMPTY });
             at += length;
             offset += u64::from(length);
         }
@@ -66,8 +67,7 @@ impl Target for Layered {
             Op::Zone(_) => return Err(Errno(libc::EOPNOTSUPP)),
             Op::Flush => {
                 for file in 0..u16::try_from(self.files.len()).unwrap() {
-                    let kind = StepKind::Sync;
-                    plan.push(Step { kind, stage: 0, file, at: 0, length: 0, offset: 0 });
+                    plan.push(Step { kind: StepKind::Sync, file, ..Step::EMPTY });
                 }
             }
         }

@@ -187,5 +187,6 @@ impl Target for File {
 }
 
 fn whole(request: &Request, kind: StepKind) -> Step {
-    Step { kind, stage: 0, file: BACKING, at: 0, length: request.length, offset: request.offset }
+    let (length, offset) = (request.length, request.offset);
+    Step { kind, file: BACKING, length, offset, ..Step::EMPTY }
 }

@@ -88,7 +88,7 @@ impl Integrity {
         // Fits: at most 255 bytes to each 512 of a request of 32 MiB.
         let length = u32::try_from(length).unwrap_or(u32::MAX);
         let offset = self.format.metadata_of(request.offset);
-        Step { kind, stage, file: METADATA, at: 0, length, offset }
+        Step { kind, stage, file: METADATA, length, offset, ..Step::EMPTY }
     }
 }
 

@@ -199,7 +199,7 @@ impl Target for Zoned {
 }
 
 fn step(kind: StepKind, file: u16, length: u32, offset: u64) -> Step {
-    Step { kind, stage: 0, file, at: 0, length, offset }
+    Step { kind, file, length, offset, ..Step::EMPTY }
 }
 
 fn explain(state: &Path, unfit: Unfit) -> Error {
