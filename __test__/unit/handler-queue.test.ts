@@ -261,6 +261,22 @@ describe('A handler', () => {
     expect(results.map(({ status }) => status)).toEqual(['rejected', 'fulfilled']);
   });
 
+  test('that throws while its steps run is answered for when they have ended', async () => {
+    serve({
+      backends,
+      read(request) {
+        void request.read('hot', 0);
+        throw new IoError('ENOSPC');
+      },
+    });
+    ask({});
+    await setImmediate();
+    expect(channel.answers()).toMatchObject([{ kind: layout.ANSWER_STEPS }]);
+    stepped(0);
+    await setImmediate();
+    expect(channel.answers()).toEqual([failed(ENOSPC)]);
+  });
+
   test('whose step is none hears of that, and the others are done', async () => {
     const reasons: unknown[] = [];
     serve({
@@ -304,6 +320,46 @@ describe('A handler', () => {
     ask({});
     await expect(kept.read('hot', 0)).rejects.toMatchObject({ code: 'ERR_UBLK_LATE_ANSWER' });
     expect(channel.answers()).toEqual([done]);
+  });
+
+  test('asking for steps of a request that it has answered leaves the next one alone', async () => {
+    const kept: HandlerRequest[] = [];
+    const gates = [withResolvers<void>(), withResolvers<void>()];
+    serve({
+      backends,
+      read: (request) => gates[kept.push(request as never) - 1]!.promise,
+    });
+    ask({});
+    gates[0]!.resolve();
+    await setImmediate();
+    expect(channel.answers()).toEqual([done]);
+    ask({ generation: 2 });
+    await expect(kept[0]!.read('hot', 0)).rejects.toMatchObject({ code: 'ERR_UBLK_LATE_ANSWER' });
+    gates[1]!.resolve();
+    await setImmediate();
+    expect(channel.answers()).toEqual([{ ...done, generation: 2 }]);
+  });
+
+  test('hears of a step that its request has timed out', async () => {
+    const gate = withResolvers<void>();
+    let step!: Promise<void>;
+    serve({
+      backends,
+      async read(request) {
+        if (request.offset !== 0) return;
+        await gate.promise;
+        await (step = request.read('hot', 0));
+      },
+    });
+    ask({});
+    gate.resolve();
+    await setImmediate();
+    channel.answers();
+    ask({ generation: 2, epoch: 1, offset: 512 });
+    await expect(step).rejects.toMatchObject({ code: 'ERR_UBLK_LATE_ANSWER' });
+    await setImmediate();
+    expect(channel.answers()).toEqual([{ ...done, generation: 2 }]);
+    expect(warnings).toMatchObject([{ code: 'ERR_UBLK_LATE_ANSWER' }]);
   });
 
   test('looking for data that is not in JavaScript is told what to do', () => {

@@ -176,16 +176,22 @@ export class HandlerQueue implements RequestOwner {
       else if (request.steps > 0 || isPromise(answer)) this.#later(request, answer);
       else this.#finish(request, answer);
     } catch (error) {
-      this.#fail(request, error);
+      if (request.steps > 0) this.#later(request, Promise.reject(error));
+      else this.#fail(request, error);
     }
   }
 
   /** Another object, and other memory, for a tag whose request was ended unanswered. */
   #renew(tag: number, epoch: number): void {
     this.#epochs[tag] = epoch;
-    const request = new HandlerRequest(this, this.#options.queue, tag);
-    this.#requests[tag] = request;
+    this.#requests[tag] = this.#another(tag);
+    const abandoned = this.#steps[tag];
     this.#steps[tag] = new StepQueue(this.#rings, this.#pieces, this.#flushSoon);
+    abandoned?.abandon();
+  }
+
+  #another(tag: number): HandlerRequest {
+    return new HandlerRequest(this, this.#options.queue, tag);
   }
 
   #later(request: HandlerRequest, answer: ReturnType<Method>): void {
@@ -207,6 +213,9 @@ export class HandlerQueue implements RequestOwner {
     if (this.#isCurrent(request) && request.generation === generation) {
       answer();
       this.#flushSoon();
+      // Whoever still holds this one can do nothing with the next one's data.
+      if (this.#options.backends.length > 0)
+        this.#requests[request.tag] = this.#another(request.tag);
     } else {
       this.#warn(
         UblkErrorCode.LateAnswer,
