@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { execa } from 'execa';
@@ -29,10 +30,11 @@ export async function carries(
   await execa(mkfs[0], [...mkfs.slice(1), path]);
   await execa('mount', [path, folder]);
   const bytes = randomBytes(12 << 20);
-  writeFileSync(join(folder, 'file'), bytes);
+  // Not at once: a handler's data comes from this thread.
+  await writeFile(join(folder, 'file'), bytes);
   await execa('umount', [folder]);
   await execa('mount', ['-o', 'ro', path, folder]);
-  const kept = readFileSync(join(folder, 'file'));
+  const kept = await readFile(join(folder, 'file'));
   await execa('umount', [folder]);
   await execa(check[0], [...check.slice(1), path]);
   return kept.equals(bytes);

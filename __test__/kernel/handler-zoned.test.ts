@@ -2,16 +2,23 @@ import { execa } from 'execa';
 import { afterEach, expect, test } from 'vitest';
 
 import { handler, IoError, type Handler, type Zone } from '../../src/index.ts';
+import { carries } from './filesystem.ts';
 import { createOrSkip, expectNoDevices, withUblk } from './machine.ts';
 
 const MIB = 1024 * 1024;
 const ZONE = 4 * MIB;
 const ZONES = 16;
 
+interface ZonedDisk {
+  readonly target: Handler;
+  /** How many appends it has been asked for. */
+  readonly appends: number;
+}
+
 /** A zoned disk in memory that knows no more of zones than a client must see. */
-function zonedDisk(): Handler & { appended: number } {
-  const disk = Buffer.alloc(ZONES * ZONE);
-  const written = Array.from({ length: ZONES }, () => 0);
+function zonedDisk(zones = ZONES): ZonedDisk {
+  const disk = Buffer.alloc(zones * ZONE);
+  const written = Array.from({ length: zones }, () => 0);
   const open = new Set<number>();
   const zoneAt = (offset: number): number => Math.floor(offset / ZONE);
   const describe = (number: number): Zone => {
@@ -32,7 +39,7 @@ function zonedDisk(): Handler & { appended: number } {
     written[zone] = 0;
     open.delete(zone);
   };
-  const appends = { appended: 0 };
+  let appends = 0;
   const target = handler({
     size: disk.length,
     zones: { size: ZONE },
@@ -50,11 +57,11 @@ function zonedDisk(): Handler & { appended: number } {
     async reportZones({ offset, length }) {
       await Promise.resolve();
       const first = zoneAt(offset);
-      const count = Math.min(length / 64, ZONES - first);
+      const count = Math.min(length / 64, zones - first);
       return Array.from({ length: count }, (_, index) => describe(first + index));
     },
     zoneAppend({ data, offset }) {
-      appends.appended += 1;
+      appends += 1;
       return store(zoneAt(offset), data);
     },
     zoneOpen: ({ offset }) => void open.add(zoneAt(offset)),
@@ -63,14 +70,19 @@ function zonedDisk(): Handler & { appended: number } {
     zoneReset: ({ offset }) => reset(zoneAt(offset)),
     zoneResetAll: () => written.forEach((_, zone) => reset(zone)),
   });
-  return Object.assign(target, appends);
+  return {
+    target,
+    get appends() {
+      return appends;
+    },
+  };
 }
 
 withUblk('a handler with zones', () => {
   afterEach(expectNoDevices);
 
   test('is a zoned device', async (context) => {
-    await using device = await createOrSkip(context, { target: zonedDisk() });
+    await using device = await createOrSkip(context, { target: zonedDisk().target });
     expect(device.features).toContain('ZONED');
     expect(device.buffers.mode).toBe('user-copy');
     const conditions = async () => {
@@ -103,11 +115,20 @@ withUblk('a handler with zones', () => {
   });
 
   test('holds what fio wrote', async (context) => {
-    await using device = await createOrSkip(context, { target: zonedDisk() });
+    await using device = await createOrSkip(context, { target: zonedDisk().target });
     const where = [`--filename=${device.path}`, '--zonemode=zbd', `--size=${ZONES * ZONE}`];
     const how = ['--rw=randwrite', '--bs=64k', '--ioengine=libaio', '--iodepth=8', '--direct=1'];
     const check = ['--io_size=16M', '--verify=crc32c', '--verify_fatal=1', '--randrepeat=0'];
     await execa('fio', ['--name=verify', ...where, ...how, ...check]);
     expect(device.stats().total.errors).toBe(0);
+  });
+
+  test('carries btrfs, whose appends it answers', async (context) => {
+    const disk = zonedDisk(64);
+    await using device = await createOrSkip(context, { target: disk.target });
+    const mkfs = ['mkfs.btrfs', '-q', '-d', 'single', '-m', 'single'] as const;
+    expect(await carries(device, mkfs, ['btrfs', 'check', '--readonly'])).toBe(true);
+    expect(device.stats().total.errors).toBe(0);
+    expect(disk.appends).toBeGreaterThan(0);
   });
 });
