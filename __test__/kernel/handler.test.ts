@@ -1,8 +1,5 @@
 import { execFile } from 'node:child_process';
 import { once } from 'node:events';
-import { writeFileSync } from 'node:fs';
-import { truncate } from 'node:fs/promises';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 
@@ -15,11 +12,11 @@ import {
   targets,
   type Device,
   type DeviceOptions,
-  type FileTarget,
   type Handler,
   type UblkError,
 } from '../../src/index.ts';
-import { temporaryFolder } from './image.ts';
+import { fioVerify } from './fio.ts';
+import { sparseImages } from './image.ts';
 import { createOrSkip, expectNoDevices, withUblk } from './machine.ts';
 
 const run = promisify(execFile);
@@ -55,37 +52,6 @@ function slow(disk: Handler, ms: number): Handler {
   };
 }
 
-async function image(name: string): Promise<FileTarget> {
-  const path = join(temporaryFolder(), name);
-  writeFileSync(path, '');
-  await truncate(path, SIZE);
-  return targets.file(path);
-}
-
-/** Writes with a checksum in each block, then reads all back. */
-function fioVerify(device: Device, size = SIZE): Promise<unknown> {
-  const options = {
-    name: 'verify',
-    filename: device.path,
-    rw: 'randwrite',
-    bsrange: '4k-256k',
-    blockalign: '4k',
-    size: String(size),
-    ioengine: 'libaio',
-    iodepth: '32',
-    direct: '1',
-    // Where a device was is soon nothing.
-    allow_file_create: '0',
-    verify: 'crc32c',
-    verify_fatal: '1',
-    randrepeat: '0',
-  };
-  return run(
-    'fio',
-    Object.entries(options).map(([name, value]) => `--${name}=${value}`),
-  );
-}
-
 /** Reads a block with an error that says what the kernel said. */
 function readBlock(device: Device, block = 0): Promise<unknown> {
   const from = [`if=${device.path}`, 'of=/dev/null', 'bs=4096', `skip=${block}`];
@@ -117,14 +83,15 @@ withUblk('a handler', () => {
 
     test('with promises that settle at random', async () => {
       await using device = await createDevice({ target: slow(memoryDisk(), 5) });
-      await fioVerify(device, 8 * MIB);
+      await fioVerify(device, ['--size=8M']);
       expect(device.stats().total.errors).toBe(0);
     });
 
     test.for(['auto', 'register', 'copy'] as const)(
       'where its map says (%s)',
       async (buffers, context) => {
-        const backends = { even: await image('even.img'), odd: await image('odd.img') };
+        const [even, odd] = sparseImages([SIZE, SIZE]).map((path) => targets.file(path));
+        const backends = { even: even!, odd: odd! };
         const stripe = 64 * 1024;
         const target = handler<'even' | 'odd'>({
           size: SIZE,
@@ -152,9 +119,10 @@ withUblk('a handler', () => {
     test.for(['auto', 'register', 'copy'] as const)(
       'step by step, on two disks (%s)',
       async (buffers, context) => {
+        const [left, right] = sparseImages([SIZE, SIZE]).map((path) => targets.file(path));
         const target: Handler<'left' | 'right'> = {
           size: SIZE,
-          backends: { left: await image('left.img'), right: await image('right.img') },
+          backends: { left: left!, right: right! },
           async write(request) {
             await Promise.all([
               request.write('left', request.offset),
@@ -167,7 +135,7 @@ withUblk('a handler', () => {
           },
         };
         await using device = await createOrSkip(context, { target, buffers });
-        await fioVerify(device, 8 * MIB);
+        await fioVerify(device, ['--size=8M']);
         expect(device.stats().total.errors).toBe(0);
       },
     );
