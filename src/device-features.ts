@@ -27,7 +27,7 @@ export interface PlacementOptions {
    * @default true
    */
   readonly pin?: boolean | undefined;
-  /** The CPUs that all queues' threads stay on instead, by number; not with `pin`. */
+  /** The CPUs that all threads of the device stay on instead, by number; not with `pin`. */
   readonly affinity?: readonly number[] | undefined;
 }
 

@@ -119,8 +119,8 @@ export class Device extends EventEmitter<DeviceEvents> {
   }
 
   /**
-   * Settles when the device is gone, whoever ended it: with `'closed'` or `'stopped'`, or rejects
-   * with the {@link UblkError} that it failed of.
+   * Settles when the device is served no more, whoever ended it: with how it ended, or rejects with
+   * the {@link UblkError} that it failed of.
    *
    * A failure that is handled neither here nor by an `'error'` listener ends the process, as any
    * unhandled rejection does.

@@ -91,9 +91,9 @@ export async function resizeDevice(
 }
 
 /**
- * Moves the threads that serve a device to these CPUs, whichever process of this package they
- * belong to. Resolves to how many there are. The reactors of a pool serve other devices too, and
- * stay where they are.
+ * Moves all threads that serve a device to these CPUs, whichever process of this package they belong
+ * to: its queues', its `threads`, both of each with `ringsApart`. Resolves to how many there are. The
+ * reactors of a pool serve other devices too, and stay where they are.
  *
  * @example
  * await setDeviceAffinity(0, [2, 3]);

@@ -51,7 +51,9 @@ export function changeDevices(program: Command): void {
       await (await import('./commands/share.ts')).unshare(id, index, flags);
     });
   ofDevice(program, 'set-affinity')
-    .description('Move the threads that serve a device to the given CPUs.')
+    .description(
+      'Move all threads that serve a device, but for those of a pool, to the given CPUs.',
+    )
     .argument('<cpus>', 'for example 0,2-3', cpuList)
     .addHelpText('after', example('ublk set-affinity 0 2-3'))
     .action(async (id: number, cpus: number[], flags: OutputFlags) => {

@@ -115,8 +115,8 @@ function servingOptions(command: Command): Command {
     .option('--share-read-only <file>', 'the same, for writes only', collect)
     .option('--threads <n>', 'deal the tags of all queues out to so many threads', wholeNumber)
     .option('--rings-apart', 'fetch and commit in one thread, do the I/O in another')
-    .option('--no-pin', "do not bind the queues' threads to their CPUs")
-    .option('--affinity <cpus>', 'bind them to these instead, for example 0,2-3', cpuList)
+    .option('--no-pin', "do not bind each queue's threads to its CPUs")
+    .option('--affinity <cpus>', 'bind all threads to these instead, for example 0,2-3', cpuList)
     .option('--background', 'go on in the background when the device is ready')
     .option('--pid-file <file>', 'write the process id there when the device is ready')
     .option('--json', 'describe the device as one line of JSON when it is ready');

@@ -35,9 +35,9 @@ pub(super) fn validate(cpus: &[u16]) -> Result<()> {
     }
 }
 
-/// Moves the threads that serve a device's queues to these CPUs, in whatever process they are.
-/// They are found by their names, so the server must be one of this package. Answers how many
-/// there are.
+/// Moves all threads that serve a device, and nothing else, to these CPUs, in whatever process they
+/// are: one for each queue, or those that share the tags, both of each with rings apart. They are
+/// found by their names, so the server must be one of this package. Answers how many there are.
 ///
 /// # Errors
 /// [`Code::InvalidArgument`] without a CPU that this machine has; [`Code::NoDevice`];

@@ -66,7 +66,7 @@ pub struct DeviceOptions {
     pub queue: QueueSettings,
     /// What of the device's limits is narrower than its target needs.
     pub limits: Limits,
-    /// The CPUs that every queue's thread is bound to instead, by number, whatever `pin` says.
+    /// The CPUs that every thread of the device is bound to instead, by number, whatever `pin` says.
     pub affinity: Option<Vec<u16>>,
     /// Whether the device outlives its server, and how; absent: it ends with it.
     pub recovery: Option<Recovery>,
