@@ -1,24 +1,10 @@
 import { checkInteger, checkKeys } from './check.ts';
 import type { NativeDevice, NativeWatch } from './native.ts';
-
-/** What a request asked for. */
-export type CompletionOp =
-  | 'read'
-  | 'write'
-  | 'flush'
-  | 'discard'
-  | 'writeZeroes'
-  | 'zoneOpen'
-  | 'zoneClose'
-  | 'zoneFinish'
-  | 'zoneAppend'
-  | 'zoneResetAll'
-  | 'zoneReset'
-  | 'reportZones';
+import { OPS, type RequestOp } from './request-op.ts';
 
 /** A request that the server has answered. */
 export interface Completion {
-  readonly op: CompletionOp;
+  readonly op: RequestOp;
   /** Where, in bytes. */
   readonly offset: number;
   /** How many bytes. */
@@ -59,22 +45,6 @@ export interface CompletionsOptions {
   /** Ends the iteration: it throws the signal's reason. */
   readonly signal?: AbortSignal | undefined;
 }
-
-// By the numbers UBLK_IO_OP_* of linux/ublk_cmd.h.
-const OPS = new Map<number, CompletionOp>([
-  [0, 'read'],
-  [1, 'write'],
-  [2, 'flush'],
-  [3, 'discard'],
-  [5, 'writeZeroes'],
-  [10, 'zoneOpen'],
-  [11, 'zoneClose'],
-  [12, 'zoneFinish'],
-  [13, 'zoneAppend'],
-  [14, 'zoneResetAll'],
-  [15, 'zoneReset'],
-  [18, 'reportZones'],
-]);
 
 const RECORD = 40;
 const FUA = 1;
@@ -137,7 +107,7 @@ function unpack(records: Buffer): Completion[] {
   const completions = [];
   for (let at = 0; at < records.length; at += RECORD) {
     completions.push({
-      op: OPS.get(view.getUint8(at + 36))!,
+      op: OPS[view.getUint8(at + 36)]!,
       offset: view.getFloat64(at + 16, LITTLE),
       length: view.getUint32(at + 24, LITTLE),
       fua: (view.getUint8(at + 37) & FUA) !== 0,

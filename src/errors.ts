@@ -1,3 +1,5 @@
+import type { RequestOp } from './request-op.ts';
+
 /** What went wrong, as programs branch on it. */
 export const UblkErrorCode = {
   /** The kernel has no ublk driver, or its module is not loaded. */
@@ -70,19 +72,7 @@ export interface UblkErrorDetails extends ErrorOptions {
 
 /** The request that an error is about. */
 export interface RequestInfo {
-  readonly op:
-    | 'read'
-    | 'write'
-    | 'flush'
-    | 'discard'
-    | 'writeZeroes'
-    | 'zoneOpen'
-    | 'zoneClose'
-    | 'zoneFinish'
-    | 'zoneReset'
-    | 'zoneAppend'
-    | 'zoneResetAll'
-    | 'reportZones';
+  readonly op: RequestOp;
   /** Where it begins, in bytes. */
   readonly offset: number;
   /** In bytes. */

@@ -5,12 +5,7 @@
  * @packageDocumentation
  */
 export type { CompletionsMessage, CreateMessage, EndMessage } from './channels.ts';
-export type {
-  Completion,
-  CompletionBatch,
-  CompletionOp,
-  CompletionsOptions,
-} from './completions.ts';
+export type { Completion, CompletionBatch, CompletionsOptions } from './completions.ts';
 export { createDevice } from './create.ts';
 export type { CreateDeviceContext, DeviceOptions } from './create.ts';
 export type { Device, DeviceEvents, EndReason } from './device.ts';
@@ -45,6 +40,7 @@ export type {
   StopCheck,
 } from './info.ts';
 export type { DeviceLimits } from './limits.ts';
+export type { RequestOp } from './request-op.ts';
 export type { QueueSettings } from './queue-settings.ts';
 export { handler } from './handler/handler.ts';
 export { IoError } from './handler/io-error.ts';
@@ -52,7 +48,7 @@ export { handlerModule } from './handler/module.ts';
 export type { HandlerModule, HandlerModuleOptions } from './handler/module.ts';
 export type { IoErrorCode } from './handler/io-error.ts';
 export type { HandlerRequest } from './handler/request.ts';
-export type { Answer, Handler, Method, Piece, RequestOp } from './handler/types.ts';
+export type { Answer, Handler, Method, Piece } from './handler/types.ts';
 export type { HandlerZones, Zone, ZoneCondition } from './handler/zones.ts';
 export type { SharedMemory, ShareOptions } from './memory.ts';
 export { formatSize, parseSize } from './size.ts';

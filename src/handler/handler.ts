@@ -1,11 +1,11 @@
 import { checkBoolean, checkInteger, suggest } from '../check.ts';
 import { invalid } from '../errors.ts';
 import type { NativeTarget } from '../native.ts';
+import { OPS, type RequestOp } from '../request-op.ts';
 import { parseSize } from '../size.ts';
 import { toNativeTarget, type Target } from '../targets/index.ts';
-import { OPS } from './request.ts';
 import { toNativeZones } from './zones.ts';
-import type { Answer, Handler, Method, RequestOp } from './types.ts';
+import type { Answer, Handler, Method } from './types.ts';
 
 const ZONE_METHODS: readonly RequestOp[] = [
   'reportZones',

@@ -1,5 +1,6 @@
 import { invalid } from '../errors.ts';
 import { suggest } from '../check.ts';
+import { OPS } from '../request-op.ts';
 import {
   PIECE_AT,
   PIECE_BACKEND,
@@ -10,7 +11,7 @@ import {
   PIECE_OP,
   PIECE_WORDS,
 } from './layout.ts';
-import { checkBytes, OPS, type HandlerRequest, type Step } from './request.ts';
+import { checkBytes, type HandlerRequest, type Step } from './request.ts';
 import type { Piece } from './types.ts';
 import type { Rings } from './rings.ts';
 

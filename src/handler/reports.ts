@@ -1,6 +1,6 @@
 import { UblkError, UblkErrorCode } from '../errors.ts';
 import type { NativeReport } from '../native.ts';
-import { OPS } from './request.ts';
+import { OPS } from '../request-op.ts';
 
 /** Why a plan does not fit its request, by the addon's names. */
 const MISFITS: Readonly<Record<string, string>> = {

@@ -1,4 +1,5 @@
 import { invalid, UblkError, UblkErrorCode } from '../errors.ts';
+import { OPS, type RequestOp } from '../request-op.ts';
 import {
   FLAG_FUA,
   FLAG_NO_UNMAP,
@@ -8,31 +9,8 @@ import {
   REQUEST_OFFSET_HIGH,
   REQUEST_OFFSET_LOW,
 } from './layout.ts';
-import type { RequestOp } from './types.ts';
 
-/** The kernel's numbers of operations, `UBLK_IO_OP_*`. */
-export const OPS: readonly (RequestOp | undefined)[] = [
-  'read',
-  'write',
-  'flush',
-  'discard',
-  undefined,
-  'writeZeroes',
-  undefined,
-  undefined,
-  undefined,
-  undefined,
-  'zoneOpen',
-  'zoneClose',
-  'zoneFinish',
-  'zoneAppend',
-  'zoneResetAll',
-  'zoneReset',
-  undefined,
-  undefined,
-  'reportZones',
-];
-/** Those that are more than a request for bytes of the device. */
+/** Operations that are more than a request for bytes of the device. */
 export const ZONE_APPEND = 13;
 export const REPORT_ZONES = 18;
 

@@ -1,11 +1,7 @@
-import type { RequestInfo } from '../errors.ts';
 import type { Size } from '../size.ts';
 import type { Target } from '../targets/index.ts';
 import type { HandlerRequest } from './request.ts';
 import type { HandlerZones, Zone } from './zones.ts';
-
-/** What a request asks for. */
-export type RequestOp = RequestInfo['op'];
 
 /** A piece of a request: where some of its bytes are. */
 export interface Piece<Name extends string = string> {
