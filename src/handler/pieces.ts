@@ -64,6 +64,7 @@ export class PieceWriter {
     const count = Math.min(steps.length, this.#rings.places.maxPieces);
     for (const [index, step] of steps.slice(0, count).entries()) {
       this.#write(tag, index, OPS.indexOf(step.op), step, step.at, step.length);
+      this.#rings.words[this.#place(tag, index) + PIECE_ERRNO] = 0;
     }
     return count;
   }
@@ -111,7 +112,6 @@ export class PieceWriter {
     words[base + PIECE_LENGTH] = checkPart(length, 'the length of a piece');
     words[base + PIECE_OFFSET_LOW] = low;
     words[base + PIECE_OFFSET_HIGH] = (offset - low) / 2 ** 32;
-    words[base + PIECE_ERRNO] = 0;
   }
 
   #place(tag: number, index: number): number {
