@@ -1,7 +1,10 @@
 import type { DeviceOptions } from '../../src/index.ts';
 
 /** One way for data to reach the server. */
-export type Mode = Pick<DeviceOptions, 'exchange' | 'buffers' | 'splitRegister'>;
+export type Mode = Pick<
+  DeviceOptions,
+  'exchange' | 'buffers' | 'splitRegister' | 'threads' | 'ringsApart'
+>;
 
 const BUFFERS: Mode[] = [
   { buffers: 'auto' },
@@ -20,6 +23,19 @@ export const MODES: readonly Mode[] = (['per-io', 'batch'] as const).flatMap((ex
     Object.assign({ exchange }, mode),
   ),
 );
+
+/** The tags dealt out to threads, which one command for many tags cannot be. */
+const SPREAD = MODES.filter(({ exchange }) => exchange === 'per-io').map((mode) =>
+  Object.assign({ threads: 3 }, mode),
+);
+
+/** Front and back apart, where the server registers: with a ring of the front's there is no other. */
+const APART = [...MODES, ...SPREAD]
+  .filter(({ buffers }) => [buffers].flat()[0] === 'register')
+  .map((mode) => Object.assign({ ringsApart: true }, mode));
+
+/** All of them, on all the threads that they can be served by. */
+export const SERVED_MODES: readonly Mode[] = [...MODES, ...SPREAD, ...APART];
 
 /** Those of both exchanges with these buffers. */
 export function modesOf(...buffers: DeviceOptions['buffers'][]): Mode[] {

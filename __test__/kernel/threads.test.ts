@@ -2,32 +2,25 @@ import { setTimeout as pause } from 'node:timers/promises';
 
 import { afterEach, expect, test, vi } from 'vitest';
 
-import {
-  createReactorPool,
-  getDeviceInfo,
-  recoverDevice,
-  targets,
-  type BufferMode,
-} from '../../src/index.ts';
+import { createReactorPool, getDeviceInfo, recoverDevice, targets } from '../../src/index.ts';
 import { fioVerify } from './fio.ts';
 import { sparseImage } from './image.ts';
 import { createOrSkip, expectNoDevices, need, serverThreads, withUblk } from './machine.ts';
 import { startServer } from './server.ts';
 
 const MIB = 1024 * 1024;
-const MODES: readonly BufferMode[] = ['auto', 'register', 'user-copy', 'get-data', 'copy'];
+/** How buffers reach them: see verify.test.ts. */
 const SHAPES = [
   { queues: 1, threads: 2 },
   { queues: 2, threads: 3 },
   { queues: 2, threads: 4 },
 ];
-const EACH = MODES.flatMap((buffers) => SHAPES.map((shape) => Object.assign({ buffers }, shape)));
 
 withUblk('threads that share the tags of all queues', () => {
   afterEach(expectNoDevices);
 
-  test.for(EACH)(
-    'keep what fio wrote ($buffers, $queues queues, $threads threads)',
+  test.for(SHAPES)(
+    'keep what fio wrote ($queues queues, $threads threads)',
     async (shape, context) => {
       await need(context, 'PER_IO_DAEMON');
       const target = targets.file(sparseImage(64 * MIB));
