@@ -64,7 +64,9 @@ function measure(index: number, { subject, workload }: Row, { seconds }: ScriptO
   // A machine that counts instructions runs one processor at a time, for up to 100 ms: two clients
   // would not run beside but after each other.
   const clients = seconds ? subject.queues : 1;
-  return `row ${index} ${quote(warm)} ${quote(main)} ${fioOptions(workload, clients).join(' ')}`;
+  const { client } = subject;
+  const place = client === undefined ? '' : ` --cpus_allowed=${client}`;
+  return `row ${index} ${quote(warm)} ${quote(main)} ${fioOptions(workload, clients).join(' ')}${place}`;
 }
 
 function fioOptions({ size, pattern, depth }: Workload, clients: number): string[] {

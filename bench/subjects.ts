@@ -23,6 +23,8 @@ export interface Subject {
   options?: readonly string[];
   /** Settings of the queue of the disk behind a `server`, as `name=value`. */
   backing?: readonly string[];
+  /** The processor that the client stays on; absent: wherever the scheduler puts it. */
+  client?: number;
   /** Processors of the machine, where one is made for it; absent: 2. */
   processors?: number;
   /** For `other`: how it is started and stopped, in shell. */

@@ -6,7 +6,7 @@ const SMALL = ['4k randread qd1', '4k randread qd32', '4k randwrite qd32'];
 const LOAD = '4k randread qd32';
 
 export function variants(): Subject[] {
-  return [...settings(), ...spins(), ...devices(), ...depths(), ...queues()];
+  return [...settings(), ...spins(), ...places(), ...devices(), ...depths(), ...queues()];
 }
 
 /** What a queue can do without. */
@@ -34,6 +34,22 @@ function tuned(subject: Subject): Subject {
 /** Looking for work before sleeping. */
 function spins(): Subject[] {
   return EXCHANGES.map((exchange) => variant('file', exchange, ['spin=50']));
+}
+
+/** A client that stays on a processor, and the server on the same one, or on the other. */
+function places(): Subject[] {
+  const at = (exchange: Exchange, cpu: number, where: string): Subject => {
+    const subject = variant('file', exchange, [`affinity=${cpu}`]);
+    return { ...subject, name: `file auto ${exchange} ${where} its client`, client: 0 };
+  };
+  const near = tuned(variant('file', 'batch', ['affinity=0', ...SETTINGS]));
+  return [
+    ...EXCHANGES.flatMap((exchange) => [
+      at(exchange, 0, 'on the CPU of'),
+      at(exchange, 1, 'on another CPU than'),
+    ]),
+    { ...near, name: `${near.name}, on the CPU of its client`, client: 0 },
+  ];
 }
 
 function variant(

@@ -58,6 +58,7 @@ fn set_device(options: &mut DeviceOptions, name: &str, value: &str) -> Result<()
         ("buffers", "copy") => options.buffers = vec![BufferMode::Copy],
         ("exchange", "per-io") => options.exchange = Some(ExchangeMode::PerIo),
         ("exchange", "batch") => options.exchange = Some(ExchangeMode::Batch),
+        ("affinity", cpu) => options.affinity = Some(vec![cpu.parse()?]),
         ("spin", usec) => options.spin = Duration::from_micros(usec.parse()?),
         ("queues", count) => options.queues = count.parse()?,
         ("depth", count) => options.depth = count.parse()?,
