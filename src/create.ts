@@ -96,6 +96,8 @@ export interface DeviceOptions extends FeatureOptions {
   readonly limits?: DeviceLimits | undefined;
   /**
    * How long the kernel may take to start or to remove the device, in milliseconds, 1 to 600000.
+   * Before a device goes, the kernel writes to it what clients have left in the page cache. That
+   * may take as long as it needs, while requests end.
    * @default 30000
    */
   readonly timeoutMs?: number | undefined;

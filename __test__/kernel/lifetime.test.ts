@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 
 import { afterEach, expect, test, vi } from 'vitest';
@@ -74,6 +75,21 @@ withUblk('the life of a device', () => {
     controller.abort();
     await expect(created).rejects.toMatchObject({ name: 'AbortError' });
     expect(deviceIds()).toEqual([]);
+  });
+
+  test('what clients have left in the page cache is written, however long that takes', async () => {
+    const { path, bytes } = randomImage(24 * 4096);
+    const target = targets.delay(targets.file(path), { writeUs: 500_000 });
+    const timeoutMs = 5_000;
+    const one = { queues: 1, depth: 1, maxIoBytes: 4096, partScan: false };
+    await using device = await createDevice({ target, ...one, timeoutMs });
+    const left = bytes.toReversed();
+    const file = await open(device.path, 'r+');
+    await file.write(left);
+    const begun = Date.now();
+    await Promise.all([device.close(), file.close()]);
+    expect(Date.now() - begun).toBeGreaterThan(timeoutMs);
+    expect(readFileSync(path).equals(left)).toBe(true);
   });
 
   test('closing it during I/O ends the I/O, and nothing hangs', async () => {

@@ -21,7 +21,8 @@ pub trait Driver: Clone + Send + Sync + 'static {
     /// The io_uring of one reactor.
     type Ring: Ring;
 
-    /// Sends one control command (`UBLK_U_CMD_*`) and waits at most `limit` for its answer.
+    /// Sends one control command (`UBLK_U_CMD_*`) and waits at most `limit` for its answer;
+    /// `STOP_DEV`, which writes back what clients have written, as long as requests end within it.
     ///
     /// `buffer` is what `command.addr` and `command.len` are set to, if given; it is owned by the
     /// driver until the kernel has answered, however long that takes, and comes back filled.

@@ -8,12 +8,13 @@ use std::fs::OpenOptions;
 use std::io;
 use std::mem;
 use std::os::fd::AsRawFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use ublk_sys::ublksrv_ctrl_cmd;
 
+use super::time_limit::TimeLimit;
 use crate::driver::ControlAnswer;
 
 type ControlRing = IoUring<squeue::Entry128, cqueue::Entry>;
@@ -37,11 +38,11 @@ pub(super) fn send(
     }
     let control = OpenOptions::new().read(true).write(true).open("/dev/ublk-control")?;
     let mut ring = RING.take().map_or_else(|| IoUring::builder().build(4), Ok)?;
-    let deadline = Instant::now() + limit;
+    let mut time = TimeLimit::new(operation, command.dev_id, limit);
     let result = loop {
-        match attempt(&mut ring, control.as_raw_fd(), operation, &command, deadline) {
+        match attempt(&mut ring, control.as_raw_fd(), operation, &command, &mut time) {
             // A signal to this thread interrupts a command that sleeps (trap 27).
-            Ok(result) if result == -libc::EINTR && Instant::now() < deadline => {}
+            Ok(result) if result == -libc::EINTR && time.lasts() => {}
             Ok(result) => break result,
             Err(error) => {
                 // The kernel still owns the command and may yet write to the buffer.
@@ -63,19 +64,19 @@ fn attempt(
     fd: i32,
     operation: u32,
     command: &ublksrv_ctrl_cmd,
-    deadline: Instant,
+    time: &mut TimeLimit,
 ) -> io::Result<i32> {
     let entry = opcode::UringCmd80::new(Fd(fd), operation).cmd(command.to_sqe_cmd()).build();
     // SAFETY: what `command.addr` points to lives until the answer, or for ever (see `send`).
     unsafe { ring.submission().push(&entry) }.map_err(io::Error::other)?;
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timespec = Timespec::from(left);
+        let timespec = Timespec::from(time.left());
         let waited = ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timespec));
         if let Some(completion) = ring.completion().next() {
             return Ok(completion.result());
         }
         match waited {
+            Err(error) if error.raw_os_error() == Some(libc::ETIME) && time.lasts() => {}
             Err(error) if error.raw_os_error() == Some(libc::ETIME) => {
                 return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
             }

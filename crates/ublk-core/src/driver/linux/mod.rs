@@ -16,6 +16,7 @@ mod char_device;
 mod control;
 mod memory;
 mod ring;
+mod time_limit;
 
 pub use ring::LinuxRing;
 
