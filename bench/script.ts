@@ -37,7 +37,7 @@ export function measuringScript(
 
 /** The script that counts one row's instructions function by function. */
 export function profilingScript({ subject, workload }: Row, server: string): string {
-  const options = fioOptions(workload, 1).join(' ');
+  const options = fioOptions(workload, 1, subject.client).join(' ');
   const call = `profile ${quote(server)} ${workload.count} ${options}`;
   return `${[LOAD, 'prepare', begin(subject, server), call].join('\n')}\n`;
 }
@@ -64,17 +64,22 @@ function measure(index: number, { subject, workload }: Row, { seconds }: ScriptO
   // A machine that counts instructions runs one processor at a time, for up to 100 ms: two clients
   // would not run beside but after each other.
   const clients = seconds ? subject.queues : 1;
-  const { client } = subject;
-  const place = client === undefined ? '' : ` --cpus_allowed=${client}`;
-  return `row ${index} ${quote(warm)} ${quote(main)} ${fioOptions(workload, clients).join(' ')}${place}`;
+  const fio = fioOptions(workload, clients, subject.client).join(' ');
+  return `row ${index} ${quote(warm)} ${quote(main)} ${fio}`;
 }
 
-function fioOptions({ size, pattern, depth }: Workload, clients: number): string[] {
+/** `place`: the processor that fio stays on, if it does. */
+function fioOptions(
+  { size, pattern, depth }: Workload,
+  clients: number,
+  place: number | undefined,
+): string[] {
   return [
     `--rw=${pattern}`,
     `--bs=${size}`,
     `--iodepth=${depth}`,
     ...(clients > 1 ? [`--numjobs=${clients}`] : []),
+    ...(place === undefined ? [] : [`--cpus_allowed=${place}`]),
     ...(size === '4k' ? [] : ['--iomem=mmaphuge', '--hugepage-size=2m']),
   ];
 }

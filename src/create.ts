@@ -61,7 +61,8 @@ export interface DeviceOptions extends FeatureOptions {
   /**
    * How requests come and their results go. `batch` costs less at high depth, more at depth 1.
    * @default `batch` with buffers `auto`, where the kernel has it (Linux 7.0); `per-io` for devices
-   * of a pool, of depth 1, with `recovery`, `threads` or `ringsApart`, for zoned devices and for handlers
+   * of a pool, of depth 1, with `recovery`, `threads` or `ringsApart`, for zoned devices and for
+   * handlers
    */
   readonly exchange?: ExchangeMode | undefined;
   /**

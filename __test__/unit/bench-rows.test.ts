@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { expect, test } from 'vitest';
 import { type Row, chooseRows } from '../../bench/matrix.ts';
-import { measuringScript } from '../../bench/script.ts';
+import { measuringScript, profilingScript } from '../../bench/script.ts';
 import type { Other } from '../../bench/subjects.ts';
 
 const options = { server: '/bin/server', rounds: 1 };
@@ -25,6 +25,16 @@ test('the disk behind a server is tuned before the server begins', () => {
   const tune = said.findIndex(([name]) => name === 'tune');
   expect(said[tune]).toEqual(['tune', ['nomerges=2', 'iostats=0']]);
   expect(said[tune + 1]![0]).toBe('begin_server');
+});
+
+test('a client that stays on a processor does so under the profiler too', () => {
+  const [row] = chooseRows({ rows: /^file auto batch on the CPU of its client, .* qd1$/ }).slice(
+    -1,
+  );
+  for (const script of [scriptOf([row!]), profilingScript(row!, '/bin/server')]) {
+    expect(script).toContain('affinity=0');
+    expect(script).toContain('--cpus_allowed=0');
+  }
 });
 
 test('every row has a name of its own', () => {

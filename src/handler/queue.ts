@@ -184,14 +184,16 @@ export class HandlerQueue implements RequestOwner {
   /** Another object, and other memory, for a tag whose request was ended unanswered. */
   #renew(tag: number, epoch: number): void {
     this.#epochs[tag] = epoch;
-    this.#requests[tag] = this.#another(tag);
+    this.#requests[tag] = new HandlerRequest(this, this.#options.queue, tag);
     const abandoned = this.#steps[tag];
     this.#steps[tag] = new StepQueue(this.#rings, this.#pieces, this.#flushSoon);
     abandoned?.abandon();
   }
 
-  #another(tag: number): HandlerRequest {
-    return new HandlerRequest(this, this.#options.queue, tag);
+  /** Another object for the tag's next request: whoever still holds this one asks for no steps of it. */
+  #replace(request: HandlerRequest): void {
+    const { queue, tag } = request;
+    this.#requests[tag] = new HandlerRequest(this, queue, tag, request);
   }
 
   #later(request: HandlerRequest, answer: ReturnType<Method>): void {
@@ -213,9 +215,7 @@ export class HandlerQueue implements RequestOwner {
     if (this.#isCurrent(request) && request.generation === generation) {
       answer();
       this.#flushSoon();
-      // Whoever still holds this one can do nothing with the next one's data.
-      if (this.#options.backends.length > 0)
-        this.#requests[request.tag] = this.#another(request.tag);
+      if (this.#options.backends.length > 0) this.#replace(request);
     } else {
       this.#warn(
         UblkErrorCode.LateAnswer,

@@ -59,11 +59,15 @@ export class HandlerRequest<Name extends string = string> {
   /** @internal Steps that were asked for and have not ended. */
   steps = 0;
 
-  /** @internal */
-  constructor(owner: RequestOwner, queue: number, tag: number) {
+  /** @internal `before`: whose memory it takes over. */
+  constructor(owner: RequestOwner, queue: number, tag: number, before?: HandlerRequest) {
     this.#owner = owner;
     this.queue = queue;
     this.tag = tag;
+    if (before !== undefined) {
+      this.#memory = before.#memory;
+      this.#data = before.#data;
+    }
   }
 
   /** @internal Becomes the request in the ring. */

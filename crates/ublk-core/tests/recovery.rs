@@ -229,7 +229,9 @@ fn a_kernel_that_lacks_a_kind_of_recovery_says_so_before_anything_is_added() {
     assert!(error.to_string().contains("6.13"), "{error}");
     let device = Device::create(&sim, file(&disk), options()).unwrap();
     assert_eq!(device.info().recovery, Some(Recovery::Reissue));
-    assert_eq!(device.resize(4096).unwrap_err().code, Code::Unsupported);
+    let error = device.resize(4096).unwrap_err();
+    assert_eq!(error.code, Code::Unsupported);
+    assert!(error.to_string().contains("create it anew"), "{error}");
     assert_eq!(device.quiesce().unwrap_err().code, Code::Unsupported);
     assert_eq!(device::info(sim.clone(), ID).unwrap().state, DeviceState::Live);
     device.close().unwrap();

@@ -69,7 +69,8 @@ pub(super) fn check_quiesce<D: Driver>(control: &Control<D>, id: u32) -> Result<
     if flags & UBLK_F_QUIESCE == 0 {
         let message = format!("ublk device {id} cannot be quiesced: the kernel lacks QUIESCE");
         return Err(Error::new(Code::Unsupported, message).hint(
-            "it needs Linux 6.16; before, end the server's process: the next server recovers the device",
+            "it needs Linux 6.16; before, end the server's process: the next server recovers the \
+             device",
         ));
     }
     Ok(())
@@ -149,9 +150,8 @@ pub(super) fn resize_with<D: Driver>(
     let info = control.info(id)?;
     if control.features()? & UBLK_F_UPDATE_SIZE == 0 {
         let message = "this kernel's ublk driver lacks UPDATE_SIZE";
-        return Err(Error::new(Code::Unsupported, message).hint(
-            "it needs Linux 6.16; before, end the server's process: the next server recovers the device",
-        ));
+        return Err(Error::new(Code::Unsupported, message)
+            .hint("it needs Linux 6.16; before, close the device and create it anew"));
     }
     // The kernel looks at nothing, and some follow a null pointer (trap 59).
     if DeviceState::from(info.state) != DeviceState::Live {

@@ -121,7 +121,7 @@ fn best(features: u64, options: &DeviceOptions, inspects: bool) -> Buffering {
 }
 
 /// Whether one command for many costs less in all: 600 instructions of 18,000 per 4 KiB read at
-/// depth 32, though 1,080 more than 35,330 at depth 1. Not so where the load is spread over
+/// depth 32, though 1,170 more than 35,330 at depth 1. Not so where the load is spread over
 /// many queues (each has a fetch and a commit of its own), nor for devices that outlive their server:
 /// `QUIESCE_DEV` makes the kernel fail requests of such a device that has batches.
 fn batch_is_best(buffers: Buffering, options: &DeviceOptions, kind: Kind) -> bool {
