@@ -41,16 +41,10 @@ fn a_plan_puts_bytes_where_it_says_in_each_buffer_mode() {
         let target = target(&bridge, &[Op::Read, Op::Write], &disks);
         let _answering = Answering::start(&bridge, |peer, asked| peer.plan(asked, &halves(asked)));
         let options = DeviceOptions { split_register, ..options(mode) };
-        let device = Device::create(&sim, target, options).unwrap();
-        let id = device.info().id;
-        let client = sim.client(id).unwrap();
-        assert_serves(&client);
+        serve(&sim, target, options, assert_serves);
         assert_eq!(disks[0].contents()[..8192], [[1; 4096], [0; 4096]].concat());
         assert_eq!(disks[1].contents()[..8192], [[0; 4096], [1; 4096]].concat());
         assert_eq!(disks[0].durable(), disks[0].contents(), "a flush reaches the backends");
-        drop(client);
-        device.close().unwrap();
-        assert_nothing_left(&sim, id);
     }
 }
 
@@ -80,14 +74,8 @@ fn steps_run_one_after_another_in_each_buffer_mode() {
             peer.steps(asked, &[Piece { backend: round as u32, op, at: 0, length, offset }]);
         });
         let options = DeviceOptions { split_register, ..options(mode) };
-        let device = Device::create(&sim, target, options).unwrap();
-        let id = device.info().id;
-        let client = sim.client(id).unwrap();
-        assert_serves(&client);
+        serve(&sim, target, options, assert_serves);
         assert_eq!(disks[0].contents(), disks[1].contents());
-        drop(client);
-        device.close().unwrap();
-        assert_nothing_left(&sim, id);
     }
 }
 
@@ -112,13 +100,10 @@ fn a_step_that_fails_tells_and_the_request_goes_on() {
             }
         });
         let options = DeviceOptions { split_register, ..options(mode) };
-        let device = Device::create(&sim, target, options).unwrap();
-        let client = sim.client(device.info().id).unwrap();
-        let read = client.run(&ClientOp::Read { offset: 0, length: 4096 });
-        assert_eq!((read.result, read.data), (Ok(()), vec![0; 4096]));
-        drop(client);
-        device.close().unwrap();
-        sim.audit();
+        serve(&sim, target, options, |client| {
+            let read = client.run(&ClientOp::Read { offset: 0, length: 4096 });
+            assert_eq!((read.result, read.data), (Ok(()), vec![0; 4096]));
+        });
     }
 }
 
@@ -149,16 +134,12 @@ fn of_steps_that_run_together_each_has_its_own_result() {
             peer.steps(asked, &[piece(0), piece(1), piece(2), piece(3)]);
         });
         let options = DeviceOptions { split_register, ..options(mode) };
-        let device = Device::create(&sim, target, options).unwrap();
-        let id = device.info().id;
-        let client = sim.client(id).unwrap();
-        let write = ClientOp::Write { offset: 0, data: vec![7; 4096], fua: false };
-        assert_eq!(client.run(&write).result, Ok(()));
+        serve(&sim, target, options, |client| {
+            let write = ClientOp::Write { offset: 0, data: vec![7; 4096], fua: false };
+            assert_eq!(client.run(&write).result, Ok(()));
+        });
         assert_eq!(*heard.lock().unwrap(), [EIO, 0, NOT_BEGUN, EIO], "{mode}");
         assert_eq!(disks[1].contents()[..4096], [7; 4096]);
-        drop(client);
-        device.close().unwrap();
-        assert_nothing_left(&sim, id);
     }
 }
 

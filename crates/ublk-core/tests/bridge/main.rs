@@ -9,7 +9,7 @@ use std::time::Duration;
 use ublk_core::bridge::{Asked, Bridge, BridgeOptions, Peer, Region, Report, ReportKind, TICK};
 use ublk_core::control::Control;
 use ublk_core::device::{BufferMode, Device, DeviceOptions, ExchangeMode};
-use ublk_core::driver::sim::{ClientOp, Sim, SimConfig, SimDisk};
+use ublk_core::driver::sim::{Client, ClientOp, Sim, SimConfig, SimDisk};
 use ublk_core::error::Code;
 use ublk_core::stats::QueueStats;
 use ublk_core::target::Op;
@@ -53,6 +53,23 @@ fn handler(bridge: &Arc<Bridge>, ops: &[Op], backends: Vec<Native>) -> Handler {
 
 fn options(buffers: BufferMode) -> DeviceOptions {
     DeviceOptions { depth: DEPTH, buffers: vec![buffers], ..common::options() }
+}
+
+/// Serves a device while its client does `work`, and leaves nothing of it but what it has counted.
+fn serve(
+    sim: &Sim,
+    target: Handler,
+    options: DeviceOptions,
+    work: impl FnOnce(&Client),
+) -> Vec<QueueStats> {
+    let device = Device::create(sim, target, options).unwrap();
+    let id = device.info().id;
+    let client = sim.client(id).unwrap();
+    work(&client);
+    drop(client);
+    device.close().unwrap();
+    assert_nothing_left(sim, id);
+    device.stats()
 }
 
 /// Answers all queues' requests, each queue on a thread of its own, until it is dropped.
@@ -143,16 +160,10 @@ fn a_handler_serves_data_from_its_memory() {
         let _answering = Answering::start(&bridge, memory_disk());
         let exchange = Some(exchange);
         let options = DeviceOptions { exchange, ..options(mode) };
-        let device = Device::create(&sim, target, options).unwrap();
-        let id = device.info().id;
-        let client = sim.client(id).unwrap();
-        assert_serves(&client);
-        let sum = |count: fn(&QueueStats) -> u64| device.stats().iter().map(count).sum::<u64>();
+        let stats = serve(&sim, target, options, assert_serves);
+        let sum = |count: fn(&QueueStats) -> u64| stats.iter().map(count).sum::<u64>();
         assert_eq!(sum(|queue| queue.writes), 20);
         assert_eq!(sum(|queue| queue.flushes), 11, "ten writes with FUA are flushed by the kernel");
-        drop(client);
-        device.close().unwrap();
-        assert_nothing_left(&sim, id);
     }
 }
 
