@@ -170,10 +170,12 @@ export interface NativeChannel {
   keepBuffer(tag: number): void;
   // Functions, since a method of the addon costs far more than it does.
   waker(): () => void;
+  /** What shows the reactor the one answer that it has not been shown, waking it only if it must. */
+  shower(): () => void;
   /** What looks for requests without sleeping, where it is to. */
   looker(): () => boolean;
-  /** What sleeps until there are requests, having woken the reactor if `wakes`. */
-  waiter(limitUs: number, wakes: boolean): () => boolean;
+  /** What sleeps until there are requests, having given the reactor a `Debt` (`rings.ts`). */
+  waiter(limitUs: number, debt: number): () => boolean;
   release(): void;
 }
 

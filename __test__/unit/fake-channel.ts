@@ -29,6 +29,7 @@ export class FakeChannel implements NativeChannel {
   );
   readonly kept: number[] = [];
   wakes = 0;
+  shows = 0;
   #asked = 0;
   #seen = 0;
 
@@ -58,6 +59,13 @@ export class FakeChannel implements NativeChannel {
 
   waker(): () => void {
     return () => (this.wakes += 1);
+  }
+
+  shower(): () => void {
+    return () => {
+      this.shows += 1;
+      this.#words[layout.ANSWERS_TAIL]! += 1;
+    };
   }
 
   looker(): () => boolean {

@@ -38,6 +38,20 @@ describe('A handler', () => {
     expect(rig.channel.peerSleeps).toBe(true);
   });
 
+  test('that gives a single answer lets a reactor that sleeps sleep on', async () => {
+    const { channel } = rig;
+    serve({ write: () => Promise.resolve() });
+    ask({ tag: 0 });
+    expect([channel.answers(), channel.shows]).toEqual([[done], 0]);
+    channel.sleep();
+    ask({ tag: 1 });
+    expect([channel.answers(), channel.shows]).toEqual([[{ ...done, tag: 1 }], 1]);
+    ask({ tag: 2, op: 1 });
+    await setImmediate();
+    expect([channel.answers(), channel.shows]).toEqual([[{ ...done, tag: 2 }], 2]);
+    expect(channel.wakes).toBe(0);
+  });
+
   test('that answers later is answered for then, with others of that turn', async () => {
     const gate = withResolvers<void>();
     serve({ read: () => gate.promise });

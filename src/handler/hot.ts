@@ -3,6 +3,7 @@ import { setImmediate } from 'node:timers';
 
 import type { NativeChannel } from '../native.ts';
 import type { HandlerQueue } from './queue.ts';
+import { A_CALL, AN_ANSWER, NOTHING } from './rings.ts';
 
 /** How long this thread may serve without its event loop, in milliseconds. */
 const TURN_MS = 10;
@@ -19,20 +20,19 @@ const BATCHES_PER_CLOCK = 16;
  * @returns What to call when the bell rings.
  */
 export function serveHot(channel: NativeChannel, queue: HandlerQueue): () => void {
-  const wait = channel.waiter(WAIT_US, false);
-  const wakeAndWait = channel.waiter(WAIT_US, true);
+  const payAndWait = [NOTHING, A_CALL, AN_ANSWER].map((debt) => channel.waiter(WAIT_US, debt));
   const serve = (): void => {
     const until = performance.now() + TURN_MS;
     for (let batches = 1; ; batches += 1) {
       const owes = queue.serveAwake();
       const late = batches % BATCHES_PER_CLOCK === 0 && performance.now() >= until;
       if (late || queue.unsettled > 0) {
-        if (owes) queue.wake();
+        queue.pay(owes);
         if (!late) break;
         setImmediate(serve);
         return;
       }
-      if (!(owes ? wakeAndWait() : wait())) break;
+      if (!payAndWait[owes]!()) break;
     }
     queue.serve();
   };

@@ -2,7 +2,7 @@
 // `UBLK_WRITE_LAYOUT=1 cargo test -p ublk-core --lib layout`; do not edit.
 
 /** Changes whenever a number below changes its meaning. */
-export const LAYOUT_VERSION = 3;
+export const LAYOUT_VERSION = 4;
 
 /** Where requests have been written up to; the reactor's. */
 export const REQUESTS_TAIL = 0;
@@ -99,6 +99,9 @@ export const ANSWER_SPOILT = 4;
 
 /** It was a zone append, and has been done. */
 export const ANSWER_LANDED = 5;
+
+/** It has been done or has failed, and the kernel knows; the addon's. */
+export const ANSWER_COMMITTED = 6;
 
 /** Words of a piece. */
 export const PIECE_WORDS = 8;

@@ -23,7 +23,7 @@ import {
   type RequestOwner,
   type Step,
 } from './request.ts';
-import { Rings } from './rings.ts';
+import { NOTHING, Rings, type Debt } from './rings.ts';
 import { StepQueue, tooLate } from './steps.ts';
 import type { Answer, Method, Piece } from './types.ts';
 import { checkPlace, writeReport } from './zones.ts';
@@ -68,8 +68,7 @@ export class HandlerQueue implements RequestOwner {
   readonly #serveOn = (): void => this.serve();
   readonly #flushLater = (): void => this.#flush();
   #flushing = false;
-  /** The reactor sleeps, and there are answers for it. */
-  #owes = false;
+  #owes: Debt = NOTHING;
   #serving = false;
   /** Requests that wait for a promise. */
   unsettled = 0;
@@ -92,7 +91,7 @@ export class HandlerQueue implements RequestOwner {
     let left = this.#options.depth * TURN;
     do {
       left = this.#drain(left);
-      this.#wakeOwed();
+      this.pay(this.#takeDebt());
       if (left === 0 || (this.#spins && performance.now() > until)) {
         setImmediate(this.#serveOn);
         return;
@@ -101,25 +100,23 @@ export class HandlerQueue implements RequestOwner {
   };
 
   /**
-   * Serves as much as one turn may take, without a word of going to sleep. Whether the reactor is
-   * to be woken, by a caller that calls the addon anyway.
+   * Serves as much as one turn may take, without a word of going to sleep. What the reactor is
+   * owed, by a caller that calls the addon anyway.
    */
-  serveAwake(): boolean {
+  serveAwake(): Debt {
     this.#drain(this.#options.depth * TURN);
-    const owes = this.#owes;
-    this.#owes = false;
-    return owes;
+    return this.#takeDebt();
   }
 
-  /** Wakes the reactor. */
-  wake(): void {
-    this.#rings.wake();
+  /** Gives the reactor what it is owed. */
+  pay(debt: Debt): void {
+    this.#rings.pay(debt);
   }
 
-  #wakeOwed(): void {
-    if (!this.#owes) return;
-    this.#owes = false;
-    this.#rings.wake();
+  #takeDebt(): Debt {
+    const debt = this.#owes;
+    this.#owes = NOTHING;
+    return debt;
   }
 
   /** Whether there are requests after all. Promises settle only when the event loop turns. */
@@ -134,9 +131,10 @@ export class HandlerQueue implements RequestOwner {
     do {
       count = Math.min(this.#rings.pending, left);
       // It works while these are served.
-      if (count > 0) this.#wakeOwed();
+      if (count > 0) this.pay(this.#takeDebt());
       for (let index = 0; index < count; index += 1) this.#begin(this.#rings.take());
-      if (this.#rings.publish()) this.#owes = true;
+      const debt = this.#rings.publish();
+      if (debt !== NOTHING) this.#owes = debt;
       left -= count;
     } while (count > 0 && left > 0);
     this.#serving = false;

@@ -18,13 +18,21 @@ import {
   REQUESTS_TAIL,
 } from './layout.ts';
 
+/** What the reactor is owed for answers that it cannot see for itself, since it sleeps. */
+export const NOTHING = 0;
+/** To be woken: it sees them then. */
+export const A_CALL = 1;
+/** To be shown the only one: it may sleep on where the kernel takes it from us. */
+export const AN_ANSWER = 2;
+export type Debt = typeof NOTHING | typeof A_CALL | typeof AN_ANSWER;
+
 /** The ends of a queue's rings that JavaScript holds; the reactor, a thread in Rust, has the others. */
 export class Rings {
   /** The words of the channel: requests and pieces are read and written right there. */
   readonly words: Uint32Array;
   readonly places: NativePlaces;
-  /** Wakes the reactor. */
-  readonly wake: () => void;
+  readonly #wake: () => void;
+  readonly #showOne: () => void;
   // The same words, as Atomics take them.
   readonly #shared: Int32Array;
   #requestsHead = 0;
@@ -33,7 +41,8 @@ export class Rings {
   #published = 0;
 
   constructor(channel: NativeChannel) {
-    this.wake = channel.waker();
+    this.#wake = channel.waker();
+    this.#showOne = channel.shower();
     this.places = channel.places();
     if (this.places.version !== LAYOUT_VERSION) {
       throw new UblkError(
@@ -80,22 +89,30 @@ export class Rings {
 
   /** Shows the reactor the answers, and wakes it if it sleeps. */
   flush(): void {
-    if (this.publish()) this.wake();
+    this.pay(this.publish());
   }
 
   /**
-   * Gives back the room of the requests that were taken and shows the reactor the answers; whether
-   * it is to be woken for them. In this order: it asks again as soon as it sees an answer, and must
-   * find room.
+   * Gives back the room of the requests that were taken and shows the reactor the answers; what it
+   * is owed beyond that. In this order: it asks again as soon as it sees an answer, and must find
+   * room.
    */
-  publish(): boolean {
+  publish(): Debt {
     Atomics.store(this.#shared, REQUESTS_HEAD, this.#requestsHead);
-    if (this.#published === this.#answersTail) return false;
+    const count = (this.#answersTail - this.#published) | 0;
+    if (count === 0) return NOTHING;
     this.#published = this.#answersTail;
+    if (count === 1 && Atomics.load(this.#shared, REACTOR_SLEEPS) !== 0) return AN_ANSWER;
     Atomics.store(this.#shared, ANSWERS_TAIL, this.#answersTail);
     // After the tail is stored: a reactor that says that it sleeps looks at the tail once more.
-    if (Atomics.load(this.#shared, REACTOR_SLEEPS) === 0) return false;
-    return Atomics.exchange(this.#shared, REACTOR_SLEEPS, 0) !== 0;
+    if (Atomics.load(this.#shared, REACTOR_SLEEPS) === 0) return NOTHING;
+    return Atomics.exchange(this.#shared, REACTOR_SLEEPS, 0) === 0 ? NOTHING : A_CALL;
+  }
+
+  /** Gives the reactor what it is owed, before the next answer is written. */
+  pay(debt: Debt): void {
+    if (debt === A_CALL) this.#wake();
+    else if (debt === AN_ANSWER) this.#showOne();
   }
 
   /** Says that nobody looks at the ring until the bell rings; false when there are requests. */

@@ -233,6 +233,17 @@ impl NativeChannel {
         })
     }
 
+    /// A function that shows the reactor the one answer that it has not been shown, and wakes it for
+    /// that only where the answer cannot be committed without it.
+    #[napi(catch_unwind, ts_return_type = "() => void")]
+    pub fn shower<'env>(&self, env: &'env Env) -> napi::Result<Function<'env, (), ()>> {
+        let channel = Arc::clone(&self.channel);
+        env.create_function_from_closure("showOne", move |_| {
+            channel.show_one();
+            Ok(())
+        })
+    }
+
     /// A function that looks for requests without sleeping, if it is to. Whether there are any.
     #[napi(catch_unwind, ts_return_type = "() => boolean")]
     pub fn looker<'env>(&self, env: &'env Env) -> napi::Result<Function<'env, (), bool>> {
@@ -241,20 +252,23 @@ impl NativeChannel {
     }
 
     /// A function that sleeps until there are requests, or for so many microseconds; before that it
-    /// wakes the reactor if it is to. Whether there are any.
+    /// gives the reactor what it is owed (`rings.ts`): nothing, to be woken, or to be shown one
+    /// answer. Whether there are any.
     #[napi(catch_unwind, ts_return_type = "() => boolean")]
     pub fn waiter<'env>(
         &self,
         env: &'env Env,
         limit_us: u32,
-        wakes: bool,
+        debt: u8,
     ) -> napi::Result<Function<'env, (), bool>> {
         let limit = Duration::from_micros(limit_us.into());
         let sleeper = Rc::clone(&self.sleeper);
         env.create_function_from_closure("wait", move |_| {
             let mut sleeper = sleeper.borrow_mut();
-            if wakes {
-                sleeper.channel().wake_reactor();
+            match debt {
+                0 => {}
+                1 => sleeper.channel().wake_reactor(),
+                _ => sleeper.channel().show_one(),
             }
             Ok(sleeper.wait(limit))
         })

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use super::bypass::Bypass;
 use super::layout::{
-    self, AWAKE, IN_CALL, IN_EVENT_LOOP, Layout, PEER_WAITS, Places, REACTOR_SLEEPS, REQUESTS_HEAD,
-    REQUESTS_TAIL,
+    self, ANSWERS_HEAD, ANSWERS_TAIL, AWAKE, IN_CALL, IN_EVENT_LOOP, Layout, PEER_WAITS, Places,
+    REACTOR_SLEEPS, REQUESTS_HEAD, REQUESTS_TAIL,
 };
 use super::report::{Report, ReportKind};
 use super::{Bell, Shared, TICK, lock};
@@ -35,6 +36,7 @@ pub struct Channel {
     look: AtomicBool,
     /// Requests that wait for the peer; the reactor's.
     pub(super) waiting: AtomicU32,
+    pub(super) bypass: Bypass,
     pace: Mutex<Pace>,
 }
 
@@ -67,6 +69,7 @@ impl Channel {
             abandoned: AtomicBool::new(false),
             look: AtomicBool::new(false),
             waiting: AtomicU32::new(0),
+            bypass: Bypass::new(depth),
             pace: Mutex::default(),
         })
     }
@@ -219,6 +222,12 @@ impl Channel {
         self.words()[REACTOR_SLEEPS as usize].store(0, Ordering::Relaxed);
     }
 
+    /// Whether it says that it sleeps.
+    pub(super) fn reactor_seems_asleep(&self) -> bool {
+        // Relaxed: a guess, which nothing depends on.
+        self.words()[REACTOR_SLEEPS as usize].load(Ordering::Relaxed) != 0
+    }
+
     /// Wakes the reactor if it says that it sleeps.
     pub(super) fn wake_sleeping_reactor(&self) {
         let sleeps = &self.words()[REACTOR_SLEEPS as usize];
@@ -246,10 +255,25 @@ impl Channel {
         // Late by an eighth at most, and no reactor is woken more often than it pays.
         let due = now.is_multiple_of((limit / 8).max(1));
         if due && self.waiting.load(Ordering::Relaxed) > 0 {
-            // Release: the clock and the flags that it is to look at come before.
-            self.look.store(true, Ordering::Release);
-            self.wake_reactor();
+            self.ask_to_look();
+        } else if self.has_answers() {
+            // What was committed past the reactor it has still to count.
+            self.wake_sleeping_reactor();
         }
+    }
+
+    /// Lets the reactor look for requests that are overdue or refused.
+    pub(super) fn ask_to_look(&self) {
+        // Release: the clock and the flags that it is to look at come before.
+        self.look.store(true, Ordering::Release);
+        self.wake_reactor();
+    }
+
+    /// Whether there are answers that the reactor has not taken.
+    pub(super) fn has_answers(&self) -> bool {
+        // Acquire: what it has counted comes before the head.
+        let word = |at: u32| self.words()[at as usize].load(Ordering::Acquire);
+        word(ANSWERS_TAIL) != word(ANSWERS_HEAD)
     }
 
     /// Requests that nobody takes while the clock moves mean that the peer's thread is busy with

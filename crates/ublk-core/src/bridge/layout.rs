@@ -27,7 +27,7 @@ const HEADER: &str = "// The words of a channel's memory. Generated from \
 
 words! {
     /// Changes whenever a number below changes its meaning.
-    LAYOUT_VERSION = 3;
+    LAYOUT_VERSION = 4;
 
     /// Where requests have been written up to; the reactor's.
     REQUESTS_TAIL = 0;
@@ -98,6 +98,8 @@ words! {
     ANSWER_SPOILT = 4;
     /// It was a zone append, and has been done.
     ANSWER_LANDED = 5;
+    /// It has been done or has failed, and the kernel knows; the addon's.
+    ANSWER_COMMITTED = 6;
 
     /// Words of a piece.
     PIECE_WORDS = 8;

@@ -11,6 +11,7 @@
 //! request that is not answered in time is ended by the reactor. Each request of a tag has a
 //! generation, and an answer that carries another one is reported and dropped.
 
+mod bypass;
 mod channel;
 pub mod layout;
 mod peer;
@@ -27,9 +28,11 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 pub use crate::memory::Region;
+pub(crate) use bypass::Commit;
 pub use channel::Channel;
 pub use peer::{Asked, Peer};
 pub use pieces::{Misfit, Piece, Pieces};
@@ -45,6 +48,9 @@ pub type Listener = Box<dyn Fn(Report) + Send + Sync>;
 
 /// How far the clock moves at once.
 pub const TICK: Duration = Duration::from_millis(250);
+
+/// How long counters may be waited for.
+const CATCH_UP: Duration = Duration::from_millis(5);
 
 /// What a bridge is made for.
 #[derive(Clone, Copy, Debug)]
@@ -149,6 +155,18 @@ impl Bridge {
     pub fn abandon(&self) {
         *lock(&self.listener) = None;
         self.channels.iter().for_each(|channel| channel.abandon());
+    }
+
+    /// Waits, a few milliseconds at most, until the reactors have taken all answers: what was
+    /// committed past them they have still to count.
+    pub(crate) fn catch_up(&self) {
+        let deadline = Instant::now() + CATCH_UP;
+        for channel in &self.channels {
+            while channel.has_answers() && Instant::now() < deadline {
+                channel.wake_sleeping_reactor();
+                thread::yield_now();
+            }
+        }
     }
 
     /// Moves the clock, looks for requests that are overdue and for peers that do not come, and

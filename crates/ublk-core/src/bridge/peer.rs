@@ -145,9 +145,28 @@ impl Peer {
     }
 
     /// Gives back the room of the requests that were taken, shows the reactor the answers, and
-    /// wakes it if it sleeps. In this order: it asks again as soon as it sees an answer, and must
+    /// wakes it if it sleeps, unless there is one only, which can be committed past it. In this order: it asks again as soon as it sees an answer, and must
     /// find room.
     pub fn flush(&mut self) {
+        if self.channel.reactor_seems_asleep() {
+            self.flush_past();
+        } else {
+            self.flush_to_reactor();
+        }
+    }
+
+    /// The same, whether the reactor sleeps or not: a lone answer is committed past it where it can
+    /// be.
+    pub fn flush_past(&mut self) {
+        if self.answers.unpublished() != 1 {
+            return self.flush_to_reactor();
+        }
+        self.requests.give_back(self.channel.words());
+        self.answers.was_published();
+        self.channel.show_one();
+    }
+
+    fn flush_to_reactor(&mut self) {
         self.requests.give_back(self.channel.words());
         if self.answers.publish(self.channel.words()) {
             self.channel.wake_sleeping_reactor();

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Bell;
+use super::bypass::Commit;
 use super::channel::Channel;
 use super::layout::{
-    ANSWER_DONE, ANSWER_ERRNO, ANSWER_FAILED, ANSWER_GENERATION, ANSWER_HEAD, ANSWER_LANDED,
-    ANSWER_PLACE_HIGH, ANSWER_PLACE_LOW, ANSWER_PLAN, ANSWER_SPOILT, ANSWER_STEPS, ANSWER_WORDS,
-    ANSWERS_HEAD, ANSWERS_TAIL, KIND_STEPPED, PIECE_ERRNO, REQUEST_WORDS, REQUESTS_HEAD,
-    REQUESTS_TAIL,
+    ANSWER_COMMITTED, ANSWER_DONE, ANSWER_ERRNO, ANSWER_FAILED, ANSWER_GENERATION, ANSWER_HEAD,
+    ANSWER_LANDED, ANSWER_PLACE_HIGH, ANSWER_PLACE_LOW, ANSWER_PLAN, ANSWER_SPOILT, ANSWER_STEPS,
+    ANSWER_WORDS, ANSWERS_HEAD, ANSWERS_TAIL, KIND_STEPPED, PIECE_ERRNO, REQUEST_WORDS,
+    REQUESTS_HEAD, REQUESTS_TAIL,
 };
 use super::pieces::{Misfit, Pieces};
 use super::report::{Report, ReportKind};
@@ -27,6 +28,8 @@ pub(crate) struct Ask {
     pub(crate) flags: u32,
     pub(crate) length: u32,
     pub(crate) offset: u64,
+    /// What a commit of all of it says.
+    pub(crate) whole: u32,
 }
 
 /// What the peer says about a request that waits for it.
@@ -34,7 +37,9 @@ pub(crate) struct Ask {
 pub(crate) enum Body {
     /// It has been done in full.
     Done,
-    /// The same of a zone append, whose data begins there, in bytes.
+    /// It has ended, with this positive errno or 0, and the kernel knows.
+    Committed(i32),
+    /// The same as `Done`, of a zone append, whose data begins there, in bytes.
     Landed(u64),
     /// It has failed with this positive errno.
     Failed(i32),
@@ -138,6 +143,7 @@ impl Port {
         if !self.requests.write(self.channel.words(), record) {
             return false;
         }
+        self.channel.bypass.asked(index, tag.generation, tag.ask.whole);
         tag.since = self.channel.shared.clock.load(Ordering::Relaxed);
         tag.waiting = true;
         self.waiting += 1;
@@ -171,8 +177,10 @@ impl Port {
             }
             tag.waiting = false;
             self.waiting -= 1;
+            self.channel.bypass.over(index);
             let body = match kind {
                 ANSWER_DONE => Body::Done,
+                ANSWER_COMMITTED => Body::Committed(errno),
                 ANSWER_LANDED => Body::Landed(
                     u64::from(record[ANSWER_PLACE_LOW as usize])
                         | u64::from(record[ANSWER_PLACE_HIGH as usize]) << 32,
@@ -234,8 +242,11 @@ impl Port {
         let limit = if closing { shared.grace } else { shared.timeout };
         let now = shared.clock.load(Ordering::Relaxed);
         let is_due = |tag: &Tag| tag.waiting && (abandoned || now.wrapping_sub(tag.since) >= limit);
-        let index =
-            (from..self.channel.depth()).find(|&tag| is_due(&self.tags[usize::from(tag)]))?;
+        let index = (from..self.channel.depth()).find(|&index| {
+            let tag = &self.tags[usize::from(index)];
+            // Otherwise the peer is just about to commit it.
+            is_due(tag) && self.channel.bypass.claim(index, tag.generation).is_some()
+        })?;
         self.tags[usize::from(index)].waiting = false;
         self.waiting -= 1;
         if abandoned {
@@ -243,6 +254,22 @@ impl Port {
         }
         self.report(index, ReportKind::TimedOut);
         Some((index, libc::ETIMEDOUT))
+    }
+
+    /// Lets the peer commit requests past the reactor.
+    pub(crate) fn open_bypass(&self, commit: Box<dyn Commit>) {
+        self.channel.bypass.open(commit);
+    }
+
+    /// The reactor has to know of each answer; the peer commits nothing any more when this has
+    /// returned.
+    pub(crate) fn close_bypass(&self) {
+        self.channel.bypass.close();
+    }
+
+    /// Commits of the peer's that the kernel has refused, and that are still to be done.
+    pub(crate) fn take_refused(&self) -> Vec<(u16, i32)> {
+        self.channel.bypass.take_refused()
     }
 
     /// Gives `tag` another buffer, since the peer may still use the one that it had; nothing where
@@ -277,5 +304,12 @@ impl Port {
         let Ask { op, offset, length, .. } = self.tags[usize::from(index)].ask;
         let queue = self.channel.queue();
         self.channel.shared.report(Report { kind, queue, tag: index, op, offset, length });
+    }
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        // It holds the device's file.
+        self.close_bypass();
     }
 }

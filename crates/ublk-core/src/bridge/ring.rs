@@ -20,7 +20,7 @@ impl Span {
     }
 
     #[inline]
-    fn place(&self, index: u32) -> usize {
+    pub(crate) fn place(&self, index: u32) -> usize {
         (self.at + (index & self.mask) * self.width) as usize
     }
 }
@@ -72,6 +72,17 @@ impl Writer {
         // Acquire: the reader has read the records before it moved its head past them.
         self.head = words[self.head_at as usize].load(Ordering::Acquire);
         self.tail.wrapping_sub(self.head) <= self.span.mask
+    }
+
+    /// Records that were written and not published.
+    #[inline]
+    pub(crate) fn unpublished(&self) -> u32 {
+        self.tail.wrapping_sub(self.published)
+    }
+
+    /// Somebody else has published what was written.
+    pub(crate) fn was_published(&mut self) {
+        self.published = self.tail;
     }
 
     /// Lets the reader see what was written; whether that was anything.

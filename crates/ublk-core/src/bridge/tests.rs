@@ -26,7 +26,7 @@ fn silent() -> Bell {
 }
 
 fn ask(number: u32) -> Ask {
-    Ask { op: 0, flags: 0, length: 4096, offset: u64::from(number) << 33 }
+    Ask { op: 0, flags: 0, length: 4096, offset: u64::from(number) << 33, whole: 4096 }
 }
 
 /// What the bridge has to tell after `ticks`.
@@ -43,7 +43,7 @@ fn a_request_is_asked_and_answered() {
     let bridge = bridge();
     let mut port = Port::new(Arc::clone(bridge.channel(0)), silent());
     let mut peer = Peer::new(Arc::clone(bridge.channel(0)));
-    assert!(port.ask(3, Ask { op: 1, flags: 2, length: 512, offset: 0x1_2345_6789 }));
+    assert!(port.ask(3, Ask { op: 1, flags: 2, length: 512, offset: 0x1_2345_6789, whole: 512 }));
     assert_eq!(peer.take(), None, "not before it is flushed");
     port.flush();
     let asked = peer.take().unwrap();

@@ -35,8 +35,9 @@ pub(super) fn create<D: Driver, T: Target>(
     needs::check_threads(&options, &target, pool.is_some())?;
     let control = Control::new(driver.clone());
     let features = known_features(&control)?;
-    let plain = pool.is_none() && geometry.zoned.is_none() && target.elsewhere().is_none();
-    let kind = Kind { inspects: target.inspects(), plain };
+    let plain = pool.is_none() && geometry.zoned.is_none();
+    let asks = target.elsewhere().is_some();
+    let kind = Kind { inspects: target.inspects(), plain, asks };
     let wanted = negotiate::wanted(features, &options, kind)?;
     let wanted = needs::add(wanted, features, &options, &geometry)?;
     let added = Added { info: control.add(&wanted)?, control: &control, keep: false };

@@ -181,6 +181,7 @@ impl<D: Driver> Device<D> {
 
     /// Each queue's counters.
     pub fn stats(&self) -> Vec<QueueStats> {
+        self.shared.bridge.iter().for_each(|bridge| bridge.catch_up());
         stats::by_queue(&self.shared.counters, self.shared.info.queues)
     }
 

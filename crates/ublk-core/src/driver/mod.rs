@@ -94,6 +94,25 @@ pub trait Driver: Clone + Send + Sync + 'static {
     /// # Errors
     /// What io_uring_setup(2) says: `EPERM` when io_uring is disabled by sysctl.
     fn ring(&self, entries: RingSize) -> io::Result<Self::Ring>;
+
+    /// What runs single commands in whichever thread it is called.
+    ///
+    /// # Errors
+    /// What io_uring_setup(2) says.
+    fn errands(&self) -> io::Result<Box<dyn Errands>>;
+}
+
+/// Runs single commands, in any thread, one at a time.
+pub trait Errands: Send + std::fmt::Debug {
+    /// Runs a command that the kernel does at once, and answers its result.
+    ///
+    /// # Errors
+    /// What io_uring_enter(2) says. The command may be done later or never: nothing else can be run.
+    ///
+    /// # Safety
+    /// Memory that the entry points to must stay valid until this returns, and where it fails, as
+    /// long as this lives.
+    unsafe fn run(&mut self, entry: &Entry) -> io::Result<i32>;
 }
 
 /// The answer to a control command.

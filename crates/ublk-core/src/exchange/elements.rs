@@ -34,6 +34,11 @@ impl Element {
         Self { header: header(tag, buf_index), memory }
     }
 
+    /// Of a tag whose data the kernel copies to and from `memory`.
+    pub(super) fn of_copy(tag: u16, memory: *mut u8) -> Self {
+        Self { header: header(tag, 0), memory: memory as u64 }
+    }
+
     /// The tag's next request is to be registered in another slot.
     pub(super) fn move_slot(&mut self, tag: u16, slot: u16) {
         self.header = header(tag, slot);

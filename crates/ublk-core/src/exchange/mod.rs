@@ -12,6 +12,7 @@ use crate::token::Token;
 
 mod apart;
 mod batch;
+mod bypass;
 mod elements;
 mod get_data;
 mod inbox;
@@ -24,6 +25,7 @@ mod special;
 use apart::Fronting;
 pub use apart::{Back, Front, apart};
 use batch::Batch;
+pub(crate) use bypass::Bypass;
 use get_data::GetData;
 pub(crate) use inbox::Tags;
 use landing::Landings;

@@ -16,7 +16,7 @@ pub(super) const BELL: u16 = 1;
 const MORE: u32 = 1 << 1;
 
 impl<T: Target> Queue<T> {
-    /// Takes what other threads have to say, and shows them what there is for them.
+    /// Takes what other threads have to say.
     #[inline]
     pub(super) fn listen<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
         if self.asking.is_some() {
@@ -25,8 +25,16 @@ impl<T: Target> Queue<T> {
         while let Some(tag) = self.exchange.listen(pass)? {
             self.begin::<true, _>(pass, tag, false)?;
         }
-        self.exchange.show();
         Ok(())
+    }
+
+    /// Shows other threads what there is for them.
+    #[inline]
+    fn show(&mut self) {
+        match &mut self.asking {
+            Some(asking) => asking.port.flush(),
+            None => self.exchange.show(),
+        }
     }
 
     fn has_word(&mut self) -> bool {
@@ -105,6 +113,15 @@ impl<D: Driver, T: Target> Reactor<D, T> {
             }
         }
         Ok(())
+    }
+
+    /// Shows other threads what there is for them.
+    pub(super) fn show(&mut self) {
+        for &number in &self.listening {
+            if let Some(seat) = &mut self.seats[usize::from(number)] {
+                seat.queue.show();
+            }
+        }
     }
 
     /// What wakes this reactor when somebody has said something.

@@ -213,6 +213,10 @@ impl<D: Driver, T: Target> Reactor<D, T> {
     /// `WATCHED`: somebody may want to know what becomes of requests.
     #[inline(always)]
     fn take_all<const WATCHED: bool>(&mut self) -> io::Result<()> {
+        // Before the completions: what the peer has committed past us may come anew among them.
+        if !self.listening.is_empty() {
+            self.listen()?;
+        }
         let lone = self.ring.ready() <= 1;
         let mut next = self.ring.pop();
         while let Some(completion) = next {
@@ -229,7 +233,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
             };
         }
         if !self.listening.is_empty() {
-            self.listen()?;
+            self.show();
         }
         while let Some(number) = self.put_off.pop() {
             if let Some(seat) = &mut self.seats[usize::from(number)] {

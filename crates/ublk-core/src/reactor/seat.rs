@@ -15,7 +15,7 @@ use super::service::{ExchangeMode, Listener, News, Part, QueueConfig, Service, T
 use crate::buffers::{Arena, Buffers, Pool, Slots};
 use crate::driver::{Completion, Descriptors, Driver, OpenFile, Ring};
 use crate::engine::{Aids, Engine};
-use crate::exchange::Exchange;
+use crate::exchange::{Bypass, Exchange};
 use crate::pass::{self, Pass};
 use crate::share::Share;
 use crate::stats::Counters;
@@ -81,7 +81,13 @@ impl<T: Target> Seat<T> {
             .elsewhere()
             .zip(bell)
             .map(|(elsewhere, bell)| Asking::new(elsewhere, service.config.queue, bell));
+        let (queue, batches) =
+            (service.config.queue, service.config.exchange == ExchangeMode::Batch);
+        let char_device = service.char_device.clone();
         let (descriptors, mut exchange, buffers, aids) = parts(driver, &mut service, &loan.slots)?;
+        if let (Some(asking), Buffers::Copy(_), true) = (&asking, &buffers, batches) {
+            asking.open(Bypass::new(driver.errands()?, queue, char_device));
+        }
         if let Some((ear, bell)) = exchange.ear().zip(bell.cloned()) {
             ear.wake_by(move || bell.wake());
         }
@@ -164,6 +170,8 @@ impl<T: Target> Seat<T> {
                 self.refused = self.refused.or(refused);
                 self.closing = true;
                 *desk.attention = true;
+                // Whether anything is left is for us to say.
+                self.queue.asking.iter().for_each(Asking::close);
             }
             match pass.ring.pop() {
                 Some(next) if Token::seat(next.user_data) == self.place.number => completion = next,

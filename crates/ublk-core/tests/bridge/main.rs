@@ -168,6 +168,29 @@ fn a_handler_serves_data_from_its_memory() {
 }
 
 #[test]
+fn a_lone_answer_is_committed_past_the_reactor_which_counts_it_all_the_same() {
+    let sim = Sim::new(SimConfig::blocking(1));
+    let bridge = bridge(Duration::from_secs(60));
+    let target = target(&bridge, &[Op::Read, Op::Write], &[]);
+    let disk = memory_disk();
+    let _answering = Answering::start(&bridge, move |peer, asked| {
+        disk(peer, asked);
+        peer.flush_past();
+    });
+    let device = Device::create(&sim, target, options(BufferMode::Copy)).unwrap();
+    let client = sim.client(device.info().id).unwrap();
+    let before: u64 = device.stats().iter().map(|queue| queue.enters).sum();
+    for _ in 0..100 {
+        assert_eq!(client.run(&ClientOp::Read { offset: 0, length: 512 }).result, Ok(()));
+    }
+    let stats = device.stats();
+    assert_eq!(stats.iter().map(|queue| queue.reads).sum::<u64>(), 100);
+    // One to hear of each request. A reactor that is woken for the answer needs two.
+    let enters = stats.iter().map(|queue| queue.enters).sum::<u64>() - before;
+    assert!(enters < 150, "{enters} calls of the kernel for 100 requests");
+}
+
+#[test]
 fn an_errno_reaches_the_client() {
     let sim = Sim::new(SimConfig::blocking(2));
     let bridge = bridge(Duration::from_secs(60));

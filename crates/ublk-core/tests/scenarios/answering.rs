@@ -48,6 +48,9 @@ impl Answering {
         for _ in 0..=rng.index(self.asked.len()) {
             let (queue, asked) = self.asked.swap_remove(rng.index(self.asked.len()));
             self.answer_one(queue, &asked, rng);
+            if rng.chance(300) {
+                self.peers[queue].flush_past();
+            }
         }
         for peer in &mut self.peers {
             peer.flush();

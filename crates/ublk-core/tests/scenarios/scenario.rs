@@ -201,10 +201,15 @@ impl Scenario {
         }
     }
 
-    /// In how many rounds the model may stand still: in one, a new server has come; where rings are
-    /// apart, a request passes from reactor to reactor and back without it.
+    /// In how many rounds the model may stand still: in one, a new server has come, or a reactor
+    /// counts what was committed past it; where rings are apart, a request passes from reactor to
+    /// reactor and back without it.
     pub(crate) fn patience(&self) -> u32 {
-        if self.apart { 6 } else { 1 }
+        match self.mode {
+            _ if self.apart => 6,
+            Mode::Asked => 2,
+            _ => 1,
+        }
     }
 
     pub(crate) fn draw(seed: u64) -> Self {

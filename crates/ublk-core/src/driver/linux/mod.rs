@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use ublk_sys::ublksrv_ctrl_cmd;
 
-use super::{ControlAnswer, Descriptors, Driver, MemoryMap, OpenFile, RingSize};
+use super::{ControlAnswer, Descriptors, Driver, Errands, MemoryMap, OpenFile, RingSize};
 
 mod block_node;
 mod char_device;
 mod control;
+mod errands;
 mod memory;
 mod ring;
 mod time_limit;
@@ -92,5 +93,9 @@ impl Driver for Linux {
 
     fn ring(&self, entries: RingSize) -> io::Result<LinuxRing> {
         LinuxRing::new(entries)
+    }
+
+    fn errands(&self) -> io::Result<Box<dyn Errands>> {
+        Ok(Box::new(errands::LinuxErrands::new()?))
     }
 }

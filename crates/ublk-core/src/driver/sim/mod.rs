@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use ublk_sys::ublksrv_ctrl_cmd;
 
-use super::{ControlAnswer, Descriptors, Driver, MemoryMap, OpenFile, RingSize};
+use super::{ControlAnswer, Descriptors, Driver, Errands, MemoryMap, OpenFile, RingSize};
 use control::{Answer, Pending};
 use files::FileRef;
 use model::Model;
@@ -40,6 +40,7 @@ mod control;
 mod device;
 mod disk;
 mod dispatch;
+mod errands;
 mod events;
 mod files;
 mod kbuf;
@@ -343,6 +344,10 @@ impl Driver for Sim {
 
     fn ring(&self, entries: RingSize) -> io::Result<SimRing> {
         SimRing::new(self.clone(), entries)
+    }
+
+    fn errands(&self) -> io::Result<Box<dyn Errands>> {
+        Ok(Box::new(errands::SimErrands::new(self.clone())))
     }
 }
 

@@ -65,7 +65,8 @@ pub(super) enum Work {
 
 #[derive(Debug)]
 pub(super) struct Uring {
-    pub(super) task: ThreadId,
+    /// Whose it is; absent where anybody may use it.
+    pub(super) task: Option<ThreadId>,
     pub(super) size: RingSize,
     pub(super) sq: Vec<Sqe>,
     pub(super) cq: VecDeque<Completion>,
@@ -90,7 +91,7 @@ pub(super) struct Uring {
 impl Uring {
     pub(super) fn new(size: RingSize) -> Self {
         Self {
-            task: thread::current().id(),
+            task: Some(thread::current().id()),
             size,
             sq: Vec::new(),
             cq: VecDeque::new(),
@@ -132,16 +133,27 @@ impl SimRing {
         if !possible(size.submissions) || !possible(size.completions) {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
+        Ok(Self::of(sim, Uring::new(size)))
+    }
+
+    /// One for single commands of any thread: nobody sleeps in it.
+    pub(super) fn common(sim: Sim) -> Self {
+        let size = RingSize { submissions: 1, completions: 2, tells_of_work: false };
+        Self::of(sim, Uring { task: None, asleep: true, ..Uring::new(size) })
+    }
+
+    fn of(sim: Sim, uring: Uring) -> Self {
         let mut model = sim.lock();
-        model.rings.push(Some(Uring::new(size)));
+        model.rings.push(Some(uring));
         let ring = model.rings.len() - 1;
         drop(model);
-        Ok(Self { sim, ring })
+        Self { sim, ring }
     }
 
     fn enter(&mut self) -> io::Result<()> {
         let mut model = self.sim.lock();
-        if model.ring(self.ring).task != thread::current().id() {
+        let owner = model.ring(self.ring).task;
+        if owner.is_some_and(|owner| owner != thread::current().id()) {
             model.violate(Rule::Thread, format!("ring {} is entered by another thread", self.ring));
             return Err(io::Error::from_raw_os_error(libc::EEXIST));
         }
