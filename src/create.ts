@@ -82,8 +82,9 @@ export interface DeviceOptions extends FeatureOptions {
   /**
    * How long a queue's thread looks for work before it sleeps, in microseconds, 0 to 1000000; 0:
    * not at all. Saves most of a wake-up's cost at low depth and keeps a CPU busy meanwhile. A
-   * thread that looks in vain four times stops, and tries again after 256 waits. A handler's thread
-   * does the same where it has a single queue; its event loop then turns every 10 ms or so.
+   * thread that looks in vain four times stops, and tries again after 256 waits; one that looks lets
+   * others have its CPU. A handler's thread does the same where it has a single queue; its event
+   * loop then turns every 10 ms or so.
    * @default 0
    */
   readonly spinUsec?: number | undefined;

@@ -18,7 +18,7 @@ const KINDS: readonly Kind[] = [
   { name: 'sync', target: 'null', against: 'null copy per-io' },
   { name: 'async', target: 'null', against: 'null copy per-io' },
   { name: 'worker', target: 'null', against: 'null copy per-io' },
-  { name: 'map', target: 'file', against: 'file auto per-io' },
+  { name: 'map', target: 'file', against: 'file auto batch' },
   { name: 'sync spin=50', target: 'null', against: 'null copy per-io' },
   { name: 'worker spin=50', target: 'null', against: 'null copy per-io' },
 ];
@@ -46,11 +46,14 @@ function commands(name: string, id: number): { start: string; stop: string; prog
   const device = `/dev/ublkb${id}`;
   const ready = `/tmp/ublk-bench-${id}`;
   const program = `${quote(process.execPath)} ${quote(PROGRAM)} ${id} ${ready} ${name}`;
-  // JavaScript is compiled as it runs, and well only when it has run for a while.
-  const warm = [1, 32].map(
-    (depth) =>
+  // JavaScript is compiled as it runs, and as well as it can be only after some 65,000 requests.
+  const warm = [
+    [1, 20_000],
+    [32, 100_000],
+  ].map(
+    ([depth, requests]) =>
       `fio --output=/dev/null --name=warm --filename=${device} --ioengine=io_uring --direct=1 ` +
-      `--rw=randrw --bs=4k --iodepth=${depth} --size=256M --number_ios=20000`,
+      `--rw=randrw --bs=4k --iodepth=${depth} --size=512M --number_ios=${requests}`,
   );
   const isReady = `until [ -e ${ready} ] || ! kill -0 $!; do sleep 0.1; done`;
   return {

@@ -1,7 +1,13 @@
 import { invalid } from '../errors.ts';
 import { suggest } from '../check.ts';
 import { OPS } from '../request-op.ts';
-import {
+import * as layout from './layout.ts';
+import { checkBytes, type HandlerRequest, type Step } from './request.ts';
+import type { Piece } from './types.ts';
+import type { Rings } from './rings.ts';
+
+// To V8 an import is looked up at each use, and a module's own `const` is a constant.
+const {
   PIECE_AT,
   PIECE_BACKEND,
   PIECE_ERRNO,
@@ -10,10 +16,7 @@ import {
   PIECE_OFFSET_LOW,
   PIECE_OP,
   PIECE_WORDS,
-} from './layout.ts';
-import { checkBytes, type HandlerRequest, type Step } from './request.ts';
-import type { Piece } from './types.ts';
-import type { Rings } from './rings.ts';
+} = layout;
 
 /** Writes pieces where the reactor reads them. */
 export class PieceWriter {

@@ -5,16 +5,7 @@ import { setImmediate } from 'node:timers';
 import { UblkError, UblkErrorCode } from '../errors.ts';
 import type { NativeChannel } from '../native.ts';
 import { IoError } from './io-error.ts';
-import {
-  ANSWER_DONE,
-  ANSWER_FAILED,
-  ANSWER_LANDED,
-  ANSWER_PLAN,
-  ANSWER_SPOILT,
-  KIND_STEPPED,
-  REQUEST_EPOCH,
-  REQUEST_HEAD,
-} from './layout.ts';
+import * as layout from './layout.ts';
 import { PieceWriter } from './pieces.ts';
 import {
   HandlerRequest,
@@ -27,6 +18,18 @@ import { NOTHING, Rings, type Debt } from './rings.ts';
 import { StepQueue, tooLate } from './steps.ts';
 import type { Answer, Method, Piece } from './types.ts';
 import { checkPlace, writeReport } from './zones.ts';
+
+// To V8 an import is looked up at each use, and a module's own `const` is a constant.
+const {
+  ANSWER_DONE,
+  ANSWER_FAILED,
+  ANSWER_LANDED,
+  ANSWER_PLAN,
+  ANSWER_SPOILT,
+  KIND_STEPPED,
+  REQUEST_EPOCH,
+  REQUEST_HEAD,
+} = layout;
 
 /** What serves a queue's requests. */
 export interface QueueOptions {

@@ -1,6 +1,9 @@
 import { invalid, UblkError, UblkErrorCode } from '../errors.ts';
 import { OPS, type RequestOp } from '../request-op.ts';
-import {
+import * as layout from './layout.ts';
+
+// To V8 an import is looked up at each use, and a module's own `const` is a constant.
+const {
   FLAG_FUA,
   FLAG_NO_UNMAP,
   REQUEST_GENERATION,
@@ -8,7 +11,7 @@ import {
   REQUEST_LENGTH,
   REQUEST_OFFSET_HIGH,
   REQUEST_OFFSET_LOW,
-} from './layout.ts';
+} = layout;
 
 /** Operations that are more than a request for bytes of the device. */
 export const ZONE_APPEND = 13;

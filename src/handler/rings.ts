@@ -1,6 +1,9 @@
 import { UblkError, UblkErrorCode } from '../errors.ts';
 import type { NativeChannel, NativePlaces } from '../native.ts';
-import {
+import * as layout from './layout.ts';
+
+// To V8 an import is looked up at each use, and a module's own `const` is a constant.
+const {
   ANSWER_ERRNO,
   ANSWER_GENERATION,
   ANSWER_HEAD,
@@ -16,7 +19,7 @@ import {
   REQUEST_WORDS,
   REQUESTS_HEAD,
   REQUESTS_TAIL,
-} from './layout.ts';
+} = layout;
 
 /** What the reactor is owed for answers that it cannot see for itself, since it sleeps. */
 export const NOTHING = 0;

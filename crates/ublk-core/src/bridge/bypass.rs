@@ -21,6 +21,9 @@ pub(crate) trait Commit: Send {
     /// Whether the reactor does not mind.
     fn may_commit(&self) -> bool;
 
+    /// What a commit says of a request that the peer has failed with this errno.
+    fn failure(&self, errno: i32) -> i32;
+
     /// Commits a request; data of the tag's next one is copied to and from `memory`. False when the
     /// kernel refuses, and the request is still the server's.
     ///
@@ -129,7 +132,7 @@ impl Channel {
             return;
         };
         let errno = word(ANSWER_ERRNO).cast_signed();
-        let result = if kind == ANSWER_DONE { whole } else { -errno };
+        let result = if kind == ANSWER_DONE { whole } else { commit.failure(errno) };
         record[ANSWER_HEAD as usize]
             .store(u32::from(tag) | ANSWER_COMMITTED << 16, Ordering::Relaxed);
         show();
@@ -172,6 +175,10 @@ mod tests {
     impl Commit for Book {
         fn may_commit(&self) -> bool {
             !self.busy.load(Ordering::Relaxed)
+        }
+
+        fn failure(&self, errno: i32) -> i32 {
+            -100 - errno
         }
 
         fn commit(&mut self, tag: u16, result: i32, memory: *mut u8) -> io::Result<bool> {
@@ -224,7 +231,7 @@ mod tests {
     #[test]
     fn a_lone_answer_is_committed_where_it_is_given_and_then_told() {
         let mut rig = Rig::new(|| Ok(true));
-        for (tag, result, commit) in [(1, Ok(()), 4096), (2, Err(5), -5)] {
+        for (tag, result, commit) in [(1, Ok(()), 4096), (2, Err(5), -105)] {
             let asked = rig.asked(tag);
             rig.answer(&asked, result);
             assert_eq!(rig.committed().last(), Some(&(tag, commit)));

@@ -166,7 +166,8 @@ impl Peer {
         self.channel.show_one();
     }
 
-    fn flush_to_reactor(&mut self) {
+    /// The same by way of the reactor, whatever there is.
+    pub fn flush_to_reactor(&mut self) {
         self.requests.give_back(self.channel.words());
         if self.answers.publish(self.channel.words()) {
             self.channel.wake_sleeping_reactor();

@@ -12,7 +12,7 @@ use super::layout::{
     ANSWER_WORDS, ANSWERS_HEAD, ANSWERS_TAIL, KIND_STEPPED, PIECE_ERRNO, REQUEST_WORDS,
     REQUESTS_HEAD, REQUESTS_TAIL,
 };
-use super::pieces::{Misfit, Pieces};
+use super::pieces::{Misfit, Piece, Pieces};
 use super::report::{Report, ReportKind};
 use super::ring::{Reader, Writer};
 use crate::memory::Region;
@@ -291,6 +291,13 @@ impl Port {
             return None;
         }
         Some(Pieces::new(&self.channel.words()[layout.piece(tag, 0)..], count))
+    }
+
+    /// The piece of a plan that has no other.
+    #[inline]
+    pub(crate) fn only_piece(&self, tag: u16, count: u8) -> Option<Piece> {
+        let pieces = self.pieces(tag, count).filter(|_| count == 1)?;
+        pieces.iter().next()
     }
 
     /// Tells that a plan does not fit.

@@ -1,14 +1,11 @@
 //! How the peer waits for requests: it may look for them a little before it sleeps.
 
-use std::hint;
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Channel;
 use crate::patience::Patience;
-
-/// The clock costs more than a look.
-const LOOKS_PER_CLOCK: u32 = 32;
 
 /// The waiting of a channel's peer; there is one.
 #[derive(Debug)]
@@ -32,21 +29,12 @@ impl Sleeper {
 
     /// Looks for requests without sleeping. Whether there are any.
     pub fn look(&mut self) -> bool {
-        if self.spin.is_zero() || !self.patience.lasts() {
+        if self.spin.is_zero() {
             return false;
         }
-        let deadline = Instant::now() + self.spin;
-        let mut looks = 0_u32;
-        while !self.channel.has_requests() {
-            looks += 1;
-            if looks.is_multiple_of(LOOKS_PER_CLOCK) && Instant::now() >= deadline {
-                self.patience.missed();
-                return false;
-            }
-            hint::spin_loop();
-        }
-        self.patience.found();
-        true
+        let Self { channel, spin, patience } = self;
+        let Ok(found) = patience.look::<Infallible>(*spin, || Ok(channel.has_requests()));
+        found
     }
 
     /// Looks for requests, then sleeps until there are some, or for `limit`. Whether there are any.

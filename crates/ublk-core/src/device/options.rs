@@ -88,8 +88,8 @@ pub struct DeviceOptions {
     pub threads: Option<u16>,
     /// How long a queue's thread looks for work before it sleeps, at most a second; 0: not at all.
     /// Saves most of what a wake-up costs at low depth, and keeps a CPU busy meanwhile; a thread
-    /// that looks in vain several times stops, and tries again after 256 waits. Ignored in a
-    /// [`Pool`](super::Pool), which has a limit of its own.
+    /// that looks in vain several times stops, and tries again after 256 waits. One that looks lets
+    /// others have its CPU. Ignored in a [`Pool`](super::Pool), which has a limit of its own.
     pub spin: Duration,
     /// How long the kernel may take to start, stop or delete the device.
     pub limit: Duration,

@@ -45,11 +45,7 @@ impl<T: Target> Engine<T> {
         let flight = &mut self.flights[usize::from(tag)];
         flight.request = request;
         if let Remap::To { file, offset } = remap {
-            let kind = match request.op {
-                Op::Read => StepKind::Read,
-                _ => StepKind::Write { dsync: false },
-            };
-            let step = Step { kind, file, length: request.length, offset, ..Step::EMPTY };
+            let step = transfer_of(&request, file, offset);
             self.transfer(pass, tag, (&step, slot), alone);
             if alone {
                 count_plain(pass.counters, &request, 1);
@@ -78,6 +74,31 @@ impl<T: Target> Engine<T> {
             return None;
         }
         let slot = self.standing_slot(tag)?;
+        self.transfer(pass, tag, (&step, slot), alone);
+        Some(if alone { Outcome::CommitLinked(self.succeed(pass, tag)) } else { Outcome::Running })
+    }
+
+    /// Starts a request that was asked for elsewhere and whose bytes are where `remap` says; `alone`
+    /// as for [`begin`](Self::begin). None as for [`express`](Self::express).
+    #[inline]
+    pub(crate) fn express_asked<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        alone: bool,
+        remap: impl FnOnce(&T, &Request) -> Remap,
+    ) -> Option<Outcome> {
+        let request = self.flights[usize::from(tag)].request;
+        if !request.is_plain() || pass.ring.space() < ENTRIES {
+            return None;
+        }
+        let slot = self.standing_slot(tag)?;
+        let Remap::To { file, offset } = remap(&self.target, &request) else { return None };
+        let step = transfer_of(&request, file, offset);
+        // Should it have to be judged after all, it is this one.
+        self.steps[usize::from(tag) * self.max_steps] = step;
+        let flight = &mut self.flights[usize::from(tag)];
+        (flight.held, flight.errno) = (false, 0);
         self.transfer(pass, tag, (&step, slot), alone);
         Some(if alone { Outcome::CommitLinked(self.succeed(pass, tag)) } else { Outcome::Running })
     }
@@ -155,6 +176,16 @@ impl<T: Target> Engine<T> {
             self.count(pass.counters, &request, 1_u64.wrapping_neg());
         }
     }
+}
+
+/// All of a request's bytes, at `offset` of a file.
+#[inline(always)]
+fn transfer_of(request: &Request, file: u16, offset: u64) -> Step {
+    let kind = match request.op {
+        Op::Read => StepKind::Read,
+        _ => StepKind::Write { dsync: false },
+    };
+    Step { kind, file, length: request.length, offset, ..Step::EMPTY }
 }
 
 #[inline(always)]

@@ -35,6 +35,7 @@ mod verdict;
 
 pub(crate) use elsewhere::After;
 use flight::{Flight, Lease, Progress};
+pub(crate) use settle::for_client;
 use special::Waits;
 pub(crate) use staging::Aids;
 use staging::Staging;

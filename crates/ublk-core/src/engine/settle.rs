@@ -146,7 +146,7 @@ fn count_other(counters: &Counters, request: &Request, times: u64) -> bool {
 
 /// What a client may be told. `EAGAIN` would read as "a non-blocking request would block"
 /// (trap 48), and an errno without a block status of its own reads as an I/O error anyway.
-fn for_client(errno: i32) -> i32 {
+pub(crate) fn for_client(errno: i32) -> i32 {
     match errno {
         libc::ENOSPC | libc::EDQUOT => libc::ENOSPC,
         libc::EOPNOTSUPP | libc::ETIMEDOUT | libc::ENOLINK | libc::ENODATA | libc::EILSEQ => errno,

@@ -7,11 +7,11 @@ use super::queue::Queue;
 use crate::bridge::layout::{FLAG_FUA, FLAG_NO_UNMAP, NOT_BEGUN};
 use crate::bridge::{Ask, Body, Commit, Misfit, Port};
 use crate::driver::Ring;
-use crate::engine::{After, Outcome};
+use crate::engine::{self, After, Outcome};
 use crate::exchange::Bypass;
 use crate::pass::Pass;
 use crate::stats;
-use crate::target::{Elsewhere, Errno, Op, Request, Target, Unfit};
+use crate::target::{Elsewhere, Errno, Op, Remap, Request, Target, Unfit};
 
 /// What a seat asks with.
 #[derive(Debug)]
@@ -72,6 +72,10 @@ impl Commit for Bypass {
     fn may_commit(&self) -> bool {
         // Whoever watches wants to know when a request has ended, which only we tell.
         !stats::is_anybody_watching()
+    }
+
+    fn failure(&self, errno: i32) -> i32 {
+        -engine::for_client(errno)
     }
 
     fn commit(&mut self, tag: u16, result: i32, memory: *mut u8) -> io::Result<bool> {
@@ -219,6 +223,14 @@ impl<T: Target> Queue<T> {
     ) -> io::Result<()> {
         let Some(asking) = &self.asking else { return Ok(()) };
         let alone = self.may_link::<true>(pass) && self.engine.running() == 1;
+        if after == After::End
+            && let Some(piece) = asking.port.only_piece(tag, count)
+            && let Some(outcome) = self.engine.express_asked(pass, tag, alone, |target, request| {
+                target.elsewhere().map_or(Remap::Plan, |one| one.remap_of(request, &piece))
+            })
+        {
+            return self.settle(pass, tag, outcome);
+        }
         let ran = self.engine.run(pass, tag, (after, alone), |target, request, plan| {
             let pieces = asking.port.pieces(tag, count).ok_or(Misfit::Count)?;
             let elsewhere = target.elsewhere().ok_or(Misfit::Op)?;

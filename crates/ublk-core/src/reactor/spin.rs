@@ -5,15 +5,11 @@
 //! whoever chooses this has to spare. A reactor that keeps looking in vain stops, and tries again
 //! now and then.
 
-use std::hint;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::driver::Ring;
 use crate::patience::Patience;
-
-/// The clock costs more than a look.
-const LOOKS_PER_CLOCK: u32 = 32;
 
 #[derive(Debug)]
 pub(super) struct Spin {
@@ -34,25 +30,13 @@ impl Spin {
         ring: &mut R,
         mut found: impl FnMut() -> bool,
     ) -> io::Result<()> {
-        if !self.patience.lasts() {
-            return Ok(());
-        }
-        ring.poll()?;
-        let deadline = Instant::now() + self.limit;
-        let mut looks = 0_u32;
-        while ring.ready() == 0 && !found() {
-            if ring.has_work() {
+        let mut pushed = true;
+        self.patience.look(self.limit, || {
+            if std::mem::take(&mut pushed) || ring.has_work() {
                 ring.poll()?;
-                continue;
             }
-            looks += 1;
-            if looks.is_multiple_of(LOOKS_PER_CLOCK) && Instant::now() >= deadline {
-                self.patience.missed();
-                return Ok(());
-            }
-            hint::spin_loop();
-        }
-        self.patience.found();
+            Ok::<_, io::Error>(ring.ready() > 0 || found())
+        })?;
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 
 use super::native::Native;
-use super::{DiscardLimits, Errno, Geometry, Part, Plan, Request, SegmentLimits, Target};
+use super::{DiscardLimits, Errno, Geometry, Part, Plan, Remap, Request, SegmentLimits, Target};
 use crate::error::{Code, Error, Result};
 
 /// The most that a layer can be made of, which keeps its plans below 255 steps.
@@ -161,6 +161,16 @@ impl Children {
     pub(super) fn child(&self, child: usize) -> Option<(&Geometry, usize)> {
         let target = &self.children.get(child)?.target;
         Some((target.geometry(), target.max_steps()))
+    }
+
+    /// Where the bytes of a request to a child are, if they are in one place of a file.
+    #[inline]
+    pub(super) fn remap(&self, child: usize, request: &Request) -> Remap {
+        let Child { target, files } = &self.children[child];
+        match target.remap(request) {
+            Remap::To { file, offset } => Remap::To { file: files + file, offset },
+            _ => Remap::Plan,
+        }
     }
 
     pub(super) fn geometries(&self) -> impl Iterator<Item = &Geometry> {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Errno, Op, Plan, Request};
-use crate::bridge::{Bridge, Misfit, Pieces};
+use super::{Errno, Op, Plan, Remap, Request};
+use crate::bridge::{Bridge, Misfit, Piece, Pieces};
 
 /// The part of a target that asks somebody beyond a bridge instead of planning by itself.
 pub trait Elsewhere: Send + Sync {
@@ -23,6 +23,10 @@ pub trait Elsewhere: Send + Sync {
         pieces: &Pieces<'_>,
         plan: &mut Plan<'_>,
     ) -> Result<(), Unfit>;
+
+    /// Where a single piece is that is the whole of `request`, or `Plan`: then
+    /// [`plan_of`](Self::plan_of) says what there is to say.
+    fn remap_of(&self, request: &Request, piece: &Piece) -> Remap;
 
     /// What pieces of backends become that somebody wants done with the buffer of `request` before
     /// it goes on. Each is for itself: `refuse` hears of those that do not fit, or that a backend

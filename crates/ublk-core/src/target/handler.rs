@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::children::{self, Children, Question, refused};
 use super::native::Native;
 use super::{
-    DiscardLimits, Elsewhere, Errno, Geometry, Op, Plan, Request, Target, Unfit, ZonedLimits,
+    DiscardLimits, Elsewhere, Errno, Geometry, Op, Plan, Remap, Request, Target, Unfit, ZonedLimits,
 };
 use crate::bridge::{Bridge, Misfit, Piece, Pieces};
 use crate::error::Result;
@@ -248,6 +248,22 @@ impl Elsewhere for Handler {
         Ok(())
     }
 
+    fn remap_of(&self, request: &Request, piece: &Piece) -> Remap {
+        let child = piece.backend as usize;
+        let whole = piece.op == u32::from(request.op.number())
+            && piece.at == 0
+            && piece.length == request.length;
+        match &self.backends {
+            Some(backends) if whole => match backends.child(child) {
+                Some((geometry, _)) if check(request, piece, geometry).is_ok() => {
+                    backends.remap(child, &Request { offset: piece.offset, ..*request })
+                }
+                _ => Remap::Plan,
+            },
+            _ => Remap::Plan,
+        }
+    }
+
     fn steps_of(
         &self,
         request: &Request,
@@ -408,6 +424,30 @@ mod tests {
         let beyond = [piece(0, Op::Write, 4096, 0, 8192), steps[1], steps[2]];
         assert_eq!(planned(&handler, &request, &beyond), ([2, 2].into(), refused));
         assert_eq!(planned(&handler, &request, &steps).0, [0, 2, 2]);
+    }
+
+    #[test]
+    fn a_whole_request_in_one_place_of_a_file_is_remapped_and_nothing_else() {
+        let stripes = Striped::new(vec![file(3, 1 << 20), file(4, 1 << 20)], 4096).unwrap();
+        let backends = vec![Native::Striped(stripes), file(5, 65536)];
+        let handler = handler(&BOTH, backends).unwrap();
+        let request = request(Op::Write, 4096, 8192);
+        let remapped = |piece: &Piece| handler.remap_of(&request, piece);
+        let whole = piece(1, Op::Write, 0, 16384, 8192);
+        let third = Remap::To { file: 2, offset: 16384 };
+        assert_eq!(remapped(&whole), third, "behind the files of the stripes");
+        for planned in [
+            piece(0, Op::Write, 0, 16384, 8192),
+            piece(2, Op::Write, 0, 16384, 8192),
+            piece(1, Op::Read, 0, 16384, 8192),
+            piece(1, Op::Write, 0, 16384, 4096),
+            piece(1, Op::Write, 512, 16384, 8192),
+            piece(1, Op::Write, 0, 16385, 8192),
+            piece(1, Op::Write, 0, 65536 - 4096, 8192),
+            piece(1, Op::Write, 0, u64::MAX - 511, 8192),
+        ] {
+            assert_eq!(remapped(&planned), Remap::Plan, "{planned:?}");
+        }
     }
 
     #[test]

@@ -175,6 +175,19 @@ pub struct Request {
 
 const SECTOR_SHIFT: u32 = 9;
 
+const READ_OR_WRITE: u32 = (UBLK_IO_OP_READ | UBLK_IO_OP_WRITE) as u32;
+
+#[inline(always)]
+fn is_plain(op_flags: u32) -> bool {
+    /// What changes nothing for whoever answers.
+    const NEUTRAL: u32 = UBLK_IO_F_FAILFAST_DEV
+        | UBLK_IO_F_FAILFAST_TRANSPORT
+        | UBLK_IO_F_FAILFAST_DRIVER
+        | UBLK_IO_F_META
+        | UBLK_IO_F_SWAP;
+    op_flags & !(NEUTRAL | READ_OR_WRITE) == 0
+}
+
 impl Request {
     /// Reads a descriptor.
     ///
@@ -189,22 +202,21 @@ impl Request {
         Ok(Self::new(op, descriptor))
     }
 
-    /// Reads a descriptor if it is of a read or write that nothing more is said of: not that it must
-    /// be durable, nor where its bytes are, nor that it has metadata.
+    /// Reads a descriptor if its request [is plain](Self::is_plain).
     #[inline(always)]
     pub fn plain(descriptor: &ublksrv_io_desc) -> Option<Self> {
-        /// What changes nothing for whoever answers.
-        const NEUTRAL: u32 = UBLK_IO_F_FAILFAST_DEV
-            | UBLK_IO_F_FAILFAST_TRANSPORT
-            | UBLK_IO_F_FAILFAST_DRIVER
-            | UBLK_IO_F_META
-            | UBLK_IO_F_SWAP;
-        const READ_OR_WRITE: u32 = (UBLK_IO_OP_READ | UBLK_IO_OP_WRITE) as u32;
-        if descriptor.op_flags & !(NEUTRAL | READ_OR_WRITE) != 0 {
+        if !is_plain(descriptor.op_flags) {
             return None;
         }
         let op = if descriptor.op_flags & READ_OR_WRITE == 0 { Op::Read } else { Op::Write };
         Some(Self::new(op, descriptor))
+    }
+
+    /// Whether it is a read or write that nothing more is said of: not that it must be durable, nor
+    /// where its bytes are, nor that it has metadata.
+    #[inline(always)]
+    pub fn is_plain(&self) -> bool {
+        is_plain(self.flags.0)
     }
 
     /// Its descriptor counts zones, not sectors.
@@ -256,7 +268,9 @@ mod tests {
         for op in [UBLK_IO_OP_READ, UBLK_IO_OP_WRITE] {
             for harmless in [0, UBLK_IO_F_META, UBLK_IO_F_SWAP | UBLK_IO_F_FAILFAST_DEV] {
                 let descriptor = described(op, harmless);
-                assert_eq!(Request::plain(&descriptor), Request::parse(&descriptor).ok());
+                let parsed = Request::parse(&descriptor).unwrap();
+                assert_eq!(Request::plain(&descriptor), Some(parsed));
+                assert!(parsed.is_plain());
             }
             for telling in [
                 UBLK_IO_F_FUA,
@@ -266,7 +280,9 @@ mod tests {
                 // Unknown to us.
                 1 << 31,
             ] {
-                assert_eq!(Request::plain(&described(op, telling)), None);
+                let descriptor = described(op, telling);
+                assert_eq!(Request::plain(&descriptor), None);
+                assert!(!Request::parse(&descriptor).unwrap().is_plain());
             }
         }
         for op in [UBLK_IO_OP_FLUSH, UBLK_IO_OP_DISCARD, UBLK_IO_OP_ZONE_APPEND] {

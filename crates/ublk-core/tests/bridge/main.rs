@@ -191,19 +191,30 @@ fn a_lone_answer_is_committed_past_the_reactor_which_counts_it_all_the_same() {
 }
 
 #[test]
-fn an_errno_reaches_the_client() {
-    let sim = Sim::new(SimConfig::blocking(2));
-    let bridge = bridge(Duration::from_secs(60));
-    let target = target(&bridge, &[Op::Read, Op::Write], &[]);
-    let _answering = Answering::start(&bridge, |peer, asked| {
-        let full = asked.kind == WRITE && asked.offset > 0;
-        peer.answer(asked, if full { Err(libc::ENOSPC) } else { Ok(()) });
-    });
-    let device = Device::create(&sim, target, options(BufferMode::Copy)).unwrap();
-    let client = sim.client(device.info().id).unwrap();
-    let write = |offset| ClientOp::Write { offset, data: vec![0; 512], fua: false };
-    assert_eq!(client.run(&write(512)).result, Err(libc::ENOSPC));
-    assert_eq!(client.run(&write(0)).result, Ok(()));
+fn an_errno_reaches_the_client_unless_it_would_mislead() {
+    // By way of the reactor, and past it.
+    for flush in [Peer::flush_to_reactor, Peer::flush_past] {
+        let sim = Sim::new(SimConfig::blocking(2));
+        let bridge = bridge(Duration::from_secs(60));
+        let target = target(&bridge, &[Op::Read, Op::Write], &[]);
+        let _answering = Answering::start(&bridge, move |peer, asked| {
+            let result = match asked.offset {
+                512 => Err(libc::ENOSPC),
+                // To a client it would be a request to try again (trap 48).
+                1024 => Err(libc::EAGAIN),
+                _ => Ok(()),
+            };
+            peer.answer(asked, result);
+            flush(peer);
+        });
+        let write = |offset| ClientOp::Write { offset, data: vec![0; 512], fua: false };
+        let stats = serve(&sim, target, options(BufferMode::Copy), |client| {
+            assert_eq!(client.run(&write(512)).result, Err(libc::ENOSPC));
+            assert_eq!(client.run(&write(1024)).result, Err(libc::EIO));
+            assert_eq!(client.run(&write(0)).result, Ok(()));
+        });
+        assert_eq!(stats.iter().map(|queue| queue.errors).sum::<u64>(), 2);
+    }
 }
 
 #[test]
