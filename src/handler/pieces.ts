@@ -64,7 +64,7 @@ export class PieceWriter {
 
   /** Writes steps; how many of them there is room for. */
   steps(tag: number, steps: readonly Step[]): number {
-    const count = Math.min(steps.length, this.#rings.places.maxPieces);
+    const count = Math.min(steps.length, this.#rings.maxPieces);
     for (const [index, step] of steps.slice(0, count).entries()) {
       this.#write(tag, index, OPS.indexOf(step.op), step, step.at, step.length);
       this.#rings.words[this.#place(tag, index) + PIECE_ERRNO] = 0;
@@ -92,7 +92,7 @@ export class PieceWriter {
   }
 
   #checkCount(count: number): void {
-    const most = this.#rings.places.maxPieces;
+    const most = this.#rings.maxPieces;
     if (count > 0 && count <= most) return;
     throw invalid(`the answer has ${count} pieces; it must have from 1 to ${most}`);
   }
@@ -118,7 +118,7 @@ export class PieceWriter {
   }
 
   #place(tag: number, index: number): number {
-    const { pieces, maxPieces } = this.#rings.places;
+    const { pieces, maxPieces } = this.#rings;
     return pieces + (tag * maxPieces + index) * PIECE_WORDS;
   }
 }

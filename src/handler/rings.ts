@@ -33,7 +33,13 @@ export type Debt = typeof NOTHING | typeof A_CALL | typeof AN_ANSWER;
 export class Rings {
   /** The words of the channel: requests and pieces are read and written right there. */
   readonly words: Uint32Array;
-  readonly places: NativePlaces;
+  /** The first word of the pieces of tag 0, and how many pieces a tag has. */
+  readonly pieces: number;
+  readonly maxPieces: number;
+  readonly #requests: number;
+  readonly #requestMask: number;
+  readonly #answers: number;
+  readonly #answerCount: number;
   readonly #wake: () => void;
   readonly #showOne: () => void;
   // The same words, as Atomics take them.
@@ -46,14 +52,20 @@ export class Rings {
   constructor(channel: NativeChannel) {
     this.#wake = channel.waker();
     this.#showOne = channel.shower();
-    this.places = channel.places();
-    if (this.places.version !== LAYOUT_VERSION) {
+    const places = channel.places();
+    if (places.version !== LAYOUT_VERSION) {
       throw new UblkError(
         UblkErrorCode.Internal,
-        `the addon has layout ${this.places.version} of its rings, and this is ${LAYOUT_VERSION}`,
+        `the addon has layout ${places.version} of its rings, and this is ${LAYOUT_VERSION}`,
         { hint: 'the package and its addon are of different versions; install them anew' },
       );
     }
+    this.pieces = places.pieces;
+    this.maxPieces = places.maxPieces;
+    this.#requests = places.requests;
+    this.#requestMask = places.requestCount - 1;
+    this.#answers = places.answers;
+    this.#answerCount = places.answerCount;
     const memory = channel.memory();
     this.words = new Uint32Array(memory);
     this.#shared = new Int32Array(memory);
@@ -66,27 +78,26 @@ export class Rings {
 
   /** Takes the next request, of which there is one: its first word. */
   take(): number {
-    const { requests, requestCount } = this.places;
-    const at = requests + (this.#requestsHead & (requestCount - 1)) * REQUEST_WORDS;
+    const at = this.#requests + (this.#requestsHead & this.#requestMask) * REQUEST_WORDS;
     this.#requestsHead = (this.#requestsHead + 1) | 0;
     return at;
   }
 
   /** Writes an answer, unseen until {@link flush}; false when there is no room. */
   answer(head: number, generation: number, detail: number): boolean {
-    const { answers, answerCount } = this.places;
-    if (((this.#answersTail - this.#answersHead) | 0) >= answerCount) {
+    const tail = this.#answersTail;
+    const { words } = this;
+    if (((tail - this.#answersHead) | 0) >= this.#answerCount) {
       this.#answersHead = Atomics.load(this.#shared, ANSWERS_HEAD);
-      if (((this.#answersTail - this.#answersHead) | 0) >= answerCount) return false;
+      if (((tail - this.#answersHead) | 0) >= this.#answerCount) return false;
     }
-    const at = answers + (this.#answersTail & (answerCount - 1)) * ANSWER_WORDS;
-    this.words[at + ANSWER_HEAD] = head;
-    this.words[at + ANSWER_GENERATION] = generation;
-    this.words[at + ANSWER_ERRNO] = detail;
+    const at = this.#answers + (tail & (this.#answerCount - 1)) * ANSWER_WORDS;
+    words[at + ANSWER_HEAD] = head;
+    words[at + ANSWER_GENERATION] = generation;
+    words[at + ANSWER_ERRNO] = detail;
     // A place on a disk may be longer than a word.
-    if (detail > 0xffffffff) this.words[at + ANSWER_PLACE_HIGH] = detail / 2 ** 32;
-    else this.words[at + ANSWER_PLACE_HIGH] = 0;
-    this.#answersTail = (this.#answersTail + 1) | 0;
+    words[at + ANSWER_PLACE_HIGH] = detail > 0xffffffff ? detail / 2 ** 32 : 0;
+    this.#answersTail = (tail + 1) | 0;
     return true;
   }
 

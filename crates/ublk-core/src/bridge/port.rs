@@ -296,8 +296,10 @@ impl Port {
     /// The piece of a plan that has no other.
     #[inline]
     pub(crate) fn only_piece(&self, tag: u16, count: u8) -> Option<Piece> {
-        let pieces = self.pieces(tag, count).filter(|_| count == 1)?;
-        pieces.iter().next()
+        if count != 1 {
+            return None;
+        }
+        self.pieces(tag, count)?.iter().next()
     }
 
     /// Tells that a plan does not fit.
