@@ -1,5 +1,5 @@
 import { UblkError, UblkErrorCode } from '../errors.ts';
-import type { NativeChannel, NativePlaces } from '../native.ts';
+import type { NativeChannel } from '../native.ts';
 import * as layout from './layout.ts';
 
 // To V8 an import is looked up at each use, and a module's own `const` is a constant.

@@ -144,9 +144,9 @@ impl Peer {
         debug_assert!(written, "more answers than requests");
     }
 
-    /// Gives back the room of the requests that were taken, shows the reactor the answers, and
-    /// wakes it if it sleeps, unless there is one only, which can be committed past it. In this order: it asks again as soon as it sees an answer, and must
-    /// find room.
+    /// Gives back the room of the requests that were taken and shows the reactor the answers. If it
+    /// sleeps, it is woken, unless there is one answer only, which can be committed past it. In this
+    /// order: it asks again as soon as it sees an answer, and must find room.
     pub fn flush(&mut self) {
         if self.channel.reactor_seems_asleep() {
             self.flush_past();
