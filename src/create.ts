@@ -59,8 +59,8 @@ export interface DeviceOptions extends FeatureOptions {
    */
   readonly buffers?: BufferMode | readonly BufferMode[] | undefined;
   /**
-   * How requests come and their results go. `batch` costs less at high depth, more at depth 1, of
-   * handlers always less.
+   * How requests come and their results go. `batch` costs less at high depth, more at depth 1; of a
+   * handler that reads or writes the data, less there too.
    * @default `batch` with buffers `auto` and for handlers, where the kernel has it (Linux 7.0);
    * `per-io` for devices of a pool, of depth 1, with `recovery`, `threads` or `ringsApart`, and for
    * zoned devices

@@ -169,13 +169,12 @@ export interface NativeChannel {
   buffer(tag: number): ArrayBuffer | null;
   keepBuffer(tag: number): void;
   // Functions, since a method of the addon costs far more than it does.
-  waker(): () => void;
-  /** What shows the reactor the one answer that it has not been shown, waking it only if it must. */
-  shower(): () => void;
+  /** What gives the reactor what it is owed, one of `OWES_*`. */
+  payer(): (debt: number) => void;
   /** What looks for requests without sleeping, where it is to. */
   looker(): () => boolean;
-  /** What sleeps until there are requests, having given the reactor a `Debt` (`rings.ts`). */
-  waiter(limitUs: number, debt: number): () => boolean;
+  /** What does the same, then sleeps until there are requests. */
+  waiter(limitUs: number): (debt: number) => boolean;
   release(): void;
 }
 

@@ -57,12 +57,10 @@ export class FakeChannel implements NativeChannel {
     this.kept.push(tag);
   }
 
-  waker(): () => void {
-    return () => (this.wakes += 1);
-  }
-
-  shower(): () => void {
-    return () => {
+  payer(): (debt: number) => void {
+    return (debt) => {
+      if (debt === layout.OWES_CALL) this.wakes += 1;
+      if (debt !== layout.OWES_ANSWER) return;
       this.shows += 1;
       this.#words[layout.ANSWERS_TAIL]! += 1;
     };

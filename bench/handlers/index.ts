@@ -46,7 +46,7 @@ function commands(name: string, id: number): { start: string; stop: string; prog
   const device = `/dev/ublkb${id}`;
   const ready = `/tmp/ublk-bench-${id}`;
   const program = `${quote(process.execPath)} ${quote(PROGRAM)} ${id} ${ready} ${name}`;
-  // JavaScript is compiled as it runs, and as well as it can be only after some 65,000 requests.
+  // JavaScript is compiled as it runs, and as well as it can be only after some 85,000 requests.
   const warm = [
     [1, 20_000],
     [32, 100_000],

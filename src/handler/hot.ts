@@ -3,7 +3,6 @@ import { setImmediate } from 'node:timers';
 
 import type { NativeChannel } from '../native.ts';
 import type { HandlerQueue } from './queue.ts';
-import { A_CALL, AN_ANSWER, NOTHING } from './rings.ts';
 
 /** How long this thread may serve without its event loop, in milliseconds. */
 const TURN_MS = 10;
@@ -20,19 +19,19 @@ const BATCHES_PER_CLOCK = 16;
  * @returns What to call when the bell rings.
  */
 export function serveHot(channel: NativeChannel, queue: HandlerQueue): () => void {
-  const payAndWait = [NOTHING, A_CALL, AN_ANSWER].map((debt) => channel.waiter(WAIT_US, debt));
+  const payAndWait = channel.waiter(WAIT_US);
   const serve = (): void => {
     const until = performance.now() + TURN_MS;
     for (let batches = 1; ; batches += 1) {
-      const owes = queue.serveAwake();
+      queue.serveAwake();
       const late = batches % BATCHES_PER_CLOCK === 0 && performance.now() >= until;
       if (late || queue.unsettled > 0) {
-        queue.pay(owes);
+        queue.pay();
         if (!late) break;
         setImmediate(serve);
         return;
       }
-      if (!payAndWait[owes]!()) break;
+      if (!payAndWait(queue.takeDebt())) break;
     }
     queue.serve();
   };

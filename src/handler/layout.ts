@@ -34,6 +34,15 @@ export const IN_EVENT_LOOP = 1;
 /** Asleep in a call of ours. */
 export const IN_CALL = 2;
 
+/** Of answers the reactor is owed nothing: it looks for them by itself. */
+export const OWES_NOTHING = 0;
+
+/** It sleeps, and is owed a call: it sees them then. */
+export const OWES_CALL = 1;
+
+/** It sleeps, and is owed the only one: it sleeps on where the kernel takes it from the peer. */
+export const OWES_ANSWER = 2;
+
 /** Words of a request. */
 export const REQUEST_WORDS = 8;
 

@@ -14,7 +14,7 @@ import {
   type RequestOwner,
   type Step,
 } from './request.ts';
-import { NOTHING, Rings, type Debt } from './rings.ts';
+import { Rings } from './rings.ts';
 import { StepQueue, tooLate } from './steps.ts';
 import type { Answer, Method, Piece } from './types.ts';
 import { checkPlace, writeReport } from './zones.ts';
@@ -71,7 +71,6 @@ export class HandlerQueue implements RequestOwner {
   readonly #serveOn = (): void => this.serve();
   readonly #flushLater = (): void => this.#flush();
   #flushing = false;
-  #owes: Debt = NOTHING;
   #serving = false;
   /** Requests that wait for a promise. */
   unsettled = 0;
@@ -94,7 +93,7 @@ export class HandlerQueue implements RequestOwner {
     let left = this.#options.depth * TURN;
     do {
       left = this.#drain(left);
-      this.pay(this.#takeDebt());
+      this.#rings.pay();
       if (left === 0 || (this.#spins && performance.now() > until)) {
         setImmediate(this.#serveOn);
         return;
@@ -102,24 +101,19 @@ export class HandlerQueue implements RequestOwner {
     } while (this.#look() || !this.#rings.maySleep());
   };
 
-  /**
-   * Serves as much as one turn may take, without a word of going to sleep. What the reactor is
-   * owed, by a caller that calls the addon anyway.
-   */
-  serveAwake(): Debt {
+  /** Serves as much as one turn may take, without a word of going to sleep. */
+  serveAwake(): void {
     this.#drain(this.#options.depth * TURN);
-    return this.#takeDebt();
   }
 
   /** Gives the reactor what it is owed. */
-  pay(debt: Debt): void {
-    this.#rings.pay(debt);
+  pay(): void {
+    this.#rings.pay();
   }
 
-  #takeDebt(): Debt {
-    const debt = this.#owes;
-    this.#owes = NOTHING;
-    return debt;
+  /** What the caller is to give it, which calls the addon anyway. */
+  takeDebt(): number {
+    return this.#rings.takeDebt();
   }
 
   /** Whether there are requests after all. Promises settle only when the event loop turns. */
@@ -134,10 +128,9 @@ export class HandlerQueue implements RequestOwner {
     do {
       count = Math.min(this.#rings.pending, left);
       // It works while these are served.
-      if (count > 0) this.pay(this.#takeDebt());
+      if (count > 0) this.#rings.pay();
       for (let index = 0; index < count; index += 1) this.#begin(this.#rings.take());
-      const debt = this.#rings.publish();
-      if (debt !== NOTHING) this.#owes = debt;
+      this.#rings.publish();
       left -= count;
     } while (count > 0 && left > 0);
     this.#serving = false;

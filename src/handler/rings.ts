@@ -14,20 +14,15 @@ const {
   AWAKE,
   IN_EVENT_LOOP,
   LAYOUT_VERSION,
+  OWES_ANSWER,
+  OWES_CALL,
+  OWES_NOTHING,
   PEER_WAITS,
   REACTOR_SLEEPS,
   REQUEST_WORDS,
   REQUESTS_HEAD,
   REQUESTS_TAIL,
 } = layout;
-
-/** What the reactor is owed for answers that it cannot see for itself, since it sleeps. */
-export const NOTHING = 0;
-/** To be woken: it sees them then. */
-export const A_CALL = 1;
-/** To be shown the only one: it may sleep on where the kernel takes it from us. */
-export const AN_ANSWER = 2;
-export type Debt = typeof NOTHING | typeof A_CALL | typeof AN_ANSWER;
 
 /** The ends of a queue's rings that JavaScript holds; the reactor, a thread in Rust, has the others. */
 export class Rings {
@@ -40,18 +35,17 @@ export class Rings {
   readonly #requestMask: number;
   readonly #answers: number;
   readonly #answerCount: number;
-  readonly #wake: () => void;
-  readonly #showOne: () => void;
+  readonly #give: (debt: number) => void;
   // The same words, as Atomics take them.
   readonly #shared: Int32Array;
   #requestsHead = 0;
   #answersTail = 0;
   #answersHead = 0;
   #published = 0;
+  #debt: number = OWES_NOTHING;
 
   constructor(channel: NativeChannel) {
-    this.#wake = channel.waker();
-    this.#showOne = channel.shower();
+    this.#give = channel.payer();
     const places = channel.places();
     if (places.version !== LAYOUT_VERSION) {
       throw new UblkError(
@@ -103,30 +97,41 @@ export class Rings {
 
   /** Shows the reactor the answers, and wakes it if it sleeps. */
   flush(): void {
-    this.pay(this.publish());
+    this.publish();
+    this.pay();
   }
 
   /**
-   * Gives back the room of the requests that were taken and shows the reactor the answers; what it
-   * is owed beyond that. In this order: it asks again as soon as it sees an answer, and must find
+   * Gives back the room of the requests that were taken and shows the reactor the answers, or owes
+   * it something for them. In this order: it asks again as soon as it sees an answer, and must find
    * room.
    */
-  publish(): Debt {
+  publish(): void {
     Atomics.store(this.#shared, REQUESTS_HEAD, this.#requestsHead);
     const count = (this.#answersTail - this.#published) | 0;
-    if (count === 0) return NOTHING;
+    if (count === 0) return;
     this.#published = this.#answersTail;
-    if (count === 1 && Atomics.load(this.#shared, REACTOR_SLEEPS) !== 0) return AN_ANSWER;
+    if (count === 1 && Atomics.load(this.#shared, REACTOR_SLEEPS) !== 0) {
+      this.#debt = OWES_ANSWER;
+      return;
+    }
     Atomics.store(this.#shared, ANSWERS_TAIL, this.#answersTail);
     // After the tail is stored: a reactor that says that it sleeps looks at the tail once more.
-    if (Atomics.load(this.#shared, REACTOR_SLEEPS) === 0) return NOTHING;
-    return Atomics.exchange(this.#shared, REACTOR_SLEEPS, 0) === 0 ? NOTHING : A_CALL;
+    if (Atomics.load(this.#shared, REACTOR_SLEEPS) === 0) return;
+    if (Atomics.exchange(this.#shared, REACTOR_SLEEPS, 0) !== 0) this.#debt = OWES_CALL;
   }
 
   /** Gives the reactor what it is owed, before the next answer is written. */
-  pay(debt: Debt): void {
-    if (debt === A_CALL) this.#wake();
-    else if (debt === AN_ANSWER) this.#showOne();
+  pay(): void {
+    const debt = this.takeDebt();
+    if (debt !== OWES_NOTHING) this.#give(debt);
+  }
+
+  /** The same by a caller that calls the addon anyway, and gives it what this returns. */
+  takeDebt(): number {
+    const debt = this.#debt;
+    this.#debt = OWES_NOTHING;
+    return debt;
   }
 
   /** Says that nobody looks at the ring until the bell rings; false when there are requests. */

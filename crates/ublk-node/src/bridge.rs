@@ -223,23 +223,12 @@ impl NativeChannel {
     // What is called for every batch is no method but a function by itself: napi-rs keeps a book of
     // who has borrowed an object, which is 1,700 instructions for each call of a method.
 
-    /// A function that wakes the reactor, which says that it sleeps.
-    #[napi(catch_unwind, ts_return_type = "() => void")]
-    pub fn waker<'env>(&self, env: &'env Env) -> napi::Result<Function<'env, (), ()>> {
+    /// A function that gives the reactor what it is owed, one of `OWES_*` of the layout.
+    #[napi(catch_unwind, ts_return_type = "(debt: number) => void")]
+    pub fn payer<'env>(&self, env: &'env Env) -> napi::Result<Function<'env, u32, ()>> {
         let channel = Arc::clone(&self.channel);
-        env.create_function_from_closure("wake", move |_| {
-            channel.wake_reactor();
-            Ok(())
-        })
-    }
-
-    /// A function that shows the reactor the one answer that it has not been shown, and wakes it for
-    /// that only where the answer cannot be committed without it.
-    #[napi(catch_unwind, ts_return_type = "() => void")]
-    pub fn shower<'env>(&self, env: &'env Env) -> napi::Result<Function<'env, (), ()>> {
-        let channel = Arc::clone(&self.channel);
-        env.create_function_from_closure("showOne", move |_| {
-            channel.show_one();
+        env.create_function_from_closure("pay", move |call| {
+            channel.pay(call.get(0)?);
             Ok(())
         })
     }
@@ -251,25 +240,19 @@ impl NativeChannel {
         env.create_function_from_closure("look", move |_| Ok(sleeper.borrow_mut().look()))
     }
 
-    /// A function that sleeps until there are requests, or for so many microseconds; before that it
-    /// gives the reactor what it is owed (`rings.ts`): nothing, to be woken, or to be shown one
-    /// answer. Whether there are any.
-    #[napi(catch_unwind, ts_return_type = "() => boolean")]
+    /// A function that gives the reactor what it is owed, then sleeps until there are requests, or
+    /// for so many microseconds. Whether there are any.
+    #[napi(catch_unwind, ts_return_type = "(debt: number) => boolean")]
     pub fn waiter<'env>(
         &self,
         env: &'env Env,
         limit_us: u32,
-        debt: u8,
-    ) -> napi::Result<Function<'env, (), bool>> {
+    ) -> napi::Result<Function<'env, u32, bool>> {
         let limit = Duration::from_micros(limit_us.into());
         let sleeper = Rc::clone(&self.sleeper);
-        env.create_function_from_closure("wait", move |_| {
+        env.create_function_from_closure("wait", move |call| {
             let mut sleeper = sleeper.borrow_mut();
-            match debt {
-                0 => {}
-                1 => sleeper.channel().wake_reactor(),
-                _ => sleeper.channel().show_one(),
-            }
+            sleeper.channel().pay(call.get(0)?);
             Ok(sleeper.wait(limit))
         })
     }

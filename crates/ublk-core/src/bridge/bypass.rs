@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::channel::Channel;
 use super::layout::{
     ANSWER_COMMITTED, ANSWER_DONE, ANSWER_ERRNO, ANSWER_FAILED, ANSWER_GENERATION, ANSWER_HEAD,
-    ANSWERS_TAIL,
+    ANSWERS_TAIL, OWES_ANSWER, OWES_CALL,
 };
 use super::lock;
 
@@ -103,6 +103,15 @@ impl Bypass {
 }
 
 impl Channel {
+    /// The peer's: gives the reactor what it is owed, one of `OWES_*`.
+    pub fn pay(&self, debt: u32) {
+        match debt {
+            OWES_CALL => self.wake_reactor(),
+            OWES_ANSWER => self.show_one(),
+            _ => {}
+        }
+    }
+
     /// The peer's: shows the reactor the one answer that was written behind those that it has been
     /// shown. Where the reactor sleeps, and the answer says only how the request has ended, it is
     /// committed right here, if it can be.

@@ -51,6 +51,13 @@ words! {
     /// Asleep in a call of ours.
     IN_CALL = 2;
 
+    /// Of answers the reactor is owed nothing: it looks for them by itself.
+    OWES_NOTHING = 0;
+    /// It sleeps, and is owed a call: it sees them then.
+    OWES_CALL = 1;
+    /// It sleeps, and is owed the only one: it sleeps on where the kernel takes it from the peer.
+    OWES_ANSWER = 2;
+
     /// Words of a request.
     REQUEST_WORDS = 8;
     /// Tag in bits 0 to 15, kind in 16 to 23, flags in 24 to 31.

@@ -179,7 +179,8 @@ impl<D: Driver> Device<D> {
         self.shared.exchange
     }
 
-    /// Each queue's counters.
+    /// Each queue's counters. Where requests are answered elsewhere this waits for a reactor that has
+    /// some still to count, usually for microseconds and at most for 5 ms.
     pub fn stats(&self) -> Vec<QueueStats> {
         self.shared.bridge.iter().for_each(|bridge| bridge.catch_up());
         stats::by_queue(&self.shared.counters, self.shared.info.queues)

@@ -46,8 +46,8 @@ pub struct DeviceOptions {
     /// answers elsewhere; per-io for devices of a [`Pool`](super::Pool), of depth 1, with `recovery`,
     /// `threads` or `rings_apart`, and zoned ones. Measured over null_blk, 4 KiB random reads: batches
     /// save 600 instructions of 18,000 per request at depth 32, and cost 1,170 more than 35,330 at
-    /// depth 1. Of a target that answers elsewhere they save 5,600 of 63,650 at depth 1, since whoever
-    /// answers can commit (`bridge::bypass`).
+    /// depth 1. Of a target that answers elsewhere, its data copied, they save 5,600 of 63,650 there,
+    /// since whoever answers can commit.
     pub exchange: Option<ExchangeMode>,
     /// With [`BufferMode::Register`]: register, I/O and unregister each in an `io_uring_enter` of
     /// its own instead of all in one.

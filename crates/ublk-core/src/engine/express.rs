@@ -89,18 +89,14 @@ impl<T: Target> Engine<T> {
         remap: impl FnOnce(&T, &Request) -> Remap,
     ) -> Option<Outcome> {
         let request = self.flights[usize::from(tag)].request;
-        if !request.is_plain() || pass.ring.space() < ENTRIES {
+        if !request.is_plain() {
             return None;
         }
-        let slot = self.standing_slot(tag)?;
         let Remap::To { file, offset } = remap(&self.target, &request) else { return None };
-        let step = transfer_of(&request, file, offset);
-        // Should it have to be judged after all, it is this one.
-        self.steps[usize::from(tag) * self.max_steps] = step;
+        self.steps[usize::from(tag) * self.max_steps] = transfer_of(&request, file, offset);
         let flight = &mut self.flights[usize::from(tag)];
         (flight.held, flight.errno) = (false, 0);
-        self.transfer(pass, tag, (&step, slot), alone);
-        Some(if alone { Outcome::CommitLinked(self.succeed(pass, tag)) } else { Outcome::Running })
+        self.express_step(pass, tag, &request, alone)
     }
 
     /// Where the kernel has registered the request's buffer.

@@ -338,14 +338,7 @@ impl Batch {
         elements: u64,
         count: usize,
     ) -> Entry {
-        #[expect(clippy::cast_possible_truncation, reason = "at most 4096, and 16 bytes each")]
-        let command = ublk_batch_io {
-            q_id: self.queue,
-            flags: self.flags,
-            nr_elem: count as u16,
-            elem_bytes: self.lone.element_bytes() as u8,
-            ..Default::default()
-        };
+        let command = self.lone.described(self.queue, self.flags, count);
         opcode::UringCmd16::new(pass.file(CHAR_DEVICE), operation)
             .cmd(command.to_bytes())
             .addr(Some(elements))

@@ -5,7 +5,7 @@ use std::io;
 
 use io_uring::opcode;
 use io_uring::types::Fd;
-use ublk_sys::{UBLK_BATCH_F_HAS_BUF_ADDR, UBLK_U_IO_COMMIT_IO_CMDS, ublk_batch_io};
+use ublk_sys::{UBLK_BATCH_F_HAS_BUF_ADDR, UBLK_U_IO_COMMIT_IO_CMDS};
 
 use super::elements::{Element, Elements};
 use crate::driver::{Errands, OpenFile};
@@ -32,21 +32,13 @@ impl Bypass {
     /// When nobody knows: it must not be used again.
     pub(crate) fn commit(&mut self, tag: u16, result: i32, memory: *mut u8) -> io::Result<bool> {
         self.element.set(0, &Element::of_copy(tag, memory), result);
-        let bytes = self.element.element_bytes();
-        #[expect(clippy::cast_possible_truncation, reason = "16")]
-        let command = ublk_batch_io {
-            q_id: self.queue,
-            flags: UBLK_BATCH_F_HAS_BUF_ADDR,
-            nr_elem: 1,
-            elem_bytes: bytes as u8,
-            ..Default::default()
-        };
+        let command = self.element.described(self.queue, UBLK_BATCH_F_HAS_BUF_ADDR, 1);
         let entry = opcode::UringCmd16::new(Fd(self.char_device.fd()), UBLK_U_IO_COMMIT_IO_CMDS)
             .cmd(command.to_bytes())
             .addr(Some(self.element.address(0)))
             .build();
         // SAFETY: the element is ours, and goes after the errands.
         let taken = unsafe { self.errands.run(&entry) }?;
-        Ok(usize::try_from(taken) == Ok(bytes))
+        Ok(usize::try_from(taken) == Ok(self.element.element_bytes()))
     }
 }

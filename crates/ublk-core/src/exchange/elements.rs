@@ -1,6 +1,6 @@
 //! What `PREP_IO_CMDS` and `COMMIT_IO_CMDS` read.
 
-use ublk_sys::ublk_elem_header;
+use ublk_sys::{ublk_batch_io, ublk_elem_header};
 
 use crate::buffers::Buffers;
 
@@ -26,12 +26,12 @@ pub(super) struct Elements {
 
 impl Element {
     pub(super) fn new(tag: u16, buffers: &Buffers) -> Self {
-        let (buf_index, memory) = match buffers {
-            Buffers::Auto { slots } => (slots[usize::from(tag)].get(), 0),
-            Buffers::Register { .. } | Buffers::GetData | Buffers::UserCopy => (0, 0),
-            Buffers::Copy(pool) => (0, pool.at(tag, 0) as u64),
+        let slot = match buffers {
+            Buffers::Auto { slots } => slots[usize::from(tag)].get(),
+            Buffers::Register { .. } | Buffers::GetData | Buffers::UserCopy => 0,
+            Buffers::Copy(pool) => return Self::of_copy(tag, pool.at(tag, 0)),
         };
-        Self { header: header(tag, buf_index), memory }
+        Self { header: header(tag, slot), memory: 0 }
     }
 
     /// Of a tag whose data the kernel copies to and from `memory`.
@@ -81,6 +81,14 @@ impl Elements {
             self.words[2 * index] = header.to_le();
             self.words[2 * index + 1] = element.memory;
         }
+    }
+
+    /// What a command says that is about `count` of them, of a queue.
+    #[inline]
+    pub(super) fn described(&self, queue: u16, flags: u16, count: usize) -> ublk_batch_io {
+        #[expect(clippy::cast_possible_truncation, reason = "at most 4096, and 16 bytes each")]
+        let (nr_elem, elem_bytes) = (count as u16, self.element_bytes() as u8);
+        ublk_batch_io { q_id: queue, flags, nr_elem, elem_bytes, ..Default::default() }
     }
 
     /// Where the kernel finds the element at `index`.
