@@ -35,7 +35,7 @@ function testFile(name: string): string {
 
 export default defineConfig({
   test: {
-    reporters: ['default', './__test__/kernel/skips.ts'],
+    reporters: ['default', './__test__/reporters/skips.ts', './__test__/reporters/failures.ts'],
     projects: [
       {
         resolve,

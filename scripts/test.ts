@@ -20,8 +20,18 @@ interface Stage {
   run(): Promise<void>;
 }
 
+interface Failure {
+  stage: string;
+  /** The last lines of the command that failed; none where a person has seen them go by. */
+  end: string[];
+}
+
 const BASELINE = 'docs/benchmarks/report.json';
 const BUILD_PACKAGES = ['gcc', 'libc6-dev'];
+
+const TEE: ['inherit', 'pipe'] = ['inherit', 'pipe'];
+/** How much of a failed command's output is said again at the end: of a log only that may be kept. */
+const LAST_LINES = 40;
 
 const STAGES: Stage[] = [
   {
@@ -108,7 +118,9 @@ async function testOnKernel(machine: string[], env: Record<string, string>): Pro
 
 async function show(program: string, args: string[], env: Record<string, string> = {}) {
   console.log(styleText('dim', `$ ${program} ${args.join(' ')}`));
-  await execa(program, args, { stdio: ['ignore', 'inherit', 'inherit'], env });
+  const { isTTY } = process.stdout;
+  if (isTTY) await execa(program, args, { stdio: ['ignore', 'inherit', 'inherit'], env });
+  else await execa(program, args, { stdio: ['ignore', TEE, TEE], all: true, env });
 }
 
 function chosen(names: string[]): Stage[] {
@@ -123,20 +135,24 @@ function chosen(names: string[]): Stage[] {
   });
 }
 
-async function runStage(stage: Stage): Promise<boolean> {
+async function runStage(stage: Stage): Promise<Failure | undefined> {
   console.log(styleText('bold', `\n── ${stage.name}: ${stage.what}`));
   const start = performance.now();
-  const passed = await stage.run().then(
-    () => true,
-    (error: Error) => {
+  const failure = await stage.run().then(
+    () => undefined,
+    (error: Error & { all?: string }) => {
       console.error(styleText('red', error.message.split('\n')[0] ?? 'failed'));
-      return false;
+      return { stage: stage.name, end: error.all?.split('\n').slice(-LAST_LINES) ?? [] };
     },
   );
   const seconds = ((performance.now() - start) / 1000).toFixed(0);
-  const verdict = passed ? styleText('green', 'passed') : styleText('red', 'FAILED');
+  const verdict = failure ? styleText('red', 'FAILED') : styleText('green', 'passed');
   console.log(`${stage.name} ${verdict} in ${seconds} s`);
-  return passed;
+  return failure;
+}
+
+function showAgain({ stage, end }: Failure): void {
+  if (end.length > 0) console.log(`\n── the end of ${stage}, which failed:\n${end.join('\n')}`);
 }
 
 const args = process.argv.slice(2);
@@ -154,10 +170,14 @@ if (!findProgram('cargo')) {
   process.exit(1);
 }
 await ensurePackages([...BUILD_PACKAGES, ...VM_PACKAGES], 'build and test this checkout');
-const failed: string[] = [];
+const failed: Failure[] = [];
 for (const stage of stages) {
-  if (!(await runStage(stage))) failed.push(stage.name);
+  const failure = await runStage(stage);
+  if (failure) failed.push(failure);
 }
-if (failed.length > 0) console.log(styleText('red', `\nfailed: ${failed.join(', ')}`));
+for (const failure of failed) showAgain(failure);
+if (failed.length > 0) {
+  console.log(styleText('red', `\nfailed: ${failed.map(({ stage }) => stage).join(', ')}`));
+}
 console.log(`\nstages: ${stages.length - failed.length} passed, ${failed.length} failed`);
 process.exitCode = failed.length > 0 ? 1 : 0;
