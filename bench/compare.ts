@@ -37,10 +37,21 @@ export function compareReports(before: Report, after: Report): Change[] {
   return changes;
 }
 
-/** Whether the server has become worse for certain: another kernel, fio or machine explains all. */
-export function hasRegressed(before: Report, after: Report): boolean {
-  const regressions = compareReports(before, after).filter((one) => one.verdict === 'regression');
-  return regressions.length > 0 && differences(before, after).length === 0;
+/** The rows that have become worse for certain: another kernel, fio or machine explains all. */
+export function regressions(before: Report, after: Report): Set<string> {
+  if (differences(before, after).length > 0) return new Set();
+  const changes = compareReports(before, after).filter((one) => one.verdict === 'regression');
+  return new Set(changes.map(({ id }) => id));
+}
+
+/** The report with the lower of a row's two costs, for those that were measured again. */
+export function lowerOf(report: Report, again: Report): Report {
+  const second = new Map(again.rows.map((row) => [row.id, row]));
+  const rows = report.rows.map((row) => {
+    const other = second.get(row.id);
+    return other && other.values.cost < row.values.cost ? other : row;
+  });
+  return { ...report, rows };
 }
 
 /** What differs in the circumstances, so that a change need not be the server's doing. */

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { compareReports, differences, hasRegressed } from '../../bench/compare.ts';
+import { compareReports, differences, lowerOf, regressions } from '../../bench/compare.ts';
 import type { ReportRow } from '../../bench/report.ts';
 import { changeTable } from '../../bench/table.ts';
 import { reportOf, valuesOf } from './bench-fixtures.ts';
@@ -56,11 +56,21 @@ test('another kernel is named as a cause', () => {
 test('a row that costs much more is a regression, unless the circumstances explain it', () => {
   const before = reportOf([row('a', 1000), row('b', 1000)]);
   const after = [row('a', 1000), row('b', 1040)];
-  expect(hasRegressed(before, reportOf(after))).toBe(true);
-  expect(hasRegressed(before, reportOf(after.slice(0, 1)))).toBe(false);
+  expect(regressions(before, reportOf(after))).toEqual(new Set(['b']));
+  expect(regressions(before, reportOf(after.slice(0, 1)))).toEqual(new Set());
   for (const other of [{ kernel: '7.3.5' }, { fio: 'fio-3.36' }, { machine: 'QEMU 10' }]) {
-    expect(hasRegressed(before, reportOf(after, other))).toBe(false);
+    expect(regressions(before, reportOf(after, other))).toEqual(new Set());
   }
+});
+
+test('a row that was measured again counts with the lower of its costs', () => {
+  const report = reportOf([row('chance', 1040), row('slower', 1040), row('once', 1000)]);
+  const lower = lowerOf(report, reportOf([row('slower', 1050), row('chance', 1001)]));
+  expect(lower.rows.map(({ id, values }) => [id, values.cost])).toEqual([
+    ['chance', 1001],
+    ['slower', 1040],
+    ['once', 1000],
+  ]);
 });
 
 test('the table prints the rows that changed and counts the others', () => {
