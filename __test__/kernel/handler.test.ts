@@ -190,11 +190,10 @@ withUblk('a handler', () => {
     const warnings = warningsOf(device);
     await expect(readBlock(device, 1)).rejects.toThrow('timed out');
     // It may come after the answer, and beside a complaint of a slow machine.
-    await vi.waitFor(() =>
-      expect(warnings).toContainEqual(
-        expect.objectContaining({ code: 'ERR_UBLK_REQUEST_TIMEOUT' }),
-      ),
-    );
+    const code = 'ERR_UBLK_REQUEST_TIMEOUT';
+    await vi.waitFor(() => expect(warnings).toContainEqual(expect.objectContaining({ code })), {
+      timeout: 30_000,
+    });
     forget = false;
     await readBlock(device, 1);
     answer();

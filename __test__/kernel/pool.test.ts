@@ -45,7 +45,7 @@ withUblk('a pool of reactors', () => {
     }
     await Promise.all(devices.map((device) => device.close()));
     await pool.close();
-    await vi.waitFor(() => expect(reactorThreads()).toEqual([]));
+    await vi.waitFor(() => expect(reactorThreads()).toEqual([]), 30_000);
   });
 
   test('is closed after its devices, and takes no others then', async () => {
@@ -58,7 +58,7 @@ withUblk('a pool of reactors', () => {
     });
     await device.close();
     await pool.close();
-    await vi.waitFor(() => expect(reactorThreads()).toEqual([]));
+    await vi.waitFor(() => expect(reactorThreads()).toEqual([]), 30_000);
     await expect(createDevice({ target, pool })).rejects.toMatchObject({ code: 'ERR_UBLK_CLOSED' });
   });
 });

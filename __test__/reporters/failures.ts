@@ -1,33 +1,47 @@
-// A vitest reporter: what failed, a line each and last of all, so that the end of a log tells it.
+// A vitest reporter: what failed, if only at first, a line each and last of all: the end of a log
+// tells it.
 
 import { relative } from 'node:path';
 import { stripVTControlCharacters, styleText } from 'node:util';
 
-import type { Reporter, SerializedError, TestModule } from 'vitest/node';
+import type { Reporter, SerializedError, TestCase, TestModule } from 'vitest/node';
 
 function linesOf(errors: readonly Pick<SerializedError, 'message'>[]): string[] {
   return errors.map(({ message }) => stripVTControlCharacters(message).split('\n', 1)[0] ?? '');
 }
 
+function describe(test: TestCase): string {
+  const { duration = 0 } = test.diagnostic() ?? {};
+  const why = linesOf(test.result().errors ?? []).join('; ');
+  return `${fileOf(test.module)} > ${test.fullName} (${(duration / 1000).toFixed(1)} s): ${why}`;
+}
+
+function fileOf({ moduleId }: TestModule): string {
+  return relative(process.cwd(), moduleId);
+}
+
+/** Failures of tests, and of what stands around them. */
 function failuresOf(module: TestModule): string[] {
-  const file = relative(process.cwd(), module.moduleId);
   const suites = [module, ...module.children.allSuites()];
-  const outside = suites.flatMap((suite) =>
-    linesOf(suite.errors()).map((why) => `${file}: ${why}`),
-  );
-  const tests = [...module.children.allTests('failed')].map((test) => {
-    const { duration = 0 } = test.diagnostic() ?? {};
-    const why = linesOf(test.result().errors ?? []).join('; ');
-    return `${file} > ${test.fullName} (${(duration / 1000).toFixed(1)} s): ${why}`;
-  });
-  return [...outside, ...tests];
+  const around = suites.flatMap((suite) => linesOf(suite.errors()));
+  const tests = [...module.children.allTests('failed')];
+  return [...around.map((why) => `${fileOf(module)}: ${why}`), ...tests.map(describe)];
+}
+
+function repeatedOf(module: TestModule): string[] {
+  const tests = [...module.children.allTests('passed')];
+  return tests.filter((test) => test.diagnostic()?.flaky).map(describe);
+}
+
+function print(heading: string, lines: readonly string[]): void {
+  if (lines.length === 0) return;
+  console.log(styleText('bold', `\n ${heading}:`));
+  for (const line of lines) console.log(`    ${line}`);
 }
 
 export default class Failures implements Reporter {
   onTestRunEnd(modules: readonly TestModule[], unhandled: readonly SerializedError[]): void {
-    const failures = [...modules.flatMap(failuresOf), ...linesOf(unhandled)];
-    if (failures.length === 0) return;
-    console.log(styleText('bold', '\n Failed:'));
-    for (const failure of failures) console.log(`    ${failure}`);
+    print('Passed only when repeated', modules.flatMap(repeatedOf));
+    print('Failed', [...modules.flatMap(failuresOf), ...linesOf(unhandled)]);
   }
 }
