@@ -110,6 +110,13 @@ export class FakeChannel implements NativeChannel {
     return answers;
   }
 
+  /** The place that the last answer names. */
+  get place(): number {
+    const at = ANSWERS + ((this.#seen - 1) % REQUEST_COUNT) * layout.ANSWER_WORDS;
+    const upper = this.#words[at + layout.ANSWER_PLACE_HIGH]!;
+    return upper * 2 ** 32 + this.#words[at + layout.ANSWER_PLACE_LOW]!;
+  }
+
   /** A piece that a handler has answered with. */
   piece(tag: number, index: number) {
     const at = PIECES + (tag * MAX_PIECES + index) * layout.PIECE_WORDS;

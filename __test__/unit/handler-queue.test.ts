@@ -8,7 +8,7 @@ import { checkHandler } from '../../src/handler/handler.ts';
 import { IoError } from '../../src/handler/io-error.ts';
 import * as layout from '../../src/handler/layout.ts';
 import type { HandlerRequest } from '../../src/handler/request.ts';
-import type { Handler } from '../../src/handler/types.ts';
+import type { Handler, Piece } from '../../src/handler/types.ts';
 import { backends, done, failed, handlerRig, withResolvers } from './handler-rig.ts';
 
 const { EIO, ENOSPC } = constants.errno;
@@ -174,6 +174,49 @@ describe('A handler', () => {
       length: 3584,
       offset: 0,
     });
+  });
+
+  test.for([
+    ['a piece', (piece: Piece) => piece],
+    ['a list of one', (piece: Piece) => [piece]],
+    ['a piece with all of its fields', (piece: Piece) => ({ ...piece, at: 0, length: 4096 })],
+  ] as const)('says in one word where all of a request is: %s', ([, form]) => {
+    const place = 2 ** 41 + 1024;
+    serve({
+      backends,
+      read: undefined as never,
+      map: () => form({ backend: 'cold', offset: place }),
+    });
+    ask({ tag: 2 });
+    const [{ errno: _, ...answer }] = rig.channel.answers() as [ReturnType<typeof failed>];
+    expect(answer).toEqual({ tag: 2, kind: layout.ANSWER_REMAP, count: 1, generation: 1 });
+    expect(rig.channel.place).toBe(place);
+  });
+
+  test.for([
+    ['a part', { length: 512 }],
+    ['a part at the end', { at: 3584 }],
+  ] as const)('names a piece that is %s of a request as one', ([, part]) => {
+    serve({
+      backends,
+      read: undefined as never,
+      map: () => ({ backend: 'hot', offset: 512, ...part }),
+    });
+    ask({ tag: 1 });
+    expect(rig.channel.answers()).toMatchObject([{ tag: 1, kind: layout.ANSWER_PLAN, count: 1 }]);
+    const { at = 0, length = 4096 - at } = part as { at?: number; length?: number };
+    expect(rig.channel.piece(1, 0)).toEqual({ backend: 0, op: 0, at, length, offset: 512 });
+  });
+
+  test.for([
+    [{ backend: 'nothing', offset: 0 }, "no backend 'nothing'"],
+    [{ backend: 'hot', offset: -512 }, 'offset of a piece is -512'],
+    [{ backend: 'hot', offset: 2 ** 53 }, 'offset of a piece'],
+  ] as const)('whose piece cannot be one fails: %o', ([piece, why]) => {
+    serve({ backends, read: undefined as never, map: () => piece as Piece });
+    ask({});
+    expect(rig.channel.answers()).toEqual([failed(EIO)]);
+    expect(rig.warnings[0]!.message).toContain(why);
   });
 
   test('looking for data that is not in JavaScript is told what to do', () => {

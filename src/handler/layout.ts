@@ -2,7 +2,7 @@
 // `UBLK_WRITE_LAYOUT=1 cargo test -p ublk-core --lib layout`; do not edit.
 
 /** Changes whenever a number below changes its meaning. */
-export const LAYOUT_VERSION = 4;
+export const LAYOUT_VERSION = 5;
 
 /** Where requests have been written up to; the reactor's. */
 export const REQUESTS_TAIL = 0;
@@ -76,7 +76,7 @@ export const FLAG_NO_UNMAP = 2;
 /** Words of an answer. */
 export const ANSWER_WORDS = 4;
 
-/** Tag in bits 0 to 15, kind in 16 to 23, number of pieces in 24 to 31. */
+/** Tag in bits 0 to 15, kind in 16 to 23, number of pieces, or the backend, in 24 to 31. */
 export const ANSWER_HEAD = 0;
 
 /** The generation of the request. */
@@ -85,7 +85,7 @@ export const ANSWER_GENERATION = 1;
 /** With `ANSWER_FAILED`: a positive errno. */
 export const ANSWER_ERRNO = 2;
 
-/** With `ANSWER_LANDED`: where, in bytes, the lower half. */
+/** With `ANSWER_LANDED` and `ANSWER_REMAP`: where, in bytes, the lower half. */
 export const ANSWER_PLACE_LOW = 2;
 
 /** The upper half. */
@@ -111,6 +111,9 @@ export const ANSWER_LANDED = 5;
 
 /** It has been done or has failed, and the kernel knows; the addon's. */
 export const ANSWER_COMMITTED = 6;
+
+/** The whole of it is in one place of a backend, and it ends when it has been done there. */
+export const ANSWER_REMAP = 7;
 
 /** Words of a piece. */
 export const PIECE_WORDS = 8;

@@ -36,13 +36,8 @@ export class PieceWriter {
    *
    * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`: no pieces, or what cannot be one.
    */
-  plan(request: HandlerRequest, answer: Piece | readonly Piece[]): number {
+  plan(request: HandlerRequest, answer: readonly Piece[]): number {
     const { tag, opNumber, length } = request;
-    if (!isList(answer)) {
-      const at = answer.at ?? 0;
-      this.#write(tag, 0, opNumber, answer, at, answer.length ?? length - at);
-      return 1;
-    }
     this.#checkCount(answer.length);
     let end = 0;
     for (const [index, piece] of answer.entries()) {
@@ -128,8 +123,4 @@ function checkPart(value: unknown, name: string): number {
   const bytes = checkBytes(value, name);
   if (bytes < 2 ** 32) return bytes;
   throw invalid(`${name} is ${bytes}; it must be less than 4 GiB`);
-}
-
-function isList(answer: Piece | readonly Piece[]): answer is readonly Piece[] {
-  return Array.isArray(answer);
 }

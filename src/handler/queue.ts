@@ -8,6 +8,7 @@ import { IoError } from './io-error.ts';
 import * as layout from './layout.ts';
 import { PieceWriter } from './pieces.ts';
 import {
+  checkBytes,
   HandlerRequest,
   REPORT_ZONES,
   ZONE_APPEND,
@@ -25,6 +26,7 @@ const {
   ANSWER_FAILED,
   ANSWER_LANDED,
   ANSWER_PLAN,
+  ANSWER_REMAP,
   ANSWER_SPOILT,
   KIND_STEPPED,
   REQUEST_EPOCH,
@@ -257,7 +259,14 @@ export class HandlerQueue implements RequestOwner {
 
   #plan(request: HandlerRequest, answer: Piece | readonly Piece[]): void {
     try {
-      const count = this.#pieces.plan(request, answer);
+      const piece = wholeOf(request, answer);
+      if (piece !== undefined) {
+        const backend = this.#pieces.backend(piece.backend);
+        const offset = checkBytes(piece.offset, 'the offset of a piece');
+        this.#answer(request, request.tag | (ANSWER_REMAP << 16) | (backend << 24), offset);
+        return;
+      }
+      const count = this.#pieces.plan(request, isList(answer) ? answer : [answer]);
       this.#answer(request, request.tag | (ANSWER_PLAN << 16) | (count << 24), 0);
     } catch (error) {
       this.#fail(request, error);
@@ -282,7 +291,7 @@ export class HandlerQueue implements RequestOwner {
     this.#answer(request, request.tag | (ANSWER_SPOILT << 16), EIO);
   }
 
-  /** `detail`: an errno, or where an append went. */
+  /** `detail`: an errno, or a place. */
   #answer(request: HandlerRequest, head: number, detail: number): void {
     request.isOpen = false;
     this.#rings.answer(head >>> 0, request.generation, detail);
@@ -317,6 +326,22 @@ export class HandlerQueue implements RequestOwner {
     this.#flushing = false;
     this.#rings.flush();
   }
+}
+
+/** The piece that a request is as a whole, if it is one. */
+function wholeOf(request: HandlerRequest, answer: Piece | readonly Piece[]): Piece | undefined {
+  const piece = isList(answer) ? onlyOf(answer) : answer;
+  if (piece === undefined) return undefined;
+  const whole = (piece.at ?? 0) === 0 && (piece.length ?? request.length) === request.length;
+  return whole ? piece : undefined;
+}
+
+function onlyOf(pieces: readonly Piece[]): Piece | undefined {
+  return pieces.length === 1 ? pieces[0] : undefined;
+}
+
+function isList(answer: Piece | readonly Piece[]): answer is readonly Piece[] {
+  return Array.isArray(answer);
 }
 
 function isPromise(answer: ReturnType<Method>): answer is PromiseLike<Answer> {

@@ -89,7 +89,7 @@ export class Rings {
     words[at + ANSWER_HEAD] = head;
     words[at + ANSWER_GENERATION] = generation;
     words[at + ANSWER_ERRNO] = detail;
-    // A place on a disk may be longer than a word.
+    // A place may be longer than a word.
     words[at + ANSWER_PLACE_HIGH] = detail > 0xffffffff ? detail / 2 ** 32 : 0;
     this.#answersTail = (tail + 1) | 0;
     return true;

@@ -27,7 +27,7 @@ const HEADER: &str = "// The words of a channel's memory. Generated from \
 
 words! {
     /// Changes whenever a number below changes its meaning.
-    LAYOUT_VERSION = 4;
+    LAYOUT_VERSION = 5;
 
     /// Where requests have been written up to; the reactor's.
     REQUESTS_TAIL = 0;
@@ -82,13 +82,13 @@ words! {
 
     /// Words of an answer.
     ANSWER_WORDS = 4;
-    /// Tag in bits 0 to 15, kind in 16 to 23, number of pieces in 24 to 31.
+    /// Tag in bits 0 to 15, kind in 16 to 23, number of pieces, or the backend, in 24 to 31.
     ANSWER_HEAD = 0;
     /// The generation of the request.
     ANSWER_GENERATION = 1;
     /// With `ANSWER_FAILED`: a positive errno.
     ANSWER_ERRNO = 2;
-    /// With `ANSWER_LANDED`: where, in bytes, the lower half.
+    /// With `ANSWER_LANDED` and `ANSWER_REMAP`: where, in bytes, the lower half.
     ANSWER_PLACE_LOW = 2;
     /// The upper half.
     ANSWER_PLACE_HIGH = 3;
@@ -107,6 +107,8 @@ words! {
     ANSWER_LANDED = 5;
     /// It has been done or has failed, and the kernel knows; the addon's.
     ANSWER_COMMITTED = 6;
+    /// The whole of it is in one place of a backend, and it ends when it has been done there.
+    ANSWER_REMAP = 7;
 
     /// Words of a piece.
     PIECE_WORDS = 8;

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use super::channel::Channel;
 use super::layout::{
-    ANSWER_DONE, ANSWER_FAILED, ANSWER_LANDED, ANSWER_PLAN, ANSWER_STEPS, ANSWERS_HEAD,
-    ANSWERS_TAIL, AWAKE, IN_EVENT_LOOP, PEER_WAITS, PIECE_ERRNO, REQUEST_EPOCH, REQUEST_GENERATION,
-    REQUEST_HEAD, REQUEST_LENGTH, REQUEST_OFFSET_HIGH, REQUEST_OFFSET_LOW, REQUEST_WORDS,
-    REQUESTS_HEAD, REQUESTS_TAIL,
+    ANSWER_DONE, ANSWER_FAILED, ANSWER_LANDED, ANSWER_PLAN, ANSWER_REMAP, ANSWER_STEPS,
+    ANSWERS_HEAD, ANSWERS_TAIL, AWAKE, IN_EVENT_LOOP, PEER_WAITS, PIECE_ERRNO, REQUEST_EPOCH,
+    REQUEST_GENERATION, REQUEST_HEAD, REQUEST_LENGTH, REQUEST_OFFSET_HIGH, REQUEST_OFFSET_LOW,
+    REQUEST_WORDS, REQUESTS_HEAD, REQUESTS_TAIL,
 };
 use super::pieces::Piece;
 use super::ring::{Reader, Writer};
@@ -97,17 +97,18 @@ impl Peer {
     pub fn answer(&mut self, asked: &Asked, result: Result<(), i32>) {
         match result {
             Ok(()) => self.write(asked, ANSWER_DONE, 0, 0),
-            Err(errno) => self.write(asked, ANSWER_FAILED, 0, errno),
+            Err(errno) => self.write(asked, ANSWER_FAILED, 0, errno.cast_unsigned().into()),
         }
     }
 
     /// Answers a zone append: its data begins at `place`, in bytes.
-    #[expect(clippy::cast_possible_truncation, reason = "its halves")]
     pub fn landed(&mut self, asked: &Asked, place: u64) {
-        let head = u32::from(asked.tag) | ANSWER_LANDED << 16;
-        let record = [head, asked.generation, place as u32, (place >> 32) as u32];
-        let written = self.answers.write(self.channel.words(), record);
-        debug_assert!(written, "more answers than requests");
+        self.write(asked, ANSWER_LANDED, 0, place);
+    }
+
+    /// Answers with the place of the whole request in a backend, in bytes.
+    pub fn remap(&mut self, asked: &Asked, backend: u8, place: u64) {
+        self.write(asked, ANSWER_REMAP, backend.into(), place);
     }
 
     /// Answers with pieces of backends: the request is where they say.
@@ -137,9 +138,11 @@ impl Peer {
         self.write(asked, kind, count, 0);
     }
 
-    fn write(&mut self, asked: &Asked, kind: u32, count: u32, errno: i32) {
+    /// `detail`: an errno, or a place.
+    #[expect(clippy::cast_possible_truncation, reason = "its halves")]
+    fn write(&mut self, asked: &Asked, kind: u32, count: u32, detail: u64) {
         let head = u32::from(asked.tag) | kind << 16 | count << 24;
-        let record = [head, asked.generation, errno.cast_unsigned(), 0];
+        let record = [head, asked.generation, detail as u32, (detail >> 32) as u32];
         let written = self.answers.write(self.channel.words(), record);
         debug_assert!(written, "more answers than requests");
     }

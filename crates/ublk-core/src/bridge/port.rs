@@ -8,9 +8,9 @@ use super::bypass::Commit;
 use super::channel::Channel;
 use super::layout::{
     ANSWER_COMMITTED, ANSWER_DONE, ANSWER_ERRNO, ANSWER_FAILED, ANSWER_GENERATION, ANSWER_HEAD,
-    ANSWER_LANDED, ANSWER_PLACE_HIGH, ANSWER_PLACE_LOW, ANSWER_PLAN, ANSWER_SPOILT, ANSWER_STEPS,
-    ANSWER_WORDS, ANSWERS_HEAD, ANSWERS_TAIL, KIND_STEPPED, PIECE_ERRNO, REQUEST_WORDS,
-    REQUESTS_HEAD, REQUESTS_TAIL,
+    ANSWER_LANDED, ANSWER_PLACE_HIGH, ANSWER_PLACE_LOW, ANSWER_PLAN, ANSWER_REMAP, ANSWER_SPOILT,
+    ANSWER_STEPS, ANSWER_WORDS, ANSWERS_HEAD, ANSWERS_TAIL, KIND_STEPPED, PIECE_ERRNO,
+    REQUEST_WORDS, REQUESTS_HEAD, REQUESTS_TAIL,
 };
 use super::pieces::{Misfit, Piece, Pieces};
 use super::report::{Report, ReportKind};
@@ -49,6 +49,8 @@ pub(crate) enum Body {
     Plan(u8),
     /// So many of the tag's pieces are to be done; then it waits for the peer again.
     Steps(u8),
+    /// It ends when it has been done as a whole, at this place in bytes of a backend.
+    Remap(u8, u64),
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -170,6 +172,8 @@ impl Port {
             let (index, kind, count) = (head as u16, head >> 16 & 0xff, (head >> 24) as u8);
             let generation = record[ANSWER_GENERATION as usize];
             let errno = record[ANSWER_ERRNO as usize].cast_signed();
+            let place = u64::from(record[ANSWER_PLACE_LOW as usize])
+                | u64::from(record[ANSWER_PLACE_HIGH as usize]) << 32;
             let Some(tag) = self.tags.get_mut(usize::from(index)) else { continue };
             if !tag.waiting || tag.generation != generation {
                 self.report(index, ReportKind::Late);
@@ -181,10 +185,8 @@ impl Port {
             let body = match kind {
                 ANSWER_DONE => Body::Done,
                 ANSWER_COMMITTED => Body::Committed(errno),
-                ANSWER_LANDED => Body::Landed(
-                    u64::from(record[ANSWER_PLACE_LOW as usize])
-                        | u64::from(record[ANSWER_PLACE_HIGH as usize]) << 32,
-                ),
+                ANSWER_LANDED => Body::Landed(place),
+                ANSWER_REMAP => Body::Remap(count, place),
                 ANSWER_FAILED => Body::Failed(errno),
                 ANSWER_SPOILT => Body::Spoilt(errno),
                 ANSWER_PLAN => Body::Plan(count),
@@ -293,13 +295,12 @@ impl Port {
         Some(Pieces::new(&self.channel.words()[layout.piece(tag, 0)..], count))
     }
 
-    /// The piece of a plan that has no other.
-    #[inline]
-    pub(crate) fn only_piece(&self, tag: u16, count: u8) -> Option<Piece> {
-        if count != 1 {
-            return None;
-        }
-        self.pieces(tag, count)?.iter().next()
+    /// Makes a piece of the tag's of what the peer has answered with `Remap`. It has none of its own
+    /// there until it is asked again.
+    pub(crate) fn spell_out(&self, index: u16, backend: u8, offset: u64) {
+        let Ask { op, length, .. } = self.tags[usize::from(index)].ask;
+        let piece = Piece { backend: backend.into(), op: op.into(), at: 0, length, offset };
+        piece.write(&self.channel.words()[self.channel.layout().piece(index, 0)..]);
     }
 
     /// Tells that a plan does not fit.

@@ -154,6 +154,7 @@ impl<T: Target> Queue<T> {
             Body::Spoilt(errno) => self.spoil(pass, tag, errno),
             Body::Plan(count) => self.run(pass, tag, count, After::End),
             Body::Steps(count) => self.run(pass, tag, count, After::Hold),
+            Body::Remap(backend, offset) => self.remap(pass, tag, backend, offset),
         }
     }
 
@@ -213,6 +214,29 @@ impl<T: Target> Queue<T> {
         Ok(())
     }
 
+    /// Does a request at a place of a backend.
+    #[inline]
+    fn remap<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        backend: u8,
+        offset: u64,
+    ) -> io::Result<()> {
+        let alone = self.may_link::<true>(pass) && self.engine.running() == 1;
+        let express = self.engine.express_asked(pass, tag, alone, |target, request| {
+            let elsewhere = target.elsewhere();
+            elsewhere.map_or(Remap::Plan, |one| one.remap_of(request, backend.into(), offset))
+        });
+        if let Some(outcome) = express {
+            return self.settle(pass, tag, outcome);
+        }
+        if let Some(asking) = &self.asking {
+            asking.port.spell_out(tag, backend, offset);
+        }
+        self.run(pass, tag, 1, After::End)
+    }
+
     /// Runs the pieces that the peer has answered with.
     fn run<R: Ring>(
         &mut self,
@@ -223,14 +247,6 @@ impl<T: Target> Queue<T> {
     ) -> io::Result<()> {
         let Some(asking) = &self.asking else { return Ok(()) };
         let alone = self.may_link::<true>(pass) && self.engine.running() == 1;
-        if after == After::End
-            && let Some(piece) = asking.port.only_piece(tag, count)
-            && let Some(outcome) = self.engine.express_asked(pass, tag, alone, |target, request| {
-                target.elsewhere().map_or(Remap::Plan, |one| one.remap_of(request, &piece))
-            })
-        {
-            return self.settle(pass, tag, outcome);
-        }
         let ran = self.engine.run(pass, tag, (after, alone), |target, request, plan| {
             let pieces = asking.port.pieces(tag, count).ok_or(Misfit::Count)?;
             let elsewhere = target.elsewhere().ok_or(Misfit::Op)?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Errno, Op, Plan, Remap, Request};
-use crate::bridge::{Bridge, Misfit, Piece, Pieces};
+use crate::bridge::{Bridge, Misfit, Pieces};
 
 /// The part of a target that asks somebody beyond a bridge instead of planning by itself.
 pub trait Elsewhere: Send + Sync {
@@ -24,9 +24,9 @@ pub trait Elsewhere: Send + Sync {
         plan: &mut Plan<'_>,
     ) -> Result<(), Unfit>;
 
-    /// Where a single piece is that is the whole of `request`, or `Plan`: then
-    /// [`plan_of`](Self::plan_of) says what there is to say.
-    fn remap_of(&self, request: &Request, piece: &Piece) -> Remap;
+    /// Where the whole of `request` is that lies at `offset` of a backend, or `Plan`: then
+    /// [`plan_of`](Self::plan_of) says what there is to say of the piece that it would be.
+    fn remap_of(&self, request: &Request, backend: usize, offset: u64) -> Remap;
 
     /// What pieces of backends become that somebody wants done with the buffer of `request` before
     /// it goes on. Each is for itself: `refuse` hears of those that do not fit, or that a backend

@@ -128,7 +128,7 @@ impl Handler {
         let backends = self.backends.as_ref().ok_or(Misfit::Backend)?;
         let child = piece.backend as usize;
         let (geometry, max_steps) = backends.child(child).ok_or(Misfit::Backend)?;
-        check(request, piece, geometry)?;
+        check(&Request { offset: piece.offset, length: piece.length, ..*request }, geometry)?;
         let cut = if request.op.has_data() { geometry.chunk } else { 0 };
         let mut done = 0;
         loop {
@@ -170,20 +170,22 @@ fn discard_limits(ops: &[Op], block: u32) -> Option<DiscardLimits> {
     (limits.max_discard > 0 || limits.max_write_zeroes > 0).then_some(limits)
 }
 
-/// Whether a piece is inside of its request and of its backend.
-fn check(request: &Request, piece: &Piece, backend: &Geometry) -> std::result::Result<(), Misfit> {
-    if request.op == Op::Flush {
+/// Whether a backend can do what it is asked for, there.
+fn check(there: &Request, backend: &Geometry) -> std::result::Result<(), Misfit> {
+    let &Request { op, offset, length, .. } = there;
+    if op == Op::Flush {
         return Ok(());
     }
-    let block = backend.logical_block;
-    let end = piece.offset.checked_add(piece.length.into()).ok_or(Misfit::BeyondBackend)?;
-    if piece.length == 0 || !(piece.offset | u64::from(piece.length)).is_multiple_of(block.into()) {
+    // A power of two.
+    let within_block = u64::from(backend.logical_block - 1);
+    let end = offset.checked_add(length.into()).ok_or(Misfit::BeyondBackend)?;
+    if length == 0 || (offset | u64::from(length)) & within_block != 0 {
         return Err(Misfit::Alignment);
     }
     if end > backend.size {
         return Err(Misfit::BeyondBackend);
     }
-    if backend.read_only && request.op != Op::Read {
+    if backend.read_only && op != Op::Read {
         return Err(Misfit::Op);
     }
     Ok(())
@@ -248,18 +250,13 @@ impl Elsewhere for Handler {
         Ok(())
     }
 
-    fn remap_of(&self, request: &Request, piece: &Piece) -> Remap {
-        let child = piece.backend as usize;
-        let whole = piece.op == u32::from(request.op.number())
-            && piece.at == 0
-            && piece.length == request.length;
-        match &self.backends {
-            Some(backends) if whole => match backends.child(child) {
-                Some((geometry, _)) if check(request, piece, geometry).is_ok() => {
-                    backends.remap(child, &Request { offset: piece.offset, ..*request })
-                }
-                _ => Remap::Plan,
-            },
+    fn remap_of(&self, request: &Request, backend: usize, offset: u64) -> Remap {
+        let Some(backends) = &self.backends else { return Remap::Plan };
+        let there = Request { offset, ..*request };
+        match backends.child(backend) {
+            Some((geometry, _)) if check(&there, geometry).is_ok() => {
+                backends.remap(backend, &there)
+            }
             _ => Remap::Plan,
         }
     }
@@ -432,21 +429,13 @@ mod tests {
         let backends = vec![Native::Striped(stripes), file(5, 65536)];
         let handler = handler(&BOTH, backends).unwrap();
         let request = request(Op::Write, 4096, 8192);
-        let remapped = |piece: &Piece| handler.remap_of(&request, piece);
-        let whole = piece(1, Op::Write, 0, 16384, 8192);
         let third = Remap::To { file: 2, offset: 16384 };
-        assert_eq!(remapped(&whole), third, "behind the files of the stripes");
-        for planned in [
-            piece(0, Op::Write, 0, 16384, 8192),
-            piece(2, Op::Write, 0, 16384, 8192),
-            piece(1, Op::Read, 0, 16384, 8192),
-            piece(1, Op::Write, 0, 16384, 4096),
-            piece(1, Op::Write, 512, 16384, 8192),
-            piece(1, Op::Write, 0, 16385, 8192),
-            piece(1, Op::Write, 0, 65536 - 4096, 8192),
-            piece(1, Op::Write, 0, u64::MAX - 511, 8192),
-        ] {
-            assert_eq!(remapped(&planned), Remap::Plan, "{planned:?}");
+        assert_eq!(handler.remap_of(&request, 1, 16384), third, "behind the files of the stripes");
+        for (backend, offset) in
+            [(0, 16384), (2, 16384), (1, 16385), (1, 65536 - 4096), (1, u64::MAX - 511)]
+        {
+            let remapped = handler.remap_of(&request, backend, offset);
+            assert_eq!(remapped, Remap::Plan, "{offset} of {backend}");
         }
     }
 

@@ -65,6 +65,7 @@ impl Answering {
         if u32::from(asked.kind) != layout::KIND_STEPPED {
             match rng.chance(300) {
                 true => self.step(queue, asked, asked.kind, rng),
+                false if rng.chance(300) => peer.remap(asked, 0, asked.offset),
                 false => peer.plan(asked, &cut(asked, asked.kind, rng)),
             }
             return;
@@ -74,7 +75,8 @@ impl Answering {
         match failed {
             None if rng.chance(300) => self.step(queue, asked, kind, rng),
             None => peer.answer(asked, Ok(())),
-            Some(_) if rng.chance(500) => peer.plan(asked, &cut(asked, kind, rng)),
+            Some(_) if rng.chance(250) => peer.remap(asked, 0, asked.offset),
+            Some(_) if rng.chance(300) => peer.plan(asked, &cut(asked, kind, rng)),
             Some(errno) => peer.answer(asked, Err(errno.cast_signed())),
         }
     }
