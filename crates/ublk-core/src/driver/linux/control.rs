@@ -1,7 +1,9 @@
 //! One control command on `/dev/ublk-control`.
 //!
-//! A thread sends its commands through a ring of its own, until one is not answered: that one (trap
-//! 26) must not hold up the next.
+//! A thread sends its commands through a ring of its own, until one is not answered: that one must not
+//! hold up the next. Kernels up to 7.2 leave a command that sleeps lying among the work of io_uring's
+//! workers now and then, and none of them looks (trap 26). Other work makes one look: with
+//! [`nudge`], commands that were lost for their whole 30 seconds were answered after one.
 
 use std::cell::Cell;
 use std::fs::OpenOptions;
@@ -18,6 +20,12 @@ use super::time_limit::TimeLimit;
 use crate::driver::ControlAnswer;
 
 type ControlRing = IoUring<squeue::Entry128, cqueue::Entry>;
+
+/// After so long without an answer the workers are nudged, again and again. Most are answered sooner.
+const NUDGE_AFTER: Duration = Duration::from_secs(1);
+
+const COMMAND: u64 = 0;
+const NUDGE: u64 = 1;
 
 thread_local! {
     /// Open from one command to the next. Where it is not, Linux 7.0 to 7.2 lose commands that
@@ -67,16 +75,15 @@ fn attempt(
     time: &mut TimeLimit,
 ) -> io::Result<i32> {
     let entry = opcode::UringCmd80::new(Fd(fd), operation).cmd(command.to_sqe_cmd()).build();
-    // SAFETY: what `command.addr` points to lives until the answer, or for ever (see `send`).
-    unsafe { ring.submission().push(&entry) }.map_err(io::Error::other)?;
+    push(ring, &entry.user_data(COMMAND))?;
     loop {
-        let timespec = Timespec::from(time.left());
+        let timespec = Timespec::from(time.left().min(NUDGE_AFTER));
         let waited = ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timespec));
-        if let Some(completion) = ring.completion().next() {
-            return Ok(completion.result());
+        if let Some(answer) = ring.completion().find(|one| one.user_data() == COMMAND) {
+            return Ok(answer.result());
         }
         match waited {
-            Err(error) if error.raw_os_error() == Some(libc::ETIME) && time.lasts() => {}
+            Err(error) if error.raw_os_error() == Some(libc::ETIME) && time.lasts() => nudge(ring)?,
             Err(error) if error.raw_os_error() == Some(libc::ETIME) => {
                 return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
             }
@@ -84,4 +91,17 @@ fn attempt(
             _ => {}
         }
     }
+}
+
+/// Gives the kernel's workers something to do, and with it a command that waits among their work
+/// while none of them looks.
+fn nudge(ring: &mut ControlRing) -> io::Result<()> {
+    let nothing = opcode::Nop::new().build().flags(squeue::Flags::ASYNC).user_data(NUDGE);
+    push(ring, &nothing.into())
+}
+
+fn push(ring: &mut ControlRing, entry: &squeue::Entry128) -> io::Result<()> {
+    // SAFETY: what a command's `addr` points to lives until the answer, or for ever (see `send`);
+    // nothing else points anywhere.
+    unsafe { ring.submission().push(entry) }.map_err(io::Error::other)
 }
