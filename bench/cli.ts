@@ -23,8 +23,9 @@ Examples:
   npm run bench -- --rows 'file auto.*qd32' --out target/bench/mine
   npm run bench -- --compare before.json after.json   compares only
 
-The exit status is 1 when a row could not be measured or a compared row costs over 3 % more, also
-when it is measured once more; where kernel, fio or QEMU differ, rows are compared all the same but nothing fails.`;
+The exit status is 1 when a row could not be measured, or costs over 3 % more than the one that it is
+compared with, also when it is measured a second time; where kernel, fio or QEMU differ, rows are
+compared all the same but nothing fails.`;
 
 interface Flags {
   quick?: boolean;
