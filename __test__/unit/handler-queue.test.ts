@@ -210,6 +210,7 @@ describe('A handler', () => {
 
   test.for([
     [{ backend: 'nothing', offset: 0 }, "no backend 'nothing'"],
+    [{ offset: 0 }, "no backend 'undefined'"],
     [{ backend: 'hot', offset: -512 }, 'offset of a piece is -512'],
     [{ backend: 'hot', offset: 2 ** 53 }, 'offset of a piece'],
   ] as const)('whose piece cannot be one fails: %o', ([piece, why]) => {

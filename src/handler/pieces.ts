@@ -23,12 +23,14 @@ export class PieceWriter {
   readonly #rings: Rings;
   readonly #backends: ReadonlyMap<string, number>;
   // Most answers name the backend that the one before did.
-  #lastName: string | undefined;
+  #lastName: string;
   #last = 0;
 
   constructor(rings: Rings, backends: readonly string[]) {
     this.#rings = rings;
     this.#backends = new Map(backends.map((name, index) => [name, index]));
+    // Never undefined, which is what an answer without a backend names.
+    this.#lastName = backends[0] ?? '';
   }
 
   /**
