@@ -22,9 +22,16 @@ export interface Piece<Name extends string = string> {
 }
 
 /**
- * How a request is answered. Nothing: it has been done in full. A piece or several: its bytes are
- * there, and it is done as soon as they have been read or written; together they must cover the
- * request, a write as often as you like (a mirror), a read once.
+ * How a request is answered.
+ *
+ * A piece or several: the request's bytes are there, and the request ends when they have been read
+ * or written. Together the pieces must cover the request, a write as often as you like (a mirror),
+ * a read once.
+ *
+ * Nothing: the method has done the request in full. That is an answer only of a method that has had
+ * the data in its hands: a read or a write whose {@link HandlerRequest.data} is in JavaScript, or
+ * whose data the method's steps have moved as a whole; a request without data. Otherwise the request
+ * fails with `EIO`, and the device tells it as a `'warning'` that names the method.
  */
 export type Answer<Name extends string = string> =
   void | undefined | Piece<Name> | readonly Piece<Name>[];
@@ -101,7 +108,8 @@ export interface Handler<Name extends string = string> {
   /**
    * Says where the bytes of reads and writes are, in place of `read` and `write`. With it alone the
    * data never comes to JavaScript: the kernel lends the client's pages, and the backends' disks
-   * read and write them.
+   * read and write them. A request that `map` answers nothing for fails with `EIO`, unless steps of
+   * `map` have moved all of its data.
    */
   map?: (
     request: HandlerRequest<Name>,
