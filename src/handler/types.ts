@@ -68,8 +68,10 @@ export interface Handler<Name extends string = string> {
    */
   readonly fua?: boolean | undefined;
   /**
-   * How long a request may stay unanswered, in milliseconds, 250 to 86400000. Then it fails with
-   * `ETIMEDOUT`, and the device tells it as a `'warning'`.
+   * How long a request may stay unanswered, in milliseconds, 250 to 86400000: from when the handler
+   * is asked first, with all of its steps, and also while the device is being closed. Then the
+   * request fails with `ETIMEDOUT`, and the device tells it as a `'warning'`. Never earlier; later
+   * by half a second, or an eighth of the limit.
    * @default 30000
    */
   readonly timeoutMs?: number | undefined;
