@@ -241,7 +241,7 @@ export class HandlerQueue implements RequestOwner {
     const zoneSize = this.#options.zoneSize!;
     try {
       if (request.opNumber === REPORT_ZONES) {
-        writeReport(request.data, answer, zoneSize);
+        writeReport(request.data, answer, zoneSize, offset);
         this.#done(request);
         return;
       }

@@ -93,7 +93,11 @@ export interface Handler<Name extends string = string> {
   discard?: Method<Name>;
   /** Makes a range read as zeros. */
   writeZeroes?: Method<Name>;
-  /** Tells of the zones from the one at `request.offset` on, `request.length / 64` of them at most. */
+  /**
+   * Tells of the zones from the one at `request.offset` on, in their order: one at least, and
+   * `request.length / 64` of them at most. Another answer fails the request with `EIO`, and the
+   * device tells it as a `'warning'`.
+   */
   reportZones?: (request: HandlerRequest<Name>) => readonly Zone[] | PromiseLike<readonly Zone[]>;
   /** Stores `request.data` at the write pointer of the zone at `request.offset`, and says where. */
   zoneAppend?: (request: HandlerRequest<Name>) => number | PromiseLike<number>;
