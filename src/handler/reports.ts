@@ -12,6 +12,7 @@ const MISFITS: Readonly<Record<string, string>> = {
   gap: 'some bytes of the request are in no piece',
   overlap: 'some bytes of the read are in several pieces',
   op: 'its backend, or the request, cannot do what a piece asks for',
+  direction: "a step reads into a write's data, or writes a read's data to a backend",
   steps: 'it needs more I/O than fits: fewer, longer pieces will',
 };
 

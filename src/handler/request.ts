@@ -166,8 +166,10 @@ export class HandlerRequest<Name extends string = string> {
   }
 
   /**
-   * Reads from a backend into the request's data, which need not be in JavaScript for that. Steps
-   * that are asked for at once run at once, and each settles with its own result.
+   * Reads from a backend into the data of a read request, which need not be in JavaScript for that.
+   * The data of a write request is the client's: a step that reads into a write fails with `EINVAL`,
+   * with every kind of buffers. Steps that are asked for at once run at once, and each settles with
+   * its own result.
    *
    * @param backend Its name among {@link Handler.backends}.
    * @param offset Where on the backend, in bytes.
@@ -181,7 +183,10 @@ export class HandlerRequest<Name extends string = string> {
     return this.#step('read', backend, offset, length ?? this.#length - at, at);
   }
 
-  /** Writes the request's data, or a part of it, to a backend; otherwise as {@link read}. */
+  /**
+   * Writes the data of a write request, or a part of it, to a backend; of a read request it fails with
+   * `EINVAL`. Otherwise as {@link read}.
+   */
   write(backend: Name, offset: number, length?: number, at = 0): Promise<void> {
     return this.#step('write', backend, offset, length ?? this.#length - at, at);
   }

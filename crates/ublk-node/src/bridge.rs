@@ -287,6 +287,7 @@ fn name(kind: ReportKind) -> &'static str {
             Misfit::Gap => "gap",
             Misfit::Overlap => "overlap",
             Misfit::Op => "op",
+            Misfit::Direction => "direction",
             Misfit::TooManySteps => "steps",
         },
     }

@@ -41,6 +41,8 @@ pub enum Misfit {
     Overlap,
     /// A piece asks for what its backend, or the request, does not do.
     Op,
+    /// A step reads into the data of a write, or writes the data of a read to a backend.
+    Direction,
     /// The pieces need more steps than fit in one plan.
     TooManySteps,
 }

@@ -113,6 +113,11 @@ impl Handler {
             if !request.op.has_data() {
                 return Err(Misfit::Op.into());
             }
+            // The kernel refuses such a step on pages that it lends; in memory of ours the step would
+            // change what the client has written, or store what nobody has read.
+            if op.fills() != request.op.fills() {
+                return Err(Misfit::Direction.into());
+            }
             check_end(request, piece)?;
         }
         self.add(&Request { op, ..*request }, piece, plan)
@@ -283,7 +288,7 @@ mod tests {
     use super::super::error::AlwaysFails;
     use super::super::striped::Striped;
     use super::super::testing::{file, request};
-    use super::super::{Step, StepKind};
+    use super::super::{Step, StepKind, ZoneOp};
     use super::*;
     use crate::bridge::BridgeOptions;
 
@@ -416,6 +421,21 @@ mod tests {
         let beyond = [piece(0, Op::Write, 4096, 0, 8192), steps[1], steps[2]];
         assert_eq!(planned(&handler, &request, &beyond), ([2, 2].into(), refused));
         assert_eq!(planned(&handler, &request, &steps).0, [0, 2, 2]);
+    }
+
+    #[test]
+    fn steps_move_bytes_the_way_that_their_request_does() {
+        let handler = handler(&BOTH, vec![file(3, 1 << 20)]).unwrap();
+        let refused = (vec![], vec![(0, Unfit::Misfit(Misfit::Direction))]);
+        let append = Op::Zone(ZoneOp::Append);
+        for (asked, step) in [(Op::Write, Op::Read), (append, Op::Read), (Op::Read, Op::Write)] {
+            let found = planned(&handler, &request(asked, 0, 4096), &[piece(0, step, 0, 0, 4096)]);
+            assert_eq!(found, refused, "a step to {step:?} of a request to {asked:?}");
+        }
+        for (asked, step) in [(Op::Write, Op::Write), (append, Op::Write), (Op::Read, Op::Read)] {
+            let found = planned(&handler, &request(asked, 0, 4096), &[piece(0, step, 0, 0, 4096)]);
+            assert_eq!(found, (vec![0], vec![]));
+        }
     }
 
     #[test]

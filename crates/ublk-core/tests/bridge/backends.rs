@@ -107,6 +107,44 @@ fn a_step_that_fails_tells_and_the_request_goes_on() {
     }
 }
 
+/// The kernel refuses it where it lends pages. In memory of the server's nothing else would: the
+/// backend's bytes took the place of the client's before these were stored.
+#[test]
+fn a_step_against_the_way_of_its_request_is_refused_in_each_buffer_mode() {
+    let copying = [BufferMode::UserCopy, BufferMode::GetData].map(|mode| (mode, false));
+    for (mode, split_register) in MODES.into_iter().chain(copying) {
+        let sim = Sim::new(SimConfig::blocking(5));
+        let disks = [sim.file(SIZE), sim.file(SIZE)];
+        disks[0].store(0, &[9; 4096]);
+        let bridge = bridge(Duration::from_secs(60));
+        let target = target(&bridge, &[Op::Read, Op::Write], &disks);
+        let _answering = Answering::start(&bridge, |peer, asked| {
+            let (length, offset) = (asked.length, asked.offset);
+            let piece = |backend, op: u8| Piece { backend, op: op.into(), at: 0, length, offset };
+            if u32::from(asked.kind) != KIND_STEPPED {
+                let other = if asked.kind == READ { WRITE } else { READ };
+                // A write reads disk 0; a read, at another place, writes to it.
+                return peer.steps(asked, &[piece(0, other)]);
+            }
+            let refused = peer.results(asked, 1).next() == Some(libc::EINVAL.cast_unsigned());
+            match (refused, offset) {
+                (false, _) => peer.answer(asked, Err(libc::EBADMSG)),
+                (true, 0) => peer.plan(asked, &[piece(1, WRITE)]),
+                (true, _) => peer.plan(asked, &[piece(1, READ)]),
+            }
+        });
+        let options = DeviceOptions { split_register, ..options(mode) };
+        serve(&sim, target, options, |client| {
+            let write = ClientOp::Write { offset: 0, data: vec![7; 4096], fua: false };
+            assert_eq!(client.run(&write).result, Ok(()), "{mode}");
+            let read = client.run(&ClientOp::Read { offset: 4096, length: 4096 });
+            assert_eq!((read.result, read.data), (Ok(()), vec![0; 4096]), "{mode}");
+        });
+        assert_eq!(disks[1].contents()[..4096], [7; 4096], "the client's bytes, {mode}");
+        assert_eq!(disks[0].contents()[..8192], [[9; 4096], [0; 4096]].concat(), "{mode}");
+    }
+}
+
 #[test]
 fn of_steps_that_run_together_each_has_its_own_result() {
     for (mode, split_register) in MODES {
