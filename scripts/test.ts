@@ -66,8 +66,8 @@ const STAGES: Stage[] = [
   },
   {
     name: 'core',
-    what: 'cargo tests, with thousands of scenarios on the simulated driver',
-    run: () => show('cargo', ['test', '-p', 'ublk-core']),
+    what: 'cargo tests: scenarios on the simulated driver, power cuts of overlay files',
+    run: () => show('cargo', ['test', '-p', 'ublk-core', '-p', 'ublk-overlay']),
   },
   { name: 'build', what: 'the addon and dist', run: () => show('npm', ['run', '-s', 'build']) },
   {

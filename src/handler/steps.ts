@@ -87,12 +87,10 @@ export class StepQueue {
     this.#flushSoon();
   }
 
-  #settle({ step, resolve, reject }: Waiting, error: unknown): void {
-    const request = this.#request!;
-    request.steps -= 1;
-    if (error !== undefined) return reject(error);
-    request.stepEnded(step);
-    resolve();
+  #settle({ resolve, reject }: Waiting, error: unknown): void {
+    this.#request!.steps -= 1;
+    if (error === undefined) resolve();
+    else reject(error);
   }
 
   #idle(): void {

@@ -250,7 +250,10 @@ impl Channel {
 
     pub(super) fn tick(&self, now: u32) {
         self.watch_peer(now);
-        let due = now.is_multiple_of(self.shared.pace());
+        let closing = self.shared.closing.load(Ordering::Relaxed);
+        let limit = if closing { self.shared.grace } else { self.shared.timeout };
+        // Late by an eighth at most, and no reactor is woken more often than it pays.
+        let due = now.is_multiple_of((limit / 8).max(1));
         if due && self.waiting.load(Ordering::Relaxed) > 0 {
             self.ask_to_look();
         } else if self.has_answers() {

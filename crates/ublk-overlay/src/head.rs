@@ -1,0 +1,275 @@
+//! The live layer of a disk: where writes go, what a flush makes durable, what may be used again.
+//!
+//! A write asks for [places](Head::places), writes there, and then says that it
+//! [has](Head::publish): from then on reads see its blocks. A flush syncs the file, writes the
+//! [blocks](Head::log_blocks) of the log that [`Head::flush`] has filled, syncs again, and says so
+//! ([`Head::flushed`]). Data is durable before the log names its place.
+
+use std::collections::VecDeque;
+
+use crate::extent::{Extent, MAX_COUNT, Place};
+use crate::index::{Index, runs};
+use crate::log::{Full, Log};
+use crate::space::{Run, Space};
+use crate::superblock::{Page, Superblock};
+
+/// The live layer of a disk.
+#[derive(Debug)]
+pub struct Head {
+    /// Its number among the layers of the disk.
+    layer: u32,
+    superblock: Superblock,
+    index: Index,
+    space: Space,
+    log: Log,
+    /// The log that is to take the place of the other: see [`Head::begin_compaction`].
+    next_log: Option<NextLog>,
+    /// What the log does not have yet.
+    pending: Vec<Extent>,
+    /// What the extents of `pending` have made unused.
+    unused: Vec<Run>,
+    /// The same of flushes under way, by their numbers.
+    unused_by_flush: VecDeque<(u64, Vec<Run>)>,
+    /// The number of the last flush.
+    flushes: u64,
+    /// The number of the last flush that is durable.
+    durable: u64,
+}
+
+#[derive(Debug)]
+struct NextLog {
+    log: Log,
+    salt: u64,
+    /// The flush with which all of its first part is durable.
+    whole_with: u64,
+}
+
+/// Where a part of a write goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The first block of the part.
+    pub block: u64,
+    /// Where it goes in the layer's file.
+    pub run: Run,
+    /// The run is new: it must be [published](Head::publish), or [given back](Head::give_back).
+    pub fresh: bool,
+}
+
+impl Target {
+    /// What the index has once the part has been written.
+    pub fn extent(&self, layer: u32) -> Extent {
+        Extent::new(self.block, self.run.count, Place::At { layer, block: self.run.block })
+    }
+}
+
+impl Head {
+    /// A layer that holds nothing yet. `index` is that of the layers below, of which there are
+    /// `layer`; `id` a random number.
+    ///
+    /// # Errors
+    /// When the file cannot hold a log.
+    pub fn new(superblock: Superblock, layer: u32, index: Index, id: u64) -> Result<Self, Full> {
+        let reserved = u32::try_from(crate::superblock::SUPERBLOCKS).unwrap_or(u32::MAX);
+        let mut space = Space::new(superblock.segment_shift, 1, reserved);
+        space.settle();
+        let log = Log::new(&mut space, superblock.salt, id)?;
+        let superblock = Superblock { log: log.first_segment(), ..superblock };
+        Ok(Self::with(superblock, layer, index, space, log))
+    }
+
+    pub(crate) fn with(
+        superblock: Superblock,
+        layer: u32,
+        index: Index,
+        space: Space,
+        log: Log,
+    ) -> Self {
+        Self {
+            layer,
+            superblock,
+            index,
+            space,
+            log,
+            next_log: None,
+            pending: Vec::new(),
+            unused: Vec::new(),
+            unused_by_flush: VecDeque::new(),
+            flushes: 0,
+            durable: 0,
+        }
+    }
+
+    /// What the file's superblock says.
+    pub fn superblock(&self) -> &Superblock {
+        &self.superblock
+    }
+
+    /// The number of this layer among those of the disk.
+    pub fn layer(&self) -> u32 {
+        self.layer
+    }
+
+    /// Where all blocks of the disk are.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// The space of the layer's file. The file must have as many segments before a run of the
+    /// last one is written.
+    pub fn space(&self) -> &Space {
+        &self.space
+    }
+
+    /// Where the blocks `from..to` are to be written: where the layer has them, and in new places
+    /// elsewhere.
+    ///
+    /// # Errors
+    /// When there are no more places; `each` has then heard of those that were taken.
+    pub fn places(&mut self, from: u64, to: u64, mut each: impl FnMut(Target)) -> Result<(), Full> {
+        let mut at = from;
+        while at < to {
+            let piece = self.index.pieces(at, to).next().expect("a range has pieces");
+            let in_place = match piece.place {
+                Some(Place::At { layer, block }) if layer == self.layer => Some(block),
+                _ => None,
+            };
+            let wanted = u32::try_from(piece.count).unwrap_or(MAX_COUNT).min(MAX_COUNT);
+            let run = match in_place {
+                Some(block) => Run { block, count: wanted },
+                None => self.space.take(wanted).ok_or(Full)?,
+            };
+            each(Target { block: at, run, fresh: in_place.is_none() });
+            at += u64::from(run.count);
+        }
+        Ok(())
+    }
+
+    /// The part has been written: reads find it, and the next flush makes it durable.
+    pub fn publish(&mut self, part: &Target) {
+        self.set(part.extent(self.layer));
+    }
+
+    /// The part could not be written.
+    pub fn give_back(&mut self, part: &Target) {
+        self.space.give_back(part.run);
+    }
+
+    /// The blocks `from..to` read as zeros from now on.
+    pub fn zero(&mut self, from: u64, to: u64) {
+        for (block, count) in runs(from, to) {
+            self.set(Extent::new(block, count, Place::Zero));
+        }
+    }
+
+    fn set(&mut self, extent: Extent) {
+        let (layer, unused) = (self.layer, &mut self.unused);
+        self.index.set(extent, |old| {
+            if let Place::At { layer: of, block } = old.place()
+                && of == layer
+            {
+                unused.push(Run { block, count: old.count() });
+            }
+        });
+        match self.pending.last_mut() {
+            Some(last) if last.joined(extent).is_some() => {
+                *last = last.joined(extent).unwrap_or(*last);
+            }
+            _ => self.pending.push(extent),
+        }
+    }
+
+    /// Fills the log with all that was published. Answers the number of the flush: once the file
+    /// has been synced, the [blocks](Self::log_blocks) of this number written and the file synced
+    /// again, [`flushed`](Self::flushed) hears of it.
+    ///
+    /// # Errors
+    /// When the log cannot grow. Nothing has changed then that a later flush would not do.
+    pub fn flush(&mut self) -> Result<u64, Full> {
+        let number = self.flushes + 1;
+        self.log.append(&mut self.space, number, self.pending.iter().copied())?;
+        if let Some(next) = &mut self.next_log {
+            next.log.append(&mut self.space, number, self.pending.iter().copied())?;
+        }
+        self.flushes = number;
+        self.pending.clear();
+        self.unused_by_flush.push_back((number, std::mem::take(&mut self.unused)));
+        Ok(number)
+    }
+
+    /// The blocks that the flush of this number must write, and where.
+    pub fn log_blocks(&self, flush: u64) -> impl Iterator<Item = (u64, &Page)> {
+        let next = self.next_log.iter().flat_map(move |next| next.log.unsynced(flush));
+        self.log.unsynced(flush).chain(next)
+    }
+
+    /// The flush of this number is durable, and with it all earlier ones. Answers the runs that no
+    /// durable record names any more: once no request that began before is in flight, they may be
+    /// [reused](Self::reuse).
+    pub fn flushed(&mut self, flush: u64) -> Vec<Run> {
+        self.durable = self.durable.max(flush);
+        self.log.synced(flush);
+        if let Some(next) = &mut self.next_log {
+            next.log.synced(flush);
+        }
+        let mut unused = Vec::new();
+        while self.unused_by_flush.front().is_some_and(|(number, _)| *number <= flush) {
+            unused.extend(self.unused_by_flush.pop_front().into_iter().flat_map(|(_, runs)| runs));
+        }
+        unused
+    }
+
+    /// Blocks that nothing refers to may be written anew.
+    pub fn reuse(&mut self, run: Run) {
+        self.space.give_back(run);
+    }
+
+    /// Whether the log has become so long that a new one, of what the index has, is worth its
+    /// writes.
+    pub fn wants_compaction(&self) -> bool {
+        let of_the_index = (self.index.len() / crate::log::ENTRIES) as u64;
+        let least = 4 * self.space.segment_blocks();
+        self.next_log.is_none() && self.log.blocks(&self.space) >= least.max(20 * of_the_index)
+    }
+
+    /// Begins a new log with all that the layer holds; `salt` and `id` are random numbers. It is a
+    /// flush: answers its number. From now on both logs are written, until the new one is
+    /// [whole](Self::next_superblock).
+    ///
+    /// # Errors
+    /// When the file cannot hold another log.
+    pub fn begin_compaction(&mut self, salt: u64, id: u64) -> Result<u64, Full> {
+        let number = self.flush()?;
+        let mut log = Log::new(&mut self.space, salt, id)?;
+        let own = self
+            .index
+            .iter()
+            .filter(|extent| extent.layer().is_none_or(|layer| layer == self.layer));
+        if let Err(full) = log.append(&mut self.space, number, own) {
+            log.give_back(&mut self.space);
+            return Err(full);
+        }
+        self.next_log = Some(NextLog { log, salt, whole_with: number });
+        Ok(number)
+    }
+
+    /// The superblock with which the new log takes the place of the old one; none while the new one
+    /// is not durable. Once the superblock is durable, [`adopt`](Self::adopt) hears of it.
+    pub fn next_superblock(&self) -> Option<Superblock> {
+        let next = self.next_log.as_ref().filter(|next| next.whole_with <= self.durable)?;
+        Some(Superblock {
+            generation: self.superblock.generation + 1,
+            log: next.log.first_segment(),
+            salt: next.salt,
+            ..self.superblock
+        })
+    }
+
+    /// The superblock is durable.
+    pub fn adopt(&mut self, superblock: Superblock) {
+        if let Some(next) = self.next_log.take() {
+            debug_assert_eq!(next.log.first_segment(), superblock.log);
+            std::mem::replace(&mut self.log, next.log).give_back(&mut self.space);
+        }
+        self.superblock = superblock;
+    }
+}

@@ -1,0 +1,297 @@
+//! The log of a layer: extents, in the order in which they came to be, block after block.
+//!
+//! A block names its predecessor, whose id is a number that no other block has. So a log ends where
+//! a block does not continue it: what an earlier log, or an earlier life of the server, has left
+//! there is not taken for a part of it. A block that is durable is never written again.
+
+use std::collections::VecDeque;
+
+use crate::extent::Extent;
+use crate::space::Space;
+use crate::superblock::{PAGE, Page};
+
+const HEADER: usize = 32;
+/// The extents of one block.
+pub(crate) const ENTRIES: usize = (PAGE - HEADER) / Extent::BYTES;
+
+/// The file cannot have more segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a layer's file cannot grow further")]
+pub struct Full;
+
+/// A place in a log, and the block that comes before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Position {
+    segment: u32,
+    /// The block within the segment.
+    at: u64,
+    /// The id of the block before.
+    previous: u64,
+}
+
+/// A log that is written.
+#[derive(Clone, Debug)]
+pub(crate) struct Log {
+    position: Position,
+    segments: Vec<u32>,
+    /// Ids are this and what follows.
+    next_id: u64,
+    /// Blocks that may not be durable: the flush that needs them, where they go, what they are.
+    unsynced: VecDeque<(u64, u64, Box<Page>)>,
+}
+
+impl Log {
+    /// An empty log. `id` is random: no log of this file may have had blocks of these ids.
+    pub(crate) fn new(space: &mut Space, salt: u64, id: u64) -> Result<Self, Full> {
+        let segment = space.take_log().ok_or(Full)?;
+        let position = Position { segment, at: 0, previous: salt };
+        Ok(Self { position, segments: vec![segment], next_id: id, unsynced: VecDeque::new() })
+    }
+
+    /// The segment in which it begins.
+    pub(crate) fn first_segment(&self) -> u32 {
+        self.segments[0]
+    }
+
+    /// The blocks that it takes up.
+    pub(crate) fn blocks(&self, space: &Space) -> u64 {
+        self.segments.len() as u64 * space.segment_blocks()
+    }
+
+    /// Adds `extents`, which become durable with the flush of this number.
+    pub(crate) fn append(
+        &mut self,
+        space: &mut Space,
+        flush: u64,
+        extents: impl IntoIterator<Item = Extent>,
+    ) -> Result<(), Full> {
+        let mut page = Box::new([0; PAGE]);
+        let mut count = 0;
+        for extent in extents {
+            let at = HEADER + count * Extent::BYTES;
+            page[at..at + Extent::BYTES].copy_from_slice(&extent.to_bytes());
+            count += 1;
+            if count == ENTRIES {
+                self.seal(space, flush, std::mem::replace(&mut page, Box::new([0; PAGE])), count)?;
+                count = 0;
+            }
+        }
+        if count > 0 { self.seal(space, flush, page, count) } else { Ok(()) }
+    }
+
+    fn seal(
+        &mut self,
+        space: &mut Space,
+        flush: u64,
+        mut page: Box<Page>,
+        count: usize,
+    ) -> Result<(), Full> {
+        let Position { segment, at, previous } = self.position;
+        let place = u64::from(segment) * space.segment_blocks() + at;
+        let last = at + 1 == space.segment_blocks();
+        let next = if last { space.take_log().ok_or(Full)? } else { 0 };
+        let id = self.next_id;
+        page[4..6].copy_from_slice(&u16::try_from(count).unwrap_or(u16::MAX).to_le_bytes());
+        page[8..16].copy_from_slice(&id.to_le_bytes());
+        page[16..24].copy_from_slice(&previous.to_le_bytes());
+        page[24..28].copy_from_slice(&next.to_le_bytes());
+        let crc = crc32c::crc32c(&*page);
+        page[..4].copy_from_slice(&crc.to_le_bytes());
+        self.unsynced.push_back((flush, place, page));
+        self.next_id = id.wrapping_add(1);
+        self.position = if last {
+            self.segments.push(next);
+            Position { segment: next, at: 0, previous: id }
+        } else {
+            Position { segment, at: at + 1, previous: id }
+        };
+        Ok(())
+    }
+
+    /// The blocks that must be written for the flush of this number: those of earlier flushes too,
+    /// unless they are known to be durable.
+    pub(crate) fn unsynced(&self, flush: u64) -> impl Iterator<Item = (u64, &Page)> {
+        let until = self.unsynced.iter().take_while(move |(needed, ..)| *needed <= flush);
+        until.map(|(_, place, page)| (*place, &**page))
+    }
+
+    /// The flush of this number is durable.
+    pub(crate) fn synced(&mut self, flush: u64) {
+        while self.unsynced.front().is_some_and(|(needed, ..)| *needed <= flush) {
+            self.unsynced.pop_front();
+        }
+    }
+
+    /// Nothing of it is needed any more.
+    pub(crate) fn give_back(self, space: &mut Space) {
+        self.segments.into_iter().for_each(|segment| space.give_back_log(segment));
+    }
+}
+
+/// A log that is read, block by block, until one does not continue it.
+#[derive(Clone, Debug)]
+pub(crate) struct Reader {
+    position: Position,
+    segments: Vec<u32>,
+    segment_blocks: u64,
+}
+
+/// Why a block of a log is refused although it continues it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Damaged;
+
+impl Reader {
+    pub(crate) fn new(segment: u32, salt: u64, segment_blocks: u64) -> Self {
+        let position = Position { segment, at: 0, previous: salt };
+        Self { position, segments: vec![segment], segment_blocks }
+    }
+
+    /// The block to be read next.
+    pub(crate) fn place(&self) -> u64 {
+        u64::from(self.position.segment) * self.segment_blocks + self.position.at
+    }
+
+    /// The segments that the log takes up so far.
+    pub(crate) fn segments(&self) -> &[u32] {
+        &self.segments
+    }
+
+    /// Takes the block at [`place`](Self::place). None: the log has ended before it.
+    pub(crate) fn take<'a>(
+        &mut self,
+        page: &'a Page,
+    ) -> Result<Option<impl Iterator<Item = Extent> + use<'a>>, Damaged> {
+        let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| page[at + i]));
+        let u32_at = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| page[at + i]));
+        let zeros = crc32c::crc32c(&[0; 4]);
+        if u64_at(16) != self.position.previous
+            || crc32c::crc32c_append(zeros, &page[4..]) != u32_at(0)
+        {
+            return Ok(None);
+        }
+        let count = usize::from(u16::from_le_bytes([page[4], page[5]]));
+        let entry = |at: usize| -> [u8; Extent::BYTES] {
+            std::array::from_fn(|i| page[HEADER + at * Extent::BYTES + i])
+        };
+        if count > ENTRIES || (0..count).any(|at| Extent::parse(&entry(at)).is_none()) {
+            return Err(Damaged);
+        }
+        let Position { segment, at, .. } = self.position;
+        self.position = if at + 1 == self.segment_blocks {
+            let next = u32_at(24);
+            if self.segments.contains(&next) {
+                return Err(Damaged);
+            }
+            self.segments.push(next);
+            Position { segment: next, at: 0, previous: u64_at(8) }
+        } else {
+            Position { segment, at: at + 1, previous: u64_at(8) }
+        };
+        Ok(Some((0..count).filter_map(move |at| Extent::parse(&entry(at)))))
+    }
+
+    /// The log, to be continued with blocks of ids from `id` on: a random number, see
+    /// [`Log::new`].
+    pub(crate) fn into_log(self, id: u64) -> Log {
+        let Self { position, segments, .. } = self;
+        Log { position, segments, next_id: id, unsynced: VecDeque::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extent::Place;
+
+    const SHIFT: u32 = 2;
+
+    fn space() -> Space {
+        let mut space = Space::new(SHIFT, 1, 2);
+        space.settle();
+        space
+    }
+
+    fn extents(from: u64, count: u64) -> Vec<Extent> {
+        (from..from + count)
+            .map(|block| Extent::new(2 * block, 1, Place::At { layer: 0, block: 900 + block }))
+            .collect()
+    }
+
+    type File = std::collections::HashMap<u64, Page>;
+
+    fn write(file: &mut File, log: &mut Log, flush: u64) {
+        file.extend(log.unsynced(flush).map(|(place, page)| (place, *page)));
+        log.synced(flush);
+    }
+
+    fn read(file: &File, log: &Log, salt: u64) -> (Vec<Extent>, Reader) {
+        let mut reader = Reader::new(log.first_segment(), salt, 1 << SHIFT);
+        let mut found = Vec::new();
+        while let Some(page) = file.get(&reader.place()) {
+            let Some(extents) = reader.take(page).unwrap() else { break };
+            found.extend(extents);
+        }
+        (found, reader)
+    }
+
+    #[test]
+    fn a_log_is_read_as_it_was_written_over_many_segments() {
+        let (mut space, mut file) = (space(), File::new());
+        let mut log = Log::new(&mut space, 77, 1000).unwrap();
+        let mut all = Vec::new();
+        for flush in 0..40 {
+            let some = extents(all.len() as u64, 1 + flush * 50 % 700);
+            log.append(&mut space, flush, some.iter().copied()).unwrap();
+            all.extend(some);
+            write(&mut file, &mut log, flush);
+        }
+        let (found, reader) = read(&file, &log, 77);
+        assert_eq!(found, all);
+        assert_eq!(reader.segments(), log.segments);
+        assert_eq!(reader.position, log.position);
+    }
+
+    #[test]
+    fn a_later_flush_brings_the_blocks_of_an_earlier_one_along() {
+        let (mut space, mut file) = (space(), File::new());
+        let mut log = Log::new(&mut space, 77, 1000).unwrap();
+        log.append(&mut space, 1, extents(0, 3)).unwrap();
+        log.append(&mut space, 2, extents(3, 3)).unwrap();
+        log.append(&mut space, 3, extents(6, 3)).unwrap();
+        write(&mut file, &mut log, 2);
+        assert_eq!(read(&file, &log, 77).0, extents(0, 6));
+    }
+
+    #[test]
+    fn what_an_earlier_life_has_left_behind_the_end_is_not_taken() {
+        let (mut space, mut file) = (space(), File::new());
+        let mut log = Log::new(&mut space, 77, 1000).unwrap();
+        log.append(&mut space, 1, extents(0, 1)).unwrap();
+        write(&mut file, &mut log, 1);
+        let mut first_life = log.clone();
+        let mut space_then = space.clone();
+        // Of two blocks the power cut leaves the second alone.
+        first_life.append(&mut space_then, 2, extents(1, 1)).unwrap();
+        first_life.append(&mut space_then, 3, extents(2, 1)).unwrap();
+        let (place, stale) = first_life.unsynced(3).last().unwrap();
+        file.insert(place, *stale);
+        let (found, reader) = read(&file, &log, 77);
+        assert_eq!(found, extents(0, 1));
+        // The second life writes the very same extents again.
+        let mut second_life = reader.into_log(5000);
+        second_life.append(&mut space, 1, extents(1, 1)).unwrap();
+        write(&mut file, &mut second_life, 1);
+        assert_eq!(read(&file, &log, 77).0, extents(0, 2));
+    }
+
+    #[test]
+    fn a_block_that_is_not_whole_ends_the_log() {
+        let (mut space, mut file) = (space(), File::new());
+        let mut log = Log::new(&mut space, 77, 1000).unwrap();
+        log.append(&mut space, 1, extents(0, 600)).unwrap();
+        write(&mut file, &mut log, 1);
+        file.get_mut(&5).unwrap()[3000] ^= 4;
+        assert_eq!(read(&file, &log, 77).0, extents(0, ENTRIES as u64));
+        assert_eq!(read(&file, &log, 78).0, []);
+    }
+}

@@ -1,0 +1,226 @@
+//! The first two blocks of a layer's file: what the layer is and where its log begins.
+//!
+//! The newer valid one counts. A superblock is written in the place of the older one, so a write
+//! that a power cut tears leaves the other.
+
+use uuid::Uuid;
+
+use crate::extent::{BLOCK, MAX_BLOCKS};
+
+/// The number of superblocks, and the blocks of a file in which no data lies.
+pub const SUPERBLOCKS: u64 = 2;
+/// Bytes of a block, as an array has them.
+pub const PAGE: usize = 4096;
+/// A block of a layer's file.
+pub type Page = [u8; PAGE];
+
+const MAGIC: [u8; 16] = *b"ublk overlay\r\n\x1a\0";
+const VERSION: u32 = 1;
+const FROZEN: u32 = 1;
+const HAS_PARENT: u32 = 2;
+/// Where the CRC32C of the block lies; it is computed with zeros there.
+const CRC: std::ops::Range<usize> = 20..24;
+
+/// What a layer stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parent {
+    /// The parent layer.
+    pub layer: Uuid,
+    /// Its generation when it was frozen.
+    pub generation: u64,
+}
+
+/// What a layer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Superblock {
+    /// Counts the superblocks that were written; the larger one of two counts.
+    pub generation: u64,
+    /// The layer's identity.
+    pub layer: Uuid,
+    /// The layer below; none: the base.
+    pub parent: Option<Parent>,
+    /// The size of the disk, in blocks.
+    pub blocks: u64,
+    /// Nothing is written to the layer any more.
+    pub frozen: bool,
+    /// log2 of the blocks of a segment.
+    pub segment_shift: u32,
+    /// The first segment of the log.
+    pub log: u32,
+    /// What the first block of the log names as its predecessor: a random number.
+    pub salt: u64,
+}
+
+/// Why a block is no superblock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// Something else lies there.
+    #[error("no superblock of an overlay")]
+    Foreign,
+    /// A newer version of this software has written it.
+    #[error("version {0} of the overlay format; this software knows version {VERSION}")]
+    Newer(u32),
+    /// Its checksum does not fit its contents, or its numbers cannot be.
+    #[error("a damaged superblock")]
+    Damaged,
+}
+
+impl Superblock {
+    /// The block of the file in which this superblock belongs.
+    pub fn place(&self) -> u64 {
+        self.generation % SUPERBLOCKS
+    }
+
+    /// The blocks of a segment.
+    pub fn segment_blocks(&self) -> u64 {
+        1 << self.segment_shift
+    }
+
+    /// The block as the file has it.
+    pub fn to_page(&self) -> Page {
+        let mut page = [0; PAGE];
+        let flags = if self.frozen { FROZEN } else { 0 } | self.parent.map_or(0, |_| HAS_PARENT);
+        let parent = self.parent.unwrap_or(Parent { layer: Uuid::nil(), generation: 0 });
+        page[..16].copy_from_slice(&MAGIC);
+        page[16..20].copy_from_slice(&VERSION.to_le_bytes());
+        page[24..28].copy_from_slice(&flags.to_le_bytes());
+        page[28..32].copy_from_slice(&self.segment_shift.to_le_bytes());
+        page[32..40].copy_from_slice(&self.generation.to_le_bytes());
+        page[40..56].copy_from_slice(self.layer.as_bytes());
+        page[56..72].copy_from_slice(parent.layer.as_bytes());
+        page[72..80].copy_from_slice(&parent.generation.to_le_bytes());
+        page[80..88].copy_from_slice(&self.blocks.to_le_bytes());
+        page[88..96].copy_from_slice(&self.salt.to_le_bytes());
+        page[96..100].copy_from_slice(&self.log.to_le_bytes());
+        let crc = crc32c::crc32c(&page);
+        page[CRC].copy_from_slice(&crc.to_le_bytes());
+        page
+    }
+
+    /// What a block of the file says.
+    ///
+    /// # Errors
+    /// Why it says nothing.
+    pub fn parse(page: &Page) -> Result<Self, Unfit> {
+        if page[..16] != MAGIC {
+            return Err(Unfit::Foreign);
+        }
+        let u32_at = |at| u32::from_le_bytes(bytes(page, at));
+        let u64_at = |at| u64::from_le_bytes(bytes(page, at));
+        let mut without_crc = *page;
+        without_crc[CRC].fill(0);
+        if crc32c::crc32c(&without_crc) != u32_at(CRC.start) {
+            return Err(Unfit::Damaged);
+        }
+        if u32_at(16) != VERSION {
+            return Err(Unfit::Newer(u32_at(16)));
+        }
+        let flags = u32_at(24);
+        let parent = Parent { layer: Uuid::from_bytes(bytes(page, 56)), generation: u64_at(72) };
+        let superblock = Self {
+            generation: u64_at(32),
+            layer: Uuid::from_bytes(bytes(page, 40)),
+            parent: (flags & HAS_PARENT != 0).then_some(parent),
+            blocks: u64_at(80),
+            frozen: flags & FROZEN != 0,
+            segment_shift: u32_at(28),
+            log: u32_at(96),
+            salt: u64_at(88),
+        };
+        let sane = superblock.blocks > 0
+            && superblock.blocks <= MAX_BLOCKS
+            && (2..=20).contains(&superblock.segment_shift)
+            && flags & !(FROZEN | HAS_PARENT) == 0;
+        if sane { Ok(superblock) } else { Err(Unfit::Damaged) }
+    }
+
+    /// What a file says whose first two blocks are `pages`.
+    ///
+    /// # Errors
+    /// Why neither says anything.
+    pub fn newest(pages: &[Page; 2]) -> Result<Self, Unfit> {
+        match (Self::parse(&pages[0]), Self::parse(&pages[1])) {
+            (Ok(a), Ok(b)) => Ok(if a.generation > b.generation { a } else { b }),
+            // What a newer version has written last is not passed over for what it replaced.
+            (_, Err(Unfit::Newer(version))) | (Err(Unfit::Newer(version)), _) => {
+                Err(Unfit::Newer(version))
+            }
+            (Ok(one), Err(_)) | (Err(_), Ok(one)) => Ok(one),
+            (Err(Unfit::Foreign), Err(other)) | (Err(other), Err(_)) => Err(other),
+        }
+    }
+}
+
+/// The size of a disk in blocks; none for one that cannot be.
+pub fn blocks_of(bytes: u64) -> Option<u64> {
+    let blocks = bytes / BLOCK;
+    (bytes.is_multiple_of(BLOCK) && blocks > 0 && blocks <= MAX_BLOCKS).then_some(blocks)
+}
+
+fn bytes<const N: usize>(page: &Page, at: usize) -> [u8; N] {
+    std::array::from_fn(|index| page[at + index])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn superblock(generation: u64) -> Superblock {
+        Superblock {
+            generation,
+            layer: Uuid::from_u128(7),
+            parent: Some(Parent { layer: Uuid::from_u128(6), generation: 3 }),
+            blocks: 1000,
+            frozen: true,
+            segment_shift: 8,
+            log: 5,
+            salt: 99,
+        }
+    }
+
+    #[test]
+    fn a_superblock_says_what_was_written() {
+        let root = Superblock { parent: None, frozen: false, ..superblock(1) };
+        for written in [superblock(4), root] {
+            assert_eq!(Superblock::parse(&written.to_page()), Ok(written));
+        }
+    }
+
+    #[test]
+    fn any_flipped_bit_is_noticed() {
+        let page = superblock(4).to_page();
+        for bit in 0..8 * 128 {
+            let mut flipped = page;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(Superblock::parse(&flipped).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn the_newer_valid_one_counts() {
+        let (old, new) = (superblock(4).to_page(), superblock(5).to_page());
+        assert_eq!(Superblock::newest(&[old, new]).unwrap().generation, 5);
+        assert_eq!(Superblock::newest(&[new, old]).unwrap().generation, 5);
+        let mut torn = new;
+        torn[40] ^= 1;
+        assert_eq!(Superblock::newest(&[old, torn]).unwrap().generation, 4);
+        assert_eq!(Superblock::newest(&[[0; PAGE], torn]), Err(Unfit::Damaged));
+        assert_eq!(Superblock::newest(&[[0; PAGE]; 2]), Err(Unfit::Foreign));
+    }
+
+    #[test]
+    fn a_newer_format_is_named_and_not_read_as_an_older_one() {
+        let mut newer = superblock(5).to_page();
+        newer[16] = 2;
+        newer[CRC].fill(0);
+        let crc = crc32c::crc32c(&newer);
+        newer[CRC].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(Superblock::newest(&[superblock(4).to_page(), newer]), Err(Unfit::Newer(2)));
+    }
+
+    #[test]
+    fn sizes_are_whole_blocks() {
+        assert_eq!(blocks_of(8192), Some(2));
+        assert_eq!((blocks_of(0), blocks_of(4097)), (None, None));
+    }
+}
