@@ -44,6 +44,7 @@ export interface NativeIntegrity {
   readonly referenceTags: boolean;
   readonly capable: boolean;
   readonly path?: string;
+  readonly create?: boolean;
 }
 
 /** The zones of a zoned target as the addon takes them. */
@@ -54,6 +55,7 @@ export interface NativeZones {
   readonly maxOpen: number;
   readonly maxActive: number;
   readonly state?: string;
+  readonly create?: boolean;
 }
 
 /** Limits of a device as the addon takes them, in bytes. */

@@ -35,6 +35,11 @@ describe('integrity', () => {
     });
   });
 
+  test('makes its file over data only where that is asked for', () => {
+    expect(native({ create: false })).not.toHaveProperty('create');
+    expect(native({ create: true })).toMatchObject({ create: true });
+  });
+
   test('of the null target has no file', () => {
     const target = targets.null({ size: '1MiB', integrity: { checksum: 'ip' } });
     expect(toNativeTarget(target).integrity).toMatchObject({ checksum: 'ip' });

@@ -36,12 +36,21 @@ test('zones in a file keep their state where they are told to', () => {
   });
 });
 
+test('a state is made over data only where that is asked for', () => {
+  const zones = { path: 'disk.img', zoneSize: '64MiB' };
+  expect(toNativeTarget(targets.zoned({ ...zones, create: false })).zones).toEqual(ZONES);
+  const asked = toNativeTarget(targets.zoned({ ...zones, create: true }));
+  expect(asked.zones).toEqual({ ...ZONES, create: true });
+});
+
 test.each([
   [{ zoneSize: '64M' }, /needs a size or a path/],
   [{ size: '1G' }, /it must be a whole number of bytes/],
   [{ size: '1G', zoneSize: '48M' }, /zoneSize is 48M; it must be a power of two/],
   [{ size: '1G', zoneSize: '4k' }, /from 64 KiB to 512 GiB/],
   [{ size: '1G', zoneSize: '64M', state: 'zones' }, /state is given without path/],
+  [{ size: '1G', zoneSize: '64M', create: true }, /create is given without path/],
+  [{ path: 'disk', zoneSize: '64M', create: 1 }, /create is 1/],
   [{ size: '1G', zoneSize: '64M', maxOpenZones: -1 }, /maxOpenZones is -1/],
   [
     { size: '1G', zoneSize: '64M', maxOpenZones: 3, maxActiveZones: 2 },

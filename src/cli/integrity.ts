@@ -8,6 +8,7 @@ import { wholeNumber } from './arguments.ts';
 export interface IntegrityFlags {
   readonly integrity?: Checksum;
   readonly metadataFile?: string;
+  readonly createMetadata?: true;
   readonly metadataSize?: number;
   readonly piOffset?: number;
   readonly interval?: number;
@@ -33,9 +34,10 @@ export function integrityOptions(command: Command): Command {
 /** What the flags ask for; nothing without `--integrity`, which all others need. */
 export function integrityOf(flags: IntegrityFlags): FileIntegrityOptions | undefined {
   const { integrity: checksum, metadataFile: path, metadataSize, piOffset } = flags;
-  const { interval, tagSize, integrityCapable: capable } = flags;
+  const { interval, tagSize, integrityCapable: capable, createMetadata: create } = flags;
   const referenceTags = flags.referenceTags ? undefined : false;
-  const others = { path, metadataSize, piOffset, interval, tagSize, referenceTags, capable };
+  const format = { metadataSize, piOffset, interval, tagSize, referenceTags, capable };
+  const others = { path, create, ...format };
   const given = Object.entries(others).filter(([, value]) => value !== undefined);
   if (checksum !== undefined) return { checksum, ...Object.fromEntries(given) };
   const [first] = given;
@@ -46,6 +48,7 @@ export function integrityOf(flags: IntegrityFlags): FileIntegrityOptions | undef
 const KINDS = 'metadata that means something to its user alone is --integrity none';
 const FLAGS = {
   path: '--metadata-file',
+  create: '--create-metadata',
   metadataSize: '--metadata-size',
   piOffset: '--pi-offset',
   interval: '--interval',

@@ -50,6 +50,7 @@ export function addLayers(add: Command, options: (command: Command) => Command):
     .option('--zone-capacity <size>', 'how much of a zone can be written (default: all)')
     .option('--size <size>', 'the size of the device (default: that of the image)')
     .option('--state <file>', "where the zones' state is kept (default: IMAGE.zones)")
+    .option('--create-state', 'make that file although the image is not empty')
     .option('--conventional <n>', 'conventional zones at the beginning', wholeNumber)
     .option('--max-open <n>', 'most zones open at once (default: all)', wholeNumber)
     .option('--max-active <n>', 'most zones active at once (default: all)', wholeNumber)

@@ -67,6 +67,7 @@ function addTargets(parent: Command, options: (command: Command) => Command): vo
     .option('--block-size <bytes>', 'logical block size: 512, 1024, 2048 or 4096', wholeNumber)
     .option('--size <size>', 'serve only so much of it')
     .option('--metadata-file <file>', 'where metadata is kept (default: IMAGE.metadata)')
+    .option('--create-metadata', 'make that file although the image is not empty')
     .addHelpText('after', example('ublk add file disk.img --queues 2 --pid-file /run/disk.pid'))
     .action(async (image: string, flags: FileFlags) => {
       await (await import('./commands/add.ts')).addFile(image, flags);

@@ -51,10 +51,20 @@ export interface IntegrityOptions {
 /** Metadata in a file beside the data. */
 export interface FileIntegrityOptions extends IntegrityOptions {
   /**
-   * The file that keeps it; made, of all ones, if it is not there.
+   * The file that keeps it: a regular file of its own, which outlives a reboot if the data does (over
+   * a block device it cannot lie beside the data, since `/dev` is in memory). If it is missing and the
+   * data is empty it is made, of all ones, which the kernel does not check. It belongs to data of one
+   * size and to one format, and is refused for any other.
    * @default the path of the data with `.metadata` behind it
    */
   readonly path?: string | undefined;
+  /**
+   * Whether a file that is missing is made although the data is not empty (a block device always
+   * counts as not empty): nothing of the data is checked then, until it is written again. A file that
+   * is there is never replaced.
+   * @default false
+   */
+  readonly create?: boolean | undefined;
 }
 
 const TUPLE = { none: 0, ip: 8, crc16: 8, crc64: 16 } as const;
@@ -70,8 +80,9 @@ const KEYS = [
 
 /** Checks metadata and puts it as the addon takes it; `inFile`: it may say where it is kept. */
 export function toNativeIntegrity(options: FileIntegrityOptions, inFile: boolean): NativeIntegrity {
-  checkKeys(options, 'integrity', inFile ? [...KEYS, 'path'] : KEYS);
+  checkKeys(options, 'integrity', inFile ? [...KEYS, 'path', 'create'] : KEYS);
   const { piOffset = 0, interval, tagSize = 0, capable = false, path } = options;
+  const { create = false } = options;
   const checksum = checkOneOf(
     options.checksum ?? 'crc16',
     'checksum',
@@ -98,6 +109,7 @@ export function toNativeIntegrity(options: FileIntegrityOptions, inFile: boolean
     referenceTags,
     capable: checkBoolean(capable, 'capable'),
     ...(path === undefined ? {} : { path: resolve(checkPath(path, 'integrity.path')) }),
+    ...(checkBoolean(create, 'integrity.create') ? { create } : {}),
   };
 }
 

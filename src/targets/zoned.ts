@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
 
-import { checkInteger, checkKeys, checkPath } from '../check.ts';
+import { checkBoolean, checkInteger, checkKeys, checkPath } from '../check.ts';
 import { invalid } from '../errors.ts';
 import type { NativeTarget, NativeZones } from '../native.ts';
 import { parseSize, type Size } from '../size.ts';
@@ -20,10 +20,19 @@ export interface ZonedTargetOptions {
    */
   readonly path?: string | undefined;
   /**
-   * Where the state of the zones is kept, so that the next server finds it; with `path` only.
+   * The file that keeps the state of the zones, so that the next server finds it; with `path` only.
+   * A regular file of its own. It must outlive a reboot if the data does: over a block device it
+   * cannot lie beside the data, since `/dev` is in memory.
    * @default the path with `.zones` behind it
    */
   readonly state?: string | undefined;
+  /**
+   * Whether a state that is missing is made although the data is not empty (a block device always
+   * counts as not empty): all zones are empty then. A state that is there is never replaced. With
+   * `path` only.
+   * @default false
+   */
+  readonly create?: boolean | undefined;
   /**
    * The size of the device, cut to whole zones; at most 999 GiB.
    * @default the file's size; in memory there is none
@@ -56,6 +65,7 @@ const KEYS = [
   'zoneCapacity',
   'path',
   'state',
+  'create',
   'size',
   'conventionalZones',
   'maxOpenZones',
@@ -72,6 +82,10 @@ const MAX_COUNT = 1 << 20;
  *   target: targets.zoned({ size: '4GiB', zoneSize: '64MiB', maxOpenZones: 14 }),
  * });
  *
+ * Creating the device fails with `ERR_UBLK_NO_BACKEND` where the state is missing and the data is not
+ * empty, with `ERR_UBLK_BAD_BACKEND` where `state` names anything else than the state of these zones
+ * (which is left as it is) or a place in memory, and with `ERR_UBLK_BUSY` where another target has it.
+ *
  * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`.
  */
 export function zonedTarget(options: ZonedTargetOptions): ZonedTarget {
@@ -84,12 +98,15 @@ export function zonedTarget(options: ZonedTargetOptions): ZonedTarget {
 /** Checks a zoned target and puts it as the addon takes it. */
 export function toNativeZoned(target: ZonedTarget): NativeTarget {
   checkKeys(target, 'a zoned target', ['kind', ...KEYS]);
-  const { path, size, state } = target;
+  const { path, size, state, create } = target;
   if (path === undefined && size === undefined) {
     throw invalid('a zoned target needs a size or a path', 'in memory it is as large as size says');
   }
   if (path === undefined && state !== undefined) {
     throw invalid('state is given without path', 'zones in memory are gone with the device');
+  }
+  if (path === undefined && create !== undefined) {
+    throw invalid('create is given without path', 'zones in memory are always made');
   }
   return {
     kind: 'zoned',
@@ -101,6 +118,7 @@ export function toNativeZoned(target: ZonedTarget): NativeTarget {
 
 function toNativeZones(target: ZonedTarget): NativeZones {
   const { zoneCapacity, conventionalZones = 0, maxOpenZones = 0, maxActiveZones = 0 } = target;
+  const { create = false } = target;
   const maxOpen = checkInteger(maxOpenZones, 'maxOpenZones', 0, MAX_COUNT);
   const maxActive = checkInteger(maxActiveZones, 'maxActiveZones', 0, MAX_COUNT);
   if (maxActive !== 0 && maxOpen > maxActive) {
@@ -115,6 +133,7 @@ function toNativeZones(target: ZonedTarget): NativeZones {
     maxOpen,
     maxActive,
     ...(target.state === undefined ? {} : { state: resolve(checkPath(target.state, 'state')) }),
+    ...(checkBoolean(create, 'create') ? { create } : {}),
   };
 }
 

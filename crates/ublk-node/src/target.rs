@@ -80,6 +80,8 @@ pub struct NativeIntegrity {
     pub capable: bool,
     /// The file that keeps it; absent: beside the data.
     pub path: Option<String>,
+    /// Whether that file is made although there is data.
+    pub create: Option<bool>,
 }
 
 /// The zones of a zoned target; sizes in bytes.
@@ -98,6 +100,8 @@ pub struct NativeZones {
     pub max_active: u32,
     /// Where their state is kept; absent: beside the file.
     pub state: Option<String>,
+    /// Whether their state is made although there is data.
+    pub create: Option<bool>,
 }
 
 impl NativeTarget {
@@ -139,7 +143,11 @@ impl NativeTarget {
     fn open_integrity(mut self) -> Result<Integrity> {
         let integrity = given(self.integrity.take(), "integrity")?;
         let format = integrity.format()?;
-        let options = IntegrityOptions { format, path: integrity.path.map(PathBuf::from) };
+        let options = IntegrityOptions {
+            format,
+            path: integrity.path.map(PathBuf::from),
+            create: integrity.create.unwrap_or(false),
+        };
         let file = self.file_options()?;
         Integrity::open(Path::new(&given(self.path, "path")?), &file, &options)
     }
@@ -229,6 +237,7 @@ impl NativeZones {
             max_open: self.max_open,
             max_active: self.max_active,
             state: self.state.map(PathBuf::from),
+            create: self.create.unwrap_or(false),
         })
     }
 }

@@ -24,6 +24,7 @@ export interface ZonedFlags extends AddFlags {
   readonly zoneCapacity?: string;
   readonly size?: string;
   readonly state?: string;
+  readonly createState?: true;
   readonly conventional?: number;
   readonly maxOpen?: number;
   readonly maxActive?: number;
@@ -54,14 +55,14 @@ export async function addError({ size, ...flags }: ErrorFlags): Promise<void> {
 
 /** `ublk add zoned [IMAGE]` */
 export async function addZoned(path: string | undefined, flags: ZonedFlags): Promise<void> {
-  const { zoneSize, zoneCapacity, size, state } = flags;
+  const { zoneSize, zoneCapacity, size, state, createState: create } = flags;
   const { conventional, maxOpen, maxActive } = flags;
   const counts = {
     conventionalZones: conventional,
     maxOpenZones: maxOpen,
     maxActiveZones: maxActive,
   };
-  const target = targets.zoned({ path, size, zoneSize, zoneCapacity, state, ...counts });
+  const target = targets.zoned({ path, size, zoneSize, zoneCapacity, state, create, ...counts });
   await serve(target, `zones in ${path ?? 'memory'}`, flags);
 }
 

@@ -13,6 +13,7 @@ mod elsewhere;
 mod geometry;
 mod plan;
 mod request;
+mod state;
 #[cfg(test)]
 mod testing;
 

@@ -20,6 +20,9 @@ use crate::answering;
 use crate::layered::Layered;
 use crate::scenario::{Backend, Mode, SECTOR, Scenario};
 
+/// Where the metadata begins in its file.
+pub(crate) const METADATA_HEADER: usize = 4096;
+
 /// The target of a scenario, which may look at what is written before it plans.
 #[derive(Debug)]
 pub(crate) struct Subject {
@@ -138,7 +141,8 @@ impl Kind {
             }
             Backend::Guarded { metadata: metadata_size } => {
                 let format = IntegrityFormat { interval: 512, metadata_size, ..Default::default() };
-                let disks = [size, size / SECTOR * usize::from(metadata_size)];
+                let kept = size / SECTOR * usize::from(metadata_size);
+                let disks = [size, METADATA_HEADER + kept];
                 let [data, metadata] = disks.map(|size| sim.file(size));
                 let file = File::borrowed(data.fd(), geometry);
                 (

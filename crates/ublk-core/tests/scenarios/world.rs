@@ -12,7 +12,7 @@ use crate::replacing::{Phase, Servers};
 use crate::scenario::{Backend, Incident, Mode, SECTOR, Scenario};
 use crate::server::{Outcome, bring_up, check_rules, serve, take_down};
 use crate::shadow::{Shadow, guard, pattern};
-use crate::subject::{Seen, Subject};
+use crate::subject::{METADATA_HEADER, Seen, Subject};
 
 pub(crate) struct World {
     scenario: Scenario,
@@ -305,7 +305,7 @@ impl World {
     fn check_metadata(&self, check: impl Fn(&Shadow, &[u8]) -> Outcome) -> Outcome {
         match self.subject.metadata_size() {
             0 => Ok(()),
-            _ => check(&self.shadow, &self.disks[1].contents()),
+            _ => check(&self.shadow, &self.disks[1].contents()[METADATA_HEADER..]),
         }
     }
 }

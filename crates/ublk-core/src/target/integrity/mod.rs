@@ -6,27 +6,32 @@
 //! it back. So a write whose server dies between the two leaves data that does not match, which
 //! the next read of it reports.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::fs;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use super::file::{File, FileOptions};
+use super::state::{self, Data, HEADER, Wanted};
 use super::{Errno, Geometry, Op, Plan, Request, Step, StepKind, Target};
 use crate::error::{Code, Error, Result};
 
 mod format;
+mod kept;
 
 pub use format::{Checksum, FormatError, IntegrityFormat};
+use kept::Kept;
 
 /// What metadata a file has, and where.
 #[derive(Clone, Debug, Default)]
 pub struct IntegrityOptions {
     /// What it holds; an interval of 0 is the logical block size.
     pub format: IntegrityFormat,
-    /// The file that keeps it; absent: beside the data, with `.metadata` behind its name. One that
-    /// is not there is made, of all ones, which the kernel does not check.
+    /// The file that keeps it; absent: beside the data, with `.metadata` behind its name. It is
+    /// made, of all ones, which the kernel does not check, if it is missing and the data is empty.
     pub path: Option<PathBuf>,
+    /// A file that is missing is made although the data is not empty: nothing that the data holds
+    /// is checked then, until it is written again.
+    pub create: bool,
 }
 
 /// A file with metadata.
@@ -36,7 +41,7 @@ pub struct Integrity {
     format: IntegrityFormat,
     geometry: Geometry,
     files: [RawFd; 2],
-    _metadata: Option<OwnedFd>,
+    _metadata: Option<fs::File>,
 }
 
 const DATA: u16 = 0;
@@ -47,7 +52,8 @@ impl Integrity {
     ///
     /// # Errors
     /// As [`File::open`]; `InvalidArgument` for metadata that cannot be; `BadBackend` when the file
-    /// of metadata is too short for the data.
+    /// of metadata is that of other data, or would not outlive a reboot; `NoBackend` when it is
+    /// missing; `Busy` when another target has it.
     pub fn open(path: &Path, file: &FileOptions, options: &IntegrityOptions) -> Result<Self> {
         let data = File::open(path, file)?;
         let Geometry { logical_block, size, .. } = *data.geometry();
@@ -59,18 +65,16 @@ impl Integrity {
         format
             .validate(logical_block)
             .map_err(|error| Error::new(Code::InvalidArgument, error.to_string()))?;
-        let beside = || {
-            let mut name = path.as_os_str().to_owned();
-            name.push(".metadata");
-            PathBuf::from(name)
-        };
-        let beside = options.path.clone().unwrap_or_else(beside);
-        let metadata = open_metadata(&beside, format.metadata_of(size), file.read_only)?;
+        let place = options.path.clone().unwrap_or_else(|| state::beside(path, ".metadata"));
+        let wanted = Wanted { create: options.create, read_only: file.read_only };
+        let kept = Kept { format, size };
+        let metadata = state::open(&place, &kept, Data { path, size }, wanted)?;
         let fd = metadata.as_raw_fd();
         Ok(Self { _metadata: Some(metadata), ..Self::new(data, fd, format) })
     }
 
-    /// Files that somebody else opened and keeps open.
+    /// Files that somebody else opened and keeps open; the metadata begins after a header of 4096
+    /// bytes.
     pub fn borrowed(data: File, metadata: RawFd, format: IntegrityFormat) -> Self {
         Self::new(data, metadata, format)
     }
@@ -87,7 +91,7 @@ impl Integrity {
         let length = self.format.metadata_of(request.length.into());
         // Fits: at most 255 bytes to each 512 of a request of 32 MiB.
         let length = u32::try_from(length).unwrap_or(u32::MAX);
-        let offset = self.format.metadata_of(request.offset);
+        let offset = HEADER + self.format.metadata_of(request.offset);
         Step { kind, stage, file: METADATA, length, offset, ..Step::EMPTY }
     }
 }
@@ -128,57 +132,6 @@ impl Target for Integrity {
         plan.push(self.metadata(second, 1, request));
         Ok(())
     }
-}
-
-/// Opens and locks the file of metadata; makes it if it is not there or empty.
-fn open_metadata(path: &Path, length: u64, read_only: bool) -> Result<OwnedFd> {
-    let failed = |tried: &str, syscall, error: &io::Error| {
-        let code = match error.kind() {
-            io::ErrorKind::PermissionDenied => Code::Permission,
-            io::ErrorKind::WouldBlock => Code::Busy,
-            _ => Code::BadBackend,
-        };
-        Error::os(code, format!("cannot {tried} the metadata {}", path.display()), syscall, error)
-    };
-    let mut how = OpenOptions::new();
-    how.read(true).write(!read_only).create(!read_only).truncate(false);
-    let mut file = how.open(path).map_err(|error| failed("open", "open", &error))?;
-    lock(&file, read_only).map_err(|error| failed("lock", "flock", &error))?;
-    let mut found = file.metadata().map_err(|error| failed("open", "fstat", &error))?.len();
-    if found == 0 && !read_only {
-        fill(&mut file, length).map_err(|error| failed("make", "write", &error))?;
-        found = length;
-    }
-    if found < length {
-        let message = format!("{} has {found} bytes; the metadata takes {length}", path.display());
-        return Err(Error::new(Code::BadBackend, message)
-            .hint("was it made for a smaller device, or another metadataSize?"));
-    }
-    Ok(file.into())
-}
-
-fn lock(file: &fs::File, read_only: bool) -> io::Result<()> {
-    let operation = if read_only { libc::LOCK_SH } else { libc::LOCK_EX };
-    // SAFETY: flock on a descriptor that we own.
-    if unsafe { libc::flock(file.as_raw_fd(), operation | libc::LOCK_NB) } == 0 {
-        return Ok(());
-    }
-    let error = io::Error::last_os_error();
-    // Some network file systems have no locks.
-    if error.kind() == io::ErrorKind::WouldBlock { Err(error) } else { Ok(()) }
-}
-
-/// An application tag of all ones, and a reference tag, say that a block was never written: the
-/// kernel then checks nothing.
-fn fill(file: &mut fs::File, length: u64) -> io::Result<()> {
-    let ones = vec![0xff; 1 << 20];
-    let mut left = length;
-    while left > 0 {
-        let count = usize::try_from(left).unwrap_or(usize::MAX).min(ones.len());
-        file.write_all(&ones[..count])?;
-        left -= count as u64;
-    }
-    file.sync_all()
 }
 
 #[cfg(test)]

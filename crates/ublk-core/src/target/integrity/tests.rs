@@ -32,8 +32,8 @@ fn metadata_is_fetched_while_data_is_written_and_then_kept() {
         shape(&steps),
         [
             (StepKind::Write { dsync: true }, 0, DATA, 4096, 8192),
-            (StepKind::FetchMetadata, 0, METADATA, 64, 128),
-            (StepKind::WriteMetadata { dsync: true }, 1, METADATA, 64, 128),
+            (StepKind::FetchMetadata, 0, METADATA, 64, 4096 + 128),
+            (StepKind::WriteMetadata { dsync: true }, 1, METADATA, 64, 4096 + 128),
         ]
     );
 }
@@ -45,8 +45,8 @@ fn a_read_brings_its_metadata_along() {
         shape(&steps),
         [
             (StepKind::Read, 0, DATA, 4096, 8192),
-            (StepKind::ReadMetadata, 0, METADATA, 64, 128),
-            (StepKind::StoreMetadata, 1, METADATA, 64, 128),
+            (StepKind::ReadMetadata, 0, METADATA, 64, 4096 + 128),
+            (StepKind::StoreMetadata, 1, METADATA, 64, 4096 + 128),
         ]
     );
 }
@@ -70,16 +70,29 @@ fn metadata_is_made_of_ones_and_then_kept() {
     fs::create_dir_all(&folder).unwrap();
     let (data, metadata) = (folder.join("disk"), folder.join("disk.metadata"));
     fs::write(&data, vec![0; 1 << 20]).unwrap();
-    let options = IntegrityOptions { format: FORMAT, path: None };
-    let open = || Integrity::open(&data, &FileOptions::default(), &options);
+    let options = IntegrityOptions { format: FORMAT, ..IntegrityOptions::default() };
+    let open_as = |options: &IntegrityOptions, size| {
+        Integrity::open(&data, &FileOptions { size, ..FileOptions::default() }, options)
+    };
+    let open = || open_as(&options, None);
     let first = open().unwrap();
-    assert_eq!(fs::read(&metadata).unwrap(), vec![0xff; 16384]);
+    let mut kept = fs::read(&metadata).unwrap();
+    assert_eq!(kept[4096..], vec![0xff; 16384]);
     assert_eq!(open().unwrap_err().code, Code::Busy);
     drop(first);
-    fs::write(&metadata, vec![7; 16384]).unwrap();
+    kept[4096..].fill(7);
+    fs::write(&metadata, &kept).unwrap();
     drop(open().unwrap());
-    assert_eq!(fs::read(&metadata).unwrap(), vec![7; 16384]);
-    fs::write(&metadata, vec![7; 16383]).unwrap();
+    let other = IntegrityFormat { tag_size: 2, ..FORMAT };
+    let other = IntegrityOptions { format: other, ..IntegrityOptions::default() };
+    for refused in [open_as(&other, None), open_as(&options, Some(1 << 19))] {
+        assert_eq!(refused.unwrap_err().code, Code::BadBackend);
+    }
+    let capable = IntegrityFormat { capable: true, ..FORMAT };
+    open_as(&IntegrityOptions { format: capable, ..IntegrityOptions::default() }, None).unwrap();
+    assert!(fs::read(&metadata).unwrap() == kept);
+    // As a release that knew of no header has left it.
+    fs::write(&metadata, vec![7; 16384]).unwrap();
     assert_eq!(open().unwrap_err().code, Code::BadBackend);
     fs::remove_dir_all(&folder).unwrap();
 }

@@ -4,12 +4,12 @@
 //! A zone's write pointer moves when a write is planned. So a write that fails, or a server that is
 //! killed, leaves it where the write would have ended, unless nothing came after.
 
-use std::fs::OpenOptions;
 use std::os::fd::{FromRawFd, RawFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::file::{File, FileOptions};
+use super::state::{self, Data, Wanted};
 use super::{Errno, Geometry, Op, Plan, Request, Step, StepKind, Target, ZoneOp, ZonedLimits};
 use crate::error::{Code, Error, Result};
 
@@ -37,29 +37,25 @@ const STATE: u16 = 1;
 const LONGEST: u64 = 0xffff_0000;
 
 impl Zoned {
-    /// Opens and locks `path`, and the state of its zones, which is made if it is not there.
+    /// Opens and locks `path`, and the state of its zones. The state is made if it is missing and
+    /// the data is empty, or if the options ask for it.
     ///
     /// # Errors
     /// As [`File::open`]; `InvalidArgument` for zones that cannot be; `BadBackend` when the state
-    /// is that of other zones.
+    /// is that of other zones, or would not outlive a reboot; `NoBackend` when it is missing;
+    /// `Busy` when another target has it.
     pub fn open(path: &Path, file: &FileOptions, options: &ZonedOptions) -> Result<Self> {
         if file.read_only {
             return Err(options::refused("a zoned device cannot be read-only".into()));
         }
         let data = File::open(path, file)?;
         let shape = options.shape(data.geometry().size)?;
-        let beside = || {
-            let mut name = path.as_os_str().to_owned();
-            name.push(".zones");
-            PathBuf::from(name)
-        };
-        let state = options.state.clone().unwrap_or_else(beside);
-        let mut how = OpenOptions::new();
-        let opened = how.read(true).write(true).create(true).truncate(false).open(&state);
-        let opened = opened.map_err(|error| {
-            Error::os(Code::BadBackend, format!("cannot open {}", state.display()), "open", &error)
-        })?;
-        let store = Store::open(opened, &shape).map_err(|unfit| explain(&state, unfit))?;
+        let path_of_state = options.state.clone();
+        let path_of_state = path_of_state.unwrap_or_else(|| state::beside(path, ".zones"));
+        let wanted = Wanted { create: options.create, read_only: false };
+        let size = data.geometry().size;
+        let opened = state::open(&path_of_state, &shape, Data { path, size }, wanted)?;
+        let store = Store::open(opened, &shape).map_err(|unfit| explain(&path_of_state, unfit))?;
         Ok(Self::new(data, shape, store))
     }
 
@@ -80,6 +76,7 @@ impl Zoned {
         }
         // SAFETY: a new descriptor that nobody else has.
         let state = unsafe { std::fs::File::from_raw_fd(fd) };
+        state::fill(&state, &shape).map_err(|error| no_memory(&error))?;
         let store = Store::open(state, &shape)
             .map_err(|unfit| explain(Path::new("the zones in memory"), unfit))?;
         Ok(Self::new(data, shape, store))
@@ -204,16 +201,13 @@ fn step(kind: StepKind, file: u16, length: u32, offset: u64) -> Step {
 
 fn explain(state: &Path, unfit: Unfit) -> Error {
     let state = state.display();
-    let bad = |what: String| Error::new(Code::BadBackend, what);
     match unfit {
         Unfit::Io(error) => {
             Error::os(Code::BadBackend, format!("cannot keep zones in {state}"), "mmap", &error)
         }
-        Unfit::Foreign => bad(format!("{state} holds something else than the state of zones"))
-            .hint("say with the option state where it shall be kept"),
-        Unfit::OtherShape => bad(format!("{state} is the state of zones of another shape"))
-            .hint("ask for the zones that it was made for, or remove it with the data"),
-        Unfit::Damaged(zone) => bad(format!("{state} is damaged at zone {zone}")),
+        Unfit::Damaged(zone) => {
+            Error::new(Code::BadBackend, format!("{state} is damaged at zone {zone}"))
+        }
     }
 }
 

@@ -21,6 +21,8 @@ pub struct ZonedOptions {
     pub max_active: u32,
     /// Where the state of the zones is kept; absent: beside the file, with `.zones` behind its name.
     pub state: Option<PathBuf>,
+    /// A state that is missing is made although the data is not empty: all zones are empty then.
+    pub create: bool,
 }
 
 /// Emptying all zones takes a step for each so many bytes; a plan has at most 255.

@@ -5,19 +5,18 @@
 //! mapped; the page cache keeps what a killed server has stored.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{Ordering, compiler_fence};
 
 use ublk_sys::blk_zone;
 
+use super::super::state::{self, Format, HEADER, Header};
 use super::table::{Records, Shape, Zone};
 use crate::memory::Mapping;
 
 /// Where the zones begin.
 const PAGE: usize = 4096;
-const HEADER: u64 = PAGE as u64;
-const MAGIC: &[u8; 16] = b"ublk zone state\n";
 const RECORD: usize = size_of::<blk_zone>();
 
 /// The file, mapped.
@@ -27,14 +26,10 @@ pub(super) struct Store {
     file: OwnedFd,
 }
 
-/// What is wrong with a file of zones.
+/// Why zones cannot be taken from a file.
 #[derive(Debug)]
 pub(super) enum Unfit {
     Io(io::Error),
-    /// It is something else.
-    Foreign,
-    /// It is of zones of another shape.
-    OtherShape,
     /// A zone is in no condition that there is.
     Damaged(u32),
 }
@@ -45,26 +40,53 @@ impl From<io::Error> for Unfit {
     }
 }
 
-impl Store {
-    /// Takes over what `file` holds, or fills it if it is empty.
-    pub(super) fn open(mut file: File, shape: &Shape) -> Result<(Self, Vec<Zone>), Unfit> {
-        let length = HEADER + u64::from(shape.count) * RECORD as u64;
-        let header = header(shape);
-        let mut found = Vec::new();
-        file.seek(SeekFrom::Start(0))?;
-        Read::take(&mut file, length).read_to_end(&mut found)?;
-        let made = found.get(..header.len()).is_some_and(|found| *found == header);
-        if !made {
-            // The header is written last: without it, a server died before the file was made.
-            match found.iter().take(MAGIC.len()).all(|&byte| byte == 0) {
-                true => create(&mut file, shape, length)?,
-                false if found.starts_with(MAGIC) => return Err(Unfit::OtherShape),
-                false => return Err(Unfit::Foreign),
-            }
-        } else if found.len() as u64 != length {
-            return Err(Unfit::Foreign);
+impl Format for Shape {
+    fn what(&self) -> &'static str {
+        "the state of zones"
+    }
+
+    fn option(&self) -> &'static str {
+        "state"
+    }
+
+    fn header(&self) -> Vec<u8> {
+        let Self { zone_size, capacity, count, conventional, .. } = *self;
+        let mut header = b"ublk zone state\n".to_vec();
+        for number in [zone_size, capacity, count.into(), conventional.into()] {
+            header.extend(number.to_le_bytes());
         }
-        let length = usize::try_from(length).map_err(io::Error::other)?;
+        header
+    }
+
+    fn length(&self) -> u64 {
+        HEADER + u64::from(self.count) * RECORD as u64
+    }
+
+    fn fresh(&self, offset: u64, bytes: &mut [u8]) {
+        let first = (offset - HEADER) / RECORD as u64;
+        for (index, bytes) in (first..).zip(bytes.chunks_exact_mut(RECORD)) {
+            let index = u32::try_from(index).unwrap_or(u32::MAX);
+            bytes.copy_from_slice(&self.record(index, self.fresh(index)).to_bytes());
+        }
+    }
+
+    fn check(&self, header: &Header, length: u64) -> Result<(), state::Unfit> {
+        if !header.starts_with(&self.header()) {
+            let hint = "ask for the zones that it was made for, or remove it with the data";
+            return Err(("is the state of zones of another shape".into(), hint));
+        }
+        if length != self.length() {
+            let hint = "it was cut or extended: take the file from a backup";
+            return Err((format!("has {length} bytes, not {}", self.length()), hint));
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    /// The zones of a whole file.
+    pub(super) fn open(file: File, shape: &Shape) -> Result<(Self, Vec<Zone>), Unfit> {
+        let length = usize::try_from(shape.length()).map_err(io::Error::other)?;
         let mapping = Mapping::shared(file.as_raw_fd(), length, true)?;
         let store = Self { mapping, file: file.into() };
         let zone = |index| shape.zone(index, &store.get(index)).ok_or(Unfit::Damaged(index));
@@ -108,30 +130,10 @@ impl Records for Store {
     }
 }
 
-fn header(shape: &Shape) -> Vec<u8> {
-    let Shape { zone_size, capacity, count, conventional, .. } = *shape;
-    let mut header = MAGIC.to_vec();
-    for number in [zone_size, capacity, count.into(), conventional.into()] {
-        header.extend(number.to_le_bytes());
-    }
-    header
-}
-
-fn create(file: &mut File, shape: &Shape, length: u64) -> io::Result<()> {
-    file.set_len(0)?;
-    file.set_len(length)?;
-    file.seek(SeekFrom::Start(HEADER))?;
-    let records = (0..shape.count).map(|index| shape.record(index, shape.fresh(index)).to_bytes());
-    file.write_all(&records.flatten().collect::<Vec<u8>>())?;
-    file.sync_all()?;
-    file.seek(SeekFrom::Start(0))?;
-    file.write_all(&header(shape))?;
-    file.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::fd::FromRawFd;
+    use std::os::unix::fs::FileExt;
 
     use super::super::table::{Condition, Table};
     use super::*;
@@ -147,7 +149,10 @@ mod tests {
 
     fn file() -> File {
         // SAFETY: a new descriptor that nobody else has.
-        unsafe { File::from_raw_fd(libc::memfd_create(c"zones".as_ptr(), libc::MFD_CLOEXEC)) }
+        let file =
+            unsafe { File::from_raw_fd(libc::memfd_create(c"zones".as_ptr(), libc::MFD_CLOEXEC)) };
+        state::fill(&file, &SHAPE).unwrap();
+        file
     }
 
     #[test]
@@ -167,35 +172,13 @@ mod tests {
 
     #[test]
     fn a_report_is_what_the_file_holds() {
-        let mut file = file();
+        let file = file();
         let (store, zones) = Store::open(file.try_clone().unwrap(), &SHAPE).unwrap();
         let mut table = Table::new(SHAPE, zones, store);
         table.write(7 << 20, 512).unwrap();
-        file.seek(SeekFrom::Start(Store::place(7))).unwrap();
         let mut bytes = [0; RECORD];
-        file.read_exact(&mut bytes).unwrap();
+        file.read_exact_at(&mut bytes, Store::place(7)).unwrap();
         let written = Zone { condition: Condition::ImplicitlyOpen, written: 512 };
         assert_eq!(bytes, SHAPE.record(7, written).to_bytes());
-    }
-
-    #[test]
-    fn files_of_something_else_are_refused_and_kept() {
-        let mut foreign = file();
-        foreign.write_all(b"somebody's data, by no means zones").unwrap();
-        assert!(matches!(Store::open(foreign.try_clone().unwrap(), &SHAPE), Err(Unfit::Foreign)));
-        assert_eq!(foreign.metadata().unwrap().len(), 34);
-
-        let other = file();
-        drop(Store::open(other.try_clone().unwrap(), &SHAPE).unwrap());
-        let larger = Shape { zone_size: 2 << 20, ..SHAPE };
-        assert!(matches!(Store::open(other, &larger), Err(Unfit::OtherShape)));
-    }
-
-    #[test]
-    fn a_file_whose_making_was_interrupted_is_made_again() {
-        let half = file();
-        half.set_len(HEADER + 100).unwrap();
-        let (_, zones) = Store::open(half, &SHAPE).unwrap();
-        assert_eq!(zones.len(), 100);
     }
 }

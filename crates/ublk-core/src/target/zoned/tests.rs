@@ -97,3 +97,57 @@ fn zones_that_cannot_be_are_refused() {
         assert_eq!(error.code, Code::InvalidArgument, "{bad:?}");
     }
 }
+
+/// A folder with a file of data, gone with this.
+struct Folder(std::path::PathBuf);
+
+impl Folder {
+    fn new(name: &str, data: &[u8]) -> Self {
+        let path = std::env::temp_dir().join(format!("ublk-zoned-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        std::fs::write(path.join("disk"), data).unwrap();
+        Self(path)
+    }
+
+    fn open(&self, options: &ZonedOptions) -> Result<Zoned> {
+        let options = ZonedOptions { zone_size: MIB, ..options.clone() };
+        Zoned::open(&self.0.join("disk"), &FileOptions::default(), &options)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+#[test]
+fn an_image_named_as_the_state_is_left_as_it_is() {
+    let folder = Folder::new("image", &vec![0; 4 << 20]);
+    let image = folder.0.join("image");
+    // As ext4 begins: a kilobyte of zeros, and then its superblock.
+    let mut bytes = vec![0; 1 << 20];
+    bytes[1080..1082].copy_from_slice(&[0x53, 0xef]);
+    std::fs::write(&image, &bytes).unwrap();
+    let named = ZonedOptions { state: Some(image.clone()), ..ZonedOptions::default() };
+    for create in [false, true] {
+        let refused = folder.open(&ZonedOptions { create, ..named.clone() }).unwrap_err();
+        assert_eq!(refused.code, Code::BadBackend);
+        assert!(std::fs::read(&image).unwrap() == bytes);
+    }
+}
+
+#[test]
+fn zones_whose_state_is_lost_are_not_taken_for_empty() {
+    let folder = Folder::new("lost", &vec![0; 4 << 20]);
+    let zones = folder.open(&ZonedOptions::default()).unwrap();
+    assert_eq!(folder.open(&ZonedOptions::default()).unwrap_err().code, Code::Busy);
+    drop(zones);
+    std::fs::write(folder.0.join("disk"), vec![1; 4 << 20]).unwrap();
+    drop(folder.open(&ZonedOptions::default()).unwrap());
+    std::fs::remove_file(folder.0.join("disk.zones")).unwrap();
+    let refused = folder.open(&ZonedOptions::default()).unwrap_err();
+    assert_eq!(refused.code, Code::NoBackend);
+    drop(folder.open(&ZonedOptions { create: true, ..ZonedOptions::default() }).unwrap());
+    folder.open(&ZonedOptions::default()).unwrap();
+}
