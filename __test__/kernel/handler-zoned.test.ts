@@ -1,5 +1,5 @@
 import { execa } from 'execa';
-import { afterEach, expect, test } from 'vitest';
+import { afterEach, expect, test, vi } from 'vitest';
 
 import { handler, IoError, type Handler, type Zone } from '../../src/index.ts';
 import { carries } from './filesystem.ts';
@@ -112,6 +112,22 @@ withUblk('a handler with zones', () => {
     expect((await conditions()).slice(0, 14)).toBe('em oi em em em');
     await execa('blkzone', ['reset', device.path]);
     expect((await conditions()).slice(0, 14)).toBe('em em em em em');
+  });
+
+  test('fails a report that has no zone, or another one', async (context) => {
+    let answer: Handler['reportZones'];
+    const { target } = zonedDisk();
+    const all = target.reportZones!;
+    // The kernel asks when the device is created, too.
+    const reportZones: typeof all = (request) => (answer ?? all)(request);
+    await using device = await createOrSkip(context, { target: { ...target, reportZones } });
+    const warning = vi.fn<(error: Error) => void>();
+    device.on('warning', warning);
+    for (answer of [() => [], () => [{ offset: ZONE, condition: 'empty' as const }]]) {
+      const report = execa('blkzone', ['report', device.path], { timeout: 30_000 });
+      await expect(report).rejects.toThrow('Input/output error');
+    }
+    expect(warning.mock.lastCall![0].message).toContain('zone 0 of the report is a zone at');
   });
 
   test('holds what fio wrote', async (context) => {

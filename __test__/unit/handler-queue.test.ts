@@ -123,6 +123,51 @@ describe('A handler', () => {
     },
   );
 
+  test.each([
+    ['nothing', () => {}],
+    ['null', () => null],
+    ['a promise of nothing', async () => {}],
+  ])('whose map answers %s fails the request', async (_, map) => {
+    serve({ backends, read: undefined as never, map: map as never });
+    ask({ op: 1 }, { op: 0, tag: 1 });
+    await setImmediate();
+    expect(rig.channel.answers()).toEqual([failed(EIO), { ...failed(EIO), tag: 1 }]);
+    expect(rig.warnings).toMatchObject([
+      { code: 'ERR_UBLK_HANDLER', message: expect.stringContaining('map answered nothing') },
+      { request: { op: 'read' }, hint: expect.stringContaining('return a piece') },
+    ]);
+  });
+
+  test.each([
+    ['at once', () => {}],
+    ['later', async () => {}],
+  ])('that has not had the data and answers nothing %s fails the request', async (_, method) => {
+    serve({ backends, read: method, write: method, flush: method, discard: method });
+    rig.channel.buffers.fill(null);
+    ask({ op: 0 }, { op: 1, tag: 1 }, { op: 2, tag: 2 }, { op: 3, tag: 3 });
+    await setImmediate();
+    expect(rig.channel.answers()).toEqual([
+      failed(EIO),
+      { ...failed(EIO), tag: 1 },
+      { ...done, tag: 2 },
+      { ...done, tag: 3 },
+    ]);
+    expect(rig.warnings.map(({ message }) => message)).toEqual([
+      expect.stringContaining('read answered nothing'),
+      expect.stringContaining('write answered nothing'),
+    ]);
+  });
+
+  test.each([[[null]], [[undefined]], [[{ backend: 'hot', offset: 0, length: 512 }, null]]])(
+    'whose pieces are not all there fails the request: %j',
+    (answer) => {
+      serve({ backends, read: () => answer as never });
+      ask({});
+      expect(rig.channel.answers()).toEqual([failed(EIO)]);
+      expect(rig.warnings[0]!.message).toMatch(/piece \d of the answer is/);
+    },
+  );
+
   test('that answers after its request timed out is told of, and harms no other', async () => {
     const gate = withResolvers<void>();
     const seen: HandlerRequest[] = [];

@@ -25,10 +25,10 @@ export function handlerRig() {
     queue: undefined as HandlerQueue | undefined,
     serve(handler: Partial<Handler>): void {
       const checked = checkHandler({ size: '1MiB', read() {}, ...handler });
-      const { methods } = checked;
+      const { methods, mapped } = checked;
       const warn = (warning: UblkError) => rig.warnings.push(warning);
       const { depth } = rig.channel;
-      const options = { queue: 0, depth, methods, backends: checked.backends, warn };
+      const options = { queue: 0, depth, methods, mapped, backends: checked.backends, warn };
       rig.queue = new HandlerQueue(rig.channel, options);
       rig.queue.serve();
     },

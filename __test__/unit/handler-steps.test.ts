@@ -146,6 +146,55 @@ describe('A handler that works in steps', () => {
     expect(rig.channel.answers()).toEqual([done]);
   });
 
+  test.for<[string, [op: 'read' | 'write', length: number, at: number, errno: number][], boolean]>([
+    ['a part', [['write', 512, 0, 0]], false],
+    [
+      'all but a gap',
+      [
+        ['write', 512, 0, 0],
+        ['write', 3072, 1024, 0],
+      ],
+      false,
+    ],
+    [
+      'the end and the beginning',
+      [
+        ['write', 3584, 512, 0],
+        ['write', 512, 0, 0],
+      ],
+      true,
+    ],
+    ['all, in one place that failed', [['write', 4096, 0, EIO]], false],
+    [
+      'all, in one of two places',
+      [
+        ['write', 4096, 0, EIO],
+        ['write', 4096, 0, 0],
+      ],
+      true,
+    ],
+    ['the wrong way', [['read', 4096, 0, 0]], false],
+  ])('ends well only if they have moved all of the data: %s', async ([, steps, well]) => {
+    serve({
+      backends,
+      write: async (request) => {
+        for (const [op, length, at] of steps) {
+          await request[op]('hot', 0, length, at).catch(() => {});
+        }
+      },
+    });
+    rig.channel.buffers.fill(null);
+    ask({ op: 1 });
+    for (const [, , , errno] of steps) {
+      await setImmediate();
+      expect(rig.channel.answers()).toMatchObject([{ kind: layout.ANSWER_STEPS }]);
+      stepped(errno);
+    }
+    await setImmediate();
+    expect(rig.channel.answers()).toEqual([well ? done : failed(EIO)]);
+    expect(rig.warnings).toHaveLength(well ? 0 : 1);
+  });
+
   test('asking for steps of a request that has ended is refused', async () => {
     let kept!: HandlerRequest;
     serve({ backends, read: (request) => void (kept = request as never) });

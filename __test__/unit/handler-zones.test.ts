@@ -1,8 +1,14 @@
+import { setImmediate } from 'node:timers/promises';
+
 import { describe, expect, test } from 'vitest';
 
+import type { UblkError } from '../../src/errors.ts';
 import { checkHandler } from '../../src/handler/handler.ts';
+import * as layout from '../../src/handler/layout.ts';
+import { HandlerQueue } from '../../src/handler/queue.ts';
 import { checkPlace, writeReport } from '../../src/handler/zones.ts';
-import type { Handler } from '../../src/index.ts';
+import type { Handler, Zone } from '../../src/index.ts';
+import { FakeChannel } from './fake-channel.ts';
 
 const MIB = 2 ** 20;
 const zoned: Handler = {
@@ -55,6 +61,42 @@ describe('A handler with zones', () => {
     expect(data.subarray(128).every((byte) => byte === 0)).toBe(true);
     expect(() => writeReport(data, [{ offset: 0, condition: 'odd' }], MIB)).toThrow(/no such/);
     expect(() => writeReport(data, undefined, MIB)).toThrow(/array of zones/);
+  });
+
+  test.each<[string, unknown[], string]>([
+    ['no zone', [], 'it must tell of the zone at 8388608'],
+    ['a zone before', [{ offset: 4 * MIB }], 'zone 0 of the report is a zone at 4194304'],
+    ['a zone of the start', [{}], 'zone 0 of the report is a zone at undefined'],
+    ['a hole', [undefined], 'zone 0 of the report is undefined'],
+    [
+      'a gap',
+      [
+        { offset: 8 * MIB, condition: 'full' },
+        { offset: 16 * MIB, condition: 'full' },
+      ],
+      'zone 1 of the report is a zone at 16777216; it must be the zone at 12582912',
+    ],
+    [
+      'a write pointer beyond',
+      [{ offset: 8 * MIB, condition: 'closed', writePointer: 13 * MIB }],
+      'the writePointer of a zone is 13631488',
+    ],
+    ['no capacity', [{ offset: 8 * MIB, condition: 'empty', capacity: 0 }], 'the capacity'],
+  ])('fails a report that the kernel would not end with or refuse: %s', async (_, zones, why) => {
+    const warnings: UblkError[] = [];
+    const channel = new FakeChannel();
+    const checked = checkHandler({ ...zoned, reportZones: async () => zones as Zone[] });
+    const queue = new HandlerQueue(channel, {
+      ...checked,
+      queue: 0,
+      depth: channel.depth,
+      warn: (warning) => warnings.push(warning),
+    });
+    channel.ask({ op: 18, offset: 8 * MIB, length: 128 });
+    queue.serve();
+    await setImmediate();
+    expect(channel.answers()).toMatchObject([{ kind: layout.ANSWER_FAILED }]);
+    expect(warnings).toMatchObject([{ message: expect.stringContaining(why) }]);
   });
 
   test('says where an append went, within its zone', () => {

@@ -44,6 +44,8 @@ export interface CheckedHandler {
   readonly native: NativeTarget;
   /** Its methods, by the kernel's number of the operation. */
   readonly methods: readonly (Method | undefined)[];
+  /** Which of them are its `map`, by the same number. */
+  readonly mapped: readonly boolean[];
   /** The names of its backends, in their order. */
   readonly backends: readonly string[];
   /** Of a zoned device, in bytes. */
@@ -115,6 +117,7 @@ export function checkHandler(definition: Handler): CheckedHandler {
       ...(fua === undefined ? {} : { fua: checkBoolean(fua, 'fua') }),
     },
     methods,
+    mapped: OPS.map((op) => op !== undefined && isMapped(definition, op)),
     backends: names,
     zoneSize: zones === undefined ? undefined : parseSize(zones.size),
     timeoutMs: checkInteger(timeoutMs, 'timeoutMs', 250, 86_400_000),
@@ -124,12 +127,17 @@ export function checkHandler(definition: Handler): CheckedHandler {
 
 function methodFor(definition: Handler, op: RequestOp | undefined): Method | undefined {
   if (op === undefined) return undefined;
-  const maps = (op === 'read' || op === 'write') && definition[op] === undefined;
+  const maps = isMapped(definition, op);
   const method: unknown = maps ? definition.map : definition[op];
   if (method === undefined) return undefined;
   // A bound function would be called for by a way of the engine's that costs more.
   if (typeof method === 'function') return (request) => method.call(definition, request) as Answer;
   throw invalid(`${maps ? 'map' : op} must be a function, not ${typeof method}`);
+}
+
+/** Whether `map` answers these requests in place of a method of their own. */
+function isMapped(definition: Handler, op: RequestOp): boolean {
+  return (op === 'read' || op === 'write') && definition[op] === undefined;
 }
 
 function checkZones(definition: Handler): void {

@@ -43,6 +43,7 @@ export class PieceWriter {
     this.#checkCount(answer.length);
     let end = 0;
     for (const [index, piece] of answer.entries()) {
+      if (piece == null) throw invalid(`piece ${index} of the answer is ${String(piece)}`);
       const at = piece.at ?? end;
       const bytes = piece.length ?? length - at;
       this.#write(tag, index, opNumber, piece, at, bytes);

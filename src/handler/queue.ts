@@ -2,7 +2,7 @@ import { constants } from 'node:os';
 import { performance } from 'node:perf_hooks';
 import { setImmediate } from 'node:timers';
 
-import { UblkError, UblkErrorCode } from '../errors.ts';
+import { invalid, UblkError, UblkErrorCode } from '../errors.ts';
 import type { NativeChannel } from '../native.ts';
 import { IoError } from './io-error.ts';
 import * as layout from './layout.ts';
@@ -39,6 +39,8 @@ export interface QueueOptions {
   readonly depth: number;
   /** The handler's methods, by the kernel's number of the operation. */
   readonly methods: readonly (Method | undefined)[];
+  /** Which of them are the handler's `map`. */
+  readonly mapped?: readonly boolean[];
   readonly backends: readonly string[];
   /** Of a zoned device, in bytes. */
   readonly zoneSize?: number | undefined;
@@ -239,7 +241,7 @@ export class HandlerQueue implements RequestOwner {
     const zoneSize = this.#options.zoneSize!;
     try {
       if (request.opNumber === REPORT_ZONES) {
-        writeReport(request.data, answer, zoneSize);
+        writeReport(request.data, answer, zoneSize, offset);
         this.#done(request);
         return;
       }
@@ -254,7 +256,30 @@ export class HandlerQueue implements RequestOwner {
   #done(request: HandlerRequest): void {
     if (request.opNumber === ZONE_APPEND) this.#zoned(request, undefined);
     else if (!request.isIntact) this.#spoilt(request);
-    else this.#answer(request, request.tag | (ANSWER_DONE << 16), 0);
+    else if (this.#mayBeDone(request)) {
+      this.#answer(request, request.tag | (ANSWER_DONE << 16), 0);
+    } else this.#fail(request, this.#noAnswer(request));
+  }
+
+  /** Whether nothing is an answer: where the method has had the request's data in its hands. */
+  #mayBeDone(request: HandlerRequest): boolean {
+    return this.#isMapped(request) ? request.isMoved : request.canBeDone;
+  }
+
+  #isMapped({ opNumber }: HandlerRequest): boolean {
+    return this.#options.mapped?.[opNumber] === true;
+  }
+
+  #noAnswer(request: HandlerRequest): UblkError {
+    const { op } = request;
+    const isMapped = this.#isMapped(request);
+    const hint = isMapped
+      ? 'return a piece or several on every way through map, or move all of the data by steps'
+      : `return pieces, move all of the data by steps, or create the device with buffers: 'copy'`;
+    return invalid(
+      `${isMapped ? 'map' : op} answered nothing, and not all data of the ${op} has been moved`,
+      hint,
+    );
   }
 
   #plan(request: HandlerRequest, answer: Piece | readonly Piece[]): void {
@@ -308,7 +333,7 @@ export class HandlerQueue implements RequestOwner {
     const reason = cause instanceof Error ? `: ${cause.message}` : '';
     this.#options.warn(
       new UblkError(code, `${message}${reason}`, {
-        hint,
+        hint: hint ?? (UblkError.is(cause) ? cause.hint : undefined),
         request: { op, offset, length, queue },
         ...(cause === undefined ? {} : { cause }),
       }),
@@ -331,7 +356,7 @@ export class HandlerQueue implements RequestOwner {
 /** The piece that a request is as a whole, if it is one. */
 function wholeOf(request: HandlerRequest, answer: Piece | readonly Piece[]): Piece | undefined {
   const piece = isList(answer) ? onlyOf(answer) : answer;
-  if (piece === undefined) return undefined;
+  if (piece == null) return undefined;
   const whole = (piece.at ?? 0) === 0 && (piece.length ?? request.length) === request.length;
   return whole ? piece : undefined;
 }

@@ -1,5 +1,6 @@
 import { invalid, UblkError, UblkErrorCode } from '../errors.ts';
 import { OPS, type RequestOp } from '../request-op.ts';
+import { Coverage } from './coverage.ts';
 import * as layout from './layout.ts';
 
 // To V8 an import is looked up at each use, and a module's own `const` is a constant.
@@ -54,6 +55,7 @@ export class HandlerRequest<Name extends string = string> {
   #flags = 0;
   #offset = 0;
   #length = 0;
+  #moved: Coverage | undefined;
 
   /** @internal Which of the tag's requests it is. */
   generation = 0;
@@ -82,6 +84,7 @@ export class HandlerRequest<Name extends string = string> {
     this.#offset = words[at + REQUEST_OFFSET_HIGH]! * 2 ** 32 + words[at + REQUEST_OFFSET_LOW]!;
     this.generation = words[at + REQUEST_GENERATION]!;
     this.isOpen = true;
+    this.#moved = undefined;
   }
 
   /** What it asks for. */
@@ -135,6 +138,26 @@ export class HandlerRequest<Name extends string = string> {
     }
     this.#data = Buffer.from(this.#memory, 0, this.#length);
     return this.#data;
+  }
+
+  /** @internal A step has ended well. */
+  stepEnded({ op, at, length }: Step): void {
+    if (op === this.op) (this.#moved ??= new Coverage()).add(at, length);
+  }
+
+  /**
+   * @internal Whether an answer of nothing can mean that the request has been done: the request has
+   * no data, steps have moved all of its data, or its data is memory of JavaScript's.
+   */
+  get canBeDone(): boolean {
+    if (this.#data !== undefined || !hasData(this.#op) || this.isMoved) return true;
+    this.#memory ??= this.#owner.buffer(this.tag);
+    return this.#memory !== null;
+  }
+
+  /** @internal Whether steps have moved all of the request's data. */
+  get isMoved(): boolean {
+    return this.#moved?.reaches(this.#length) ?? false;
   }
 
   /** @internal Whether its memory is still JavaScript's to write to. */

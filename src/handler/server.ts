@@ -66,7 +66,7 @@ export class HandlerServer {
     const spin = queues === 1 ? spinUsec : 0;
     const warnings = new Warnings();
     const server = new HandlerServer(shape, { ...device, queues, depth }, warnings);
-    const { backends, zoneSize } = shape;
+    const { backends, mapped, zoneSize } = shape;
     for (let queue = 0; queue < queues; queue += 1) {
       let served: HandlerQueue | undefined;
       const { id } = server.#bridge;
@@ -76,6 +76,7 @@ export class HandlerServer {
         queue,
         depth,
         methods,
+        mapped,
         backends,
         zoneSize,
         spins: spin > 0,

@@ -87,10 +87,12 @@ export class StepQueue {
     this.#flushSoon();
   }
 
-  #settle({ resolve, reject }: Waiting, error: unknown): void {
-    this.#request!.steps -= 1;
-    if (error === undefined) resolve();
-    else reject(error);
+  #settle({ step, resolve, reject }: Waiting, error: unknown): void {
+    const request = this.#request!;
+    request.steps -= 1;
+    if (error !== undefined) return reject(error);
+    request.stepEnded(step);
+    resolve();
   }
 
   #idle(): void {

@@ -22,9 +22,16 @@ export interface Piece<Name extends string = string> {
 }
 
 /**
- * How a request is answered. Nothing: it has been done in full. A piece or several: its bytes are
- * there, and it is done as soon as they have been read or written; together they must cover the
- * request, a write as often as you like (a mirror), a read once.
+ * How a request is answered.
+ *
+ * A piece or several: the request's bytes are there, and the request ends when they have been read
+ * or written. Together the pieces must cover the request, a write as often as you like (a mirror),
+ * a read once.
+ *
+ * Nothing: the method has done the request in full. That is an answer only of a method that has had
+ * the data in its hands: a read or a write whose {@link HandlerRequest.data} is in JavaScript, or
+ * whose data the method's steps have moved as a whole; a request without data. Otherwise the request
+ * fails with `EIO`, and the device tells it as a `'warning'` that names the method.
  */
 export type Answer<Name extends string = string> =
   void | undefined | Piece<Name> | readonly Piece<Name>[];
@@ -61,8 +68,10 @@ export interface Handler<Name extends string = string> {
    */
   readonly fua?: boolean | undefined;
   /**
-   * How long a request may stay unanswered, in milliseconds, 250 to 86400000. Then it fails with
-   * `ETIMEDOUT`, and the device tells it as a `'warning'`.
+   * How long a request may stay unanswered, in milliseconds, 250 to 86400000: from when the handler
+   * is asked first, with all of its steps, and also while the device is being closed. Then the
+   * request fails with `ETIMEDOUT`, and the device tells it as a `'warning'`. Never earlier; later
+   * by half a second, or an eighth of the limit.
    * @default 30000
    */
   readonly timeoutMs?: number | undefined;
@@ -84,7 +93,11 @@ export interface Handler<Name extends string = string> {
   discard?: Method<Name>;
   /** Makes a range read as zeros. */
   writeZeroes?: Method<Name>;
-  /** Tells of the zones from the one at `request.offset` on, `request.length / 64` of them at most. */
+  /**
+   * Tells of the zones from the one at `request.offset` on, in their order: one at least, and
+   * `request.length / 64` of them at most. Another answer fails the request with `EIO`, and the
+   * device tells it as a `'warning'`.
+   */
   reportZones?: (request: HandlerRequest<Name>) => readonly Zone[] | PromiseLike<readonly Zone[]>;
   /** Stores `request.data` at the write pointer of the zone at `request.offset`, and says where. */
   zoneAppend?: (request: HandlerRequest<Name>) => number | PromiseLike<number>;
@@ -101,7 +114,8 @@ export interface Handler<Name extends string = string> {
   /**
    * Says where the bytes of reads and writes are, in place of `read` and `write`. With it alone the
    * data never comes to JavaScript: the kernel lends the client's pages, and the backends' disks
-   * read and write them.
+   * read and write them. A request that `map` answers nothing for fails with `EIO`, unless steps of
+   * `map` have moved all of its data.
    */
   map?: (
     request: HandlerRequest<Name>,

@@ -29,7 +29,7 @@ async function load({ url, data }: WorkerStart): Promise<Handler> {
 }
 
 function serve(checked: CheckedHandler, { bridge, queues, depth, spinUsec }: Assignment): void {
-  const { methods, backends, zoneSize } = checked;
+  const { methods, mapped, backends, zoneSize } = checked;
   const warn = (warning: UblkError): void => tell({ warning: toMessage(warning) });
   for (const queue of queues) {
     let bell: (() => void) | undefined;
@@ -37,7 +37,8 @@ function serve(checked: CheckedHandler, { bridge, queues, depth, spinUsec }: Ass
     const alone = queues.length === 1;
     const spin = alone ? spinUsec : 0;
     const channel = native().openChannel(bridge, queue, spin, () => bell?.());
-    const served = new HandlerQueue(channel, { queue, depth, methods, backends, zoneSize, warn });
+    const options = { queue, depth, methods, mapped, backends, zoneSize, warn };
+    const served = new HandlerQueue(channel, options);
     bell = alone ? serveHot(channel, served) : served.serve;
     bell();
   }

@@ -74,15 +74,33 @@ export function toNativeZones(zones: HandlerZones): NativeZones {
 }
 
 /**
- * Writes a report of zones, as the kernel reads it: what is missing is zeros.
+ * Writes a report of zones, as the kernel reads it: the memory behind the last zone is zeros.
  *
+ * The kernel asks for the zones behind the last one that it has been told of, and goes on asking
+ * where a report has none. So a report has one zone at least, and the zones follow each other from
+ * the one that was asked for.
+ *
+ * @param first Where the first zone begins that was asked for, in bytes.
  * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`: that is no report.
  */
-export function writeReport(data: Buffer, zones: unknown, zoneSize: number): void {
-  if (!Array.isArray(zones)) throw invalid('reportZones did not answer an array of zones');
+export function writeReport(data: Buffer, zones: unknown, zoneSize: number, first = 0): void {
+  if (!Array.isArray(zones)) {
+    throw invalid(`reportZones answered ${String(zones)}; it must answer an array of zones`);
+  }
+  if (zones.length === 0) {
+    throw invalid(
+      `reportZones answered no zone; it must tell of the zone at ${first}`,
+      'the kernel asks for zones of the device only: answer one at least, from request.offset on',
+    );
+  }
   data.fill(0);
   const count = Math.min(zones.length, Math.floor(data.length / ZONE_BYTES));
   for (const [index, zone] of (zones as Zone[]).slice(0, count).entries()) {
+    const expected = first + index * zoneSize;
+    if (zone?.offset !== expected) {
+      const place = zone == null ? String(zone) : `a zone at ${zone.offset}`;
+      throw invalid(`zone ${index} of the report is ${place}; it must be the zone at ${expected}`);
+    }
     writeZone(data.subarray(index * ZONE_BYTES), zone, zoneSize);
   }
 }
@@ -92,13 +110,21 @@ function writeZone(to: Buffer, zone: Zone, zoneSize: number): void {
   if (!Object.hasOwn(CONDITIONS, condition)) {
     throw invalid(`the condition of a zone is ${String(condition)}; there is no such`);
   }
-  const sectors = (bytes: number, name: string): bigint => BigInt(checkBytes(bytes, name)) >> 9n;
-  to.writeBigUInt64LE(sectors(offset, 'the offset of a zone'), 0);
-  to.writeBigUInt64LE(sectors(zoneSize, 'the size of a zone'), 8);
-  to.writeBigUInt64LE(sectors(writePointer, 'the writePointer of a zone'), 16);
+  const end = offset + zoneSize;
+  to.writeBigUInt64LE(toSectors(offset, 'offset', 0, offset), 0);
+  to.writeBigUInt64LE(toSectors(zoneSize, 'size', zoneSize, zoneSize), 8);
+  to.writeBigUInt64LE(toSectors(writePointer, 'writePointer', offset, end), 16);
   to.writeUInt8(condition === 'conventional' ? CONVENTIONAL : SEQUENTIAL, 24);
   to.writeUInt8(CONDITIONS[condition], 25);
-  to.writeBigUInt64LE(sectors(capacity, 'the capacity of a zone'), 32);
+  to.writeBigUInt64LE(toSectors(capacity, 'capacity', 512, zoneSize), 32);
+}
+
+function toSectors(value: unknown, name: string, min: number, max: number): bigint {
+  const bytes = checkBytes(value, `the ${name} of a zone`);
+  if (bytes % 512 === 0 && bytes >= min && bytes <= max) return BigInt(bytes) >> 9n;
+  throw invalid(
+    `the ${name} of a zone is ${bytes}; it must be a multiple of 512 from ${min} to ${max}`,
+  );
 }
 
 /**

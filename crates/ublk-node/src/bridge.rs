@@ -22,9 +22,6 @@ use crate::memory::{self, Shared};
 use crate::open_devices::OpenDevices;
 use crate::options::refused;
 
-/// How long requests in flight may stay unanswered once the device is being closed.
-const GRACE: Duration = Duration::from_secs(5);
-
 /// All bridges, by number: devices and the threads that serve them find each other by it.
 static BRIDGES: Mutex<Option<HashMap<u32, Weak<Bridge>>>> = Mutex::new(None);
 
@@ -112,7 +109,7 @@ pub fn create_bridge(
     OpenDevices::of(env)?;
     let NativeBridgeOptions { queues, depth, max_pieces, timeout_ms } = options;
     let timeout = Duration::from_millis(timeout_ms.into());
-    let options = BridgeOptions { queues, depth, max_pieces, timeout, grace: GRACE.min(timeout) };
+    let options = BridgeOptions { queues, depth, max_pieces, timeout };
     let bridge = Bridge::new(&options).map_err(|error| failed(&error))?;
     bridge.listen(Box::new(move |report| {
         // Refused when too many are on their way, or by an environment that has ended.

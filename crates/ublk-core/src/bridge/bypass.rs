@@ -166,7 +166,6 @@ impl fmt::Debug for Bypass {
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::AtomicBool;
-    use std::time::Duration;
 
     use super::super::port::{Ask, Body, Port};
     use super::super::{Asked, Bridge, BridgeOptions, Peer, TICK};
@@ -207,8 +206,8 @@ mod tests {
 
     impl Rig {
         fn new(answer: fn() -> io::Result<bool>) -> Self {
-            let (timeout, grace) = (TICK * 2, Duration::from_secs(1));
-            let options = BridgeOptions { queues: 1, depth: 4, max_pieces: 2, timeout, grace };
+            let timeout = TICK * 2;
+            let options = BridgeOptions { queues: 1, depth: 4, max_pieces: 2, timeout };
             let bridge = Bridge::unwatched(&options).unwrap();
             let channel = bridge.channel(0);
             channel.make_buffers(4096).unwrap();
@@ -309,13 +308,13 @@ mod tests {
     fn a_request_is_ended_by_one_side_only() {
         let mut rig = Rig::new(|| Ok(true));
         let late = rig.asked(0);
-        (0..2).for_each(|_| rig.bridge.tick());
+        (0..3).for_each(|_| rig.bridge.tick());
         assert_eq!(rig.port.next_overdue(0), Some((0, libc::ETIMEDOUT)));
         rig.answer(&late, Ok(()));
         assert_eq!((rig.committed(), rig.port.next()), (vec![], None));
 
         let asked = rig.asked(1);
-        (0..2).for_each(|_| rig.bridge.tick());
+        (0..3).for_each(|_| rig.bridge.tick());
         rig.answer(&asked, Ok(()));
         assert_eq!(
             rig.port.next_overdue(0),

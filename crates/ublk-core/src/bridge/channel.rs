@@ -250,10 +250,7 @@ impl Channel {
 
     pub(super) fn tick(&self, now: u32) {
         self.watch_peer(now);
-        let closing = self.shared.closing.load(Ordering::Relaxed);
-        let limit = if closing { self.shared.grace } else { self.shared.timeout };
-        // Late by an eighth at most, and no reactor is woken more often than it pays.
-        let due = now.is_multiple_of((limit / 8).max(1));
+        let due = now.is_multiple_of(self.shared.pace());
         if due && self.waiting.load(Ordering::Relaxed) > 0 {
             self.ask_to_look();
         } else if self.has_answers() {

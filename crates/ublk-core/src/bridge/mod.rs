@@ -26,7 +26,7 @@ mod watchdog;
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -61,10 +61,9 @@ pub struct BridgeOptions {
     pub depth: u16,
     /// The most pieces of a plan; 0 where nothing can be planned.
     pub max_pieces: u8,
-    /// How long a request may stay unanswered.
+    /// How long a request may stay unanswered, counted from when the peer is asked first; also while
+    /// the device is being closed.
     pub timeout: Duration,
-    /// How long requests in flight may stay unanswered once the device is being closed.
-    pub grace: Duration,
 }
 
 /// The channels of a device's queues, with the clock that their requests are timed by.
@@ -80,10 +79,7 @@ pub struct Bridge {
 pub(crate) struct Shared {
     /// In ticks.
     pub(crate) clock: AtomicU32,
-    pub(crate) timeout: u32,
-    pub(crate) grace: u32,
-    /// The device is being closed: what is in flight has the grace period left.
-    pub(crate) closing: AtomicBool,
+    timeout: u32,
     reports: Mutex<Vec<Report>>,
 }
 
@@ -109,8 +105,6 @@ impl Bridge {
         let shared = Arc::new(Shared {
             clock: AtomicU32::new(0),
             timeout: ticks(options.timeout),
-            grace: ticks(options.grace),
-            closing: AtomicBool::new(false),
             reports: Mutex::default(),
         });
         let channels = (0..options.queues)
@@ -145,9 +139,10 @@ impl Bridge {
         *lock(&self.listener) = Some(listener);
     }
 
-    /// The device is being closed: what is in flight ends within the grace period.
-    pub fn close(&self) {
-        self.shared.closing.store(true, Ordering::Relaxed);
+    /// How long a request can take, with all that the clock and the watchdog add to the time-out.
+    pub(crate) fn longest(&self) -> Duration {
+        let Shared { timeout, .. } = *self.shared;
+        TICK * (timeout + self.shared.pace() + 2)
     }
 
     /// Nobody answers any more: requests in flight fail at once, and so do later ones. Nobody is
@@ -183,6 +178,18 @@ impl Bridge {
 }
 
 impl Shared {
+    /// Whether a request has waited for longer than the time-out that the peer has been asked for at
+    /// `since`. The clock's next tick may have followed at once, so that one is not counted.
+    pub(crate) fn is_overdue(&self, since: u32) -> bool {
+        self.clock.load(Ordering::Relaxed).wrapping_sub(since) > self.timeout
+    }
+
+    /// How many ticks pass between two looks for requests that are overdue: they end late by an
+    /// eighth at most, and no reactor is woken more often than that pays.
+    pub(crate) fn pace(&self) -> u32 {
+        (self.timeout / 8).max(1)
+    }
+
     pub(crate) fn report(&self, report: Report) {
         let mut reports = lock(&self.reports);
         if reports.len() < MAX_REPORTS {

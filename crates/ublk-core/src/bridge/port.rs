@@ -58,7 +58,7 @@ struct Tag {
     ask: Ask,
     generation: u32,
     epoch: u32,
-    /// When the peer was asked, in ticks.
+    /// When the request began, in ticks.
     since: u32,
     /// It is the peer's turn.
     waiting: bool,
@@ -94,17 +94,31 @@ impl Port {
     /// or has not come for its requests for so long that there is no room.
     #[inline]
     pub(crate) fn ask(&mut self, index: u16, ask: Ask) -> bool {
+        self.expect(index, ask);
+        self.ask_first(index)
+    }
+
+    /// A request has begun, and its time too.
+    #[inline]
+    fn expect(&mut self, index: u16, ask: Ask) {
         let tag = &mut self.tags[usize::from(index)];
         tag.ask = ask;
+        tag.since = self.channel.shared.clock.load(Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn ask_first(&mut self, index: u16) -> bool {
+        let tag = &mut self.tags[usize::from(index)];
         tag.generation = tag.generation.wrapping_add(1);
-        self.hand_over(index, ask.op.into())
+        let op = tag.ask.op;
+        self.hand_over(index, op.into())
     }
 
     /// The peer will be asked when the request's bytes are there: with [`resume`](Self::resume).
     #[cold]
     pub(crate) fn announce(&mut self, index: u16, ask: Ask) {
-        let tag = &mut self.tags[usize::from(index)];
-        (tag.ask, tag.fresh) = (ask, true);
+        self.expect(index, ask);
+        self.tags[usize::from(index)].fresh = true;
     }
 
     /// The steps that the peer asked for have ended, or the request's bytes are there, unless
@@ -114,8 +128,7 @@ impl Port {
         if !std::mem::take(&mut tag.fresh) {
             return self.hand_over(index, KIND_STEPPED);
         }
-        let ask = tag.ask;
-        !failed && self.ask(index, ask)
+        !failed && self.ask_first(index)
     }
 
     /// Says what a step has failed of, before its request is [resumed](Self::resume): `piece` is
@@ -146,7 +159,6 @@ impl Port {
             return false;
         }
         self.channel.bypass.asked(index, tag.generation, tag.ask.whole);
-        tag.since = self.channel.shared.clock.load(Ordering::Relaxed);
         tag.waiting = true;
         self.waiting += 1;
         true
@@ -240,10 +252,7 @@ impl Port {
         }
         let shared = &self.channel.shared;
         let abandoned = self.channel.is_abandoned();
-        let closing = shared.closing.load(Ordering::Relaxed);
-        let limit = if closing { shared.grace } else { shared.timeout };
-        let now = shared.clock.load(Ordering::Relaxed);
-        let is_due = |tag: &Tag| tag.waiting && (abandoned || now.wrapping_sub(tag.since) >= limit);
+        let is_due = |tag: &Tag| tag.waiting && (abandoned || shared.is_overdue(tag.since));
         let index = (from..self.channel.depth()).find(|&index| {
             let tag = &self.tags[usize::from(index)];
             // Otherwise the peer is just about to commit it.

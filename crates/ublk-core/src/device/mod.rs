@@ -2,6 +2,7 @@
 
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::bridge::Bridge;
 use crate::control::Control;
@@ -201,8 +202,7 @@ impl<D: Driver> Device<D> {
     pub fn close(&self) -> Result<()> {
         let first = !std::mem::replace(&mut self.shared.lock().asked, true);
         if first && self.shared.lock().end.is_none() {
-            self.shared.bridge.iter().for_each(|bridge| bridge.close());
-            let stopped = self.shared.control.stop(self.shared.info.id, self.shared.options.limit);
+            let stopped = self.shared.control.stop(self.shared.info.id, self.shared.patience());
             // Somebody else may have stopped it this very moment: then it is gone already.
             if let Err(error) = stopped
                 && error.code != Code::NoDevice
@@ -282,6 +282,13 @@ impl<D: Driver> Device<D> {
 }
 
 impl<D> Shared<D> {
+    /// How long the kernel may take to stop the device while no request ends: each request in flight
+    /// has all of its time to be answered elsewhere.
+    fn patience(&self) -> Duration {
+        let longest = self.bridge.as_ref().map_or(Duration::ZERO, |bridge| bridge.longest());
+        self.options.limit.max(longest)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Closing> {
         self.closing.lock().unwrap_or_else(PoisonError::into_inner)
     }

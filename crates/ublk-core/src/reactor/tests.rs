@@ -76,8 +76,7 @@ fn null() -> Null {
 
 fn handler() -> Handler {
     let time = Duration::from_secs(1);
-    let options =
-        BridgeOptions { queues: 1, depth: DEPTH, max_pieces: 1, timeout: time, grace: time };
+    let options = BridgeOptions { queues: 1, depth: DEPTH, max_pieces: 1, timeout: time };
     Handler::new(HandlerOptions {
         size: SIZE,
         logical_block: None,

@@ -293,13 +293,8 @@ mod tests {
     use crate::bridge::BridgeOptions;
 
     fn handler(ops: &[Op], backends: Vec<Native>) -> Result<Handler> {
-        let bridge = BridgeOptions {
-            queues: 1,
-            depth: 1,
-            max_pieces: 4,
-            timeout: Duration::from_secs(1),
-            grace: Duration::from_secs(1),
-        };
+        let bridge =
+            BridgeOptions { queues: 1, depth: 1, max_pieces: 4, timeout: Duration::from_secs(1) };
         Handler::new(HandlerOptions {
             size: 1 << 20,
             logical_block: None,

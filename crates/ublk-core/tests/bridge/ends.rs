@@ -70,25 +70,55 @@ fn what_is_never_answered_times_out_and_what_is_answered_late_is_not_taken_for_a
     }
 }
 
-#[test]
-fn closing_ends_requests_that_nobody_answers() {
+/// What a read comes to that is in flight when its device is closed, and that whoever answers has
+/// `answers` for once the clock has moved by so many ticks.
+fn read_while_closing(timeout: Duration, answers: u32) -> Result<(), i32> {
     let sim = Sim::new(SimConfig::blocking(8));
-    let bridge = bridge(Duration::from_secs(3600));
+    let bridge = bridge(timeout);
     let target = target(&bridge, &[Op::Read], &[]);
-    let _answering = Answering::start(&bridge, |_, _| {});
+    let (asked, clock) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+    let (is_asked, now) = (Arc::clone(&asked), Arc::clone(&clock));
+    let _answering = Answering::start(&bridge, move |peer, asked| {
+        is_asked.store(true, Ordering::Relaxed);
+        while now.load(Ordering::Relaxed) < answers {
+            thread::yield_now();
+        }
+        peer.answer(asked, Ok(()));
+    });
     let device = Device::create(&sim, target, options(BufferMode::Copy)).unwrap();
     let id = device.info().id;
-    let _ticking = ticking(&bridge);
-    thread::scope(|scope| {
+    let result = thread::scope(|scope| {
         let reading = scope.spawn(|| {
             let client = sim.client(id).unwrap();
             client.run(&ClientOp::Read { offset: 0, length: 4096 }).result
         });
+        while !asked.load(Ordering::Relaxed) {
+            thread::yield_now();
+        }
+        let closing = scope.spawn(|| device.close());
+        // Until the device is being closed.
         thread::sleep(Duration::from_millis(50));
-        device.close().unwrap();
-        assert!(reading.join().unwrap().is_err());
+        while !reading.is_finished() {
+            bridge.tick();
+            clock.fetch_add(1, Ordering::Relaxed);
+            thread::sleep(Duration::from_millis(1));
+        }
+        clock.store(u32::MAX, Ordering::Relaxed);
+        closing.join().unwrap().unwrap();
+        reading.join().unwrap()
     });
     assert_nothing_left(&sim, id);
+    result
+}
+
+#[test]
+fn closing_leaves_requests_all_of_their_time() {
+    assert_eq!(read_while_closing(TICK * 3600, 100), Ok(()));
+}
+
+#[test]
+fn closing_ends_requests_that_nobody_answers_in_time() {
+    assert_eq!(read_while_closing(TICK * 40, u32::MAX), Err(libc::ETIMEDOUT));
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! Devices whose requests are answered beyond a bridge, with real threads on the simulated kernel.
 #![expect(clippy::cast_possible_truncation, reason = "small numbers")]
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use ublk_core::bridge::{Asked, Bridge, BridgeOptions, Peer, Region, Report, ReportKind, TICK};
+use ublk_core::bridge::{Asked, Bridge, BridgeOptions, Peer, Region, Report, ReportKind};
 use ublk_core::control::Control;
 use ublk_core::device::{BufferMode, Device, DeviceOptions, ExchangeMode};
 use ublk_core::driver::sim::{Client, ClientOp, Sim, SimConfig, SimDisk};
@@ -28,8 +28,7 @@ const READ: u8 = 0;
 const WRITE: u8 = 1;
 
 fn bridge(timeout: Duration) -> Arc<Bridge> {
-    let options =
-        BridgeOptions { queues: 2, depth: DEPTH, max_pieces: 4, timeout, grace: TICK * 2 };
+    let options = BridgeOptions { queues: 2, depth: DEPTH, max_pieces: 4, timeout };
     Arc::new(Bridge::unwatched(&options).unwrap())
 }
 

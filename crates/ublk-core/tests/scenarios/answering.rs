@@ -15,8 +15,8 @@ const MAX_PIECES: u8 = 4;
 /// A bridge without a clock: nothing is overdue.
 pub(crate) fn bridge(scenario: &Scenario) -> Bridge {
     let (queues, depth) = (scenario.queues, scenario.depth);
-    let (timeout, grace) = (Duration::from_secs(30), Duration::from_secs(5));
-    let options = BridgeOptions { queues, depth, max_pieces: MAX_PIECES, timeout, grace };
+    let timeout = Duration::from_secs(30);
+    let options = BridgeOptions { queues, depth, max_pieces: MAX_PIECES, timeout };
     Bridge::unwatched(&options).unwrap()
 }
 
