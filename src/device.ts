@@ -3,7 +3,7 @@ import { EventEmitter } from 'node:events';
 import { announce, announceEnd } from './channels.ts';
 import { checkBoolean, checkKeys, checkPath } from './check.ts';
 import { watchCompletions, type CompletionBatch, type CompletionsOptions } from './completions.ts';
-import { toError, unwrap, type Outcome, type UblkError } from './errors.ts';
+import { toError, toProcessWarning, unwrap, type Outcome, type UblkError } from './errors.ts';
 import type { Buffering, Counters, DeviceInfo, DeviceStats } from './info.ts';
 import { SharedMemory, type ShareOptions } from './memory.ts';
 import type { NativeDevice, NativeEnd } from './native.ts';
@@ -246,7 +246,7 @@ export class Device extends EventEmitter<DeviceEvents> {
   warn(warning: UblkError): void {
     if (this.emit('warning', warning) || this.#printed.has(warning.code)) return;
     this.#printed.add(warning.code);
-    process.emitWarning(warning);
+    process.emitWarning(toProcessWarning(warning));
   }
 
   async #leave(how: () => Promise<Outcome<void>>): Promise<void> {

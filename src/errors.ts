@@ -1,3 +1,5 @@
+import { inspect } from 'node:util';
+
 import type { RequestOp } from './request-op.ts';
 
 /** What went wrong, as programs branch on it. */
@@ -141,6 +143,21 @@ export function unwrap<T>(outcome: Outcome<T>): T {
 /** The error that the addon's data describes. */
 export function toError(failure: Failure): UblkError {
   return new UblkError(failure.code as UblkErrorCode, failure.message, failure);
+}
+
+/** What was thrown, in one line. */
+export function messageOf(thrown: unknown): string {
+  return thrown instanceof Error ? thrown.message : inspect(thrown);
+}
+
+/**
+ * An error as a warning that Node.js prints: below the message, its hint and its cause, with stack.
+ */
+export function toProcessWarning(error: UblkError): UblkError {
+  const { hint, cause } = error;
+  const lines = [hint, cause === undefined ? undefined : `caused by ${inspect(cause)}`];
+  const detail = lines.filter((line) => line !== undefined).join('\n');
+  return detail === '' ? error : Object.defineProperty(error, 'detail', { value: detail });
 }
 
 /** An error about an argument. */

@@ -3,10 +3,11 @@ import { setImmediate } from 'node:timers/promises';
 
 import { describe, expect, test, vi } from 'vitest';
 
-import type { UblkError } from '../../src/errors.ts';
+import { toProcessWarning, type UblkError } from '../../src/errors.ts';
 import { checkHandler } from '../../src/handler/handler.ts';
 import { IoError } from '../../src/handler/io-error.ts';
 import * as layout from '../../src/handler/layout.ts';
+import { fromMessage, toMessage } from '../../src/handler/messages.ts';
 import type { HandlerRequest } from '../../src/handler/request.ts';
 import type { Handler, Piece } from '../../src/handler/types.ts';
 import { backends, done, failed, handlerRig, withResolvers } from './handler-rig.ts';
@@ -102,6 +103,33 @@ describe('A handler', () => {
       { ...about, request: { op: 'read', offset: 512, length: 4096, queue: 0 } },
       { ...about, request: { op: 'write' } },
     ]);
+  });
+
+  test('that throws is printed with its stack and its cause, from a worker too', () => {
+    const cause = new TypeError('no such block', { cause: new RangeError('beyond the end') });
+    serve({
+      read: () => {
+        throw cause;
+      },
+    });
+    ask({});
+    const sent = fromMessage(structuredClone(toMessage(rig.warnings[0])));
+    for (const warning of [rig.warnings[0]!, sent]) {
+      const { detail } = toProcessWarning(warning) as UblkError & { detail: string };
+      expect(detail).toMatch(/TypeError: no such block\n +at /);
+      expect(detail).toContain('handler-queue.test.ts');
+      expect(detail).toMatch(/\[cause\]: RangeError: beyond the end\n +at /);
+    }
+  });
+
+  test('that throws what is no error is told of with that', () => {
+    serve({
+      read: () => {
+        throw { reason: 'none' };
+      },
+    });
+    ask({});
+    expect(rig.warnings[0]!.message).toBe("the handler failed to read: { reason: 'none' }");
   });
 
   test('of a thenable that settles twice answers once', async () => {
@@ -265,6 +293,52 @@ describe('A handler', () => {
     expect(rig.warnings[0]!.message).toContain(why);
   });
 
+  test.for([
+    ['read', 0],
+    ['write', 1],
+    ['discard', 3],
+  ] as const)('with more pieces than one answer has %ss them in turns', async ([, op]) => {
+    const method = () => Array.from({ length: 5 }, (_, index) => sector(4 - index));
+    serve({ backends, read: undefined as never, map: method, discard: method });
+    ask({ op, length: 2560 });
+    const seen: number[] = [];
+    for (const count of [2, 2, 1]) {
+      await setImmediate();
+      const kind = layout.ANSWER_STEPS;
+      expect(rig.channel.answers()).toMatchObject([{ kind, count }]);
+      for (let index = 0; index < count; index += 1) seen.push(rig.channel.piece(0, index).at);
+      rig.stepped();
+    }
+    await setImmediate();
+    expect(rig.channel.answers()).toEqual([done]);
+    expect(seen).toEqual([2048, 1536, 1024, 512, 0]);
+    ask({ op, length: 2560, generation: 2 });
+    await setImmediate();
+    rig.channel.answers();
+    rig.stepped(0, ENOSPC);
+    await setImmediate();
+    rig.channel.answers();
+    rig.stepped();
+    await setImmediate();
+    rig.channel.answers();
+    rig.stepped();
+    await setImmediate();
+    expect(rig.channel.answers()).toEqual([{ ...failed(ENOSPC), generation: 2 }]);
+  });
+
+  test.for([
+    ['a gap', [sector(0), sector(1), sector(3), sector(4)], 'are not all of the 2560 bytes'],
+    ['a piece twice', [0, 1, 2, 3, 4, 4].map(sector), 'have some of the 2560 bytes'],
+    ['a hole', [sector(0), undefined, sector(1)], 'piece 1 of the answer is undefined'],
+    ['nowhere', [sector(0), sector(1), { backend: 'nowhere', offset: 0 }], 'no backend'],
+  ] as const)('whose many pieces do not fit fails: %s', async ([, answer, why]) => {
+    serve({ backends, read: undefined as never, map: () => answer as never });
+    ask({ length: 2560 });
+    await setImmediate();
+    expect(rig.channel.answers()).toEqual([failed(EIO)]);
+    expect(rig.warnings[0]!.message).toContain(why);
+  });
+
   test('looking for data that is not in JavaScript is told what to do', () => {
     serve({ read: ({ data }) => void data });
     rig.channel.buffers.fill(null);
@@ -292,6 +366,11 @@ describe('A handler', () => {
     expect(served).toBeGreaterThan(first);
   });
 });
+
+/** A sector of a request where it is in `hot` too. */
+function sector(number: number): Piece {
+  return { backend: 'hot', offset: number * 512, at: number * 512, length: 512 };
+}
 
 const pieces: NonNullable<Handler['map']> = ({ offset }) => [
   { backend: 'cold', offset: offset + 2 ** 33, length: 512 },

@@ -1,3 +1,5 @@
+import { inspect } from 'node:util';
+
 import { UblkError, UblkErrorCode, type RequestInfo } from '../errors.ts';
 import type { CheckedHandler } from './handler.ts';
 
@@ -52,11 +54,15 @@ export function fromMessage({ code, message, ...details }: ErrorMessage): UblkEr
   return new UblkError(code, message, details);
 }
 
-/** Errors can be sent, whatever hangs on them; of other things thrown, their text. */
-function sendable(cause: unknown): unknown {
-  if (cause === undefined) return undefined;
-  if (!(cause instanceof Error)) return String(cause);
-  const copy = new Error(cause.message);
+/** How many causes of causes cross threads: an error may be its own. */
+const MOST_CAUSES = 8;
+
+/** Errors can be sent, with their causes and whatever hangs on them; of other things, their text. */
+function sendable(cause: unknown, depth = 0): unknown {
+  if (cause === undefined || depth === MOST_CAUSES) return undefined;
+  if (!(cause instanceof Error)) return inspect(cause);
+  const below = sendable(cause.cause, depth + 1);
+  const copy = new Error(cause.message, below === undefined ? undefined : { cause: below });
   copy.name = cause.name;
   if (cause.stack !== undefined) copy.stack = cause.stack;
   return copy;

@@ -1,6 +1,7 @@
 import { invalid } from '../errors.ts';
 import { suggest } from '../check.ts';
 import { OPS } from '../request-op.ts';
+import { Coverage } from './coverage.ts';
 import * as layout from './layout.ts';
 import { checkBytes, type HandlerRequest, type Step } from './request.ts';
 import type { Piece } from './types.ts';
@@ -33,6 +34,11 @@ export class PieceWriter {
     this.#lastName = backends[0] ?? '';
   }
 
+  /** Whether an answer has more pieces than the reactor takes at once. */
+  areTooMany(answer: readonly Piece[]): boolean {
+    return answer.length > this.#rings.maxPieces && this.#backends.size > 0;
+  }
+
   /**
    * Writes the pieces that a request is made of; how many they are.
    *
@@ -40,16 +46,41 @@ export class PieceWriter {
    */
   plan(request: HandlerRequest, answer: readonly Piece[]): number {
     const { tag, opNumber, length } = request;
-    this.#checkCount(answer.length);
+    if (answer.length === 0) throw invalid('the answer is a list of no pieces');
     let end = 0;
     for (const [index, piece] of answer.entries()) {
-      if (piece == null) throw invalid(`piece ${index} of the answer is ${String(piece)}`);
-      const at = piece.at ?? end;
-      const bytes = piece.length ?? length - at;
+      const { at, bytes } = placeOf(piece, index, end, length);
       this.#write(tag, index, opNumber, piece, at, bytes);
       end = at + bytes;
     }
     return answer.length;
+  }
+
+  /**
+   * The steps that do what the pieces of a request say.
+   *
+   * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`: what cannot be a piece, or pieces that are not
+   * the whole request.
+   */
+  split(request: HandlerRequest, answer: readonly Piece[]): Step[] {
+    const { op, length } = request;
+    const steps: Step[] = [];
+    const covered = new Coverage();
+    let [end, all] = [0, 0];
+    for (const [index, piece] of answer.entries()) {
+      const { at, bytes } = placeOf(piece, index, end, length);
+      const step = { op, backend: piece.backend, offset: piece.offset, at, length: bytes };
+      this.checkStep(step);
+      steps.push(step);
+      covered.add(at, bytes);
+      end = at + bytes;
+      all += bytes;
+    }
+    const bytes = `${length} bytes of the ${op}`;
+    if (!covered.reaches(length)) throw invalid(`the pieces are not all of the ${bytes}`);
+    if (op === 'read' && all !== length)
+      throw invalid(`the pieces have some of the ${bytes} twice`);
+    return steps;
   }
 
   /** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` for what cannot be a step. */
@@ -89,12 +120,6 @@ export class PieceWriter {
     throw invalid(`there is no backend '${name}'`, hint);
   }
 
-  #checkCount(count: number): void {
-    const most = this.#rings.maxPieces;
-    if (count > 0 && count <= most) return;
-    throw invalid(`the answer has ${count} pieces; it must have from 1 to ${most}`);
-  }
-
   #write(
     tag: number,
     index: number,
@@ -119,6 +144,18 @@ export class PieceWriter {
     const { pieces, maxPieces } = this.#rings;
     return pieces + (tag * maxPieces + index) * PIECE_WORDS;
   }
+}
+
+/** Which bytes of a request a piece is: by default all from the end of the piece before it on. */
+function placeOf(
+  piece: Piece | null | undefined,
+  index: number,
+  end: number,
+  length: number,
+): { at: number; bytes: number } {
+  if (piece == null) throw invalid(`piece ${index} of the answer is ${String(piece)}`);
+  const at = piece.at ?? end;
+  return { at, bytes: piece.length ?? length - at };
 }
 
 /** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless it is a number of bytes below 4 GiB. */

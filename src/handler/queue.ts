@@ -2,7 +2,7 @@ import { constants } from 'node:os';
 import { performance } from 'node:perf_hooks';
 import { setImmediate } from 'node:timers';
 
-import { invalid, UblkError, UblkErrorCode } from '../errors.ts';
+import { invalid, messageOf, UblkError, UblkErrorCode } from '../errors.ts';
 import type { NativeChannel } from '../native.ts';
 import { IoError } from './io-error.ts';
 import * as layout from './layout.ts';
@@ -213,7 +213,7 @@ export class HandlerQueue implements RequestOwner {
     if (this.#isCurrent(request) && request.generation === generation) {
       answer();
       this.#flushSoon();
-      if (this.#options.backends.length > 0) this.#replace(request);
+      if (this.#options.backends.length > 0 && !request.isOpen) this.#replace(request);
     } else {
       this.#warn(
         UblkErrorCode.LateAnswer,
@@ -291,11 +291,22 @@ export class HandlerQueue implements RequestOwner {
         this.#answer(request, request.tag | (ANSWER_REMAP << 16) | (backend << 24), offset);
         return;
       }
-      const count = this.#pieces.plan(request, isList(answer) ? answer : [answer]);
+      const pieces = isList(answer) ? answer : [answer];
+      if (this.#pieces.areTooMany(pieces)) {
+        this.#later(request, this.#inTurns(request, pieces));
+        return;
+      }
+      const count = this.#pieces.plan(request, pieces);
       this.#answer(request, request.tag | (ANSWER_PLAN << 16) | (count << 24), 0);
     } catch (error) {
       this.#fail(request, error);
     }
+  }
+
+  /** Runs more pieces than one answer can have, as steps: the reactor takes as many as it can at once. */
+  async #inTurns(request: HandlerRequest, pieces: readonly Piece[]): Promise<void> {
+    const steps = this.#pieces.split(request, pieces);
+    await Promise.all(steps.map((step) => this.step(request, step)));
   }
 
   #fail(request: HandlerRequest, error: unknown): void {
@@ -330,7 +341,7 @@ export class HandlerQueue implements RequestOwner {
     hint?: string,
   ): void {
     const { op, offset, length, queue } = request;
-    const reason = cause instanceof Error ? `: ${cause.message}` : '';
+    const reason = cause === undefined ? '' : `: ${messageOf(cause)}`;
     this.#options.warn(
       new UblkError(code, `${message}${reason}`, {
         hint: hint ?? (UblkError.is(cause) ? cause.hint : undefined),

@@ -28,6 +28,8 @@ export interface Piece<Name extends string = string> {
  * or written. Together the pieces must cover the request, a write as often as you like (a mirror),
  * a read once.
  *
+ * A request may have any number of pieces. More than 64 of them are done 64 at a time.
+ *
  * Nothing: the method has done the request in full. That is an answer only of a method that has had
  * the data in its hands: a read or a write whose {@link HandlerRequest.data} is in JavaScript, or
  * whose data the method's steps have moved as a whole; a request without data. Otherwise the request
