@@ -15,7 +15,8 @@ export interface FileTargetOptions {
    */
   readonly direct?: boolean | 'auto' | undefined;
   /**
-   * Whether the device refuses writes; the file is opened for reading only.
+   * Whether the device refuses writes; the file is opened for reading only. A block device that is
+   * read-only itself can only be served so.
    * @default false
    */
   readonly readOnly?: boolean | undefined;

@@ -123,6 +123,17 @@ fn can_read(file: &File, block: u32) -> io::Result<bool> {
     Ok(result >= 0)
 }
 
+/// Whether the kernel refuses writes to an open block device.
+pub(super) fn is_read_only(file: &File) -> io::Result<bool> {
+    const BLKROGET: libc::c_ulong = 0x125e;
+    let mut read_only: libc::c_int = 0;
+    // SAFETY: BLKROGET stores an int.
+    if unsafe { libc::ioctl(file.as_raw_fd(), BLKROGET, &raw mut read_only) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(read_only != 0)
+}
+
 /// How much an open file or block device holds, in bytes.
 pub(super) fn size(fd: BorrowedFd<'_>) -> io::Result<u64> {
     let file = File::from(fd.try_clone_to_owned()?);

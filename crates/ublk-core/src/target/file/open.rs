@@ -27,6 +27,9 @@ pub(super) struct Opened {
 pub(super) fn open(path: &Path, options: &FileOptions) -> Result<Opened> {
     let kind = kind(path)?;
     let (file, direct_limits) = open_as_asked(path, kind, options)?;
+    if kind == Kind::Block && !options.read_only {
+        check_writable(path, &file)?;
+    }
     if !options.unlocked && kind == Kind::Regular {
         lock(path, &file, options.read_only)?;
     }
@@ -56,6 +59,21 @@ fn kind(path: &Path) -> Result<Kind> {
         Err(Error::new(Code::BadBackend, format!("cannot serve {}: it is {what}", path.display()))
             .hint("the file target needs a regular file or a block device"))
     }
+}
+
+/// The kernel opens a read-only block device (`losetup -r`, `blockdev --setro`) for writing without
+/// an error, and then refuses each write.
+fn check_writable(path: &Path, file: &File) -> Result<()> {
+    let read_only = limits::is_read_only(file)
+        .map_err(|error| failed(path, "ioctl", "ask for the permissions of", &error))?;
+    if !read_only {
+        return Ok(());
+    }
+    let message = format!("cannot write to {}: the block device is read-only", path.display());
+    Err(Error::new(Code::Permission, message).hint(
+        "to serve it without writing to it, set readOnly (ublk add --read-only); \
+         `blockdev --setrw` makes a block device writable that was set read-only",
+    ))
 }
 
 /// Opens for direct I/O if that was asked for and works, checked with a read through io_uring:
