@@ -35,9 +35,12 @@ const KEYS = ['target', 'splitRegister', 'timeoutMs', ...PLACEMENT_KEYS];
 
 /**
  * Serves a device whose server has died, or has left it ({@link Device.quiesce}); a server that is
- * about to is waited for. The device must have been created with `recovery`, and the target must be
- * what it was: its size, block size and abilities are compared with what clients were told. If the
- * promise rejects, the device waits on.
+ * about to is waited for, and so are its locks. The device must have been created with `recovery`, and
+ * the target must be what it was: its size, the layout of its bytes and its abilities are compared
+ * with what clients were told and with what the last server has written down in `/run/ublk`. The
+ * device keeps its size and its blocks when the target is larger or needs larger ones. A device of a
+ * version of this package that wrote no layout down is recovered on trust. If the promise rejects,
+ * the device waits on.
  *
  * An abort takes effect when the device is being served: it is left again.
  *
@@ -45,8 +48,8 @@ const KEYS = ['target', 'splitRegister', 'timeoutMs', ...PLACEMENT_KEYS];
  * await using device = await recoverDevice(0, { target: targets.file('disk.img') });
  *
  * @throws {UblkError} `ERR_UBLK_NO_DEVICE`; `ERR_UBLK_INVALID_ARGUMENT` for a device without
- * `recovery`; `ERR_UBLK_BUSY` when its server stays; `ERR_UBLK_BAD_BACKEND` when the target is
- * another; and what {@link createDevice} throws.
+ * `recovery`; `ERR_UBLK_BUSY` when its server stays, or what lies behind the device is in use;
+ * `ERR_UBLK_BAD_BACKEND` when the target is another; and what {@link createDevice} throws.
  */
 export async function recoverDevice(
   id: number,

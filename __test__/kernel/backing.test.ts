@@ -1,9 +1,13 @@
-import { execa } from 'execa';
-import { afterEach, describe, expect, onTestFinished, test } from 'vitest';
+import { truncateSync } from 'node:fs';
+import { join } from 'node:path';
 
-import { createDevice, targets } from '../../src/index.ts';
+import { execa } from 'execa';
+import { afterEach, describe, expect, onTestFinished, test, type TestContext } from 'vitest';
+
+import { createDevice, recoverDevice, targets } from '../../src/index.ts';
+import { mountPoint } from './filesystem.ts';
 import { sparseImage } from './image.ts';
-import { expectNoDevices, isTestMachine, withUblk } from './machine.ts';
+import { createOrSkip, expectNoDevices, isTestMachine, need, withUblk } from './machine.ts';
 import { makeNullDisk, removeNullDisk } from './null-disk.ts';
 
 const MIB = 1024 * 1024;
@@ -15,11 +19,33 @@ async function nullDisk(name: string, attributes: Record<string, string> = {}): 
   return path;
 }
 
+/** A file system on an image of its own, and where it is mounted. */
+async function fileSystem(mkfs: readonly string[], ...options: string[]): Promise<string> {
+  await execa('modprobe', ['loop']);
+  const image = sparseImage(512 * MIB);
+  const [program = '', ...rest] = mkfs;
+  await execa(program, [...rest, image]);
+  const folder = mountPoint();
+  await execa('mount', ['-o', ['loop', ...options].join(','), image, folder]);
+  onTestFinished(() => void execa('umount', [folder]));
+  return folder;
+}
+
+/** One sector of `byte` at a sector of a device, read back from it, past the page cache. */
+async function writesASector(path: string, sector: number): Promise<boolean> {
+  const text = 'sector'.padEnd(512, '.');
+  const at = ['bs=512', 'count=1'];
+  const options = { input: text };
+  await execa('dd', [`of=${path}`, `seek=${sector}`, 'oflag=direct', ...at], options);
+  const { stdout } = await execa('dd', [`if=${path}`, `skip=${sector}`, 'iflag=direct', ...at]);
+  return stdout === text;
+}
+
 withUblk('what lies behind a device', () => {
   afterEach(expectNoDevices);
 
   describe.runIf(isTestMachine)('that is read-only', () => {
-    async function isServedOnlyReadOnly(path: string): Promise<void> {
+    async function expectServedOnlyReadOnly(path: string): Promise<void> {
       const failure = { code: 'ERR_UBLK_PERMISSION', hint: expect.any(String) as string };
       await expect(createDevice({ target: targets.file(path) })).rejects.toMatchObject(failure);
       const children = [targets.file(path), targets.file(sparseImage(MIB))];
@@ -32,7 +58,7 @@ withUblk('what lies behind a device', () => {
     test('is not served for writing: a disk that was set so', async () => {
       const path = await nullDisk('ublkreadonly');
       await execa('blockdev', ['--setro', path]);
-      await isServedOnlyReadOnly(path);
+      await expectServedOnlyReadOnly(path);
     });
 
     test('is not served for writing: a loop device', async () => {
@@ -40,7 +66,69 @@ withUblk('what lies behind a device', () => {
       const args = ['--find', '--show', '--read-only', sparseImage(MIB)];
       const { stdout: path } = await execa('losetup', args);
       onTestFinished(() => void execa('losetup', ['--detach', path]));
-      await isServedOnlyReadOnly(path);
+      await expectServedOnlyReadOnly(path);
+    });
+  });
+
+  describe.runIf(isTestMachine)('that changes its alignment', () => {
+    async function expectRecoveredAfter(
+      context: TestContext,
+      path: string,
+      change: () => Promise<string>,
+    ): Promise<void> {
+      await need(context, 'QUIESCE');
+      const options = { target: targets.file(path), recovery: 'reissue' } as const;
+      const device = await createOrSkip(context, options);
+      expect((await execa('blockdev', ['--getss', device.path])).stdout).toBe('512');
+      expect(await writesASector(device.path, 3)).toBe(true);
+      await device.quiesce();
+      const target = targets.file(await change());
+      await using again = await recoverDevice(device.id, { target });
+      expect((await execa('blockdev', ['--getss', again.path])).stdout).toBe('512');
+      expect(await writesASector(again.path, 5)).toBe(true);
+      const { stdout } = await execa('dd', [`if=${again.path}`, 'bs=512', 'skip=3', 'count=1']);
+      expect(stdout).toMatch(/^sector/);
+    }
+
+    test('keeps its blocks, and its clone has what it is asked for (xfs)', async (context) => {
+      const folder = await fileSystem(['mkfs.xfs', '-q', '-f', '-m', 'reflink=1']);
+      const path = sparseImage(16 * MIB, folder);
+      const clone = join(folder, 'clone.img');
+      await expectRecoveredAfter(context, path, async () => {
+        await execa('cp', ['--reflink=always', path, clone]);
+        return path;
+      });
+      await using device = await createDevice({
+        target: targets.file(clone, { logicalBlockSize: 512 }),
+      });
+      expect((await execa('blockdev', ['--getss', device.path])).stdout).toBe('512');
+      expect(await writesASector(device.path, 7)).toBe(true);
+    });
+
+    test('keeps its blocks when it moves to a disk with larger ones', async (context) => {
+      const disk = await nullDisk('ublklarge', { blocksize: '4096', size: '32' });
+      const path = sparseImage(16 * MIB);
+      await expectRecoveredAfter(context, path, async () => {
+        await execa('dd', [`if=${path}`, `of=${disk}`, 'bs=1M', 'conv=fsync']);
+        return disk;
+      });
+    });
+
+    test('keeps its size when it has grown by less than a block', async (context) => {
+      const path = sparseImage(16 * MIB);
+      await expectRecoveredAfter(context, path, async () => {
+        truncateSync(path, 16 * MIB + 100);
+        return path;
+      });
+    });
+
+    test('is served through the page cache where direct I/O is refused (ext4)', async () => {
+      const folder = await fileSystem(['mkfs.ext4', '-q'], 'data=journal');
+      await using device = await createDevice({
+        target: targets.file(sparseImage(16 * MIB, folder)),
+      });
+      expect((await execa('blockdev', ['--getss', device.path])).stdout).toBe('512');
+      expect(await writesASector(device.path, 1)).toBe(true);
     });
   });
 });

@@ -1,4 +1,4 @@
-import { truncateSync } from 'node:fs';
+import { existsSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { execa } from 'execa';
@@ -15,7 +15,8 @@ import {
 } from '../../src/index.ts';
 import { mountPoint } from './filesystem.ts';
 import { sparseImage } from './image.ts';
-import { createOrSkip, expectNoDevices, need, withUblk } from './machine.ts';
+import { createOrSkip, expectNoDevices, isTestMachine, need, withUblk } from './machine.ts';
+import { makeNullDisk, removeNullDisk } from './null-disk.ts';
 import { startServer } from './server.ts';
 
 const MIB = 1024 * 1024;
@@ -171,6 +172,47 @@ withUblk('a device that outlives its server', () => {
     await expect(recoverDevice(0, { target, timeoutMs: 200 })).rejects.toMatchObject({
       code: 'ERR_UBLK_BUSY',
     });
+  });
+
+  test('is recovered with the layout that it had only', async (context) => {
+    await need(context, 'QUIESCE');
+    const files = [0, 1, 2, 3].map(() => targets.file(sparseImage(8 * MIB)));
+    const target = targets.striped(files, { chunk: 4096 });
+    const device = await createDevice({ target, recovery: 'reissue' });
+    await device.quiesce();
+    for (const other of [
+      targets.striped(files.slice(2), { chunk: 8192 }),
+      targets.striped(files.toReversed(), { chunk: 4096 }),
+    ]) {
+      await expect(recoverDevice(0, { target: other })).rejects.toMatchObject({
+        code: 'ERR_UBLK_BAD_BACKEND',
+      });
+    }
+    expect(existsSync('/run/ublk/0.layout')).toBe(true);
+    const again = await recoverDevice(0, { target });
+    await again.close();
+    expect(existsSync('/run/ublk/0.layout')).toBe(false);
+  });
+
+  test.runIf(isTestMachine)('is recovered while its server is still dying', async (context) => {
+    await need(context, 'USER_RECOVERY_REISSUE');
+    // Each request takes a second, and a process ends when its last one has.
+    const slow = { irqmode: '2', completion_nsec: '1000000000' };
+    const disk = await makeNullDisk('ublkslow', slow);
+    onTestFinished(() => removeNullDisk('ublkslow'));
+    const { server } = await startServer('add', 'file', disk, '--recovery', 'reissue');
+    const read = execa('dd', [
+      'if=/dev/ublkb0',
+      'of=/dev/null',
+      'bs=4k',
+      'count=3',
+      'iflag=direct',
+    ]);
+    await pause(500);
+    server.kill('SIGKILL');
+    await using device = await recoverDevice(0, { target: targets.file(disk) });
+    expect((await read).exitCode).toBe(0);
+    expect(device.id).toBe(0);
   });
 
   test('can be deleted while nobody serves it', async (context) => {

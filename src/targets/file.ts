@@ -27,7 +27,9 @@ export interface FileTargetOptions {
    */
   readonly lock?: boolean | undefined;
   /**
-   * The unit of addressing in bytes: 512, 1024, 2048 or 4096.
+   * The unit of addressing in bytes: 512, 1024, 2048 or 4096. Where direct I/O on the file needs
+   * larger blocks, the file is read and written through the page cache. A device that is recovered
+   * keeps the blocks that it was created with.
    * @default what direct I/O on the file needs, else 512
    */
   readonly logicalBlockSize?: number | undefined;

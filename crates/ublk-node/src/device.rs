@@ -82,7 +82,8 @@ pub fn recover_device<'env>(
 ) -> napi::Result<Object<'env>> {
     open(env, on_end, move || {
         let (options, target) = options.convert()?;
-        Device::recover(&Linux::new(), id, target.open()?, options).map(served)
+        let open = |promised| target.clone().recover(promised);
+        Device::recover_opening(&Linux::new(), id, open, options).map(served)
     })
 }
 

@@ -6,7 +6,7 @@ use napi_derive::napi;
 use ublk_core::error::Result;
 use ublk_core::target::delay::{Delay, Delays};
 use ublk_core::target::error::AlwaysFails;
-use ublk_core::target::file::{Direct, File, FileOptions};
+use ublk_core::target::file::{Direct, File, FileOptions, Promised};
 use ublk_core::target::handler::{Handler, HandlerOptions, HandlerZones};
 use ublk_core::target::integrity::{Checksum, Integrity, IntegrityFormat, IntegrityOptions};
 use ublk_core::target::linear::Linear;
@@ -107,27 +107,38 @@ pub struct NativeZones {
 impl NativeTarget {
     /// Opens what lies behind it. May block.
     pub(crate) fn open(self) -> Result<Native> {
+        self.open_for(None)
+    }
+
+    /// Opens what lies behind a device that has clients already. May block.
+    pub(crate) fn recover(self, promised: Promised) -> Result<Native> {
+        self.open_for(Some(promised))
+    }
+
+    fn open_for(self, promised: Option<Promised>) -> Result<Native> {
         match self.kind.as_str() {
             "null" => self.open_null().map(Native::Null),
             "error" => Ok(Native::Error(AlwaysFails::new(bytes(given(self.size, "size")?)?))),
-            "file" if self.integrity.is_some() => self.open_integrity().map(Native::Integrity),
-            "file" => self.open_file().map(Native::File),
+            "file" if self.integrity.is_some() => {
+                self.open_integrity(promised).map(Native::Integrity)
+            }
+            "file" => self.open_file(promised).map(Native::File),
             "striped" => {
                 let chunk = given(self.chunk, "chunk")?;
-                Striped::new(self.open_targets()?, chunk).map(Native::Striped)
+                Striped::new(self.open_targets(promised)?, chunk).map(Native::Striped)
             }
-            "linear" => Linear::new(self.open_targets()?).map(Native::Linear),
+            "linear" => Linear::new(self.open_targets(promised)?).map(Native::Linear),
             "delay" => {
                 let delays = Delays {
                     read: self.read_us.unwrap_or(0),
                     write: self.write_us.unwrap_or(0),
                     flush: self.flush_us.unwrap_or(0),
                 };
-                let target = given(self.open_targets()?.pop(), "targets")?;
+                let target = given(self.open_targets(promised)?.pop(), "targets")?;
                 Ok(Native::Delay(Delay::new(target, delays)))
             }
-            "zoned" => self.open_zoned().map(Native::Zoned),
-            "handler" => self.open_handler().map(Native::Handler),
+            "zoned" => self.open_zoned(promised).map(Native::Zoned),
+            "handler" => self.open_handler(promised).map(Native::Handler),
             kind => Err(unknown("kind of target", kind)),
         }
     }
@@ -140,7 +151,7 @@ impl NativeTarget {
         Ok(null.with_integrity(IntegrityFormat { interval: format.interval.max(512), ..format }))
     }
 
-    fn open_integrity(mut self) -> Result<Integrity> {
+    fn open_integrity(mut self, promised: Option<Promised>) -> Result<Integrity> {
         let integrity = given(self.integrity.take(), "integrity")?;
         let format = integrity.format()?;
         let options = IntegrityOptions {
@@ -148,35 +159,36 @@ impl NativeTarget {
             path: integrity.path.map(PathBuf::from),
             create: integrity.create.unwrap_or(false),
         };
-        let file = self.file_options()?;
+        let file = self.file_options(promised)?;
         Integrity::open(Path::new(&given(self.path, "path")?), &file, &options)
     }
 
-    fn open_file(self) -> Result<File> {
-        let options = self.file_options()?;
+    fn open_file(self, promised: Option<Promised>) -> Result<File> {
+        let options = self.file_options(promised)?;
         File::open(Path::new(&given(self.path, "path")?), &options)
     }
 
-    fn open_zoned(mut self) -> Result<Zoned> {
+    fn open_zoned(mut self, promised: Option<Promised>) -> Result<Zoned> {
         let zones = given(self.zones.take(), "zones")?.convert()?;
-        let options = self.file_options()?;
+        let options = self.file_options(promised)?;
         match self.path {
             Some(path) => Zoned::open(Path::new(&path), &options, &zones),
             None => Zoned::in_memory(given(options.size, "size")?, &zones),
         }
     }
 
-    fn file_options(&self) -> Result<FileOptions> {
+    fn file_options(&self, promised: Option<Promised>) -> Result<FileOptions> {
         Ok(FileOptions {
             direct: direct(self.direct.as_deref())?,
             read_only: self.read_only.unwrap_or(false),
             logical_block: self.logical_block_size,
             size: self.size.map(bytes).transpose()?,
             unlocked: self.lock == Some(false),
+            promised,
         })
     }
 
-    fn open_handler(mut self) -> Result<Handler> {
+    fn open_handler(mut self, promised: Option<Promised>) -> Result<Handler> {
         let ops = given(self.ops.take(), "ops")?;
         Handler::new(HandlerOptions {
             size: bytes(given(self.size, "size")?)?,
@@ -190,12 +202,12 @@ impl NativeTarget {
                 .map(|zones| zones.convert().map(|zones| handler_zones(&zones)))
                 .transpose()?,
             bridge: bridge::find(given(self.bridge, "bridge")?)?,
-            backends: self.open_targets()?,
+            backends: self.open_targets(promised)?,
         })
     }
 
-    fn open_targets(self) -> Result<Vec<Native>> {
-        given(self.targets, "targets")?.into_iter().map(Self::open).collect()
+    fn open_targets(self, promised: Option<Promised>) -> Result<Vec<Native>> {
+        given(self.targets, "targets")?.into_iter().map(|one| one.open_for(promised)).collect()
     }
 }
 

@@ -9,6 +9,7 @@ use ublk_sys::{
     UBLK_S_DEV_LIVE, UBLK_S_DEV_QUIESCED, ublk_params, ublksrv_ctrl_dev_info,
 };
 
+use super::layout;
 use super::options::{DeviceInfo, DeviceState, Recovery};
 use crate::control::Control;
 use crate::driver::Driver;
@@ -127,6 +128,7 @@ pub(super) fn delete_and_wait<D: Driver>(
     id: u32,
     limit: Duration,
 ) -> Result<()> {
+    layout::forget(control.driver(), id);
     match control.delete(id, limit) {
         // The server deletes it too, and was quicker.
         Err(Error { code: Code::NoDevice, .. }) => return Ok(()),

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use ublk_sys::{ublk_params, ublksrv_ctrl_dev_info};
 
+use super::abilities::recovers;
 use super::limits::Limits;
 use super::memory::Memory;
 use super::negotiate::Kind;
 use super::options::{BufferMode, Buffering, DeviceInfo, DeviceOptions, ExchangeMode};
 use super::pool::Pool;
 use super::supervise::{Crew, Event, supervise};
-use super::{Device, Shared, SizeCheck, admin, needs, negotiate, params, staff};
+use super::{Device, Shared, SizeCheck, admin, layout, needs, negotiate, params, staff};
 use crate::control::Control;
 use crate::driver::Driver;
 use crate::error::{Code, Error, Result};
@@ -113,7 +114,11 @@ impl<D: Driver> Launch<'_, D> {
             .staff(&options, memory.as_ref(), (&target, shifts), &events, pool, &mut crew)
             .and_then(|()| muster(&inbox, &mut crew, options.limit))
             .and_then(|()| self.start(&options, arrange, &events, &inbox, &mut crew))
-            .and_then(|()| wait_for_node(self.driver, id, options.limit));
+            .and_then(|()| wait_for_node(self.driver, id, options.limit))
+            .and_then(|()| match recovers(self.info.flags) {
+                true => layout::keep(self.driver, id, &*target),
+                false => Ok(()),
+            });
         if let Err(error) = started {
             crew.dismiss(&inbox, (control, id), options.limit);
             return Err(error);

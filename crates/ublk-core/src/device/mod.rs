@@ -10,6 +10,7 @@ use crate::driver::Driver;
 use crate::error::{Code, Error, Result};
 use crate::stats::{self, QueueStats, Tally, Watch};
 use crate::target::Target;
+use crate::target::file::Promised;
 use memory::Memory;
 
 mod abilities;
@@ -18,6 +19,7 @@ mod affinity;
 mod buffering;
 mod change;
 mod create;
+mod layout;
 mod limits;
 mod memory;
 mod needs;
@@ -139,8 +141,8 @@ impl<D: Driver> Device<D> {
     ///
     /// # Errors
     /// [`Code::InvalidArgument`](crate::error::Code::InvalidArgument) for a device without
-    /// recovery; [`Code::BadBackend`](crate::error::Code::BadBackend) when the target's geometry is
-    /// another than the device's; [`Code::Busy`](crate::error::Code::Busy) when the old server
+    /// recovery; [`Code::BadBackend`](crate::error::Code::BadBackend) when the target's geometry or
+    /// layout is another than the device's; [`Code::Busy`](crate::error::Code::Busy) when the old server
     /// stays. After an error the device waits on, for the next attempt.
     pub fn recover<T: Target>(
         driver: &D,
@@ -148,7 +150,22 @@ impl<D: Driver> Device<D> {
         target: T,
         options: DeviceOptions,
     ) -> Result<Self> {
-        recover::recover(driver, id, target, options, None)
+        recover::recover(driver, id, recover::once(target), options, None)
+    }
+
+    /// The same with a target that `open` opens for what clients know of the device. Where that says
+    /// [`Code::Busy`](crate::error::Code::Busy), because the old server still has what lies behind
+    /// the device, it is asked again when the old server is gone, up to `limit`.
+    ///
+    /// # Errors
+    /// As [`recover`](Self::recover); what `open` says last.
+    pub fn recover_opening<T: Target>(
+        driver: &D,
+        id: u32,
+        open: impl FnMut(Promised) -> Result<T>,
+        options: DeviceOptions,
+    ) -> Result<Self> {
+        recover::recover(driver, id, open, options, None)
     }
 
     /// The same with the reactors of a pool.
@@ -162,7 +179,7 @@ impl<D: Driver> Device<D> {
         target: T,
         options: DeviceOptions,
     ) -> Result<Self> {
-        recover::recover(driver, id, target, options, Some(pool))
+        recover::recover(driver, id, recover::once(target), options, Some(pool))
     }
 
     /// The device as the kernel described it when it was started.

@@ -4,41 +4,83 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ublk_sys::{
-    UBLK_ATTR_FUA, UBLK_ATTR_READ_ONLY, UBLK_ATTR_VOLATILE_CACHE, UBLK_PARAM_TYPE_DISCARD,
-    UBLK_PARAM_TYPE_DMA_ALIGN, UBLK_PARAM_TYPE_INTEGRITY, UBLK_PARAM_TYPE_ZONED, ublk_params,
-    ublksrv_ctrl_dev_info,
+    UBLK_ATTR_FUA, UBLK_ATTR_READ_ONLY, UBLK_ATTR_VOLATILE_CACHE, UBLK_PARAM_TYPE_DMA_ALIGN,
+    UBLK_PARAM_TYPE_INTEGRITY, UBLK_PARAM_TYPE_ZONED, ublk_param_integrity, ublk_param_zoned,
+    ublk_params, ublksrv_ctrl_dev_info,
 };
 
 use super::abilities::recovers;
 use super::create::{Begin, Launch};
-use super::options::{DeviceOptions, DeviceState};
+use super::options::{Buffering, DeviceOptions, DeviceState, ExchangeMode};
 use super::pool::Pool;
-use super::{Device, needs, negotiate, params};
+use super::{Device, layout, needs, negotiate, params};
 use crate::control::Control;
 use crate::driver::Driver;
 use crate::error::{Code, Error, Result};
 use crate::target::Target;
+use crate::target::file::Promised;
+
+/// Opens a target that is open already, for the first time that somebody asks.
+pub(super) fn once<T>(target: T) -> impl FnMut(Promised) -> Result<T> {
+    let mut target = Some(target);
+    move |_| target.take().ok_or_else(|| Error::new(Code::Busy, "the target is in use"))
+}
 
 pub(super) fn recover<D: Driver, T: Target>(
     driver: &D,
     id: u32,
-    target: T,
+    mut open: impl FnMut(Promised) -> Result<T>,
     options: DeviceOptions,
     pool: Option<&Pool<T>>,
 ) -> Result<Device<D>> {
     options.validate()?;
-    let geometry = *target.geometry();
-    geometry.validate()?;
     let control = Control::new(driver.clone());
     let before = control.info(id)?;
-    if !recovers(before.flags) {
+    let modes = check_device(&before, &options)?;
+    let deadline = Instant::now() + options.limit;
+    let promised = promised(&control.params(id)?, modes.0);
+    let check = |target: &T| -> Result<ublk_params> {
+        needs::check_threads(&options, target, pool.is_some())?;
+        // The old server may change the size until it leaves.
+        let params = control.params(id)?;
+        let geometry = *target.geometry();
+        geometry.validate()?;
+        let served = params::of(&geometry, modes.0, before.max_io_buf_bytes);
+        let mut differences = differences(&params, &served);
+        differences.extend(layout::compare(driver, id, target)?);
+        refuse(id, &differences)?;
+        Ok(params)
+    };
+    // What cannot be is refused at once, and not when the old server has left.
+    let opened = match open(promised) {
+        Ok(target) => check(&target).map(|_| Some(target))?,
+        Err(Error { code: Code::Busy, .. }) => None,
+        Err(error) => return Err(error),
+    };
+    let info = take_over(&control, &before, deadline)?;
+    let target = match opened {
+        Some(target) => target,
+        None => open_in_time(|| open(promised), deadline)?,
+    };
+    let params = check(&target)?;
+    let begin = Begin::Recover;
+    Launch { driver, control: &control, info: &info, modes, begin }
+        .run(target, &params, options, pool)
+}
+
+/// Whether a device can be recovered at all; answers what was negotiated for it.
+fn check_device(
+    device: &ublksrv_ctrl_dev_info,
+    options: &DeviceOptions,
+) -> Result<(Buffering, ExchangeMode)> {
+    let id = device.dev_id;
+    if !recovers(device.flags) {
         let message = format!("ublk device {id} cannot be recovered: it was created without");
         return Err(Error::new(Code::InvalidArgument, message)
             .hint("create devices with the option recovery, and they outlive their server"));
     }
-    needs::check_threads(&options, &target, pool.is_some())?;
-    negotiate::check_threads(&options, before.flags)?;
-    let modes = negotiate::in_force(before.flags);
+    negotiate::check_threads(options, device.flags)?;
+    let modes = negotiate::in_force(device.flags);
     if modes.0.shared {
         let message = format!("ublk device {id} cannot be recovered: it shares memory");
         return Err(Error::new(Code::InvalidArgument, message).hint(
@@ -46,25 +88,42 @@ pub(super) fn recover<D: Driver, T: Target>(
              delete the device, and create it again",
         ));
     }
-    let served = params::of(&geometry, modes.0, before.max_io_buf_bytes);
-    check(id, &control.params(id)?, &served)?;
-    let info = take_over(&control, &before, options.limit)?;
-    // The old server may have changed its size until it left.
-    let params = control.params(id)?;
-    check(id, &params, &served)?;
-    let begin = Begin::Recover;
-    Launch { driver, control: &control, info: &info, modes, begin }
-        .run(target, &params, options, pool)
+    Ok(modes)
+}
+
+/// What clients know of the device that decides how its files can be read and written.
+fn promised(params: &ublk_params, buffers: Buffering) -> Promised {
+    let dma_alignment = match params.types & UBLK_PARAM_TYPE_DMA_ALIGN != 0 {
+        true => params.dma.alignment,
+        // The block layer's default.
+        false if buffers.mode.is_zero_copy() => 511,
+        // Data lies in memory of the server, which is aligned to pages.
+        false => 4095,
+    };
+    Promised { logical_block: block(params), dma_alignment }
+}
+
+/// Opens the target when whoever has what lies behind it has let go: a server that was killed keeps
+/// its files open until its last I/O has ended.
+fn open_in_time<T>(mut open: impl FnMut() -> Result<T>, deadline: Instant) -> Result<T> {
+    let mut pause = Duration::from_millis(1);
+    loop {
+        match open() {
+            Err(Error { code: Code::Busy, .. }) if Instant::now() < deadline => {}
+            result => return result,
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
 }
 
 /// Waits for the old server to let go of the device.
 fn take_over<D: Driver>(
     control: &Control<D>,
     before: &ublksrv_ctrl_dev_info,
-    limit: Duration,
+    deadline: Instant,
 ) -> Result<ublksrv_ctrl_dev_info> {
     let id = before.dev_id;
-    let deadline = Instant::now() + limit;
     let mut pause = Duration::from_micros(100);
     loop {
         match control.start_recovery(id) {
@@ -88,9 +147,8 @@ fn still_served<D: Driver>(control: &Control<D>, id: u32, error: Error) -> Error
     }
 }
 
-/// Compares a target with the device that it shall be: what clients have been told must hold.
-fn check(id: u32, device: &ublk_params, target: &ublk_params) -> Result<()> {
-    let differences = differences(device, target);
+/// What clients have been told must hold, and what they have written must be where it was.
+fn refuse(id: u32, differences: &[String]) -> Result<()> {
     if differences.is_empty() {
         return Ok(());
     }
@@ -101,24 +159,30 @@ fn check(id: u32, device: &ublk_params, target: &ublk_params) -> Result<()> {
     Err(Error::new(Code::BadBackend, message).hint("recover it with the target that it had"))
 }
 
+/// In what a target falls short of the device that it shall be. A target may be larger, and have
+/// smaller blocks: the device keeps its own. One that discards less answers that it cannot, and
+/// clients write zeros themselves.
 fn differences(device: &ublk_params, target: &ublk_params) -> Vec<String> {
     let mut found = Vec::new();
-    let mut same = |what: &str, device: u64, target: u64| {
-        if device != target {
+    let mut differ = |differ: bool, what: &str, device: u64, target: u64| {
+        if differ {
             found.push(format!("{what} was {device} and is {target}"));
         }
     };
-    same("size", device.basic.dev_sectors << 9, target.basic.dev_sectors << 9);
-    let block = |params: &ublk_params| 1_u64 << params.basic.logical_bs_shift.min(63);
-    same("logical block", block(device), block(target));
     let has = |params: &ublk_params, kind: u32| params.types & kind != 0;
-    for (what, kind) in [("zoned", UBLK_PARAM_TYPE_ZONED), ("integrity", UBLK_PARAM_TYPE_INTEGRITY)]
-    {
-        same(what, has(device, kind).into(), has(target, kind).into());
+    let size = |params: &ublk_params| params.basic.dev_sectors << 9;
+    let (before, now) = (size(device), size(target));
+    let zoned = has(device, UBLK_PARAM_TYPE_ZONED);
+    differ(now < before || zoned && now != before, "size", before, now);
+    let (before, now) = (block(device).into(), block(target).into());
+    differ(now > before, "logical block", before, now);
+    for (what, before, now) in placement(device).into_iter().zip(placement(target)).map(pair) {
+        differ(before != now, what, before, now);
     }
     let attr = |params: &ublk_params, attr: u32| params.basic.attrs & attr != 0;
     let read_only = |params| u64::from(attr(params, UBLK_ATTR_READ_ONLY));
-    same("read-only", read_only(device), read_only(target));
+    let (before, now) = (read_only(device), read_only(target));
+    differ(before != now, "read-only", before, now);
 
     let mut lost = |gone: bool, what: &str| {
         if gone {
@@ -132,19 +196,45 @@ fn differences(device: &ublk_params, target: &ublk_params) -> Vec<String> {
         "it has a cache now, and the kernel would never flush it",
     );
     lost(only(device, target, UBLK_ATTR_FUA), "it cannot make single writes durable (FUA)");
-    let discards = |params: &ublk_params| match has(params, UBLK_PARAM_TYPE_DISCARD) {
-        true => (params.discard.max_discard_sectors, params.discard.max_write_zeroes_sectors),
-        false => (0, 0),
-    };
-    let ((before, zeroes_before), (now, zeroes_now)) = (discards(device), discards(target));
-    lost(before > now, "it discards less");
-    lost(zeroes_before > zeroes_now, "it writes zeroes less");
     let alignment = |params: &ublk_params| match has(params, UBLK_PARAM_TYPE_DMA_ALIGN) {
         true => params.dma.alignment,
         false => 0,
     };
     lost(alignment(target) > alignment(device), "it needs memory that is aligned more");
     found
+}
+
+fn block(params: &ublk_params) -> u32 {
+    1 << params.basic.logical_bs_shift.min(31)
+}
+
+/// All that the kernel keeps of where bytes lie, and of how they are laid out, by name.
+fn placement(params: &ublk_params) -> [(&'static str, u64); 11] {
+    let has = |kind: u32| params.types & kind != 0;
+    let zoned = if has(UBLK_PARAM_TYPE_ZONED) { params.zoned } else { ublk_param_zoned::default() };
+    let integrity = match has(UBLK_PARAM_TYPE_INTEGRITY) {
+        true => params.integrity,
+        false => ublk_param_integrity::default(),
+    };
+    [
+        ("zoned", has(UBLK_PARAM_TYPE_ZONED).into()),
+        ("integrity", has(UBLK_PARAM_TYPE_INTEGRITY).into()),
+        ("chunk", u64::from(params.basic.chunk_sectors) << 9),
+        ("most open zones", zoned.max_open_zones.into()),
+        ("most active zones", zoned.max_active_zones.into()),
+        ("flags of integrity", integrity.flags.into()),
+        ("interval of integrity (its logarithm)", integrity.interval_exp.into()),
+        ("metadata of each interval", integrity.metadata_size.into()),
+        ("place of protection information", integrity.pi_offset.into()),
+        ("kind of checksum", integrity.csum_type.into()),
+        ("application tag", integrity.tag_size.into()),
+    ]
+}
+
+fn pair(
+    ((what, before), (_, now)): ((&'static str, u64), (&'static str, u64)),
+) -> (&'static str, u64, u64) {
+    (what, before, now)
 }
 
 #[cfg(test)]
@@ -170,12 +260,15 @@ mod tests {
         let device = of(&had);
         assert_eq!(differences(&device, &device), [""; 0]);
         type Change = fn(&mut Geometry);
-        let changes: [(Change, &str); 7] = [
-            (|g| g.size = 1 << 21, "size was 1048576 and is 2097152"),
+        let changes: [(Change, &str); 10] = [
+            (|g| g.size = 1 << 19, "size was 1048576 and is 524288"),
+            (|g| g.size = 1 << 21, ""),
+            (|g| g.chunk = 8192, "chunk was 0 and is 8192"),
+            (|g| g.physical_block = 8192, ""),
             (|g| g.logical_block = 4096, "logical block was 512 and is 4096"),
             (|g| g.read_only = true, "read-only was 0 and is 1"),
             (|g| g.fua = false, "it cannot make single writes durable (FUA)"),
-            (|g| g.discard = None, "it discards less; it writes zeroes less"),
+            (|g| g.discard = None, ""),
             (|g| g.dma_alignment = 4095, "it needs memory that is aligned more"),
             (|g| g.dma_alignment = 3, ""),
         ];
@@ -184,7 +277,45 @@ mod tests {
             change(&mut geometry);
             assert_eq!(differences(&device, &of(&geometry)).join("; "), said);
         }
+        let larger = of(&Geometry { logical_block: 4096, ..had });
+        assert_eq!(differences(&larger, &device), [""; 0], "smaller blocks serve larger ones");
         let without = of(&Geometry { volatile_cache: false, fua: false, ..had });
         assert_eq!(differences(&without, &device).len(), 1);
+    }
+
+    #[test]
+    fn the_form_of_metadata_and_of_zones_is_compared() {
+        use crate::target::ZonedLimits;
+        use crate::target::integrity::{Checksum, IntegrityFormat};
+        let format = IntegrityFormat {
+            interval: 512,
+            metadata_size: 16,
+            checksum: Checksum::Crc16,
+            ..IntegrityFormat::default()
+        };
+        let limits = ZonedLimits { max_open: 3, max_active: 4 };
+        let plain = Geometry::new(1 << 20);
+        let with = |format| of(&Geometry { integrity: Some(format), ..plain });
+        let zones = |limits| of(&Geometry { chunk: 65536, zoned: Some(limits), ..plain });
+        type Change = fn(&mut IntegrityFormat);
+        let changes: [(Change, &str); 6] = [
+            (|f| f.interval = 4096, "interval of integrity (its logarithm) was 9 and is 12"),
+            (|f| f.metadata_size = 32, "metadata of each interval was 16 and is 32"),
+            (|f| f.checksum = Checksum::Ip, "kind of checksum"),
+            (|f| f.pi_offset = 8, "place of protection information was 0 and is 8"),
+            (|f| f.tag_size = 2, "application tag was 0 and is 2"),
+            (|f| f.reference_tags = true, "flags of integrity"),
+        ];
+        for (change, said) in changes {
+            let mut other = format;
+            change(&mut other);
+            let found = differences(&with(format), &with(other));
+            assert!(found.len() == 1 && found[0].starts_with(said), "{found:?}");
+        }
+        let more = ZonedLimits { max_open: 4, max_active: 4 };
+        let found = differences(&zones(limits), &zones(more));
+        assert_eq!(found, ["most open zones was 3 and is 4"]);
+        let grown = of(&Geometry { size: 1 << 21, chunk: 65536, zoned: Some(limits), ..plain });
+        assert_eq!(differences(&zones(limits), &grown).len(), 1, "zones are counted once");
     }
 }

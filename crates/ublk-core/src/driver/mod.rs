@@ -85,6 +85,42 @@ pub trait Driver: Clone + Send + Sync + 'static {
     /// counts them (`/sys/block/ublkbN/inflight`); 0 where it does not.
     fn requests_in_flight(&self, id: u32) -> u32;
 
+    /// What tells a started device from every other that has, had or will have its number; absent
+    /// where the system does not tell.
+    fn instance(&self, id: u32) -> Option<String> {
+        let _ = id;
+        None
+    }
+
+    /// What tells an open file from every other, absent where the system does not tell.
+    fn identity(&self, fd: RawFd) -> Option<String> {
+        let _ = fd;
+        None
+    }
+
+    /// The text that was last kept for the device, by whichever process.
+    ///
+    /// # Errors
+    /// What read(2) says.
+    fn record(&self, id: u32) -> io::Result<Option<String>> {
+        let _ = id;
+        Ok(None)
+    }
+
+    /// Keeps a text for the device, in place of the text before: all of it or nothing.
+    ///
+    /// # Errors
+    /// What mkdir(2), open(2), write(2) and rename(2) say.
+    fn keep_record(&self, id: u32, text: &str) -> io::Result<()> {
+        let _ = (id, text);
+        Ok(())
+    }
+
+    /// Removes the text that is kept for the device.
+    fn forget_record(&self, id: u32) {
+        let _ = id;
+    }
+
     /// Whether somebody has claimed the block device for themselves: mounted it, or made another
     /// device of it. Mere openers are not seen.
     fn block_device_is_held(&self, id: u32) -> bool;

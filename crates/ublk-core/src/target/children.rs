@@ -56,6 +56,9 @@ pub trait Layer: Send + Sync + 'static {
     /// What it is to the block layer.
     fn geometry(&self) -> &Geometry;
 
+    /// [`Target::layout`].
+    fn layout(&self) -> Option<String>;
+
     /// What its children say to a question about a request.
     ///
     /// # Errors
@@ -71,6 +74,10 @@ pub trait Layer: Send + Sync + 'static {
 impl<L: Layer> Target for L {
     fn geometry(&self) -> &Geometry {
         Layer::geometry(self)
+    }
+
+    fn layout(&self) -> Option<String> {
+        Layer::layout(self)
     }
 
     fn files(&self) -> &[RawFd] {
@@ -154,6 +161,11 @@ impl Children {
 
     pub(super) fn max_steps(&self) -> usize {
         self.max_steps
+    }
+
+    /// The layout of each child, if all of them can say.
+    pub(super) fn layouts(&self) -> Option<Vec<String>> {
+        self.children.iter().map(|child| child.target.layout()).collect()
     }
 
     /// A child's geometry, and how many steps its plans can have.

@@ -39,6 +39,10 @@ impl Target for Delay {
         self.child.files()
     }
 
+    fn layout(&self) -> Option<String> {
+        self.child.layout()
+    }
+
     fn max_steps(&self) -> usize {
         1 + self.child.max_steps()
     }

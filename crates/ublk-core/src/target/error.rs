@@ -26,6 +26,10 @@ impl Target for AlwaysFails {
         &[]
     }
 
+    fn layout(&self) -> Option<String> {
+        Some("error".into())
+    }
+
     fn max_steps(&self) -> usize {
         0
     }

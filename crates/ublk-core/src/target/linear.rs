@@ -87,6 +87,14 @@ impl Layer for Linear {
         &self.geometry
     }
 
+    /// Where each child begins: the last one may grow.
+    fn layout(&self) -> Option<String> {
+        let begins = iter::once(0).chain(self.ends.iter().copied());
+        let layouts = self.children.layouts()?;
+        let placed = layouts.iter().zip(begins).map(|(one, begin)| format!("{one} at {begin}"));
+        Some(format!("linear({})", placed.collect::<Vec<_>>().join(", ")))
+    }
+
     fn answer(
         &self,
         question: Question,

@@ -53,6 +53,12 @@ pub trait Target: Send + Sync + 'static {
     /// target lives.
     fn files(&self) -> &[RawFd];
 
+    /// How the bytes of the device lie on the files, as a text that is the same for the same layout:
+    /// the next server of the device has to have the same. Absent where the target cannot say.
+    fn layout(&self) -> Option<String> {
+        None
+    }
+
     /// The most steps that one plan can have.
     fn max_steps(&self) -> usize;
 

@@ -78,6 +78,10 @@ impl Target for Native {
         forward!(self, target => target.files())
     }
 
+    fn layout(&self) -> Option<String> {
+        forward!(self, target => target.layout())
+    }
+
     fn max_steps(&self) -> usize {
         forward!(self, target => target.max_steps())
     }

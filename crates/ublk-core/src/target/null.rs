@@ -45,6 +45,10 @@ impl Target for Null {
         &[]
     }
 
+    fn layout(&self) -> Option<String> {
+        Some("null".into())
+    }
+
     fn max_steps(&self) -> usize {
         0
     }

@@ -114,6 +114,11 @@ impl Layer for Striped {
         &self.geometry
     }
 
+    fn layout(&self) -> Option<String> {
+        let layouts = self.children.layouts()?.join(", ");
+        Some(format!("striped(chunks of {}: {layouts})", self.chunk))
+    }
+
     fn answer(
         &self,
         question: Question,

@@ -16,6 +16,7 @@ mod char_device;
 mod control;
 mod errands;
 mod memory;
+mod records;
 mod ring;
 mod time_limit;
 
@@ -63,6 +64,26 @@ impl Driver for Linux {
         let counts = std::fs::read_to_string(format!("/sys/block/ublkb{id}/inflight"));
         let counts = counts.unwrap_or_default();
         counts.split_whitespace().filter_map(|count| count.parse::<u32>().ok()).sum()
+    }
+
+    fn instance(&self, id: u32) -> Option<String> {
+        records::instance(id)
+    }
+
+    fn identity(&self, fd: RawFd) -> Option<String> {
+        records::identity(fd)
+    }
+
+    fn record(&self, id: u32) -> io::Result<Option<String>> {
+        records::read(records::FOLDER.as_ref(), id)
+    }
+
+    fn keep_record(&self, id: u32, text: &str) -> io::Result<()> {
+        records::keep(records::FOLDER.as_ref(), id, text)
+    }
+
+    fn forget_record(&self, id: u32) {
+        records::forget(records::FOLDER.as_ref(), id);
     }
 
     fn block_device_is_held(&self, id: u32) -> bool {

@@ -337,6 +337,29 @@ impl Driver for Sim {
         u32::try_from(started.count()).unwrap_or(u32::MAX)
     }
 
+    fn instance(&self, id: u32) -> Option<String> {
+        let model = self.lock();
+        let device = model.find_device(id).filter(|&device| model.devices[device].disk)?;
+        Some(device.to_string())
+    }
+
+    fn identity(&self, fd: RawFd) -> Option<String> {
+        self.lock().files.contains_key(&fd).then(|| fd.to_string())
+    }
+
+    fn record(&self, id: u32) -> io::Result<Option<String>> {
+        Ok(self.lock().records.get(&id).cloned())
+    }
+
+    fn keep_record(&self, id: u32, text: &str) -> io::Result<()> {
+        self.lock().records.insert(id, text.into());
+        Ok(())
+    }
+
+    fn forget_record(&self, id: u32) {
+        self.lock().records.remove(&id);
+    }
+
     fn block_device_is_held(&self, id: u32) -> bool {
         let model = self.lock();
         model.find_device(id).is_some_and(|device| model.devices[device].openers > 0)

@@ -64,6 +64,8 @@ pub(super) struct Model {
     /// Real files, each with its cache; they keep their place for ever.
     pub(super) storages: Vec<CachedFile>,
     pub(super) power: Power,
+    /// What servers have written down about devices, by their number.
+    pub(super) records: BTreeMap<u32, String>,
     pub(super) injected: Injected,
     /// Rings take nothing.
     pub(super) stalled: bool,
@@ -91,6 +93,7 @@ impl Model {
             memories: Vec::new(),
             storages: Vec::new(),
             power: Power::On,
+            records: BTreeMap::new(),
             injected: Injected::default(),
             stalled: false,
             violations: Vec::new(),

@@ -15,7 +15,7 @@ use super::open::Kind;
 use crate::target::SegmentLimits;
 
 /// What direct I/O needs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct DirectLimits {
     /// Alignment of memory, in bytes.
     pub(super) memory: u32,
@@ -25,7 +25,10 @@ pub(super) struct DirectLimits {
 
 pub(super) struct Limits {
     pub(super) size: u64,
+    /// The smallest block that can be read and written as the file was opened.
     pub(super) logical_block: u32,
+    /// What discards must be aligned to: the logical block of a disk; 1 for a regular file.
+    pub(super) unit: u32,
     pub(super) physical_block: u32,
     pub(super) rotational: bool,
     pub(super) can_discard: bool,
@@ -55,6 +58,7 @@ pub(super) fn read(file: &File, kind: Kind, direct: Option<DirectLimits>) -> io:
     Ok(Limits {
         size,
         logical_block,
+        unit: if kind == Kind::Block { disk_block } else { 1 },
         physical_block: physical.next_power_of_two(),
         rotational: disk.number("rotational").unwrap_or(0) != 0,
         can_discard: disk.big_number("discard_max_bytes").unwrap_or(0) != 0,
@@ -68,14 +72,24 @@ pub(super) fn read(file: &File, kind: Kind, direct: Option<DirectLimits>) -> io:
 
 /// What direct I/O on `file` needs, if it works at all.
 pub(super) fn direct(file: &File) -> Option<DirectLimits> {
-    let asked = statx_direct(file).unwrap_or(DirectLimits { memory: 512, offset: 512 });
-    let candidates = [asked, DirectLimits { memory: 4096, offset: 4096 }];
+    candidates(statx_direct(file)).find(|limits| can_read(file, limits.offset).unwrap_or(false))
+}
+
+/// What may be tried, where statx(2) says so much. Alignments of 0 mean that the file system has no
+/// direct I/O for the file, although an open with `O_DIRECT` may succeed (ext4 with data=journal).
+fn candidates(told: Option<DirectLimits>) -> impl Iterator<Item = DirectLimits> {
+    let largest = DirectLimits { memory: 4096, offset: 4096 };
+    let candidates = match told {
+        Some(DirectLimits { memory: 0, .. } | DirectLimits { offset: 0, .. }) => [None, None],
+        Some(told) => [Some(told), Some(largest)],
+        None => [Some(DirectLimits { memory: 512, offset: 512 }), Some(largest)],
+    };
     candidates
         .into_iter()
+        .flatten()
         .filter(|limits| limits.offset.is_power_of_two() && limits.memory.is_power_of_two())
         .filter(|limits| limits.offset <= 4096 && limits.memory <= 4096)
         .map(|limits| DirectLimits { memory: limits.memory.max(4), offset: limits.offset.max(512) })
-        .find(|limits| can_read(file, limits.offset).unwrap_or(false))
 }
 
 /// `STATX_DIOALIGN` (Linux 6.1): 0 means that the file cannot.
@@ -179,5 +193,25 @@ impl Disk {
             boundary_mask: BOUNDARY_MASK,
             max_size: self.number("max_segment_size").filter(|&size| size >= 4096)?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_direct_io_is_not_tried_with_larger_blocks() {
+        let offsets = |memory, offset| {
+            let told = Some(DirectLimits { memory, offset });
+            candidates(told).map(|limits| limits.offset).collect::<Vec<_>>()
+        };
+        assert_eq!(offsets(0, 0), [0; 0]);
+        assert_eq!(offsets(4, 0), [0; 0]);
+        assert_eq!(offsets(4, 512), [512, 4096]);
+        assert_eq!(offsets(512, 1), [512, 4096]);
+        assert_eq!(offsets(4, 65536), [4096], "larger than any device's");
+        let offsets = candidates(None).map(|limits| limits.offset).collect::<Vec<_>>();
+        assert_eq!(offsets, [512, 4096], "the kernel says nothing before 6.1");
     }
 }

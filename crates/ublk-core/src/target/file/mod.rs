@@ -9,6 +9,7 @@ use crate::error::{Code, Error, Result};
 
 mod atime;
 mod limits;
+mod lock;
 mod open;
 
 /// Whether the page cache is passed by.
@@ -30,13 +31,27 @@ pub struct FileOptions {
     pub direct: Direct,
     /// Refuse writes, and open without permission to write.
     pub read_only: bool,
-    /// The logical block size in bytes; absent: the smallest that the backing store can do.
+    /// The logical block size in bytes, through the page cache where direct I/O needs larger blocks;
+    /// absent: the smallest that the backing store can do.
     pub logical_block: Option<u32>,
     /// Serve only the first bytes; absent: all.
     pub size: Option<u64>,
     /// Open it although another server has it, and let others: whoever serves it twice sees to it
     /// that only one writes.
     pub unlocked: bool,
+    /// What clients know of a device that the file serves again; absent for a new device. The
+    /// file is served through the page cache where direct I/O needs more than that.
+    pub promised: Option<Promised>,
+}
+
+/// What clients have been told of a device when it was created, and what must therefore hold on,
+/// whatever the backing store needs by now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promised {
+    /// The logical block size in bytes: clients may send requests as small.
+    pub logical_block: u32,
+    /// What the memory of requests is aligned to, as a mask.
+    pub dma_alignment: u32,
 }
 
 /// A regular file or a block device. Flush is fdatasync, FUA is `RWF_DSYNC`.
@@ -45,6 +60,8 @@ pub struct File {
     geometry: Geometry,
     files: [RawFd; 1],
     discard: StepKind,
+    /// What discards must be aligned to, in bytes.
+    unit: u32,
     direct: bool,
     owner: Option<OwnedFd>,
 }
@@ -65,6 +82,7 @@ impl File {
             geometry: opened.geometry,
             files: [opened.fd.as_raw_fd()],
             discard: if is_block { StepKind::Discard } else { StepKind::PunchHole },
+            unit: opened.unit,
             direct: opened.direct,
             owner: Some(opened.fd),
         })
@@ -73,7 +91,8 @@ impl File {
     /// A file that somebody else opened and keeps open, with a geometry that they know: how the
     /// simulated driver's files are served.
     pub fn borrowed(fd: RawFd, geometry: Geometry) -> Self {
-        Self { geometry, files: [fd], discard: StepKind::PunchHole, direct: false, owner: None }
+        let discard = StepKind::PunchHole;
+        Self { geometry, files: [fd], discard, unit: 1, direct: false, owner: None }
     }
 
     /// Memory of `size` bytes that reads as zeros, gone with the target.
@@ -107,14 +126,38 @@ impl File {
 impl File {
     /// Apart from reads and writes, so that those stay small in the queue loop.
     #[inline(never)]
-    fn of_no_transfer(&self, request: &Request) -> std::result::Result<StepKind, Errno> {
-        Ok(match request.op {
+    fn plan_no_transfer(
+        &self,
+        request: &Request,
+        plan: &mut Plan<'_>,
+    ) -> std::result::Result<(), Errno> {
+        let kind = match request.op {
             Op::Flush => StepKind::Sync,
             Op::Discard => self.discard,
             Op::WriteZeroes if request.flags.no_unmap() => StepKind::ZeroRange,
             Op::WriteZeroes => StepKind::PunchHole,
             _ => return Err(Errno(libc::EOPNOTSUPP)),
-        })
+        };
+        let step = self.aligned(whole(request, kind));
+        if request.op == Op::WriteZeroes && step.length < request.length {
+            // The kernel writes zeros as data then.
+            return Err(Errno(libc::EOPNOTSUPP));
+        }
+        if step.length > 0 || request.op == Op::Flush {
+            plan.push(step);
+        }
+        Ok(())
+    }
+
+    /// What of a step the disk can do, which refuses to give back, or to zero, less than a block of
+    /// its own; the device may have smaller ones.
+    fn aligned(&self, step: Step) -> Step {
+        let unit = u64::from(self.unit);
+        let begin = step.offset.next_multiple_of(unit);
+        let end = step.offset + u64::from(step.length);
+        let length = (end - end % unit).saturating_sub(begin);
+        // Fits: not longer than before.
+        Step { offset: begin, length: u32::try_from(length).unwrap_or(0), ..step }
     }
 }
 
@@ -127,6 +170,10 @@ impl Target for File {
         &self.files
     }
 
+    fn layout(&self) -> Option<String> {
+        Some("file".into())
+    }
+
     fn max_steps(&self) -> usize {
         1
     }
@@ -136,7 +183,7 @@ impl Target for File {
         let kind = match request.op {
             Op::Read => StepKind::Read,
             Op::Write => StepKind::Write { dsync: request.flags.fua() },
-            _ => self.of_no_transfer(request)?,
+            _ => return self.plan_no_transfer(request, plan),
         };
         plan.push(whole(request, kind));
         Ok(())
@@ -181,7 +228,7 @@ impl Target for File {
             }
             _ => return Err(errno),
         };
-        plan.push(whole(request, kind));
+        plan.push(self.aligned(whole(request, kind)));
         Ok(())
     }
 }
@@ -189,4 +236,27 @@ impl Target for File {
 fn whole(request: &Request, kind: StepKind) -> Step {
     let (length, offset) = (request.length, request.offset);
     Step { kind, file: BACKING, length, offset, ..Step::EMPTY }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::request;
+    use super::*;
+
+    #[test]
+    fn a_disk_with_larger_blocks_than_the_device_discards_whole_ones_and_zeroes_nothing_else() {
+        let disk = File { unit: 4096, ..File::borrowed(3, Geometry::new(1 << 20)) };
+        let planned = |op, offset, length| {
+            let mut steps = [Step::EMPTY; 1];
+            let mut plan = Plan::new(&mut steps);
+            disk.plan(&request(op, offset, length), &mut plan)?;
+            Ok(plan.steps().first().map(|step| (step.offset, step.length)))
+        };
+        assert_eq!(planned(Op::Discard, 512, 8192), Ok(Some((4096, 4096))));
+        assert_eq!(planned(Op::Discard, 512, 4096), Ok(None), "no whole block");
+        assert_eq!(planned(Op::WriteZeroes, 4096, 8192), Ok(Some((4096, 8192))));
+        assert_eq!(planned(Op::WriteZeroes, 512, 8192), Err(Errno(libc::EOPNOTSUPP)));
+        assert_eq!(planned(Op::Flush, 0, 0), Ok(Some((0, 0))));
+        assert_eq!(planned(Op::Read, 512, 512), Ok(Some((512, 512))));
+    }
 }

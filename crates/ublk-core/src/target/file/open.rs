@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::limits::{self, Limits};
-use super::{Direct, FileOptions, atime};
+use super::{Direct, FileOptions, atime, lock};
 use crate::error::{Code, Error, Result};
 use crate::target::{DiscardLimits, Geometry, GeometryError};
 
@@ -21,6 +21,8 @@ pub(super) struct Opened {
     pub(super) fd: OwnedFd,
     pub(super) kind: Kind,
     pub(super) direct: bool,
+    /// What discards must be aligned to, in bytes.
+    pub(super) unit: u32,
     pub(super) geometry: Geometry,
 }
 
@@ -31,13 +33,14 @@ pub(super) fn open(path: &Path, options: &FileOptions) -> Result<Opened> {
         check_writable(path, &file)?;
     }
     if !options.unlocked && kind == Kind::Regular {
-        lock(path, &file, options.read_only)?;
+        lock::take(path, &file, options.read_only)?;
     }
     atime::keep(&file);
     let limits = limits::read(&file, kind, direct_limits)
         .map_err(|error| failed(path, "fstat", "ask for the limits of", &error))?;
     let geometry = geometry(path, kind, &file, options, &limits)?;
-    Ok(Opened { fd: file.into(), kind, direct: limits.direct.is_some(), geometry })
+    let (direct, unit) = (limits.direct.is_some(), limits.unit);
+    Ok(Opened { fd: file.into(), kind, direct, unit, geometry })
 }
 
 fn kind(path: &Path) -> Result<Kind> {
@@ -76,8 +79,9 @@ fn check_writable(path: &Path, file: &File) -> Result<()> {
     ))
 }
 
-/// Opens for direct I/O if that was asked for and works, checked with a read through io_uring:
-/// overlayfs opens with `O_DIRECT` and then refuses each operation (trap 54).
+/// Opens the file for direct I/O if the options ask for direct I/O and a read through io_uring
+/// succeeds: overlayfs opens with `O_DIRECT` and then refuses each operation (trap 54). Where direct
+/// I/O needs larger blocks than the device has, the page cache serves the device instead.
 fn open_as_asked(
     path: &Path,
     kind: Kind,
@@ -85,11 +89,13 @@ fn open_as_asked(
 ) -> Result<(File, Option<limits::DirectLimits>)> {
     if options.direct != Direct::No {
         match open_with(path, kind, options.read_only, libc::O_DIRECT) {
-            Ok(file) => {
-                if let Some(direct) = limits::direct(&file) {
-                    return Ok((file, Some(direct)));
+            Ok(file) => match limits::direct(&file) {
+                Some(direct) if options.suits(direct) => return Ok((file, Some(direct))),
+                Some(direct) if options.direct == Direct::Yes => {
+                    return Err(too_small_for_direct(path, options, direct));
                 }
-            }
+                _ => {}
+            },
             Err(error) if error.raw_os_error() != Some(libc::EINVAL) => {
                 return Err(cannot_open(path, options, &error));
             }
@@ -108,6 +114,31 @@ fn open_as_asked(
     Ok((file, None))
 }
 
+impl FileOptions {
+    /// The logical block of the device, if it has been decided.
+    fn block(&self) -> Option<u32> {
+        self.logical_block.or(self.promised.map(|promised| promised.logical_block))
+    }
+
+    /// Whether direct I/O can serve all requests that clients of the device may send.
+    fn suits(&self, direct: limits::DirectLimits) -> bool {
+        self.block().is_none_or(|block| direct.offset <= block)
+            && self.promised.is_none_or(|promised| direct.memory - 1 <= promised.dma_alignment)
+    }
+}
+
+fn too_small_for_direct(path: &Path, options: &FileOptions, direct: limits::DirectLimits) -> Error {
+    let limits::DirectLimits { memory, offset } = direct;
+    let message = format!(
+        "direct I/O on {} needs blocks of {offset} bytes in memory that is aligned to {memory}, and \
+         the device has blocks of {}",
+        path.display(),
+        options.block().unwrap_or(offset)
+    );
+    Error::new(Code::InvalidArgument, message)
+        .hint("leave the option direct out, and the page cache is used where it must be")
+}
+
 fn open_with(path: &Path, kind: Kind, read_only: bool, flags: i32) -> io::Result<File> {
     // On a block device O_EXCL is not about creation: it fails while somebody has it mounted.
     let exclusive = if kind == Kind::Block && !read_only { libc::O_EXCL } else { 0 };
@@ -120,7 +151,9 @@ fn cannot_open(path: &Path, options: &FileOptions, error: &io::Error) -> Error {
         Some(libc::EACCES | libc::EPERM | libc::EROFS) if !options.read_only => {
             failure.hint("to serve it without writing to it, set readOnly")
         }
-        Some(libc::EBUSY) => failure.hint("it is mounted or another program uses it exclusively"),
+        Some(libc::EBUSY) => failure.hint(
+            "it is mounted, or another program uses it exclusively: maybe a server that is ending",
+        ),
         _ => failure,
     }
 }
@@ -135,28 +168,6 @@ fn failed(path: &Path, syscall: &'static str, tried: &str, error: &io::Error) ->
     Error::os(code, format!("cannot {tried} {}", path.display()), syscall, error)
 }
 
-/// Two servers writing to one image destroy it; readers may share. Released when the file closes.
-fn lock(path: &Path, file: &File, read_only: bool) -> Result<()> {
-    let operation = if read_only { libc::LOCK_SH } else { libc::LOCK_EX };
-    // SAFETY: flock on a descriptor that we own.
-    if unsafe { libc::flock(file.as_raw_fd(), operation | libc::LOCK_NB) } == 0 {
-        return Ok(());
-    }
-    let error = io::Error::last_os_error();
-    if error.kind() == io::ErrorKind::WouldBlock {
-        return Err(Error {
-            hint: Some(
-                "another ublk server has it; see `ublk list`, or lsof; with the option lock: false \
-                 (ublk add --no-lock) it is served all the same"
-                    .into(),
-            ),
-            ..Error::os(Code::Busy, format!("cannot lock {}", path.display()), "flock", &error)
-        });
-    }
-    // Some network file systems have no locks.
-    Ok(())
-}
-
 fn geometry(
     path: &Path,
     kind: Kind,
@@ -164,20 +175,7 @@ fn geometry(
     options: &FileOptions,
     limits: &Limits,
 ) -> Result<Geometry> {
-    let logical_block = match options.logical_block {
-        Some(asked) if asked < limits.logical_block => {
-            return Err(Error::new(
-                Code::InvalidArgument,
-                format!(
-                    "logicalBlockSize is {asked}, but {} needs at least {}",
-                    path.display(),
-                    limits.logical_block
-                ),
-            ));
-        }
-        Some(asked) => asked,
-        None => limits.logical_block,
-    };
+    let logical_block = options.block().unwrap_or(limits.logical_block);
     let size = match options.size {
         Some(asked) if asked > limits.size => {
             return Err(Error::new(
@@ -187,6 +185,8 @@ fn geometry(
             .hint(format!("grow it first: truncate -s {asked} {}", path.display())));
         }
         Some(asked) => asked,
+        // A file that has grown since its device was created may end within a block.
+        None if options.promised.is_some() => limits.size - limits.size % u64::from(logical_block),
         None => limits.size,
     };
     let writable = !options.read_only;
@@ -200,7 +200,7 @@ fn geometry(
         rotational: limits.rotational,
         volatile_cache: writable,
         fua: writable,
-        discard: if writable { discard(kind, file, limits) } else { None },
+        discard: if writable { discard(kind, file, limits, logical_block) } else { None },
         dma_alignment: limits.direct.map_or(3, |direct| direct.memory - 1),
         virt_boundary: limits.virt_boundary,
         segments: limits.segments,
@@ -229,7 +229,7 @@ fn unsuitable(path: &Path, error: &GeometryError, block: u32) -> Error {
 
 const ALMOST_4_GIB: u32 = !0xffff;
 
-fn discard(kind: Kind, file: &File, limits: &Limits) -> Option<DiscardLimits> {
+fn discard(kind: Kind, file: &File, limits: &Limits, block: u32) -> Option<DiscardLimits> {
     match kind {
         Kind::Regular => can_punch(file, limits.size).then_some(DiscardLimits {
             granularity: limits.physical_block,
@@ -238,9 +238,12 @@ fn discard(kind: Kind, file: &File, limits: &Limits) -> Option<DiscardLimits> {
         }),
         Kind::Block => {
             let max_discard = if limits.can_discard { ALMOST_4_GIB } else { 0 };
-            let max_write_zeroes = if limits.can_write_zeroes { ALMOST_4_GIB } else { 0 };
+            // A disk zeroes whole blocks of its own; where the device has smaller ones, clients
+            // write zeros themselves.
+            let can_write_zeroes = limits.can_write_zeroes && block >= limits.unit;
+            let max_write_zeroes = if can_write_zeroes { ALMOST_4_GIB } else { 0 };
             (max_discard | max_write_zeroes != 0).then_some(DiscardLimits {
-                granularity: limits.discard_granularity.max(limits.logical_block),
+                granularity: limits.discard_granularity.max(limits.logical_block).max(block),
                 max_discard,
                 max_write_zeroes,
             })
@@ -254,4 +257,66 @@ fn can_punch(file: &File, size: u64) -> bool {
     let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
     // SAFETY: fallocate on a descriptor that we own.
     unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, 4096) == 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Promised;
+    use super::limits::DirectLimits;
+    use super::*;
+
+    const NOW: DirectLimits = DirectLimits { memory: 512, offset: 4096 };
+
+    fn promised(logical_block: u32, dma_alignment: u32) -> FileOptions {
+        let promised = Some(Promised { logical_block, dma_alignment });
+        FileOptions { promised, ..FileOptions::default() }
+    }
+
+    #[test]
+    fn direct_io_serves_only_a_device_whose_requests_it_can_take() {
+        let asked = |block| FileOptions { logical_block: Some(block), ..FileOptions::default() };
+        assert!(FileOptions::default().suits(NOW), "a new device has what the file needs");
+        assert!(asked(4096).suits(NOW));
+        assert!(!asked(512).suits(NOW));
+        assert!(promised(4096, 511).suits(NOW));
+        assert!(promised(4096, 4095).suits(NOW));
+        assert!(!promised(512, 511).suits(NOW), "clients know smaller blocks");
+        assert!(!promised(4096, 3).suits(NOW), "clients have memory that is aligned less");
+    }
+
+    #[test]
+    fn a_device_that_is_served_again_has_the_blocks_that_clients_know() {
+        let limits = Limits {
+            size: 10_000,
+            logical_block: 4096,
+            unit: 1,
+            physical_block: 4096,
+            rotational: false,
+            can_discard: false,
+            can_write_zeroes: false,
+            discard_granularity: 0,
+            virt_boundary: 0,
+            segments: None,
+            direct: None,
+        };
+        let nothing = File::open("/dev/null").unwrap();
+        let served = |options: &FileOptions| {
+            geometry(Path::new("image"), Kind::Regular, &nothing, options, &limits)
+                .map(|geometry| (geometry.logical_block, geometry.size))
+                .map_err(|error| error.code)
+        };
+        assert_eq!(served(&promised(512, 3)), Ok((512, 9728)), "grown by less than a block");
+        assert_eq!(served(&promised(4096, 3)), Ok((4096, 8192)));
+        let asked = FileOptions { logical_block: Some(1024), ..promised(4096, 3) };
+        assert_eq!(served(&asked), Ok((1024, 9216)));
+        assert_eq!(served(&FileOptions::default()), Err(Code::BadBackend));
+    }
+
+    #[test]
+    fn direct_io_that_is_insisted_on_is_refused_where_its_blocks_are_larger() {
+        let error = too_small_for_direct(Path::new("image"), &promised(512, 511), NOW);
+        assert_eq!(error.code, Code::InvalidArgument);
+        assert!(error.message.contains("needs blocks of 4096"), "{error}");
+        assert!(error.message.contains("device has blocks of 512"), "{error}");
+    }
 }

@@ -105,6 +105,10 @@ impl Target for Integrity {
         &self.files
     }
 
+    fn layout(&self) -> Option<String> {
+        Some("integrity".into())
+    }
+
     fn max_steps(&self) -> usize {
         3
     }

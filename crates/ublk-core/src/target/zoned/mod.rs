@@ -154,6 +154,11 @@ impl Target for Zoned {
         &self.files
     }
 
+    fn layout(&self) -> Option<String> {
+        let Shape { capacity, conventional, .. } = self.shape;
+        Some(format!("zoned(capacity {capacity}, {conventional} conventional)"))
+    }
+
     fn max_steps(&self) -> usize {
         usize::try_from(self.geometry.size.div_ceil(LONGEST)).unwrap_or(usize::MAX).max(2)
     }
