@@ -62,7 +62,9 @@ const DIRECT = new Map<unknown, 'auto' | 'yes' | 'no'>([
 
 /**
  * A target that serves a regular file or a block device, byte for byte. Flushes reach the disk,
- * discards punch holes.
+ * discards punch holes. Where somebody cuts a regular file, what lies beyond its end reads as zeros and
+ * a write makes it longer; a block device that is pulled, or shrinks, fails what it no longer holds
+ * with `EIO`.
  *
  * @example
  * await using device = await createDevice({

@@ -268,6 +268,12 @@ pub trait Ring {
 
     /// Takes the next completion.
     fn pop(&mut self) -> Option<Completion>;
+
+    /// How many bytes a block device holds at this moment, 0 once its disk is gone; none for a file that
+    /// is no block device. It takes system calls, and is for requests that have failed.
+    fn capacity(&self, file: RawFd) -> Option<u64> {
+        linux::capacity(file)
+    }
 }
 
 /// An open file; closes when the last clone goes.

@@ -23,6 +23,7 @@ use crate::target::{Plan, Request, Step, Target};
 use crate::token::{Kind, Token};
 
 mod elsewhere;
+mod ends;
 mod entries;
 mod express;
 mod flight;

@@ -74,15 +74,11 @@ impl<T: Target> Engine<T> {
             // Never begun: the kernel had no memory for the commit behind it.
             result = if result == -libc::ECANCELED { -libc::EAGAIN } else { result };
         }
-        let flight = &mut self.flights[usize::from(tag)];
-        flight.pending -= 1;
+        self.flights[usize::from(tag)].pending -= 1;
         match judge(&self.steps[index], &mut self.progress[index], result, self.block) {
             Verdict::Complete => {}
-            Verdict::Failed(errno) => {
-                self.progress[index].errno = errno;
-                flight.errno = if flight.errno == 0 { errno } else { flight.errno };
-            }
             Verdict::Continue => self.continue_step(pass, token)?,
+            other => self.step_met_an_end(pass, token, other)?,
         }
         self.settle_or_advance(pass, tag)
     }

@@ -12,6 +12,10 @@ const MAX_INTERRUPTIONS: u8 = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Complete,
+    /// Complete, if the file reaches as far as the step.
+    CompleteInside,
+    /// A read has met the end of its file.
+    Ended,
     /// Go on as `Progress` says now.
     Continue,
     /// With this positive errno.
@@ -32,6 +36,8 @@ pub(super) fn judge(step: &Step, progress: &mut Progress, result: i32, block: u3
         kind if kind.moves_metadata() && progress.from + result < step.length => {
             continue_metadata(progress, result)
         }
+        // Of a block device the kernel changes what there is of the range, and answers success.
+        StepKind::PunchHole | StepKind::ZeroRange => Verdict::CompleteInside,
         _ => Verdict::Complete,
     }
 }
@@ -67,11 +73,7 @@ fn continue_short(step: &Step, progress: &mut Progress, result: u32, block: u32)
     // The same end as last time, or nothing at all: a read has met the end of the file.
     let ended = result == 0 || reached == progress.done;
     match step.kind {
-        StepKind::Read if ended && !progress.zeroing => {
-            progress.zeroing = true;
-            progress.from = progress.done;
-            Verdict::Continue
-        }
+        StepKind::Read if ended && !progress.zeroing => Verdict::Ended,
         // Less than last time: such a backend is asked again, but not for ever.
         StepKind::Read | StepKind::Write { .. } if !ended => {
             interrupted_or_failed(step.kind, progress, libc::EINTR)
@@ -109,12 +111,17 @@ mod tests {
     }
 
     #[test]
-    fn a_read_beyond_the_end_of_the_file_reads_zeros_from_there() {
+    fn a_read_has_met_the_end_of_its_file_where_it_stops_a_second_time() {
         let (verdict, progress) = run(&READ, &[5000, 392]);
-        assert_eq!(verdict, Verdict::Continue);
-        assert!(progress.zeroing);
-        assert_eq!(progress.from, 5000);
-        assert_eq!(run(&READ, &[5000, 392, 3192]).0, Verdict::Complete);
+        assert_eq!((verdict, progress.done), (Verdict::Ended, 5000));
+        assert_eq!(run(&READ, &[0]).0, Verdict::Ended);
+    }
+
+    #[test]
+    fn a_range_is_zeroed_as_far_as_the_file_reaches() {
+        for kind in [StepKind::PunchHole, StepKind::ZeroRange] {
+            assert_eq!(run(&Step { kind, ..READ }, &[0]).0, Verdict::CompleteInside);
+        }
     }
 
     #[test]
@@ -159,6 +166,7 @@ mod tests {
 
     #[test]
     fn a_source_of_zeros_that_has_none_fails() {
-        assert_eq!(run(&READ, &[0, 0]).0, Verdict::Failed(libc::EIO));
+        let mut progress = Progress { zeroing: true, ..Progress::default() };
+        assert_eq!(judge(&READ, &mut progress, 0, 512), Verdict::Failed(libc::EIO));
     }
 }

@@ -5,7 +5,8 @@ use super::Errno;
 /// What a step does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepKind {
-    /// From the file into the request's buffer. What lies beyond the file's end reads as zeros.
+    /// From the file into the request's buffer. What lies beyond the end of a plain file reads as zeros;
+    /// beyond the end of a block device every step fails with `EIO`.
     Read,
     /// From the request's buffer into the file.
     Write {

@@ -15,6 +15,7 @@ use ublk_core::target::Op;
 
 use common::{SIZE, assert_nothing_left, assert_serves, file, options};
 
+mod backing;
 #[path = "../common/mod.rs"]
 mod common;
 mod pool;

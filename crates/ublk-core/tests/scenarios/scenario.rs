@@ -1,7 +1,7 @@
 //! What a scenario is made of, drawn from its seed.
 
 use ublk_core::device::Recovery;
-use ublk_core::driver::sim::{Faults, Rng, Trouble};
+use ublk_core::driver::sim::{Faults, Rng, Sim, SimDisk, Trouble};
 use ublk_core::reactor::{ExchangeMode, Transfer};
 
 use crate::replacing::Replacement;
@@ -174,6 +174,8 @@ pub(crate) struct Scenario {
     pub(crate) exchange: ExchangeMode,
     pub(crate) transfer: Transfer,
     pub(crate) backend: Backend,
+    /// The disks are block devices, and no files.
+    pub(crate) block: bool,
     pub(crate) queues: u16,
     /// One reactor serves all queues.
     pub(crate) shared: bool,
@@ -199,6 +201,11 @@ impl Scenario {
             Incident::Replace(how) => how.flags(),
             _ => 0,
         }
+    }
+
+    /// A disk below the target.
+    pub(crate) fn disk(&self, sim: &Sim, size: usize) -> SimDisk {
+        if self.block { sim.block_device(size) } else { sim.file(size) }
     }
 
     /// In how many rounds the model may stand still: in one, a new server has come, or a reactor
@@ -229,6 +236,7 @@ impl Scenario {
         };
         let requests = 10 + rng.index(50);
         let cache = rng.chance(800);
+        let block = rng.chance(400);
         let incident = match backend {
             Backend::Null => Incident::Nothing,
             Backend::Zones { .. } => match rng.below(8) {
@@ -238,7 +246,7 @@ impl Scenario {
                 2 | 3 => Incident::Replace(Replacement::draw(&EXCUSED, &mut rng)),
                 _ => Incident::Nothing,
             },
-            _ => match draw_incident(&mut rng, backend, sectors * SECTOR) {
+            _ => match draw_incident(&mut rng, backend, block, sectors * SECTOR) {
                 // Another server has a bridge of its own.
                 Incident::Replace(_) if mode == Mode::Asked => Incident::Nothing,
                 incident => incident,
@@ -250,6 +258,7 @@ impl Scenario {
             exchange,
             transfer,
             backend,
+            block,
             queues: 1 + u16::try_from(rng.below(2)).unwrap(),
             // The kernel has no batches of a queue of one.
             depth: (1 << rng.below(4)).max(u16::from(exchange == ExchangeMode::Batch) + 1),
@@ -331,11 +340,15 @@ fn draw_faults(rng: &mut Rng, mode: Mode) -> Faults {
     }
 }
 
-fn draw_incident(rng: &mut Rng, backend: Backend, size: usize) -> Incident {
+fn draw_incident(rng: &mut Rng, backend: Backend, block: bool, size: usize) -> Incident {
     let none = Trouble::default();
     match rng.below(15) {
         0 => Incident::Stop,
         1 => Incident::Kill,
+        2 if block => {
+            let capacity = if rng.chance(500) { 0 } else { rng.index(size) / SECTOR * SECTOR };
+            Incident::Trouble(Trouble { capacity: Some(capacity as u64), ..none })
+        }
         2 if backend == Backend::File => {
             let bytes = rng.index(size);
             Incident::Truncate(if rng.chance(500) { bytes / SECTOR * SECTOR } else { bytes })

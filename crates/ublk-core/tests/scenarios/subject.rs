@@ -97,7 +97,7 @@ impl Kind {
         match scenario.backend {
             Backend::Null => (Self::Null(Null::new(size as u64)), Vec::new()),
             Backend::File if scenario.mode == Mode::Asked => {
-                let disk = sim.file(size);
+                let disk = scenario.disk(sim, size);
                 let file = Native::File(File::borrowed(disk.fd(), geometry));
                 let handler = Handler::new(HandlerOptions {
                     size: size as u64,
@@ -112,13 +112,13 @@ impl Kind {
                 (Self::Handler(Box::new(handler.unwrap())), vec![disk])
             }
             Backend::File => {
-                let disk = sim.file(size);
+                let disk = scenario.disk(sim, size);
                 (Self::File(File::borrowed(disk.fd(), geometry)), vec![disk])
             }
             Backend::Layered { stripes, chunk, mirrored } => {
                 let copies = if mirrored { 2 } else { 1 };
                 let count = usize::from(stripes) * copies;
-                let disks: Vec<_> = (0..count).map(|_| sim.file(size)).collect();
+                let disks: Vec<_> = (0..count).map(|_| scenario.disk(sim, size)).collect();
                 let files = disks.iter().map(SimDisk::fd).collect();
                 let pieces = (scenario.max_io_bytes / chunk) as usize + 2;
                 let max_steps = (pieces * copies).max(count);
@@ -126,7 +126,7 @@ impl Kind {
                 (Self::Layered(layered), disks)
             }
             Backend::Striped { disks: count, chunk, late } => {
-                let disks: Vec<_> = (0..count).map(|_| sim.file(size)).collect();
+                let disks: Vec<_> = (0..count).map(|_| scenario.disk(sim, size)).collect();
                 let children = disks.iter().enumerate().map(|(number, disk)| {
                     let file = Native::File(File::borrowed(disk.fd(), geometry));
                     let delays = Delays { read: 100, write: 100, flush: 100 };
@@ -143,7 +143,7 @@ impl Kind {
                 let format = IntegrityFormat { interval: 512, metadata_size, ..Default::default() };
                 let kept = size / SECTOR * usize::from(metadata_size);
                 let disks = [size, METADATA_HEADER + kept];
-                let [data, metadata] = disks.map(|size| sim.file(size));
+                let [data, metadata] = disks.map(|size| scenario.disk(sim, size));
                 let file = File::borrowed(data.fd(), geometry);
                 (
                     Self::Guarded(Integrity::borrowed(file, metadata.fd(), format)),

@@ -12,6 +12,7 @@ use ublk_sys::ublksrv_ctrl_cmd;
 use super::{ControlAnswer, Descriptors, Driver, Errands, MemoryMap, OpenFile, RingSize};
 
 mod block_node;
+mod capacity;
 mod char_device;
 mod control;
 mod errands;
@@ -20,6 +21,7 @@ mod records;
 mod ring;
 mod time_limit;
 
+pub(super) use capacity::capacity;
 pub use ring::LinuxRing;
 
 /// The running kernel.

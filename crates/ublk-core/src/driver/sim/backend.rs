@@ -17,6 +17,9 @@ pub struct Trouble {
     pub syncs: Option<i32>,
     /// Writes that reach this offset or go beyond it fail with `ENOSPC`.
     pub full_from: Option<u64>,
+    /// A block device has shrunk to so many bytes; its disk has been pulled where that is 0. What lies
+    /// beyond is kept, and comes back with the capacity.
+    pub capacity: Option<u64>,
     /// `FALLOC_FL_ZERO_RANGE` fails with `EOPNOTSUPP`.
     pub no_zero_range: bool,
     /// `FALLOC_FL_PUNCH_HOLE` and discards fail with `EOPNOTSUPP`.
@@ -50,6 +53,23 @@ impl Disk {
         }
     }
 
+    /// What a block device holds; none for a file.
+    pub(super) fn capacity(&self) -> Option<u64> {
+        let capacity = (self.contents.len() as u64).min(self.trouble.capacity.unwrap_or(u64::MAX));
+        self.is_block_device.then_some(capacity)
+    }
+
+    /// How far reads reach.
+    fn end(&self) -> usize {
+        let capacity = self.capacity().and_then(|capacity| usize::try_from(capacity).ok());
+        capacity.unwrap_or(self.contents.len())
+    }
+
+    /// Whether a block device does not reach as far as this range.
+    pub(super) fn ends_before(&self, offset: u64, length: u64) -> bool {
+        self.capacity().is_some_and(|size| offset.checked_add(length).is_none_or(|end| end > size))
+    }
+
     pub(super) fn misaligned(&self, offset: u64, length: u64) -> bool {
         let unit = u64::from(self.trouble.alignment.max(1));
         !offset.is_multiple_of(unit) || !length.is_multiple_of(unit)
@@ -57,7 +77,7 @@ impl Disk {
 
     /// What there is of a range: less than asked at the end of the file.
     pub(super) fn read(&self, offset: u64, length: usize) -> &[u8] {
-        let size = self.contents.len();
+        let size = self.end();
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(size);
         &self.contents[start..start.saturating_add(length).min(size)]
     }
@@ -85,8 +105,7 @@ impl Disk {
     /// # Errors
     /// `ENOSPC` when it is none.
     pub(super) fn room(&self, offset: u64, length: u64) -> Result<u64, i32> {
-        let block_end = self.is_block_device.then_some(self.contents.len() as u64);
-        let end = [self.trouble.full_from, block_end].into_iter().flatten().min();
+        let end = [self.trouble.full_from, self.capacity()].into_iter().flatten().min();
         let room = end.map_or(length, |end| end.saturating_sub(offset).min(length));
         if room == 0 && length > 0 { Err(libc::ENOSPC) } else { Ok(room) }
     }

@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt;
 
 use super::backend::SECTOR;
 use super::rng::Rng;
+use super::storage::cannot_allocate;
 
 const SECTOR_BYTES: u64 = SECTOR as u64;
 /// Longer ranges of zeros go to the file at once: as if the disk had synced them by itself.
@@ -135,7 +136,7 @@ impl CachedFile {
             return Err(libc::EINVAL);
         }
         let size = self.size()?;
-        if self.is_block_device && end > size {
+        if self.is_block_device && cannot_allocate(offset, end, size, mode.cast_unsigned()) {
             return Err(libc::EINVAL);
         }
         let grows = mode & KEEP_SIZE == 0;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::cache::CachedFile;
 use super::model::Model;
 use super::shared::Memory;
+use crate::driver::linux;
 
 /// An open file.
 #[derive(Clone, Debug)]
@@ -113,6 +114,15 @@ impl Model {
                 self.devices[device].releasing = true;
                 self.release_char(device);
             }
+        }
+    }
+
+    /// As [`Ring::capacity`](crate::driver::Ring::capacity).
+    pub(super) fn capacity(&self, fd: RawFd) -> Option<u64> {
+        match self.files.get(&fd) {
+            Some(FileRef::Disk(disk)) => self.disks[*disk].capacity(),
+            Some(_) => None,
+            None => linux::capacity(fd),
         }
     }
 

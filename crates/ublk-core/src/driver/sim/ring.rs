@@ -301,6 +301,10 @@ impl Ring for SimRing {
     fn pop(&mut self) -> Option<Completion> {
         self.sim.lock().ring(self.ring).cq.pop_front()
     }
+
+    fn capacity(&self, file: RawFd) -> Option<u64> {
+        self.sim.lock().capacity(file)
+    }
 }
 
 impl Drop for SimRing {

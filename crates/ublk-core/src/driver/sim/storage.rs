@@ -110,7 +110,11 @@ impl Model {
                     self.injected.error += 1;
                     return Err(errno);
                 }
-                Ok(disk.read(offset, length).to_vec())
+                let bytes = disk.read(offset, length).to_vec();
+                // What a block device has lost is lost to its clients.
+                let lost = bytes.len() < length && disk.capacity().is_some();
+                self.injected.error += u32::from(lost);
+                Ok(bytes)
             }
             FileRef::Zero => Ok(vec![0; length]),
             FileRef::Storage(file) => self.storages[*file].read(offset, length),
@@ -211,7 +215,8 @@ impl Model {
         match (sqe.opcode, file) {
             (OP_FSYNC, FileRef::Disk(disk)) => {
                 let disk = &mut self.disks[*disk];
-                if let Some(errno) = disk.trouble.syncs {
+                let pulled = (disk.capacity() == Some(0)).then_some(libc::EIO);
+                if let Some(errno) = disk.trouble.syncs.or(pulled) {
                     self.injected.error += 1;
                     return Err(errno);
                 }
@@ -223,6 +228,11 @@ impl Model {
             (OP_FALLOCATE, FileRef::Storage(file)) => {
                 self.storages[*file].allocate(sqe.len.cast_signed(), sqe.off, sqe.addr)
             }
+            // blk_validate_byte_range
+            (_, FileRef::Disk(disk)) if self.disks[*disk].ends_before(sqe.addr, sqe.addr3) => {
+                self.injected.error += 1;
+                Err(libc::EINVAL)
+            }
             (_, FileRef::Disk(disk)) => self.punch(*disk, sqe.addr, sqe.addr3),
             _ => Err(libc::EINVAL),
         }
@@ -233,10 +243,12 @@ impl Model {
         if length == 0 {
             return Err(libc::EINVAL);
         }
-        let size = self.disks[disk].contents.len() as u64;
-        if self.disks[disk].is_block_device && end > size {
+        let capacity = self.disks[disk].capacity();
+        self.injected.error += u32::from(self.disks[disk].ends_before(offset, length));
+        if capacity.is_some_and(|size| cannot_allocate(offset, end, size, mode)) {
             return Err(libc::EINVAL);
         }
+        let size = capacity.unwrap_or(self.disks[disk].contents.len() as u64);
         let inside = length.min(size.saturating_sub(offset));
         match mode & !KEEP_SIZE {
             PUNCH_HOLE if mode & KEEP_SIZE != 0 => self.punch(disk, offset, inside),
@@ -271,6 +283,12 @@ impl Model {
         disk.write(offset, &vec![0; usize::try_from(length).map_err(|_| libc::EFBIG)?], false);
         Ok(())
     }
+}
+
+/// blkdev_fallocate: a range that begins inside of the device and ends beyond it is cut, and that is
+/// success, as long as the size is to be kept.
+pub(super) fn cannot_allocate(begin: u64, end: u64, size: u64, mode: u32) -> bool {
+    begin >= size || end > size && mode & KEEP_SIZE == 0
 }
 
 /// A read of a descriptor that is ready.

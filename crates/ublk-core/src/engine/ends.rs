@@ -1,0 +1,72 @@
+//! What a step comes to that has failed, or has met the end of its file.
+//!
+//! A plain file may be shorter than its device, since somebody may cut it: what lies beyond its end
+//! reads as zeros, as a hole does, and a write there makes it longer. So does the kernel's loop driver.
+//!
+//! A block device is as long as the device that it serves, or longer. Its end is met when its disk has
+//! been pulled (the kernel sets the capacity to 0) or has shrunk: the bytes are lost, and requests for
+//! them fail with `EIO`. The kernel itself answers reads with 0 bytes, writes with `ENOSPC`, which a
+//! client takes for a full thin pool, and `fallocate` with success for what is left of the range.
+
+use std::io;
+
+use super::Engine;
+use super::verdict::Verdict;
+use crate::driver::Ring;
+use crate::pass::Pass;
+use crate::target::Target;
+use crate::token::Token;
+
+impl<T: Target> Engine<T> {
+    /// Takes a verdict that is neither plain success nor a plain continuation.
+    #[cold]
+    pub(super) fn step_met_an_end<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        token: Token,
+        verdict: Verdict,
+    ) -> io::Result<()> {
+        let index = usize::from(token.tag) * self.max_steps + usize::from(token.step);
+        match self.at_the_end(pass, index, verdict) {
+            Err(errno) => {
+                self.progress[index].errno = errno;
+                let flight = &mut self.flights[usize::from(token.tag)];
+                flight.errno = if flight.errno == 0 { errno } else { flight.errno };
+                Ok(())
+            }
+            Ok(()) if verdict == Verdict::Ended => {
+                let progress = &mut self.progress[index];
+                (progress.zeroing, progress.from) = (true, progress.done);
+                self.continue_step(pass, token)
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Whether the step succeeds, or is to go on with zeros, or which errno it fails with.
+    fn at_the_end<R: Ring>(
+        &self,
+        pass: &Pass<'_, R>,
+        index: usize,
+        verdict: Verdict,
+    ) -> Result<(), i32> {
+        let (step, progress) = (&self.steps[index], &self.progress[index]);
+        let (begin, end) =
+            (step.offset + u64::from(progress.from), step.offset + u64::from(step.length));
+        let capacity = || pass.ring.capacity(self.target.files()[usize::from(step.file)]);
+        match verdict {
+            Verdict::Ended if capacity().is_some() => Err(libc::EIO),
+            Verdict::CompleteInside if capacity().is_some_and(|capacity| end > capacity) => {
+                Err(libc::EIO)
+            }
+            // Otherwise a thin pool is full.
+            Verdict::Failed(libc::ENOSPC)
+                if capacity().is_some_and(|capacity| begin >= capacity) =>
+            {
+                Err(libc::EIO)
+            }
+            Verdict::Failed(errno) => Err(errno),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What becomes of requests when what lies behind the device fails.
+
+use ublk_core::driver::sim::Client;
+use ublk_core::target::native::Native;
+use ublk_core::target::striped::Striped;
+use ublk_core::target::{DiscardLimits, Geometry, file::File};
+
+use super::*;
+
+const BLOCK: u32 = 4096;
+const MODES: [(BufferMode, bool); 6] = [
+    (BufferMode::Auto, false),
+    (BufferMode::Register, false),
+    (BufferMode::Register, true),
+    (BufferMode::UserCopy, false),
+    (BufferMode::GetData, false),
+    (BufferMode::Copy, false),
+];
+
+/// A target that serves `disk`, which can give ranges back.
+fn discarding(disk: &SimDisk) -> Native {
+    let limits =
+        DiscardLimits { granularity: 512, max_discard: 1 << 20, max_write_zeroes: 1 << 20 };
+    let geometry = Geometry {
+        volatile_cache: true,
+        fua: true,
+        discard: Some(limits),
+        ..Geometry::new(SIZE as u64)
+    };
+    Native::File(File::borrowed(disk.fd(), geometry))
+}
+
+/// Lets `work` use a device over a disk, in every buffer mode and exchange; over a part of stripes, too.
+fn over(disk: impl Fn(&Sim) -> SimDisk, work: impl Fn(&str, &SimDisk, &Client)) {
+    for exchange in [ExchangeMode::PerIo, ExchangeMode::Batch] {
+        for (mode, split_register) in MODES {
+            if mode == BufferMode::GetData && exchange == ExchangeMode::Batch {
+                continue;
+            }
+            for striped in [false, true] {
+                let sim = Sim::new(SimConfig::blocking(11));
+                let (disk, other) = (disk(&sim), sim.file(SIZE));
+                let target = match striped {
+                    true => Native::Striped(
+                        Striped::new(vec![discarding(&disk), discarding(&other)], 1 << 16).unwrap(),
+                    ),
+                    false => discarding(&disk),
+                };
+                let asked = DeviceOptions {
+                    buffers: vec![mode],
+                    exchange: Some(exchange),
+                    split_register,
+                    ..options()
+                };
+                let device = Device::create(&sim, target, asked).unwrap();
+                let client = sim.client(device.info().id).unwrap();
+                work(&format!("{exchange:?}, {mode}, striped: {striped}"), &disk, &client);
+                drop(client);
+                device.close().unwrap();
+                assert_nothing_left(&sim, device.info().id);
+            }
+        }
+    }
+}
+
+fn read(offset: u64, length: u32) -> ClientOp {
+    ClientOp::Read { offset, length }
+}
+
+fn write(offset: u64, length: u32) -> ClientOp {
+    ClientOp::Write { offset, data: vec![1; length as usize], fua: false }
+}
+
+/// The kernel sets the capacity of a disk that goes to 0. Reads of it return 0, writes ENOSPC.
+#[test]
+fn a_block_device_that_is_pulled_fails_all_requests() {
+    let _alone = alone();
+    over(
+        |sim| sim.block_device(SIZE),
+        |how, disk, client| {
+            disk.store(0, &[7; 1 << 16]);
+            assert_eq!(client.run(&read(0, BLOCK)).data, [7; BLOCK as usize], "{how}");
+            disk.set_trouble(Trouble { capacity: Some(0), ..Trouble::default() });
+            let zeroes = ClientOp::WriteZeroes { offset: 0, length: BLOCK, no_unmap: false };
+            let discard = ClientOp::Discard { offset: 0, length: BLOCK };
+            for op in [read(BLOCK.into(), 2 * BLOCK), write(0, BLOCK), zeroes, discard] {
+                assert_eq!(client.run(&op).result, Err(libc::EIO), "{how}: {op:?}");
+            }
+            assert_eq!(client.run(&ClientOp::Flush).result, Err(libc::EIO), "{how}");
+        },
+    );
+}
+
+#[test]
+fn a_block_device_that_shrinks_fails_what_reaches_beyond_its_end() {
+    let _alone = alone();
+    over(
+        |sim| sim.block_device(SIZE),
+        |how, disk, client| {
+            disk.set_trouble(Trouble { capacity: Some(3 * 4096 + 512), ..Trouble::default() });
+            for offset in [2 * 4096, 3 * 4096, 4 * 4096] {
+                let zeroes = ClientOp::WriteZeroes { offset, length: 2 * BLOCK, no_unmap: true };
+                for op in [read(offset, 2 * BLOCK), write(offset, 2 * BLOCK), zeroes] {
+                    assert_eq!(client.run(&op).result, Err(libc::EIO), "{how}: {op:?}");
+                }
+            }
+            for op in [read(0, 3 * BLOCK), write(0, 3 * BLOCK), read(3 * 4096, 512)] {
+                assert_eq!(client.run(&op).result, Ok(()), "{how}: {op:?}");
+            }
+            // A disk that comes back, or grows, has its bytes again.
+            disk.set_trouble(Trouble::default());
+            assert_eq!(client.run(&read(4 * 4096, BLOCK)).result, Ok(()), "{how}");
+        },
+    );
+}
+
+#[test]
+fn a_thin_pool_that_is_full_still_says_so() {
+    let _alone = alone();
+    let full = Trouble { full_from: Some(8192), ..Trouble::default() };
+    for block in [false, true] {
+        over(
+            |sim| if block { sim.block_device(SIZE) } else { sim.file(SIZE) },
+            |how, disk, client| {
+                disk.set_trouble(full);
+                assert_eq!(client.run(&write(0, 2 * BLOCK)).result, Ok(()), "{how}");
+                assert_eq!(client.run(&write(4096, 2 * BLOCK)).result, Err(libc::ENOSPC), "{how}");
+                assert_eq!(client.run(&write(8192, BLOCK)).result, Err(libc::ENOSPC), "{how}");
+            },
+        );
+    }
+}
+
+/// As with the kernel's loop driver.
+#[test]
+fn a_file_that_is_cut_reads_as_zeros_beyond_its_end_and_grows_where_it_is_written() {
+    let _alone = alone();
+    over(
+        |sim| sim.file(SIZE),
+        |how, disk, client| {
+            disk.store(0, &[7; 1 << 16]);
+            disk.resize(4096 + 512);
+            let kept = [vec![7; 4608], vec![0; 3 * 4096 - 4608]].concat();
+            let done = client.run(&read(0, 3 * BLOCK));
+            assert_eq!((done.result, done.data), (Ok(()), kept), "{how}");
+            assert_eq!(client.run(&write(4 * 4096, BLOCK)).result, Ok(()), "{how}");
+            let grown = [[0; 4096], [1; 4096]].concat();
+            assert_eq!(client.run(&read(3 * 4096, 2 * BLOCK)).data, grown, "{how}");
+        },
+    );
+}
