@@ -130,6 +130,9 @@ export const DEVICE_KEYS: readonly string[] = [
   'timeoutMs',
 ];
 const EXCHANGE_MODES: readonly ExchangeMode[] = ['per-io', 'batch'];
+const ZERO_COPY: ReadonlySet<string> = new Set(['zero-copy', 'zerocopy', 'zero_copy', 'zc']);
+const ZERO_COPY_HINT =
+  "zero copy is 'auto' (Linux 6.16) or 'register' (6.15): the default, if it is there";
 const MAX_ID = (1 << 20) - 1;
 
 /**
@@ -214,7 +217,12 @@ export function toNativeOptions(options: DeviceOptions): NativeDeviceOptions {
 function checkModes(buffers: BufferMode | readonly BufferMode[]): readonly BufferMode[] {
   const modes = typeof buffers === 'object' ? buffers : [buffers];
   if (!Array.isArray(modes)) throw invalid('buffers is an object; it must be a mode or an array');
-  return modes.map((mode) => checkOneOf(mode, 'buffers', BUFFER_MODES));
+  return modes.map((mode) => {
+    if (ZERO_COPY.has(String(mode).toLowerCase())) {
+      throw invalid(`buffers is ${JSON.stringify(mode)}`, ZERO_COPY_HINT);
+    }
+    return checkOneOf(mode, 'buffers', BUFFER_MODES);
+  });
 }
 
 /** A target as far as it can be told before anything is touched. */

@@ -1,3 +1,4 @@
+/// <reference types="node" preserve="true" />
 /**
  * Serves Linux block devices (`/dev/ublkbN`) from Node.js. Importing this does nothing; the native
  * addon loads when it is first needed.

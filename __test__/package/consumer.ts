@@ -55,3 +55,63 @@ export const TSCONFIG = {
   },
   files: ['consumer.ts'],
 };
+
+/** What README and types show of handlers, as TypeScript text. */
+export const HANDLERS = `
+import { Buffer } from 'node:buffer';
+import { createDevice, handler, targets } from 'ublk';
+
+const disk = Buffer.alloc(1 << 20);
+export const device = await createDevice({
+  target: handler({
+    size: disk.length,
+    read: ({ data, offset }) => void disk.copy(data, 0, offset),
+    write: ({ data, offset }) => void data.copy(disk, offset),
+  }),
+});
+export const mapped = await createDevice({
+  target: handler({
+    size: '1MiB',
+    backends: { hot: targets.null({ size: '1MiB' }) },
+    map: ({ offset }) => ({ backend: 'hot', offset }),
+    async flush(request) {
+      await request.flush('hot');
+    },
+  }),
+});
+
+class Disk {
+  readonly size = 4096;
+  readonly blocks = new Map<number, Buffer>();
+  read(): void {}
+}
+export const own = await createDevice({ target: handler(new Disk()) });
+export const plain = await createDevice({ target: new Disk() });
+export const literal = await createDevice({
+  target: { size: 4096, read: ({ data }) => void data.fill(0) },
+});
+
+// @ts-expect-error A backend that does not exist.
+handler({ size: 1, backends: { hot: targets.null({ size: 1 }) }, map: () => ({ backend: 'cold', offset: 0 }) });
+// @ts-expect-error A key that does not exist.
+handler({ size: 1, read() {}, blocksize: 512 });
+`;
+
+/** As strict as they get, and the package's own declarations checked too. */
+export const STRICT = {
+  target: 'es2022',
+  lib: ['es2022', 'esnext.disposable'],
+  strict: true,
+  exactOptionalPropertyTypes: true,
+  skipLibCheck: false,
+  noEmit: true,
+};
+
+/** How modules and types can be found. */
+export const SETUPS: readonly object[] = [
+  { module: 'nodenext' },
+  { module: 'nodenext', types: ['node'] },
+  { module: 'nodenext', types: [] },
+  { module: 'esnext', moduleResolution: 'bundler' },
+  { module: 'esnext', moduleResolution: 'bundler', types: ['node'] },
+];

@@ -9,11 +9,15 @@ import { execa } from 'execa';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { runInVm } from '../../vm/index.ts';
-import { CONSUMER, TSCONFIG } from './consumer.ts';
+import { CONSUMER, HANDLERS, SETUPS, STRICT, TSCONFIG } from './consumer.ts';
 
 const CHECKOUT = fileURLToPath(new URL('../..', import.meta.url));
 const PLATFORM = join(CHECKOUT, 'npm/linux-x64-gnu');
 const ADDON = 'ublk.linux-x64-gnu.node';
+/** The types of Node.js that this checkout is compiled with. */
+const { version: TYPES_VERSION } = JSON.parse(
+  readFileSync(join(CHECKOUT, 'node_modules/@types/node/package.json'), 'utf8'),
+) as { version: string };
 
 interface Packed {
   readonly filename: string;
@@ -86,6 +90,32 @@ describe.runIf(process.arch === 'x64')('the packages, installed without a compil
     await execa('node', [compiler, '-p', '.', '--typeRoots', types], { cwd: project, all: true });
     expect(existsSync(join(project, 'consumer.js'))).toBe(true);
   });
+
+  test.each(['5.7', 'latest'])(
+    'compile with TypeScript %s, however it is set up',
+    async (version) => {
+      const compiler = mkdtempSync(join(tmpdir(), 'ublk-typescript-'));
+      try {
+        const install = ['install', '--prefer-offline', '--no-audit', '--no-fund', '--prefix', '.'];
+        const types = `@types/node@${TYPES_VERSION}`;
+        await execa('npm', [...install, `typescript@${version}`], { cwd: compiler });
+        await execa('npm', ['install', '--prefer-offline', '--no-audit', '--no-fund', types], {
+          cwd: project,
+        });
+        writeFileSync(join(project, 'handlers.ts'), HANDLERS);
+        const tsc = join(compiler, 'node_modules/typescript/bin/tsc');
+        for (const setup of SETUPS) {
+          // Another tsconfig.json lies there.
+          const config = { compilerOptions: { ...STRICT, ...setup }, files: ['handlers.ts'] };
+          writeFileSync(join(project, 'tsconfig.handlers.json'), JSON.stringify(config));
+          const run = execa('node', [tsc, '-p', 'tsconfig.handlers.json'], { cwd: project });
+          await expect(run).resolves.toMatchObject({ stdout: '' });
+        }
+      } finally {
+        rmSync(compiler, { recursive: true });
+      }
+    },
+  );
 
   test.each(['require', 'import'])('do nothing but define when taken with %s', async (how) => {
     const program = `

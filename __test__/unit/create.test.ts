@@ -77,6 +77,10 @@ describe('the options of createDevice', () => {
     expect(() => toNativeOptions({ target, dept: 4 } as never)).toThrow(
       expect.objectContaining({ hint: "did you mean 'depth'?" }),
     );
+    const zeroCopy = { target: targets.null({ size: 4096 }), buffers: 'zero-copy' } as never;
+    expect(() => toNativeOptions(zeroCopy)).toThrow(
+      expect.objectContaining({ hint: expect.stringContaining("zero copy is 'auto'") }),
+    );
   });
 });
 

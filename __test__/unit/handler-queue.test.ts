@@ -4,7 +4,10 @@ import { setImmediate } from 'node:timers/promises';
 import { describe, expect, test, vi } from 'vitest';
 
 import { toProcessWarning, type UblkError } from '../../src/errors.ts';
-import { checkHandler } from '../../src/handler/handler.ts';
+import { toNative } from '../../src/create.ts';
+import { checkHandler, handler } from '../../src/handler/handler.ts';
+import { handlerModule } from '../../src/handler/module.ts';
+import { targets } from '../../src/targets/index.ts';
 import { IoError } from '../../src/handler/io-error.ts';
 import * as layout from '../../src/handler/layout.ts';
 import { fromMessage, toMessage } from '../../src/handler/messages.ts';
@@ -376,3 +379,62 @@ const pieces: NonNullable<Handler['map']> = ({ offset }) => [
   { backend: 'cold', offset: offset + 2 ** 33, length: 512 },
   { backend: 'hot', offset: 0 },
 ];
+
+describe('What a handler is made of', () => {
+  const read = (): void => {};
+  class Disk {
+    readonly size = 4096;
+    readonly blocks = new Map<number, Buffer>();
+    read(): void {}
+    load(): void {}
+  }
+
+  test('is known by name, and nothing else', () => {
+    for (const [key, hint] of [
+      ['logicalBlockSize', "did you mean 'blockSize'?"],
+      ['blocksize', "did you mean 'blockSize'?"],
+      ['trim', "did you mean 'discard'?"],
+      ['wirte', "did you mean 'write'?"],
+      ['cache', 'state belongs into a class'],
+    ] as const) {
+      const definition = { size: 4096, read, [key]: key === 'trim' ? read : 512 };
+      const refused = {
+        message: `the handler has no '${key}'`,
+        hint: expect.stringContaining(hint),
+      };
+      expect(() => checkHandler(definition as never)).toThrow(expect.objectContaining(refused));
+    }
+  });
+
+  test('is, of a class, also state and methods of its own', () => {
+    expect(checkHandler(new Disk()).methods[0]).toBeTypeOf('function');
+    class Trimmed extends Disk {
+      trim(): void {}
+    }
+    expect(() => checkHandler(new Trimmed())).toThrow("the handler has no 'trim'");
+    class Blocks extends Disk {
+      readonly blocksize = 512;
+    }
+    expect(() => checkHandler(new Blocks())).toThrow("the handler has no 'blocksize'");
+  });
+
+  test('is refused by types too', () => {
+    // @ts-expect-error no handler has this.
+    expect(() => handler({ size: 4096, read, logicalBlockSize: 512 })).toThrow('logicalBlockSize');
+    // @ts-expect-error no handler has this.
+    expect(() => toNative({ size: 4096, read, logicalBlockSize: 512 })).toThrow('logicalBlockSize');
+  });
+
+  test('is needed, and lies below nothing', () => {
+    const below = 'is a handler, which cannot lie below another target';
+    const disk = targets.null({ size: 4096 });
+    const there = { size: 4096, read };
+    expect(() => toNative({ size: 4096 } as never)).toThrow('neither a kind nor methods');
+    expect(() => toNative(targets.striped([disk, there as never]))).toThrow(`targets[1] ${below}`);
+    expect(() => toNative({ kind: 'delay', target: there } as never)).toThrow(`target ${below}`);
+    const module = handlerModule('/disk.js');
+    expect(() => toNative(targets.linear([module as never]))).toThrow(`targets[0] ${below}`);
+    const nested = { size: 4096, read, backends: { disk: there } } as never;
+    expect(() => toNative(nested)).toThrow(`backends.disk ${below}`);
+  });
+});

@@ -3,7 +3,8 @@ import { invalid } from '../errors.ts';
 import type { NativeTarget } from '../native.ts';
 import { OPS, type RequestOp } from '../request-op.ts';
 import { parseSize } from '../size.ts';
-import { toNativeTarget, type Target } from '../targets/index.ts';
+import { toNativeTarget } from '../targets/index.ts';
+import { checkTarget } from '../targets/layer.ts';
 import { toNativeZones } from './zones.ts';
 import type { Answer, Handler, Method } from './types.ts';
 
@@ -71,9 +72,9 @@ export interface CheckedHandler {
  *
  * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`.
  */
-export function handler<Name extends string = never, H extends Handler<Name> = Handler<Name>>(
-  definition: H & Handler<Name>,
-): H {
+export function handler<Name extends string = never>(
+  definition: Handler<Name>,
+): NoInfer<Handler<Name>> {
   checkHandler(definition as unknown as Handler);
   return definition;
 }
@@ -93,7 +94,7 @@ export function checkHandler(definition: Handler): CheckedHandler {
   if (!isHandler(definition)) {
     throw invalid('the handler has no methods', "give it a size and a 'read', or a 'map'");
   }
-  refuseMisspelt(definition);
+  refuseUnknown(definition);
   const { size, blockSize, readOnly, fua, timeoutMs = 30_000, backends = {} } = definition;
   const names = Object.keys(backends);
   const methods = OPS.map((op) => methodFor(definition, op));
@@ -110,7 +111,9 @@ export function checkHandler(definition: Handler): CheckedHandler {
       ops: OPS.filter(
         (op, number) => op !== undefined && methods[number] !== undefined,
       ) as RequestOp[],
-      targets: names.map((name) => toNativeTarget(backends[name] as Target, 1)),
+      targets: names.map((name) =>
+        toNativeTarget(checkTarget(backends[name], `backends.${name}`), 1),
+      ),
       ...(blockSize === undefined ? {} : { logicalBlockSize: checkBlock(blockSize) }),
       ...(readOnly === undefined ? {} : { readOnly: checkBoolean(readOnly, 'readOnly') }),
       ...(zones === undefined ? {} : { zones: toNativeZones(zones) }),
@@ -151,13 +154,48 @@ function checkZones(definition: Handler): void {
   if (missing !== undefined) throw invalid(`the handler has zones but no '${missing}'`);
 }
 
-/** A method under a name that is nearly right would never be called. */
-function refuseMisspelt(definition: Handler): void {
-  for (const [name, value] of Object.entries(definition)) {
-    if (typeof value !== 'function' || (KNOWN as readonly string[]).includes(name)) continue;
-    const hint = suggest(name, METHODS);
-    if (hint.startsWith('did you mean')) throw invalid(`the handler has no '${name}'`, hint);
+/** Names that other software has for what a handler has. */
+const ALIASES: ReadonlyMap<string, string> = new Map([
+  ['logicalblocksize', 'blockSize'],
+  ['sectorsize', 'blockSize'],
+  ['trim', 'discard'],
+  ['unmap', 'discard'],
+  ['sync', 'flush'],
+  ['fsync', 'flush'],
+  ['timeout', 'timeoutMs'],
+]);
+
+/**
+ * Refuses what would have no effect: of a plain object every key that a handler does not have. An
+ * instance of a class has state and methods of its own; of these it refuses what is named as in
+ * other software, or differs in case only.
+ */
+function refuseUnknown(definition: Handler): void {
+  const prototype: unknown = Object.getPrototypeOf(definition);
+  const isPlain = prototype === Object.prototype || prototype === null;
+  for (const name of isPlain ? Object.keys(definition) : namesOf(definition)) {
+    if ((KNOWN as readonly string[]).includes(name)) continue;
+    const word = name.toLowerCase();
+    const meant = ALIASES.get(word) ?? KNOWN.find((known) => known.toLowerCase() === word);
+    if (meant !== undefined) throw invalid(unknown(name), `did you mean '${meant}'?`);
+    if (isPlain)
+      throw invalid(unknown(name), `${suggest(name, KNOWN)}; state belongs into a class`);
   }
+}
+
+function unknown(name: string): string {
+  return `the handler has no '${name}'`;
+}
+
+/** The names of an object's properties and methods, without those that every object has. */
+function namesOf(definition: object): string[] {
+  const names: string[] = [];
+  let one: object | null = definition;
+  while (one !== null && one !== Object.prototype) {
+    names.push(...Object.getOwnPropertyNames(one));
+    one = Object.getPrototypeOf(one) as object | null;
+  }
+  return names;
 }
 
 function checkBlock(value: unknown): number {

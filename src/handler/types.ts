@@ -51,6 +51,10 @@ export type Method<Name extends string = string> = (
  * A method that answers at once is many times cheaper than one that returns a promise.
  */
 export interface Handler<Name extends string = string> {
+  /** Nothing: what has a kind is one of {@link targets}. */
+  readonly kind?: undefined;
+  /** Nothing: of a handler that is {@link blockSize}. */
+  readonly logicalBlockSize?: undefined;
   /** The size of the device. */
   readonly size: Size;
   /**

@@ -75,9 +75,17 @@ function children(layer: StripedTarget | LinearTarget): readonly Target[] {
   return checkTargets(layer.targets, 'targets');
 }
 
+function isObject(value: unknown): value is object {
+  return typeof value === 'object' && value !== null;
+}
+
 function noTarget(target: unknown): Error {
   const kind = (target as { kind?: unknown } | null | undefined)?.kind;
   const hint = "make it with targets.file('disk.img') or targets.null({ size: '1GiB' })";
+  if (isObject(target) && 'size' in target && kind === undefined) {
+    const methods = "give it a 'read', or a 'map' and backends; a native target is made by targets";
+    return invalid('the target has a size, but neither a kind nor methods', methods);
+  }
   if (typeof kind !== 'string') return invalid('target is no target', hint);
   return invalid(`there is no target of kind '${kind}'`, suggest(kind, Object.keys(targets)));
 }

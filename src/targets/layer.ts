@@ -6,6 +6,7 @@ const MOST = 64;
 
 /** Checks that something may be a target; what it says is checked when it is its turn. */
 export function checkTarget(value: unknown, name: string): Target {
+  refuseHandler(value, name);
   if (typeof value === 'object' && value !== null && 'kind' in value) return value as Target;
   throw invalid(
     `${name} is no target`,
@@ -20,4 +21,20 @@ export function checkTargets(value: unknown, name: string): readonly Target[] {
     throw invalid(`${name} has ${value.length} targets; it must have from 1 to ${MOST}`);
   }
   return value.map((one, index) => checkTarget(one, `${name}[${index}]`));
+}
+
+/** Refuses a handler where only a native target can be: below a layer, or as a handler's backend. */
+export function refuseHandler(value: unknown, name: string): void {
+  if (!isLikeHandler(value)) return;
+  throw invalid(
+    `${name} is a handler, which cannot lie below another target`,
+    'make the handler the target of the device, and give it the native targets as backends',
+  );
+}
+
+function isLikeHandler(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  const { kind, read, map } = value as { kind?: unknown; read?: unknown; map?: unknown };
+  if (kind !== undefined) return kind === 'module';
+  return typeof read === 'function' || typeof map === 'function';
 }

@@ -1,3 +1,4 @@
+/// <reference types="node" preserve="true" />
 /**
  * Serves targets without a kernel that has ublk, for tests: the same servers on a simulated
  * driver, with seeded faults and power cuts.
