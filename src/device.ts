@@ -218,7 +218,9 @@ export class Device extends EventEmitter<DeviceEvents> {
    *
    * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` for a device without `recovery`;
    * `ERR_UBLK_UNSUPPORTED` before Linux 6.16, where only the end of the server's process hands over;
-   * `ERR_UBLK_TIMEOUT` when requests under way do not end.
+   * and while the kernel does not count requests (`queue/iostats` was set to 0 later);
+   * `ERR_UBLK_TIMEOUT` when requests under way do not end: the device has not been left yet. Its
+   * server leaves it when they have ended, and the device ends then as `quiesced`.
    */
   quiesce(): Promise<void> {
     this.#closing ??= this.#leave(() => this.#native.quiesce());

@@ -57,7 +57,10 @@ export async function stopDevice(id: number, options: StopOptions = {}): Promise
  * (Linux 6.16).
  *
  * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` for a device without `recovery`;
- * `ERR_UBLK_UNSUPPORTED`, `ERR_UBLK_NO_DEVICE`, `ERR_UBLK_TIMEOUT` when its server does not leave.
+ * `ERR_UBLK_UNSUPPORTED` before Linux 6.16, for a device with exchange `batch` (the kernel would fail
+ * its clients' requests: end its server's process instead), and while the kernel does not count
+ * requests (`queue/iostats` is 0); `ERR_UBLK_NO_DEVICE`; `ERR_UBLK_TIMEOUT` when its server does not
+ * leave.
  */
 export async function quiesceDevice(id: number): Promise<void> {
   unwrap(await native().quiesceDevice(checkId(id)));

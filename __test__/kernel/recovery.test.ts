@@ -1,4 +1,4 @@
-import { existsSync, truncateSync } from 'node:fs';
+import { existsSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { execa } from 'execa';
@@ -8,6 +8,7 @@ import {
   createDevice,
   deleteDevice,
   getDeviceInfo,
+  quiesceDevice,
   recoverDevice,
   resizeDevice,
   targets,
@@ -213,6 +214,46 @@ withUblk('a device that outlives its server', () => {
     await using device = await recoverDevice(0, { target: targets.file(disk) });
     expect((await read).exitCode).toBe(0);
     expect(device.id).toBe(0);
+  });
+
+  test('is not taken from a server with batches by another process', async (context) => {
+    await need(context, 'BATCH_IO', 'QUIESCE');
+    const target = targets.null({ size: '1MiB' });
+    await using device = await createDevice({ target, exchange: 'batch', recovery: 'reissue' });
+    await expect(quiesceDevice(device.id)).rejects.toMatchObject({
+      code: 'ERR_UBLK_UNSUPPORTED',
+      message: expect.stringContaining('batch') as string,
+    });
+    const write = ['if=/dev/zero', `of=${device.path}`, 'bs=4k', 'count=4', 'oflag=direct'];
+    expect((await execa('dd', write)).exitCode).toBe(0);
+  });
+
+  test('is left without a failure where the kernel counts nothing', async (context) => {
+    await need(context, 'QUIESCE');
+    const target = targets.file(sparseImage(64 * MIB));
+    const options = { target, queue: { iostats: false }, recovery: 'queue' } as const;
+    let device = await createDevice(options);
+    const load = startLoad(device.path);
+    for (let upgrade = 0; upgrade < 3; upgrade += 1) {
+      await pause(500);
+      await device.quiesce();
+      device = await recoverDevice(device.id, { target });
+    }
+    await pause(500);
+    await endLoad(load);
+    await device.close();
+  });
+
+  test.runIf(isTestMachine)('is not announced where a file lies in its place', async () => {
+    writeFileSync('/dev/ublkb7', '');
+    onTestFinished(() => rmSync('/dev/ublkb7', { force: true }));
+    const target = targets.null({ size: '1MiB' });
+    await expect(createDevice({ target, id: 7 })).rejects.toMatchObject({
+      message: expect.stringContaining('a plain file') as string,
+    });
+    rmSync('/dev/ublkb7');
+    await using device = await createDevice({ target, id: 7 });
+    expect(device.id).toBe(7);
   });
 
   test('can be deleted while nobody serves it', async (context) => {

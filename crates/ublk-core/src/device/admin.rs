@@ -79,7 +79,7 @@ pub enum StopCheck {
 pub fn stop<D: Driver>(driver: &D, id: u32, force: bool) -> Result<StopCheck> {
     let control = Control::new(driver.clone());
     if force {
-        return control.stop(id, LIMIT).map(|()| StopCheck::Nothing);
+        return stop_in_time(&control, id).map(|()| StopCheck::Nothing);
     }
     let is_live = control.info(id)?.state == UBLK_S_DEV_LIVE;
     let kernel_looks = control.features().is_ok_and(|flags| flags & UBLK_F_SAFE_STOP_DEV != 0);
@@ -95,8 +95,20 @@ pub fn stop<D: Driver>(driver: &D, id: u32, force: bool) -> Result<StopCheck> {
             "`lsblk /dev/ublkb{id}` tells where; `ublk stop --force {id}` stops it all the same"
         )));
     }
-    control.stop(id, LIMIT)?;
+    stop_in_time(&control, id)?;
     Ok(if kernel_looks { StopCheck::Openers } else { StopCheck::Holders })
+}
+
+/// Stops a device, as long as requests end: the kernel tells, unless somebody has turned that off.
+fn stop_in_time<D: Driver>(control: &Control<D>, id: u32) -> Result<()> {
+    let counted = control.driver().counts_requests(id);
+    control.stop(id, LIMIT).map_err(|error| match error.code {
+        Code::Timeout if !counted => error.hint(format!(
+            "its clients' data may still be being written back: the kernel does not tell, since \
+             /sys/block/ublkb{id}/queue/iostats is 0; write 1 to it, and try again"
+        )),
+        _ => error,
+    })
 }
 
 /// udev opens devices for a moment when they appear and whenever somebody has written to them.
@@ -119,7 +131,7 @@ fn try_stop<D: Driver>(control: &Control<D>, id: u32) -> Result<()> {
 /// they let go.
 pub fn delete<D: Driver>(driver: D, id: u32) -> Result<()> {
     let control = Control::new(driver);
-    control.stop(id, LIMIT)?;
+    stop_in_time(&control, id)?;
     delete_and_wait(&control, id, LIMIT)
 }
 

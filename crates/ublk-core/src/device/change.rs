@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use ublk_sys::{
     UBLK_F_QUIESCE, UBLK_F_UPDATE_SIZE, UBLK_F_USER_RECOVERY, UBLK_PARAM_TYPE_ZONED, ublk_params,
+    ublksrv_ctrl_dev_info,
 };
 
-use super::admin;
-use super::options::{DeviceInfo, DeviceState};
+use super::options::{DeviceInfo, DeviceState, ExchangeMode};
+use super::{admin, negotiate};
 use crate::control::Control;
 use crate::driver::Driver;
 use crate::error::{Code, Error, Result};
@@ -23,8 +24,8 @@ const MOST_PATIENCE: Duration = Duration::from_millis(200);
 /// device waits for [`Device::recover`](super::Device::recover) (Linux 6.16).
 ///
 /// # Errors
-/// [`Code::InvalidArgument`] for a device without recovery; [`Code::Unsupported`] before 6.16;
-/// [`Code::Timeout`] when the server does not leave; [`Code::NoDevice`] and others.
+/// [`Code::InvalidArgument`] for a device without recovery; [`Code::Unsupported`] before 6.16, for a
+/// device with batches, and while the kernel does not count its requests; [`Code::Timeout`] when the server does not leave; [`Code::NoDevice`] and others.
 pub fn quiesce<D: Driver>(driver: D, id: u32) -> Result<()> {
     quiesce_and_wait(&Control::new(driver), id, LIMIT)
 }
@@ -35,6 +36,10 @@ pub(super) fn quiesce_and_wait<D: Driver>(
     limit: Duration,
 ) -> Result<()> {
     check_quiesce(control, id)?;
+    let info = control.info(id)?;
+    if DeviceState::from(info.state) == DeviceState::Live {
+        check_from_outside(control, &info)?;
+    }
     let deadline = Instant::now() + limit;
     let mut patience = PATIENCE;
     loop {
@@ -74,6 +79,46 @@ pub(super) fn check_quiesce<D: Driver>(control: &Control<D>, id: u32) -> Result<
         ));
     }
     Ok(())
+}
+
+/// Whether `QUIESCE_DEV` leaves all requests of a device that is served to somebody who ends them.
+fn check_from_outside<D: Driver>(control: &Control<D>, info: &ublksrv_ctrl_dev_info) -> Result<()> {
+    let (id, server) = (info.dev_id, info.ublksrv_pid);
+    // The kernel (7.3) fails each request of a batch device from QUIESCE_DEV until the next server:
+    // `ublk_batch_cancel_queue` marks its queues as those of a device that is being stopped.
+    if negotiate::in_force(info.flags).1 == ExchangeMode::Batch {
+        let message = format!(
+            "ublk device {id} cannot be quiesced: it has exchange 'batch', so the kernel would fail \
+             the requests of its clients until the next server"
+        );
+        return Err(Error::new(Code::Unsupported, message).hint(format!(
+            "end its server, process {server}: the device waits for the next one; a server with \
+             reactors of its own can leave the device too (device.quiesce())"
+        )));
+    }
+    if !control.driver().counts_requests(id) {
+        return Err(uncounted(id));
+    }
+    Ok(())
+}
+
+/// Nobody can tell whether the server still has requests.
+pub(super) fn uncounted(id: u32) -> Error {
+    let message = format!(
+        "ublk device {id} cannot be quiesced: the kernel does not count its requests in flight, so \
+         its server cannot tell when they have ended"
+    );
+    Error::new(Code::Unsupported, message)
+        .hint(format!("echo 1 > /sys/block/ublkb{id}/queue/iostats, and try again"))
+}
+
+/// Some of the requests that the server has begun do not end.
+pub(super) fn does_not_end(id: u32, server: u32) -> Error {
+    let message = format!("requests of ublk device {id} do not end, so its server has not left it");
+    Error::new(Code::Timeout, message).hint(format!(
+        "the server leaves when they have ended, and new requests wait; if process {server} is \
+         killed, the device can be recovered at once"
+    ))
 }
 
 /// Makes new requests wait, or fail, and takes fetches back as far as the kernel meets them: none

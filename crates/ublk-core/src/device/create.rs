@@ -100,6 +100,7 @@ impl<D: Driver> Launch<'_, D> {
         let shifts = staff::shifts(self.info, &options);
         let counters = staff::tally(&shifts);
         let (buffers, exchange) = self.modes;
+        let links = self.links(&options);
         let memory = buffers.shared.then(Memory::default);
         let (events, inbox) = channel();
         let mut crew = Crew::default();
@@ -134,6 +135,7 @@ impl<D: Driver> Launch<'_, D> {
             counters,
             bridge,
             size_check: SizeCheck::of(&target),
+            links,
             leave: pool.is_none().then_some(events),
             closing: Mutex::default(),
             ended: Condvar::new(),
@@ -242,9 +244,17 @@ impl<D: Driver> Launch<'_, D> {
     }
 }
 
+/// Waits until clients can open the block device.
 fn wait_for_node<D: Driver>(driver: &D, id: u32, limit: Duration) -> Result<()> {
     let deadline = Instant::now() + limit;
     while !driver.block_device_is_ready(id) {
+        if let Some(found) = driver.in_place_of_block_device(id) {
+            let message = format!("/dev/ublkb{id} is {found}, in place of the block device");
+            return Err(Error::new(Code::Kernel, message).hint(format!(
+                "what clients write there never reaches the device; look at it, and remove it: \
+                 rm /dev/ublkb{id}"
+            )));
+        }
         if Instant::now() >= deadline {
             return Err(Error::new(
                 Code::Timeout,

@@ -79,6 +79,8 @@ struct Shared<D> {
     /// Where requests are answered elsewhere.
     bridge: Option<Arc<Bridge>>,
     size_check: SizeCheck,
+    /// Requests may end unseen: while the kernel does not count them, nobody knows of those.
+    links: bool,
     /// Reaches the supervisor, if the device's threads are its own.
     leave: Option<Sender<Event>>,
     closing: Mutex<Closing>,
@@ -219,7 +221,7 @@ impl<D: Driver> Device<D> {
     pub fn close(&self) -> Result<()> {
         let first = !std::mem::replace(&mut self.shared.lock().asked, true);
         if first && self.shared.lock().end.is_none() {
-            let stopped = self.shared.control.stop(self.shared.info.id, self.shared.patience());
+            let stopped = self.stop();
             // Somebody else may have stopped it this very moment: then it is gone already.
             if let Err(error) = stopped
                 && error.code != Code::NoDevice
@@ -235,6 +237,29 @@ impl<D: Driver> Device<D> {
         }
     }
 
+    /// Stops the device. The limit starts anew while requests end: before the disk goes the kernel
+    /// writes back what clients have left in the page cache. The driver sees requests end as long
+    /// as the kernel counts them (`queue/iostats`); here they are counted in any case.
+    fn stop(&self) -> Result<()> {
+        let shared = &self.shared;
+        let ended = || {
+            let sums = self.stats().into_iter().map(|queue| {
+                let data = queue.reads + queue.writes + queue.discards + queue.write_zeroes;
+                data + queue.flushes + queue.errors
+            });
+            sums.sum::<u64>()
+        };
+        let mut before = ended();
+        loop {
+            let result = shared.control.stop(shared.info.id, shared.patience());
+            let now = ended();
+            match result {
+                Err(Error { code: Code::Timeout, .. }) if now != before => before = now,
+                result => return result,
+            }
+        }
+    }
+
     /// Leaves the device to the next server: ends what has begun, and no request fails that the
     /// device's recovery does not fail by itself; with [`ExchangeMode::Batch`] and
     /// [`Recovery::Queue`], also those that were being handed over. Blocks until the device can be
@@ -243,17 +268,19 @@ impl<D: Driver> Device<D> {
     /// # Errors
     /// [`Code::InvalidArgument`](crate::error::Code::InvalidArgument) for a device without
     /// recovery; [`Code::Unsupported`](crate::error::Code::Unsupported) before Linux 6.16;
-    /// [`Code::Timeout`](crate::error::Code::Timeout) when requests in
-    /// flight do not end.
+    /// [`Code::Timeout`](crate::error::Code::Timeout) when requests in flight do not end: the server
+    /// leaves when they have ended, and [`wait`](Self::wait) tells.
     pub fn quiesce(&self) -> Result<()> {
         let shared = &self.shared;
-        let (id, limit) = (shared.info.id, shared.options.limit);
+        let (id, limit) = (shared.info.id, shared.patience());
         match &shared.leave {
             Some(events) if shared.info.recovery.is_some() => {
                 change::check_quiesce(&shared.control, id)?;
-                // The kernel (7.3) fails each request of a batch device from QUIESCE_DEV until the
-                // next server: `ublk_batch_cancel_queue` marks its queues as those of a device that
-                // is being stopped. So its server leaves without.
+                if shared.links && !shared.control.driver().counts_requests(id) {
+                    return Err(change::uncounted(id));
+                }
+                // The kernel fails requests of a batch device from QUIESCE_DEV on, so its server
+                // leaves without; no more arrive than it has buffers for (`Exchange::wind_down`).
                 if shared.exchange != ExchangeMode::Batch {
                     change::take_away(&shared.control, id)?;
                     change::until_idle(&shared.control, id, limit);
@@ -263,10 +290,15 @@ impl<D: Driver> Device<D> {
             }
             _ => change::quiesce_and_wait(&shared.control, id, limit)?,
         }
-        match self.wait() {
-            End::Failed(error) => Err(error),
-            End::Quiesced => change::until_left(&shared.control, id, limit).map(drop),
-            End::Closed | End::Stopped => Ok(()),
+        let does_not_end = || Err(change::does_not_end(id, std::process::id()));
+        match self.wait_for(limit) {
+            None => does_not_end(),
+            Some(End::Failed(error)) => Err(error),
+            Some(End::Quiesced) => match change::until_left(&shared.control, id, limit)? {
+                DeviceState::Live => does_not_end(),
+                _ => Ok(()),
+            },
+            Some(End::Closed | End::Stopped) => Ok(()),
         }
     }
 
@@ -281,6 +313,14 @@ impl<D: Driver> Device<D> {
     pub fn resize(&self, size: u64) -> Result<DeviceInfo> {
         let shared = &self.shared;
         change::resize_with(&shared.control, shared.info.id, size, &shared.size_check.0)
+    }
+
+    /// [`wait`](Self::wait), for so long at most.
+    fn wait_for(&self, limit: Duration) -> Option<End> {
+        let (closing, ended) = (self.shared.lock(), &self.shared.ended);
+        let waited = ended.wait_timeout_while(closing, limit, |closing| closing.end.is_none());
+        let (closing, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        closing.end.clone()
     }
 
     /// Blocks until the device has ended, whoever ended it.

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use ublk_sys::{ublksrv_ctrl_dev_info, ublksrv_io_desc};
 
+use super::abilities::recovers;
 use super::affinity;
-use super::create::Launch;
+use super::create::{Begin, Launch};
 use super::memory::Memory;
 use super::options::{BufferMode, DeviceOptions};
 use super::pool::Pool;
@@ -150,6 +151,17 @@ impl<D: Driver> Launch<'_, D> {
         Ok(())
     }
 
+    /// Whether requests may end unseen. A server that leaves its device waits for the requests that
+    /// it has begun: for those that the kernel counts, or, where that is turned off, for those that
+    /// its reactors count.
+    pub(super) fn links(&self, options: &DeviceOptions) -> bool {
+        let counted = match self.begin {
+            Begin::Start => options.queue.iostats != Some(false),
+            Begin::Recover => self.driver.counts_requests(self.info.dev_id),
+        };
+        counted || !recovers(self.info.flags)
+    }
+
     fn config(&self, options: &DeviceOptions, duty: &Duty) -> QueueConfig {
         let Self { info, modes: (buffers, exchange), .. } = *self;
         QueueConfig {
@@ -163,6 +175,7 @@ impl<D: Driver> Launch<'_, D> {
             descriptor_size: descriptor_size(info),
             features: info.flags,
             rotate_slots: options.rotate_slots,
+            links: self.links(options),
         }
     }
 

@@ -161,6 +161,10 @@ pub(super) fn supervise<D: Driver>(
         }
         let device = (&shared.control, shared.info.id);
         crew.dismiss(&inbox, device, shared.options.limit);
+        // Who leaves the device has not left before the last request has ended.
+        while crew.leaving && !crew.is_gone() {
+            crew.dismiss(&inbox, device, shared.options.limit);
+        }
         conclude(&shared, crew.lost.take());
     });
     let failed = |error| Error::os(Code::Kernel, "cannot start a thread", "clone", &error);

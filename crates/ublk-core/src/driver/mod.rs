@@ -73,6 +73,20 @@ pub trait Driver: Clone + Send + Sync + 'static {
     /// making it (trap 42). Does not wait for requests.
     fn block_device_is_ready(&self, id: u32) -> bool;
 
+    /// What lies where the block device of a started device should appear, in words, if the kernel
+    /// will never put the block device there.
+    fn in_place_of_block_device(&self, id: u32) -> Option<String> {
+        let _ = id;
+        None
+    }
+
+    /// Whether [`requests_in_flight`](Self::requests_in_flight) counts: somebody may have turned it
+    /// off (`/sys/block/ublkbN/queue/iostats`).
+    fn counts_requests(&self, id: u32) -> bool {
+        let _ = id;
+        true
+    }
+
     /// Writes a setting of the queue of a started device, `/sys/block/ublkbN/queue/NAME`. The kernel
     /// waits for requests in flight before it changes some of them.
     ///

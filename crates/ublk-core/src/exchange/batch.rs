@@ -52,6 +52,8 @@ pub(crate) struct Batch {
     lone_refusals: Box<[u8]>,
     refusals: u8,
     fetching: bool,
+    /// No fetch is armed again.
+    winding_down: bool,
 }
 
 impl Batch {
@@ -75,6 +77,7 @@ impl Batch {
             lone_refusals: vec![0; depth.into()].into(),
             refusals: 0,
             fetching: false,
+            winding_down: false,
         })
     }
 
@@ -109,6 +112,14 @@ impl Batch {
 
     pub(super) fn leave<R: Ring>(&mut self, ring: &mut R, group: u16) -> io::Result<()> {
         ring.unregister_buffer_ring(group)
+    }
+
+    /// The kernel gets no buffers any more, so that its fetch ends when those that it has are full.
+    /// Requests that it has handed over by then can all be answered.
+    #[cold]
+    pub(super) fn wind_down(&mut self) {
+        self.winding_down = true;
+        self.inbox.close();
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -314,6 +325,9 @@ impl Batch {
 
     #[cold]
     fn fetch_again<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
+        if self.winding_down {
+            return Ok(());
+        }
         pass.reserve(1)?;
         self.fetch(pass);
         Ok(())

@@ -19,6 +19,8 @@ pub(super) struct Inbox {
     ring: Mapping,
     buffers: Mapping,
     tail: u16,
+    /// Buffers are not given back any more.
+    closed: bool,
 }
 
 /// Tags that have arrived in one of the buffers.
@@ -52,7 +54,12 @@ impl Inbox {
     pub(super) fn new() -> io::Result<Self> {
         let ring = Mapping::anonymous(ENTRY_BYTES * usize::from(BUFFERS))?;
         let buffers = Mapping::anonymous(BUFFER_BYTES as usize * usize::from(BUFFERS))?;
-        Ok(Self { ring, buffers, tail: 0 })
+        Ok(Self { ring, buffers, tail: 0, closed: false })
+    }
+
+    /// The kernel gets no buffer back from now on.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
     }
 
     /// Gives all buffers to the kernel, as those of `group`.
@@ -81,7 +88,7 @@ impl Inbox {
     #[inline]
     #[expect(clippy::needless_pass_by_value, reason = "nobody looks at tags that were given back")]
     pub(super) fn emptied(&mut self, tags: Tags) {
-        if tags.count > 0 {
+        if tags.count > 0 && !self.closed {
             self.give(tags.buffer);
         }
     }

@@ -263,6 +263,16 @@ impl Exchange {
         }
     }
 
+    /// The reactor leaves: the kernel shall hand over no more requests than it has room for.
+    #[cold]
+    pub(crate) fn wind_down(&mut self) {
+        match self {
+            Self::PerIo(_) => {}
+            Self::Batch(exchange) => exchange.wind_down(),
+            Self::Special(exchange) => exchange.wind_down(),
+        }
+    }
+
     /// Whether requests can still come, or answers to commits.
     #[inline]
     pub(crate) fn is_open(&self) -> bool {

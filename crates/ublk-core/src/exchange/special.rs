@@ -155,6 +155,15 @@ impl Special {
     }
 
     #[cold]
+    pub(super) fn wind_down(&mut self) {
+        match self {
+            Self::GetData(_) | Self::Back(_) => {}
+            Self::Front(front) => front.exchange().wind_down(),
+            Self::Rotating { exchange, .. } | Self::Zoned { exchange, .. } => exchange.wind_down(),
+        }
+    }
+
+    #[cold]
     pub(super) fn leave<R: Ring>(&mut self, ring: &mut R, group: u16) -> io::Result<()> {
         match self {
             Self::GetData(_) | Self::Back(_) => Ok(()),

@@ -104,8 +104,15 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         for service in self.mailbox.take() {
             self.serve(service)?;
         }
-        // What was pushed is in the kernel's hands, and what it refuses is here, before a seat goes.
-        self.ring.submit()?;
+        let quit = self.mailbox.waker().should_quit();
+        // What was pushed is in the kernel's hands, and what it refuses is here, before a seat goes;
+        // before the reactor goes, also the requests that the kernel has handed over already.
+        if quit {
+            self.seats.iter_mut().flatten().for_each(Seat::wind_down);
+            self.ring.poll()?;
+        } else {
+            self.ring.submit()?;
+        }
         if self.ring.ready() > 0 {
             self.attention = true;
             return Ok(Turn::Serving);
@@ -120,7 +127,6 @@ impl<D: Driver, T: Target> Reactor<D, T> {
                 self.look_after(number)?;
             }
         }
-        let quit = self.mailbox.waker().should_quit();
         let mut seats = self.seats.iter().flatten().peekable();
         if !quit && (self.stays || seats.peek().is_some()) {
             return Ok(Turn::Serving);

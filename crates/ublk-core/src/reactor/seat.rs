@@ -54,6 +54,11 @@ impl<T> Seat<T> {
         self.queue.engine.running() + self.queue.exchange.away()
     }
 
+    /// The reactor leaves as soon as nothing is running.
+    pub(super) fn wind_down(&mut self) {
+        self.queue.exchange.wind_down();
+    }
+
     /// Nobody will see the running requests end: memory that they may still work on is given up.
     pub(super) fn abandon(&mut self) {
         if self.running() > 0 {
@@ -106,7 +111,7 @@ impl<T: Target> Seat<T> {
                 asking,
                 // A linked step that fails goes on with the slot that its commit has named, and no
                 // linked commit says where an append went, or is another reactor's.
-                links: all_known && !rotates && !says_landings && !apart,
+                links: config.links && all_known && !rotates && !says_landings && !apart,
             },
             counters,
             listener,

@@ -63,6 +63,9 @@ pub struct QueueConfig {
     pub features: u64,
     /// Each tag's requests take turns at two slots; slots that are given back wait longest.
     pub rotate_slots: bool,
+    /// Whether a request's last step may be linked to its commit, after which the reactor does not
+    /// count the request any more.
+    pub links: bool,
 }
 
 /// What a reactor does of the work for a queue.

@@ -137,6 +137,7 @@ pub(crate) fn serve(
             descriptor_size: usize::from(info.io_desc_size),
             features: info.flags,
             rotate_slots: scenario.mode == Mode::Rotating,
+            links: true,
         },
         part,
         shared: memory.map(Memory::map),

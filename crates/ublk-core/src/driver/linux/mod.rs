@@ -56,6 +56,15 @@ impl Driver for Linux {
         block_node::is_ready(id)
     }
 
+    fn in_place_of_block_device(&self, id: u32) -> Option<String> {
+        block_node::in_its_place(id)
+    }
+
+    fn counts_requests(&self, id: u32) -> bool {
+        let counts = std::fs::read_to_string(format!("/sys/block/ublkb{id}/queue/iostats"));
+        !counts.is_ok_and(|counts| counts.trim() == "0")
+    }
+
     fn set_queue(&self, id: u32, name: &str, value: &str) -> io::Result<()> {
         let path = format!("/sys/block/ublkb{id}/queue/{name}");
         let mut file = OpenOptions::new().write(true).open(path)?;

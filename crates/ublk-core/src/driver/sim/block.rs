@@ -39,6 +39,8 @@ pub(super) struct BlockRequest {
     /// Where its pages lie in a registered buffer: index and offset.
     pub(super) place: Option<(u16, u32)>,
     pub(super) started: bool,
+    /// RQF_IO_STAT: it counts among the requests in flight.
+    pub(super) counted: bool,
     /// The device has a cache and no FUA: a flush follows the write.
     pub(super) flush_after: bool,
     pub(super) outcome: Option<Result<(), i32>>,
@@ -138,8 +140,10 @@ impl Model {
 
     /// ublk_queue_rq: starts a request that has a tag, or says with what it fails at once.
     pub(super) fn queue_rq(&mut self, id: u64) -> Result<(), i32> {
+        let device = self.request(id).device;
+        let counted = self.devices[device].counts_requests();
         let request = self.request(id);
-        request.started = true;
+        (request.started, request.counted) = (true, counted);
         let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
         let found = &self.devices[device].queues[usize::from(queue)];
         if found.fail_io {

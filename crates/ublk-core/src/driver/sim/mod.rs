@@ -323,7 +323,17 @@ impl Driver for Sim {
 
     fn block_device_is_ready(&self, id: u32) -> bool {
         let model = self.lock();
-        model.find_device(id).is_some_and(|device| model.devices[device].disk)
+        let is_there = |device: usize| model.devices[device].disk;
+        !model.files_in_dev.contains(&id) && model.find_device(id).is_some_and(is_there)
+    }
+
+    fn in_place_of_block_device(&self, id: u32) -> Option<String> {
+        self.lock().files_in_dev.contains(&id).then(|| "a plain file".into())
+    }
+
+    fn counts_requests(&self, id: u32) -> bool {
+        let model = self.lock();
+        model.find_device(id).is_none_or(|device| model.devices[device].counts_requests())
     }
 
     fn set_queue(&self, id: u32, name: &str, value: &str) -> io::Result<()> {
@@ -333,8 +343,9 @@ impl Driver for Sim {
     fn requests_in_flight(&self, id: u32) -> u32 {
         let model = self.lock();
         let device = model.find_device(id);
-        let started = model.requests.values().filter(|r| Some(r.device) == device && r.started);
-        u32::try_from(started.count()).unwrap_or(u32::MAX)
+        let of_it = model.requests.values().filter(|request| Some(request.device) == device);
+        let counted = of_it.filter(|request| request.started && request.counted);
+        u32::try_from(counted.count()).unwrap_or(u32::MAX)
     }
 
     fn instance(&self, id: u32) -> Option<String> {

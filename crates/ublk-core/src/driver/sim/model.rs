@@ -1,6 +1,6 @@
 //! The whole state of the simulated system, behind one lock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::thread::{self, ThreadId};
@@ -64,6 +64,8 @@ pub(super) struct Model {
     /// Real files, each with its cache; they keep their place for ever.
     pub(super) storages: Vec<CachedFile>,
     pub(super) power: Power,
+    /// Of which `/dev/ublkbN` is a file that a client has made, over which the kernel makes no node.
+    pub(super) files_in_dev: BTreeSet<u32>,
     /// What servers have written down about devices, by their number.
     pub(super) records: BTreeMap<u32, String>,
     pub(super) injected: Injected,
@@ -93,6 +95,7 @@ impl Model {
             memories: Vec::new(),
             storages: Vec::new(),
             power: Power::On,
+            files_in_dev: BTreeSet::new(),
             records: BTreeMap::new(),
             injected: Injected::default(),
             stalled: false,

@@ -140,6 +140,7 @@ impl ClientOp {
             memory: None,
             place: None,
             started: false,
+            counted: false,
             flush_after: false,
             outcome: None,
         }

@@ -1,8 +1,9 @@
-//! `/sys/block/ublkbN/queue`: settings are kept and change nothing.
+//! `/sys/block/ublkbN/queue`: settings are kept, and change nothing but what is counted.
 
 use std::io;
 
 use super::Sim;
+use super::device::Device;
 use super::model::Model;
 
 const SETTINGS: [&str; 7] = [
@@ -15,6 +16,13 @@ const SETTINGS: [&str; 7] = [
     "max_sectors_kb",
 ];
 const SCHEDULERS: [&str; 2] = ["none", "mq-deadline"];
+
+impl Device {
+    /// blk_queue_io_stat.
+    pub(super) fn counts_requests(&self) -> bool {
+        self.queue_settings.get("iostats").is_none_or(|value| value != "0")
+    }
+}
 
 impl Model {
     pub(super) fn set_queue(&mut self, id: u32, name: &str, value: &str) -> io::Result<()> {
@@ -33,6 +41,16 @@ impl Model {
 }
 
 impl Sim {
+    /// A client makes a plain file of `/dev/ublkbN`, or removes what it has made.
+    pub fn put_file_in_place_of(&self, id: u32, there: bool) {
+        let files = &mut self.lock().files_in_dev;
+        if there {
+            files.insert(id)
+        } else {
+            files.remove(&id)
+        };
+    }
+
     /// What was written to a setting of a device's queue.
     pub fn queue_setting(&self, id: u32, name: &str) -> Option<String> {
         let model = self.lock();

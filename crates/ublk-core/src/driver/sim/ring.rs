@@ -286,7 +286,10 @@ impl Ring for SimRing {
     }
 
     fn poll(&mut self) -> io::Result<()> {
-        self.enter()
+        self.enter()?;
+        self.sim.lock().run_task_work(self.ring);
+        self.sim.wake();
+        Ok(())
     }
 
     /// The model gives nothing to look for: whoever spins goes on to wait.

@@ -58,6 +58,15 @@ impl Model {
         true
     }
 
+    /// io_run_local_work: what has been put off until the ring is entered for its completions.
+    pub(super) fn run_task_work(&mut self, ring: usize) {
+        for _ in 0..self.ring(ring).work.len() {
+            self.moves += 1;
+            self.make(ring, Move::Work);
+            self.flush(ring);
+        }
+    }
+
     fn make(&mut self, ring: usize, choice: Move) {
         match choice {
             Move::Work => {
