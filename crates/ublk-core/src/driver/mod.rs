@@ -55,6 +55,15 @@ pub trait Driver: Clone + Send + Sync + 'static {
         stride: usize,
     ) -> io::Result<Descriptors>;
 
+    /// Opens a regular file or a block device once more, as `fd` is open. The kernel reports what a sync
+    /// could not store once to each open file, so each queue has its own.
+    ///
+    /// # Errors
+    /// What open(2) says; `EINVAL` for other files.
+    fn reopen(&self, fd: RawFd) -> io::Result<OpenFile> {
+        linux::reopen(fd)
+    }
+
     /// Opens a file that reads as zeros for ever, whatever the offset: what a read beyond the end
     /// of a backing file is filled from.
     ///

@@ -3,6 +3,8 @@
 //! A plain file may be shorter than its device, since somebody may cut it: what lies beyond its end
 //! reads as zeros, as a hole does, and a write there makes it longer. So does the kernel's loop driver.
 //!
+//! A sync that fails is the last of its file: see [`Durability`](crate::target::Durability).
+//!
 //! A block device is as long as the device that it serves, or longer. Its end is met when its disk has
 //! been pulled (the kernel sets the capacity to 0) or has shrunk: the bytes are lost, and requests for
 //! them fail with `EIO`. The kernel itself answers reads with 0 bytes, writes with `ENOSPC`, which a
@@ -59,14 +61,23 @@ impl<T: Target> Engine<T> {
             Verdict::CompleteInside if capacity().is_some_and(|capacity| end > capacity) => {
                 Err(libc::EIO)
             }
-            // Otherwise a thin pool is full.
-            Verdict::Failed(libc::ENOSPC)
-                if capacity().is_some_and(|capacity| begin >= capacity) =>
-            {
+            Verdict::CompleteDurably if self.target.durability().is_lost(step.file) => {
                 Err(libc::EIO)
             }
-            Verdict::Failed(errno) => Err(errno),
+            Verdict::Failed(errno) => {
+                if step.kind.syncs() && has_begun(errno) {
+                    self.target.durability().lose(step.file);
+                }
+                // Inside of the device it is a thin pool that is full.
+                let ended = errno == libc::ENOSPC && capacity().is_some_and(|size| begin >= size);
+                Err(if ended { libc::EIO } else { errno })
+            }
             _ => Ok(()),
         }
     }
+}
+
+/// Whether a step that failed so may have synced: the kernel has found its buffer, and begun it.
+fn has_begun(errno: i32) -> bool {
+    !matches!(errno, libc::EFAULT | libc::ECANCELED)
 }

@@ -68,7 +68,8 @@ impl<T: Target> Engine<T> {
         alone: bool,
     ) -> Option<Outcome> {
         let step = self.steps[usize::from(tag) * self.max_steps];
-        let whole = step.uses_buffer() && step.length == request.length;
+        // What has to be durable is judged when it has ended, as a plan's.
+        let whole = step.uses_buffer() && step.length == request.length && !step.kind.syncs();
         let lent = !request.flags.needs_registration() && !request.flags.is_shared();
         if !whole || !lent || pass.ring.space() < ENTRIES {
             return None;
@@ -195,9 +196,7 @@ fn entry(step: &Step, file: u32, slot: u16, flags: Flags) -> io_uring::squeue::E
         flags: flags.bits(),
     };
     match step.kind {
-        StepKind::Write { dsync } => {
-            transfer.write(if dsync { libc::RWF_DSYNC.cast_unsigned() } else { 0 })
-        }
+        StepKind::Write { .. } => transfer.write(0),
         _ => transfer.read(),
     }
 }

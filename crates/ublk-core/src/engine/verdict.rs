@@ -14,6 +14,8 @@ pub(super) enum Verdict {
     Complete,
     /// Complete, if the file reaches as far as the step.
     CompleteInside,
+    /// Complete, if the file has lost nothing of what was written to it.
+    CompleteDurably,
     /// A read has met the end of its file.
     Ended,
     /// Go on as `Progress` says now.
@@ -36,6 +38,7 @@ pub(super) fn judge(step: &Step, progress: &mut Progress, result: i32, block: u3
         kind if kind.moves_metadata() && progress.from + result < step.length => {
             continue_metadata(progress, result)
         }
+        kind if kind.syncs() => Verdict::CompleteDurably,
         // Of a block device the kernel changes what there is of the range, and answers success.
         StepKind::PunchHole | StepKind::ZeroRange => Verdict::CompleteInside,
         _ => Verdict::Complete,
@@ -47,7 +50,10 @@ fn interrupted_or_failed(kind: StepKind, progress: &mut Progress, errno: i32) ->
     match errno {
         // The time that a wait asked for has passed.
         libc::ETIME if kind == StepKind::Wait => Verdict::Complete,
-        libc::EINTR | libc::EAGAIN if progress.interruptions < MAX_INTERRUPTIONS => {
+        // What interrupts a sync may hide what it would have reported.
+        libc::EINTR | libc::EAGAIN
+            if progress.interruptions < MAX_INTERRUPTIONS && kind != StepKind::Sync =>
+        {
             progress.interruptions += 1;
             Verdict::Continue
         }

@@ -6,6 +6,7 @@ use std::{io, mem};
 use super::seat::{Desk, Seat};
 use super::{Listener, Reactor, Service, Turn, full};
 use crate::driver::{Driver, Ring};
+use crate::file_table::FIRST_OF_TARGET;
 use crate::target::Target;
 
 /// What a reactor has lent to a seat.
@@ -48,7 +49,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
     fn furnish(&mut self, service: Service<T>) -> io::Result<Seat<T>> {
         let bell = if service.listens() { Some(self.bell()?) } else { None };
         let loan = self.lend(&service)?;
-        let made = self.ring.update_files(loan.files.start, &service.files()).and_then(|()| {
+        let made = self.register_files(&service, loan.files.start).and_then(|()| {
             let lent = loan.clone();
             let mut seat = Seat::new(&self.driver, service, lent, bell.as_ref(), self.stays)?;
             seat.enter(&mut self.ring).map(|()| seat)
@@ -57,6 +58,24 @@ impl<D: Driver, T: Target> Reactor<D, T> {
             let _worse = self.take_back(loan);
         }
         made
+    }
+
+    /// Puts a queue's files into the table: of each of the target's an open file of the queue's own
+    /// where that can be had, so that each queue hears of what a sync could not store.
+    fn register_files(&mut self, service: &Service<T>, first: u32) -> io::Result<()> {
+        let mut files = service.files();
+        let own: Vec<_> = files[FIRST_OF_TARGET as usize..]
+            .iter_mut()
+            .filter_map(|fd| {
+                let again = self.driver.reopen(*fd).ok()?;
+                *fd = again.fd();
+                Some(again)
+            })
+            .collect();
+        let registered = self.ring.update_files(first, &files);
+        // The table keeps them open.
+        drop(own);
+        registered
     }
 
     /// All that a queue needs, or nothing.

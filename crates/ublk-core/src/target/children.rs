@@ -3,7 +3,9 @@
 use std::os::fd::RawFd;
 
 use super::native::Native;
-use super::{DiscardLimits, Errno, Geometry, Part, Plan, Remap, Request, SegmentLimits, Target};
+use super::{
+    DiscardLimits, Durability, Errno, Geometry, Part, Plan, Remap, Request, SegmentLimits, Target,
+};
 use crate::error::{Code, Error, Result};
 
 /// The most that a layer can be made of, which keeps its plans below 255 steps.
@@ -84,6 +86,10 @@ impl<L: Layer> Target for L {
         self.children().files()
     }
 
+    fn durability(&self) -> &Durability {
+        self.children().durability()
+    }
+
     fn max_steps(&self) -> usize {
         self.children().max_steps()
     }
@@ -115,6 +121,7 @@ struct Child {
 pub struct Children {
     children: Box<[Child]>,
     files: Box<[RawFd]>,
+    durability: Durability,
     max_steps: usize,
 }
 
@@ -148,7 +155,8 @@ impl Children {
         if max_steps > 250 {
             return Err(too_deep(layer));
         }
-        Ok(Self { children: children.into(), files: files.into(), max_steps })
+        let durability = Durability::of(files.len());
+        Ok(Self { children: children.into(), files: files.into(), durability, max_steps })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -157,6 +165,10 @@ impl Children {
 
     pub(super) fn files(&self) -> &[RawFd] {
         &self.files
+    }
+
+    pub(super) fn durability(&self) -> &Durability {
+        &self.durability
     }
 
     pub(super) fn max_steps(&self) -> usize {

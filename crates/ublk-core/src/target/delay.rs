@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 
 use super::native::Native;
-use super::{Errno, Geometry, Op, Part, Plan, Request, Step, StepKind, Target, ZoneOp};
+use super::{Durability, Errno, Geometry, Op, Part, Plan, Request, Step, StepKind, Target, ZoneOp};
 
 /// How long requests wait before the target below sees them, in microseconds.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,6 +37,10 @@ impl Target for Delay {
 
     fn files(&self) -> &[RawFd] {
         self.child.files()
+    }
+
+    fn durability(&self) -> &Durability {
+        self.child.durability()
     }
 
     fn layout(&self) -> Option<String> {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::children::{self, Children, Question, refused};
 use super::native::Native;
 use super::{
-    DiscardLimits, Elsewhere, Errno, Geometry, Op, Plan, Remap, Request, Target, Unfit, ZonedLimits,
+    DiscardLimits, Durability, Elsewhere, Errno, Geometry, Op, Plan, Remap, Request, Target, Unfit,
+    ZonedLimits,
 };
 use crate::bridge::{Bridge, Misfit, Piece, Pieces};
 use crate::error::Result;
@@ -203,6 +204,10 @@ impl Target for Handler {
 
     fn files(&self) -> &[RawFd] {
         self.backends.as_ref().map_or(&[], Children::files)
+    }
+
+    fn durability(&self) -> &Durability {
+        self.backends.as_ref().map_or(Durability::NONE, Children::durability)
     }
 
     fn max_steps(&self) -> usize {

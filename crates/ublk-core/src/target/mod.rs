@@ -9,6 +9,7 @@ use std::os::fd::RawFd;
 use crate::error::{Code, Error};
 
 mod children;
+mod durability;
 mod elsewhere;
 mod geometry;
 mod plan;
@@ -17,6 +18,7 @@ mod state;
 #[cfg(test)]
 mod testing;
 
+pub use durability::Durability;
 pub use elsewhere::{Elsewhere, Unfit};
 pub use geometry::{DiscardLimits, Geometry, GeometryError, SegmentLimits, ZonedLimits};
 pub use plan::{Part, Plan, Remap, Step, StepKind};
@@ -52,6 +54,12 @@ pub trait Target: Send + Sync + 'static {
     /// The files that steps name by their place in this slice. They stay open as long as the
     /// target lives.
     fn files(&self) -> &[RawFd];
+
+    /// What is known of the durability of [`files`](Self::files), for all queues. A target with files
+    /// has one of as many.
+    fn durability(&self) -> &Durability {
+        Durability::NONE
+    }
 
     /// How the bytes of the device lie on the files, as a text that is the same for the same layout:
     /// the next server of the device has to have the same. Absent where the target cannot say.

@@ -12,7 +12,7 @@ use super::linear::Linear;
 use super::null::Null;
 use super::striped::Striped;
 use super::zoned::Zoned;
-use super::{Elsewhere, Errno, Geometry, Plan, Remap, Request, Target};
+use super::{Durability, Elsewhere, Errno, Geometry, Plan, Remap, Request, Target};
 
 /// One of the native targets.
 // A tag of its own takes one comparison; one that is hidden in a variant takes several.
@@ -76,6 +76,10 @@ impl Target for Native {
 
     fn files(&self) -> &[RawFd] {
         forward!(self, target => target.files())
+    }
+
+    fn durability(&self) -> &Durability {
+        forward!(self, target => target.durability())
     }
 
     fn layout(&self) -> Option<String> {

@@ -41,6 +41,15 @@ pub enum StepKind {
 }
 
 impl StepKind {
+    /// Whether its success says that something is on stable storage.
+    #[inline]
+    pub fn syncs(self) -> bool {
+        matches!(
+            self,
+            Self::Sync | Self::Write { dsync: true } | Self::WriteMetadata { dsync: true }
+        )
+    }
+
     /// Whether it moves a request's metadata.
     #[inline]
     pub fn moves_metadata(self) -> bool {

@@ -149,3 +149,71 @@ fn a_file_that_is_cut_reads_as_zeros_beyond_its_end_and_grows_where_it_is_writte
         },
     );
 }
+
+fn fua(offset: u64) -> ClientOp {
+    ClientOp::Write { offset, data: vec![2; BLOCK as usize], fua: true }
+}
+
+/// The kernel reports what a sync could not store once, and drops it.
+#[test]
+fn a_sync_that_fails_is_the_last_of_its_file_in_all_queues() {
+    let _alone = alone();
+    let failing = Trouble { syncs: Some(libc::EIO), ..Trouble::default() };
+    for first in [ClientOp::Flush, fua(8192)] {
+        over(
+            |sim| sim.file(SIZE),
+            |how, disk, client| {
+                assert_eq!(client.run(&write(0, BLOCK)).result, Ok(()), "{how}");
+                assert_eq!(client.run(&fua(4096)).result, Ok(()), "{how}");
+                assert_eq!(client.run(&ClientOp::Flush).result, Ok(()), "{how}");
+                disk.set_trouble(failing);
+                assert_eq!(client.run(&first).result, Err(libc::EIO), "{how}");
+                disk.set_trouble(Trouble::default());
+                for queue in [0, 1, 0, 1] {
+                    for op in [ClientOp::Flush, fua(0)] {
+                        client.submit(&op, Some(queue));
+                        until("a sync is answered", || client.in_flight() == 0);
+                        assert_eq!(client.take()[0].result, Err(libc::EIO), "{how}: {op:?}");
+                    }
+                }
+                // What promises nothing goes on.
+                assert_eq!(client.run(&write(0, BLOCK)).result, Ok(()), "{how}");
+                assert_eq!(client.run(&read(0, BLOCK)).data, [1; BLOCK as usize], "{how}");
+            },
+        );
+    }
+}
+
+/// One queue's sync fails, and another queue's asks a moment later.
+#[test]
+fn each_queue_hears_of_what_another_ones_sync_has_dropped() {
+    let _alone = alone();
+    for seed in 0..20 {
+        let faults = Faults { error: 300, ..Faults::none() };
+        let sim = Sim::new(SimConfig::blocking(seed));
+        let disk = sim.file(SIZE);
+        let device = create(&sim, &disk, options());
+        let client = sim.client(device.info().id).unwrap();
+        let mut lost = false;
+        for round in 0..20_u8 {
+            let data = vec![round + 1; 4096];
+            sim.set_faults(Faults::none());
+            let write = ClientOp::Write { offset: 0, data: data.clone(), fua: false };
+            assert_eq!(client.run(&write).result, Ok(()));
+            sim.set_faults(faults);
+            for queue in [0, 1] {
+                client.submit(&ClientOp::Flush, Some(queue));
+            }
+            until("the flushes are answered", || client.in_flight() == 0);
+            let ended = client.take();
+            lost |= ended.iter().any(|done| done.result.is_err());
+            let stored = disk.durable()[..4096] == data;
+            let promised = ended.iter().any(|done| done.result.is_ok());
+            assert!(stored || !promised, "seed {seed}, round {round}");
+        }
+        assert!(lost, "seed {seed}");
+        client.take();
+        drop(client);
+        device.close().unwrap();
+    }
+}

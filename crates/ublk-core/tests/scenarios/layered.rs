@@ -2,13 +2,14 @@
 
 use std::os::fd::RawFd;
 
-use ublk_core::target::{Errno, Geometry, Op, Plan, Request, Step, StepKind, Target};
+use ublk_core::target::{Durability, Errno, Geometry, Op, Plan, Request, Step, StepKind, Target};
 
 /// The files are the stripes, then their mirrors.
 #[derive(Debug)]
 pub(crate) struct Layered {
     pub(crate) geometry: Geometry,
     pub(crate) files: Vec<RawFd>,
+    pub(crate) durability: Durability,
     pub(crate) stripes: u16,
     pub(crate) chunk: u32,
     pub(crate) mirrored: bool,
@@ -52,6 +53,10 @@ impl Target for Layered {
 
     fn files(&self) -> &[RawFd] {
         &self.files
+    }
+
+    fn durability(&self) -> &Durability {
+        &self.durability
     }
 
     fn max_steps(&self) -> usize {

@@ -13,7 +13,7 @@ use ublk_core::target::null::Null;
 use ublk_core::target::striped::Striped;
 use ublk_core::target::zoned::Zoned;
 use ublk_core::target::{
-    DiscardLimits, Elsewhere, Errno, Geometry, Op, Plan, Request, Step, Target,
+    DiscardLimits, Durability, Elsewhere, Errno, Geometry, Op, Plan, Request, Step, Target,
 };
 
 use crate::answering;
@@ -122,7 +122,9 @@ impl Kind {
                 let files = disks.iter().map(SimDisk::fd).collect();
                 let pieces = (scenario.max_io_bytes / chunk) as usize + 2;
                 let max_steps = (pieces * copies).max(count);
-                let layered = Layered { geometry, files, stripes, chunk, mirrored, max_steps };
+                let durability = Durability::of(count);
+                let layered =
+                    Layered { geometry, files, durability, stripes, chunk, mirrored, max_steps };
                 (Self::Layered(layered), disks)
             }
             Backend::Striped { disks: count, chunk, late } => {
@@ -181,7 +183,8 @@ impl Kind {
 fn layout(disks: &[SimDisk], chunk: u32) -> Layered {
     let stripes = u16::try_from(disks.len()).unwrap();
     let geometry = Geometry::new(0);
-    Layered { geometry, files: Vec::new(), stripes, chunk, mirrored: false, max_steps: 0 }
+    let (files, durability) = (Vec::new(), Durability::default());
+    Layered { geometry, files, durability, stripes, chunk, mirrored: false, max_steps: 0 }
 }
 
 macro_rules! forward {
@@ -205,6 +208,10 @@ impl Target for Subject {
 
     fn files(&self) -> &[RawFd] {
         forward!(self, target => target.files())
+    }
+
+    fn durability(&self) -> &Durability {
+        forward!(self, target => target.durability())
     }
 
     fn max_steps(&self) -> usize {

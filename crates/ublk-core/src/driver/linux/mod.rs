@@ -18,10 +18,12 @@ mod control;
 mod errands;
 mod memory;
 mod records;
+mod reopen;
 mod ring;
 mod time_limit;
 
 pub(super) use capacity::capacity;
+pub(super) use reopen::reopen;
 pub use ring::LinuxRing;
 
 /// The running kernel.

@@ -13,7 +13,8 @@ pub struct Trouble {
     pub reads: Option<i32>,
     /// Every write fails with this errno and changes nothing.
     pub writes: Option<i32>,
-    /// Every sync fails with this errno.
+    /// Every sync fails with this errno, and drops some of what was not durable: reads go on to see
+    /// it, no later sync stores it.
     pub syncs: Option<i32>,
     /// Writes that reach this offset or go beyond it fail with `ENOSPC`.
     pub full_from: Option<u64>,
@@ -38,6 +39,8 @@ pub(super) struct Disk {
     /// Sectors written and not synced since: after a power cut they may hold either.
     dirty: BTreeSet<usize>,
     pub(super) trouble: Trouble,
+    /// Syncs that have failed, each of which every open file reports once (`errseq_t`).
+    pub(super) failures: u64,
     /// Takes discards; its size is fixed.
     pub(super) is_block_device: bool,
 }
@@ -49,6 +52,7 @@ impl Disk {
             durable: vec![0; size],
             dirty: BTreeSet::new(),
             trouble: Trouble::default(),
+            failures: 0,
             is_block_device,
         }
     }
@@ -120,6 +124,23 @@ impl Disk {
         self.sync_range(0, self.contents.len());
     }
 
+    /// A sync fails: of what it should have made durable, some sectors are, and the others never will
+    /// be unless they are written again.
+    pub(super) fn fail_sync(&mut self, rng: &mut Rng) {
+        self.store_some(rng);
+        self.failures += 1;
+    }
+
+    fn store_some(&mut self, rng: &mut Rng) {
+        for sector in std::mem::take(&mut self.dirty) {
+            if rng.chance(500) {
+                let end = ((sector + 1) * SECTOR).min(self.contents.len());
+                let whole = sector * SECTOR..end;
+                self.durable[whole.clone()].copy_from_slice(&self.contents[whole]);
+            }
+        }
+    }
+
     fn sync_range(&mut self, start: usize, end: usize) {
         let sectors: Vec<usize> =
             self.dirty.range(start / SECTOR..end.div_ceil(SECTOR)).copied().collect();
@@ -134,13 +155,7 @@ impl Disk {
 
     /// What a power cut leaves: of each sector that was not synced, the old or the new.
     pub(super) fn cut_power(&mut self, rng: &mut Rng) {
-        for sector in std::mem::take(&mut self.dirty) {
-            if rng.chance(500) {
-                let end = ((sector + 1) * SECTOR).min(self.contents.len());
-                let whole = sector * SECTOR..end;
-                self.durable[whole.clone()].copy_from_slice(&self.contents[whole]);
-            }
-        }
+        self.store_some(rng);
         self.contents.clone_from(&self.durable);
     }
 }

@@ -31,6 +31,10 @@ pub(super) struct CachedFile {
     file: File,
     is_block_device: bool,
     dirty: BTreeMap<u64, [u8; SECTOR]>,
+    /// Sectors that a failed sync has dropped: readers see them, and no sync stores them.
+    dropped: BTreeMap<u64, [u8; SECTOR]>,
+    /// Syncs that have failed.
+    pub(super) failures: u64,
     /// Where the file ends for its readers, if its growth is still in the cache.
     end: u64,
 }
@@ -49,6 +53,8 @@ impl CachedFile {
             file: OpenOptions::new().read(true).write(writable).open(path)?,
             is_block_device: stat.st_mode & libc::S_IFMT == libc::S_IFBLK,
             dirty: BTreeMap::new(),
+            dropped: BTreeMap::new(),
+            failures: 0,
             end: 0,
         })
     }
@@ -64,9 +70,9 @@ impl CachedFile {
         let mut bytes = vec![0; usize::try_from(left).unwrap_or(length).min(length)];
         read_at(&self.file, offset, &mut bytes)?;
         let end = offset + bytes.len() as u64;
-        for (&sector, contents) in
-            self.dirty.range(offset / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES))
-        {
+        let sectors = offset / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES);
+        let dropped = self.dropped.range(sectors.clone());
+        for (&sector, contents) in dropped.chain(self.dirty.range(sectors)) {
             let start = (sector * SECTOR_BYTES).max(offset);
             let stop = ((sector + 1) * SECTOR_BYTES).min(end);
             let from = within(start - sector * SECTOR_BYTES);
@@ -103,6 +109,7 @@ impl CachedFile {
             let from = within(at - sector * SECTOR_BYTES);
             let piece = &bytes[within(at - offset)..within(stop - offset)];
             contents[from..from + piece.len()].copy_from_slice(piece);
+            self.dropped.remove(&sector);
             self.dirty.insert(sector, contents);
             self.end = self.end.max(stop);
             at = stop;
@@ -121,10 +128,21 @@ impl CachedFile {
         Ok(())
     }
 
+    /// A sync fails: some sectors are stored, and the others never will be unless they are written
+    /// again.
+    pub(super) fn fail_sync(&mut self, rng: &mut Rng) {
+        let some = |_: &u64, _: &mut [u8; SECTOR]| !rng.chance(500);
+        self.dropped.extend(self.dirty.extract_if(.., some));
+        // It fails anyway.
+        let _ = self.store(0..u64::MAX);
+        self.failures += 1;
+    }
+
     /// What a power cut leaves: of each sector that was not synced, the old or the new.
     pub(super) fn cut_power(&mut self, rng: &mut Rng) -> Result<(), i32> {
         self.dirty.retain(|_, _| rng.chance(500));
         self.store(0..u64::MAX)?;
+        self.dropped.clear();
         self.end = 0;
         Ok(())
     }
@@ -158,7 +176,9 @@ impl CachedFile {
         let whole = offset.next_multiple_of(SECTOR_BYTES)..end / SECTOR_BYTES * SECTOR_BYTES;
         self.write(offset, &vec![0; within(whole.start - offset)], false)?;
         self.write(whole.end, &vec![0; within(end - whole.end)], false)?;
-        self.dirty.retain(|sector, _| !whole.contains(&(sector * SECTOR_BYTES)));
+        for sectors in [&mut self.dirty, &mut self.dropped] {
+            sectors.retain(|sector, _| !whole.contains(&(sector * SECTOR_BYTES)));
+        }
         punch(&self.file, whole.start, whole.end - whole.start)
     }
 

@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 
 use super::backend::{Disk, Trouble};
-use super::files::FileRef;
+use super::files::{FileRef, Reported};
 use super::{OpenFd, Sim};
 
 /// A disk or file of the model. Its descriptor is good until it is dropped, and in rings that have
@@ -19,7 +19,7 @@ impl SimDisk {
         let mut model = sim.lock();
         model.disks.push(Disk::new(size, is_block_device));
         let disk = model.disks.len() - 1;
-        let fd = model.install(FileRef::Disk(disk));
+        let fd = model.install(FileRef::Disk(disk, Reported::new(0)));
         drop(model);
         Self { file: OpenFd { sim, fd }, disk }
     }

@@ -4,6 +4,7 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::cache::CachedFile;
 use super::model::Model;
@@ -15,16 +16,32 @@ use crate::driver::linux;
 pub(super) enum FileRef {
     /// `/dev/ublkcN`.
     Char(usize),
-    /// A disk of the model.
-    Disk(usize),
+    /// A disk of the model, and what of its failed syncs this open file has reported.
+    Disk(usize, Reported),
     /// Reads zeros, takes everything.
     Zero,
     /// Memory that can be mapped.
     Memory(Arc<Memory>),
     /// A real file or block device, behind a cache of the model.
-    Storage(usize),
+    Storage(usize, Reported),
     /// A real descriptor that is read when it is ready: an eventfd, a pipe, `/dev/zero`.
     Stream(Arc<OwnedFd>),
+}
+
+/// How many failed syncs an open file has reported (`file->f_wb_err`); clones are of the same open file.
+#[derive(Clone, Debug)]
+pub(super) struct Reported(Arc<AtomicU64>);
+
+impl Reported {
+    /// Of a file that is opened after so many have failed.
+    pub(super) fn new(failures: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(failures)))
+    }
+
+    /// file_check_and_advance_wb_err: fails once for what has failed since it was last asked.
+    pub(super) fn check(&self, failures: u64) -> Result<(), i32> {
+        if self.0.swap(failures, Ordering::Relaxed) == failures { Ok(()) } else { Err(libc::EIO) }
+    }
 }
 
 impl FileRef {
@@ -51,6 +68,13 @@ impl Model {
         fd
     }
 
+    /// Opens the disk of a descriptor of the model once more.
+    pub(super) fn reopen(&mut self, fd: RawFd) -> Option<RawFd> {
+        let Some(&FileRef::Disk(disk, _)) = self.files.get(&fd) else { return None };
+        let reported = Reported::new(self.disks[disk].failures);
+        Some(self.install(FileRef::Disk(disk, reported)))
+    }
+
     /// Closes such a descriptor.
     pub(super) fn uninstall(&mut self, fd: RawFd) {
         if let Some(file) = self.files.remove(&fd) {
@@ -75,7 +99,9 @@ impl Model {
         }
         let kind = stat.st_mode & libc::S_IFMT;
         if matches!(kind, libc::S_IFREG | libc::S_IFBLK) {
-            return self.adopt_storage(fd, &stat).map(FileRef::Storage);
+            let storage = self.adopt_storage(fd, &stat)?;
+            let reported = Reported::new(self.storages[storage].failures);
+            return Ok(FileRef::Storage(storage, reported));
         }
         if kind == libc::S_IFCHR && stat.st_rdev == libc::makedev(1, 5) {
             return Ok(FileRef::Zero);
@@ -120,13 +146,13 @@ impl Model {
     /// As [`Ring::capacity`](crate::driver::Ring::capacity).
     pub(super) fn capacity(&self, fd: RawFd) -> Option<u64> {
         match self.files.get(&fd) {
-            Some(FileRef::Disk(disk)) => self.disks[*disk].capacity(),
+            Some(FileRef::Disk(disk, _)) => self.disks[*disk].capacity(),
             Some(_) => None,
             None => linux::capacity(fd),
         }
     }
 
     pub(super) fn takes_discard(&self, file: &FileRef) -> bool {
-        matches!(file, FileRef::Disk(disk) if self.disks[*disk].is_block_device)
+        matches!(file, FileRef::Disk(disk, _) if self.disks[*disk].is_block_device)
     }
 }

@@ -252,6 +252,14 @@ impl Sim {
 impl Driver for Sim {
     type Ring = SimRing;
 
+    fn reopen(&self, fd: RawFd) -> io::Result<OpenFile> {
+        let again = self.lock().reopen(fd);
+        match again {
+            Some(fd) => Ok(OpenFile::new(fd, Arc::new(OpenFd { sim: self.clone(), fd }))),
+            None => super::linux::reopen(fd),
+        }
+    }
+
     fn control(
         &self,
         operation: u32,

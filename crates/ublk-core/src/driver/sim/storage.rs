@@ -58,8 +58,8 @@ impl Model {
         let length = sqe.len as usize;
         // Disks and the page cache stop between sectors; only the end of a file is elsewhere.
         let unit = match file {
-            FileRef::Disk(disk) => SECTOR.max(self.disks[*disk].trouble.alignment as usize),
-            FileRef::Storage(_) => PAGE,
+            FileRef::Disk(disk, _) => SECTOR.max(self.disks[*disk].trouble.alignment as usize),
+            FileRef::Storage(..) => PAGE,
             _ => return Ok(length),
         };
         if self.power == Power::Off {
@@ -101,7 +101,7 @@ impl Model {
 
     fn read_file(&mut self, file: &FileRef, offset: u64, length: usize) -> Result<Vec<u8>, i32> {
         match file {
-            FileRef::Disk(disk) => {
+            FileRef::Disk(disk, _) => {
                 let disk = &self.disks[*disk];
                 if disk.misaligned(offset, length as u64) {
                     return Err(libc::EINVAL);
@@ -117,7 +117,7 @@ impl Model {
                 Ok(bytes)
             }
             FileRef::Zero => Ok(vec![0; length]),
-            FileRef::Storage(file) => self.storages[*file].read(offset, length),
+            FileRef::Storage(file, _) => self.storages[*file].read(offset, length),
             FileRef::Stream(fd) => {
                 let mut bytes = vec![0_u8; length];
                 let offset = offset_t(offset)?;
@@ -140,7 +140,7 @@ impl Model {
         durably: bool,
     ) -> Result<usize, i32> {
         match file {
-            FileRef::Disk(disk) => {
+            FileRef::Disk(disk, _) => {
                 let disk = &mut self.disks[*disk];
                 let length = bytes.len() as u64;
                 if disk.misaligned(offset, length) {
@@ -154,11 +154,20 @@ impl Model {
                     self.injected.error += 1;
                     return Err(room.err().unwrap_or(libc::EIO));
                 };
-                disk.write(offset, &bytes[..room], durably);
+                disk.write(offset, &bytes[..room], durably && disk.trouble.syncs.is_none());
+                if durably {
+                    self.report_sync(file)?;
+                }
                 Ok(room)
             }
             FileRef::Zero => Ok(bytes.len()),
-            FileRef::Storage(file) => self.storages[*file].write(offset, bytes, durably),
+            FileRef::Storage(storage, _) => {
+                let moved = self.storages[*storage].write(offset, bytes, durably)?;
+                if durably {
+                    self.report_sync(file)?;
+                }
+                Ok(moved)
+            }
             FileRef::Stream(fd) => {
                 let offset = offset_t(offset)?;
                 // SAFETY: reads a slice of ours.
@@ -204,38 +213,73 @@ impl Model {
 
     /// fsync, fallocate, discard.
     pub(super) fn change(&mut self, sqe: &Sqe, file: &FileRef) -> Result<(), i32> {
-        let faulty = matches!(file, FileRef::Disk(_) | FileRef::Storage(_));
+        let faulty = matches!(file, FileRef::Disk(..) | FileRef::Storage(..));
         if faulty && self.power == Power::Off {
             return Err(libc::EIO);
         }
         if faulty && self.rng.chance(self.config.faults.error) {
             self.injected.error += 1;
+            if sqe.opcode == OP_FSYNC {
+                self.fail_sync(file);
+                return self.report_sync(file);
+            }
             return Err(libc::EIO);
         }
         match (sqe.opcode, file) {
-            (OP_FSYNC, FileRef::Disk(disk)) => {
-                let disk = &mut self.disks[*disk];
-                let pulled = (disk.capacity() == Some(0)).then_some(libc::EIO);
-                if let Some(errno) = disk.trouble.syncs.or(pulled) {
-                    self.injected.error += 1;
-                    return Err(errno);
-                }
-                disk.sync();
+            (OP_FSYNC, FileRef::Disk(disk, _)) => {
+                self.report_sync(file)?;
+                self.disks[*disk].sync();
                 Ok(())
             }
-            (OP_FSYNC, FileRef::Storage(file)) => self.storages[*file].sync(),
-            (OP_FALLOCATE, FileRef::Disk(disk)) => self.allocate(*disk, sqe.len, sqe.off, sqe.addr),
-            (OP_FALLOCATE, FileRef::Storage(file)) => {
+            (OP_FSYNC, FileRef::Storage(storage, _)) => {
+                self.report_sync(file)?;
+                self.storages[*storage].sync()
+            }
+            (OP_FALLOCATE, FileRef::Disk(disk, _)) => {
+                self.allocate(*disk, sqe.len, sqe.off, sqe.addr)
+            }
+            (OP_FALLOCATE, FileRef::Storage(file, _)) => {
                 self.storages[*file].allocate(sqe.len.cast_signed(), sqe.off, sqe.addr)
             }
             // blk_validate_byte_range
-            (_, FileRef::Disk(disk)) if self.disks[*disk].ends_before(sqe.addr, sqe.addr3) => {
+            (_, FileRef::Disk(disk, _)) if self.disks[*disk].ends_before(sqe.addr, sqe.addr3) => {
                 self.injected.error += 1;
                 Err(libc::EINVAL)
             }
-            (_, FileRef::Disk(disk)) => self.punch(*disk, sqe.addr, sqe.addr3),
+            (_, FileRef::Disk(disk, _)) => self.punch(*disk, sqe.addr, sqe.addr3),
             _ => Err(libc::EINVAL),
         }
+    }
+
+    /// A sync drops what it should have stored, for all who have the file open.
+    fn fail_sync(&mut self, file: &FileRef) {
+        let mut rng = self.rng.clone();
+        match file {
+            FileRef::Disk(disk, _) => self.disks[*disk].fail_sync(&mut rng),
+            FileRef::Storage(storage, _) => self.storages[*storage].fail_sync(&mut rng),
+            _ => {}
+        }
+        self.rng = rng;
+    }
+
+    /// Whether a sync through this open file has anything to report: what fails now, and what has
+    /// failed since the last time, whoever asked for it.
+    fn report_sync(&mut self, file: &FileRef) -> Result<(), i32> {
+        let (failures, reported) = match file {
+            FileRef::Disk(disk, reported) => {
+                let pulled = (self.disks[*disk].capacity() == Some(0)).then_some(libc::EIO);
+                if let Some(errno) = self.disks[*disk].trouble.syncs.or(pulled) {
+                    self.injected.error += 1;
+                    self.fail_sync(file);
+                    let _now = reported.check(self.disks[*disk].failures);
+                    return Err(errno);
+                }
+                (self.disks[*disk].failures, reported)
+            }
+            FileRef::Storage(storage, reported) => (self.storages[*storage].failures, reported),
+            _ => return Ok(()),
+        };
+        reported.check(failures)
     }
 
     fn allocate(&mut self, disk: usize, mode: u32, offset: u64, length: u64) -> Result<(), i32> {

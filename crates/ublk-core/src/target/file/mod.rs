@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
-use super::{Errno, Geometry, Op, Plan, Remap, Request, Step, StepKind, Target};
+use super::{Durability, Errno, Geometry, Op, Plan, Remap, Request, Step, StepKind, Target};
 use crate::error::{Code, Error, Result};
 
 mod atime;
@@ -63,6 +63,7 @@ pub struct File {
     /// What discards must be aligned to, in bytes.
     unit: u32,
     direct: bool,
+    durability: Durability,
     owner: Option<OwnedFd>,
 }
 
@@ -84,6 +85,7 @@ impl File {
             discard: if is_block { StepKind::Discard } else { StepKind::PunchHole },
             unit: opened.unit,
             direct: opened.direct,
+            durability: Durability::of(1),
             owner: Some(opened.fd),
         })
     }
@@ -91,8 +93,15 @@ impl File {
     /// A file that somebody else opened and keeps open, with a geometry that they know: how the
     /// simulated driver's files are served.
     pub fn borrowed(fd: RawFd, geometry: Geometry) -> Self {
-        let discard = StepKind::PunchHole;
-        Self { geometry, files: [fd], discard, unit: 1, direct: false, owner: None }
+        Self {
+            geometry,
+            files: [fd],
+            discard: StepKind::PunchHole,
+            unit: 1,
+            direct: false,
+            durability: Durability::of(1),
+            owner: None,
+        }
     }
 
     /// Memory of `size` bytes that reads as zeros, gone with the target.
@@ -168,6 +177,10 @@ impl Target for File {
 
     fn files(&self) -> &[RawFd] {
         &self.files
+    }
+
+    fn durability(&self) -> &Durability {
+        &self.durability
     }
 
     fn layout(&self) -> Option<String> {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::file::{File, FileOptions};
 use super::state::{self, Data, HEADER, Wanted};
-use super::{Errno, Geometry, Op, Plan, Request, Step, StepKind, Target};
+use super::{Durability, Errno, Geometry, Op, Plan, Request, Step, StepKind, Target};
 use crate::error::{Code, Error, Result};
 
 mod format;
@@ -41,6 +41,7 @@ pub struct Integrity {
     format: IntegrityFormat,
     geometry: Geometry,
     files: [RawFd; 2],
+    durability: Durability,
     _metadata: Option<fs::File>,
 }
 
@@ -84,7 +85,7 @@ impl Integrity {
         // What is discarded or zeroed comes without metadata, and would not match the old; the
         // kernel writes zeros as data instead.
         let geometry = Geometry { integrity: Some(format), discard: None, ..*data.geometry() };
-        Self { data, format, geometry, files, _metadata: None }
+        Self { data, format, geometry, files, durability: Durability::of(2), _metadata: None }
     }
 
     fn metadata(&self, kind: StepKind, stage: u8, request: &Request) -> Step {
@@ -103,6 +104,10 @@ impl Target for Integrity {
 
     fn files(&self) -> &[RawFd] {
         &self.files
+    }
+
+    fn durability(&self) -> &Durability {
+        &self.durability
     }
 
     fn layout(&self) -> Option<String> {

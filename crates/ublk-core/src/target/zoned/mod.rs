@@ -10,7 +10,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::file::{File, FileOptions};
 use super::state::{self, Data, Wanted};
-use super::{Errno, Geometry, Op, Plan, Request, Step, StepKind, Target, ZoneOp, ZonedLimits};
+use super::{
+    Durability, Errno, Geometry, Op, Plan, Request, Step, StepKind, Target, ZoneOp, ZonedLimits,
+};
 use crate::error::{Code, Error, Result};
 
 mod options;
@@ -29,6 +31,7 @@ pub struct Zoned {
     shape: Shape,
     geometry: Geometry,
     files: [RawFd; 2],
+    durability: Durability,
 }
 
 const DATA: u16 = 0;
@@ -94,7 +97,8 @@ impl Zoned {
             fua: false,
             ..*data.geometry()
         };
-        Self { data, table: Mutex::new(Table::new(shape, zones, store)), shape, geometry, files }
+        let table = Mutex::new(Table::new(shape, zones, store));
+        Self { data, table, shape, geometry, files, durability: Durability::of(2) }
     }
 
     fn table(&self) -> MutexGuard<'_, Table<Store>> {
@@ -152,6 +156,10 @@ impl Target for Zoned {
 
     fn files(&self) -> &[RawFd] {
         &self.files
+    }
+
+    fn durability(&self) -> &Durability {
+        &self.durability
     }
 
     fn layout(&self) -> Option<String> {
