@@ -1,6 +1,6 @@
 import { checkBoolean, checkCpus, checkInteger, checkKeys } from './check.ts';
 import { unwrap } from './errors.ts';
-import type { DeviceInfo, Feature, StopCheck } from './info.ts';
+import type { DeviceInfo, DeviceUsers, Feature, StopCheck } from './info.ts';
 import { native } from './native.ts';
 import { parseSize, type Size } from './size.ts';
 
@@ -40,10 +40,10 @@ export interface StopOptions {
  * Stops a device, whoever serves it: `/dev/ublkbN` goes away, the requests under way end first.
  * A server of this package then removes the device too; of a server that is gone,
  * {@link deleteDevice} removes what it left. Without `force` only a device that nobody has open is
- * stopped; kernels before 7.0 see mounts and the like, and no mere openers: the answer says which.
+ * stopped; before Linux 7.0, as far as `/proc` and `/sys` tell this user ({@link StopCheck}).
  *
- * @throws {UblkError} `ERR_UBLK_BUSY` while somebody uses it; `ERR_UBLK_NO_DEVICE`,
- * `ERR_UBLK_TIMEOUT`, and what {@link listDevices} throws.
+ * @throws {UblkError} `ERR_UBLK_BUSY` while somebody uses it, with the users in the message;
+ * `ERR_UBLK_NO_DEVICE`, `ERR_UBLK_TIMEOUT`, and what {@link listDevices} throws.
  */
 export async function stopDevice(id: number, options: StopOptions = {}): Promise<StopCheck> {
   checkKeys(options, 'the options of stopDevice()', ['force']);
@@ -108,13 +108,41 @@ export async function setDeviceAffinity(id: number, cpus: readonly number[]): Pr
   return unwrap(await native().setDeviceAffinity(checkId(id), checkCpus(cpus, 'cpus')));
 }
 
+/** How {@link deleteDevice} deletes. */
+export interface DeleteOptions {
+  /**
+   * Delete the device although somebody uses it: its users see errors from then on.
+   * @default false
+   */
+  readonly force?: boolean | undefined;
+}
+
 /**
- * Stops a device and removes it, with or without a server.
+ * Stops a device and removes it, with or without a server. Without `force` only a device that
+ * nobody uses is deleted, as {@link stopDevice} looks.
  *
- * @throws {UblkError} `ERR_UBLK_NO_DEVICE`, `ERR_UBLK_TIMEOUT`, and what {@link listDevices} throws.
+ * @throws {UblkError} `ERR_UBLK_BUSY` while somebody uses the device, with the users in the message;
+ * with `force`, when somebody still has it open 30 s later: then it goes when they close it.
+ * `ERR_UBLK_NO_DEVICE`, `ERR_UBLK_TIMEOUT`, and what {@link listDevices} throws.
  */
-export async function deleteDevice(id: number): Promise<void> {
-  unwrap(await native().deleteDevice(checkId(id)));
+export async function deleteDevice(id: number, options: DeleteOptions = {}): Promise<void> {
+  checkKeys(options, 'the options of deleteDevice()', ['force']);
+  const force = checkBoolean(options.force ?? false, 'force');
+  unwrap(await native().deleteDevice(checkId(id), force));
+}
+
+/**
+ * The users of a device: mounts in all namespaces, devices made of it, swap space, processes that
+ * have it open; those of its partitions too. Opens nothing and waits for no request.
+ *
+ * @example
+ * for (const { kind, name, pid } of (await deviceUsers(0)).found) console.log(kind, name, pid);
+ *
+ * @throws {UblkError} `ERR_UBLK_NO_DEVICE`, and what {@link listDevices} throws.
+ */
+export async function deviceUsers(id: number): Promise<DeviceUsers> {
+  const { found, complete, text } = unwrap(await native().deviceUsers(checkId(id)));
+  return { found, complete, text: found.length === 0 && complete ? 'nobody' : text };
 }
 
 /**

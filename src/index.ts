@@ -13,6 +13,7 @@ export type { Device, DeviceEvents, EndReason } from './device.ts';
 export type { FeatureOptions, PlacementOptions } from './device-features.ts';
 export {
   deleteDevice,
+  deviceUsers,
   features,
   getDeviceInfo,
   listDevices,
@@ -21,7 +22,7 @@ export {
   setDeviceAffinity,
   stopDevice,
 } from './devices.ts';
-export type { ResizeOptions, StopOptions } from './devices.ts';
+export type { DeleteOptions, ResizeOptions, StopOptions } from './devices.ts';
 export { createReactorPool, ReactorPool } from './pool.ts';
 export type { ReactorPoolOptions } from './pool.ts';
 export { recoverDevice } from './recover.ts';
@@ -35,6 +36,8 @@ export type {
   DeviceInfo,
   DeviceState,
   DeviceStats,
+  DeviceUser,
+  DeviceUsers,
   ExchangeMode,
   Feature,
   Recovery,

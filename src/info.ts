@@ -64,8 +64,8 @@ export type Recovery = 'queue' | 'reissue' | 'fail';
 /**
  * What was looked at before a device was stopped.
  * - `openers`: the kernel made sure that nobody had it open (Linux 7.0).
- * - `holders`: that it was not mounted, nor part of another device; more an older kernel does not
- *   tell.
+ * - `holders`: `/proc` and `/sys` named no mount, device, swap space or process that uses it. Missed
+ *   are processes that this user may not look into, and those that opened it meanwhile.
  * - `nothing`: it was forced.
  */
 export type StopCheck = 'openers' | 'holders' | 'nothing';
@@ -99,6 +99,33 @@ export interface DeviceInfo {
   readonly recovery?: Recovery;
   /** The features in force, by the kernel's names without `UBLK_F_`. */
   readonly features: readonly string[];
+}
+
+/** One user of a device, or of a partition of it. */
+export interface DeviceUser {
+  /**
+   * - `mount`: a mount, in whichever mount namespace.
+   * - `device`: another block device made of it: device-mapper, md, loop.
+   * - `swap`: the kernel swaps to it.
+   * - `process`: a process has it open.
+   */
+  readonly kind: 'mount' | 'device' | 'swap' | 'process';
+  /** The mount point, or the name of the device or of the process's program; absent for `swap`. */
+  readonly name?: string;
+  /** The process id; absent for other kinds. */
+  readonly pid?: number;
+}
+
+/** The users of a device, as {@link deviceUsers} finds them. */
+export interface DeviceUsers {
+  readonly found: readonly DeviceUser[];
+  /**
+   * Whether all places were looked at: `false` where this user may not look into the processes of
+   * others, or where a machine has more processes and files than the search takes (200,000).
+   */
+  readonly complete: boolean;
+  /** All of them in words, `'nobody'` where there are none. */
+  readonly text: string;
 }
 
 /** One feature of the ublk driver. */

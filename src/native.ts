@@ -6,6 +6,7 @@ import type {
   Buffering,
   Counters,
   DeviceInfo,
+  DeviceUsers,
   ExchangeMode,
   Feature,
   Recovery,
@@ -249,7 +250,8 @@ export interface Binding {
   quiesceDevice(id: number): Promise<Outcome<void>>;
   resizeDevice(id: number, size: number, force: boolean): Promise<Outcome<DeviceInfo>>;
   setDeviceAffinity(id: number, cpus: readonly number[]): Promise<Outcome<number>>;
-  deleteDevice(id: number): Promise<Outcome<void>>;
+  deleteDevice(id: number, force: boolean): Promise<Outcome<void>>;
+  deviceUsers(id: number): Promise<Outcome<DeviceUsers>>;
   features(): Promise<Outcome<Feature[]>>;
   simulate(options: NativeDeviceOptions, simulation: NativeSimulationOptions): NativeSimulation;
 }

@@ -43,7 +43,7 @@ export async function expectNoDevices(): Promise<void> {
       { timeout: 10_000, interval: 100 },
     );
   } catch (error) {
-    await Promise.all(deviceIds().map((id) => deleteDevice(id)));
+    await Promise.all(deviceIds().map((id) => deleteDevice(id, { force: true })));
     throw error;
   }
 }

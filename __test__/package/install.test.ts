@@ -129,7 +129,7 @@ describe.runIf(process.arch === 'x64')('the packages, installed without a compil
     const { stdout } = await execa('node', args, { cwd: project });
     expect(stdout).toBe(
       'IoError,ReactorPool,UblkError,UblkErrorCode,createDevice,createReactorPool,deleteDevice,' +
-        'features,formatSize,getDeviceInfo,handler,handlerModule,listDevices,parseSize,' +
+        'deviceUsers,features,formatSize,getDeviceInfo,handler,handlerModule,listDevices,parseSize,' +
         'quiesceDevice,recoverDevice,resizeDevice,setDeviceAffinity,stopDevice,targets false',
     );
   });

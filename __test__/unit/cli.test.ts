@@ -30,7 +30,10 @@ beforeEach(() => {
   vi.spyOn(process.stderr, 'write').mockImplementation((text) => ((stderr += String(text)), true));
 });
 
-afterEach(() => void vi.restoreAllMocks());
+afterEach(() => {
+  vi.restoreAllMocks();
+  process.exitCode = undefined;
+});
 
 const device = {
   id: 0,
@@ -66,7 +69,7 @@ describe('ublk', () => {
     ['doctor'],
   ])('%s --help has an example, and needs no addon', async (command) => {
     expect(await runCli([...command.split(' '), '--help'])).toBe(0);
-    expect(stdout).toContain(`\nExample:\n  $ ublk ${command}`);
+    expect(stdout).toMatch(new RegExp(`\\nExamples?:\\n  \\$ ublk ${command}`));
     expect(stdout).toContain('--json');
     expect(native).not.toHaveBeenCalled();
   });
@@ -80,6 +83,9 @@ describe('ublk', () => {
     [['lsit'], /unknown command 'lsit'/],
     [['stop'], /missing required argument 'id'/],
     [['stop', 'x'], /must be a whole number/],
+    [['delete'], /number of a device is missing/],
+    [['delete', '0', '--all'], /exclude each other/],
+    [['delete', '0', 'x'], /must be a whole number/],
     [['list', '--jsno'], /Did you mean --json/],
     [['add', 'null'], /required option '--size/],
     [['add', 'null', '--size', '1GiB', '--buffers', 'best'], /Allowed choices are auto/],
@@ -133,6 +139,29 @@ describe('ublk', () => {
     binding.deleteDevice.mockResolvedValue({ failure });
     expect(await runCli(['delete', '9', '--json'])).toBe(1);
     expect(JSON.parse(stderr)).toEqual({ error: failure });
+  });
+
+  test('delete takes several numbers, each once, and tells of each', async () => {
+    const failure = { code: 'ERR_UBLK_BUSY', message: 'device 2 is in use' };
+    binding.deleteDevice.mockReset().mockResolvedValue({ value: undefined });
+    binding.deleteDevice.mockResolvedValueOnce({ failure });
+    expect(await runCli(['delete', '2', '5', '2', '--force'])).toBe(1);
+    expect(binding.deleteDevice.mock.calls).toEqual([
+      [2, true],
+      [5, true],
+    ]);
+    expect(stderr).toBe('error: device 2 is in use (ERR_UBLK_BUSY)\n');
+    expect(stdout).toBe('deleted device 5\n');
+  });
+
+  test('delete --all takes what list shows, and minds none that has gone meanwhile', async () => {
+    binding.listDevices.mockResolvedValue({ value: [device, { ...device, id: 7 }] });
+    const failure = { code: 'ERR_UBLK_NO_DEVICE', message: 'there is no device 0' };
+    binding.deleteDevice.mockReset().mockResolvedValue({ value: undefined });
+    binding.deleteDevice.mockResolvedValueOnce({ failure });
+    expect(await runCli(['delete', '--all', '--json'])).toBe(0);
+    expect(stdout).toBe('{"id":7,"deleted":true}\n');
+    expect(binding.deleteDevice).toHaveBeenCalledWith(7, false);
   });
 
   test('add takes metadata and limits', async () => {

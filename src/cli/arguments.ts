@@ -8,6 +8,11 @@ export function wholeNumber(text: string): number {
   return Number(text);
 }
 
+/** One more number of an argument that takes several. */
+export function wholeNumbers(text: string, before: readonly number[] = []): number[] {
+  return [...before, wholeNumber(text)];
+}
+
 /** Buffer modes, with commas between. */
 export function bufferModes(text: string): readonly BufferMode[] {
   return text.split(',').map((name) => {

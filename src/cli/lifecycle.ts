@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 
-import { cpuList, example, wholeNumber } from './arguments.ts';
+import { cpuList, example, wholeNumber, wholeNumbers } from './arguments.ts';
+import type { DeleteFlags } from './commands/delete.ts';
 import type { ResizeFlags } from './commands/resize.ts';
 import type { ShareFlags } from './commands/share.ts';
 import type { StopFlags } from './commands/stop.ts';
@@ -15,11 +16,16 @@ export function changeDevices(program: Command): void {
     .action(async (id: number, flags: StopFlags) => {
       await (await import('./commands/stop.ts')).stop(id, flags);
     });
-  ofDevice(program, 'delete')
-    .description('Stop a device if need be and remove it, also one whose server is gone.')
-    .addHelpText('after', example('ublk delete 0'))
-    .action(async (id: number, flags: OutputFlags) => {
-      await (await import('./commands/delete.ts')).remove(id, flags);
+  program
+    .command('delete')
+    .description('Stop devices that nobody uses and remove them, also those without a server.')
+    .argument('[id...]', 'the numbers N of /dev/ublkbN', wholeNumbers)
+    .option('--all', 'all devices that this user may see')
+    .option('--force', 'also devices in use: their users see errors from then on')
+    .option('--json', 'as JSON')
+    .addHelpText('after', example('ublk delete 0', 'ublk delete --all'))
+    .action(async (ids: readonly number[] | undefined, flags: DeleteFlags) => {
+      await (await import('./commands/delete.ts')).remove(ids ?? [], flags);
     });
   ofDevice(program, 'quiesce')
     .description('Take a device with recovery from its server, which ends; requests wait.')

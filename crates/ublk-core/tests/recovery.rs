@@ -166,7 +166,7 @@ fn a_device_that_somebody_else_quiesces_is_left_and_not_deleted() {
         drop(first);
         assert_eq!(state(&sim), DeviceState::Quiesced);
         assert_eq!(device::info(sim.clone(), ID).unwrap().server_pid, None);
-        device::delete(sim.clone(), ID).unwrap();
+        device::delete(&sim, ID, false).unwrap();
         assert_rules_kept(&sim);
     }
 }
@@ -438,7 +438,7 @@ fn what_a_later_version_has_written_down_is_neither_trusted_nor_removed() {
     let error = Device::recover(&sim, ID, file(&disk), options()).unwrap_err();
     assert_eq!(error.code, Code::BadBackend);
     assert!(error.to_string().contains("a later version"), "{error}");
-    device::delete(sim.clone(), ID).unwrap();
+    device::delete(&sim, ID, false).unwrap();
     assert!(sim.record(ID).unwrap().is_some());
 
     // One that another device has left is nobody's.
@@ -513,7 +513,7 @@ fn a_device_that_shares_memory_is_not_recovered() {
     assert_eq!(error.code, Code::InvalidArgument);
     assert!(error.message.contains("it shares memory"), "{error}");
     assert_eq!(state(&sim), DeviceState::Dead, "nothing was asked of the driver");
-    device::delete(sim.clone(), ID).unwrap();
+    device::delete(&sim, ID, false).unwrap();
     assert_nothing_left(&sim, ID);
 }
 

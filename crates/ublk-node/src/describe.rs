@@ -2,6 +2,7 @@
 
 use napi_derive::napi;
 use ublk_core::device::{self, Buffering, DeviceState, ExchangeMode, Recovery};
+use ublk_core::driver::{User, Users};
 use ublk_core::stats::QueueStats;
 use ublk_sys::FEATURES;
 
@@ -60,6 +61,50 @@ impl From<&device::DeviceInfo> for DeviceInfo {
                 .map(|one| one.name)
                 .collect(),
         }
+    }
+}
+
+/// The users of a device.
+#[derive(Debug)]
+#[napi(object, object_from_js = false)]
+pub struct DeviceUsers {
+    /// Those that were found.
+    pub found: Vec<DeviceUser>,
+    /// Whether all places were looked at.
+    pub complete: bool,
+    /// All of them in words.
+    pub text: String,
+}
+
+/// One user of a device.
+#[derive(Debug)]
+#[napi(object, object_from_js = false)]
+pub struct DeviceUser {
+    /// `mount`, `device`, `swap` or `process`.
+    pub kind: &'static str,
+    /// The mount point, the name of the device or of the process.
+    pub name: Option<String>,
+    /// Of a process.
+    pub pid: Option<u32>,
+}
+
+impl From<Users> for DeviceUsers {
+    fn from(users: Users) -> Self {
+        let text = users.to_string();
+        let found = users.found.into_iter().map(DeviceUser::from).collect();
+        Self { found, complete: users.complete, text }
+    }
+}
+
+impl From<User> for DeviceUser {
+    fn from(user: User) -> Self {
+        let (kind, name, pid) = match user {
+            User::Mount { at } => ("mount", Some(at), None),
+            User::Device { name } => ("device", Some(name), None),
+            User::Swap => ("swap", None, None),
+            User::Process { pid, name } => ("process", Some(name), Some(pid)),
+        };
+        Self { kind, name, pid }
     }
 }
 

@@ -6,7 +6,7 @@ use napi_derive::napi;
 use ublk_core::device::{self, StopCheck};
 use ublk_core::driver::linux::Linux;
 
-use crate::describe::{self, DeviceInfo};
+use crate::describe::{self, DeviceInfo, DeviceUsers};
 use crate::{target, task};
 
 /// All ublk devices.
@@ -60,10 +60,16 @@ pub fn set_device_affinity(env: &Env, id: u32, cpus: Vec<u16>) -> napi::Result<O
     })
 }
 
-/// Stops a device and removes it.
+/// Stops a device and removes it, with `force` whoever uses it.
 #[napi(catch_unwind, ts_return_type = "Promise<Outcome<void>>")]
-pub fn delete_device(env: &Env, id: u32) -> napi::Result<Object<'_>> {
-    task::promise(env, move || device::delete(Linux::new(), id))
+pub fn delete_device(env: &Env, id: u32, force: bool) -> napi::Result<Object<'_>> {
+    task::promise(env, move || device::delete(&Linux::new(), id, force))
+}
+
+/// Who uses a device.
+#[napi(catch_unwind, ts_return_type = "Promise<Outcome<DeviceUsers>>")]
+pub fn device_users(env: &Env, id: u32) -> napi::Result<Object<'_>> {
+    task::promise(env, move || Ok(DeviceUsers::from(device::users(Linux::new(), id)?)))
 }
 
 /// The driver's features.

@@ -63,13 +63,6 @@ fn of_command(command: &str, id: u32, errno: i32) -> Option<(Code, String)> {
         ("QUIESCE_DEV", libc::EBUSY) => {
             (Code::Busy, "its server answers no requests; `ublk delete` removes the device".into())
         }
-        ("TRY_STOP_DEV", libc::EBUSY) => (
-            Code::Busy,
-            format!(
-                "somebody has it open: `fuser -vm /dev/ublkb{id}` tells who; `ublk stop --force \
-                 {id}` stops it all the same"
-            ),
-        ),
         (_, libc::EBUSY) => (
             Code::Busy,
             format!("somebody has the device open; `fuser -vm /dev/ublkb{id}` tells who"),

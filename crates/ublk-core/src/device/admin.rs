@@ -12,7 +12,7 @@ use ublk_sys::{
 use super::layout;
 use super::options::{DeviceInfo, DeviceState, Recovery};
 use crate::control::Control;
-use crate::driver::Driver;
+use crate::driver::{Driver, Users};
 use crate::error::{Code, Error, Result};
 
 /// How long stopping or deleting somebody else's device may take.
@@ -63,12 +63,22 @@ pub fn list<D: Driver>(driver: D) -> Result<Vec<DeviceInfo>> {
 /// What was looked at before a device was stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopCheck {
-    /// The kernel made sure that nobody had it open (Linux 7.0).
+    /// The kernel made sure that nobody had the device open (Linux 7.0).
     Openers,
-    /// That it was not mounted, nor part of another device: more an older kernel does not tell.
+    /// `/proc` and `/sys` named no user, and nobody had claimed the device (older kernels). A process
+    /// that this user cannot see, or that opened the device meanwhile, is missed.
     Holders,
     /// Nothing.
     Nothing,
+}
+
+/// The users of a device.
+///
+/// # Errors
+/// [`Code::NoDevice`] and others.
+pub fn users<D: Driver>(driver: D, id: u32) -> Result<Users> {
+    Control::new(driver.clone()).info(id)?;
+    Ok(driver.users(id))
 }
 
 /// Stops a device: its server answers what is in flight, and sees it end. Without `force` only if
@@ -77,25 +87,36 @@ pub enum StopCheck {
 /// # Errors
 /// [`Code::Busy`] while somebody uses it; [`Code::NoDevice`], [`Code::Timeout`] and others.
 pub fn stop<D: Driver>(driver: &D, id: u32, force: bool) -> Result<StopCheck> {
-    let control = Control::new(driver.clone());
+    stop_unless_used(driver, &Control::new(driver.clone()), id, force, "stop")
+}
+
+/// `verb` is the command of `ublk` that does it by force.
+fn stop_unless_used<D: Driver>(
+    driver: &D,
+    control: &Control<D>,
+    id: u32,
+    force: bool,
+    verb: &str,
+) -> Result<StopCheck> {
     if force {
-        return stop_in_time(&control, id).map(|()| StopCheck::Nothing);
+        return stop_in_time(control, id).map(|()| StopCheck::Nothing);
     }
     let is_live = control.info(id)?.state == UBLK_S_DEV_LIVE;
     let kernel_looks = control.features().is_ok_and(|flags| flags & UBLK_F_SAFE_STOP_DEV != 0);
     if kernel_looks {
-        match try_stop(&control, id) {
+        match try_stop(control, id) {
             // There is no disk that anybody could have open.
             Err(Error { code: Code::NoDevice, .. }) if !is_live => {}
+            Err(Error { code: Code::Busy, .. }) => return Err(in_use(id, &driver.users(id), verb)),
             result => return result.map(|()| StopCheck::Openers),
         }
-    } else if driver.block_device_is_held(id) {
-        let message = format!("ublk device {id} is mounted, or part of another device");
-        return Err(Error::new(Code::Busy, message).hint(format!(
-            "`lsblk /dev/ublkb{id}` tells where; `ublk stop --force {id}` stops it all the same"
-        )));
+    } else {
+        let users = driver.users(id);
+        if !users.found.is_empty() || driver.block_device_is_held(id) {
+            return Err(in_use(id, &users, verb));
+        }
     }
-    stop_in_time(&control, id)?;
+    stop_in_time(control, id)?;
     Ok(if kernel_looks { StopCheck::Openers } else { StopCheck::Holders })
 }
 
@@ -111,6 +132,14 @@ fn stop_in_time<D: Driver>(control: &Control<D>, id: u32) -> Result<()> {
     })
 }
 
+fn in_use(id: u32, users: &Users, verb: &str) -> Error {
+    let message = format!("ublk device {id} is in use: {users}");
+    Error::new(Code::Busy, message).hint(format!(
+        "`ublk {verb} --force {id}` takes the device away all the same: its users see errors from \
+         then on"
+    ))
+}
+
 /// udev opens devices for a moment when they appear and whenever somebody has written to them.
 fn try_stop<D: Driver>(control: &Control<D>, id: u32) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(1);
@@ -124,14 +153,14 @@ fn try_stop<D: Driver>(control: &Control<D>, id: u32) -> Result<()> {
     }
 }
 
-/// Stops a device and deletes it.
+/// Stops a device and deletes it; without `force` only if nobody uses it.
 ///
 /// # Errors
-/// [`Code::NoDevice`]; [`Code::Busy`] when somebody still has it open after `30 s`: it goes when
-/// they let go.
-pub fn delete<D: Driver>(driver: D, id: u32) -> Result<()> {
-    let control = Control::new(driver);
-    stop_in_time(&control, id)?;
+/// [`Code::Busy`] while somebody uses it; by force, when somebody still has it open after `30 s`:
+/// then it goes when they close it. [`Code::NoDevice`] and others.
+pub fn delete<D: Driver>(driver: &D, id: u32, force: bool) -> Result<()> {
+    let control = Control::new(driver.clone());
+    stop_unless_used(driver, &control, id, force, "delete")?;
     delete_and_wait(&control, id, LIMIT)
 }
 

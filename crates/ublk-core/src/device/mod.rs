@@ -35,7 +35,7 @@ mod supervise;
 
 use supervise::Event;
 
-pub use admin::{StopCheck, delete, features, info, list, stop};
+pub use admin::{StopCheck, delete, features, info, list, stop, users};
 pub use affinity::set_affinity;
 pub use change::{quiesce, resize};
 pub use limits::Limits;

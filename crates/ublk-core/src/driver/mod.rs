@@ -15,6 +15,9 @@ use ublk_sys::{ublksrv_ctrl_cmd, ublksrv_io_desc};
 
 pub mod linux;
 pub mod sim;
+mod users;
+
+pub use users::{User, Users};
 
 /// What a device, its control plane and its reactors need from the system below them.
 pub trait Driver: Clone + Send + Sync + 'static {
@@ -147,6 +150,10 @@ pub trait Driver: Clone + Send + Sync + 'static {
     /// Whether somebody has claimed the block device for themselves: mounted it, or made another
     /// device of it. Mere openers are not seen.
     fn block_device_is_held(&self, id: u32) -> bool;
+
+    /// The mounts, devices, swap areas and processes that use the block device, as far as this
+    /// process may see them. Waits for no request; a search of many processes takes a while.
+    fn users(&self, id: u32) -> Users;
 
     /// Makes the ring of the calling thread; no other thread may use it (`SINGLE_ISSUER`).
     ///

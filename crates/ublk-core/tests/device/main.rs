@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use ublk_core::device::{
-    self, Access, BufferMode, Device, DeviceOptions, End, ExchangeMode, Pool, PoolOptions,
+    self, Access, BufferMode, Device, DeviceOptions, DeviceState, End, ExchangeMode, Pool,
+    PoolOptions,
 };
 use ublk_core::driver::sim::{ClientOp, Faults, Kernel, Sim, SimConfig, SimDisk, Trouble};
 use ublk_core::error::Code;
@@ -198,6 +199,29 @@ fn a_device_that_somebody_else_stops_takes_itself_down() {
     assert!(matches!(device.wait(), End::Stopped));
     device.close().unwrap();
     assert_nothing_left(&sim, id);
+}
+
+#[test]
+fn a_device_that_somebody_has_open_is_stopped_and_deleted_by_force_only() {
+    let _alone = alone();
+    for kernel in [Kernel::linux_7_3(), Kernel::linux_6_12()] {
+        let sim = Sim::new(SimConfig { kernel, ..SimConfig::blocking(3) });
+        let disk = sim.file(SIZE);
+        let device = create(&sim, &disk, options());
+        let id = device.info().id;
+        let client = sim.client(id).unwrap();
+        for refused in [device::stop(&sim, id, false).map(drop), device::delete(&sim, id, false)] {
+            let error = refused.unwrap_err();
+            assert_eq!(error.code, Code::Busy);
+            assert!(error.message.ends_with("in use: open in process 1 (client)"), "{error}");
+        }
+        assert_eq!(device::info(sim.clone(), id).unwrap().state, DeviceState::Live);
+        drop(client);
+        device::delete(&sim, id, false).unwrap();
+        assert!(matches!(device.wait(), End::Stopped));
+        drop(device);
+        assert_nothing_left(&sim, id);
+    }
 }
 
 #[test]

@@ -4,12 +4,13 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ublk_sys::ublksrv_ctrl_cmd;
 
-use super::{ControlAnswer, Descriptors, Driver, Errands, MemoryMap, OpenFile, RingSize};
+use super::{ControlAnswer, Descriptors, Driver, Errands, MemoryMap, OpenFile, RingSize, Users};
 
 mod block_node;
 mod capacity;
@@ -21,6 +22,7 @@ mod records;
 mod reopen;
 mod ring;
 mod time_limit;
+mod users;
 
 pub(super) use capacity::capacity;
 pub(super) use reopen::reopen;
@@ -104,6 +106,10 @@ impl Driver for Linux {
         exclusively.read(true).custom_flags(libc::O_EXCL);
         let opened = exclusively.open(format!("/dev/ublkb{id}"));
         opened.is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
+    }
+
+    fn users(&self, id: u32) -> Users {
+        users::find(Path::new("/"), id)
     }
 
     fn open_zeros(&self) -> io::Result<OpenFile> {

@@ -22,7 +22,9 @@ use std::time::{Duration, Instant};
 
 use ublk_sys::ublksrv_ctrl_cmd;
 
-use super::{ControlAnswer, Descriptors, Driver, Errands, MemoryMap, OpenFile, RingSize};
+use super::{
+    ControlAnswer, Descriptors, Driver, Errands, MemoryMap, OpenFile, RingSize, User, Users,
+};
 use control::{Answer, Pending};
 use files::FileRef;
 use model::Model;
@@ -382,6 +384,13 @@ impl Driver for Sim {
     fn block_device_is_held(&self, id: u32) -> bool {
         let model = self.lock();
         model.find_device(id).is_some_and(|device| model.devices[device].openers > 0)
+    }
+
+    fn users(&self, id: u32) -> Users {
+        let model = self.lock();
+        let openers = model.find_device(id).map_or(0, |device| model.devices[device].openers);
+        let client = |pid| User::Process { pid, name: "client".into() };
+        Users { found: (1..=openers).map(client).collect(), complete: true }
     }
 
     fn ring(&self, entries: RingSize) -> io::Result<SimRing> {
