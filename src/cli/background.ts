@@ -39,8 +39,3 @@ export async function runInBackground(signal: AbortSignal): Promise<void> {
   server.stderr.destroy();
   server.unref();
 }
-
-/** In the background nobody reads what is said once the device is ready. */
-export function sayNothingMore(): void {
-  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
-}

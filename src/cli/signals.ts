@@ -1,14 +1,26 @@
+import { ignoredSignals } from './ignored.ts';
+
+/** The signals that ask a server to end, by how often they have come. */
+export interface EndSignals {
+  /** Aborts at the first of them. */
+  readonly first: AbortSignal;
+  /** Aborts at the second: what has begun shall not be waited for. */
+  readonly second: AbortSignal;
+}
+
 /**
- * Aborts at the first SIGINT, SIGTERM or SIGHUP. A second one ends the process at once; what is
- * open is still closed then, but not waited for long.
+ * Hears SIGINT, SIGTERM and SIGHUP, except those that the starter of this process ignores. The third
+ * one ends the process.
  */
-export function untilSignal(): AbortSignal {
-  const controller = new AbortController();
+export function hearSignals(): EndSignals {
+  const [first, second] = [new AbortController(), new AbortController()];
+  const ignored = ignoredSignals();
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    if (ignored.includes(name)) continue;
     process.on(name, () => {
-      if (controller.signal.aborted) process.exit(1);
-      controller.abort();
+      if (second.signal.aborted) process.exit(1);
+      (first.signal.aborted ? second : first).abort();
     });
   }
-  return controller.signal;
+  return { first: first.signal, second: second.signal };
 }

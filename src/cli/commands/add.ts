@@ -5,12 +5,13 @@ import { parseQueueSettings } from '../../queue-settings.ts';
 import { recoverDevice } from '../../recover.ts';
 import { formatSize } from '../../size.ts';
 import { targets, type Target } from '../../targets/index.ts';
-import { isInBackground, runInBackground, sayNothingMore } from '../background.ts';
+import { isInBackground, runInBackground } from '../background.ts';
 import { integrityOf, type IntegrityFlags } from '../integrity.ts';
 import type { OutputFlags } from '../output.ts';
 import { writePidFile } from '../pid-file.ts';
 import { hearWishes } from '../sharing.ts';
-import { untilSignal } from '../signals.ts';
+import { shutDown } from '../shutdown.ts';
+import { hearSignals, type EndSignals } from '../signals.ts';
 
 /** The flags that all targets share. */
 export interface AddFlags extends OutputFlags {
@@ -78,18 +79,30 @@ export async function addFile(image: string, flags: FileFlags): Promise<void> {
 
 /** Serves a target until a signal or `ublk stop`, in this process or in the background. */
 export async function serve(target: Target, what: string, flags: AddFlags): Promise<void> {
-  const signal = untilSignal();
-  if (flags.background && !isInBackground()) return runInBackground(signal);
-  let device: Device;
+  const signals = hearSignals();
+  if (flags.background && !isInBackground()) return runInBackground(signals.first);
+  const device = await openUnlessSignalled(target, flags, signals);
+  if (device === undefined) return;
+  signals.first.addEventListener('abort', () => void shutDown(device, signals).catch(giveUp));
+  await serveUntilEnd(device, what, flags, signals);
+}
+
+/** The device; nothing if a signal has come before the device was there: then nothing is left. */
+async function openUnlessSignalled(
+  target: Target,
+  flags: AddFlags,
+  { first, second }: EndSignals,
+): Promise<Device | undefined> {
+  const exit = () => process.exit(1);
+  second.addEventListener('abort', exit);
   try {
-    device = await open(target, flags, signal);
+    return await open(target, flags, first);
   } catch (error) {
-    // Somebody changed their mind before the device was there: nothing to tell, nothing left.
-    if (signal.aborted && error === signal.reason) return;
+    if (first.aborted && error === first.reason) return undefined;
     throw error;
+  } finally {
+    second.removeEventListener('abort', exit);
   }
-  signal.addEventListener('abort', () => void device.close().catch(giveUp));
-  await serveUntilEnd(device, what, flags);
 }
 
 async function open(target: Target, flags: AddFlags, signal: AbortSignal): Promise<Device> {
@@ -107,16 +120,22 @@ async function open(target: Target, flags: AddFlags, signal: AbortSignal): Promi
   return createDevice({ ...serving, ...shape, ...features, queue, limits }, { signal });
 }
 
-async function serveUntilEnd(device: Device, what: string, flags: AddFlags): Promise<void> {
+async function serveUntilEnd(
+  device: Device,
+  what: string,
+  flags: AddFlags,
+  { first }: EndSignals,
+): Promise<void> {
   try {
     for (const file of flags.share ?? []) await device.share(file);
     for (const file of flags.shareReadOnly ?? []) await device.share(file, { readOnly: true });
     await using _wishes = await hearWishes(device);
     await using _pidFile = await writePidFile(flags.pidFile);
     announce(device, what, flags);
-    if (flags.background) sayNothingMore();
     const reason = await device.closed;
-    process.stderr.write(`${device.path} ${reason}: ${summary(device.stats().total)}\n`);
+    const ended = reason === 'stopped' && first.aborted ? 'closed' : reason;
+    process.stderr.write(`${device.path} ${ended}: ${summary(device.stats().total)}\n`);
+    if (reason === 'quiesced') process.stderr.write(`${nextServer(device)}\n`);
   } finally {
     await device.close();
   }
@@ -136,6 +155,10 @@ function announce(device: Device, what: string, flags: AddFlags): void {
   const shown = { id, path, pid: process.pid, size, logicalBlockSize, readOnly, queues, depth };
   const described = { ...shown, maxIoBytes, buffers, features };
   process.stdout.write(`${flags.json ? JSON.stringify(described) : path}\n`);
+}
+
+function nextServer({ id, path }: Device): string {
+  return `${path} waits for its next server: ublk recover ${id} …; ublk delete ${id} removes it`;
 }
 
 function summary(total: Counters): string {
