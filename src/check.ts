@@ -1,3 +1,7 @@
+import { existsSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
 import { closest, distance } from 'fastest-levenshtein';
 
 import { invalid } from './errors.ts';
@@ -56,10 +60,51 @@ export function checkCpus(value: unknown, name: string): readonly number[] {
   throw invalid(`${name} is ${describe(value)}; it must be a list of CPU numbers, like [0, 1]`);
 }
 
-/** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless it is a path that the kernel can take. */
+/**
+ * A path as text, also of a `file:` URL.
+ *
+ * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless it is a path that the kernel can take.
+ */
 export function checkPath(value: unknown, name: string): string {
-  if (typeof value === 'string' && value !== '' && !value.includes('\0')) return value;
-  throw invalid(`${name} is ${describe(value)}; it must be the path of a file`);
+  const path = value instanceof URL ? pathOfUrl(value, name) : value;
+  if (typeof path !== 'string' || path === '' || path.includes('\0')) {
+    throw invalid(`${name} is ${describe(path)}; it must be the path of a file`);
+  }
+  // What Node makes of bytes that are no UTF-8, for example of an argument in Latin-1.
+  if (path.includes('\uFFFD') && !existsSync(path)) {
+    throw invalid(
+      `${name} is ${describe(path)}: a name with bytes that are no UTF-8 is lost on its way here`,
+      'give the file another name, or make a link to it: ln -s FILE disk.img',
+    );
+  }
+  return path;
+}
+
+/**
+ * The same, absolute: a relative one counts from the working directory.
+ *
+ * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`, also where the working directory is gone.
+ */
+export function checkAbsolutePath(value: unknown, name: string): string {
+  const path = checkPath(value, name);
+  try {
+    return resolve(path);
+  } catch {
+    throw invalid(
+      `${name} is ${describe(path)}, but the working directory has been deleted`,
+      'give an absolute path, or change to a directory that exists',
+    );
+  }
+}
+
+function pathOfUrl(url: URL, name: string): string {
+  try {
+    return fileURLToPath(url);
+  } catch {
+    throw invalid(
+      `${name} is ${url.href}; a URL must be that of a file, like file:///srv/disk.img`,
+    );
+  }
 }
 
 function describe(value: unknown): string {

@@ -16,6 +16,7 @@ import {
   type NativePool,
   type NativeTarget,
 } from './native.ts';
+import { noteServer } from './notes.ts';
 import { checkPool, createIn, type ReactorPool } from './pool.ts';
 import { checkQueueSettings, type QueueSettings } from './queue-settings.ts';
 import { FEATURE_KEYS, toNativeFeatures, type FeatureOptions } from './device-features.ts';
@@ -173,6 +174,7 @@ export async function createDevice(
     await device.close();
     throw signal.reason;
   }
+  noteServer(device, request.target);
   warnOfFile(device.path);
   return device;
 }
@@ -231,8 +233,12 @@ export function toNative(target: DeviceOptions['target']): NativeTarget {
   return isHandler(target) ? checkHandler(target).native : toNativeTarget(target as Target);
 }
 
-/** What is the pool's own affair. */
-function checkPlacement({ pool, spinUsec, affinity }: DeviceOptions): void {
+/** Checks that the threads of a pool are asked for nothing that is the pool's own affair. */
+export function checkPlacement({
+  pool,
+  spinUsec,
+  affinity,
+}: Pick<DeviceOptions, 'pool' | 'spinUsec' | 'affinity'>): void {
   if (pool !== undefined) checkPool(pool);
   const other = spinUsec === undefined ? affinity && 'affinity' : 'spinUsec';
   if (other) throw invalid(`${other} and pool exclude each other: the pool has its own threads`);

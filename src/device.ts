@@ -173,13 +173,13 @@ export class Device extends EventEmitter<DeviceEvents> {
    * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` without `shared` among the device's buffers, or
    * for what is no memory in whole pages, at most 4 GiB.
    */
-  async share(path: string, options: ShareOptions = {}): Promise<SharedMemory> {
-    checkPath(path, 'path');
+  async share(path: string | URL, options: ShareOptions = {}): Promise<SharedMemory> {
+    const file = checkPath(path, 'path');
     checkKeys(options, 'the options of share()', ['readOnly']);
     const { readOnly = false } = options;
     checkBoolean(readOnly, 'readOnly');
-    const index = unwrap(await this.#native.share(path, readOnly));
-    return new SharedMemory(this.#native, path, index);
+    const index = unwrap(await this.#native.share(file, readOnly));
+    return new SharedMemory(this.#native, file, index);
   }
 
   /** Lets the process end although the device is open; it is closed then. */

@@ -142,7 +142,8 @@ export async function deleteDevice(id: number, options: DeleteOptions = {}): Pro
  */
 export async function deviceUsers(id: number): Promise<DeviceUsers> {
   const { found, complete, text } = unwrap(await native().deviceUsers(checkId(id)));
-  return { found, complete, text: found.length === 0 && complete ? 'nobody' : text };
+  const nobody = complete ? 'nobody' : 'nobody that this user may see';
+  return { found, complete, text: found.length === 0 ? nobody : text };
 }
 
 /**

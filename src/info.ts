@@ -124,7 +124,7 @@ export interface DeviceUsers {
    * others, or where a machine has more processes and files than the search takes (200,000).
    */
   readonly complete: boolean;
-  /** All of them in words, `'nobody'` where there are none. */
+  /** All of them in words; `'nobody'`, or `'nobody that this user may see'`, where there are none. */
   readonly text: string;
 }
 

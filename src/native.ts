@@ -124,6 +124,11 @@ export interface NativePool {
     options: NativeDeviceOptions,
     onEnd: (end: NativeEnd) => void,
   ): Promise<Outcome<NativeDevice>>;
+  recoverDevice(
+    id: number,
+    options: NativeDeviceOptions,
+    onEnd: (end: NativeEnd) => void,
+  ): Promise<Outcome<NativeDevice>>;
   close(): Promise<Outcome<void>>;
 }
 

@@ -1,5 +1,5 @@
 import { checkBoolean, checkInteger, checkKeys } from './check.ts';
-import { toNative, type CreateDeviceContext } from './create.ts';
+import { checkPlacement, toNative, type CreateDeviceContext } from './create.ts';
 import { PLACEMENT_KEYS, toNativePlacement, type PlacementOptions } from './device-features.ts';
 import type { Device } from './device.ts';
 import { getDeviceInfo } from './devices.ts';
@@ -7,7 +7,9 @@ import { unwrap } from './errors.ts';
 import { serve, serverOf } from './handler/server.ts';
 import type { HandlerModule } from './handler/module.ts';
 import type { Handler } from './handler/types.ts';
-import { native, type NativeDeviceOptions, type NativeEnd } from './native.ts';
+import { native, type NativeDeviceOptions, type NativeEnd, type NativePool } from './native.ts';
+import { noteServer } from './notes.ts';
+import { createIn, type ReactorPool } from './pool.ts';
 import type { Target } from './targets/index.ts';
 
 /**
@@ -24,6 +26,21 @@ export interface RecoverOptions extends PlacementOptions {
    */
   readonly splitRegister?: boolean | undefined;
   /**
+   * As {@link DeviceOptions.rotateSlots}.
+   * @default false
+   */
+  readonly rotateSlots?: boolean | undefined;
+  /**
+   * As {@link DeviceOptions.spinUsec}, in microseconds, 0 to 1000000; not with `pool`.
+   * @default 0
+   */
+  readonly spinUsec?: number | undefined;
+  /**
+   * Reactors from {@link createReactorPool} that serve the queues from now on; not with `affinity`.
+   * @default each queue has a reactor of its own
+   */
+  readonly pool?: ReactorPool | undefined;
+  /**
    * How long the old server may take to leave, and the kernel to go on, in milliseconds, 1 to
    * 600000.
    * @default 30000
@@ -31,7 +48,15 @@ export interface RecoverOptions extends PlacementOptions {
   readonly timeoutMs?: number | undefined;
 }
 
-const KEYS = ['target', 'splitRegister', 'timeoutMs', ...PLACEMENT_KEYS];
+const KEYS = [
+  'target',
+  'splitRegister',
+  'rotateSlots',
+  'spinUsec',
+  'pool',
+  'timeoutMs',
+  ...PLACEMENT_KEYS,
+];
 
 /**
  * Serves a device whose server has died, or has left it ({@link Device.quiesce}); a server that is
@@ -65,26 +90,33 @@ export async function recoverDevice(
   let onEnd!: (end: NativeEnd) => void;
   const ended = new Promise<NativeEnd>((resolve) => (onEnd = resolve));
   const server = await serverOf(options.target, request);
-  const recover = () => native().recoverDevice(id, server?.request ?? request, onEnd);
-  const device = await serve(server, ended, async () => unwrap(await recover()));
+  const { pool } = options;
+  const recover = (maker: Pick<NativePool, 'recoverDevice'>): Promise<Device> =>
+    serve(server, ended, async () =>
+      unwrap(await maker.recoverDevice(id, server?.request ?? request, onEnd)),
+    );
+  const device = await (pool === undefined ? recover(native()) : createIn(pool, recover));
   if (signal?.aborted) {
     await device.quiesce();
     throw signal.reason;
   }
+  noteServer(device, request.target);
   return device;
 }
 
 function toNativeOptions(options: RecoverOptions): NativeDeviceOptions {
   checkKeys(options, 'recoverDevice()', KEYS);
-  const { target, splitRegister, timeoutMs } = options;
-  return {
+  const { target, splitRegister, rotateSlots, spinUsec, pool, timeoutMs } = options;
+  const given: { -readonly [K in keyof NativeDeviceOptions]: NativeDeviceOptions[K] } = {
     target: toNative(target),
     ...toNativePlacement(options),
-    ...(splitRegister === undefined
-      ? {}
-      : { splitRegister: checkBoolean(splitRegister, 'splitRegister') }),
-    ...(timeoutMs === undefined
-      ? {}
-      : { timeoutMs: checkInteger(timeoutMs, 'timeoutMs', 1, 600_000) }),
   };
+  if (splitRegister !== undefined) {
+    given.splitRegister = checkBoolean(splitRegister, 'splitRegister');
+  }
+  if (rotateSlots !== undefined) given.rotateSlots = checkBoolean(rotateSlots, 'rotateSlots');
+  if (spinUsec !== undefined) given.spinUsec = checkInteger(spinUsec, 'spinUsec', 0, 1_000_000);
+  if (pool !== undefined) checkPlacement(options);
+  if (timeoutMs !== undefined) given.timeoutMs = checkInteger(timeoutMs, 'timeoutMs', 1, 600_000);
+  return given;
 }

@@ -241,7 +241,7 @@ withUblk('a device that outlives its server', () => {
     }
     await pause(500);
     await endLoad(load);
-    await device.close();
+    await expect(device.close()).resolves.toBeUndefined();
   });
 
   test.runIf(isTestMachine)('is not announced where a file lies in its place', async () => {

@@ -20,6 +20,11 @@ const BIN = fileURLToPath(new URL('../../bin/ublk', import.meta.url));
 
 type Server = Awaited<ReturnType<typeof startServer>>['server'];
 
+/** Sends a signal; unlike `kill` of execa no SIGKILL follows. */
+function send({ pid }: { readonly pid?: number | undefined }, signal: NodeJS.Signals): void {
+  process.kill(pid ?? 0, signal);
+}
+
 /** What a server says on stderr, as it says it. */
 function heard(server: Server): () => string {
   let text = '';
@@ -46,7 +51,7 @@ async function storedFile(image: string): Promise<Buffer> {
   await execa('mount', ['-o', 'ro', path, folder]);
   const bytes = readFileSync(join(folder, 'file'));
   await execa('umount', [folder]);
-  server.kill();
+  send(server, 'SIGTERM');
   await server;
   return bytes;
 }
@@ -63,7 +68,7 @@ withUblk('a server that a signal ends', () => {
       const { server, path } = await startServer('add', 'file', image);
       const said = heard(server);
       const { folder, file, bytes } = await dirtyMount(path);
-      server.kill(signal);
+      send(server, signal);
       await vi.waitFor(() => expect(said()).toContain(`in use: mounted on ${folder}`), inTime);
       expect(await getDeviceInfo(0)).toMatchObject({ state: 'live', serverPid: server.pid });
       writeFileSync(`${file}-2`, bytes, { flush: true });
@@ -79,7 +84,7 @@ withUblk('a server that a signal ends', () => {
     const { server, path } = await startServer('add', 'null', '--size', '1MiB');
     const said = heard(server);
     const file = await open(path, 'r');
-    server.kill();
+    send(server, 'SIGTERM');
     await vi.waitFor(() => expect(said()).toContain(`open in process ${process.pid} (`), inTime);
     expect(deviceIds()).toEqual([0]);
     await file.close();
@@ -90,9 +95,9 @@ withUblk('a server that a signal ends', () => {
     const { server, path } = await startServer('add', 'null', '--size', '1MiB');
     const said = heard(server);
     const file = await open(path, 'r');
-    server.kill();
+    send(server, 'SIGTERM');
     await vi.waitFor(() => expect(said()).toContain('in use'), inTime);
-    server.kill();
+    send(server, 'SIGTERM');
     await vi.waitFor(() => expect(existsSync('/sys/block/ublkb0')).toBe(false), inTime);
     await file.close();
     expect((await server).exitCode).toBe(0);
@@ -104,7 +109,7 @@ withUblk('a server that a signal ends', () => {
     const add = ['add', 'file', image, '--recovery', 'reissue'];
     const { server, path } = await startServer(...add);
     const { folder, file, bytes } = await dirtyMount(path);
-    server.kill('SIGTERM');
+    send(server, 'SIGTERM');
     const { exitCode, stderr } = await server;
     expect(exitCode).toBe(0);
     expect(stderr).toContain('waits for its next server: ublk recover 0');
@@ -174,10 +179,10 @@ withUblk('a server that its starter has left', () => {
 
   test.each(['HUP', 'INT', 'TERM'])('ignores SIG%s where its starter does', async (name) => {
     const { server } = await startBelow(`trap "" ${name}`, 'add', 'null', '--size', '1MiB');
-    server.kill(`SIG${name}` as NodeJS.Signals);
-    server.kill(`SIG${name}` as NodeJS.Signals);
+    send(server, `SIG${name}` as NodeJS.Signals);
+    send(server, `SIG${name}` as NodeJS.Signals);
     // Another signal is heard, and is the first one.
-    server.kill(name === 'HUP' ? 'SIGINT' : 'SIGHUP');
+    send(server, name === 'HUP' ? 'SIGINT' : 'SIGHUP');
     const { exitCode, stderr } = await server;
     expect(exitCode).toBe(0);
     expect(stderr).toContain('/dev/ublkb0 closed: ');
@@ -201,7 +206,7 @@ withUblk('a server that its starter has left', () => {
     server.stdout.destroy();
     server.stderr.destroy();
     const file = await open('/dev/ublkb0', 'r');
-    server.kill();
+    send(server, 'SIGTERM');
     // Meanwhile the server says of its user what nobody hears.
     await pause(2500);
     expect(await getDeviceInfo(0)).toMatchObject({ state: 'live', serverPid: server.pid });

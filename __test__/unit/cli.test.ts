@@ -17,6 +17,7 @@ const binding = {
   setDeviceAffinity: vi.fn<() => unknown>(),
   deleteDevice: vi.fn<() => unknown>(),
   features: vi.fn<() => unknown>(),
+  deviceUsers: vi.fn<() => unknown>(),
 };
 let stdout = '';
 let stderr = '';
@@ -46,6 +47,12 @@ const device = {
   readOnly: false,
   ownerUid: 0,
   features: [],
+};
+
+const mounted = {
+  found: [{ kind: 'mount', name: '/mnt' }],
+  complete: true,
+  text: 'mounted on /mnt',
 };
 
 describe('ublk', () => {
@@ -112,18 +119,71 @@ describe('ublk', () => {
     expect(stdout).toBe('');
   });
 
+  test.each([
+    [['lsit', '--json'], /^unknown command 'lsit'$/, /list/],
+    [['stop', '--json'], /missing required argument 'id'/],
+    [['add', 'null', '--json'], /required option '--size/],
+    [['add', 'file', 'x', '--json', '--depth', 'x'], /must be a whole number/],
+    [['recover', '0', 'fiel', 'x.img', '--json'], /unknown command 'fiel'/],
+    [['add', '--json'], /unknown option '--json'|a command is missing/],
+    [['delete', '--json'], /number of a device is missing/],
+  ])('%o is a usage error in JSON', async (args, message, hint = /^/) => {
+    expect(await runCli(args)).toBe(2);
+    const { error } = JSON.parse(stderr) as {
+      error: { code: string; message: string; hint?: string };
+    };
+    expect(error.code).toBe('ERR_UBLK_INVALID_ARGUMENT');
+    expect(error.message).toMatch(message);
+    expect(error.hint ?? '').toMatch(hint);
+    expect(stdout).toBe('');
+  });
+
+  test('help has its options in groups', async () => {
+    expect(await runCli(['add', 'file', '--help'])).toBe(0);
+    const groups = stdout.split('\n').filter((line) => /^\S.*options:$/i.test(line));
+    const titles = ['Server options:', 'Device options:', 'Metadata options:'];
+    expect(groups.toSorted()).toEqual([...titles, 'Target options:'].toSorted());
+    expect(stdout).toMatch(/Target options:\n +--read-only/);
+  });
+
   test('list shows a table for people', async () => {
     binding.listDevices.mockResolvedValue({ value: [device] });
+    binding.deviceUsers.mockResolvedValue({ value: mounted });
     expect(await runCli(['list'])).toBe(0);
     expect(stdout).toMatch(/ID +PATH +STATE/);
-    expect(stdout).toMatch(/0 +\/dev\/ublkb0 +live +1 GiB +2 +128 +-\n/);
+    const row = /0 +\/dev\/ublkb0 +live +1 GiB +2 +128 +- +unknown +mounted on \/mnt\n/;
+    expect(stdout).toMatch(row);
   });
 
   test('list --json is one line that parses', async () => {
     binding.listDevices.mockResolvedValue({ value: [device] });
+    binding.deviceUsers.mockResolvedValue({ value: mounted });
     expect(await runCli(['list', '--json'])).toBe(0);
-    expect(JSON.parse(stdout)).toEqual([device]);
+    const more = { buffers: 'copy', exchange: 'per-io', users: mounted };
+    expect(JSON.parse(stdout)).toEqual([{ ...device, ...more }]);
     expect(stdout.trim()).not.toContain('\n');
+  });
+
+  test('info says what is unknown, of a device that has gone meanwhile too', async () => {
+    const features = ['SUPPORT_ZERO_COPY', 'AUTO_BUF_REG', 'BATCH_IO'];
+    binding.deviceInfo.mockResolvedValue({ value: { ...device, features } });
+    const failure = { code: 'ERR_UBLK_NO_DEVICE', message: 'there is no device 0' };
+    binding.deviceUsers.mockResolvedValue({ failure });
+    expect(await runCli(['info', '0'])).toBe(0);
+    for (const name of ['serves', 'since', 'used']) {
+      expect(stdout).toMatch(new RegExp(`${name} +unknown\\n`));
+    }
+    expect(stdout).toMatch(/buffers +auto\nexchange +batch\n/);
+  });
+
+  test.each([
+    [{ found: [], complete: true, text: 'x' }, 'nobody'],
+    [{ found: [], complete: false, text: 'x' }, 'nobody that this user may see'],
+  ])('info says of a device without users: %o', async (users, text) => {
+    binding.deviceInfo.mockResolvedValue({ value: device });
+    binding.deviceUsers.mockResolvedValue({ value: users });
+    expect(await runCli(['info', '0'])).toBe(0);
+    expect(stdout).toMatch(new RegExp(`used +${text}\n`));
   });
 
   test('a failure is one message with its code and hint on stderr, and status 1', async () => {
@@ -189,6 +249,26 @@ describe('ublk', () => {
     expect(binding.createDevice.mock.lastCall?.[0]).toMatchObject({ target: { integrity } });
   });
 
+  test.each([
+    ['striped a.img null:1GiB', [{ kind: 'file', readOnly: true }, { kind: 'null' }]],
+    ['linear a.img', [{ kind: 'file', readOnly: true }]],
+    ['delay a.img', [{ kind: 'file', readOnly: true }]],
+    ['null --size 1GiB', undefined],
+  ])('add %s takes --read-only and --block-size', async (words, below) => {
+    const failure = { code: 'ERR_UBLK_UNSUPPORTED', message: 'too old' };
+    binding.createDevice.mockResolvedValue({ failure });
+    await runCli(`add ${words} --read-only --block-size 4096`.split(' '));
+    const [kind] = words.split(' ');
+    const target = {
+      kind,
+      readOnly: true,
+      logicalBlockSize: 4096,
+      ...(below && { targets: below }),
+    };
+    expect(binding.createDevice.mock.lastCall?.[0]).toMatchObject({ target });
+    expect(await runCli(`add ${words} --block-size 8192`.split(' '))).toBe(2);
+  });
+
   test('add striped leaves the files unlocked if it is told to', async () => {
     const failure = { code: 'ERR_UBLK_UNSUPPORTED', message: 'too old' };
     binding.createDevice.mockResolvedValue({ failure });
@@ -202,12 +282,15 @@ describe('ublk', () => {
     const failure = { code: 'ERR_UBLK_BUSY', message: 'its server stays' };
     binding.recoverDevice.mockResolvedValue({ failure });
     const words = ['recover', '0', 'null', '--size', '1GiB', '--threads', '4', '--rings-apart'];
-    expect(await runCli([...words, '--affinity', '0,2-3'])).toBe(1);
+    const more = ['--affinity', '0,2-3', '--spin', '50', '--rotate-slots'];
+    expect(await runCli([...words, ...more])).toBe(1);
     expect(stderr).toContain('its server stays');
     const target = { kind: 'null', size: 1 << 30 };
     const options = {
       target,
       threads: 4,
+      spinUsec: 50,
+      rotateSlots: true,
       ringsApart: true,
       affinity: [0, 2, 3],
       queues: 2,

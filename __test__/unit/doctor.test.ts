@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 
 import type { Finding } from '../../src/cli/doctor/finding.ts';
-import { examine } from '../../src/cli/doctor/index.ts';
+import { examine, verdict } from '../../src/cli/doctor/index.ts';
 import type { System } from '../../src/cli/doctor/system.ts';
 import { UblkError } from '../../src/errors.ts';
 
@@ -119,5 +119,41 @@ describe('doctor', () => {
       detail: 'no addon',
       fix: hint,
     });
+  });
+
+  const without = (...gone: string[]): Partial<System> => ({
+    exists: (path) => !gone.some((one) => path.startsWith(one)),
+    mayOpen: () => false,
+    read: () => undefined,
+    features: async () =>
+      new UblkError('ERR_UBLK_NO_DRIVER', 'no driver', { hint: 'modprobe ublk_drv' }),
+  });
+
+  test('without the driver asks nothing that only the driver tells: one cause, one step', async () => {
+    const findings = await examine({ ...healthy, ...without('/dev/ublk', '/sys/module/ublk') });
+    const failed = findings.filter((one) => one.status === 'fail');
+    expect(failed.map((one) => one.name)).toEqual(['driver']);
+    expect(findings.filter((one) => one.fix?.includes('modprobe'))).toEqual([]);
+    expect(verdict(findings)).toBe('this machine cannot serve devices: see driver');
+  });
+
+  test('in a container without the node does not ask for the module, which is loaded', async () => {
+    const findings = await examine({ ...healthy, ...without('/dev/ublk') });
+    const failed = findings.filter((one) => one.status === 'fail');
+    expect(failed).toEqual([
+      expect.objectContaining({
+        name: 'permission',
+        fix: expect.stringContaining('--device') as string,
+      }),
+    ]);
+  });
+
+  test.each([
+    [{}, 'this machine can serve devices'],
+    [{ release: '6.17.0' }, 'this machine can serve devices, but see kernel'],
+    [{ release: '6.18.4' }, 'this machine cannot serve devices: see kernel'],
+    [{ platform: 'darwin' }, 'this machine cannot serve devices: see platform'],
+  ])('ends with one line: %o', async (changes, line) => {
+    expect(verdict(await examine({ ...healthy, ...changes }))).toBe(line);
   });
 });

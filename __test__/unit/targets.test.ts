@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
 
-import { describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
 
 import { targets, toNativeTarget, type Target } from '../../src/targets/index.ts';
 
@@ -87,5 +87,52 @@ describe('a target', () => {
     expect(() => toNativeTarget({ kind: 'fiel' } as never)).toThrow(
       expect.objectContaining({ hint: "did you mean 'file'?" }),
     );
+  });
+});
+
+describe('paths', () => {
+  const file = { direct: 'auto', kind: 'file', readOnly: false };
+
+  test('may be URLs of files', () => {
+    const target = targets.file(new URL('file:///srv/a%20b.img'));
+    expect(target).toEqual({ kind: 'file', path: '/srv/a b.img' });
+    expect(toNativeTarget(target)).toEqual({ ...file, path: '/srv/a b.img' });
+    const zones = {
+      path: new URL('file:///srv/z'),
+      state: new URL('file:///srv/s'),
+      zoneSize: '1M',
+    };
+    expect(toNativeTarget(targets.zoned(zones))).toMatchObject({
+      path: '/srv/z',
+      zones: { state: '/srv/s' },
+    });
+    expect(() => targets.file(new URL('https://example.org/disk.img'))).toThrow(/URL must be that/);
+  });
+
+  test('that lost bytes on their way are not taken for files that are missing', () => {
+    expect(() => targets.file('/srv/caf\uFFFD.img')).toThrow(/bytes that are no UTF-8/);
+  });
+
+  test('that are relative need a working directory', () => {
+    vi.spyOn(process, 'cwd').mockImplementation(() => {
+      throw new Error('ENOENT: no such file or directory, uv_cwd');
+    });
+    onTestFinished(() => void vi.restoreAllMocks());
+    expect(() => targets.file('disk.img')).toThrow(/working directory has been deleted/);
+    expect(toNativeTarget(targets.file('/srv/disk.img'))).toMatchObject({ path: '/srv/disk.img' });
+  });
+});
+
+describe('what a target is to its clients', () => {
+  test.each([
+    (options: object) => targets.null({ size: '1MiB', ...options }),
+    (options: object) => targets.linear([targets.null({ size: '1MiB' })], options),
+    (options: object) => targets.striped([targets.null({ size: '1MiB' })], options),
+    (options: object) => targets.delay(targets.null({ size: '1MiB' }), options),
+  ])('is asked of every layer and null: %o', (make) => {
+    const asked = { readOnly: true, logicalBlockSize: 4096 };
+    expect(toNativeTarget(make(asked))).toMatchObject(asked);
+    expect(() => make({ logicalBlockSize: 8192 })).toThrow(/must be 512, 1024, 2048 or 4096/);
+    expect(() => make({ readOnly: 1 })).toThrow(/readOnly is 1/);
   });
 });

@@ -22,6 +22,7 @@ export function integrityOptions(command: Command): Command {
   const checksum = new Option('--integrity <checksum>', 'keep metadata, protected so');
   const kinds: readonly Checksum[] = ['none', 'ip', 'crc16', 'crc64'];
   return command
+    .optionsGroup('Metadata options:')
     .addOption(checksum.choices(kinds))
     .option('--metadata-size <bytes>', 'metadata to each interval, 1 to 255', wholeNumber)
     .option('--pi-offset <bytes>', 'where the protection information begins in it', wholeNumber)

@@ -12,6 +12,8 @@ export function addLayers(add: Command, options: (command: Command) => Command):
     .description('Serve chunks laid over several targets in turn.')
     .argument('<target...>', TARGET)
     .option('--no-lock', 'serve files although another server does')
+    .option('--read-only', 'refuse writes, and open files for reading only')
+    .option('--block-size <bytes>', 'logical block size: 512, 1024, 2048 or 4096', wholeNumber)
     .option('--chunk <size>', 'what lies on one target before the next has its turn')
     .addHelpText('after', example('ublk add striped a.img b.img --chunk 128KiB'))
     .action(async (parts: string[], flags: StripedFlags) => {
@@ -21,6 +23,8 @@ export function addLayers(add: Command, options: (command: Command) => Command):
     .description('Serve several targets one behind another.')
     .argument('<target...>', TARGET)
     .option('--no-lock', 'serve files although another server does')
+    .option('--read-only', 'refuse writes, and open files for reading only')
+    .option('--block-size <bytes>', 'logical block size: 512, 1024, 2048 or 4096', wholeNumber)
     .addHelpText('after', example('ublk add linear a.img error:1MiB b.img'))
     .action(async (parts: string[], flags: PartsFlags) => {
       await (await import('./commands/add-layers.ts')).addLinear(parts, flags);
@@ -29,6 +33,8 @@ export function addLayers(add: Command, options: (command: Command) => Command):
     .description('Serve a target that answers late, for tests.')
     .argument('<target>', TARGET)
     .option('--no-lock', 'serve files although another server does')
+    .option('--read-only', 'refuse writes, and open files for reading only')
+    .option('--block-size <bytes>', 'logical block size: 512, 1024, 2048 or 4096', wholeNumber)
     .option('--read-us <n>', 'how long reads wait, in microseconds', wholeNumber)
     .option('--write-us <n>', 'how long writes and discards wait', wholeNumber)
     .option('--flush-us <n>', 'how long flushes wait (default: as writes)', wholeNumber)

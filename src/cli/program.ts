@@ -13,9 +13,14 @@ import type { OutputFlags } from './output.ts';
 const EXCHANGES: readonly ExchangeMode[] = ['per-io', 'batch'];
 const RECOVERIES: readonly Recovery[] = ['queue', 'reissue', 'fail'];
 
-/** The `ublk` command. What a subcommand needs is imported when it runs, so that help is quick. */
-export function createProgram(): Command {
+/**
+ * The `ublk` command. What a subcommand needs is imported when it runs, so that help is quick.
+ *
+ * @param quiet Whether commander keeps to itself what is wrong with the words, for a caller that tells.
+ */
+export function createProgram(quiet = false): Command {
   const program = new Command('ublk')
+    .configureOutput(quiet ? { writeErr: () => {} } : {})
     .description('Serve Linux block devices from user space, and look after them.')
     .version(version())
     .enablePositionalOptions()
@@ -49,7 +54,7 @@ function recoverCommand(program: Command): void {
     .addHelpText('after', '\nublk recover 0 file --help lists what may follow, --json among it.')
     .addHelpText('after', example('ublk recover 0 file disk.img'))
     .action(async (id: number, target: string[]) => {
-      const recover = new Command(`ublk recover ${id}`).exitOverride();
+      const recover = new Command(`ublk recover ${id}`).copyInheritedSettings(program);
       addTargets(recover, (command) => servingOptions(command).setOptionValue('recover', id));
       await recover.parseAsync(target, { from: 'user' });
     });
@@ -57,7 +62,7 @@ function recoverCommand(program: Command): void {
 
 /** The subcommands that serve a target, one for each kind. */
 function addTargets(parent: Command, options: (command: Command) => Command): void {
-  integrityOptions(options(parent.command('file')))
+  targetOptions(integrityOptions(options(parent.command('file'))))
     .description('Serve a file or a block device; prints the path of the device when it is ready.')
     .argument('<image>', 'the file or block device')
     .option('--read-only', 'refuse writes')
@@ -66,20 +71,28 @@ function addTargets(parent: Command, options: (command: Command) => Command): vo
     .option('--no-lock', 'serve it although another server does')
     .option('--block-size <bytes>', 'logical block size: 512, 1024, 2048 or 4096', wholeNumber)
     .option('--size <size>', 'serve only so much of it')
+    .optionsGroup('Metadata options:')
     .option('--metadata-file <file>', 'where metadata is kept (default: IMAGE.metadata)')
     .option('--create-metadata', 'make that file although the image is not empty')
     .addHelpText('after', example('ublk add file disk.img --queues 2 --pid-file /run/disk.pid'))
     .action(async (image: string, flags: FileFlags) => {
       await (await import('./commands/add.ts')).addFile(image, flags);
     });
-  integrityOptions(options(parent.command('null')))
+  targetOptions(integrityOptions(options(parent.command('null'))))
     .description('Serve a device that keeps nothing, to see what ublk itself costs.')
     .requiredOption('--size <size>', 'its size, for example 1GiB')
+    .option('--read-only', 'refuse writes')
+    .option('--block-size <bytes>', 'logical block size: 512, 1024, 2048 or 4096', wholeNumber)
     .addHelpText('after', example('ublk add null --size 1GiB --depth 64'))
     .action(async (flags: NullFlags) => {
       await (await import('./commands/add.ts')).addNull(flags);
     });
-  addLayers(parent, options);
+  addLayers(parent, (command) => targetOptions(options(command)));
+}
+
+/** What follows describes the target. */
+function targetOptions(command: Command): Command {
+  return command.optionsGroup('Target options:');
 }
 
 function deviceOptions(command: Command): Command {
@@ -90,15 +103,14 @@ function deviceOptions(command: Command): Command {
   );
   const recovery = new Option('--recovery <kind>', 'what happens when the server dies');
   return servingOptions(command)
+    .optionsGroup('Device options:')
     .option('--id <n>', 'the number N of /dev/ublkbN (default: the first free one)', wholeNumber)
     .option('--queues <n>', 'hardware queues (default: 1)', wholeNumber)
     .option('--depth <n>', 'requests of a queue in flight at once (default: 128)', wholeNumber)
     .option('--max-io <size>', 'the largest request (default: 1MiB)')
     .option('--buffers <mode,...>', modes, bufferModes)
     .addOption(exchange.choices(EXCHANGES))
-    .option('--rotate-slots', 'take turns at the slots of the buffer table, to find defects')
     .addOption(recovery.choices(RECOVERIES))
-    .option('--spin <usec>', 'look for work so long before sleeping (default: 0)', wholeNumber)
     .option('--no-part-scan', 'let the kernel not look for partitions')
     .option('--unprivileged', 'a device for this user, who is not root')
     .option('--io-desc-size <bytes>', 'distance of request descriptors: 24 to 256', wholeNumber)
@@ -111,10 +123,13 @@ function deviceOptions(command: Command): Command {
 
 function servingOptions(command: Command): Command {
   return command
+    .optionsGroup('Server options:')
     .option('--split-register', 'with --buffers register: one system call for each step')
     .option('--share <file>', 'with --buffers shared: memory that clients share', collect)
     .option('--share-read-only <file>', 'the same, for writes only', collect)
     .option('--threads <n>', 'deal the tags of all queues out to so many threads', wholeNumber)
+    .option('--rotate-slots', 'take turns at the slots of the buffer table, to find defects')
+    .option('--spin <usec>', 'look for work so long before sleeping (default: 0)', wholeNumber)
     .option('--rings-apart', 'fetch and commit in one thread, do the I/O in another')
     .option('--no-pin', "do not bind each queue's threads to its CPUs")
     .option('--affinity <cpus>', 'bind all threads to these instead, for example 0,2-3', cpuList)

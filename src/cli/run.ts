@@ -1,25 +1,36 @@
 import { CommanderError } from 'commander';
 
-import { UblkError, UblkErrorCode } from '../errors.ts';
+import { invalid, UblkError, UblkErrorCode } from '../errors.ts';
 import { createProgram } from './program.ts';
 import { ExitStatus, report } from './report.ts';
 
 /** Runs the `ublk` command. Errors are told on stderr. */
 export async function runCli(args: readonly string[]): Promise<number> {
+  const json = args.includes('--json');
   try {
-    await createProgram().parseAsync(args, { from: 'user' });
+    await createProgram(json).parseAsync(args, { from: 'user' });
     // A command that ran but found something amiss (doctor) has set the status itself.
     return Number(process.exitCode ?? ExitStatus.Ok);
   } catch (error) {
-    return conclude(error, args.includes('--json'));
+    return conclude(error, json);
   }
 }
 
 function conclude(error: unknown, json: boolean): number {
-  // Commander has said it already; help that was asked for has exit code 0.
-  if (error instanceof CommanderError)
-    return error.exitCode === 0 ? ExitStatus.Ok : ExitStatus.Usage;
+  if (error instanceof CommanderError) {
+    // Help that was asked for is no error. People have been told already.
+    if (error.exitCode === 0) return ExitStatus.Ok;
+    if (json) report(usage(error), json);
+    return ExitStatus.Usage;
+  }
   if (!UblkError.is(error)) throw error;
   report(error, json);
   return error.code === UblkErrorCode.InvalidArgument ? ExitStatus.Usage : ExitStatus.Failed;
+}
+
+/** What commander says about the words, as an error of this package. */
+function usage({ code, message }: CommanderError): UblkError {
+  if (code === 'commander.help') return invalid('a command is missing', 'ublk --help lists them');
+  const [text = '', ...more] = message.replace(/^error: /, '').split('\n');
+  return invalid(text, more.join(' ') || undefined);
 }

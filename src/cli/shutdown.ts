@@ -39,7 +39,9 @@ async function release(device: Device, { second }: EndSignals): Promise<void> {
       await stopDevice(device.id);
       return;
     } catch (error) {
-      if (!UblkError.is(error) || error.code !== UblkErrorCode.Busy) break;
+      if (!UblkError.is(error)) throw error;
+      // Somebody else has stopped the device: `device.closed` tells.
+      if (error.code === UblkErrorCode.NoDevice) return;
       tell(error.message, told);
     }
     await untilUnused(device.id, second, told);

@@ -2,9 +2,14 @@ import { checkInteger, checkKeys } from '../check.ts';
 import type { NativeTarget } from '../native.ts';
 import type { Target } from './index.ts';
 import { checkTarget } from './layer.ts';
+import {
+  PRESENTATION_KEYS,
+  toNativePresentation,
+  type PresentationOptions,
+} from './presentation.ts';
 
-/** What {@link targets.delay} can be asked for, in microseconds from 0 to 2147483647. */
-export interface DelayTargetOptions {
+/** What {@link targets.delay} can be asked for; times in microseconds from 0 to 2147483647. */
+export interface DelayTargetOptions extends PresentationOptions {
   /**
    * How long reads wait.
    * @default 0
@@ -28,7 +33,7 @@ export interface DelayTarget extends DelayTargetOptions {
   readonly target: Target;
 }
 
-const KEYS = ['readUs', 'writeUs', 'flushUs'];
+const KEYS = ['readUs', 'writeUs', 'flushUs', ...PRESENTATION_KEYS];
 const MAX_US = 2 ** 31 - 1;
 
 /**
@@ -63,5 +68,6 @@ export function toNativeDelay(
     readUs: checkInteger(readUs, 'readUs', 0, MAX_US),
     writeUs: checkInteger(writeUs, 'writeUs', 0, MAX_US),
     flushUs: checkInteger(flushUs, 'flushUs', 0, MAX_US),
+    ...toNativePresentation(target),
   };
 }

@@ -1,9 +1,8 @@
-import { resolve } from 'node:path';
-
-import { checkBoolean, checkKeys, checkPath } from '../check.ts';
+import { checkBoolean, checkAbsolutePath, checkKeys, checkPath } from '../check.ts';
 import { invalid } from '../errors.ts';
 import type { NativeTarget } from '../native.ts';
 import { parseSize, type Size } from '../size.ts';
+import { checkBlock } from './presentation.ts';
 import { freezeWithIntegrity, toNativeIntegrity, type FileIntegrityOptions } from './integrity.ts';
 
 /** What {@link targets.file} can be asked for. */
@@ -71,12 +70,13 @@ const DIRECT = new Map<unknown, 'auto' | 'yes' | 'no'>([
  *   target: targets.file('/srv/disk.img', { readOnly: true }),
  * });
  *
+ * @param path A path, or the URL of a file.
  * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`. Whether the file is there is seen by
  * {@link createDevice}.
  */
-export function fileTarget(path: string, options: FileTargetOptions = {}): FileTarget {
+export function fileTarget(path: string | URL, options: FileTargetOptions = {}): FileTarget {
   checkKeys(options, 'targets.file()', KEYS);
-  const target: FileTarget = { ...options, kind: 'file', path };
+  const target: FileTarget = { ...options, kind: 'file', path: checkPath(path, 'path') };
   toNativeFile(target);
   return freezeWithIntegrity(target);
 }
@@ -91,7 +91,7 @@ export function toNativeFile(target: FileTarget): NativeTarget {
   const { readOnly, lock, logicalBlockSize, size, integrity } = target;
   return {
     kind: 'file',
-    path: resolve(checkPath(target.path, 'path')),
+    path: checkAbsolutePath(target.path, 'path'),
     direct,
     readOnly: readOnly === undefined ? false : checkBoolean(readOnly, 'readOnly'),
     ...(lock === undefined ? {} : { lock: checkBoolean(lock, 'lock') }),
@@ -99,9 +99,4 @@ export function toNativeFile(target: FileTarget): NativeTarget {
     ...(size === undefined ? {} : { size: parseSize(size) }),
     ...(integrity === undefined ? {} : { integrity: toNativeIntegrity(integrity, true) }),
   };
-}
-
-function checkBlock(value: unknown): number {
-  if (value === 512 || value === 1024 || value === 2048 || value === 4096) return value;
-  throw invalid(`logicalBlockSize is ${String(value)}; it must be 512, 1024, 2048 or 4096`);
 }

@@ -14,8 +14,9 @@ export type { DelayTarget, DelayTargetOptions } from './delay.ts';
 export type { ErrorTarget, ErrorTargetOptions } from './error.ts';
 export type { FileTarget, FileTargetOptions } from './file.ts';
 export type { Checksum, FileIntegrityOptions, IntegrityOptions } from './integrity.ts';
-export type { LinearTarget } from './linear.ts';
+export type { LinearTarget, LinearTargetOptions } from './linear.ts';
 export type { NullTarget, NullTargetOptions } from './null.ts';
+export type { PresentationOptions } from './presentation.ts';
 export type { StripedTarget, StripedTargetOptions } from './striped.ts';
 export type { ZonedTarget, ZonedTargetOptions } from './zoned.ts';
 

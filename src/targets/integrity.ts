@@ -1,6 +1,4 @@
-import { resolve } from 'node:path';
-
-import { checkBoolean, checkInteger, checkKeys, checkOneOf, checkPath } from '../check.ts';
+import { checkBoolean, checkInteger, checkKeys, checkOneOf, checkAbsolutePath } from '../check.ts';
 import { invalid } from '../errors.ts';
 import type { NativeIntegrity } from '../native.ts';
 
@@ -57,7 +55,7 @@ export interface FileIntegrityOptions extends IntegrityOptions {
    * size and to one format, and is refused for any other.
    * @default the path of the data with `.metadata` behind it
    */
-  readonly path?: string | undefined;
+  readonly path?: string | URL | undefined;
   /**
    * Whether a file that is missing is made although the data is not empty (a block device always
    * counts as not empty): nothing of the data is checked then, until it is written again. A file that
@@ -108,7 +106,7 @@ export function toNativeIntegrity(options: FileIntegrityOptions, inFile: boolean
     tagSize: checkInteger(tagSize, 'tagSize', 0, 255),
     referenceTags,
     capable: checkBoolean(capable, 'capable'),
-    ...(path === undefined ? {} : { path: resolve(checkPath(path, 'integrity.path')) }),
+    ...(path === undefined ? {} : { path: checkAbsolutePath(path, 'integrity.path') }),
     ...(checkBoolean(create, 'integrity.create') ? { create } : {}),
   };
 }

@@ -2,9 +2,17 @@ import { checkKeys } from '../check.ts';
 import type { NativeTarget } from '../native.ts';
 import type { Target } from './index.ts';
 import { checkTargets } from './layer.ts';
+import {
+  PRESENTATION_KEYS,
+  toNativePresentation,
+  type PresentationOptions,
+} from './presentation.ts';
+
+/** What {@link targets.linear} can be asked for. */
+export interface LinearTargetOptions extends PresentationOptions {}
 
 /** Targets one behind another. */
-export interface LinearTarget {
+export interface LinearTarget extends LinearTargetOptions {
   readonly kind: 'linear';
   readonly targets: readonly Target[];
 }
@@ -21,9 +29,15 @@ export interface LinearTarget {
  * @param children 1 to 64 targets, in order.
  * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`.
  */
-export function linearTarget(children: readonly Target[]): LinearTarget {
+export function linearTarget(
+  children: readonly Target[],
+  options: LinearTargetOptions = {},
+): LinearTarget {
+  checkKeys(options, 'targets.linear()', PRESENTATION_KEYS);
   const copy = Object.freeze([...checkTargets(children, 'targets')]);
-  return Object.freeze({ kind: 'linear', targets: copy });
+  const target: LinearTarget = Object.freeze({ ...options, kind: 'linear', targets: copy });
+  toNativeLinear(target, []);
+  return target;
 }
 
 /** Checks a linear target and puts it as the addon takes it, over what its children became. */
@@ -31,6 +45,6 @@ export function toNativeLinear(
   target: LinearTarget,
   children: readonly NativeTarget[],
 ): NativeTarget {
-  checkKeys(target, 'a linear target', ['kind', 'targets']);
-  return { kind: 'linear', targets: children };
+  checkKeys(target, 'a linear target', ['kind', 'targets', ...PRESENTATION_KEYS]);
+  return { kind: 'linear', targets: children, ...toNativePresentation(target) };
 }

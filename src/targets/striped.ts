@@ -4,9 +4,14 @@ import type { NativeTarget } from '../native.ts';
 import { parseSize, type Size } from '../size.ts';
 import type { Target } from './index.ts';
 import { checkTargets } from './layer.ts';
+import {
+  PRESENTATION_KEYS,
+  toNativePresentation,
+  type PresentationOptions,
+} from './presentation.ts';
 
 /** What {@link targets.striped} can be asked for. */
-export interface StripedTargetOptions {
+export interface StripedTargetOptions extends PresentationOptions {
   /**
    * How much lies on one target before the next has its turn: a power of two from 4 KiB to 16 MiB.
    * @default '64KiB'
@@ -37,7 +42,7 @@ export function stripedTarget(
   children: readonly Target[],
   options: StripedTargetOptions = {},
 ): StripedTarget {
-  checkKeys(options, 'targets.striped()', ['chunk']);
+  checkKeys(options, 'targets.striped()', ['chunk', ...PRESENTATION_KEYS]);
   const copy = Object.freeze([...checkTargets(children, 'targets')]);
   const target: StripedTarget = Object.freeze({ ...options, kind: 'striped', targets: copy });
   toNativeStriped(target, []);
@@ -49,11 +54,11 @@ export function toNativeStriped(
   target: StripedTarget,
   children: readonly NativeTarget[],
 ): NativeTarget {
-  checkKeys(target, 'a striped target', ['kind', 'targets', 'chunk']);
+  checkKeys(target, 'a striped target', ['kind', 'targets', 'chunk', ...PRESENTATION_KEYS]);
   const { chunk = '64KiB' } = target;
   const bytes = parseSize(chunk, 'chunk');
   if (bytes < 4096 || bytes > 16 << 20 || (bytes & (bytes - 1)) !== 0) {
     throw invalid(`chunk is ${chunk}; it must be a power of two from 4 KiB to 16 MiB`);
   }
-  return { kind: 'striped', targets: children, chunk: bytes };
+  return { kind: 'striped', targets: children, chunk: bytes, ...toNativePresentation(target) };
 }

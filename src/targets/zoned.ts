@@ -1,6 +1,4 @@
-import { resolve } from 'node:path';
-
-import { checkBoolean, checkInteger, checkKeys, checkPath } from '../check.ts';
+import { checkBoolean, checkInteger, checkKeys, checkAbsolutePath } from '../check.ts';
 import { invalid } from '../errors.ts';
 import type { NativeTarget, NativeZones } from '../native.ts';
 import { parseSize, type Size } from '../size.ts';
@@ -18,14 +16,14 @@ export interface ZonedTargetOptions {
    * A file or a block device to keep the data in.
    * @default memory, gone with the device
    */
-  readonly path?: string | undefined;
+  readonly path?: string | URL | undefined;
   /**
    * The file that keeps the state of the zones, so that the next server finds it; with `path` only.
    * A regular file of its own. It must outlive a reboot if the data does: over a block device it
    * cannot lie beside the data, since `/dev` is in memory.
    * @default the path with `.zones` behind it
    */
-  readonly state?: string | undefined;
+  readonly state?: string | URL | undefined;
   /**
    * Whether a state that is missing is made although the data is not empty (a block device always
    * counts as not empty): all zones are empty then. A state that is there is never replaced. With
@@ -110,7 +108,7 @@ export function toNativeZoned(target: ZonedTarget): NativeTarget {
   }
   return {
     kind: 'zoned',
-    ...(path === undefined ? {} : { path: resolve(checkPath(path, 'path')) }),
+    ...(path === undefined ? {} : { path: checkAbsolutePath(path, 'path') }),
     ...(size === undefined ? {} : { size: parseSize(size) }),
     zones: toNativeZones(target),
   };
@@ -132,7 +130,7 @@ function toNativeZones(target: ZonedTarget): NativeZones {
     conventional: checkInteger(conventionalZones, 'conventionalZones', 0, MAX_COUNT),
     maxOpen,
     maxActive,
-    ...(target.state === undefined ? {} : { state: resolve(checkPath(target.state, 'state')) }),
+    ...(target.state === undefined ? {} : { state: checkAbsolutePath(target.state, 'state') }),
     ...(checkBoolean(create, 'create') ? { create } : {}),
   };
 }

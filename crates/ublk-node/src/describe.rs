@@ -37,7 +37,7 @@ pub struct DeviceInfo {
     /// `queue`, `reissue` or `fail`; absent: it ends with its server.
     pub recovery: Option<&'static str>,
     /// The features in force.
-    pub features: Vec<&'static str>,
+    pub features: Vec<String>,
 }
 
 impl From<&device::DeviceInfo> for DeviceInfo {
@@ -112,21 +112,27 @@ impl From<User> for DeviceUser {
 #[derive(Debug)]
 #[napi(object, object_from_js = false)]
 pub struct Feature {
-    /// The kernel's name without `UBLK_F_`.
-    pub name: &'static str,
+    /// The kernel's name without `UBLK_F_`; of a bit without a name, the bit.
+    pub name: String,
     /// The first release that has it.
     pub since: &'static str,
     /// Whether it is there.
     pub supported: bool,
 }
 
-/// All features that we know, and which of them `flags` holds.
+/// All features that this package knows, and which of them `flags` holds; then those bits of
+/// `flags` that it does not know, as numbers.
 pub(crate) fn features(flags: u64) -> impl Iterator<Item = Feature> {
-    FEATURES.iter().map(move |feature| Feature {
-        name: feature.name.trim_start_matches("UBLK_F_"),
+    let known = FEATURES.iter().map(move |feature| Feature {
+        name: feature.name.trim_start_matches("UBLK_F_").into(),
         since: feature.since,
         supported: flags & feature.flag != 0,
-    })
+    });
+    let named = FEATURES.iter().fold(0, |bits, feature| bits | feature.flag);
+    let unknown = (0..u64::BITS).map(|bit| 1 << bit).filter(move |bit| flags & bit & !named != 0);
+    let unknown =
+        unknown.map(|bit| Feature { name: format!("{bit:#x}"), since: "unknown", supported: true });
+    known.chain(unknown)
 }
 
 /// The exchange, as `src/info.ts` has it.
@@ -200,4 +206,18 @@ macro_rules! counters {
 counters! {
     reads, writes, flushes, discards, write_zeroes, read_bytes, write_bytes, zero_copy_bytes,
     copied_bytes, errors, short_results, zero_filled_bytes, registrations, fallbacks, enters,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_that_a_newer_kernel_has_are_numbers() {
+        let newer = (1 << 62) | FEATURES[0].flag;
+        let supported: Vec<_> =
+            features(newer).filter(|one| one.supported).map(|one| one.name).collect();
+        assert_eq!(supported, ["SUPPORT_ZERO_COPY", "0x4000000000000000"]);
+        assert_eq!(features(0).count(), FEATURES.len());
+    }
 }

@@ -69,7 +69,7 @@ pub fn delete_device(env: &Env, id: u32, force: bool) -> napi::Result<Object<'_>
 /// Who uses a device.
 #[napi(catch_unwind, ts_return_type = "Promise<Outcome<DeviceUsers>>")]
 pub fn device_users(env: &Env, id: u32) -> napi::Result<Object<'_>> {
-    task::promise(env, move || Ok(DeviceUsers::from(device::users(Linux::new(), id)?)))
+    task::promise(env, move || Ok(DeviceUsers::from(device::users(&Linux::new(), id)?)))
 }
 
 /// The driver's features.

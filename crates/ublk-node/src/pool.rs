@@ -56,4 +56,25 @@ impl NativePool {
             Device::create_in(&pool, &Linux::new(), target.open()?, options).map(device::served)
         })
     }
+
+    /// As `recoverDevice`, with the pool's reactors.
+    #[napi(
+        catch_unwind,
+        ts_args_type = "id: number, options: NativeDeviceOptions, onEnd: (end: NativeEnd) => void",
+        ts_return_type = "Promise<Outcome<NativeDevice>>"
+    )]
+    pub fn recover_device<'env>(
+        &self,
+        env: &'env Env,
+        id: u32,
+        options: NativeDeviceOptions,
+        on_end: OnEnd,
+    ) -> napi::Result<Object<'env>> {
+        let pool = self.pool.clone();
+        device::open(env, on_end, move || {
+            let (options, target) = options.convert()?;
+            let open = |promised| target.clone().recover(promised);
+            Device::recover_opening_in(&pool, &Linux::new(), id, open, options).map(device::served)
+        })
+    }
 }

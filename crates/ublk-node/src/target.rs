@@ -14,7 +14,7 @@ use ublk_core::target::native::Native;
 use ublk_core::target::null::Null;
 use ublk_core::target::striped::Striped;
 use ublk_core::target::zoned::{Zoned, ZonedOptions};
-use ublk_core::target::{Op, ZoneOp, ZonedLimits};
+use ublk_core::target::{Op, Presentation, Target, ZoneOp, ZonedLimits};
 
 use crate::bridge;
 use crate::options::{refused, unknown};
@@ -125,17 +125,24 @@ impl NativeTarget {
             "file" => self.open_file(promised).map(Native::File),
             "striped" => {
                 let chunk = given(self.chunk, "chunk")?;
-                Striped::new(self.open_targets(promised)?, chunk).map(Native::Striped)
+                let asked = self.presentation();
+                Striped::new(self.open_targets(promised)?, chunk)?
+                    .presented(asked)
+                    .map(Native::Striped)
             }
-            "linear" => Linear::new(self.open_targets(promised)?).map(Native::Linear),
+            "linear" => {
+                let asked = self.presentation();
+                Linear::new(self.open_targets(promised)?)?.presented(asked).map(Native::Linear)
+            }
             "delay" => {
                 let delays = Delays {
                     read: self.read_us.unwrap_or(0),
                     write: self.write_us.unwrap_or(0),
                     flush: self.flush_us.unwrap_or(0),
                 };
+                let asked = self.presentation();
                 let target = given(self.open_targets(promised)?.pop(), "targets")?;
-                Ok(Native::Delay(Delay::new(target, delays)))
+                Delay::new(target, delays).presented(asked).map(Native::Delay)
             }
             "zoned" => self.open_zoned(promised).map(Native::Zoned),
             "handler" => self.open_handler(promised).map(Native::Handler),
@@ -144,11 +151,20 @@ impl NativeTarget {
     }
 
     fn open_null(self) -> Result<Null> {
-        let null = Null::new(bytes(given(self.size, "size")?)?);
+        let null = Null::new(bytes(given(self.size, "size")?)?).presented(self.presentation())?;
         let Some(integrity) = self.integrity else { return Ok(null) };
         let format = integrity.format()?;
-        // Without an interval of its own, that of the only block size that it has.
-        Ok(null.with_integrity(IntegrityFormat { interval: format.interval.max(512), ..format }))
+        // Without an interval of its own, that of the block size.
+        let interval = match format.interval {
+            0 => null.geometry().logical_block,
+            interval => interval,
+        };
+        Ok(null.with_integrity(IntegrityFormat { interval, ..format }))
+    }
+
+    fn presentation(&self) -> Presentation {
+        let read_only = self.read_only.unwrap_or(false);
+        Presentation { read_only, logical_block: self.logical_block_size }
     }
 
     fn open_integrity(mut self, promised: Option<Promised>) -> Result<Integrity> {

@@ -1,9 +1,11 @@
-import { targets, type Target } from '../../targets/index.ts';
+import { targets, type PresentationOptions, type Target } from '../../targets/index.ts';
 import { serve, type AddFlags, type ErrorFlags } from './add.ts';
 
 /** The flags of layers, whose parts may be files. */
 export interface PartsFlags extends AddFlags {
   readonly lock: boolean;
+  readonly readOnly?: true;
+  readonly blockSize?: number;
 }
 
 /** The flags of `ublk add striped`. */
@@ -32,19 +34,25 @@ export interface ZonedFlags extends AddFlags {
 
 /** `ublk add striped TARGET...` */
 export async function addStriped(parts: string[], flags: StripedFlags): Promise<void> {
-  const target = targets.striped(all(parts, flags), { chunk: flags.chunk });
+  const target = targets.striped(all(parts, flags), { chunk: flags.chunk, ...presentation(flags) });
   await serve(target, `stripes over ${parts.join(', ')}`, flags);
 }
 
 /** `ublk add linear TARGET...` */
 export async function addLinear(parts: string[], flags: PartsFlags): Promise<void> {
-  await serve(targets.linear(all(parts, flags)), parts.join(', then '), flags);
+  const target = targets.linear(all(parts, flags), presentation(flags));
+  await serve(target, parts.join(', then '), flags);
 }
 
 /** `ublk add delay TARGET` */
 export async function addDelay(part: string, flags: DelayFlags): Promise<void> {
   const { readUs, writeUs, flushUs } = flags;
-  const target = targets.delay(parseTarget(part, flags.lock), { readUs, writeUs, flushUs });
+  const target = targets.delay(parseTarget(part, flags), {
+    readUs,
+    writeUs,
+    flushUs,
+    ...presentation(flags),
+  });
   await serve(target, `${part}, late`, flags);
 }
 
@@ -67,13 +75,20 @@ export async function addZoned(path: string | undefined, flags: ZonedFlags): Pro
 }
 
 /** A target in one word: `null:SIZE`, `error:SIZE`, or the path of a file. */
-export function parseTarget(text: string, lock?: boolean): Target {
+export function parseTarget(
+  text: string,
+  { lock, readOnly }: Partial<Pick<PartsFlags, 'lock' | 'readOnly'>> = {},
+): Target {
   const [, kind, size = ''] = /^(null|error):(.*)$/.exec(text) ?? [];
   if (kind === 'null') return targets.null({ size });
   if (kind === 'error') return targets.error({ size });
-  return targets.file(text, { lock });
+  return targets.file(text, { lock, readOnly });
 }
 
-function all(parts: readonly string[], { lock }: PartsFlags): Target[] {
-  return parts.map((part) => parseTarget(part, lock));
+function all(parts: readonly string[], flags: PartsFlags): Target[] {
+  return parts.map((part) => parseTarget(part, flags));
+}
+
+function presentation({ readOnly, blockSize }: PartsFlags): PresentationOptions {
+  return { readOnly, logicalBlockSize: blockSize };
 }

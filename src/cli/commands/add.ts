@@ -53,6 +53,8 @@ export interface ErrorFlags extends AddFlags {
 /** The flags of `ublk add null`. */
 export interface NullFlags extends AddFlags, IntegrityFlags {
   readonly size: string;
+  readonly readOnly?: true;
+  readonly blockSize?: number;
 }
 
 /** The flags of `ublk add file`. */
@@ -66,8 +68,9 @@ export interface FileFlags extends AddFlags, IntegrityFlags {
 
 /** `ublk add null` */
 export async function addNull(flags: NullFlags): Promise<void> {
-  const integrity = integrityOf(flags);
-  await serve(targets.null({ size: flags.size, integrity }), 'nothing', flags);
+  const { size, readOnly, blockSize: logicalBlockSize } = flags;
+  const options = { size, readOnly, logicalBlockSize, integrity: integrityOf(flags) };
+  await serve(targets.null(options), 'nothing', flags);
 }
 
 /** `ublk add file IMAGE` */
@@ -106,17 +109,17 @@ async function openUnlessSignalled(
 }
 
 async function open(target: Target, flags: AddFlags, signal: AbortSignal): Promise<Device> {
-  const { splitRegister, threads, ringsApart, affinity } = flags;
+  const { splitRegister, rotateSlots, threads, ringsApart, affinity } = flags;
   const placement = { threads, ringsApart, affinity, pin: flags.pin ? undefined : false };
-  const serving = { target, splitRegister, ...placement };
+  const serving = { target, splitRegister, rotateSlots, spinUsec: flags.spin, ...placement };
   if (flags.recover !== undefined) return recoverDevice(flags.recover, serving, { signal });
   const { id, queues, depth, maxIo: maxIoBytes, buffers, exchange } = flags;
-  const { recovery, partScan, unprivileged, ioDescSize, rotateSlots } = flags;
+  const { recovery, partScan, unprivileged, ioDescSize } = flags;
   const { dmaAlignment, maxSegments, maxSegmentSize, segmentBoundary } = flags;
   const limits = { dmaAlignment, maxSegments, maxSegmentSize, segmentBoundary };
   const queue = flags.set && parseQueueSettings(flags.set);
-  const shape = { id, queues, depth, maxIoBytes, buffers, exchange, spinUsec: flags.spin };
-  const features = { recovery, partScan, unprivileged, ioDescSize, rotateSlots };
+  const shape = { id, queues, depth, maxIoBytes, buffers, exchange };
+  const features = { recovery, partScan, unprivileged, ioDescSize };
   return createDevice({ ...serving, ...shape, ...features, queue, limits }, { signal });
 }
 

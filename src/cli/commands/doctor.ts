@@ -1,5 +1,5 @@
 import type { Finding } from '../doctor/finding.ts';
-import { examine } from '../doctor/index.ts';
+import { examine, verdict } from '../doctor/index.ts';
 import { thisSystem } from '../doctor/system.ts';
 import { answer, paint, table, type OutputFlags, type Style } from '../output.ts';
 
@@ -9,7 +9,10 @@ const COLOURS: Record<Finding['status'], Style> = { ok: 'green', warn: 'yellow',
 export async function doctor(flags: OutputFlags): Promise<void> {
   const findings = await examine(thisSystem);
   const ok = findings.every((one) => one.status !== 'fail');
-  await answer(flags, { ok, findings }, () => table(findings.flatMap(rows)));
+  const all = verdict(findings);
+  await answer(flags, { ok, verdict: all, findings }, async () => {
+    return `${await table(findings.flatMap(rows))}\n\n${paint('bold', all)}`;
+  });
   if (!ok) process.exitCode = 1;
 }
 

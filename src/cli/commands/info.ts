@@ -1,16 +1,16 @@
 import { getDeviceInfo } from '../../devices.ts';
-import type { DeviceInfo } from '../../info.ts';
 import { formatSize } from '../../size.ts';
+import { describe, type DescribedDevice } from '../describe.ts';
 import { answer, table, type OutputFlags } from '../output.ts';
 
 /** `ublk info ID` */
 export async function info(id: number, flags: OutputFlags): Promise<void> {
-  const device = await getDeviceInfo(id);
+  const device = await describe(await getDeviceInfo(id));
   await answer(flags, device, () => table(rows(device)));
 }
 
-function rows(device: DeviceInfo): string[][] {
-  const { size, logicalBlockSize: block } = device;
+function rows(device: DescribedDevice): string[][] {
+  const { size, logicalBlockSize: block, serverPid: pid, serverName = 'unknown' } = device;
   return [
     ['path', device.path],
     ['state', device.state],
@@ -20,8 +20,13 @@ function rows(device: DeviceInfo): string[][] {
     ['queues', String(device.queues)],
     ['depth', String(device.depth)],
     ['largest request', formatSize(device.maxIoBytes)],
-    ['served by', device.serverPid === undefined ? 'nobody' : `process ${device.serverPid}`],
+    ['serves', device.serves ?? 'unknown'],
+    ['served by', pid === undefined ? 'nobody' : `process ${pid} (${serverName})`],
+    ['since', device.since ?? 'unknown'],
+    ['used', device.users?.text ?? 'unknown'],
     ['created by', `user ${device.ownerUid}`],
+    ['buffers', device.buffers],
+    ['exchange', device.exchange],
     ['recovery', device.recovery ?? 'none: it ends with its server'],
     ['features', device.features.join(', ') || '-'],
   ];

@@ -1,5 +1,4 @@
-import { resolve } from 'node:path';
-
+import { checkAbsolutePath } from '../../check.ts';
 import { answer, type OutputFlags } from '../output.ts';
 import { wishFor } from '../sharing.ts';
 
@@ -11,7 +10,7 @@ export interface ShareFlags extends OutputFlags {
 /** `ublk share ID FILE` */
 export async function share(id: number, file: string, flags: ShareFlags): Promise<void> {
   const readOnly = flags.readOnly === true;
-  const index = await wishFor(id, { share: resolve(file), readOnly });
+  const index = await wishFor(id, { share: checkAbsolutePath(file, 'file'), readOnly });
   await answer(flags, { id, index }, () => `device ${id} shares ${file} as ${index}`);
 }
 

@@ -72,8 +72,8 @@ export function control(system: System): Finding {
     return {
       name,
       status: 'fail',
-      detail: `there is no ${CONTROL}`,
-      fix: 'sudo modprobe ublk_drv',
+      detail: `the driver is loaded, but there is no ${CONTROL} here`,
+      fix: `give this container the device (--device ${CONTROL}), or start udev`,
     };
   }
   if (system.mayOpen(CONTROL)) return { name, status: 'ok', detail: `may use ${CONTROL}` };

@@ -16,9 +16,12 @@ export function features(offered: Answer): Finding {
 }
 
 /** How data would reach the server. */
-export function buffers(offered: Answer, release: string): Finding {
+export function buffers(offered: Answer, release: string): Finding[] {
+  return UblkError.is(offered) ? [] : [buffersOf(offered, release)];
+}
+
+function buffersOf(offered: readonly Feature[], release: string): Finding {
   const name = 'buffers';
-  if (UblkError.is(offered)) return { name, status: 'fail', detail: 'unknown without features' };
   const has = (feature: string) => offered.some((one) => one.name === feature && one.supported);
   if (has('AUTO_BUF_REG')) return { name, status: 'ok', detail: 'auto: zero copy' };
   const fix = 'boot Linux 6.16 or newer';

@@ -8,16 +8,23 @@ import type { System } from './system.ts';
 export async function examine(system: System): Promise<Finding[]> {
   const where = platform(system);
   if (where.status === 'fail') return [where];
+  const found = driver(system);
+  const machine = [ioUring(system), memlock(system), udev(system)];
+  // What only the driver can tell is not asked without it: one cause, one thing to do.
+  if (found.status === 'fail') return [kernel(system), found, ...machine];
+  const may = control(system);
+  const rest = [kernel(system), found, may, ...machine, unprivileged(system)];
+  if (may.status === 'fail') return rest;
   const offered = await system.features();
-  return [
-    kernel(system),
-    driver(system),
-    control(system),
-    ioUring(system),
-    memlock(system),
-    udev(system),
-    unprivileged(system),
-    features(offered),
-    buffers(offered, system.release),
-  ];
+  return [...rest, features(offered), ...buffers(offered, system.release)];
+}
+
+/** All findings in one line: whether this machine can serve devices, and what is in the way. */
+export function verdict(findings: readonly Finding[]): string {
+  const names = (status: Finding['status']) =>
+    findings.filter((one) => one.status === status).map(({ name }) => name);
+  const [failed, warned] = [names('fail'), names('warn')];
+  if (failed.length > 0) return `this machine cannot serve devices: see ${failed.join(', ')}`;
+  if (warned.length > 0) return `this machine can serve devices, but see ${warned.join(', ')}`;
+  return 'this machine can serve devices';
 }

@@ -76,7 +76,7 @@ pub enum StopCheck {
 ///
 /// # Errors
 /// [`Code::NoDevice`] and others.
-pub fn users<D: Driver>(driver: D, id: u32) -> Result<Users> {
+pub fn users<D: Driver>(driver: &D, id: u32) -> Result<Users> {
     Control::new(driver.clone()).info(id)?;
     Ok(driver.users(id))
 }

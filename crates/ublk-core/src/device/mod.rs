@@ -184,6 +184,20 @@ impl<D: Driver> Device<D> {
         recover::recover(driver, id, recover::once(target), options, Some(pool))
     }
 
+    /// [`recover_opening`](Self::recover_opening) with the reactors of a pool.
+    ///
+    /// # Errors
+    /// As [`recover_in`](Self::recover_in), and what `open` answers.
+    pub fn recover_opening_in<T: Target>(
+        pool: &Pool<T>,
+        driver: &D,
+        id: u32,
+        open: impl FnMut(Promised) -> Result<T>,
+        options: DeviceOptions,
+    ) -> Result<Self> {
+        recover::recover(driver, id, open, options, Some(pool))
+    }
+
     /// The device as the kernel described it when it was started.
     pub fn info(&self) -> &DeviceInfo {
         &self.shared.info

@@ -3,7 +3,10 @@
 use std::os::fd::RawFd;
 
 use super::native::Native;
-use super::{Durability, Errno, Geometry, Op, Part, Plan, Request, Step, StepKind, Target, ZoneOp};
+use super::{
+    Durability, Errno, Geometry, Op, Part, Plan, Presentation, Request, Step, StepKind, Target,
+    ZoneOp,
+};
 
 /// How long requests wait before the target below sees them, in microseconds.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,18 +24,27 @@ pub struct Delays {
 pub struct Delay {
     child: Box<Native>,
     delays: Delays,
+    geometry: Geometry,
 }
 
 impl Delay {
     /// `child`, later.
     pub fn new(child: Native, delays: Delays) -> Self {
-        Self { child: Box::new(child), delays }
+        Self { geometry: *child.geometry(), child: Box::new(child), delays }
+    }
+
+    /// The same, as a user asks for it.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a block size that the kernel does not take, or below the target's own.
+    pub fn presented(self, asked: Presentation) -> crate::error::Result<Self> {
+        Ok(Self { geometry: self.geometry.presented(asked)?, ..self })
     }
 }
 
 impl Target for Delay {
     fn geometry(&self) -> &Geometry {
-        self.child.geometry()
+        &self.geometry
     }
 
     fn files(&self) -> &[RawFd] {

@@ -70,6 +70,15 @@ pub struct Geometry {
     pub integrity: Option<IntegrityFormat>,
 }
 
+/// What a user asks of a target beyond what the target is by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Presentation {
+    /// The device refuses writes.
+    pub read_only: bool,
+    /// The unit of addressing in bytes, not below what the target needs.
+    pub logical_block: Option<u32>,
+}
+
 /// Why a geometry cannot be a block device.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum GeometryError {
@@ -190,6 +199,35 @@ impl Geometry {
         }
     }
 
+    /// The geometry as a user asks for it. What does not fill a last block is not used.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a block size that the kernel does not take, or below the target's own.
+    pub fn presented(self, asked: Presentation) -> Result<Self, Error> {
+        let block = asked.logical_block.unwrap_or(self.logical_block);
+        if !block.is_power_of_two() || !(512..=4096).contains(&block) {
+            return Err(GeometryError::LogicalBlock(block).into());
+        }
+        if block < self.logical_block {
+            let need = self.logical_block;
+            let message = format!("logicalBlockSize is {block}, but the target needs {need}");
+            return Err(Error::new(Code::InvalidArgument, message));
+        }
+        Ok(Self {
+            size: asked.logical_block.map_or(self.size, |_| self.size & !u64::from(block - 1)),
+            logical_block: block,
+            physical_block: self.physical_block.max(block),
+            io_min: self.io_min.max(block),
+            io_opt: self.io_opt.max(block),
+            read_only: self.read_only || asked.read_only,
+            discard: self.discard.filter(|_| !asked.read_only).map(|limits| DiscardLimits {
+                granularity: limits.granularity.max(block),
+                ..limits
+            }),
+            ..self
+        })
+    }
+
     /// Checks it before the kernel sees it.
     ///
     /// # Errors
@@ -261,6 +299,26 @@ impl Geometry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_user_may_ask_for_larger_blocks_and_no_writes() {
+        let discard = DiscardLimits { granularity: 512, max_discard: !511, max_write_zeroes: 0 };
+        let plain = Geometry { discard: Some(discard), physical_block: 512, ..Geometry::new(9728) };
+        assert_eq!(plain.presented(Presentation::default()).unwrap(), plain);
+        let asked = |logical_block, read_only| Presentation { read_only, logical_block };
+        let larger = plain.presented(asked(Some(4096), false)).unwrap();
+        assert_eq!((larger.size, larger.physical_block, larger.read_only), (8192, 4096, false));
+        assert_eq!(larger.discard.unwrap().granularity, 4096);
+        assert_eq!(larger.validate(), Ok(()));
+        let read_only = plain.presented(asked(None, true)).unwrap();
+        assert!(read_only.read_only && read_only.discard.is_none());
+        for (geometry, block) in [(plain, 8192), (plain, 256), (plain, 0), (larger, 512)] {
+            let error = geometry.presented(asked(Some(block), false)).unwrap_err();
+            assert_eq!(error.code, Code::InvalidArgument);
+        }
+        let forbidden = larger.presented(asked(None, true)).unwrap();
+        assert!(forbidden.presented(asked(None, false)).unwrap().read_only, "not taken back");
+    }
 
     #[test]
     fn a_plain_disk_is_a_block_device() {

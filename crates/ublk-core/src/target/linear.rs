@@ -4,7 +4,7 @@ use std::iter;
 
 use super::children::{Children, Layer, Piece, Question, refused};
 use super::native::Native;
-use super::{Errno, Geometry, Op, Plan, Request};
+use super::{Errno, Geometry, Op, Plan, Presentation, Request};
 use crate::error::Result;
 
 /// The second target begins where the first ends, and so on.
@@ -33,6 +33,14 @@ impl Linear {
         let size = ends.last().copied().unwrap_or(0);
         let chunk = common_chunk(&children, &ends)?;
         Ok(Self { children, ends, geometry: Geometry { size, chunk, ..merged } })
+    }
+
+    /// The same, as a user asks for it.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a block size that the kernel does not take, or below the target's own.
+    pub fn presented(self, asked: Presentation) -> Result<Self> {
+        Ok(Self { geometry: self.geometry.presented(asked)?, ..self })
     }
 
     fn pieces(

@@ -20,7 +20,9 @@ mod testing;
 
 pub use durability::Durability;
 pub use elsewhere::{Elsewhere, Unfit};
-pub use geometry::{DiscardLimits, Geometry, GeometryError, SegmentLimits, ZonedLimits};
+pub use geometry::{
+    DiscardLimits, Geometry, GeometryError, Presentation, SegmentLimits, ZonedLimits,
+};
 pub use plan::{Part, Plan, Remap, Step, StepKind};
 pub use request::{Op, Request, RequestFlags, ZoneOp};
 

@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 
 use super::integrity::IntegrityFormat;
-use super::{DiscardLimits, Errno, Geometry, Plan, Remap, Request, Target};
+use super::{DiscardLimits, Errno, Geometry, Plan, Presentation, Remap, Request, Target};
 
 /// Writes vanish; reads return whatever the request's memory held before, so this is for
 /// measurements, never for data.
@@ -29,6 +29,14 @@ impl Null {
         // The kernel checks what it reads, so that zeros are written with their metadata.
         let geometry = Geometry { integrity: Some(format), discard: None, ..self.geometry };
         Self { geometry }
+    }
+
+    /// The same, as a user asks for it.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a block size that the kernel does not take, or below the target's own.
+    pub fn presented(self, asked: Presentation) -> crate::error::Result<Self> {
+        Ok(Self { geometry: self.geometry.presented(asked)? })
     }
 }
 

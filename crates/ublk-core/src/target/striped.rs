@@ -2,7 +2,7 @@
 
 use super::children::{Children, Layer, Piece, Question, refused};
 use super::native::Native;
-use super::{Errno, Geometry, Op, Plan, Request};
+use super::{Errno, Geometry, Op, Plan, Presentation, Request};
 use crate::error::Result;
 
 /// The first chunk lies on the first target, the next on the second, and so on.
@@ -47,6 +47,14 @@ impl Striped {
         let preferred = merged.io_opt.max(u32::try_from(chunk).unwrap_or(merged.io_opt));
         let geometry = Geometry { io_min: preferred, io_opt: preferred, chunk: width, ..merged };
         Ok(Self { children, chunk, width, geometry })
+    }
+
+    /// The same, as a user asks for it.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a block size that the kernel does not take, or below the target's own.
+    pub fn presented(self, asked: Presentation) -> Result<Self> {
+        Ok(Self { geometry: self.geometry.presented(asked)?, ..self })
     }
 
     /// One piece for each chunk that the request touches, all of one stripe.

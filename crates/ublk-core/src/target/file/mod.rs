@@ -1,5 +1,6 @@
 //! A regular file or a block device as the device's contents.
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
@@ -217,7 +218,13 @@ impl Target for File {
             return Ok(());
         }
         let message = format!("what lies behind the device holds {holds} bytes, not {size}");
-        let hint = format!("grow it first: truncate -s {size} FILE");
+        let file = owner.try_clone().map(fs::File::from);
+        let is_file = file.and_then(|file| file.metadata()).is_ok_and(|file| file.is_file());
+        let hint = if is_file && !self.geometry.read_only {
+            format!("grow the file first: truncate -s {size} FILE")
+        } else {
+            "grow what lies behind the device first".to_owned()
+        };
         Err(Error::new(Code::BadBackend, message).hint(hint))
     }
 

@@ -58,7 +58,12 @@ fn kind(path: &Path) -> Result<Kind> {
     } else if file_type.is_block_device() {
         Ok(Kind::Block)
     } else {
-        let what = if file_type.is_dir() { "a directory" } else { "neither" };
+        let what = match () {
+            () if file_type.is_dir() => "a directory",
+            () if file_type.is_fifo() => "a FIFO",
+            () if file_type.is_socket() => "a socket",
+            () => "a character device",
+        };
         Err(Error::new(Code::BadBackend, format!("cannot serve {}: it is {what}", path.display()))
             .hint("the file target needs a regular file or a block device"))
     }
@@ -182,7 +187,12 @@ fn geometry(
                 Code::InvalidArgument,
                 format!("size is {asked}, but {} holds {}", path.display(), limits.size),
             )
-            .hint(format!("grow it first: truncate -s {asked} {}", path.display())));
+            .hint(match kind {
+                Kind::Regular if !options.read_only => {
+                    format!("grow the file first: truncate -s {asked} {}", path.display())
+                }
+                _ => format!("ask for {} at most", limits.size),
+            }));
         }
         Some(asked) => asked,
         // A file that has grown since its device was created may end within a block.
@@ -206,21 +216,27 @@ fn geometry(
         segments: limits.segments,
         ..Geometry::new(size)
     };
-    geometry.validate().map_err(|error| unsuitable(path, &error, logical_block))?;
+    let may_grow = kind == Kind::Regular && writable;
+    geometry.validate().map_err(|error| unsuitable(path, &error, may_grow))?;
     Ok(geometry)
 }
 
-fn unsuitable(path: &Path, error: &GeometryError, block: u32) -> Error {
+/// A hint changes the size of nothing but a file that was opened for writing.
+fn unsuitable(path: &Path, error: &GeometryError, may_grow: bool) -> Error {
     let code = match error {
         GeometryError::LogicalBlock(_) => Code::InvalidArgument,
         _ => Code::BadBackend,
     };
     let failure = Error::new(code, format!("cannot serve {}: {error}", path.display()));
-    match error {
-        GeometryError::Fraction { .. } => {
+    match *error {
+        GeometryError::Fraction { block, .. } if may_grow => {
             failure.hint(format!("round it up: truncate -s %{block} {}", path.display()))
         }
-        GeometryError::TooSmall { .. } => {
+        GeometryError::Fraction { size, block } => failure.hint(format!(
+            "serve its whole blocks only: --size {0}, or size: {0} in a program",
+            size / u64::from(block) * u64::from(block)
+        )),
+        GeometryError::TooSmall { .. } if may_grow => {
             failure.hint(format!("give it a size: truncate -s 1G {}", path.display()))
         }
         _ => failure,

@@ -1,0 +1,52 @@
+import { readFileSync } from 'node:fs';
+
+import { deviceUsers } from '../devices.ts';
+import type { Buffering, DeviceInfo, DeviceUsers, ExchangeMode } from '../info.ts';
+import { readNote } from '../notes.ts';
+
+/** A device as `ublk list` and `ublk info` show it; what nobody knows is absent. */
+export interface DescribedDevice extends DeviceInfo {
+  /** What lies behind the device, as its server has noted. */
+  readonly serves?: string;
+  /** When its server began to serve it, as ISO 8601. */
+  readonly since?: string;
+  /** The program of its server. */
+  readonly serverName?: string;
+  readonly buffers: Buffering['mode'];
+  readonly exchange: ExchangeMode;
+  readonly users?: DeviceUsers;
+}
+
+/** Adds what the server has noted, and who uses the device, to what the kernel says. */
+export async function describe(device: DeviceInfo): Promise<DescribedDevice> {
+  const note = readNote(device);
+  const name = nameOf(device.serverPid);
+  // The device may go meanwhile.
+  const users = await deviceUsers(device.id).catch(() => undefined);
+  return {
+    ...device,
+    ...(note && { serves: note.serves, since: note.since }),
+    ...(name !== undefined && { serverName: name }),
+    ...modesOf(device.features),
+    ...(users && { users }),
+  };
+}
+
+/** The modes that the features in force come to. */
+function modesOf(features: readonly string[]): Pick<DescribedDevice, 'buffers' | 'exchange'> {
+  const has = (name: string) => features.includes(name);
+  const exchange = has('BATCH_IO') ? 'batch' : 'per-io';
+  if (has('AUTO_BUF_REG')) return { buffers: 'auto', exchange };
+  if (has('SUPPORT_ZERO_COPY')) return { buffers: 'register', exchange };
+  if (has('USER_COPY')) return { buffers: 'user-copy', exchange };
+  return { buffers: has('NEED_GET_DATA') ? 'get-data' : 'copy', exchange };
+}
+
+function nameOf(pid: number | undefined): string | undefined {
+  if (pid === undefined) return undefined;
+  try {
+    return readFileSync(`/proc/${pid}/comm`, 'utf8').trimEnd();
+  } catch {
+    return undefined;
+  }
+}

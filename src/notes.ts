@@ -1,0 +1,125 @@
+import { randomUUID } from 'node:crypto';
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+
+import type { Device } from './device.ts';
+import type { DeviceInfo } from './info.ts';
+import type { NativeTarget } from './native.ts';
+import { formatSize } from './size.ts';
+
+/**
+ * What a server of this package notes of a device while it serves it, for `ublk list` and `ublk info`:
+ * what the kernel does not tell. Notes lie in memory, in a folder of root's or of the user's, and
+ * nothing depends on them.
+ */
+export interface ServerNote {
+  /** The server's process. */
+  readonly pid: number;
+  /** When it began to serve the device, as ISO 8601. */
+  readonly since: string;
+  /** What lies behind the device, in words. */
+  readonly serves: string;
+}
+
+/** Notes the server of a device, as long as it serves it; after a quiesce until the next server. */
+export function noteServer(device: Device, target: NativeTarget): void {
+  // A device of tests is no device of this machine.
+  if (!existsSync(`/sys/class/ublk-char/ublkc${device.id}`)) return;
+  const folder = folderOf(process.getuid?.() ?? 0);
+  const path = fileIn(folder, device.id);
+  const since = new Date().toISOString();
+  const note: ServerNote = { pid: process.pid, since, serves: inWords(target) };
+  // A note that cannot be written is none: the device is served all the same.
+  if (attempt(() => replace(folder, path, JSON.stringify(note))) === undefined) return;
+  const remove = (): void => {
+    if (parse(path)?.since === since) rmSync(path, { force: true });
+  };
+  device.closed.then(
+    (reason) => {
+      if (reason !== 'quiesced') attempt(remove);
+    },
+    () => attempt(remove),
+  );
+}
+
+/** The note of a device's server; of the last one, while the device has none. */
+export function readNote(
+  info: DeviceInfo,
+  folders: readonly string[] = foldersOf(info),
+): ServerNote | undefined {
+  const created = attempt(() => statSync(`/dev/ublkc${info.id}`).birthtimeMs) ?? 0;
+  const notes = folders.flatMap((folder) => parse(fileIn(folder, info.id), info.ownerUid) ?? []);
+  return notes.find(({ pid, since }) => {
+    const isOfThisDevice = Date.parse(since) >= Math.floor(created);
+    return isOfThisDevice && (info.serverPid === undefined || info.serverPid === pid);
+  });
+}
+
+/** What lies behind a target, in words: paths, sizes, layers. */
+export function inWords(target: NativeTarget): string {
+  const below = (target.targets ?? []).map(inWords);
+  switch (target.kind) {
+    case 'file':
+      return target.path ?? 'a file';
+    case 'striped':
+      return `stripes over ${below.join(', ')}`;
+    case 'linear':
+      return below.join(', then ');
+    case 'delay':
+      return `${below.join()}, late`;
+    case 'handler':
+      return below.length === 0 ? 'a handler' : `a handler over ${below.join(', ')}`;
+    case 'zoned':
+      return `zones in ${target.path ?? 'memory'}`;
+    default:
+      return `${target.kind}:${formatSize(target.size ?? 0).replace(' ', '')}`;
+  }
+}
+
+function foldersOf({ ownerUid }: DeviceInfo): readonly string[] {
+  return [...new Set([folderOf(0), folderOf(ownerUid)])];
+}
+
+function folderOf(uid: number): string {
+  return uid === 0 ? '/run/ublk-servers' : `/run/user/${uid}/ublk-servers`;
+}
+
+function fileIn(folder: string, id: number): string {
+  return `${folder}/ublkb${id}.json`;
+}
+
+/** Puts a new file in the place of whatever is there; follows no link. */
+function replace(folder: string, path: string, text: string): true {
+  mkdirSync(folder, { recursive: true, mode: 0o755 });
+  const draft = `${path}.${randomUUID()}`;
+  writeFileSync(draft, text, { flag: 'wx', mode: 0o644 });
+  renameSync(draft, path);
+  return true;
+}
+
+/** A note of root's or of `owner`. */
+function parse(path: string, owner = process.getuid?.() ?? 0): ServerNote | undefined {
+  return attempt(() => {
+    const { uid } = statSync(path);
+    if (uid !== 0 && uid !== owner) return undefined;
+    const { pid, since, serves } = JSON.parse(readFileSync(path, 'utf8')) as Partial<ServerNote>;
+    const isNote =
+      typeof pid === 'number' && typeof since === 'string' && typeof serves === 'string';
+    return isNote ? { pid, since, serves } : undefined;
+  });
+}
+
+function attempt<T>(action: () => T): T | undefined {
+  try {
+    return action();
+  } catch {
+    return undefined;
+  }
+}
