@@ -49,6 +49,11 @@ export interface FeatureOptions extends PlacementOptions {
   /**
    * A device for a user who is not root; root alone may open it besides (`UNPRIVILEGED_DEV`,
    * Linux 6.3). It copies, and has no recovery. `ublk doctor` tells what it needs.
+   *
+   * The kernel kills the server with SIGKILL, and with it all of the server's devices, when a
+   * request of such a device is 30 s old. So a request whose file does not answer within 20 s fails
+   * with `ETIMEDOUT`, and others of its tag fail until the file has answered. A delay of 20 s, a
+   * handler's `timeoutMs` above 20000, and `buffers: 'get-data'` are refused.
    * @default false
    */
   readonly unprivileged?: boolean | undefined;

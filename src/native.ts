@@ -269,7 +269,7 @@ let binding: Binding | undefined;
  * @throws {UblkError} `ERR_UBLK_UNSUPPORTED_PLATFORM`, `ERR_UBLK_NO_ADDON`.
  */
 export function native(): Binding {
-  binding ??= load(createRequire(import.meta.url), process.platform, process.arch);
+  binding ??= load(requireFrom(import.meta.url), process.platform, process.arch);
   return binding;
 }
 
@@ -287,14 +287,51 @@ export function load(
     );
   }
   try {
-    return require('../native/binding.cjs') as Binding;
+    return require(LOADER) as Binding;
   } catch (cause) {
     throw notLoaded(cause, `ublk-linux-${architecture}-${libc()}`);
   }
 }
 
+/** Finds and loads the addon; beside the folder of this file. */
+const LOADER = '../native/binding.cjs';
+
+/** In a bundle of CommonJS a file has no URL. */
+function requireFrom(url: string | undefined): (id: string) => unknown {
+  return url === undefined ? refuseBundle : createRequire(url);
+}
+
+function refuseBundle(): never {
+  throw new Error(`Cannot find module '${LOADER}'`);
+}
+
+/** What keeps the addon from being loaded, by what Node.js says, and what to do. */
+const OBSTACLES: readonly (readonly [says: RegExp, message: string, hint: string])[] = [
+  [
+    /Cannot find module '\.\.\/native\/binding\.cjs'/,
+    'the native addon is not beside this code, which has been bundled',
+    'leave the package out of the bundle: esbuild --external:ublk, or what your bundler has for that',
+  ],
+  [
+    /loading addons is disabled/,
+    'Node.js is told not to load addons',
+    'leave out --no-addons; with the permission model, add --allow-addons',
+  ],
+  [
+    /Access to this API has been restricted/,
+    'the permission model of Node.js keeps the native addon from being read',
+    "add --allow-addons, and --allow-fs-read for the folders of 'ublk' and its platform package",
+  ],
+];
+
 function notLoaded(cause: unknown, platformPackage: string): UblkError {
-  const reason = realReason(cause);
+  const chain = causesOf(cause);
+  for (const [says, message, hint] of OBSTACLES) {
+    if (chain.some((one) => says.test(one.message))) {
+      return new UblkError(UblkErrorCode.NoAddon, message, { cause, hint });
+    }
+  }
+  const reason = realReason(chain);
   return new UblkError(
     UblkErrorCode.NoAddon,
     reason === undefined
@@ -309,12 +346,28 @@ function notLoaded(cause: unknown, platformPackage: string): UblkError {
   );
 }
 
-/** The generated loader tries several places; one that is there but fails tells more. */
-function realReason(error: unknown): string | undefined {
-  for (let one = error; one instanceof Error; one = one.cause) {
-    if ((one as NodeJS.ErrnoException).code === 'ERR_DLOPEN_FAILED') return one.message;
+/** An error and what it says that it was caused by. */
+function causesOf(error: unknown): Error[] {
+  const chain: Error[] = [];
+  for (let one = error; one instanceof Error && !chain.includes(one); one = one.cause) {
+    chain.push(one);
   }
-  return undefined;
+  return chain;
+}
+
+/**
+ * The generated loader tries several places, of which most are not there; one that is there but
+ * fails tells more. The loader's own errors are copies without codes.
+ */
+function realReason(chain: readonly Error[]): string | undefined {
+  const failed = chain.find(
+    (one) =>
+      (one as NodeJS.ErrnoException).code === 'ERR_DLOPEN_FAILED' ||
+      /cannot open shared object|not found \(required by|invalid ELF header|undefined symbol/.test(
+        one.message,
+      ),
+  );
+  return failed?.message;
 }
 
 function libc(): 'gnu' | 'musl' {

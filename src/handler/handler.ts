@@ -51,7 +51,8 @@ export interface CheckedHandler {
   readonly backends: readonly string[];
   /** Of a zoned device, in bytes. */
   readonly zoneSize: number | undefined;
-  readonly timeoutMs: number;
+  /** Absent: the default, which depends on the device. */
+  readonly timeoutMs: number | undefined;
   /** Whether it never looks at data: whoever reads and writes, does so by `map`. */
   readonly mapsOnly: boolean;
 }
@@ -95,7 +96,7 @@ export function checkHandler(definition: Handler): CheckedHandler {
     throw invalid('the handler has no methods', "give it a size and a 'read', or a 'map'");
   }
   refuseUnknown(definition);
-  const { size, blockSize, readOnly, fua, timeoutMs = 30_000, backends = {} } = definition;
+  const { size, blockSize, readOnly, fua, timeoutMs, backends = {} } = definition;
   const names = Object.keys(backends);
   const methods = OPS.map((op) => methodFor(definition, op));
   if (methods[0] === undefined) throw invalid("the handler has neither 'read' nor 'map'");
@@ -123,7 +124,8 @@ export function checkHandler(definition: Handler): CheckedHandler {
     mapped: OPS.map((op) => op !== undefined && isMapped(definition, op)),
     backends: names,
     zoneSize: zones === undefined ? undefined : parseSize(zones.size),
-    timeoutMs: checkInteger(timeoutMs, 'timeoutMs', 250, 86_400_000),
+    timeoutMs:
+      timeoutMs === undefined ? undefined : checkInteger(timeoutMs, 'timeoutMs', 250, 86_400_000),
     mapsOnly: definition.map !== undefined && !definition.read && !definition.write,
   };
 }

@@ -10,8 +10,10 @@ import {
 } from './messages.ts';
 import type { HandlerModule } from './module.ts';
 
-/** Beside this file, in whichever form it runs. */
-const PROGRAM = new URL(`./worker${import.meta.url.slice(-3)}`, import.meta.url);
+/** The program of a worker: beside this file, in whichever form it runs. */
+function program(): URL {
+  return new URL(`./worker${import.meta.url.slice(-3)}`, import.meta.url);
+}
 
 /** What a pool's owner hears. */
 export interface PoolListener {
@@ -42,7 +44,7 @@ export class WorkerPool {
   ): Promise<{ pool: WorkerPool; shape: HandlerShape }> {
     const workerData: WorkerStart = { url, data };
     const options = { workerData, execArgv: inheritable(process.execArgv) };
-    const workers = Array.from({ length: count }, () => new Worker(PROGRAM, options));
+    const workers = Array.from({ length: count }, () => new Worker(program(), options));
     try {
       const shapes = await Promise.all(workers.map((worker) => shapeOf(worker)));
       return { pool: new WorkerPool(workers, listener), shape: shapes[0]! };

@@ -40,7 +40,8 @@ export class HandlerServer {
     pool?: WorkerPool,
   ) {
     const { queues, depth } = device;
-    const { timeoutMs, backends } = shape;
+    const { backends } = shape;
+    const timeoutMs = shape.timeoutMs ?? (device.unprivileged === true ? 20_000 : 30_000);
     const maxPieces = backends.length > 0 ? MAX_PIECES : 0;
     this.#warnings = warnings;
     this.#pool = pool;
@@ -90,6 +91,8 @@ export class HandlerServer {
   /** Answers in worker threads. */
   static async inWorkers(module: HandlerModule, device: DeviceShape): Promise<HandlerServer> {
     const { queues = module.workers, depth = DEPTH, spinUsec = 0 } = device;
+    // Where the addon is not, the program of a worker is not either.
+    native();
     const warnings = new Warnings();
     const { pool, shape } = await WorkerPool.start(module, warnings);
     try {

@@ -77,8 +77,9 @@ export interface Handler<Name extends string = string> {
    * How long a request may stay unanswered, in milliseconds, 250 to 86400000: from when the handler
    * is asked first, with all of its steps, and also while the device is being closed. Then the
    * request fails with `ETIMEDOUT`, and the device tells it as a `'warning'`. Never earlier; later
-   * by half a second, or an eighth of the limit.
-   * @default 30000
+   * by half a second, or an eighth of the limit. Of an unprivileged device 20000 at most: the kernel
+   * kills its server when a request is 30 s old.
+   * @default 30000; 20000 for an unprivileged device
    */
   readonly timeoutMs?: number | undefined;
   /** What {@link Answer}s and steps can put bytes on: native targets, by names of your choice. */
