@@ -17,7 +17,7 @@ pub(crate) struct Pool {
 enum Memory {
     /// One buffer behind another.
     Own(Mapping),
-    /// Buffers that somebody else sees too, each by itself.
+    /// Each by itself; somebody else may see them too.
     Lent(Box<[Arc<Region>]>),
 }
 
@@ -35,11 +35,24 @@ impl Pool {
         Ok(Self { stride: stride as usize, memory })
     }
 
-    /// Another buffer for a tag of a pool that is lent.
-    pub(crate) fn lend(&mut self, tag: u16, buffer: Arc<Region>) {
-        if let Memory::Lent(lent) = &mut self.memory {
-            lent[usize::from(tag)] = buffer;
+    /// `count` buffers of `stride` bytes, each of which can be exchanged.
+    pub(crate) fn apart(count: u16, stride: u32) -> io::Result<Self> {
+        let region = |_| Region::new(stride as usize).map(Arc::new);
+        let memory = Memory::Lent((0..count).map(region).collect::<io::Result<_>>()?);
+        Ok(Self { stride: stride as usize, memory })
+    }
+
+    /// Another buffer for a tag of a pool whose buffers are apart; the one that it had.
+    pub(crate) fn lend(&mut self, tag: u16, buffer: Arc<Region>) -> Option<Arc<Region>> {
+        match &mut self.memory {
+            Memory::Lent(lent) => Some(std::mem::replace(&mut lent[usize::from(tag)], buffer)),
+            Memory::Own(_) => None,
         }
+    }
+
+    /// How large a buffer is.
+    pub(crate) fn stride(&self) -> usize {
+        self.stride
     }
 
     /// Where the buffer of `tag` is, plus `offset` bytes.

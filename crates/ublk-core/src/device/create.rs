@@ -34,6 +34,7 @@ pub(super) fn create<D: Driver, T: Target>(
     let geometry = *target.geometry();
     geometry.validate()?;
     needs::check_threads(&options, &target, pool.is_some())?;
+    needs::check_age(&options, &target)?;
     let control = Control::new(driver.clone());
     let features = known_features(&control)?;
     let plain = pool.is_none() && geometry.zoned.is_none();

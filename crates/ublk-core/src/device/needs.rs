@@ -8,6 +8,7 @@ use ublk_sys::{
 use super::buffering::{BufferMode, exclusive};
 use super::options::{DeviceOptions, Recovery};
 use crate::error::{Code, Error, Result};
+use crate::reactor::UNPRIVILEGED_LIMIT;
 use crate::target::{Geometry, Target};
 
 /// Adds to what is asked for what zones and metadata need.
@@ -81,6 +82,45 @@ pub(super) fn check_threads<T: Target>(
     match cases.into_iter().find(|(both, ..)| *both) {
         Some((_, one, other, why)) => Err(exclusive(one, other, why)),
         None => Ok(()),
+    }
+}
+
+/// Whether the requests of an unprivileged device can end before the kernel ends their server.
+///
+/// # Errors
+/// `InvalidArgument` when the target lets them wait for too long by itself, or a handler may; or when
+/// their buffers could not be given up.
+pub(super) fn check_age<T: Target>(options: &DeviceOptions, target: &T) -> Result<()> {
+    if !options.unprivileged {
+        return Ok(());
+    }
+    let most = UNPRIVILEGED_LIMIT.as_secs();
+    let hint = format!(
+        "the kernel kills the server of an unprivileged device when a request is 30 s old; \
+         let no request take {most} s, or serve the device as root"
+    );
+    let refuse =
+        |message: String| Err(Error::new(Code::InvalidArgument, message).hint(hint.clone()));
+    if target.longest_wait() >= UNPRIVILEGED_LIMIT {
+        let waits = target.longest_wait().as_millis();
+        return refuse(format!(
+            "the target delays requests by {waits} ms, too long for an unprivileged device"
+        ));
+    }
+    let timeout = target.elsewhere().map(|one| one.bridge().options().timeout);
+    if let Some(timeout) = timeout.filter(|&timeout| timeout > UNPRIVILEGED_LIMIT) {
+        let timeout = timeout.as_millis();
+        return refuse(format!(
+            "timeoutMs of the handler is {timeout}, too long for an unprivileged device"
+        ));
+    }
+    match options.base() {
+        Some(BufferMode::GetData) => {
+            let why =
+                "a buffer that is lent to each request cannot be given up with one that is old";
+            Err(exclusive("unprivileged", "buffers 'get-data'", why))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -27,6 +27,10 @@ pub(super) struct Flight {
     pub(super) way: Way,
     /// It goes on when its plan has ended.
     pub(super) held: bool,
+    /// How old it is, in units of the reactor's clock.
+    pub(super) age: u8,
+    /// Its request has failed because it was too old, and steps of it are still in flight.
+    pub(super) given_up: bool,
     /// Where the buffer is.
     pub(super) lease: Lease,
     /// The first error of the plan's steps, positive; 0: none.
@@ -103,6 +107,8 @@ impl Flight {
             detaching: false,
             way: Way::Plan,
             held: false,
+            age: 0,
+            given_up: false,
             lease: Lease::Standing,
             errno: 0,
             attach_errno: 0,

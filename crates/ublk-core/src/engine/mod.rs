@@ -22,6 +22,7 @@ use crate::pass::Pass;
 use crate::target::{Plan, Request, Step, Target};
 use crate::token::{Kind, Token};
 
+mod age;
 mod elsewhere;
 mod ends;
 mod entries;
@@ -66,6 +67,8 @@ pub(crate) struct Engine<T> {
     waits: Waits,
     staging: Box<[Staging]>,
     running: u32,
+    /// The buffers of requests that were given up, with their tags.
+    given_up: Vec<(u16, Arc<Region>)>,
 }
 
 /// What became of a request.
@@ -94,12 +97,17 @@ impl<T> Engine<T> {
     /// The tag's buffer is another one from now on; the request that had the old one has failed.
     /// Whether it is the kernel that copies to it.
     pub(crate) fn move_buffer(&mut self, tag: u16, buffer: Arc<Region>) -> bool {
+        self.lend(tag, buffer);
+        matches!(self.buffers, Buffers::Copy(_))
+    }
+
+    /// Gives a tag another buffer; the one that it had, if it had one.
+    fn lend(&mut self, tag: u16, buffer: Arc<Region>) -> Option<Arc<Region>> {
         match (&mut self.buffers, &mut self.aids.lent) {
             (Buffers::Copy(pool), _) => pool.lend(tag, buffer),
             (_, Some(pool)) => pool.lend(tag, buffer),
-            _ => {}
+            _ => None,
         }
-        matches!(self.buffers, Buffers::Copy(_))
     }
 
     /// The last request of `tag`.
@@ -112,6 +120,7 @@ impl<T> Engine<T> {
         let nothing = Buffers::Register { split: false };
         mem::forget(mem::replace(&mut self.buffers, nothing));
         mem::forget(mem::take(&mut self.aids));
+        mem::forget(mem::take(&mut self.given_up));
     }
 }
 
@@ -146,6 +155,7 @@ impl<T: Target> Engine<T> {
             progress: vec![Progress::default(); all_steps].into(),
             waits: vec![Timespec::new(); all_steps].into(),
             running: 0,
+            given_up: Vec::new(),
         }
     }
 

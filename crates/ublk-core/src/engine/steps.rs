@@ -92,6 +92,9 @@ impl<T: Target> Engine<T> {
     ) -> io::Result<()> {
         pass.counters.short_results.add(1);
         let tag = token.tag;
+        if self.has_given_up(tag) {
+            return Ok(());
+        }
         let index = usize::from(tag) * self.max_steps + usize::from(token.step);
         let (step, progress) = (self.steps[index], self.progress[index]);
         if progress.zeroing {

@@ -37,6 +37,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         if let Some(seat) = &mut self.seats[number] {
             seat.arm(&mut desk!(self))?;
         }
+        self.run_clock()?;
         self.ring.submit()?;
         // A refused fetch has answered by now; START_DEV would wait for it for ever (trap 23).
         self.take_completions()?;

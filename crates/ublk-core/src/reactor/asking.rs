@@ -276,6 +276,10 @@ impl<T: Target> Queue<T> {
         tag: u16,
         errno: i32,
     ) -> io::Result<()> {
+        if self.engine.has_given_up(tag) {
+            self.engine.take_back(pass, tag);
+            return Ok(());
+        }
         let Some(asking) = &mut self.asking else { return Ok(()) };
         if errno != 0 {
             for (number, errno) in self.engine.failures(tag, errno) {

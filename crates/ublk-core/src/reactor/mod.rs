@@ -43,6 +43,7 @@ macro_rules! pass {
 
 mod arrivals;
 mod asking;
+mod clock;
 mod listening;
 mod mailbox;
 mod places;
@@ -60,6 +61,9 @@ pub use mailbox::{Mailbox, Waker};
 pub(crate) use service::MAX_SLOTS;
 pub use service::{Capacity, ExchangeMode, Listener, News, Part, QueueConfig, Service, Transfer};
 
+pub(crate) use clock::UNPRIVILEGED_LIMIT;
+
+use clock::{CLOCK, Clock};
 use listening::BELL;
 use places::Places;
 use seat::{Desk, Seat};
@@ -100,6 +104,7 @@ pub struct Reactor<D: Driver, T> {
     /// Goes on when the last queue has ended.
     stays: bool,
     spin: Option<Spin>,
+    clock: Clock,
     driver: D,
 }
 
@@ -133,6 +138,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
             attention: false,
             stays: true,
             spin: Spin::new(capacity.spin),
+            clock: Clock::new(),
             driver: driver.clone(),
         };
         this.watch_mailbox()?;
@@ -245,8 +251,10 @@ impl<D: Driver, T: Target> Reactor<D, T> {
 
     #[cold]
     fn woken(&mut self, completion: Completion) -> io::Result<()> {
-        if Token::unpack(completion.user_data).tag == BELL {
-            return self.bell_rang(completion);
+        match Token::unpack(completion.user_data).tag {
+            BELL => return self.bell_rang(completion),
+            CLOCK => return self.tick(),
+            _ => {}
         }
         self.attention = true;
         self.mailbox.waker().drain();

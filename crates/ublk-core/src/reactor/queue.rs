@@ -24,6 +24,8 @@ pub(super) struct Queue<T> {
     /// a queue that leaves a ring with others must not: nobody knew when its memory may go. With
     /// an exchange of one command per request the next fetch's answer tells.
     pub(super) links: bool,
+    /// Whether its requests fail before they are too old for the kernel.
+    pub(super) ages: bool,
 }
 
 /// The kernel wants no more of something; in there, the errno of what it refuses for good.
@@ -133,6 +135,10 @@ impl<T: Target> Queue<T> {
         alone: bool,
     ) -> io::Result<()> {
         let address = descriptor.addr;
+        if self.ages && self.engine.has_given_up(tag) {
+            pass.counters.errors.add(1);
+            return self.conclude::<WATCHED, _>(pass, tag, Outcome::Commit(-libc::ETIMEDOUT));
+        }
         let outcome = match Request::parse(descriptor) {
             Ok(request) if self.asks(request.op) => return self.ask(pass, tag, request, address),
             Ok(request) => self.engine.begin(pass, tag, (request, address), alone)?,

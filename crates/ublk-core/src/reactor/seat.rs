@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::{io, mem};
 
-use ublk_sys::UBLK_F_QUIESCE;
+use ublk_sys::{UBLK_F_QUIESCE, UBLK_F_UNPRIVILEGED_DEV};
 
 use super::Waker;
 use super::arrivals::Loan;
@@ -103,8 +103,10 @@ impl<T: Target> Seat<T> {
         let may_be_taken_away = config.features & UBLK_F_QUIESCE != 0;
         let says_landings = aids.landings.is_some();
         let all_known = config.exchange == ExchangeMode::PerIo || !stays && !may_be_taken_away;
+        let ages = config.features & UBLK_F_UNPRIVILEGED_DEV != 0;
         Ok(Self {
             queue: Queue {
+                ages,
                 engine: Engine::new(target, name, buffers, aids, rotates),
                 exchange,
                 descriptors,
@@ -210,6 +212,7 @@ fn parts<D: Driver, T: Target>(
         Transfer::GetData => Buffers::GetData,
         Transfer::Copy => Buffers::Copy(match service.target.elsewhere() {
             Some(elsewhere) => Pool::lent(elsewhere.bridge().channel(queue), max_io_bytes)?,
+            None if features & UBLK_F_UNPRIVILEGED_DEV != 0 => Pool::apart(depth, max_io_bytes)?,
             None => Pool::new(depth, max_io_bytes)?,
         }),
     };

@@ -1,6 +1,7 @@
 //! The targets that a layer is made of.
 
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 use super::native::Native;
 use super::{
@@ -94,6 +95,10 @@ impl<L: Layer> Target for L {
         self.children().max_steps()
     }
 
+    fn longest_wait(&self) -> Duration {
+        self.children().longest_wait()
+    }
+
     fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> std::result::Result<(), Errno> {
         self.answer(Question::Plan, request, plan)
     }
@@ -173,6 +178,10 @@ impl Children {
 
     pub(super) fn max_steps(&self) -> usize {
         self.max_steps
+    }
+
+    pub(super) fn longest_wait(&self) -> Duration {
+        self.children.iter().map(|child| child.target.longest_wait()).max().unwrap_or_default()
     }
 
     /// The layout of each child, if all of them can say.

@@ -1,6 +1,7 @@
 //! A target that answers late (device-mapper's `delay`).
 
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 use super::native::Native;
 use super::{
@@ -61,6 +62,12 @@ impl Target for Delay {
 
     fn max_steps(&self) -> usize {
         1 + self.child.max_steps()
+    }
+
+    fn longest_wait(&self) -> Duration {
+        let Delays { read, write, flush } = self.delays;
+        let longest = Duration::from_micros(read.max(write).max(flush).into());
+        longest + self.child.longest_wait()
     }
 
     fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> Result<(), Errno> {

@@ -2,6 +2,7 @@
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::children::{self, Children, Question, refused};
 use super::native::Native;
@@ -214,6 +215,10 @@ impl Target for Handler {
         self.max_steps
     }
 
+    fn longest_wait(&self) -> Duration {
+        self.backends.as_ref().map_or(Duration::ZERO, Children::longest_wait)
+    }
+
     /// What the handler is not asked for: flushes.
     fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> std::result::Result<(), Errno> {
         match &self.backends {
@@ -288,8 +293,6 @@ impl Elsewhere for Handler {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::error::AlwaysFails;
     use super::super::striped::Striped;
     use super::super::testing::{file, request};

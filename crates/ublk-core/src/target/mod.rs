@@ -5,6 +5,7 @@
 //! without a kernel, and composable: a layer asks its children for their plans.
 
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 use crate::error::{Code, Error};
 
@@ -71,6 +72,11 @@ pub trait Target: Send + Sync + 'static {
 
     /// The most steps that one plan can have.
     fn max_steps(&self) -> usize;
+
+    /// The longest that a request waits by itself, whatever its backends take.
+    fn longest_wait(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// What `request` becomes. An empty plan is success at once. A zone append lands where its plan's
     /// write step says: on a zoned target, offsets of the device and of that file are the same.

@@ -2,6 +2,7 @@
 //! virtual call.
 
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 use super::delay::Delay;
 use super::error::AlwaysFails;
@@ -88,6 +89,10 @@ impl Target for Native {
 
     fn max_steps(&self) -> usize {
         forward!(self, target => target.max_steps())
+    }
+
+    fn longest_wait(&self) -> Duration {
+        forward!(self, target => target.longest_wait())
     }
 
     #[inline(always)]

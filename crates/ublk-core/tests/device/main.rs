@@ -16,6 +16,7 @@ use ublk_core::target::Op;
 
 use common::{SIZE, assert_nothing_left, assert_serves, file, options};
 
+mod ages;
 mod backing;
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,11 +1,14 @@
 //! The block layer above the driver: requests, tags, completion.
 
+use std::time::{Duration, Instant};
+
 use ublk_sys::{
     UBLK_ATTR_FUA, UBLK_ATTR_VOLATILE_CACHE, UBLK_IO_F_FUA, UBLK_IO_OP_FLUSH, UBLK_IO_OP_READ,
     UBLK_IO_OP_REPORT_ZONES, UBLK_IO_OP_WRITE, UBLK_IO_OP_ZONE_APPEND,
 };
 
 use super::client::Done;
+use super::violation::Rule;
 
 use super::device::Stop;
 use super::model::Model;
@@ -41,6 +44,8 @@ pub(super) struct BlockRequest {
     pub(super) started: bool,
     /// RQF_IO_STAT: it counts among the requests in flight.
     pub(super) counted: bool,
+    /// Since when; kept when it is put back or has ended.
+    pub(super) since: Option<Instant>,
     /// The device has a cache and no FUA: a flush follows the write.
     pub(super) flush_after: bool,
     pub(super) outcome: Option<Result<(), i32>>,
@@ -144,6 +149,7 @@ impl Model {
         let counted = self.devices[device].counts_requests();
         let request = self.request(id);
         (request.started, request.counted) = (true, counted);
+        request.since = Some(Instant::now());
         let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
         let found = &self.devices[device].queues[usize::from(queue)];
         if found.fail_io {
@@ -180,6 +186,7 @@ impl Model {
     }
 
     fn close_request(&mut self, id: u64, result: Result<(), i32>) {
+        self.check_age(id);
         let request = self.request(id);
         let (device, queue) = (request.device, usize::from(request.queue));
         let tag = request.tag.take();
@@ -201,6 +208,19 @@ impl Model {
             q.waiting.push_front(id);
         }
         self.note(|| format!("request {id} ends with {result:?}"));
+    }
+
+    /// ublk_timeout: a request of an unprivileged device that is older than the block layer's limit
+    /// (`BLK_MQ_RQ_TIMEOUT`) ends its server with SIGKILL.
+    fn check_age(&mut self, id: u64) {
+        const OLDEST: Duration = Duration::from_secs(30);
+        let speed = self.config.kernel.speed;
+        let request = self.request(id);
+        let (device, started) = (request.device, request.started);
+        let age = request.since.map_or(Duration::ZERO, |since| since.elapsed() * speed);
+        if started && age >= OLDEST && self.devices[device].is_unprivileged() {
+            self.violate(Rule::Age, format!("request {id} of device {device} was {age:?} old"));
+        }
     }
 
     /// blk_mq_requeue_request for what is left of a request: it keeps its tag.

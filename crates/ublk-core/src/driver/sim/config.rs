@@ -38,6 +38,8 @@ pub struct Kernel {
     pub throttling: bool,
     /// Whether the server may do what root may.
     pub root: bool,
+    /// How many seconds pass for it in one of ours.
+    pub speed: u32,
 }
 
 impl Kernel {
@@ -77,6 +79,7 @@ impl Kernel {
             cpus: 4,
             throttling: true,
             root: true,
+            speed: 1,
         }
     }
 
@@ -95,6 +98,7 @@ impl Kernel {
             cpus: 4,
             throttling: true,
             root: true,
+            speed: 1,
         }
     }
 

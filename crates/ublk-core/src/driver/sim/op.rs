@@ -141,6 +141,7 @@ impl ClientOp {
             place: None,
             started: false,
             counted: false,
+            since: None,
             flush_after: false,
             outcome: None,
         }

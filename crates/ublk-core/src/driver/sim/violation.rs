@@ -23,6 +23,8 @@ pub enum Rule {
     Memory,
     /// User copy names a request that is ours, and goes its way.
     UserCopy,
+    /// No request of an unprivileged device is older than 30 s.
+    Age,
     /// Every request gets an answer.
     Unanswered,
     /// No buffer stays registered.

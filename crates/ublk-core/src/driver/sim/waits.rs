@@ -29,7 +29,8 @@ impl Model {
         let half = |at: usize| u64::from_ne_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|i| time[at + i]));
         let nanoseconds = u32::try_from(half(8)).unwrap_or(0);
         let wait = Duration::new(half(0), nanoseconds);
-        self.ring(ring).ops[operation].deadline = Some(Instant::now() + wait);
+        self.ring(ring).ops[operation].deadline =
+            Some(Instant::now() + wait / self.config.kernel.speed);
     }
 
     /// The operations whose descriptor is ready.

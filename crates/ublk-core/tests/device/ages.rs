@@ -1,0 +1,103 @@
+//! Requests of unprivileged devices, whose server the kernel kills when one is 30 s old.
+
+use std::os::fd::RawFd;
+
+use ublk_core::target::delay::{Delay, Delays};
+use ublk_core::target::native::Native;
+use ublk_core::target::null::Null;
+use ublk_core::target::{Errno, Geometry, Plan, Request, Step, StepKind, Target};
+
+use super::*;
+
+/// How many seconds pass for the simulated kernel in one of ours.
+const SPEED: u32 = 10;
+
+/// A target whose backend takes its time for reads of the first block, and does not say so.
+struct Slow {
+    geometry: Geometry,
+    takes: Duration,
+}
+
+impl Target for Slow {
+    fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    fn files(&self) -> &[RawFd] {
+        &[]
+    }
+
+    fn max_steps(&self) -> usize {
+        1
+    }
+
+    fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> Result<(), Errno> {
+        if request.op == Op::Read && request.offset == 0 {
+            let length = u32::try_from(self.takes.as_micros()).unwrap();
+            plan.push(Step { kind: StepKind::Wait, length, ..Step::EMPTY });
+        }
+        Ok(())
+    }
+}
+
+fn users_kernel() -> Sim {
+    let kernel = Kernel { root: false, speed: SPEED, ..Kernel::linux_7_3() };
+    Sim::new(SimConfig { kernel, ..SimConfig::blocking(5) })
+}
+
+fn unprivileged() -> DeviceOptions {
+    DeviceOptions { unprivileged: true, queues: 1, ..options() }
+}
+
+/// What a read of the first block comes to, and what of the rules is broken then.
+fn read(takes: Duration) -> (Result<(), i32>, Vec<String>) {
+    let sim = users_kernel();
+    let target = Slow { geometry: Geometry::new(SIZE as u64), takes };
+    let device = Device::create(&sim, target, unprivileged()).unwrap();
+    let id = device.info().id;
+    let (begun, other) = (sim.client(id).unwrap(), sim.client(id).unwrap());
+    let result = thread::scope(|scope| {
+        let slow = scope.spawn(|| begun.run(&ClientOp::Read { offset: 0, length: 4096 }).result);
+        // Others are served meanwhile.
+        assert_eq!(other.run(&ClientOp::Read { offset: 4096, length: 4096 }).result, Ok(()));
+        slow.join().unwrap()
+    });
+    // Also when the steps of the request that was given up are still in flight.
+    assert_eq!(
+        other.run(&ClientOp::Write { offset: 0, data: vec![1; 4096], fua: false }).result,
+        Ok(())
+    );
+    drop((begun, other));
+    device.close().unwrap();
+    let violations = sim.violations().iter().map(ToString::to_string).collect();
+    sim.audit();
+    (result, violations)
+}
+
+#[test]
+fn a_request_whose_backend_does_not_answer_fails_before_it_is_too_old() {
+    let _alone = alone();
+    assert_eq!(read(Duration::from_secs(10)), (Ok(()), vec![]));
+    assert_eq!(read(Duration::from_secs(60)), (Err(libc::ETIMEDOUT), vec![]));
+}
+
+#[test]
+fn targets_that_may_take_too_long_are_refused() {
+    let _alone = alone();
+    let slow = |seconds: u32| {
+        let delays = Delays { write: seconds * 1_000_000, ..Delays::default() };
+        Delay::new(Native::Null(Null::new(SIZE as u64)), delays)
+    };
+    let sim = users_kernel();
+    drop(Device::create(&sim, slow(19), unprivileged()).unwrap());
+    let both =
+        Delay::new(Native::Delay(slow(10)), Delays { read: 10_000_000, ..Delays::default() });
+    for target in [slow(20), both] {
+        let error = Device::create(&sim, target, unprivileged()).unwrap_err();
+        assert_eq!(error.code, Code::InvalidArgument);
+        assert!(error.to_string().contains("unprivileged device"), "{error}");
+    }
+    let lent = DeviceOptions { buffers: vec![BufferMode::GetData], ..unprivileged() };
+    let error = Device::create(&sim, Null::new(SIZE as u64), lent).unwrap_err();
+    assert!(error.to_string().contains("get-data"), "{error}");
+}
