@@ -22,13 +22,28 @@ pub(crate) enum Kind {
     Commit = 7,
     /// A commit of one tag that was refused: the exchange's.
     CommitOne = 8,
+    /// A transfer that is linked to its commit, which answers only when it fails: the engine's.
+    Linked = 9,
+    /// An attempt to take a severed transfer back: the engine's.
+    TakeBack = 10,
+    /// The kernel has taken a linked transfer without its commit (`SEVERED`): the engine's.
+    Severed = 9 | 0x80,
 }
 
 impl Kind {
     /// Whether it is the engine's, or else the exchange's.
     #[inline]
     pub(crate) const fn is_engines(self) -> bool {
-        matches!(self, Self::Step | Self::Register | Self::Unregister | Self::Copy)
+        matches!(
+            self,
+            Self::Step
+                | Self::Register
+                | Self::Unregister
+                | Self::Copy
+                | Self::Linked
+                | Self::TakeBack
+                | Self::Severed
+        )
     }
 }
 
@@ -81,6 +96,9 @@ impl Token {
             6 => Kind::Prepare,
             7 => Kind::Commit,
             8 => Kind::CommitOne,
+            9 => Kind::Linked,
+            10 => Kind::TakeBack,
+            0x89 => Kind::Severed,
             other => unreachable!("a completion of kind {other}"),
         };
         Self { kind, tag: word as u16, step: (word >> 16) as u8 }
@@ -90,14 +108,19 @@ impl Token {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::driver::SEVERED;
 
     #[test]
     fn every_kind_survives_the_round_trip() {
-        for number in 0..=8_u64 {
+        for number in (0..=10_u64).chain([0x89]) {
             let token = Token { tag: 4095, step: 255, ..Token::unpack(number << 24) };
             let word = token.pack(513);
             assert_eq!(Token::unpack(word), token);
             assert_eq!((word >> 24 & 0xff, Token::seat(word)), (number, 513));
         }
+        let linked = Token::new(Kind::Linked, 7);
+        let severed = linked.pack(513) | SEVERED;
+        assert_eq!(Token::unpack(severed), Token { kind: Kind::Severed, ..linked });
+        assert_eq!((Token::seat(severed), Token::first_step(severed)), (513, None));
     }
 }

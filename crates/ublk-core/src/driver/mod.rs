@@ -212,6 +212,14 @@ pub struct Completion {
     pub flags: u32,
 }
 
+/// A bit of `user_data` that is the driver's.
+///
+/// Short of memory, the kernel takes only some of the entries that were pushed, and a chain of links ends
+/// with what it takes: the rest would run as if nothing had come before. A ring withdraws such a rest
+/// before it submits again, and a completion with the `user_data` of the last entry that was taken, and
+/// this bit, says so.
+pub const SEVERED: u64 = 1 << 31;
+
 /// One io_uring with its file and buffer tables, used by one thread.
 pub trait Ring {
     /// Makes a file table of `count` empty places.
@@ -270,7 +278,8 @@ pub trait Ring {
     /// Memory that the entry points to must stay valid until its last completion.
     unsafe fn push(&mut self, entry: &Entry);
 
-    /// Submits what was pushed, without waiting.
+    /// Submits what was pushed, without waiting: all of it, unless the kernel is so short of memory that
+    /// it takes nothing.
     ///
     /// # Errors
     /// What io_uring_enter(2) says; `EINTR` is no error here.

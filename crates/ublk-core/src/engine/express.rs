@@ -127,8 +127,9 @@ impl<T: Target> Engine<T> {
         let flags = if alone { Flags::IO_LINK | Flags::SKIP_SUCCESS } else { Flags::empty() };
         let file = pass.seat.files + FIRST_OF_TARGET + u32::from(step.file);
         let entry = entry(step, file, slot, flags);
+        let kind = if alone { Kind::Linked } else { Kind::Step };
         // SAFETY: the entry points into a lent buffer, which io_uring holds on to.
-        unsafe { pass.push(entry, Token::new(Kind::Step, tag)) };
+        unsafe { pass.push(entry, Token::new(kind, tag)) };
         self.flights[usize::from(tag)].way = if alone { Way::Linked } else { Way::Express };
     }
 

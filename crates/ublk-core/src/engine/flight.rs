@@ -49,6 +49,8 @@ pub(super) enum Way {
     Express,
     /// The same, linked to its commit: the request counts as ended.
     Linked,
+    /// It was to go so, but the kernel has taken it without its commit: see `severed`.
+    Severed,
 }
 
 /// How a request's steps reach its buffer.

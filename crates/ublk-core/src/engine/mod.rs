@@ -30,6 +30,7 @@ mod express;
 mod flight;
 mod lease;
 mod settle;
+mod severed;
 mod special;
 mod staging;
 mod steps;
@@ -208,6 +209,9 @@ impl<T: Target> Engine<T> {
             Kind::Register => self.registered(pass, token.tag, result),
             Kind::Unregister => self.unregistered(pass, token.tag, result),
             Kind::Copy => self.copied(pass, token.tag, result),
+            Kind::Linked => self.linked_ended(pass, token.tag, result),
+            Kind::Severed => self.severed(pass, token.tag),
+            Kind::TakeBack => self.taken_back(pass, token.tag, result),
             _ => unreachable!("not the engine's: {token:?}"),
         }
     }

@@ -217,3 +217,36 @@ fn each_queue_hears_of_what_another_ones_sync_has_dropped() {
         device.close().unwrap();
     }
 }
+
+/// A kernel that is short of memory takes a transfer without the commit that is linked to it.
+#[test]
+fn a_link_that_the_kernel_cuts_acknowledges_nothing_that_was_not_done() {
+    let _alone = alone();
+    for exchange in [ExchangeMode::PerIo, ExchangeMode::Batch] {
+        for seed in 0..10 {
+            let sim = Sim::new(SimConfig::blocking(seed));
+            let disk = sim.file(SIZE);
+            let asked = DeviceOptions { queues: 1, exchange: Some(exchange), ..options() };
+            let device = create(&sim, &disk, asked);
+            let client = sim.client(device.info().id).unwrap();
+            sim.set_faults(Faults { submit: 500, ..Faults::none() });
+            for number in 1..=20_u8 {
+                let data = vec![number; 4096];
+                let write = ClientOp::Write { offset: 0, data: data.clone(), fua: false };
+                assert_eq!(client.run(&write).result, Ok(()), "{exchange:?}, seed {seed}");
+                let done = client.run(&read(0, BLOCK));
+                assert_eq!((done.result, done.data), (Ok(()), data), "{exchange:?}, seed {seed}");
+                let failing = Some(libc::EIO);
+                disk.set_trouble(Trouble { reads: failing, writes: failing, ..Trouble::default() });
+                assert_eq!(client.run(&write).result, Err(libc::EIO), "{exchange:?}, seed {seed}");
+                assert_eq!(client.run(&read(0, BLOCK)).result, Err(libc::EIO), "seed {seed}");
+                disk.set_trouble(Trouble::default());
+            }
+            let stats = &device.stats()[0];
+            assert_eq!((stats.writes, stats.reads, stats.errors), (20, 20, 40), "seed {seed}");
+            drop(client);
+            device.close().unwrap();
+            assert_nothing_left(&sim, device.info().id);
+        }
+    }
+}

@@ -325,6 +325,7 @@ fn draw_faults(rng: &mut Rng, mode: Mode) -> Faults {
         command: rate(250, 300),
         partial: rate(250, 300),
         no_buffers: rate(250, 300),
+        submit: rate(250, 500),
         ..Faults::default()
     };
     match mode {

@@ -16,6 +16,7 @@ mod block_node;
 mod capacity;
 mod char_device;
 mod control;
+mod entries;
 mod errands;
 mod memory;
 mod records;

@@ -8,6 +8,7 @@ use std::ptr::{self, NonNull};
 use io_uring::squeue::Entry;
 use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter};
 
+use super::entries::Entries;
 use crate::driver::{Completion, Ring, RingSize};
 
 const ENTER_GETEVENTS: u32 = 1 << 0;
@@ -30,6 +31,9 @@ pub struct LinuxRing {
     enter_flags: u32,
     /// Pushed and not yet submitted.
     queued: u32,
+    /// How many entries the kernel has taken so far, wrapping: where its head is.
+    taken: u32,
+    entries: Entries,
 }
 
 impl std::fmt::Debug for LinuxRing {
@@ -46,7 +50,14 @@ impl LinuxRing {
         let (submitter, submissions, completions) = unsafe { &mut *ring.as_ptr() }.split();
         // SAFETY: only reads the descriptor, which no queue does anything to.
         let fd = unsafe { ring.as_ref() }.as_raw_fd();
+        // SAFETY: as above.
+        let count = unsafe { ring.as_ref() }.params().sq_entries();
         let mut this = Self {
+            entries: Entries::map(fd, count).inspect_err(|_| {
+                // SAFETY: leaked above; the queues that borrow it have no destructor.
+                drop(unsafe { Box::from_raw(ring.as_ptr()) });
+            })?,
+            taken: 0,
             submissions: ManuallyDrop::new(submissions),
             completions: ManuallyDrop::new(completions),
             submitter,
@@ -88,7 +99,12 @@ impl LinuxRing {
                 _ => Err(error),
             };
         }
-        self.queued -= u32::try_from(submitted).unwrap_or(self.queued).min(self.queued);
+        let submitted = u32::try_from(submitted).unwrap_or(self.queued).min(self.queued);
+        self.queued -= submitted;
+        self.taken = self.taken.wrapping_add(submitted);
+        if self.queued > 0 && submitted > 0 {
+            self.entries.mend(self.taken, self.queued);
+        }
         Ok(())
     }
 }
@@ -187,7 +203,13 @@ impl Ring for LinuxRing {
     }
 
     fn submit(&mut self) -> io::Result<()> {
-        self.enter(0, 0)
+        loop {
+            let before = self.queued;
+            self.enter(0, 0)?;
+            if self.queued == 0 || self.queued == before {
+                return Ok(());
+            }
+        }
     }
 
     #[inline]

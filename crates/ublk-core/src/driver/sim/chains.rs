@@ -1,23 +1,34 @@
 //! Submission, chains and completion (io_uring/io_uring.c).
 
+use io_uring::opcode::Nop;
+use io_uring::squeue::Flags;
 use ublk_sys::IORING_URING_CMD_MULTISHOT;
 
 use super::chan::{is_unregister, may_be_refused};
 use super::model::Model;
 use super::ops::Issued;
-use super::ring::{Operation, Work};
+use super::ring::{Operation, Uring, Work};
 use super::sqe::{
     ASYNC, BUFFER_SELECT, HARDLINK, KNOWN_FLAGS, OP_FALLOCATE, OP_FSYNC, OP_POLL_ADD, OP_TIMEOUT,
     OP_URING_CMD, SKIP_SUCCESS, Sqe,
 };
 use super::violation::Rule;
-use crate::driver::Completion;
+use crate::driver::{Completion, SEVERED};
 
 impl Model {
     /// io_submit_sqes, with `IORING_SETUP_SUBMIT_ALL`. A chain ends with the submission: what is
     /// linked to nothing goes to a worker (trap 61).
     pub(super) fn submit(&mut self, ring: usize) {
-        let entries = std::mem::take(&mut self.ring(ring).sq);
+        self.ring(ring).withdraw();
+        let pushed = self.ring(ring).sq.len();
+        let partial = pushed > 1 && self.rng.chance(self.config.faults.submit);
+        let taken = if partial { 1 + self.rng.index(pushed - 1) } else { pushed };
+        let entries: Vec<Sqe> = self.ring(ring).sq.drain(..taken).collect();
+        if entries.is_empty() {
+            return self.flush(ring);
+        }
+        self.ring(ring).severed =
+            entries.last().filter(|last| last.links()).map(|sqe| sqe.user_data);
         self.moves += entries.len() as u64;
         let mut chain: Option<(usize, usize)> = None;
         for sqe in entries {
@@ -231,6 +242,23 @@ impl Model {
             }
             self.complete(ring, operation);
         }
+    }
+}
+
+impl Uring {
+    /// What a ring does before it submits the rest of a chain that was taken in part.
+    fn withdraw(&mut self) {
+        let Some(user_data) = self.severed.filter(|_| !self.sq.is_empty()) else { return };
+        let mut nop = Sqe::new(&Nop::new().build().user_data(user_data | SEVERED));
+        for entry in &mut self.sq {
+            let links = entry.links();
+            *entry = nop;
+            if !links {
+                break;
+            }
+            nop = Sqe::new(&Nop::new().build().flags(Flags::SKIP_SUCCESS));
+        }
+        self.severed = None;
     }
 }
 

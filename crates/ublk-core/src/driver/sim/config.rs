@@ -130,6 +130,8 @@ pub struct Faults {
     pub partial: u16,
     /// FETCH_IO_CMDS finds its buffer group empty.
     pub no_buffers: u16,
+    /// io_uring_enter takes only some of what was pushed, for want of memory (`io_alloc_req`).
+    pub submit: u16,
     /// A backend operation completes later than its submission.
     pub delay: u16,
 }

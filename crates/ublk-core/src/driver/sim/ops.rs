@@ -150,6 +150,11 @@ impl Model {
             return Ok(());
         }
         if let Some(at) = uring.workers.iter().position(matches) {
+            // A worker has just taken it, and has not begun.
+            if self.rng.chance(300) {
+                return Err(libc::EALREADY);
+            }
+            let uring = self.ring(ring);
             let operation = uring.workers.remove(at);
             uring.work.push_back(Work::Complete(operation, -libc::ECANCELED));
             return Ok(());

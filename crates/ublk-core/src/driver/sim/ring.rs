@@ -69,6 +69,9 @@ pub(super) struct Uring {
     pub(super) task: Option<ThreadId>,
     pub(super) size: RingSize,
     pub(super) sq: Vec<Sqe>,
+    /// The `user_data` of an entry that was taken without what is linked to it: the rest of its chain is
+    /// withdrawn, as by `linux::ring`.
+    pub(super) severed: Option<u64>,
     pub(super) cq: VecDeque<Completion>,
     pub(super) fixed_files: Option<Vec<Option<FileRef>>>,
     pub(super) table: Vec<Slot>,
@@ -94,6 +97,7 @@ impl Uring {
             task: Some(thread::current().id()),
             size,
             sq: Vec::new(),
+            severed: None,
             cq: VecDeque::new(),
             fixed_files: None,
             table: Vec::new(),
@@ -150,7 +154,8 @@ impl SimRing {
         Self { sim, ring }
     }
 
-    fn enter(&mut self) -> io::Result<()> {
+    /// Whether all that was pushed has been taken: io_uring_enter does not wait otherwise.
+    fn enter(&mut self) -> io::Result<bool> {
         let mut model = self.sim.lock();
         let owner = model.ring(self.ring).task;
         if owner.is_some_and(|owner| owner != thread::current().id()) {
@@ -161,9 +166,10 @@ impl SimRing {
             return Err(io::Error::from_raw_os_error(libc::EAGAIN));
         }
         model.submit(self.ring);
+        let all = model.ring(self.ring).sq.is_empty();
         drop(model);
         self.sim.wake();
-        Ok(())
+        Ok(all)
     }
 }
 
@@ -272,11 +278,14 @@ impl Ring for SimRing {
     }
 
     fn submit(&mut self) -> io::Result<()> {
-        self.enter()
+        while !self.enter()? {}
+        Ok(())
     }
 
     fn submit_and_wait(&mut self, count: u32) -> io::Result<()> {
-        self.enter()?;
+        if !self.enter()? {
+            return Ok(());
+        }
         match self.sim.waiting() {
             Waiting::Stepping => self.sim.lock().step_until_idle(self.ring, count),
             Waiting::Blocking => self.sim.block_on(self.ring, count),

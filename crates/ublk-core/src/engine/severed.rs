@@ -1,0 +1,87 @@
+//! A linked transfer that the kernel has taken without its commit.
+//!
+//! Its ring has withdrawn the commit ([`SEVERED`](crate::driver::SEVERED)). The transfer answers only
+//! if it fails, so that nobody would hear of its success: it is done again, as a plan's only step. Both
+//! move the same bytes to the same place, so it does no harm if both run. But the first must not begin
+//! when the request has ended, since another request's buffer is in the tag's slot then. So the kernel
+//! is asked to take it back: either it does, and the transfer answers that it was cancelled, or it no
+//! longer finds it, since it has begun. Then it holds the request's buffer, which keeps the request
+//! from ending before it has ended itself.
+
+use io_uring::opcode::AsyncCancel;
+
+use super::flight::Way;
+use super::{Engine, Outcome, Settled};
+use crate::driver::Ring;
+use crate::pass::Pass;
+use crate::target::Target;
+use crate::token::{Kind, Token};
+
+impl<T: Target> Engine<T> {
+    /// A linked transfer has failed, or was short, or was taken back.
+    #[cold]
+    pub(super) fn linked_ended<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        result: i32,
+    ) -> Settled {
+        match self.flights[usize::from(tag)].way {
+            Way::Linked | Way::Severed => {
+                self.step_ended(pass, Token::new(Kind::Step, tag), result)
+            }
+            // It has been done again.
+            Way::Plan | Way::Express => Ok(Outcome::Running),
+        }
+    }
+
+    /// The commit of a linked transfer was withdrawn.
+    #[cold]
+    pub(super) fn severed<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
+        let flight = &mut self.flights[usize::from(tag)];
+        if flight.way != Way::Linked {
+            // It has answered already.
+            return Ok(Outcome::Running);
+        }
+        flight.way = Way::Severed;
+        let request = flight.request;
+        self.running += 1;
+        self.count(pass.counters, &request, 1_u64.wrapping_neg());
+        self.take_back(pass, tag)
+    }
+
+    fn take_back<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
+        pass.reserve(1)?;
+        let transfer = Token::new(Kind::Linked, tag).pack(pass.seat.number);
+        let entry = AsyncCancel::new(transfer).build();
+        // SAFETY: the entry points to nothing.
+        unsafe { pass.push(entry, Token::new(Kind::TakeBack, tag)) };
+        Ok(Outcome::Running)
+    }
+
+    /// The kernel has looked for a severed transfer.
+    #[cold]
+    pub(super) fn taken_back<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        result: i32,
+    ) -> Settled {
+        if self.flights[usize::from(tag)].way != Way::Severed {
+            return Ok(Outcome::Running);
+        }
+        match -result {
+            // Its own answer follows.
+            0 => Ok(Outcome::Running),
+            // A worker has it, and may not have begun it.
+            libc::EALREADY => self.take_back(pass, tag),
+            _ => {
+                self.derail(pass, tag);
+                self.flights[usize::from(tag)].pending = 0;
+                pass.reserve(1)?;
+                self.push_step(pass, tag, 0);
+                Ok(Outcome::Running)
+            }
+        }
+    }
+}
