@@ -69,6 +69,16 @@ describe('a pid file', () => {
     expect(readFileSync(path, 'utf8')).toBe('1\n');
   });
 
+  test('is removed at the end of the process, if that comes first', async () => {
+    const at = folder();
+    const file = await writePidFile(join(at, 'pid'));
+    const [remove] = process.listeners('exit').slice(-1);
+    remove?.(0);
+    expect(readdirSync(at)).toEqual([]);
+    await file[Symbol.asyncDispose]();
+    expect(process.listeners('exit')).not.toContain(remove);
+  });
+
   test('that cannot be written leaves nothing behind', async () => {
     const at = folder();
     mkdirSync(join(at, 'pid'));

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import { readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { readFileSync, rmSync } from 'node:fs';
+import { rename, rm, writeFile } from 'node:fs/promises';
 
 import { invalid } from '../errors.ts';
 
@@ -18,12 +19,23 @@ export async function writePidFile(path: string | undefined): Promise<AsyncDispo
   } catch (error) {
     throw invalid(`cannot write the pid file '${path}': ${(error as Error).message}`);
   }
+  const remove = (): void => removeIfHolds(path, line);
+  // The end of the process may come before that of the device.
+  process.once('exit', remove);
   return {
     [Symbol.asyncDispose]: async () => {
-      const text = await readFile(path, 'utf8').catch(() => undefined);
-      if (text === line) await rm(path, { force: true });
+      process.removeListener('exit', remove);
+      remove();
     },
   };
+}
+
+function removeIfHolds(path: string, line: string): void {
+  try {
+    if (readFileSync(path, 'utf8') === line) rmSync(path, { force: true });
+  } catch {
+    // Somebody else has removed the file, or the folder is writable no more: nothing depends on it.
+  }
 }
 
 /** Puts a new file in the place of whatever is there. */

@@ -25,7 +25,10 @@ async function leave(device: Device, { second }: EndSignals): Promise<void> {
   } catch (error) {
     if (!UblkError.is(error)) throw error;
     // The end of the process leaves the device too, but does not wait for its requests.
-    if (error.code === UblkErrorCode.Unsupported || second.aborted) process.exit(0);
+    if (error.code === UblkErrorCode.Unsupported || second.aborted) {
+      say(`${device.path} waits for its next server: ublk recover ${device.id} …`);
+      process.exit(0);
+    }
     say(`${error.message}; ${device.path} is served on, a second signal ends its server`);
     second.addEventListener('abort', () => process.exit(1));
   }
