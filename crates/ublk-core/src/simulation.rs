@@ -5,12 +5,14 @@
 //! `driver::sim` plays the kernel. A target's real files are read; what it writes to them stays in
 //! a simulated cache until it syncs.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::UNIX_EPOCH;
 
 use crate::device::{Device, DeviceOptions};
 use crate::driver::sim::{Client, ClientOp, Faults, Injected, Outcome, Sim, SimConfig, Transfer};
 use crate::error::{Code, Error, Result};
-use crate::target::Target;
+use crate::target::{Boot, Target};
 
 /// A simulated disk. With one queue, and a target that answers by itself, everything that happens
 /// follows from the seed and from what is asked of the disk.
@@ -19,6 +21,7 @@ pub struct Simulation {
     sim: Sim,
     options: DeviceOptions,
     served: Mutex<Option<Served>>,
+    boot: Mutex<Boot>,
     /// Held while the device comes or goes.
     changing: Mutex<()>,
 }
@@ -46,8 +49,14 @@ impl Simulation {
             sim: Sim::new(config),
             options: DeviceOptions { pin: false, ..options.clone() },
             served: Mutex::default(),
+            boot: Mutex::new(next_boot()),
             changing: Mutex::default(),
         }
+    }
+
+    /// The boot of the simulated machine; after a power cut it is another one.
+    pub fn boot(&self) -> Boot {
+        lock(&self.boot).clone()
     }
 
     /// Serves what `open` opens. Blocks.
@@ -81,6 +90,8 @@ impl Simulation {
     ) -> Result<Arc<Device<Sim>>> {
         let _changing = lock(&self.changing);
         self.sim.wait_for_darkness();
+        // What the server does from now on, it does without power.
+        std::mem::replace(&mut *lock(&self.boot), next_boot()).end();
         let stopped = self.stop();
         self.sim.restore_power();
         stopped?;
@@ -94,11 +105,10 @@ impl Simulation {
     /// cannot be written.
     pub fn close(&self) -> Result<()> {
         let _changing = lock(&self.changing);
+        // What the target writes when it ends comes after what it has written before.
+        self.write_back()?;
         self.stop()?;
-        self.sim.write_back().map_err(|errno| {
-            let error = std::io::Error::from_raw_os_error(errno);
-            Error::os(Code::BadBackend, "cannot write to a target's file", "write", &error)
-        })?;
+        self.write_back()?;
         self.sim.audit();
         match self.sim.violations().first() {
             None => Ok(()),
@@ -108,6 +118,13 @@ impl Simulation {
                     .hint("this is a defect of the package ublk; please report it"))
             }
         }
+    }
+
+    fn write_back(&self) -> Result<()> {
+        self.sim.write_back().map_err(|errno| {
+            let error = std::io::Error::from_raw_os_error(errno);
+            Error::os(Code::BadBackend, "cannot write to a target's file", "write", &error)
+        })
     }
 
     /// Changes what goes wrong from now on.
@@ -150,6 +167,15 @@ impl Operations {
             None => tell((0..self.count).map(|at| (at, Err(libc::ENODEV))).collect()),
         }
     }
+}
+
+/// A boot that no other simulation has, and no machine.
+fn next_boot() -> Boot {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let time = UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_nanos());
+    let own =
+        u128::from(std::process::id()) << 32 | u128::from(COUNT.fetch_add(1, Ordering::Relaxed));
+    Boot::simulated(time << 64 ^ own)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -127,7 +127,9 @@ impl NativeSimulation {
         on_end: OnEnd,
     ) -> napi::Result<Object<'env>> {
         let simulation = Arc::clone(&self.simulation);
-        device::open(env, on_end, move || Ok(simulation.serve(|| target.open())?))
+        device::open(env, on_end, move || {
+            Ok(simulation.serve(|| target.open_in(simulation.boot()))?)
+        })
     }
 
     /// Serves it, or another one, after a power cut.
@@ -143,7 +145,9 @@ impl NativeSimulation {
         on_end: OnEnd,
     ) -> napi::Result<Object<'env>> {
         let simulation = Arc::clone(&self.simulation);
-        device::open(env, on_end, move || Ok(simulation.power_cycle(|| target.open())?))
+        device::open(env, on_end, move || {
+            Ok(simulation.power_cycle(|| target.open_in(simulation.boot()))?)
+        })
     }
 
     /// Starts operations together, and with `cut_power` a power cut in the midst of them.

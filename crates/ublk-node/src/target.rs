@@ -14,7 +14,7 @@ use ublk_core::target::native::Native;
 use ublk_core::target::null::Null;
 use ublk_core::target::striped::Striped;
 use ublk_core::target::zoned::{Zoned, ZonedOptions};
-use ublk_core::target::{Op, Presentation, Target, ZoneOp, ZonedLimits};
+use ublk_core::target::{Boot, Op, Presentation, Target, ZoneOp, ZonedLimits};
 
 use crate::bridge;
 use crate::options::{refused, unknown};
@@ -115,6 +115,14 @@ impl NativeTarget {
         self.open_for(Some(promised))
     }
 
+    /// Opens what lies behind a device on a machine whose boot this is. May block.
+    pub(crate) fn open_in(self, boot: Boot) -> Result<Native> {
+        match self.kind.as_str() {
+            "zoned" => self.open_zoned(None, Some(boot)),
+            _ => self.open(),
+        }
+    }
+
     fn open_for(self, promised: Option<Promised>) -> Result<Native> {
         match self.kind.as_str() {
             "null" => self.open_null().map(Native::Null),
@@ -144,7 +152,7 @@ impl NativeTarget {
                 let target = given(self.open_targets(promised)?.pop(), "targets")?;
                 Delay::new(target, delays).presented(asked).map(Native::Delay)
             }
-            "zoned" => self.open_zoned(promised).map(Native::Zoned),
+            "zoned" => self.open_zoned(promised, None),
             "handler" => self.open_handler(promised).map(Native::Handler),
             kind => Err(unknown("kind of target", kind)),
         }
@@ -184,13 +192,14 @@ impl NativeTarget {
         File::open(Path::new(&given(self.path, "path")?), &options)
     }
 
-    fn open_zoned(mut self, promised: Option<Promised>) -> Result<Zoned> {
-        let zones = given(self.zones.take(), "zones")?.convert()?;
+    fn open_zoned(mut self, promised: Option<Promised>, boot: Option<Boot>) -> Result<Native> {
+        let zones = ZonedOptions { boot, ..given(self.zones.take(), "zones")?.convert()? };
         let options = self.file_options(promised)?;
-        match self.path {
+        let zoned = match self.path {
             Some(path) => Zoned::open(Path::new(&path), &options, &zones),
             None => Zoned::in_memory(given(options.size, "size")?, &zones),
-        }
+        };
+        zoned.map(|zoned| Native::Zoned(Box::new(zoned)))
     }
 
     fn file_options(&self, promised: Option<Promised>) -> Result<FileOptions> {
@@ -266,6 +275,7 @@ impl NativeZones {
             max_active: self.max_active,
             state: self.state.map(PathBuf::from),
             create: self.create.unwrap_or(false),
+            boot: None,
         })
     }
 }

@@ -44,7 +44,9 @@ pub(super) fn step(step: &Step, progress: &Progress, place: Place, seat: Seat) -
         | StepKind::FetchMetadata
         | StepKind::WriteMetadata { .. }
         | StepKind::ReadMetadata
-        | StepKind::StoreMetadata => return None,
+        | StepKind::StoreMetadata
+        | StepKind::WriteOwn => return None,
+        StepKind::Note => unreachable!("a note is no I/O"),
         StepKind::Inspect => unreachable!("it is done before its plan is asked for again"),
     })
 }

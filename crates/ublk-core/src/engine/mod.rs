@@ -19,7 +19,7 @@ use crate::buffers::Buffers;
 use crate::driver::Ring;
 use crate::memory::Region;
 use crate::pass::Pass;
-use crate::target::{Plan, Request, Step, Target};
+use crate::target::{Plan, Request, Step, StepKind, Target};
 use crate::token::{Kind, Token};
 
 mod age;
@@ -29,6 +29,7 @@ mod entries;
 mod express;
 mod flight;
 mod lease;
+mod notes;
 mod settle;
 mod severed;
 mod special;
@@ -66,6 +67,8 @@ pub(crate) struct Engine<T> {
     steps: Box<[Step]>,
     progress: Box<[Progress]>,
     waits: Waits,
+    /// The target's own memory.
+    own: Option<Arc<Region>>,
     staging: Box<[Staging]>,
     running: u32,
     /// The buffers of requests that were given up, with their tags.
@@ -122,6 +125,7 @@ impl<T> Engine<T> {
         mem::forget(mem::replace(&mut self.buffers, nothing));
         mem::forget(mem::take(&mut self.aids));
         mem::forget(mem::take(&mut self.given_up));
+        mem::forget(self.own.take());
     }
 }
 
@@ -146,6 +150,7 @@ impl<T: Target> Engine<T> {
             rotates,
             aids,
             staging: vec![Staging::EMPTY; depth.into()].into(),
+            own: target.memory().cloned(),
             target,
             queue,
             buffers,
@@ -259,6 +264,10 @@ impl<T: Target> Engine<T> {
             return self.finish(pass, tag);
         }
         let stage = self.next_stage(tag);
+        let first = usize::from(tag) * self.max_steps;
+        if self.steps[first + usize::from(stage.start)].kind == StepKind::Note {
+            return self.note(pass, tag, stage.start);
+        }
         pass.reserve(stage.len() + 2)?;
         if matches!(self.flights[usize::from(tag)].lease, Lease::Wanted | Lease::Empty(_)) {
             if !self.attach(pass, tag) {

@@ -51,7 +51,10 @@ impl<T: Target> Engine<T> {
         let steps = plan.len();
         match retried {
             Ok(()) => self.launch(pass, tag, steps),
-            Err(errno) => Ok(Outcome::Commit(self.fail(pass, tag, errno))),
+            Err(errno) => {
+                self.tell_failure(tag);
+                Ok(Outcome::Commit(self.fail(pass, tag, errno)))
+            }
         }
     }
 

@@ -1,5 +1,5 @@
-//! Steps that neither move a request's bytes nor change a file: they let time pass, or move a
-//! request's metadata.
+//! Steps that do not move a request's bytes: they let time pass, move a request's metadata, or write
+//! what the target has in memory of its own.
 
 use io_uring::opcode;
 use io_uring::squeue::Entry;
@@ -26,17 +26,27 @@ impl<T: Target> Engine<T> {
         let step = self.steps[index];
         match step.kind {
             StepKind::Wait => self.wait(index, step.length),
+            StepKind::WriteOwn => self.write_own(pass, &step, self.progress[index].from),
             _ => self.move_metadata(pass, tag, &step, self.progress[index].from),
         }
     }
 
     /// Lets `microseconds` pass. The step's place is read when the entry is submitted, and not
     /// written before it has completed.
-    fn wait(&mut self, index: usize, microseconds: u32) -> Entry {
+    pub(super) fn wait(&mut self, index: usize, microseconds: u32) -> Entry {
         let nanoseconds = microseconds % 1_000_000 * 1000;
         let wait = Timespec::new().sec((microseconds / 1_000_000).into()).nsec(nanoseconds);
         self.waits[index] = wait;
         opcode::Timeout::new(&raw const self.waits[index]).build()
+    }
+
+    fn write_own<R: Ring>(&self, pass: &Pass<'_, R>, step: &Step, from: u32) -> Entry {
+        let own = self.own.as_ref().expect("a target that writes from memory of its own has some");
+        let (at, length) = ((step.at + from) as usize, step.length - from);
+        assert!(at + length as usize <= own.size());
+        let file = pass.file(FIRST_OF_TARGET + u32::from(step.file));
+        let place = step.offset + u64::from(from);
+        opcode::Write::new(file, own.base().wrapping_add(at), length).offset(place).build()
     }
 
     fn move_metadata<R: Ring>(

@@ -107,12 +107,12 @@ impl<T: Target> Engine<T> {
             return self.launch(pass, tag, steps);
         }
         self.staging[usize::from(tag)] = Staging::EMPTY;
-        if let Err(errno) = self.place(tag, address, look) {
-            return Ok(self.refuse(pass, tag, errno));
-        }
         #[expect(clippy::cast_possible_truncation, reason = "at most 255, checked in new")]
         {
             self.flights[usize::from(tag)].planned = steps as u8;
+        }
+        if let Err(errno) = self.place(tag, address, look) {
+            return Ok(self.refuse(pass, tag, errno));
         }
         match self.staging[usize::from(tag)].copying {
             Copying::Nothing => self.launch_fetched(pass, tag, steps),
@@ -276,6 +276,7 @@ impl<T: Target> Engine<T> {
         if self.flights[usize::from(tag)].held {
             self.hold(tag)
         } else {
+            self.tell_failure(tag);
             Outcome::Commit(self.fail(pass, tag, errno))
         }
     }

@@ -35,8 +35,8 @@ pub(super) fn judge(step: &Step, progress: &mut Progress, result: i32, block: u3
         StepKind::Read | StepKind::Write { .. } if progress.from + result < step.length => {
             continue_short(step, progress, result, block)
         }
-        kind if kind.moves_metadata() && progress.from + result < step.length => {
-            continue_metadata(progress, result)
+        kind if kind.is_whole() && progress.from + result < step.length => {
+            continue_whole(progress, result)
         }
         kind if kind.syncs() => Verdict::CompleteDurably,
         // Of a block device the kernel changes what there is of the range, and answers success.
@@ -49,7 +49,7 @@ pub(super) fn judge(step: &Step, progress: &mut Progress, result: i32, block: u3
 fn interrupted_or_failed(kind: StepKind, progress: &mut Progress, errno: i32) -> Verdict {
     match errno {
         // The time that a wait asked for has passed.
-        libc::ETIME if kind == StepKind::Wait => Verdict::Complete,
+        libc::ETIME if matches!(kind, StepKind::Wait | StepKind::Note) => Verdict::Complete,
         // What interrupts a sync may hide what it would have reported.
         libc::EINTR | libc::EAGAIN
             if progress.interruptions < MAX_INTERRUPTIONS && kind != StepKind::Sync =>
@@ -61,9 +61,9 @@ fn interrupted_or_failed(kind: StepKind, progress: &mut Progress, errno: i32) ->
     }
 }
 
-/// Metadata ends nowhere before its length.
+/// What is not the request's own bytes ends nowhere before its length.
 #[cold]
-fn continue_metadata(progress: &mut Progress, result: u32) -> Verdict {
+fn continue_whole(progress: &mut Progress, result: u32) -> Verdict {
     progress.from += result;
     if result == 0 { Verdict::Failed(libc::EIO) } else { Verdict::Continue }
 }

@@ -5,26 +5,32 @@
 //! without a kernel, and composable: a layer asks its children for their plans.
 
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Code, Error};
+pub use crate::memory::Region;
 
+mod boot;
 mod children;
 mod durability;
 mod elsewhere;
 mod geometry;
 mod plan;
+mod reached;
 mod request;
 mod state;
 #[cfg(test)]
 mod testing;
 
+pub use boot::Boot;
 pub use durability::Durability;
 pub use elsewhere::{Elsewhere, Unfit};
 pub use geometry::{
     DiscardLimits, Geometry, GeometryError, Presentation, SegmentLimits, ZonedLimits,
 };
 pub use plan::{Part, Plan, Remap, Step, StepKind};
+pub use reached::{Go, Reached};
 pub use request::{Op, Request, RequestFlags, ZoneOp};
 
 pub mod delay;
@@ -127,6 +133,24 @@ pub trait Target: Send + Sync + 'static {
     ) -> Result<(), Errno> {
         let _ = (request, bytes, plan);
         Err(Errno(libc::EIO))
+    }
+
+    /// Memory that [`StepKind::WriteOwn`] writes from, the same for the target's life.
+    fn memory(&self) -> Option<&Arc<Region>> {
+        None
+    }
+
+    /// The plan of `request` has come to a [`StepKind::Note`]: all that lies before it has been done.
+    /// Must not block.
+    fn reached(&self, request: &Request, reached: Reached<'_>) -> Go {
+        let _ = (request, reached);
+        Go::On
+    }
+
+    /// A request that was planned fails for good; `plan` is its last one. Whoever
+    /// [notes](StepKind::Note) what is done hears here what is not. By default nothing.
+    fn failed(&self, request: &Request, plan: &[Step]) {
+        let _ = (request, plan);
     }
 
     /// Asked when a step of a plan failed with `errno`; `round` counts from 0. A target that can

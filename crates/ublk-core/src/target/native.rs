@@ -2,6 +2,7 @@
 //! virtual call.
 
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::delay::Delay;
@@ -13,7 +14,10 @@ use super::linear::Linear;
 use super::null::Null;
 use super::striped::Striped;
 use super::zoned::Zoned;
-use super::{Durability, Elsewhere, Errno, Geometry, Plan, Remap, Request, Target};
+use super::{
+    Durability, Elsewhere, Errno, Geometry, Go, Plan, Reached, Remap, Request, Step, Target,
+};
+use crate::memory::Region;
 
 /// One of the native targets.
 // A tag of its own takes one comparison; one that is hidden in a variant takes several.
@@ -35,7 +39,7 @@ pub enum Native {
     /// A handler beyond a bridge.
     Handler(Handler),
     /// Zones that are written in order.
-    Zoned(Zoned),
+    Zoned(Box<Zoned>),
     /// A file with metadata beside it.
     Integrity(Integrity),
 }
@@ -122,6 +126,18 @@ impl Target for Native {
 
     fn check_size(&self, size: u64) -> crate::error::Result<()> {
         forward!(self, target => target.check_size(size))
+    }
+
+    fn memory(&self) -> Option<&Arc<Region>> {
+        forward!(self, target => target.memory())
+    }
+
+    fn reached(&self, request: &Request, reached: Reached<'_>) -> Go {
+        forward!(self, target => target.reached(request, reached))
+    }
+
+    fn failed(&self, request: &Request, plan: &[Step]) {
+        forward!(self, target => target.failed(request, plan));
     }
 
     fn retry(

@@ -33,6 +33,12 @@ pub enum StepKind {
     ReadMetadata,
     /// From the room to the kernel, as the metadata of a read.
     StoreMetadata,
+    /// From the target's [own memory](super::Target::memory) into the file; `at` counts from the
+    /// start of that memory.
+    WriteOwn,
+    /// No I/O: the target hears, by [`Target::reached`](super::Target::reached), that all steps of
+    /// earlier stages have been done. The only step of its stage; its `offset` is the target's.
+    Note,
     /// Nothing, for as many microseconds as the step's length; the rest of the step means nothing.
     Wait,
     /// These bytes of a write are shown to the target, which then plans: see
@@ -50,15 +56,16 @@ impl StepKind {
         )
     }
 
-    /// Whether it moves a request's metadata.
+    /// Whether it moves bytes that are not the request's own: its metadata, or the target's memory.
     #[inline]
-    pub fn moves_metadata(self) -> bool {
+    pub fn is_whole(self) -> bool {
         matches!(
             self,
             Self::FetchMetadata
                 | Self::WriteMetadata { .. }
                 | Self::ReadMetadata
                 | Self::StoreMetadata
+                | Self::WriteOwn
         )
     }
 }

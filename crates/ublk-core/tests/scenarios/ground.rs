@@ -5,6 +5,7 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::path::PathBuf;
 
+use ublk_core::target::Boot;
 use ublk_core::target::file::{Direct, FileOptions};
 use ublk_core::target::zoned::{Zoned, ZonedOptions};
 
@@ -15,6 +16,8 @@ pub(crate) struct Ground {
     data: File,
     state: File,
     options: ZonedOptions,
+    boot: u128,
+    server: Boot,
 }
 
 impl Ground {
@@ -33,15 +36,23 @@ impl Ground {
             max_active,
             ..Default::default()
         };
-        Self { data, state, options }
+        Self { data, state, options, boot: 1, server: Boot::simulated(1) }
     }
 
     /// The target of the next server.
-    pub(crate) fn open(&self) -> Zoned {
+    pub(crate) fn open(&mut self) -> Zoned {
+        self.server = Boot::simulated(self.boot);
         // The model keeps files open for as long as it lives.
         let how = FileOptions { direct: Direct::No, unlocked: true, ..Default::default() };
-        let options = ZonedOptions { state: Some(path(&self.state)), ..self.options.clone() };
+        let state = Some(path(&self.state));
+        let boot = Some(self.server.clone());
+        let options = ZonedOptions { state, boot, ..self.options.clone() };
         Zoned::open(&path(&self.data), &how, &options).unwrap()
+    }
+
+    /// The server is killed: it does nothing more, not even to the files.
+    pub(crate) fn kill_server(&self) {
+        self.server.end();
     }
 }
 

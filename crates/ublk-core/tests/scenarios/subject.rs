@@ -4,6 +4,7 @@ use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex};
 
 use ublk_core::driver::sim::{Sim, SimDisk};
+use ublk_core::target::Region;
 use ublk_core::target::delay::{Delay, Delays};
 use ublk_core::target::file::File;
 use ublk_core::target::handler::{Handler, HandlerOptions};
@@ -13,7 +14,8 @@ use ublk_core::target::null::Null;
 use ublk_core::target::striped::Striped;
 use ublk_core::target::zoned::Zoned;
 use ublk_core::target::{
-    DiscardLimits, Durability, Elsewhere, Errno, Geometry, Op, Plan, Request, Step, Target,
+    DiscardLimits, Durability, Elsewhere, Errno, Geometry, Go, Op, Plan, Reached, Request, Step,
+    Target,
 };
 
 use crate::answering;
@@ -48,7 +50,7 @@ enum Kind {
     Layered(Layered),
     Striped(Box<Native>, Layered),
     Guarded(Integrity),
-    Zoned(Zoned),
+    Zoned(Box<Zoned>),
     Handler(Box<Handler>),
 }
 
@@ -72,7 +74,7 @@ impl Subject {
     }
 
     pub(crate) fn zoned(target: Zoned) -> Self {
-        Self { kind: Kind::Zoned(target), inspects: false, seen: Mutex::default() }
+        Self { kind: Kind::Zoned(Box::new(target)), inspects: false, seen: Mutex::default() }
     }
 
     /// What has been seen since the last time.
@@ -233,6 +235,18 @@ impl Target for Subject {
             return Ok(());
         }
         forward!(self, target => target.plan(request, plan))
+    }
+
+    fn memory(&self) -> Option<&Arc<Region>> {
+        forward!(self, target => target.memory())
+    }
+
+    fn reached(&self, request: &Request, reached: Reached<'_>) -> Go {
+        forward!(self, target => target.reached(request, reached))
+    }
+
+    fn failed(&self, request: &Request, plan: &[Step]) {
+        forward!(self, target => target.failed(request, plan));
     }
 
     fn plan_inspected(

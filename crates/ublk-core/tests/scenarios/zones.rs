@@ -62,7 +62,7 @@ impl Zones {
         let mut config = SimConfig { trace: traced, ..SimConfig::stepping(scenario.seed) };
         config.faults.auto_register = scenario.faults.auto_register;
         let sim = Sim::new(config);
-        let ground = Ground::new(scenario);
+        let mut ground = Ground::new(scenario);
         let subject = Arc::new(Subject::zoned(ground.open()));
         let up = bring_up(scenario, &sim, &subject, None);
         let servers = Servers::new(scenario, &sim, up);
@@ -145,8 +145,16 @@ impl Zones {
     fn incident(&mut self) {
         match self.scenario.incident.1 {
             Incident::Stop => self.sim.begin_stop(self.servers.id).unwrap(),
-            Incident::Kill => self.servers.reactors.clear(),
-            Incident::Replace(how) => return self.servers.replace(how),
+            Incident::Kill => {
+                self.ground.kill_server();
+                self.servers.reactors.clear();
+            }
+            Incident::Replace(how) => {
+                if !how.gently {
+                    self.ground.kill_server();
+                }
+                return self.servers.replace(how);
+            }
             _ => return,
         }
         self.over = true;

@@ -1,20 +1,27 @@
 //! A zoned device (`UBLK_F_ZONED`, Linux 6.6): zones that are written in order, from their start to
 //! their write pointer, and emptied as a whole.
 //!
-//! A zone's write pointer moves when a write is planned. So a write that fails, or a server that is
-//! killed, leaves it where the write would have ended, unless nothing came after.
+//! A zone's write pointer moves when a write is planned, and is written down when the write has been
+//! done (a note at the end of its plan): a server that is killed leaves it behind the last write that
+//! was done. What of that outlives a power cut is written by steps, after the data: see `durable`.
+//! Of appends that are under way together, one that was not done leaves a gap of zeros, or of whatever
+//! a backend without `FALLOC_FL_PUNCH_HOLE` reads there.
 
-use std::os::fd::{FromRawFd, RawFd};
+use std::ops::Range;
+use std::os::fd::RawFd;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::file::{File, FileOptions};
 use super::state::{self, Data, Wanted};
 use super::{
-    Durability, Errno, Geometry, Op, Plan, Request, Step, StepKind, Target, ZoneOp, ZonedLimits,
+    Boot, Durability, Errno, Geometry, Go, Op, Plan, Reached, Request, Step, StepKind, Target,
+    ZoneOp, ZonedLimits,
 };
 use crate::error::{Code, Error, Result};
+use crate::memory::Region;
 
+mod durable;
 mod options;
 mod store;
 mod table;
@@ -30,12 +37,19 @@ pub struct Zoned {
     table: Mutex<Table<Store>>,
     shape: Shape,
     geometry: Geometry,
-    files: [RawFd; 2],
+    image: Arc<Region>,
+    /// The data, the reports, and the state if it is kept.
+    files: Vec<RawFd>,
     durability: Durability,
+    boot: Option<Boot>,
 }
 
 const DATA: u16 = 0;
-const STATE: u16 = 1;
+const REPORTS: u16 = 1;
+const STATE: u16 = 2;
+/// At the notes of a flush: what it took down may be recorded; it is kept.
+const RECORD: u32 = 0;
+const KEEP: u32 = 1;
 /// The longest range that one step gives back.
 const LONGEST: u64 = 0xffff_0000;
 
@@ -58,8 +72,15 @@ impl Zoned {
         let wanted = Wanted { create: options.create, read_only: false };
         let size = data.geometry().size;
         let opened = state::open(&path_of_state, &shape, Data { path, size }, wanted)?;
-        let store = Store::open(opened, &shape).map_err(|unfit| explain(&path_of_state, unfit))?;
-        Ok(Self::new(data, shape, store))
+        let boot = options.boot.clone().map_or_else(Boot::of_machine, Ok);
+        let boot = boot.map_err(|error| {
+            Error::os(Code::Kernel, "cannot ask the kernel for the boot's id", "read", &error)
+        })?;
+        let store = Store::open(Some((opened, &boot)), &shape);
+        let store = store.map_err(|unfit| explain(&path_of_state, unfit))?;
+        let mut zoned = Self::new(data, shape, store);
+        zoned.boot = Some(boot);
+        Ok(zoned)
     }
 
     /// In memory, gone with the device. `size` is cut to whole zones.
@@ -68,25 +89,17 @@ impl Zoned {
     /// `InvalidArgument` for zones that cannot be; `Kernel` when there is no memory.
     pub fn in_memory(size: u64, options: &ZonedOptions) -> Result<Self> {
         let shape = options.shape(size)?;
-        let no_memory = |error: &std::io::Error| {
-            Error::os(Code::Kernel, "cannot make memory for zones", "memfd_create", error)
-        };
-        let data = File::in_memory(size).map_err(|error| no_memory(&error))?;
-        // SAFETY: plain arguments.
-        let fd = unsafe { libc::memfd_create(c"ublk-zones".as_ptr(), libc::MFD_CLOEXEC) };
-        if fd < 0 {
-            return Err(no_memory(&std::io::Error::last_os_error()));
-        }
-        // SAFETY: a new descriptor that nobody else has.
-        let state = unsafe { std::fs::File::from_raw_fd(fd) };
-        state::fill(&state, &shape).map_err(|error| no_memory(&error))?;
-        let store = Store::open(state, &shape)
+        let data = File::in_memory(size).map_err(|error| {
+            Error::os(Code::Kernel, "cannot make memory for zones", "memfd_create", &error)
+        })?;
+        let store = Store::open(None, &shape)
             .map_err(|unfit| explain(Path::new("the zones in memory"), unfit))?;
         Ok(Self::new(data, shape, store))
     }
 
     fn new(data: File, shape: Shape, (store, zones): (Store, Vec<table::Zone>)) -> Self {
-        let files = [data.files()[0], store.fd()];
+        let (reports, state) = store.files();
+        let files: Vec<_> = [data.files()[0], reports].into_iter().chain(state).collect();
         let zoned = ZonedLimits { max_open: shape.max_open, max_active: shape.max_active };
         let geometry = Geometry {
             size: shape.start(shape.count),
@@ -97,8 +110,10 @@ impl Zoned {
             fua: false,
             ..*data.geometry()
         };
+        let image = Arc::clone(store.durable.image());
         let table = Mutex::new(Table::new(shape, zones, store));
-        Self { data, table, shape, geometry, files, durability: Durability::of(2) }
+        let durability = Durability::of(files.len());
+        Self { data, table, shape, geometry, image, files, durability, boot: None }
     }
 
     fn table(&self) -> MutexGuard<'_, Table<Store>> {
@@ -115,36 +130,102 @@ impl Zoned {
         match op {
             ZoneOp::Report => {
                 let offset = Store::place(offset / self.shape.zone_size);
-                plan.push(step(StepKind::Read, STATE, length, offset));
+                plan.push(step(StepKind::Read, REPORTS, length, offset));
                 Ok(())
             }
             ZoneOp::Append => {
                 let offset = self.table().append(offset, length)?;
                 plan.push(step(StepKind::Write { dsync: false }, DATA, length, offset));
+                plan.push(note(1, 0, 0));
                 Ok(())
             }
             ZoneOp::Open => self.table().open(offset),
             ZoneOp::Close => self.table().close(offset),
             ZoneOp::Finish => self.table().finish(offset),
             ZoneOp::Reset => {
-                self.table().reset(offset)?;
-                self.give_back(offset, offset + self.shape.zone_size, plan);
+                let zone = self.table().resettable(offset)?;
+                self.plan_reset(zone..zone + 1, plan);
                 Ok(())
             }
             ZoneOp::ResetAll => {
-                self.table().reset_all();
-                let start = self.shape.start(self.shape.conventional);
-                self.give_back(start, self.geometry.size, plan);
+                self.plan_reset(self.shape.conventional..self.shape.count, plan);
                 Ok(())
             }
         }
     }
 
-    fn give_back(&self, mut from: u64, to: u64, plan: &mut Plan<'_>) {
+    fn keeps_state(&self) -> bool {
+        self.files.len() > usize::from(STATE)
+    }
+
+    /// The data first, as far as it has been written now: no write pointer is ever durable before what
+    /// lies below it.
+    fn plan_flush(&self, plan: &mut Plan<'_>) {
+        plan.push(step(StepKind::Sync, DATA, 0, 0));
+        if !self.keeps_state() {
+            return;
+        }
+        let mut table = self.table();
+        let (id, words) = table.records.durable.capture();
+        plan.push(note(1, RECORD, id));
+        Self::plan_words(&table.records, 2, words, plan);
+        plan.push(note(4, KEEP, id));
+    }
+
+    /// The zones are durably empty before their data goes, and taken for empty before that goes too.
+    fn plan_reset(&self, zones: Range<u32>, plan: &mut Plan<'_>) {
+        let mut table = self.table();
+        let (id, words) = table.records.durable.begin_reset(zones.clone());
+        if self.keeps_state() {
+            Self::plan_words(&table.records, 0, words, plan);
+        }
+        drop(table);
+        plan.push(note(2, KEEP, id));
+        self.give_back(zones, StepKind::PunchHole, plan);
+    }
+
+    /// Writes words of the image, if there are any, and syncs the state.
+    fn plan_words(store: &Store, stage: u8, words: Range<u32>, plan: &mut Plan<'_>) {
+        if words.is_empty() {
+            return;
+        }
+        // Fits: there are at most 2^20 words.
+        let bytes = |count: u32| count * u32::try_from(durable::WORD).unwrap_or(u32::MAX);
+        let (length, offset) = (bytes(words.end - words.start), store.place_of_word(words.start));
+        let write = step(StepKind::WriteOwn, STATE, length, offset);
+        plan.push(Step { stage, at: bytes(words.start), ..write });
+        plan.push(Step { stage: stage + 1, ..step(StepKind::Sync, STATE, 0, 0) });
+    }
+
+    fn give_back(&self, zones: Range<u32>, kind: StepKind, plan: &mut Plan<'_>) {
+        let (mut from, to) = (self.shape.start(zones.start), self.shape.start(zones.end));
         while from < to {
             let length = u32::try_from((to - from).min(LONGEST)).unwrap_or(u32::MAX);
-            plan.push(step(self.data.discard_step(), DATA, length, from));
+            plan.push(Step { stage: 3, ..step(kind, DATA, length, from) });
             from += u64::from(length);
+        }
+    }
+
+    /// The zones that a reset empties.
+    fn zones_of(&self, op: ZoneOp, offset: u64) -> Range<u32> {
+        // Fits: it was planned.
+        let zone = u32::try_from(offset / self.shape.zone_size).unwrap_or(u32::MAX - 1);
+        match op {
+            ZoneOp::Reset => zone..zone + 1,
+            _ => self.shape.conventional..self.shape.count,
+        }
+    }
+}
+
+impl Drop for Zoned {
+    /// A server that ends in good order leaves nothing to the next flush.
+    fn drop(&mut self) {
+        let lost = [DATA, STATE].iter().any(|&file| self.durability.is_lost(file));
+        let runs = !lost && self.boot.as_ref().is_some_and(|boot| !boot.is_over());
+        // SAFETY: fdatasync of a descriptor that `data` owns.
+        if runs && unsafe { libc::fdatasync(self.files[usize::from(DATA)]) } == 0 {
+            // What is not durable is in the records still, until the next boot.
+            let _ = self.table().records.close();
         }
     }
 }
@@ -168,20 +249,22 @@ impl Target for Zoned {
     }
 
     fn max_steps(&self) -> usize {
-        usize::try_from(self.geometry.size.div_ceil(LONGEST)).unwrap_or(usize::MAX).max(2)
+        usize::try_from(self.geometry.size.div_ceil(LONGEST)).unwrap_or(usize::MAX).max(2) + 3
     }
 
     fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> std::result::Result<(), Errno> {
         match request.op {
             Op::Read => self.data.plan(request, plan),
             Op::Write => {
-                self.table().write(request.offset, request.length)?;
-                self.data.plan(request, plan)
+                let noted = self.table().write(request.offset, request.length)?;
+                self.data.plan(request, plan)?;
+                if noted {
+                    plan.push(note(1, 0, 0));
+                }
+                Ok(())
             }
             Op::Flush => {
-                // The data first: no write pointer is ever durable before what lies below it.
-                plan.push(step(StepKind::Sync, DATA, 0, 0));
-                plan.push(Step { stage: 1, ..step(StepKind::Sync, STATE, 0, 0) });
+                self.plan_flush(plan);
                 Ok(())
             }
             Op::Zone(op) => self.plan_zone(op, request, plan),
@@ -189,23 +272,66 @@ impl Target for Zoned {
         }
     }
 
+    fn memory(&self) -> Option<&Arc<Region>> {
+        Some(&self.image)
+    }
+
+    fn reached(&self, request: &Request, reached: Reached<'_>) -> Go {
+        let Step { at, offset: id, .. } = reached.note;
+        let mut table = self.table();
+        match request.op {
+            Op::Flush if at == RECORD => table.records.durable.record(id),
+            Op::Flush => table.records.durable.keep(id),
+            Op::Zone(ZoneOp::Reset) => {
+                table.records.durable.keep(id);
+                // It was found resettable when it was planned.
+                let _ = table.reset(request.offset);
+            }
+            Op::Zone(ZoneOp::ResetAll) => {
+                table.records.durable.keep(id);
+                table.reset_all();
+            }
+            _ => table.done(reached.plan[0].offset, request.length),
+        }
+        if table.records.has_failed() { Go::Fail(Errno(libc::EIO)) } else { Go::On }
+    }
+
+    fn failed(&self, request: &Request, plan: &[Step]) {
+        let note = plan.iter().find(|step| step.kind == StepKind::Note);
+        let (Some(note), Some(first)) = (note, plan.first()) else { return };
+        match request.op {
+            Op::Write | Op::Zone(ZoneOp::Append) => {
+                self.table().failed(first.offset, request.length);
+            }
+            _ => self.table().records.durable.abandon(note.offset),
+        }
+    }
+
     fn retry(
         &self,
         request: &Request,
         errno: Errno,
-        _round: u8,
-        _plan: &mut Plan<'_>,
+        round: u8,
+        plan: &mut Plan<'_>,
     ) -> std::result::Result<(), Errno> {
-        match (request.op, errno.0) {
-            // The zones are empty, whether or not their space could be given back.
-            (Op::Zone(ZoneOp::Reset | ZoneOp::ResetAll), libc::EOPNOTSUPP) => Ok(()),
-            (Op::Write, _) => {
-                self.table().take_back(request.offset, request.length);
-                Err(errno)
+        match (request.op, round, errno.0) {
+            // A block device that cannot zero may discard.
+            (Op::Zone(op @ (ZoneOp::Reset | ZoneOp::ResetAll)), 0, libc::EOPNOTSUPP)
+                if self.data.discard_step() == StepKind::Discard =>
+            {
+                self.give_back(self.zones_of(op, request.offset), StepKind::Discard, plan);
+                Ok(())
             }
+            // The zones are empty, whether or not their space could be given back.
+            (Op::Zone(ZoneOp::Reset | ZoneOp::ResetAll), _, libc::EOPNOTSUPP) => Ok(()),
             _ => Err(errno),
         }
     }
+}
+
+/// Lets the table hear of what has been done before `stage`.
+fn note(stage: u8, at: u32, id: u64) -> Step {
+    Step { stage, at, offset: id, ..step(StepKind::Note, DATA, 0, 0) }
 }
 
 fn step(kind: StepKind, file: u16, length: u32, offset: u64) -> Step {
@@ -216,7 +342,7 @@ fn explain(state: &Path, unfit: Unfit) -> Error {
     let state = state.display();
     match unfit {
         Unfit::Io(error) => {
-            Error::os(Code::BadBackend, format!("cannot keep zones in {state}"), "mmap", &error)
+            Error::os(Code::BadBackend, format!("cannot keep zones in {state}"), "write", &error)
         }
         Unfit::Damaged(zone) => {
             Error::new(Code::BadBackend, format!("{state} is damaged at zone {zone}"))

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::super::Boot;
 use super::LONGEST;
 use super::table::Shape;
 use crate::error::{Code, Error, Result};
@@ -23,6 +24,8 @@ pub struct ZonedOptions {
     pub state: Option<PathBuf>,
     /// A state that is missing is made although the data is not empty: all zones are empty then.
     pub create: bool,
+    /// The boot that this is; absent: the machine's.
+    pub boot: Option<Boot>,
 }
 
 /// Emptying all zones takes a step for each so many bytes; a plan has at most 255.

@@ -1,29 +1,45 @@
-//! Zones on disk: a file that holds what a report is made of, so that a report is a read of it, and
-//! the next server finds the zones as the last one left them.
+//! Where zones are written down.
 //!
-//! A page that says what the zones are, then one `struct blk_zone` after another. The file is
-//! mapped; the page cache keeps what a killed server has stored.
+//! Three copies, each for a purpose:
+//!
+//! * the **reports**, in memory: what a report is a read of, one `struct blk_zone` after another;
+//! * in the state file the same **records**, written as zones change. They stay in the page cache when
+//!   the server is killed, and count for as long as the machine's boot lasts: the file names it;
+//! * in the state file a **word** for each zone, which no power cut finds ahead of the data: see
+//!   [`Durable`].
+//!
+//! The file: a header, the records, the words from the next page on. Nothing of it is mapped: a file
+//! that somebody cuts is an error, and no SIGBUS.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{Ordering, compiler_fence};
+use std::mem::offset_of;
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::unix::fs::FileExt;
 
 use ublk_sys::blk_zone;
 
+use super::super::Boot;
 use super::super::state::{self, Format, HEADER, Header};
+use super::durable::{Durable, WORD};
 use super::table::{Records, Shape, Zone};
-use crate::memory::Mapping;
 
-/// Where the zones begin.
-const PAGE: usize = 4096;
-const RECORD: usize = size_of::<blk_zone>();
+const RECORD: u64 = size_of::<blk_zone>() as u64;
+const PAGE: u64 = 4096;
+/// Where the header says which version it is (0 knew of no words), and which boot the records are of.
+const VERSION: usize = 48;
+const BOOT: usize = 64;
+const BOOT_LENGTH: usize = 16;
 
-/// The file, mapped.
 #[derive(Debug)]
 pub(super) struct Store {
-    mapping: Mapping,
-    file: OwnedFd,
+    shape: Shape,
+    reports: File,
+    /// The state file; zones in memory have none.
+    file: Option<File>,
+    pub(super) durable: Durable,
+    /// A record could not be written: what the next server would find is not known.
+    failed: bool,
 }
 
 /// Why zones cannot be taken from a file.
@@ -50,32 +66,44 @@ impl Format for Shape {
     }
 
     fn header(&self) -> Vec<u8> {
-        let Self { zone_size, capacity, count, conventional, .. } = *self;
-        let mut header = b"ublk zone state\n".to_vec();
-        for number in [zone_size, capacity, count.into(), conventional.into()] {
-            header.extend(number.to_le_bytes());
-        }
+        let mut header = description(self);
+        header.push(1);
         header
     }
 
     fn length(&self) -> u64 {
-        HEADER + u64::from(self.count) * RECORD as u64
+        words(self) + u64::from(self.count) * WORD as u64
     }
 
     fn fresh(&self, offset: u64, bytes: &mut [u8]) {
-        let first = (offset - HEADER) / RECORD as u64;
-        for (index, bytes) in (first..).zip(bytes.chunks_exact_mut(RECORD)) {
-            let index = u32::try_from(index).unwrap_or(u32::MAX);
-            bytes.copy_from_slice(&self.record(index, self.fresh(index)).to_bytes());
+        bytes.fill(0);
+        let mut put = |at: u64, piece: &[u8]| {
+            let place = at.checked_sub(offset).and_then(|at| usize::try_from(at).ok());
+            let place = place.and_then(|at| bytes.get_mut(at..at + piece.len()));
+            place.into_iter().for_each(|place| place.copy_from_slice(piece));
+        };
+        for index in 0..self.count {
+            let zone = self.fresh(index);
+            let place = u64::from(index);
+            put(HEADER + place * RECORD, &self.record(index, zone).to_bytes());
+            put(words(self) + place * WORD as u64, &zone.word().to_le_bytes());
         }
     }
 
     fn check(&self, header: &Header, length: u64) -> Result<(), state::Unfit> {
-        if !header.starts_with(&self.header()) {
+        if !header.starts_with(&description(self)) {
             let hint = "ask for the zones that it was made for, or remove it with the data";
             return Err(("is the state of zones of another shape".into(), hint));
         }
-        if length != self.length() {
+        let fits = match header[VERSION] {
+            0 => length == older_length(self) || length == self.length(),
+            1 => length == self.length(),
+            version => {
+                let wrong = format!("is the state of zones in version {version} of its layout");
+                return Err((wrong, "a later release of this package has made it: use that one"));
+            }
+        };
+        if !fits {
             let hint = "it was cut or extended: take the file from a backup";
             return Err((format!("has {length} bytes, not {}", self.length()), hint));
         }
@@ -83,102 +111,155 @@ impl Format for Shape {
     }
 }
 
+/// What zones the file is of: the header up to its version.
+fn description(shape: &Shape) -> Vec<u8> {
+    let Shape { zone_size, capacity, count, conventional, .. } = *shape;
+    let mut header = b"ublk zone state\n".to_vec();
+    for number in [zone_size, capacity, count.into(), conventional.into()] {
+        header.extend(number.to_le_bytes());
+    }
+    header
+}
+
+/// Where the words begin.
+fn words(shape: &Shape) -> u64 {
+    older_length(shape).next_multiple_of(PAGE)
+}
+
+/// A file of version 0 ends with its records.
+fn older_length(shape: &Shape) -> u64 {
+    HEADER + u64::from(shape.count) * RECORD
+}
+
 impl Store {
-    /// The zones of a whole file.
-    pub(super) fn open(file: File, shape: &Shape) -> Result<(Self, Vec<Zone>), Unfit> {
-        let length = usize::try_from(shape.length()).map_err(io::Error::other)?;
-        let mapping = Mapping::shared(file.as_raw_fd(), length, true)?;
-        let store = Self { mapping, file: file.into() };
-        let zone = |index| shape.zone(index, &store.get(index)).ok_or(Unfit::Damaged(index));
-        let zones = (0..shape.count).map(zone).collect::<Result<_, _>>()?;
-        Ok((store, zones))
+    /// The zones of a whole state file, as the last server of this boot has left them, or as they are
+    /// certain to be after the end of another; without a file, empty zones.
+    pub(super) fn open(
+        file: Option<(File, &Boot)>,
+        shape: &Shape,
+    ) -> Result<(Self, Vec<Zone>), Unfit> {
+        let (zones, in_file) = match &file {
+            Some((file, boot)) => read(file, shape, boot)?,
+            None => {
+                let zones: Vec<_> = (0..shape.count).map(|index| shape.fresh(index)).collect();
+                let words = zones.iter().map(|zone| zone.word()).collect();
+                (zones, words)
+            }
+        };
+        let reports = in_memory()?;
+        reports.write_all_at(&records(shape, &zones), 0)?;
+        let mut durable = Durable::new(&in_file)?;
+        for (index, zone) in (0..).zip(&zones) {
+            durable.change(index, zone.word());
+        }
+        let file = file.map(|(file, _)| file);
+        Ok((Self { shape: *shape, reports, file, durable, failed: false }, zones))
     }
 
-    pub(super) fn fd(&self) -> RawFd {
-        self.file.as_raw_fd()
+    /// What a report reads, and the state file.
+    pub(super) fn files(&self) -> (RawFd, Option<RawFd>) {
+        (self.reports.as_raw_fd(), self.file.as_ref().map(AsRawFd::as_raw_fd))
     }
 
-    /// Where the file has the zone.
+    /// Where the reports have the zone.
     pub(super) fn place(index: u64) -> u64 {
-        HEADER + index * RECORD as u64
+        index * RECORD
     }
 
-    fn record(&self, index: u32) -> *mut blk_zone {
-        let at = PAGE + index as usize * RECORD;
-        assert!(at + RECORD <= self.mapping.length());
-        // SAFETY: inside the mapping, just checked, and aligned to 64 bytes.
-        unsafe { self.mapping.base().add(at).cast() }
+    /// Where the state file has the zone's word.
+    pub(super) fn place_of_word(&self, index: u32) -> u64 {
+        words(&self.shape) + u64::from(index) * WORD as u64
     }
 
-    fn get(&self, index: u32) -> blk_zone {
-        // SAFETY: in bounds and aligned; any bytes are a blk_zone.
-        unsafe { self.record(index).read_volatile() }
+    /// Whether a record could not be written.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Makes durable what the zones are now; all of their data is.
+    pub(super) fn close(&self) -> io::Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
+        file.write_all_at(&self.durable.all(), words(&self.shape))?;
+        file.sync_data()
     }
 }
 
 impl Records for Store {
-    fn put(&mut self, index: u32, zone: &blk_zone) {
-        let record = self.record(index);
-        // SAFETY: in bounds and aligned; the store is the only one that writes here, and the kernel
-        // reads the page as bytes, through a read of the file.
-        unsafe {
-            (&raw mut (*record).cond).write_volatile(zone.cond);
-            // The condition first: a server that dies here has said no more than it may.
-            compiler_fence(Ordering::Release);
-            (&raw mut (*record).wp).write_volatile(zone.wp);
-        }
+    fn put(&mut self, index: u32, zone: Zone) {
+        let record = self.shape.record(index, zone).to_bytes();
+        let place = Self::place(index.into());
+        let shown = self.reports.write_all_at(&record, place);
+        let kept = self.file.as_ref().map(|file| file.write_all_at(&record, HEADER + place));
+        self.failed |= shown.is_err() || kept.is_some_and(|kept| kept.is_err());
+        self.durable.change(index, zone.word());
     }
+}
+
+/// What the zones are, and what their words say.
+fn read(file: &File, shape: &Shape, boot: &Boot) -> Result<(Vec<Zone>, Vec<u64>), Unfit> {
+    let mut header = [0; BOOT + BOOT_LENGTH];
+    file.read_exact_at(&mut header, 0)?;
+    if header[VERSION] == 0 {
+        upgrade(file, shape)?;
+    }
+    let mut bytes = vec![0; shape.count as usize * WORD];
+    file.read_exact_at(&mut bytes, words(shape))?;
+    let in_file: Vec<_> = bytes.chunks_exact(WORD).map(word).collect();
+    if header[BOOT..] == boot.id() {
+        return Ok((recorded(file, shape)?, in_file));
+    }
+    let zone = |(index, &word)| shape.zone_of_word(index, word).ok_or(Unfit::Damaged(index));
+    let zones: Vec<_> = (0..).zip(&in_file).map(zone).collect::<Result<_, _>>()?;
+    file.write_all_at(&records(shape, &zones), HEADER)?;
+    // Once the records are those of this boot.
+    file.write_all_at(&boot.id(), BOOT as u64)?;
+    Ok((zones, in_file))
+}
+
+/// A file that knows of no words is as durable as it says.
+fn upgrade(file: &File, shape: &Shape) -> Result<(), Unfit> {
+    let zones = recorded(file, shape)?;
+    let bytes: Vec<_> = zones.iter().flat_map(|zone| zone.word().to_le_bytes()).collect();
+    file.set_len(shape.length())?;
+    file.write_all_at(&bytes, words(shape))?;
+    file.sync_all()?;
+    file.write_all_at(&[1], VERSION as u64)?;
+    Ok(file.sync_all()?)
+}
+
+fn recorded(file: &File, shape: &Shape) -> Result<Vec<Zone>, Unfit> {
+    const RECORD: usize = size_of::<blk_zone>();
+    let mut bytes = vec![0; shape.count as usize * RECORD];
+    file.read_exact_at(&mut bytes, HEADER)?;
+    let zone = |(index, record): (u32, &[u8])| {
+        let cond = record[offset_of!(blk_zone, cond)];
+        let wp = word(&record[offset_of!(blk_zone, wp)..][..WORD]);
+        let record =
+            blk_zone { cond, wp: u64::from_ne_bytes(wp.to_le_bytes()), ..blk_zone::default() };
+        shape.zone(index, &record).ok_or(Unfit::Damaged(index))
+    };
+    (0..).zip(bytes.chunks_exact(RECORD)).map(zone).collect()
+}
+
+fn records(shape: &Shape, zones: &[Zone]) -> Vec<u8> {
+    (0..).zip(zones).flat_map(|(index, &zone)| shape.record(index, zone).to_bytes()).collect()
+}
+
+fn word(bytes: &[u8]) -> u64 {
+    let mut array = [0; WORD];
+    array.copy_from_slice(bytes);
+    u64::from_le_bytes(array)
+}
+
+fn in_memory() -> io::Result<File> {
+    // SAFETY: plain arguments.
+    let fd = unsafe { libc::memfd_create(c"ublk-zones".as_ptr(), libc::MFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nobody else has.
+    Ok(unsafe { File::from_raw_fd(fd) })
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::fd::FromRawFd;
-    use std::os::unix::fs::FileExt;
-
-    use super::super::table::{Condition, Table};
-    use super::*;
-
-    const SHAPE: Shape = Shape {
-        zone_size: 1 << 20,
-        capacity: 1 << 20,
-        count: 100,
-        conventional: 2,
-        max_open: 0,
-        max_active: 0,
-    };
-
-    fn file() -> File {
-        // SAFETY: a new descriptor that nobody else has.
-        let file =
-            unsafe { File::from_raw_fd(libc::memfd_create(c"zones".as_ptr(), libc::MFD_CLOEXEC)) };
-        state::fill(&file, &SHAPE).unwrap();
-        file
-    }
-
-    #[test]
-    fn the_next_server_finds_the_zones_as_the_last_one_left_them() {
-        let file = file();
-        let (store, zones) = Store::open(file.try_clone().unwrap(), &SHAPE).unwrap();
-        assert_eq!(zones[1].condition, Condition::Conventional);
-        let mut table = Table::new(SHAPE, zones, store);
-        table.write(50 << 20, 4096).unwrap();
-        table.finish(99 << 20).unwrap();
-        drop(table);
-        let (_, zones) = Store::open(file, &SHAPE).unwrap();
-        assert_eq!(zones[50], Zone { condition: Condition::ImplicitlyOpen, written: 4096 });
-        assert_eq!(zones[99].condition, Condition::Full);
-        assert_eq!(zones[2], SHAPE.fresh(2));
-    }
-
-    #[test]
-    fn a_report_is_what_the_file_holds() {
-        let file = file();
-        let (store, zones) = Store::open(file.try_clone().unwrap(), &SHAPE).unwrap();
-        let mut table = Table::new(SHAPE, zones, store);
-        table.write(7 << 20, 512).unwrap();
-        let mut bytes = [0; RECORD];
-        file.read_exact_at(&mut bytes, Store::place(7)).unwrap();
-        let written = Zone { condition: Condition::ImplicitlyOpen, written: 512 };
-        assert_eq!(bytes, SHAPE.record(7, written).to_bytes());
-    }
-}
+mod tests;

@@ -44,16 +44,28 @@ pub(super) struct Zone {
     pub(super) written: u64,
 }
 
-/// Where zones are written down as they change.
-pub(super) trait Records {
-    fn put(&mut self, index: u32, record: &blk_zone);
+/// What of a zone's writes has been done.
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    /// Bytes from the zone's start to the end of the last write that was done.
+    done: u64,
+    /// Writes that have been planned and have not ended.
+    under_way: u32,
 }
 
+/// Where zones are written down as they change, each up to the end of the last write that was done.
+pub(super) trait Records {
+    fn put(&mut self, index: u32, zone: Zone);
+}
+
+/// The zones as requests find them: a write pointer moves when its write is planned, so that the next
+/// one can be. What is written down follows when the write has been done.
 #[derive(Debug)]
 pub(super) struct Table<R> {
     shape: Shape,
     zones: Box<[Zone]>,
-    records: R,
+    progress: Box<[Progress]>,
+    pub(super) records: R,
     open: u32,
     closed: u32,
     /// Where the search for a zone that may be closed goes on.
@@ -67,6 +79,26 @@ const REFUSED: Errno = Errno(libc::EIO);
 const TOO_MANY_ACTIVE: Errno = Errno(libc::EOVERFLOW);
 /// `BLK_STS_ZONE_OPEN_RESOURCE`.
 const TOO_MANY_OPEN: Errno = Errno(libc::ETOOMANYREFS);
+
+/// The word of an empty zone.
+pub(super) const EMPTY: u64 = (BLK_ZONE_COND_EMPTY as u64) << CONDITION;
+/// In a word, the condition is above the sectors that were written.
+const CONDITION: u32 = 56;
+
+impl Zone {
+    /// All of it in a word, which is written in one go.
+    pub(super) fn word(self) -> u64 {
+        let condition = match self.condition {
+            Condition::Conventional => BLK_ZONE_COND_NOT_WP,
+            Condition::Empty => BLK_ZONE_COND_EMPTY,
+            Condition::ImplicitlyOpen => BLK_ZONE_COND_IMP_OPEN,
+            Condition::ExplicitlyOpen => BLK_ZONE_COND_EXP_OPEN,
+            Condition::Closed => BLK_ZONE_COND_CLOSED,
+            Condition::Full => BLK_ZONE_COND_FULL,
+        };
+        u64::from(condition) << CONDITION | self.written >> 9
+    }
+}
 
 impl Shape {
     pub(super) fn start(&self, index: u32) -> u64 {
@@ -109,6 +141,14 @@ impl Shape {
         }
     }
 
+    /// What a word says.
+    pub(super) fn zone_of_word(&self, index: u32, word: u64) -> Option<Zone> {
+        let [cond, ..] = word.to_be_bytes();
+        let sectors = word & ((1 << CONDITION) - 1);
+        let wp = (self.start(index) >> 9).checked_add(sectors)?;
+        self.zone(index, &blk_zone { cond, wp, ..blk_zone::default() })
+    }
+
     /// What a record says; a server may have died between two stores to it.
     pub(super) fn zone(&self, index: u32, record: &blk_zone) -> Option<Zone> {
         let fresh = self.fresh(index);
@@ -124,7 +164,7 @@ impl Shape {
         match (fresh.condition, condition) {
             (Condition::Conventional, _) => None,
             (_, Condition::Full) => Some(Zone { condition, written: self.capacity }),
-            (_, Condition::Closed) if written()? == 0 => Some(fresh),
+            (_, Condition::Closed | Condition::ImplicitlyOpen) if written()? == 0 => Some(fresh),
             _ if written()? >= self.capacity => {
                 Some(Zone { condition: Condition::Full, written: self.capacity })
             }
@@ -134,13 +174,14 @@ impl Shape {
 }
 
 impl<R: Records> Table<R> {
+    /// Zones that `records` has already.
     pub(super) fn new(shape: Shape, zones: Vec<Zone>, records: R) -> Self {
-        let mut this =
-            Self { shape, zones: zones.into(), records, open: 0, closed: 0, next_victim: 0 };
+        let progress = |zone: &Zone| Progress { done: zone.written, under_way: 0 };
+        let progress = zones.iter().map(progress).collect();
+        let zones = zones.into();
+        let mut this = Self { shape, zones, progress, records, open: 0, closed: 0, next_victim: 0 };
         for index in 0..this.shape.count {
-            let zone = this.zone(index);
-            this.count(zone.condition, true);
-            this.records.put(index, &this.shape.record(index, zone));
+            this.count(this.zone(index).condition, true);
         }
         this
     }
@@ -149,11 +190,29 @@ impl<R: Records> Table<R> {
         self.zones[index as usize]
     }
 
-    fn set(&mut self, index: u32, zone: Zone) {
+    /// The zone as far as its writes have been done.
+    fn done_of(&self, index: u32) -> Zone {
+        let (zone, done) = (self.zone(index), self.progress[index as usize].done);
+        let filling = zone.condition == Condition::Full && done < self.shape.capacity;
+        let condition = if filling { Condition::ImplicitlyOpen } else { zone.condition };
+        Zone { condition, written: done }
+    }
+
+    /// Changes a zone, and writes it down if that shows.
+    fn update(&mut self, index: u32, zone: Zone, done: u64) {
+        let before = self.done_of(index);
         self.count(self.zone(index).condition, false);
         self.count(zone.condition, true);
         self.zones[index as usize] = zone;
-        self.records.put(index, &self.shape.record(index, zone));
+        self.progress[index as usize].done = done;
+        let after = self.done_of(index);
+        if after != before {
+            self.records.put(index, after);
+        }
+    }
+
+    fn set(&mut self, index: u32, zone: Zone) {
+        self.update(index, zone, self.progress[index as usize].done);
     }
 
     fn count(&mut self, condition: Condition, more: bool) {
@@ -185,21 +244,22 @@ impl<R: Records> Table<R> {
         }
     }
 
-    /// A write at `offset` is about to be done.
-    pub(super) fn write(&mut self, offset: u64, length: u32) -> Result<()> {
+    /// A write at `offset` is planned. Answers whether the table wants to hear of its end.
+    pub(super) fn write(&mut self, offset: u64, length: u32) -> Result<bool> {
         let (index, within) = self.locate(offset)?;
         let zone = self.zone(index);
         if zone.condition == Condition::Conventional {
             let fits = within + u64::from(length) <= self.shape.zone_size;
-            return if fits { Ok(()) } else { Err(REFUSED) };
+            return if fits { Ok(false) } else { Err(REFUSED) };
         }
         if within != zone.written {
             return Err(REFUSED);
         }
-        self.advance(index, zone, length)
+        self.advance(index, zone, length)?;
+        Ok(true)
     }
 
-    /// A write at the write pointer of the zone at `offset` is about to be done: says where.
+    /// A write at the write pointer of the zone at `offset` is planned: says where.
     pub(super) fn append(&mut self, offset: u64, length: u32) -> Result<u64> {
         let (index, zone) = self.sequential(offset)?;
         self.advance(index, zone, length)?;
@@ -221,22 +281,48 @@ impl<R: Records> Table<R> {
             index,
             Zone { condition: if full { Condition::Full } else { condition }, written },
         );
+        self.progress[index as usize].under_way += 1;
         Ok(())
     }
 
-    /// The write at `offset` failed: the next one may be there again, unless others came between.
-    pub(super) fn take_back(&mut self, offset: u64, length: u32) {
-        let Ok((index, within)) = self.locate(offset) else { return };
+    /// The write at `offset` has been done.
+    pub(super) fn done(&mut self, offset: u64, length: u32) {
+        let Some((index, within)) = self.ended(offset) else { return };
         let zone = self.zone(index);
-        let open = matches!(
-            zone.condition,
-            Condition::ImplicitlyOpen | Condition::ExplicitlyOpen | Condition::Closed
-        );
-        if open && zone.written == within + u64::from(length) {
-            let emptied = within == 0 && zone.condition == Condition::Closed;
-            let condition = if emptied { Condition::Empty } else { zone.condition };
-            self.set(index, Zone { condition, written: within });
+        // A zone that was emptied meanwhile has nothing of it.
+        let end = (within + u64::from(length)).min(zone.written);
+        self.update(index, zone, self.progress[index as usize].done.max(end));
+    }
+
+    /// The write at `offset` failed: the next one may be there again, unless others came between.
+    pub(super) fn failed(&mut self, offset: u64, length: u32) {
+        let Some((index, within)) = self.ended(offset) else { return };
+        let zone = self.zone(index);
+        let Progress { done, under_way } = self.progress[index as usize];
+        let last = zone.written == within + u64::from(length) && done <= within;
+        let written = match last {
+            // What failed before it leaves nothing either.
+            _ if under_way == 0 => done,
+            true => within,
+            false => return,
+        };
+        if written < zone.written {
+            let condition = match zone.condition {
+                Condition::Full => Condition::Closed,
+                other => other,
+            };
+            let emptied = written == 0 && condition == Condition::Closed;
+            let condition = if emptied { Condition::Empty } else { condition };
+            self.set(index, Zone { condition, written });
         }
+    }
+
+    /// A write at `offset` has ended: its zone, and where in it.
+    fn ended(&mut self, offset: u64) -> Option<(u32, u64)> {
+        let (index, within) = self.locate(offset).ok()?;
+        let progress = &mut self.progress[index as usize];
+        progress.under_way = progress.under_way.saturating_sub(1);
+        (self.zone(index).condition != Condition::Conventional).then_some((index, within))
     }
 
     /// Makes sure that a zone of this condition may be opened.
@@ -296,20 +382,26 @@ impl<R: Records> Table<R> {
 
     pub(super) fn finish(&mut self, offset: u64) -> Result<()> {
         let (index, _) = self.sequential(offset)?;
-        self.set(index, Zone { condition: Condition::Full, written: self.shape.capacity });
+        let written = self.shape.capacity;
+        self.update(index, Zone { condition: Condition::Full, written }, written);
         Ok(())
     }
 
     pub(super) fn reset(&mut self, offset: u64) -> Result<()> {
-        let (index, _) = self.sequential(offset)?;
-        self.set(index, self.shape.fresh(index));
+        let index = self.resettable(offset)?;
+        self.update(index, self.shape.fresh(index), 0);
         Ok(())
     }
 
     pub(super) fn reset_all(&mut self) {
         for index in self.shape.conventional..self.shape.count {
-            self.set(index, self.shape.fresh(index));
+            self.update(index, self.shape.fresh(index), 0);
         }
+    }
+
+    /// The zone at `offset`, if it can be emptied.
+    pub(super) fn resettable(&self, offset: u64) -> Result<u32> {
+        self.sequential(offset).map(|(index, _)| index)
     }
 }
 

@@ -9,9 +9,16 @@ fn zoned() -> Zoned {
     Zoned::in_memory(8 * MIB + 4096, &options).unwrap()
 }
 
+/// The steps of a request that is done at once, apart from the notes.
 fn steps(target: &Zoned, op: Op, offset: u64, length: u32) -> Vec<(StepKind, u16, u32, u64)> {
-    let steps = plan(target, &request(op, offset, length)).unwrap();
-    steps.iter().map(|step| (step.kind, step.file, step.length, step.offset)).collect()
+    let request = request(op, offset, length);
+    let plan = plan(target, &request).unwrap();
+    let is_note = |step: &&Step| step.kind == StepKind::Note;
+    for &note in plan.iter().filter(is_note) {
+        assert_eq!(target.reached(&request, Reached { note, plan: &plan }), Go::On);
+    }
+    let steps = plan.iter().filter(|step| !is_note(step));
+    steps.map(|step| (step.kind, step.file, step.length, step.offset)).collect()
 }
 
 #[test]
@@ -20,7 +27,7 @@ fn it_is_a_device_of_whole_zones() {
     assert_eq!(target.geometry.size, 8 * MIB);
     assert_eq!(target.geometry.chunk, MIB);
     assert_eq!(target.geometry.validate(), Ok(()));
-    assert_eq!(target.max_steps(), 2);
+    assert_eq!(target.max_steps(), 5);
 }
 
 #[test]
@@ -36,9 +43,9 @@ fn an_append_is_a_write_at_the_pointer() {
 }
 
 #[test]
-fn a_report_is_a_read_of_the_state() {
+fn a_report_is_a_read_of_the_reports() {
     let report = steps(&zoned(), Op::Zone(ZoneOp::Report), 3 * MIB, 5 * 64);
-    assert_eq!(report, [(StepKind::Read, STATE, 5 * 64, 4096 + 3 * 64)]);
+    assert_eq!(report, [(StepKind::Read, REPORTS, 5 * 64, 3 * 64)]);
 }
 
 #[test]
@@ -54,19 +61,32 @@ fn what_is_reset_is_given_back_and_written_again() {
 
 #[test]
 fn the_data_is_durable_before_its_zone() {
-    let steps = plan(&zoned(), &request(Op::Flush, 0, 0)).unwrap();
-    let order: Vec<_> = steps.iter().map(|step| (step.kind, step.file, step.stage)).collect();
-    assert_eq!(order, [(StepKind::Sync, DATA, 0), (StepKind::Sync, STATE, 1)]);
+    let folder = Folder::new("order", &vec![0; 4 << 20]);
+    let target = folder.open(&ZonedOptions::default()).unwrap();
+    let order = |op, offset| -> Vec<_> {
+        let request = request(op, offset, 0);
+        let plan = plan(&target, &request).unwrap();
+        target.failed(&request, &plan);
+        plan.iter().map(|step| (step.stage, step.kind, step.file)).collect()
+    };
+    let note = |stage| (stage, StepKind::Note, DATA);
+    let data = (0, StepKind::Sync, DATA);
+    assert_eq!(order(Op::Flush, 0), [data, note(1), note(4)], "nothing was written");
+    steps(&target, Op::Write, MIB, 4096);
+    let kept = |stage| [(stage, StepKind::WriteOwn, STATE), (stage + 1, StepKind::Sync, STATE)];
+    let flush = [&[data, note(1)][..], &kept(2), &[note(4)]].concat();
+    assert_eq!(order(Op::Flush, 0), flush);
+    assert_eq!(order(Op::Flush, 0), flush, "the last one was not kept");
+    let hole = (3, StepKind::PunchHole, DATA);
+    assert_eq!(order(Op::Zone(ZoneOp::Reset), MIB), [&kept(0)[..], &[note(2), hole]].concat());
 }
 
 #[test]
 fn a_write_that_failed_leaves_the_pointer_where_it_was() {
     let target = zoned();
     let write = request(Op::Write, MIB, 4096);
-    let mut room = [Step::EMPTY; 2];
-    plan(&target, &write).unwrap();
-    let again = target.retry(&write, Errno(libc::ENOSPC), 0, &mut Plan::new(&mut room));
-    assert_eq!(again, Err(Errno(libc::ENOSPC)));
+    let planned = plan(&target, &write).unwrap();
+    target.failed(&write, &planned);
     plan(&target, &write).unwrap();
 }
 

@@ -4,8 +4,8 @@ const ZONE: u64 = 1 << 20;
 const CAPACITY: u64 = 3 << 18;
 
 impl Records for Vec<blk_zone> {
-    fn put(&mut self, index: u32, record: &blk_zone) {
-        self[index as usize] = *record;
+    fn put(&mut self, index: u32, zone: Zone) {
+        self[index as usize] = shape().record(index, zone);
     }
 }
 
@@ -22,11 +22,26 @@ fn shape() -> Shape {
 
 fn table() -> Table<Vec<blk_zone>> {
     let shape = shape();
-    let zones = (0..shape.count).map(|index| shape.fresh(index)).collect();
-    Table::new(shape, zones, vec![blk_zone::default(); 8])
+    let zones: Vec<_> = (0..shape.count).map(|index| shape.fresh(index)).collect();
+    let records = (0..).zip(&zones).map(|(index, &zone)| shape.record(index, zone)).collect();
+    Table::new(shape, zones, records)
 }
 
 impl Table<Vec<blk_zone>> {
+    /// A write that is done as soon as it is planned.
+    fn do_write(&mut self, offset: u64, length: u32) -> Result<()> {
+        if self.write(offset, length)? {
+            self.done(offset, length);
+        }
+        Ok(())
+    }
+
+    fn do_append(&mut self, zone: u64, length: u32) -> Result<u64> {
+        let offset = self.append(zone, length)?;
+        self.done(offset, length);
+        Ok(offset)
+    }
+
     fn cond(&self, index: usize) -> u8 {
         self.records[index].cond
     }
@@ -39,33 +54,33 @@ impl Table<Vec<blk_zone>> {
 #[test]
 fn a_zone_is_written_in_order_until_it_is_full() {
     let mut table = table();
-    assert_eq!(table.write(ZONE + 4096, 4096), Err(REFUSED));
-    table.write(ZONE, 4096).unwrap();
+    assert_eq!(table.do_write(ZONE + 4096, 4096), Err(REFUSED));
+    table.do_write(ZONE, 4096).unwrap();
     assert_eq!((table.cond(1), table.wp(1)), (BLK_ZONE_COND_IMP_OPEN, ZONE + 4096));
-    assert_eq!(table.write(ZONE, 4096), Err(REFUSED));
+    assert_eq!(table.do_write(ZONE, 4096), Err(REFUSED));
     let rest = u32::try_from(CAPACITY - 4096).unwrap();
-    assert_eq!(table.write(ZONE + 4096, rest + 512), Err(REFUSED));
-    table.write(ZONE + 4096, rest).unwrap();
+    assert_eq!(table.do_write(ZONE + 4096, rest + 512), Err(REFUSED));
+    table.do_write(ZONE + 4096, rest).unwrap();
     assert_eq!((table.cond(1), table.wp(1)), (BLK_ZONE_COND_FULL, 2 * ZONE));
-    assert_eq!(table.write(ZONE + CAPACITY, 512), Err(REFUSED));
+    assert_eq!(table.do_write(ZONE + CAPACITY, 512), Err(REFUSED));
     assert_eq!((table.open, table.closed), (0, 0));
 }
 
 #[test]
 fn appends_say_where_they_went() {
     let mut table = table();
-    assert_eq!(table.append(ZONE, 4096), Ok(ZONE));
-    assert_eq!(table.append(ZONE, 8192), Ok(ZONE + 4096));
-    assert_eq!(table.append(ZONE + 4096, 512), Err(REFUSED), "no start of a zone");
-    assert_eq!(table.append(0, 512), Err(REFUSED), "a conventional zone has no pointer");
+    assert_eq!(table.do_append(ZONE, 4096), Ok(ZONE));
+    assert_eq!(table.do_append(ZONE, 8192), Ok(ZONE + 4096));
+    assert_eq!(table.do_append(ZONE + 4096, 512), Err(REFUSED), "no start of a zone");
+    assert_eq!(table.do_append(0, 512), Err(REFUSED), "a conventional zone has no pointer");
 }
 
 #[test]
 fn conventional_zones_are_written_anywhere_and_know_no_conditions() {
     let mut table = table();
-    table.write(65536, 4096).unwrap();
-    table.write(0, 4096).unwrap();
-    assert_eq!(table.write(ZONE - 512, 1024), Err(REFUSED));
+    table.do_write(65536, 4096).unwrap();
+    table.do_write(0, 4096).unwrap();
+    assert_eq!(table.do_write(ZONE - 512, 1024), Err(REFUSED));
     for refused in [table.open(0), table.close(0), table.finish(0), table.reset(0)] {
         assert_eq!(refused, Err(REFUSED));
     }
@@ -77,17 +92,17 @@ fn conventional_zones_are_written_anywhere_and_know_no_conditions() {
 fn a_zone_opened_by_a_write_gives_way_to_another() {
     let mut table = table();
     for zone in 1..=3 {
-        table.write(zone * ZONE, 4096).unwrap();
+        table.do_write(zone * ZONE, 4096).unwrap();
     }
     assert_eq!(
         [1, 2, 3].map(|zone| table.cond(zone)),
         [BLK_ZONE_COND_CLOSED, BLK_ZONE_COND_IMP_OPEN, BLK_ZONE_COND_IMP_OPEN]
     );
-    assert_eq!(table.write(4 * ZONE, 4096), Err(TOO_MANY_ACTIVE));
-    table.write(ZONE + 4096, 4096).unwrap();
+    assert_eq!(table.do_write(4 * ZONE, 4096), Err(TOO_MANY_ACTIVE));
+    table.do_write(ZONE + 4096, 4096).unwrap();
     assert_eq!(table.cond(2), BLK_ZONE_COND_CLOSED, "they take turns");
     table.reset(2 * ZONE).unwrap();
-    table.write(4 * ZONE, 4096).unwrap();
+    table.do_write(4 * ZONE, 4096).unwrap();
 }
 
 #[test]
@@ -95,8 +110,8 @@ fn a_zone_opened_on_purpose_stays_open() {
     let mut table = table();
     table.open(ZONE).unwrap();
     table.open(2 * ZONE).unwrap();
-    assert_eq!(table.write(3 * ZONE, 512), Err(TOO_MANY_OPEN));
-    table.write(ZONE, 512).unwrap();
+    assert_eq!(table.do_write(3 * ZONE, 512), Err(TOO_MANY_OPEN));
+    table.do_write(ZONE, 512).unwrap();
     assert_eq!(table.cond(1), BLK_ZONE_COND_EXP_OPEN);
     table.close(ZONE).unwrap();
     table.close(2 * ZONE).unwrap();
@@ -110,10 +125,10 @@ fn finished_zones_take_nothing_until_they_are_reset() {
     let mut table = table();
     table.finish(ZONE).unwrap();
     assert_eq!(table.open(ZONE), Err(REFUSED));
-    assert_eq!(table.append(ZONE, 512), Err(REFUSED));
+    assert_eq!(table.do_append(ZONE, 512), Err(REFUSED));
     table.reset(ZONE).unwrap();
     assert_eq!((table.cond(1), table.wp(1)), (BLK_ZONE_COND_EMPTY, ZONE));
-    table.write(ZONE, 512).unwrap();
+    table.do_write(ZONE, 512).unwrap();
     table.reset_all();
     assert_eq!(table.cond(1), BLK_ZONE_COND_EMPTY);
     assert_eq!((table.open, table.closed), (0, 0));
@@ -123,20 +138,68 @@ fn finished_zones_take_nothing_until_they_are_reset() {
 fn a_write_that_failed_can_be_done_again() {
     let mut table = table();
     table.write(ZONE, 4096).unwrap();
-    table.take_back(ZONE, 4096);
+    table.failed(ZONE, 4096);
     table.write(ZONE, 4096).unwrap();
     table.append(ZONE, 512).unwrap();
-    table.take_back(ZONE, 4096);
-    assert_eq!(table.wp(1), ZONE + 4608, "somebody else has written behind it");
+    table.failed(ZONE, 4096);
+    assert_eq!(table.append(ZONE, 512), Ok(ZONE + 4608), "somebody else writes before it");
+    table.done(ZONE + 4096, 512);
+    assert_eq!(table.wp(1), ZONE + 4608);
+    table.failed(ZONE + 4608, 512);
+    assert_eq!(table.append(ZONE, 512), Ok(ZONE + 4608));
+}
+
+#[test]
+fn writes_that_all_failed_leave_nothing_in_whatever_order_they_end() {
+    for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [1, 2, 0]] {
+        let mut table = table();
+        let length = u32::try_from(CAPACITY / 3).unwrap();
+        let offsets = [0; 3].map(|_| table.append(ZONE, length).unwrap());
+        assert_eq!(table.append(ZONE, 512), Err(REFUSED), "it is full");
+        order.iter().for_each(|&which: &usize| table.failed(offsets[which], length));
+        assert_eq!((table.cond(1), table.wp(1)), (BLK_ZONE_COND_EMPTY, ZONE));
+        assert_eq!((table.open, table.closed), (0, 0));
+        assert_eq!(table.append(ZONE, 512), Ok(ZONE));
+    }
+}
+
+#[test]
+fn a_zone_is_written_down_as_far_as_it_is_done() {
+    let mut table = table();
+    let length = u32::try_from(CAPACITY).unwrap();
+    table.write(ZONE, length).unwrap();
+    assert_eq!((table.cond(1), table.wp(1)), (BLK_ZONE_COND_IMP_OPEN, ZONE));
+    table.done(ZONE, length);
+    assert_eq!((table.cond(1), table.wp(1)), (BLK_ZONE_COND_FULL, 2 * ZONE));
+    table.write(2 * ZONE, 4096).unwrap();
+    table.reset(2 * ZONE).unwrap();
+    table.done(2 * ZONE, 4096);
+    assert_eq!(table.wp(2), 2 * ZONE, "it was emptied meanwhile");
+}
+
+#[test]
+fn a_word_says_all_of_a_zone() {
+    for (index, zone) in [
+        (0, shape().fresh(0)),
+        (1, shape().fresh(1)),
+        (2, Zone { condition: Condition::ImplicitlyOpen, written: 4096 }),
+        (3, Zone { condition: Condition::ExplicitlyOpen, written: 0 }),
+        (4, Zone { condition: Condition::Closed, written: CAPACITY - 512 }),
+        (5, Zone { condition: Condition::Full, written: CAPACITY }),
+    ] {
+        assert_eq!(shape().zone_of_word(index, zone.word()), Some(zone));
+    }
+    assert_eq!(shape().fresh(1).word(), EMPTY);
+    assert_eq!(shape().zone_of_word(1, 9 << 56), None);
 }
 
 #[test]
 fn what_was_written_down_is_understood_again() {
     let mut table = table();
-    table.write(ZONE, 4096).unwrap();
+    table.do_write(ZONE, 4096).unwrap();
     table.open(2 * ZONE).unwrap();
     table.finish(4 * ZONE).unwrap();
-    table.write(5 * ZONE, 512).unwrap();
+    table.do_write(5 * ZONE, 512).unwrap();
     let again: Vec<_> = (0..8)
         .map(|index| table.shape.zone(index, &table.records[index as usize]).unwrap())
         .collect();
@@ -151,6 +214,6 @@ fn what_was_written_down_is_understood_again() {
 #[test]
 fn what_lies_beyond_the_last_zone_is_refused() {
     let mut table = table();
-    assert_eq!(table.write(8 * ZONE, 512), Err(REFUSED));
+    assert_eq!(table.do_write(8 * ZONE, 512), Err(REFUSED));
     assert_eq!(table.reset(u64::MAX), Err(REFUSED));
 }

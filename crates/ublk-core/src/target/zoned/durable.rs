@@ -1,0 +1,280 @@
+//! What of the zones outlives a power cut.
+//!
+//! The state file has a word for each zone, an image of which is in memory. A word may say less than
+//! the zone holds, never more: a flush takes down what has been written ([`capture`]), syncs the data,
+//! puts what it took down into the image ([`record`]), writes the image and syncs the state, after
+//! which it is kept ([`keep`]). A reset goes the other way: its zones are empty in the file before
+//! their data goes ([`begin_reset`]). Flushes may overlap: of two words of a zone the later one stays.
+//!
+//! [`capture`]: Durable::capture
+//! [`record`]: Durable::record
+//! [`keep`]: Durable::keep
+//! [`begin_reset`]: Durable::begin_reset
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::table::EMPTY;
+use crate::memory::Region;
+
+/// Bytes of a word.
+pub(super) const WORD: usize = size_of::<u64>();
+
+#[derive(Debug)]
+pub(super) struct Durable {
+    image: Arc<Region>,
+    zones: Box<[Marks]>,
+    /// Counts changes, so that of two the later one is known.
+    clock: u64,
+    /// The zones that may differ from the file.
+    dirty: Range<u32>,
+    captures: Vec<Capture>,
+    /// Of captures that have ended, so that the next ones need not allocate.
+    spare: Vec<Vec<Entry>>,
+    next: u64,
+}
+
+/// What is known of one zone. The times are those of the clock.
+#[derive(Clone, Copy, Debug, Default)]
+struct Marks {
+    now: u64,
+    /// When `now` became so, when the word in the image did, and the word in the file.
+    changed: u64,
+    recorded: u64,
+    kept: u64,
+    /// So many requests are emptying it.
+    resetting: u32,
+}
+
+#[derive(Debug)]
+struct Capture {
+    id: u64,
+    entries: Vec<Entry>,
+    reset: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    zone: u32,
+    changed: u64,
+    word: u64,
+}
+
+impl Durable {
+    /// Zones whose words in the file are those of `file`.
+    pub(super) fn new(file: &[u64]) -> io::Result<Self> {
+        let image = Arc::new(Region::new((file.len() * WORD).max(1))?);
+        let zones = file.iter().map(|&now| Marks { now, ..Marks::default() }).collect();
+        let this = Self {
+            image,
+            zones,
+            clock: 0,
+            dirty: 0..0,
+            captures: Vec::new(),
+            spare: Vec::new(),
+            next: 0,
+        };
+        for (index, &word) in file.iter().enumerate() {
+            this.image_of(index).store(word.to_le(), Ordering::Relaxed);
+        }
+        Ok(this)
+    }
+
+    /// What steps write into the file.
+    pub(super) fn image(&self) -> &Arc<Region> {
+        &self.image
+    }
+
+    fn image_of(&self, index: usize) -> &AtomicU64 {
+        assert!(index < self.zones.len());
+        // SAFETY: inside the region, just checked, and aligned, as the region is to pages; only
+        // atomic stores change it, and the kernel reads it as bytes.
+        unsafe { &*self.image.base().cast::<AtomicU64>().add(index) }
+    }
+
+    /// The zone is this from now on.
+    pub(super) fn change(&mut self, zone: u32, word: u64) {
+        if self.zones[zone as usize].now != word {
+            self.zones[zone as usize].now = word;
+            self.touch(zone);
+        }
+    }
+
+    fn touch(&mut self, zone: u32) -> u64 {
+        self.clock += 1;
+        self.zones[zone as usize].changed = self.clock;
+        self.dirty = match self.dirty.is_empty() {
+            true => zone..zone + 1,
+            false => self.dirty.start.min(zone)..self.dirty.end.max(zone + 1),
+        };
+        self.clock
+    }
+
+    /// Takes down all that the file does not hold yet: a number for it, and which words of the image
+    /// must be written once it is recorded.
+    pub(super) fn capture(&mut self) -> (u64, Range<u32>) {
+        let mut entries = self.spare.pop().unwrap_or_default();
+        for zone in self.dirty.clone() {
+            let marks = self.zones[zone as usize];
+            if marks.changed > marks.kept {
+                let word = if marks.resetting > 0 { EMPTY } else { marks.now };
+                entries.push(Entry { zone, changed: marks.changed, word });
+            }
+        }
+        self.begin(entries, false)
+    }
+
+    /// These zones are to be emptied: their words are, in the image.
+    pub(super) fn begin_reset(&mut self, zones: Range<u32>) -> (u64, Range<u32>) {
+        let mut entries = self.spare.pop().unwrap_or_default();
+        for zone in zones {
+            self.zones[zone as usize].resetting += 1;
+            let changed = self.touch(zone);
+            entries.push(Entry { zone, changed, word: EMPTY });
+        }
+        let (id, words) = self.begin(entries, true);
+        self.record(id);
+        (id, words)
+    }
+
+    fn begin(&mut self, entries: Vec<Entry>, reset: bool) -> (u64, Range<u32>) {
+        self.next += 1;
+        let words = match entries[..] {
+            [first, .., last] => first.zone..last.zone + 1,
+            [only] => only.zone..only.zone + 1,
+            [] => 0..0,
+        };
+        self.captures.push(Capture { id: self.next, entries, reset });
+        (self.next, words)
+    }
+
+    /// What was taken down may be in the file: all data that it speaks of is durable.
+    pub(super) fn record(&mut self, id: u64) {
+        let Some(at) = self.captures.iter().position(|capture| capture.id == id) else { return };
+        for entry in 0..self.captures[at].entries.len() {
+            let Entry { zone, changed, word } = self.captures[at].entries[entry];
+            let index = zone as usize;
+            if changed > self.zones[index].recorded {
+                self.zones[index].recorded = changed;
+                self.image_of(index).store(word.to_le(), Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// What was recorded is durable, or what comes after it.
+    pub(super) fn keep(&mut self, id: u64) {
+        let Some(capture) = self.end(id) else { return };
+        for entry in &capture.entries {
+            let marks = &mut self.zones[entry.zone as usize];
+            marks.kept = marks.kept.max(entry.changed);
+        }
+        self.put_back(capture);
+        let clean = |zone: u32| {
+            let marks = self.zones[zone as usize];
+            marks.changed <= marks.kept
+        };
+        if self.dirty.clone().all(clean) {
+            self.dirty = 0..0;
+        }
+    }
+
+    /// Nothing comes of it.
+    pub(super) fn abandon(&mut self, id: u64) {
+        let Some(capture) = self.end(id) else { return };
+        if capture.reset {
+            // The file may say that they are empty.
+            for entry in &capture.entries {
+                self.touch(entry.zone);
+            }
+        }
+        self.put_back(capture);
+    }
+
+    fn end(&mut self, id: u64) -> Option<Capture> {
+        let at = self.captures.iter().position(|capture| capture.id == id)?;
+        let capture = self.captures.swap_remove(at);
+        if capture.reset {
+            for entry in &capture.entries {
+                self.zones[entry.zone as usize].resetting -= 1;
+            }
+        }
+        Some(capture)
+    }
+
+    fn put_back(&mut self, mut capture: Capture) {
+        capture.entries.clear();
+        self.spare.push(capture.entries);
+    }
+
+    /// What all zones are now, as the file shall have it.
+    pub(super) fn all(&self) -> Vec<u8> {
+        self.zones.iter().flat_map(|marks| marks.now.to_le_bytes()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(durable: &Durable) -> Vec<u64> {
+        (0..durable.zones.len()).map(|at| durable.image_of(at).load(Ordering::Relaxed)).collect()
+    }
+
+    #[test]
+    fn what_changes_after_it_was_taken_down_waits_for_the_next_flush() {
+        let mut durable = Durable::new(&[1, 1, 1, 1]).unwrap();
+        durable.change(1, 10);
+        let (id, words) = durable.capture();
+        assert_eq!(words, 1..2);
+        durable.change(1, 20);
+        durable.change(3, 30);
+        durable.record(id);
+        assert_eq!(image(&durable), [1, 10, 1, 1]);
+        durable.keep(id);
+        let (id, words) = durable.capture();
+        assert_eq!(words, 1..4);
+        durable.record(id);
+        assert_eq!(image(&durable), [1, 20, 1, 30]);
+        durable.keep(id);
+        assert_eq!(durable.capture().1, 0..0);
+    }
+
+    #[test]
+    fn an_earlier_flush_takes_nothing_back() {
+        let mut durable = Durable::new(&[1]).unwrap();
+        durable.change(0, 10);
+        let (first, _) = durable.capture();
+        durable.change(0, 20);
+        let (second, words) = durable.capture();
+        assert_eq!(words, 0..1);
+        durable.record(second);
+        durable.record(first);
+        assert_eq!(image(&durable), [20]);
+        durable.keep(first);
+        assert_eq!(durable.capture().1, 0..1, "the second may still fail");
+        durable.keep(second);
+        assert_eq!(durable.capture().1, 0..0);
+    }
+
+    #[test]
+    fn a_zone_that_is_being_emptied_is_empty_for_every_flush() {
+        let mut durable = Durable::new(&[1, 1]).unwrap();
+        durable.change(0, 10);
+        let (flush, _) = durable.capture();
+        let (reset, words) = durable.begin_reset(0..1);
+        assert_eq!(words, 0..1);
+        durable.record(flush);
+        assert_eq!(image(&durable), [EMPTY, 1]);
+        durable.change(0, 20);
+        let (flush, _) = durable.capture();
+        durable.record(flush);
+        assert_eq!(image(&durable), [EMPTY, 1]);
+        durable.abandon(reset);
+        let (flush, words) = durable.capture();
+        assert_eq!(words, 0..1);
+        durable.record(flush);
+        assert_eq!(image(&durable), [20, 1], "it was not emptied after all");
+    }
+}
