@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 use super::flight::Lease;
 use super::{Engine, Outcome, Settled, entries};
-use crate::buffers::{Arena, Buffers, Pool, SharedMemory};
+use crate::buffers::{Arena, Buffers, Pool, SharedMemory, copy_shared};
 use crate::driver::Ring;
 use crate::file_table::CHAR_DEVICE;
 use crate::pass::Pass;
@@ -189,11 +189,8 @@ impl<T: Target> Engine<T> {
                 if !self.staging[index].lent && self.flights[index].request.flags.is_shared() =>
             {
                 copy.resize(look.length as usize, 0);
-                // SAFETY: within the request, which lies in registered memory; the kernel keeps
-                // the clients' pages, `SharedMemory` their mapping, until the request is committed.
-                unsafe {
-                    let from = shared.wrapping_add(look.at as usize);
-                    std::ptr::copy(from, copy.as_mut_ptr(), copy.len());
+                if !copy_shared(shared.wrapping_add(look.at as usize), &mut copy) {
+                    return Err(Errno(libc::EFAULT));
                 }
                 copy.as_mut_ptr()
             }
@@ -302,8 +299,13 @@ impl<T: Target> Engine<T> {
         }
     }
 
-    /// Zeros a part of the request's bytes, if they are in memory; false if they are not.
+    /// Zeros a part of the request's bytes, if they are in memory of ours; false if they are not. In
+    /// memory that clients share, only the kernel touches what they may have truncated.
     pub(super) fn zero(&self, tag: u16, at: u32, length: u32) -> bool {
+        let index = usize::from(tag);
+        if self.flights[index].request.flags.is_shared() && !self.staging[index].lent {
+            return false;
+        }
         let Some(address) = self.address(tag) else { return false };
         assert!(
             u64::from(at) + u64::from(length)
