@@ -47,10 +47,10 @@ impl<T: Target> Engine<T> {
         let request = flight.request;
         self.running += 1;
         self.count(pass.counters, &request, 1_u64.wrapping_neg());
-        self.take_back(pass, tag)
+        self.recall(pass, tag)
     }
 
-    fn take_back<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
+    fn recall<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
         pass.reserve(1)?;
         let transfer = Token::new(Kind::Linked, tag).pack(pass.seat.number);
         let entry = AsyncCancel::new(transfer).build();
@@ -74,7 +74,7 @@ impl<T: Target> Engine<T> {
             // Its own answer follows.
             0 => Ok(Outcome::Running),
             // A worker has it, and may not have begun it.
-            libc::EALREADY => self.take_back(pass, tag),
+            libc::EALREADY => self.recall(pass, tag),
             _ => {
                 self.derail(pass, tag);
                 self.flights[usize::from(tag)].pending = 0;

@@ -131,8 +131,14 @@ impl CachedFile {
     /// A sync fails: some sectors are stored, and the others never will be unless they are written
     /// again.
     pub(super) fn fail_sync(&mut self, rng: &mut Rng) {
-        let some = |_: &u64, _: &mut [u8; SECTOR]| !rng.chance(500);
-        self.dropped.extend(self.dirty.extract_if(.., some));
+        let dropped = &mut self.dropped;
+        self.dirty.retain(|&sector, contents| {
+            let stored = rng.chance(500);
+            if !stored {
+                dropped.insert(sector, *contents);
+            }
+            stored
+        });
         // It fails anyway.
         let _ = self.store(0..u64::MAX);
         self.failures += 1;
