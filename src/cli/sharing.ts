@@ -1,6 +1,7 @@
 import { once } from 'node:events';
-import { mkdir, rm } from 'node:fs/promises';
+import { mkdir, readlink, realpath, rm } from 'node:fs/promises';
 import { connect, createServer, type Socket } from 'node:net';
+import { basename, dirname, join, resolve } from 'node:path';
 
 import type { Device } from '../device.ts';
 import { invalid, UblkError, unwrap, type Failure, type Outcome } from '../errors.ts';
@@ -11,6 +12,10 @@ export type Wish = { share: string; readOnly: boolean } | { unshare: number };
 
 const socketOf = (id: number, folder: string): string => `${folder}/ublkb${id}.sock`;
 const FOLDER = '/run/ublk';
+/** How long a client may take to say what it wishes, in milliseconds. */
+const PATIENCE_MS = 10_000;
+/** The longest wish, in characters: a path and what is around it. */
+const LONGEST = 16_384;
 
 /**
  * Hears wishes about a device's shared memory until it is disposed of, on a socket that only this
@@ -26,7 +31,12 @@ export async function hearWishes(
   // The id is ours, so what is there is from a server that died.
   await rm(path, { force: true });
   const memories = new Map<number, SharedMemory>();
+  const clients = new Set<Socket>();
   const server = createServer({ allowHalfOpen: true }, (socket) => {
+    clients.add(socket);
+    socket.once('close', () => clients.delete(socket));
+    // A client that goes away before it has its answer.
+    socket.on('error', () => {});
     void respond(socket, device, memories).catch(() => socket.destroy());
   });
   server.listen(path);
@@ -34,6 +44,7 @@ export async function hearWishes(
   return {
     [Symbol.asyncDispose]: async () => {
       server.close();
+      for (const client of clients) client.destroy();
       await rm(path, { force: true });
     },
   };
@@ -44,7 +55,10 @@ async function respond(
   device: Device,
   memories: Map<number, SharedMemory>,
 ): Promise<void> {
+  socket.setTimeout(PATIENCE_MS, () => socket.destroy(new Error('the client says nothing')));
   const wish = JSON.parse(await received(socket)) as Wish;
+  // How long the kernel takes to share is the kernel's affair.
+  socket.setTimeout(0);
   const outcome = await grant(wish, device, memories).then(
     (value) => ({ value }),
     (error: unknown) => ({ failure: failureOf(error) }),
@@ -57,9 +71,13 @@ function received(socket: Socket): Promise<string> {
   return new Promise((resolve, reject) => {
     let text = '';
     socket.setEncoding('utf8');
-    socket.on('data', (chunk: string) => (text += chunk));
+    socket.on('data', (chunk: string) => {
+      text += chunk;
+      if (text.length > LONGEST) socket.destroy(new Error('the other side says too much'));
+    });
     socket.once('end', () => resolve(text));
     socket.once('error', reject);
+    socket.once('close', () => reject(new Error('the other side has gone')));
   });
 }
 
@@ -75,6 +93,9 @@ async function grant(
   memories: Map<number, SharedMemory>,
 ): Promise<number> {
   if ('share' in wish) {
+    if (await isOurs(wish.share)) {
+      throw invalid(`${wish.share} is another file here than where ublk share runs`);
+    }
     const memory = await device.share(wish.share, { readOnly: wish.readOnly });
     memories.set(memory.index, memory);
     return memory.index;
@@ -84,6 +105,21 @@ async function grant(
   await memory.close();
   memories.delete(wish.unshare);
   return wish.unshare;
+}
+
+/** Whether a path means something else in each process: /proc/self, /dev/stdin, one that is relative. */
+async function isOurs(path: string): Promise<boolean> {
+  return path !== (await meaning(path));
+}
+
+/** A path that means in every process what `path` means in this one. */
+async function meaning(path: string): Promise<string> {
+  const whole = resolve(path);
+  // The last name stays: behind /proc/PID/fd/N there need not be a path.
+  const folder = await realpath(dirname(whole)).catch(() => dirname(whole));
+  const target = await readlink(whole).catch(() => '');
+  const isOfProcess = target.startsWith('/proc/self/') || target.startsWith('/proc/thread-self/');
+  return isOfProcess ? meaning(target) : join(folder, basename(whole));
 }
 
 /**
@@ -101,6 +137,7 @@ export async function wishFor(id: number, wish: Wish, folder: string = FOLDER): 
       'serve it with: ublk add … --buffers shared',
     );
   }
-  socket.end(JSON.stringify(wish));
+  const sent = 'share' in wish ? { ...wish, share: await meaning(wish.share) } : wish;
+  socket.end(JSON.stringify(sent));
   return unwrap(JSON.parse(await received(socket)) as Outcome<number>);
 }
