@@ -14,6 +14,14 @@ pub(super) fn refused(command: &'static str, id: u32, limit: Duration, error: &i
         _ if command == "GET_FEATURES" => command.to_owned(),
         id => format!("{command} of ublk device {id}"),
     };
+    tried = match code {
+        Code::NoDriver => "cannot reach the ublk driver: open /dev/ublk-control".to_owned(),
+        Code::NoIoUring => format!("cannot use io_uring, which {command} needs"),
+        Code::Permission if id == u32::MAX || command == "GET_FEATURES" => {
+            format!("this user may not control ublk: {command}")
+        }
+        _ => tried,
+    };
     if code == Code::Timeout {
         tried = format!("{tried}: no answer within {} s", limit.as_secs());
     }
@@ -102,4 +110,32 @@ fn of_errno(errno: i32) -> (Code, Option<&'static str>) {
 
 fn io_uring_disabled() -> bool {
     fs::read_to_string("/proc/sys/kernel/io_uring_disabled").is_ok_and(|value| value.trim() != "0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_tells_without_its_hint_what_is_missing() {
+        let limit = Duration::from_secs(1);
+        let told = |command, id, errno| {
+            refused(command, id, limit, &io::Error::from_raw_os_error(errno)).message
+        };
+        let expected = [
+            (
+                told("GET_FEATURES", 0, libc::ENOENT),
+                "cannot reach the ublk driver: open /dev/ublk-control",
+            ),
+            (told("ADD_DEV", u32::MAX, libc::EACCES), "this user may not control ublk: ADD_DEV"),
+            (told("ADD_DEV", 3, libc::ENOSYS), "cannot use io_uring, which ADD_DEV needs"),
+            (
+                told("GET_DEV_INFO", 3, libc::ENODEV),
+                "GET_DEV_INFO of ublk device 3: No such device",
+            ),
+        ];
+        for (message, start) in expected {
+            assert!(message.starts_with(start), "{message}");
+        }
+    }
 }
