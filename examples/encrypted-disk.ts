@@ -62,7 +62,9 @@ if (process.argv[1] === import.meta.filename) {
     target: new EncryptedDisk(path, size, key),
     buffers: 'copy', // the data comes to JavaScript
   });
-  process.once('SIGINT', () => void device.close());
+  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.once(name, () => void device.close());
+  }
   console.log(`${device.path}: try mkfs.ext4 ${device.path}, then look at ${path}`);
   await device.closed;
 }

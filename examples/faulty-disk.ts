@@ -86,7 +86,9 @@ if (process.argv[1] === import.meta.filename) {
   const device = await createDevice({ target: disk });
   process.on('SIGUSR1', () => disk.cutPower());
   process.on('SIGUSR2', () => disk.restorePower());
-  process.once('SIGINT', () => void device.close());
+  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.once(name, () => void device.close());
+  }
   console.log(`${device.path}: kill -USR1 ${process.pid} cuts its power, -USR2 restores it`);
   await device.closed;
 }

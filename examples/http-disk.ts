@@ -75,7 +75,9 @@ export class HttpDisk implements Handler {
 
 if (process.argv[1] === import.meta.filename) {
   const device = await createDevice({ target: await HttpDisk.open(process.argv[2] ?? '') });
-  process.once('SIGINT', () => void device.close());
+  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.once(name, () => void device.close());
+  }
   console.log(`${device.path}: try mount -o ro ${device.path} /mnt`);
   await device.closed;
 }

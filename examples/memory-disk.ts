@@ -59,7 +59,9 @@ function* pieces(offset: number, length: number): Generator<[number, number, num
 
 if (process.argv[1] === import.meta.filename) {
   const device = await createDevice({ target: new MemoryDisk(process.argv[2] ?? '1GiB') });
-  process.once('SIGINT', () => void device.close());
+  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.once(name, () => void device.close());
+  }
   console.log(`${device.path}: try mkfs.ext4 ${device.path}`);
   await device.closed;
 }

@@ -62,8 +62,25 @@ export function watchCompletions(
   checkInteger(intervalMs, 'intervalMs', 1, 60_000);
   signal?.throwIfAborted();
   const watch = device.watch(capacity);
-  signal?.addEventListener('abort', () => watch.end(), { once: true });
-  return batches(watch, ended, intervalMs, signal);
+  const held = new WeakRef(watch);
+  // An iteration that nobody begins and nobody holds ends its watch when it is collected.
+  signal?.addEventListener('abort', () => held.deref()?.end(), { once: true });
+  const all = batches(watch, ended, intervalMs, signal);
+  return {
+    next: () => all.next(),
+    // A generator that has not begun runs none of its code, `finally` neither.
+    return() {
+      watch.end();
+      return all.return(undefined);
+    },
+    throw(error) {
+      watch.end();
+      return all.throw(error);
+    },
+    [Symbol.asyncIterator]() {
+      return this;
+    },
+  };
 }
 
 async function* batches(

@@ -1,6 +1,7 @@
 import { statSync } from 'node:fs';
 
 import { checkBoolean, checkInteger, checkKeys, checkOneOf } from './check.ts';
+import { debug } from './debug.ts';
 import type { Device } from './device.ts';
 import { invalid, unwrap } from './errors.ts';
 import { checkHandler, isHandler } from './handler/handler.ts';
@@ -11,6 +12,7 @@ import { BUFFER_MODES, type BufferMode, type ExchangeMode } from './info.ts';
 import { toNativeLimits, type DeviceLimits } from './limits.ts';
 import {
   native,
+  type NativeDevice,
   type NativeDeviceOptions,
   type NativeEnd,
   type NativePool,
@@ -142,7 +144,8 @@ const MAX_ID = (1 << 20) - 1;
  * needs 6.15.
  *
  * An abort takes effect when the kernel has answered: the device is removed again before the
- * promise rejects with `signal.reason`, so that nothing is left behind.
+ * promise rejects with `signal.reason`, so that nothing is left behind. If the kernel does not
+ * remove the device, the promise resolves to it in spite of the abort, since it is served.
  *
  * @example
  * await using device = await createDevice({ target: targets.file('disk.img'), queues: 2 });
@@ -165,23 +168,39 @@ export async function createDevice(
   const ended = new Promise<NativeEnd>((resolve) => (onEnd = resolve));
   const server = await serverOf(options.target, request);
   const { pool } = options;
-  const make = (maker: Pick<NativePool, 'createDevice'>): Promise<Device> =>
-    serve(server, ended, async () =>
-      unwrap(await maker.createDevice(server?.request ?? request, onEnd)),
-    );
-  const device = await (pool === undefined ? make(native()) : createIn(pool, make));
-  if (signal?.aborted) {
-    await device.close();
-    throw signal.reason;
-  }
+  const make = async (maker: Pick<NativePool, 'createDevice'>): Promise<NativeDevice> =>
+    unwrap(await maker.createDevice(server?.request ?? request, onEnd));
+  const device = await serve(server, ended, () =>
+    pool === undefined ? make(native()) : createIn(pool, ended, make),
+  );
+  if (signal?.aborted && (await hasEnded(device.close()))) throw signal.reason;
   noteServer(device, request.target);
   warnOfFile(device.path);
   return device;
 }
 
+/**
+ * Whether a device that nobody wants any more has ended. Where it has not, it is served on, so that
+ * its maker must have it.
+ */
+export async function hasEnded(end: Promise<void>): Promise<boolean> {
+  try {
+    await end;
+    return true;
+  } catch (error) {
+    debug('an abort comes to nothing: %O', error);
+    return false;
+  }
+}
+
 /** The kernel does not lay its node over what is in its place. */
 function warnOfFile(path: string): void {
-  if (!statSync(path, { throwIfNoEntry: false })?.isFile()) return;
+  try {
+    if (!statSync(path, { throwIfNoEntry: false })?.isFile()) return;
+  } catch {
+    // Somebody who may not look at it has a device all the same.
+    return;
+  }
   process.emitWarning(
     `${path} is a file and not the device: a program has written there when there was none. ` +
       'Close the device, remove the file, and create the device again.',

@@ -1,17 +1,19 @@
 import { EventEmitter } from 'node:events';
+import { inspect, type InspectOptions } from 'node:util';
 
 import { announce, announceEnd } from './channels.ts';
 import { checkBoolean, checkKeys, checkPath } from './check.ts';
 import { watchCompletions, type CompletionBatch, type CompletionsOptions } from './completions.ts';
-import { toError, toProcessWarning, unwrap, type Outcome, type UblkError } from './errors.ts';
+import { debug } from './debug.ts';
+import { toError, toProcessWarning, UblkError, UblkErrorCode, unwrap } from './errors.ts';
 import type { Buffering, Counters, DeviceInfo, DeviceStats } from './info.ts';
 import { SharedMemory, type ShareOptions } from './memory.ts';
 import type { NativeDevice, NativeEnd } from './native.ts';
 import { parseSize, type Size } from './size.ts';
 
 /**
- * How a device ended: by its {@link Device.close}, because somebody else stopped it, or because it
- * was quiesced, here or elsewhere, and waits for {@link recoverDevice}.
+ * How a device ended: by its {@link Device.close}, because another program stopped it, or because it
+ * was left to its next server, here or elsewhere, and waits for {@link recoverDevice}.
  */
 export type EndReason = 'closed' | 'stopped' | 'quiesced';
 
@@ -33,9 +35,18 @@ export interface DeviceEvents {
 // The longest interval that timers take: one wake-up in 24 days.
 const LONGEST_MS = 2 ** 31 - 1;
 
+/** How a device is asked to end. */
+type Way = 'close' | 'quiesce' | 'part' | 'release';
+
 /**
  * An open block device, made by {@link createDevice}. The process stays alive as long as it is
- * open (see {@link Device.unref}); at the end of the process or of its worker it is closed.
+ * open (see {@link Device.unref}).
+ *
+ * When the program ends, or the worker that opened the device, a device with `recovery` is left to
+ * its next server ({@link recoverDevice}), and one without is closed: by an uncaught exception, by
+ * `process.exit()`, or since nothing keeps the event loop alive. A signal without a listener
+ * (Ctrl-C, SIGTERM) ends a program of Node.js at once, which leaves a device without `recovery`
+ * behind, dead: see {@link closeOnSignals}. `ublk delete` removes such a device.
  *
  * Never wait for I/O on the device with a synchronous call (`execSync('mount …')`) in a program
  * whose own JavaScript serves it; targets of {@link targets} are served by threads of their own
@@ -46,10 +57,17 @@ export class Device extends EventEmitter<DeviceEvents> {
   #info: DeviceInfo;
   readonly #buffers: Buffering;
   readonly #closed: Promise<EndReason>;
+  /** Resolves when the device has ended, however it has; never rejects. */
+  readonly #over: Promise<NativeEnd>;
   // A handle of its own keeps the event loop alive, since the addon's are all weak.
   readonly #alive = setInterval(() => {}, LONGEST_MS);
-  #closing: Promise<void> | undefined;
-  #state: 'open' | 'closing' | 'ended' = 'open';
+  /** Whether the program lets the device keep it alive. */
+  #kept = true;
+  /** Calls that wait for the end, and hear what the device fails of. */
+  #waiting = 0;
+  #ended = false;
+  /** What is under way or done; what fails is forgotten, so that the next call tries again. */
+  readonly #asked = new Map<Way, Promise<void>>();
   readonly #printed = new Set<string>();
 
   /** @internal */
@@ -64,8 +82,16 @@ export class Device extends EventEmitter<DeviceEvents> {
       ...(userCopy && { userCopy }),
       ...(shared && { shared }),
     });
-    this.#closed = ended.then((end) => this.#settle(end));
+    let settle!: { resolve: (reason: EndReason) => void; reject: (error: UblkError) => void };
+    this.#closed = new Promise((resolve, reject) => (settle = { resolve, reject }));
+    this.#over = ended.then((end) => {
+      const error = this.#end(end);
+      if (error) settle.reject(error);
+      else settle.resolve(end.reason === 'failed' ? 'stopped' : end.reason);
+      return end;
+    });
     announce(this);
+    debug('%s: served with %O', this.path, this);
   }
 
   /** The number N of `/dev/ublkbN`. */
@@ -182,15 +208,17 @@ export class Device extends EventEmitter<DeviceEvents> {
     return new SharedMemory(this.#native, file, index);
   }
 
-  /** Lets the process end although the device is open; it is closed then. */
+  /** Lets the process end although the device is open; see {@link Device} for what becomes of it. */
   unref(): this {
-    this.#alive.unref();
+    this.#kept = false;
+    if (this.#waiting === 0) this.#alive.unref();
     return this;
   }
 
   /** Takes {@link unref} back. */
   ref(): this {
-    if (this.#state !== 'ended') this.#alive.ref();
+    this.#kept = true;
+    if (!this.#ended) this.#alive.ref();
     return this;
   }
 
@@ -214,74 +242,135 @@ export class Device extends EventEmitter<DeviceEvents> {
   /**
    * Leaves the device to another server, for an upgrade of this one: what has begun is ended, and
    * later requests wait for {@link recoverDevice}, or fail, as the option `recovery` says. The
-   * device stays where it is, mounted or not.
+   * device stays where it is, mounted or not. After an error the device is served on and keeps the
+   * process alive, unless it has ended; the next call tries again.
    *
    * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` for a device without `recovery`;
    * `ERR_UBLK_UNSUPPORTED` before Linux 6.16, where only the end of the server's process hands over;
    * and while the kernel does not count requests (`queue/iostats` was set to 0 later);
    * `ERR_UBLK_TIMEOUT` when requests under way do not end: the device has not been left yet. Its
-   * server leaves it when they have ended, and the device ends then as `quiesced`.
+   * server leaves it when they have ended, and the device ends then as `quiesced`; `ERR_UBLK_CLOSED` when the device
+   * has ended otherwise, also by a {@link close} meanwhile.
    */
-  quiesce(): Promise<void> {
-    this.#closing ??= this.#leave(() => this.#native.quiesce());
-    return this.#closing;
+  async quiesce(): Promise<void> {
+    if (this.#asked.has('close')) await this.close();
+    await this.#ask('quiesce');
+    const { reason } = await this.#over;
+    if (reason === 'quiesced') return;
+    throw new UblkError(UblkErrorCode.Closed, `${this.path} has ended and cannot be recovered`);
   }
 
   /**
-   * Stops serving and removes the device. Requests that are under way end first; later calls give
-   * the same promise. A program that has the device open or mounted sees errors from then on.
+   * Stops serving and removes the device, also one with `recovery`. Requests that are under way end
+   * first; later calls give the same promise. A program that has the device open or mounted sees
+   * errors from then on. After an error the device is served on and keeps the process alive, unless
+   * it has ended; the next call tries again.
    *
    * @throws {UblkError} `ERR_UBLK_TIMEOUT`, `ERR_UBLK_BUSY` when the kernel does not let go of it
-   * in time; a later call goes on waiting for it.
+   * in time.
    */
   close(): Promise<void> {
-    this.#closing ??= this.#leave(() => this.#native.close());
-    return this.#closing;
+    return this.#ask('close');
   }
 
-  /** {@link close}, for `await using`. */
+  /**
+   * Ends the device with the scope of `await using`, also when an exception leaves the scope:
+   * {@link close}; but a device with `recovery` that a program has open or mounted is left to its
+   * next server, as by {@link quiesce}. Kernels before 7.0 see mounts and the like, and no mere
+   * openers.
+   */
   [Symbol.asyncDispose](): Promise<void> {
-    return this.close();
+    const outlives = this.#info.recovery !== undefined && !this.#asked.has('close');
+    return this.#ask(outlives ? 'release' : 'close');
+  }
+
+  /** @internal Ends the service as the end of the program would. */
+  part(): Promise<void> {
+    return this.#ask('part');
+  }
+
+  /** What `JSON.stringify()` writes: the device as it is now, without its counters. */
+  toJSON(): DeviceInfo & { readonly buffers: Buffering } {
+    return { ...this.#info, buffers: this.#buffers };
   }
 
   /** @internal Tells what went wrong with a request. */
   warn(warning: UblkError): void {
-    if (this.emit('warning', warning) || this.#printed.has(warning.code)) return;
+    if (this.#tell('warning', warning) || this.#printed.has(warning.code)) return;
     this.#printed.add(warning.code);
     process.emitWarning(toProcessWarning(warning));
   }
 
-  async #leave(how: () => Promise<Outcome<void>>): Promise<void> {
-    if (this.#state === 'ended') return;
-    this.#state = 'closing';
+  /** Ends the device in one of the ways, once however often that is asked for. */
+  #ask(way: Way): Promise<void> {
+    const asked = this.#asked.get(way) ?? this.#leave(way);
+    this.#asked.set(way, asked);
+    return asked;
+  }
+
+  async #leave(way: Way): Promise<void> {
+    if (this.#ended) return;
+    debug('%s: %s', this.path, way);
+    this.#waiting += 1;
     this.#alive.ref();
-    // From here on whoever closes it hears what goes wrong.
-    const ended = this.#closed.catch(() => {});
     try {
-      unwrap(await how());
-      await ended;
+      unwrap(await this.#native[way]());
+      await this.#over;
     } catch (error) {
-      this.#alive.unref();
-      this.#closing = undefined;
+      // The addon may throw at once, before `#asked` has the promise.
+      await undefined;
+      this.#asked.delete(way);
+      debug('%s: %s failed: %O', this.path, way, error);
       throw error;
+    } finally {
+      this.#waiting -= 1;
+      if (this.#waiting === 0 && !this.#kept) this.#alive.unref();
     }
   }
 
-  #settle(end: NativeEnd): EndReason {
+  /** Takes note of the end; the error that it failed of. */
+  #end(end: NativeEnd): UblkError | undefined {
     const error = end.failure && toError(end.failure);
-    const unheard = error !== undefined && this.#state === 'open';
-    this.#state = 'ended';
+    debug('%s: %s', this.path, end.reason, error ?? '');
+    this.#ended = true;
+    const { serverPid: _gone, ...info } = this.#info;
+    this.#info = { ...info, state: stateAfter(end, info.recovery) };
     clearInterval(this.#alive);
-    if (unheard && this.listenerCount('error') > 0) {
-      this.#closed.catch(() => {});
-      this.emit('error', error);
-    }
-    this.emit('close');
+    const isHeard = this.#waiting > 0 || (error && this.#tell('error', error));
+    if (isHeard) this.#closed.catch(() => {});
+    this.#tell('close');
     announceEnd({ device: this, reason: end.reason, ...(error ? { error } : {}) });
-    if (error) throw error;
-    return end.reason === 'failed' ? 'stopped' : end.reason;
+    return error;
+  }
+
+  /**
+   * Calls the listeners, if there are any. An error that one of them throws is the program's, as
+   * an uncaught exception, and holds up nothing here.
+   */
+  #tell<Name extends keyof DeviceEvents>(name: Name, ...args: DeviceEvents[Name]): boolean {
+    if (this.listenerCount(name) === 0) return false;
+    try {
+      (this as EventEmitter).emit(name, ...args);
+    } catch (thrown) {
+      process.nextTick(() => {
+        throw thrown;
+      });
+    }
+    return true;
   }
 }
+
+function stateAfter({ reason }: NativeEnd, recovery: DeviceInfo['recovery']): DeviceInfo['state'] {
+  if (reason !== 'quiesced') return 'dead';
+  return recovery === 'fail' ? 'fail-io' : 'quiesced';
+}
+
+// What `console.log()` prints.
+Object.defineProperty(Device.prototype, inspect.custom, {
+  value(this: Device, _depth: number, options: InspectOptions) {
+    return `Device ${inspect(this.toJSON(), options)}`;
+  },
+});
 
 function sum(queues: readonly Counters[]): Counters {
   const total: Record<string, number> = {};

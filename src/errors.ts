@@ -101,22 +101,30 @@ export class UblkError extends Error {
   /** What went wrong, for programs. */
   readonly code: UblkErrorCode;
   /** What the kernel answered, as a positive errno. */
-  readonly errno: number | undefined;
+  declare readonly errno: number | undefined;
   /** The system call or ublk command that answered. */
-  readonly syscall: string | undefined;
+  declare readonly syscall: string | undefined;
   /** What is probably wrong, and what to do about it. */
-  readonly hint: string | undefined;
+  declare readonly hint: string | undefined;
   /** The request that it is about. */
-  readonly request: RequestInfo | undefined;
+  declare readonly request: RequestInfo | undefined;
 
   constructor(code: UblkErrorCode, message: string, details: UblkErrorDetails = {}) {
     super(message, 'cause' in details ? { cause: details.cause } : undefined);
     this.code = code;
-    this.errno = details.errno;
-    this.syscall = details.syscall;
-    this.hint = details.hint;
-    this.request = details.request;
+    const { errno, syscall, hint, request } = details;
+    // Only what there is, so that console.log() prints nothing of the rest.
+    const known = Object.entries({ errno, syscall, hint, request }).filter(
+      ([, value]) => value !== undefined,
+    );
+    Object.assign(this, Object.fromEntries(known));
     Object.defineProperty(this, brand, { value: true });
+  }
+
+  /** What `JSON.stringify()` writes: an `Error` alone would give nothing of its message. */
+  toJSON(): Failure & { readonly name: string; readonly request?: RequestInfo | undefined } {
+    const { name, code, message, errno, syscall, hint, request } = this;
+    return { name, code, message, errno, syscall, hint, request };
   }
 
   /** Whether `value` is a `UblkError`, of this copy of the package or another one. */

@@ -27,6 +27,8 @@ export { createReactorPool, ReactorPool } from './pool.ts';
 export type { ReactorPoolOptions } from './pool.ts';
 export { recoverDevice } from './recover.ts';
 export type { RecoverOptions } from './recover.ts';
+export { closeOnSignals } from './signals.ts';
+export type { CloseOnSignalsOptions } from './signals.ts';
 export { UblkError, UblkErrorCode } from './errors.ts';
 export type { RequestInfo } from './errors.ts';
 export type {

@@ -1,5 +1,6 @@
 import { unwrap } from './errors.ts';
 import type { NativeDevice } from './native.ts';
+import { once } from './once.ts';
 
 /** What {@link Device.share} can be told. */
 export interface ShareOptions {
@@ -13,8 +14,7 @@ export interface ShareOptions {
 
 /** Memory that clients share with a device, until it is closed or the device is. */
 export class SharedMemory {
-  readonly #device: NativeDevice;
-  #closing: Promise<void> | undefined;
+  readonly #unshare: () => Promise<void>;
   /** What was shared. */
   readonly path: string;
   /** The kernel's number for it. */
@@ -22,20 +22,19 @@ export class SharedMemory {
 
   /** @internal */
   constructor(device: NativeDevice, path: string, index: number) {
-    this.#device = device;
+    this.#unshare = once(async () => unwrap(await device.unshare(index)));
     this.path = path;
     this.index = index;
   }
 
   /**
    * Takes it back: later requests on it are served as all others are. Waits for those that are
-   * under way; later calls give the same promise.
+   * under way; later calls give the same promise, and try again after an error.
    *
    * @throws {UblkError} `ERR_UBLK_NO_DEVICE` when the device is gone.
    */
   close(): Promise<void> {
-    this.#closing ??= this.#device.unshare(this.index).then(unwrap);
-    return this.#closing;
+    return this.#unshare();
   }
 
   /** {@link close}, for `await using`. */

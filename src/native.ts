@@ -115,6 +115,10 @@ export interface NativeDevice {
   quiesce(): Promise<Outcome<void>>;
   share(path: string, readOnly: boolean): Promise<Outcome<number>>;
   unshare(index: number): Promise<Outcome<void>>;
+  /** Leaves a device with recovery to the next server, and closes one without. */
+  part(): Promise<Outcome<void>>;
+  /** Closes it, unless it has recovery and somebody has it open: then it is left. */
+  release(): Promise<Outcome<void>>;
   close(): Promise<Outcome<void>>;
 }
 
@@ -244,6 +248,8 @@ export interface Binding {
     options: NativeDeviceOptions,
     onEnd: (end: NativeEnd) => void,
   ): Promise<Outcome<NativeDevice>>;
+  /** Ends the service of all devices of the process, as its end would. */
+  partAll(): Promise<Outcome<void>>;
   createBridge(
     options: NativeBridgeOptions,
     onReport: (report: NativeReport) => void,

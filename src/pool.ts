@@ -1,7 +1,7 @@
 import { checkInteger, checkKeys } from './check.ts';
-import type { Device } from './device.ts';
 import { invalid, UblkError, UblkErrorCode, unwrap } from './errors.ts';
-import { type NativePool, native } from './native.ts';
+import { type NativeDevice, type NativeEnd, type NativePool, native } from './native.ts';
+import { once } from './once.ts';
 
 /** What {@link createReactorPool} is asked for. */
 export interface ReactorPoolOptions {
@@ -20,9 +20,10 @@ export interface ReactorPoolOptions {
 /** What of a pool is nobody's business. */
 interface Members {
   readonly native: NativePool;
-  /** Devices that it serves, and ones that are being made. */
-  readonly devices: Set<Device | symbol>;
-  closing?: Promise<void> | undefined;
+  /** The paths of the devices that it serves; of a device that is being made, none yet. */
+  readonly devices: Map<symbol, string | undefined>;
+  isClosed: boolean;
+  readonly close: () => Promise<void>;
 }
 
 const pools = new WeakMap<ReactorPool, Members>();
@@ -38,20 +39,34 @@ export class ReactorPool {
   /** @internal */
   constructor(native: NativePool, reactors: number) {
     this.reactors = reactors;
-    pools.set(this, { native, devices: new Set() });
+    const members: Members = {
+      native,
+      devices: new Map(),
+      isClosed: false,
+      close: once(async () => {
+        members.isClosed = true;
+        try {
+          unwrap(await native.close());
+        } catch (error) {
+          members.isClosed = false;
+          throw error;
+        }
+      }),
+    };
+    pools.set(this, members);
   }
 
   /**
    * Ends the reactors; resolves when their threads are gone. The devices must have been closed
-   * before: a pool takes nobody's disk away. Closing twice is closing once.
+   * before: a pool takes nobody's disk away. Closing twice is closing once; after
+   * an error the next call tries again.
    *
    * @throws {UblkError} `ERR_UBLK_BUSY` with the devices that it serves; it goes on serving then.
    */
   async close(): Promise<void> {
     const members = membersOf(this);
-    if (members.devices.size > 0) throw busy(members.devices);
-    members.closing ??= members.native.close().then((outcome) => unwrap(outcome));
-    await members.closing;
+    if (members.devices.size > 0) throw busy([...members.devices.values()]);
+    await members.close();
   }
 
   /** {@link close}, for `await using`: of a pool declared before its devices it comes after them. */
@@ -83,28 +98,30 @@ export async function createReactorPool(options: ReactorPoolOptions = {}): Promi
 
 /** @internal Checks that devices can be made on it. */
 export function checkPool(pool: ReactorPool): void {
-  if (!membersOf(pool).closing) return;
+  if (!membersOf(pool).isClosed) return;
   throw new UblkError(UblkErrorCode.Closed, 'the pool is closed', {
     hint: 'make another with createReactorPool()',
   });
 }
 
-/** @internal Lets `make` make a device on a pool, which knows of it until it has ended. */
+/** @internal Lets `make` make a device on a pool, which knows of it until it has `ended`. */
 export async function createIn(
   pool: ReactorPool,
-  make: (native: NativePool) => Promise<Device>,
-): Promise<Device> {
+  ended: Promise<NativeEnd>,
+  make: (native: NativePool) => Promise<NativeDevice>,
+): Promise<NativeDevice> {
   checkPool(pool);
   const { native, devices } = membersOf(pool);
   const place = Symbol();
-  devices.add(place);
+  devices.set(place, undefined);
   try {
     const device = await make(native);
-    devices.add(device);
-    device.once('close', () => devices.delete(device));
+    devices.set(place, device.info().path);
+    void ended.then(() => devices.delete(place));
     return device;
-  } finally {
+  } catch (error) {
     devices.delete(place);
+    throw error;
   }
 }
 
@@ -114,10 +131,9 @@ function membersOf(pool: ReactorPool): Members {
   throw invalid('pool is no pool; it must come from createReactorPool()');
 }
 
-function busy(devices: ReadonlySet<Device | symbol>): UblkError {
-  const name = (one: Device | symbol): string =>
-    typeof one === 'symbol' ? 'a device that is being created' : one.path;
-  return new UblkError(UblkErrorCode.Busy, `the pool serves ${[...devices].map(name).join(', ')}`, {
+function busy(devices: readonly (string | undefined)[]): UblkError {
+  const names = devices.map((path) => path ?? 'a device that is being created');
+  return new UblkError(UblkErrorCode.Busy, `the pool serves ${names.join(', ')}`, {
     hint: 'close its devices first',
   });
 }

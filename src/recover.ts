@@ -1,5 +1,5 @@
 import { checkBoolean, checkInteger, checkKeys } from './check.ts';
-import { checkPlacement, toNative, type CreateDeviceContext } from './create.ts';
+import { checkPlacement, hasEnded, toNative, type CreateDeviceContext } from './create.ts';
 import { PLACEMENT_KEYS, toNativePlacement, type PlacementOptions } from './device-features.ts';
 import type { Device } from './device.ts';
 import { getDeviceInfo } from './devices.ts';
@@ -7,7 +7,13 @@ import { unwrap } from './errors.ts';
 import { serve, serverOf } from './handler/server.ts';
 import type { HandlerModule } from './handler/module.ts';
 import type { Handler } from './handler/types.ts';
-import { native, type NativeDeviceOptions, type NativeEnd, type NativePool } from './native.ts';
+import {
+  native,
+  type NativeDevice,
+  type NativeDeviceOptions,
+  type NativeEnd,
+  type NativePool,
+} from './native.ts';
 import { noteServer } from './notes.ts';
 import { createIn, type ReactorPool } from './pool.ts';
 import type { Target } from './targets/index.ts';
@@ -67,7 +73,9 @@ const KEYS = [
  * version of this package that wrote no layout down is recovered on trust. If the promise rejects,
  * the device waits on.
  *
- * An abort takes effect when the device is being served: it is left again.
+ * An abort takes effect when the device is being served: it is left again before the promise rejects
+ * with `signal.reason`. If that fails, the promise resolves to the device in spite of the abort,
+ * since it is served.
  *
  * @example
  * await using device = await recoverDevice(0, { target: targets.file('disk.img') });
@@ -91,15 +99,14 @@ export async function recoverDevice(
   const ended = new Promise<NativeEnd>((resolve) => (onEnd = resolve));
   const server = await serverOf(options.target, request);
   const { pool } = options;
-  const recover = (maker: Pick<NativePool, 'recoverDevice'>): Promise<Device> =>
-    serve(server, ended, async () =>
-      unwrap(await maker.recoverDevice(id, server?.request ?? request, onEnd)),
-    );
-  const device = await (pool === undefined ? recover(native()) : createIn(pool, recover));
-  if (signal?.aborted) {
-    await device.quiesce();
-    throw signal.reason;
-  }
+  const recover = async (maker: Pick<NativePool, 'recoverDevice'>): Promise<NativeDevice> =>
+    unwrap(await maker.recoverDevice(id, server?.request ?? request, onEnd));
+  const device = await serve(server, ended, () =>
+    pool === undefined ? recover(native()) : createIn(pool, ended, recover),
+  );
+  // Before Linux 6.16 nobody can quiesce it, and it is left as at the end of the program.
+  const leave = (): Promise<void> => device.quiesce().catch(() => device.part());
+  if (signal?.aborted && (await hasEnded(leave()))) throw signal.reason;
   noteServer(device, request.target);
   return device;
 }

@@ -11,6 +11,7 @@ import {
   IoError,
   targets,
 } from '../../src/index.ts';
+import { watchCompletions } from '../../src/completions.ts';
 import { simulate, type SimulatedDisk } from '../../src/testing/index.ts';
 
 let disk: SimulatedDisk;
@@ -162,4 +163,14 @@ test('a subscriber that comes late is noticed, and one that goes too', async () 
   await disk.read(0, 512);
   await setTimeout(50);
   expect(seen).toHaveLength(1);
+});
+
+test('an iteration that has not begun ends its watch', async () => {
+  const end = vi.fn<() => void>();
+  const device = { watch: () => ({ take: () => ({ records: Buffer.alloc(0), dropped: 0 }), end }) };
+  const watch = () => watchCompletions(device as never, new Promise(() => {}), {});
+  expect(await watch().return!()).toEqual({ done: true, value: undefined });
+  expect(end).toHaveBeenCalledOnce();
+  await expect(watch().throw!(new Error('on purpose'))).rejects.toThrow('on purpose');
+  expect(end).toHaveBeenCalledTimes(2);
 });

@@ -1,4 +1,6 @@
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { once } from 'node:events';
+import { inspect } from 'node:util';
 
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 
@@ -11,6 +13,13 @@ const failed: NativeEnd = {
   failure: { code: 'ERR_UBLK_KERNEL', message: 'a queue ended', errno: 5 },
 };
 
+/** Whether anything of this package keeps the event loop alive. */
+function keepsAlive(): boolean {
+  return timers.some((timer) => timer.hasRef());
+}
+
+const timers: NodeJS.Timeout[] = [];
+
 describe('Device', () => {
   let end!: (end: NativeEnd) => void;
   let native!: ReturnType<typeof fakeDevice>;
@@ -19,7 +28,10 @@ describe('Device', () => {
   beforeEach(() => {
     const ended = new Promise<NativeEnd>((resolve) => (end = resolve));
     native = fakeDevice(end);
+    const interval = vi.spyOn(globalThis, 'setInterval');
     device = new Device(native, ended);
+    timers.splice(0, Infinity, interval.mock.results[0]!.value as NodeJS.Timeout);
+    interval.mockRestore();
     return () => device.close();
   });
 
@@ -117,5 +129,107 @@ describe('Device', () => {
     });
     await expect(device.close()).rejects.toMatchObject({ code: 'ERR_UBLK_KERNEL' });
     expect(told).not.toHaveBeenCalled();
+  });
+
+  test('is open again to its program when closing it fails', async () => {
+    native.close.mockResolvedValueOnce({ failure: { code: 'ERR_UBLK_TIMEOUT', message: 'slow' } });
+    const told = vi.fn<(error: unknown) => void>();
+    device.on('error', told);
+    const alive = vi.spyOn(globalThis, 'clearInterval');
+    await expect(device.close()).rejects.toMatchObject({ code: 'ERR_UBLK_TIMEOUT' });
+    expect(alive).not.toHaveBeenCalled();
+    expect(keepsAlive()).toBe(true);
+    end(failed);
+    await expect(device.closed).rejects.toMatchObject({ code: 'ERR_UBLK_KERNEL' });
+    expect(told).toHaveBeenCalledOnce();
+  });
+
+  test('is not kept alive against its wish when quiescing it fails', async () => {
+    native.quiesce.mockResolvedValueOnce({
+      failure: { code: 'ERR_UBLK_TIMEOUT', message: 'slow' },
+    });
+    device.unref();
+    const quiesced = device.quiesce();
+    expect(keepsAlive()).toBe(true);
+    await expect(quiesced).rejects.toMatchObject({ code: 'ERR_UBLK_TIMEOUT' });
+    expect(keepsAlive()).toBe(false);
+    device.ref();
+    expect(keepsAlive()).toBe(true);
+  });
+
+  test('is closed while it is quiesced', async () => {
+    native.quiesce.mockImplementationOnce(async () => {
+      await device.closed;
+      return { value: undefined };
+    });
+    const quiesced = device.quiesce();
+    await device.close();
+    expect(native.close).toHaveBeenCalledOnce();
+    await expect(quiesced).rejects.toMatchObject({ code: 'ERR_UBLK_CLOSED' });
+    await expect(device.quiesce()).rejects.toMatchObject({ code: 'ERR_UBLK_CLOSED' });
+  });
+
+  test.each(['error', 'close'] as const)('ends although a listener of %s throws', async (event) => {
+    const thrown = new Error('on purpose');
+    const uncaught = vi.spyOn(process, 'nextTick').mockImplementation(() => {});
+    const heard = vi.fn<(message: unknown) => void>();
+    subscribe('ublk:device.end', heard);
+    device.on('error', () => {});
+    device.prependListener(event, () => {
+      throw thrown;
+    });
+    end(failed);
+    await expect(device.closed).rejects.toMatchObject({ code: 'ERR_UBLK_KERNEL' });
+    unsubscribe('ublk:device.end', heard);
+    expect(heard).toHaveBeenCalledOnce();
+    const rethrow = uncaught.mock.calls.find(([call]) => String(call).includes('thrown'))![0];
+    uncaught.mockRestore();
+    expect(rethrow).toThrow(thrown);
+  });
+
+  test('says itself what it is, to people and as JSON', async () => {
+    const shown = { id: 7, path: '/dev/ublkb7', state: 'live', buffers: { mode: 'auto' } };
+    expect(JSON.parse(JSON.stringify(device))).toMatchObject(shown);
+    expect(inspect(device)).toMatch(/^Device \{\s+id: 7,\s+path: '\/dev\/ublkb7',/);
+    await device.close();
+    expect(device.toJSON()).toMatchObject({ state: 'dead' });
+    expect(device.toJSON()).not.toHaveProperty('serverPid');
+  });
+
+  test('memory that cannot be taken back can be tried again', async () => {
+    native.unshare.mockResolvedValueOnce({ failure: { code: 'ERR_UBLK_BUSY', message: 'busy' } });
+    const memory = await device.share('/dev/shm/clients');
+    await expect(memory.close()).rejects.toMatchObject({ code: 'ERR_UBLK_BUSY' });
+    await memory.close();
+    expect(native.unshare).toHaveBeenCalledTimes(2);
+  });
+
+  test('an attempt that fails before it begins is forgotten too', async () => {
+    native.close.mockImplementationOnce(() => {
+      throw new Error('no thread');
+    });
+    await expect(device.close()).rejects.toThrow('no thread');
+    await device.close();
+    expect(native.close).toHaveBeenCalledTimes(2);
+  });
+});
+
+describe('A device with recovery', () => {
+  test('is released at the end of its scope, and removed by close()', async () => {
+    const made = [1, 2].map(() => {
+      let end!: (end: NativeEnd) => void;
+      const ended = new Promise<NativeEnd>((resolve) => (end = resolve));
+      const native = fakeDevice(end);
+      const info = native.info();
+      native.info = () => ({ ...info, recovery: 'reissue' });
+      return { native, device: new Device(native, ended) };
+    });
+    const [scoped, closed] = [made[0]!, made[1]!];
+    await scoped.device[Symbol.asyncDispose]();
+    expect(scoped.native.release).toHaveBeenCalledOnce();
+    expect(scoped.native.close).not.toHaveBeenCalled();
+    await closed.device.close();
+    await closed.device[Symbol.asyncDispose]();
+    expect(closed.native.release).not.toHaveBeenCalled();
   });
 });

@@ -4,9 +4,9 @@ import type { Counters, DeviceInfo } from '../../src/info.ts';
 import type { NativeDevice, NativeEnd } from '../../src/native.ts';
 
 /** The addon's device without a kernel: closing ends it. */
-export function fakeDevice(
-  onEnd: (end: NativeEnd) => void,
-): NativeDevice & { [K in 'share' | 'unshare' | 'close']: Mock<NativeDevice[K]> } {
+export function fakeDevice(onEnd: (end: NativeEnd) => void): NativeDevice & {
+  [K in 'share' | 'unshare' | 'quiesce' | 'part' | 'release' | 'close']: Mock<NativeDevice[K]>;
+} {
   return {
     info: () => INFO,
     buffers: () => ({ mode: 'auto', userCopy: false, shared: false }),
@@ -23,6 +23,14 @@ export function fakeDevice(
     }),
     share: vi.fn<NativeDevice['share']>(async () => ({ value: 3 })),
     unshare: vi.fn<NativeDevice['unshare']>(async () => ({ value: undefined })),
+    part: vi.fn<NativeDevice['part']>(async () => {
+      onEnd({ reason: 'quiesced' });
+      return { value: undefined };
+    }),
+    release: vi.fn<NativeDevice['release']>(async () => {
+      onEnd({ reason: 'closed' });
+      return { value: undefined };
+    }),
     close: vi.fn<NativeDevice['close']>(async () => {
       onEnd({ reason: 'closed' });
       return { value: undefined };

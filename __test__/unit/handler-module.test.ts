@@ -72,6 +72,15 @@ describe.runIf(existsSync(BUILT))("A handler's module", () => {
     expect(Buffer.from(data).subarray(0, all.length).equals(all)).toBe(true);
   });
 
+  test('that is given what no thread can have is refused', async () => {
+    const { simulate } = await built();
+    const target = handlerModule(module('export default {};'), { data: () => {} });
+    await expect(simulate(target)).rejects.toMatchObject({
+      code: 'ERR_UBLK_INVALID_ARGUMENT',
+      message: expect.stringContaining('the data of handlerModule() cannot go to a worker'),
+    });
+  });
+
   test.each([
     ['export default 5;', 'ERR_UBLK_INVALID_ARGUMENT', 'the handler has no methods'],
     ['export const a = 1;', 'ERR_UBLK_INVALID_ARGUMENT', 'the handler has no methods'],

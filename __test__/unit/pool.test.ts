@@ -51,6 +51,33 @@ describe('A pool of reactors', () => {
     expect(await refused).toMatchObject(busy);
   });
 
+  test('closes although a listener of its device throws', async () => {
+    const uncaught = vi.spyOn(process, 'nextTick').mockImplementation(() => {});
+    let end!: (end: NativeEnd) => void;
+    create.mockImplementation(async (_options, onEnd: (end: NativeEnd) => void) => {
+      end = onEnd;
+      return { value: fakeDevice(onEnd) };
+    });
+    const one = await createDevice({ target, pool });
+    one.on('error', () => {
+      throw new Error('on purpose');
+    });
+    end({ reason: 'failed', failure: { code: 'ERR_UBLK_KERNEL', message: 'a queue ended' } });
+    await expect(one.closed).rejects.toMatchObject({ code: 'ERR_UBLK_KERNEL' });
+    uncaught.mockRestore();
+    await pool.close();
+    expect(close).toHaveBeenCalledOnce();
+  });
+
+  test('whose end fails can be closed again, and serves on', async () => {
+    close.mockResolvedValueOnce({ failure: { code: 'ERR_UBLK_TIMEOUT', message: 'slow' } });
+    await expect(pool.close()).rejects.toMatchObject({ code: 'ERR_UBLK_TIMEOUT' });
+    const device = await createDevice({ target, pool });
+    await device.close();
+    await pool.close();
+    expect(close).toHaveBeenCalledTimes(2);
+  });
+
   test('forgets devices that cannot be made', async () => {
     create.mockResolvedValue({ failure: { code: 'ERR_UBLK_BUSY', message: 'busy' } });
     await expect(createDevice({ target, pool })).rejects.toMatchObject({ message: 'busy' });

@@ -70,6 +70,21 @@ describe('recoverDevice', () => {
     await expect(recovered).rejects.toBe('enough');
     expect(made.quiesce).toHaveBeenCalledOnce();
   });
+
+  test('that is aborted gives the device out if it cannot be left', async () => {
+    const failure = { code: 'ERR_UBLK_TIMEOUT', message: 'slow' };
+    const controller = new AbortController();
+    binding.recoverDevice.mockImplementation(async (_id, _options, onEnd) => {
+      controller.abort('enough');
+      const device = fakeDevice(onEnd);
+      device.quiesce.mockResolvedValue({ failure });
+      device.part.mockResolvedValue({ failure });
+      return { value: device };
+    });
+    const device = await recoverDevice(7, { target }, { signal: controller.signal });
+    expect(device.path).toBe('/dev/ublkb7');
+    await device.close();
+  });
 });
 
 describe('a device', () => {

@@ -1,6 +1,6 @@
-import { Worker } from 'node:worker_threads';
+import { Worker, type WorkerOptions } from 'node:worker_threads';
 
-import { UblkError, UblkErrorCode } from '../errors.ts';
+import { invalid, UblkError, UblkErrorCode } from '../errors.ts';
 import {
   fromMessage,
   type Assignment,
@@ -44,8 +44,9 @@ export class WorkerPool {
   ): Promise<{ pool: WorkerPool; shape: HandlerShape }> {
     const workerData: WorkerStart = { url, data };
     const options = { workerData, execArgv: inheritable(process.execArgv) };
-    const workers = Array.from({ length: count }, () => new Worker(program(), options));
+    const workers: Worker[] = [];
     try {
+      while (workers.length < count) workers.push(startWorker(options));
       const shapes = await Promise.all(workers.map((worker) => shapeOf(worker)));
       return { pool: new WorkerPool(workers, listener), shape: shapes[0]! };
     } catch (error) {
@@ -69,7 +70,7 @@ export class WorkerPool {
   }
 
   /** Ends the workers. */
-  async end(): Promise<void> {
+  async release(): Promise<void> {
     this.#ending = true;
     await Promise.all(this.#workers.map((worker) => worker.terminate()));
   }
@@ -83,6 +84,21 @@ export class WorkerPool {
     worker.on('exit', () => {
       if (!this.#ending) lost(ended(cause));
     });
+  }
+}
+
+function startWorker(options: WorkerOptions): Worker {
+  try {
+    return new Worker(program(), options);
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    if (cause instanceof DOMException && cause.name === 'DataCloneError') {
+      throw invalid(
+        `the data of handlerModule() cannot go to a worker: ${reason}`,
+        'give it what structuredClone() takes; functions belong into the module',
+      );
+    }
+    throw ended(cause);
   }
 }
 

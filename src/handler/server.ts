@@ -8,7 +8,7 @@ import {
   type NativeEnd,
 } from '../native.ts';
 import type { Target } from '../targets/index.ts';
-import { checkHandler, isHandler } from './handler.ts';
+import { checkHandler, isHandler, type CheckedHandler } from './handler.ts';
 import type { HandlerShape } from './messages.ts';
 import { isHandlerModule, type HandlerModule } from './module.ts';
 import { WorkerPool } from './pool.ts';
@@ -61,18 +61,30 @@ export class HandlerServer {
    * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`.
    */
   static here(handler: Handler, device: DeviceShape): HandlerServer {
-    const { methods, ...shape } = checkHandler(handler);
+    const checked = checkHandler(handler);
+    const { methods: _ours, ...shape } = checked;
     const { queues = 1, depth = DEPTH, spinUsec = 0 } = device;
     // Looking for one queue's requests would hold up the others'.
     const spin = queues === 1 ? spinUsec : 0;
     const warnings = new Warnings();
     const server = new HandlerServer(shape, { ...device, queues, depth }, warnings);
-    const { backends, mapped, zoneSize } = shape;
+    try {
+      server.#open(checked, { queues, depth, spin });
+      return server;
+    } catch (error) {
+      void server.release();
+      throw error;
+    }
+  }
+
+  #open(
+    { methods, mapped, backends, zoneSize }: CheckedHandler,
+    { queues, depth, spin }: { queues: number; depth: number; spin: number },
+  ): void {
+    const warn = (warning: UblkError): void => this.#warnings.tell(warning);
     for (let queue = 0; queue < queues; queue += 1) {
       let served: HandlerQueue | undefined;
-      const { id } = server.#bridge;
-      const channel = native().openChannel(id, queue, spin, () => served?.serve());
-      const warn = (warning: UblkError): void => warnings.tell(warning);
+      const channel = native().openChannel(this.#bridge.id, queue, spin, () => served?.serve());
       served = new HandlerQueue(channel, {
         queue,
         depth,
@@ -85,7 +97,6 @@ export class HandlerServer {
       });
       served.serve();
     }
-    return server;
   }
 
   /** Answers in worker threads. */
@@ -95,26 +106,30 @@ export class HandlerServer {
     native();
     const warnings = new Warnings();
     const { pool, shape } = await WorkerPool.start(module, warnings);
+    let server: HandlerServer | undefined;
     try {
-      const server = new HandlerServer(shape, { ...device, queues, depth }, warnings, pool);
+      server = new HandlerServer(shape, { ...device, queues, depth }, warnings, pool);
       const all = Array.from({ length: queues }, (_, queue) => queue);
       await pool.serve({ bridge: server.#bridge.id, queues: all, depth, spinUsec });
       return server;
     } catch (error) {
-      await pool.end();
+      await (server ?? pool).release();
       throw error;
     }
   }
 
-  /** The device hears what goes wrong, and is closed when nobody can answer any more. */
+  /** The device hears what goes wrong, and is left or closed when nobody can answer any more. */
   attach(device: Device): void {
     this.#warnings.listen(device);
   }
 
   /** The device is gone. */
   async release(): Promise<void> {
-    this.#bridge.release();
-    await this.#pool?.end();
+    try {
+      this.#bridge.release();
+    } finally {
+      await this.#pool?.release();
+    }
   }
 }
 
@@ -133,12 +148,15 @@ export async function serve(
   ended: Promise<NativeEnd>,
   create: () => Promise<NativeDevice>,
 ): Promise<Device> {
+  let native: NativeDevice | undefined;
   try {
-    const device = new Device(await create(), ended);
+    native = await create();
+    const device = new Device(native, ended);
     server?.attach(device);
     void ended.then(() => server?.release());
     return device;
   } catch (error) {
+    await native?.release();
     await server?.release();
     throw error;
   }

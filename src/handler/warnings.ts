@@ -1,5 +1,5 @@
 import type { Device } from '../device.ts';
-import type { UblkError } from '../errors.ts';
+import { UblkError } from '../errors.ts';
 
 /** Takes down what goes wrong until there is a device to tell it. */
 export class Warnings {
@@ -19,7 +19,7 @@ export class Warnings {
   /** The same, for a {@link WorkerPool}. */
   readonly warn: (warning: UblkError) => void = this.tell;
 
-  /** Tells that requests are answered by nobody from now on: the device is closed. */
+  /** Tells that nobody answers requests from now on: the device is left, or closed. */
   readonly lost: (error: UblkError) => void = (error) => {
     this.#isLost = true;
     this.tell(error);
@@ -34,7 +34,9 @@ export class Warnings {
   }
 
   #close(): void {
-    // What closing fails of is told by `closed`.
-    this.#device?.close().catch(() => {});
+    // A device that does not end is served on, and each request that nobody answers times out.
+    this.#device?.part().catch((error: unknown) => {
+      if (UblkError.is(error)) this.tell(error);
+    });
   }
 }

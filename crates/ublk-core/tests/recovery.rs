@@ -655,3 +655,52 @@ fn descriptors_lie_as_far_apart_as_was_asked_for() {
         device.close().unwrap();
     }
 }
+
+#[test]
+fn a_device_outlives_whoever_drops_it() {
+    for (mode, exchange, threads) in ways() {
+        let sim = Sim::new(SimConfig::blocking(12));
+        let disk = sim.file(SIZE);
+        let buffers = vec![mode];
+        let asked = DeviceOptions { buffers, exchange: Some(exchange), threads, ..options() };
+        let device = Device::create(&sim, file(&disk), asked).unwrap();
+        let panicked = thread::spawn(move || {
+            let _served = device;
+            panic!("on purpose");
+        });
+        assert!(panicked.join().is_err());
+        assert_eq!(state(&sim), DeviceState::Quiesced, "{mode:?} {exchange:?}");
+        let next = Device::recover(&sim, ID, file(&disk), DeviceOptions::default()).unwrap();
+        assert_serves(&sim.client(ID).unwrap());
+        next.close().unwrap();
+        assert_nothing_left(&sim, ID);
+    }
+}
+
+#[test]
+fn a_device_that_is_released_is_left_to_the_next_server_while_somebody_has_it_open() {
+    let sim = Sim::new(SimConfig::blocking(13));
+    let disk = sim.file(SIZE);
+    let device = Device::create(&sim, file(&disk), options()).unwrap();
+    let client = sim.client(ID).unwrap();
+    device.release().unwrap();
+    assert!(matches!(device.wait(), End::Quiesced));
+    device.release().unwrap();
+    let next = Device::recover(&sim, ID, file(&disk), DeviceOptions::default()).unwrap();
+    drop(client);
+    next.release().unwrap();
+    assert!(matches!(next.wait(), End::Closed));
+    assert_nothing_left(&sim, ID);
+}
+
+#[test]
+fn a_device_without_recovery_is_not_left() {
+    let sim = Sim::new(SimConfig::blocking(14));
+    let disk = sim.file(SIZE);
+    let device = Device::create(&sim, file(&disk), common::options()).unwrap();
+    let id = device.info().id;
+    assert_eq!(device.leave().unwrap_err().code, Code::InvalidArgument);
+    let _client = sim.client(id).unwrap();
+    device.release().unwrap();
+    assert_nothing_left(&sim, id);
+}

@@ -14,7 +14,7 @@ use ublk_core::driver::linux::Linux;
 use ublk_core::error::{Code, Error};
 
 use crate::describe::{self, Buffers, Counters, DeviceInfo};
-use crate::open_devices::{OpenDevices, Place};
+use crate::open_devices::{self, OpenDevices, Place};
 use crate::options::NativeDeviceOptions;
 use crate::outcome::Failure;
 use crate::served::Served;
@@ -45,7 +45,8 @@ impl From<End> for NativeEnd {
 /// Called once; does not keep the event loop alive (`src/device.ts` does, and can let go).
 pub(crate) type OnEnd = ThreadsafeFunction<NativeEnd, (), NativeEnd, Status, false, true, 1>;
 
-/// An open device; the environment keeps it open, so that collecting this closes nothing.
+/// An open device. The environment holds it too, so that it stays open when JavaScript's garbage
+/// collector takes this.
 #[napi]
 pub struct NativeDevice {
     device: Arc<dyn Served>,
@@ -85,6 +86,12 @@ pub fn recover_device<'env>(
         let open = |promised| target.clone().recover(promised);
         Device::recover_opening(&Linux::new(), id, open, options).map(served)
     })
+}
+
+/// Ends the service of all devices of the process, as its end would.
+#[napi(catch_unwind, ts_return_type = "Promise<Outcome<void>>")]
+pub fn part_all(env: &Env) -> napi::Result<Object<'_>> {
+    task::promise(env, open_devices::part_all)
 }
 
 /// Opens a device on a thread of its own, and keeps it in a place of its own until it has ended.
@@ -179,6 +186,20 @@ impl NativeDevice {
     pub fn unshare<'env>(&self, env: &'env Env, index: u32) -> napi::Result<Object<'env>> {
         let device = Arc::clone(&self.device);
         task::promise(env, move || device.unshare(u16::try_from(index).unwrap_or(u16::MAX)))
+    }
+
+    /// Leaves a device with recovery to the next server, and closes one without.
+    #[napi(catch_unwind, ts_return_type = "Promise<Outcome<void>>")]
+    pub fn part<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
+        let device = Arc::clone(&self.device);
+        task::promise(env, move || device.part())
+    }
+
+    /// Closes it, unless it has recovery and somebody has it open: then it is left.
+    #[napi(catch_unwind, ts_return_type = "Promise<Outcome<void>>")]
+    pub fn release<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
+        let device = Arc::clone(&self.device);
+        task::promise(env, move || device.release())
     }
 
     /// Stops and removes it.

@@ -11,6 +11,7 @@
 mod bridge;
 mod describe;
 mod device;
+mod farewell;
 mod machine;
 mod memory;
 mod open_devices;

@@ -1,20 +1,18 @@
 //! The devices that a JavaScript environment (the main thread or a worker) holds open, so that
-//! its end closes them.
+//! its end leaves those with recovery to their next server, and closes the others.
 //!
 //! A worker that ends, and a main thread that has nothing left to do, run their cleanup hooks;
 //! `process.exit()` and an uncaught exception on the main thread do not, but run those of exit(3).
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{mem, thread};
 
 use napi::Env;
+use ublk_core::error::{Code, Error};
 
 use crate::bridge;
+use crate::farewell::{self, Farewell};
 use crate::served::Served;
-
-/// How long the end of an environment waits for its devices.
-const LIMIT: Duration = Duration::from_secs(15);
 
 /// Those of all environments, for exit(3).
 static ALL: Mutex<Vec<Arc<OpenDevices>>> = Mutex::new(Vec::new());
@@ -31,6 +29,10 @@ struct State {
     ending: bool,
     /// Devices that are being created or are open.
     places: usize,
+    /// Why the kernel does not let go of devices among them.
+    refusals: Vec<String>,
+    /// What the end of others has cost their clients.
+    losses: Vec<String>,
     devices: Vec<Arc<dyn Served>>,
 }
 
@@ -42,7 +44,7 @@ pub(crate) struct Place {
 }
 
 impl OpenDevices {
-    /// Those of `env`; at its end, they are closed.
+    /// Those of `env`.
     pub(crate) fn of(env: &Env) -> napi::Result<Arc<Self>> {
         if let Some(all) = env.get_instance_data::<Arc<Self>>()? {
             return Ok(Arc::clone(all));
@@ -50,7 +52,7 @@ impl OpenDevices {
         let all = Arc::new(Self::default());
         env.set_instance_data(Arc::clone(&all), (), |_| {})?;
         env.add_env_cleanup_hook(Arc::clone(&all), |all| {
-            all.end();
+            all.end(farewell::is_main_thread());
             every().retain(|other| !Arc::ptr_eq(other, &all));
         })?;
         every().push(Arc::clone(&all));
@@ -64,19 +66,64 @@ impl OpenDevices {
         Place { all: self, device: None }
     }
 
-    /// Closes all devices, those too that are being created, and waits for them, within bounds.
-    fn end(&self) {
-        let mut state = self.lock();
-        state.ending = true;
-        state.devices.iter().for_each(close_aside);
-        let deadline = Instant::now() + LIMIT;
-        while state.places > 0 {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+    /// Ends the service of all devices, of those too that are being created, and waits for that as
+    /// long as it goes on. `process`: the process ends too.
+    fn end(self: &Arc<Self>, process: bool) {
+        let mut state = self.begin();
+        let mut farewell = Farewell::new(process);
+        while state.places > state.refusals.len() {
+            let devices = state.devices.clone();
+            // Whoever counts may wait for a reactor, and a device that ends waits for this lock.
+            drop(state);
+            if !farewell.goes_on(&devices) {
                 return;
             }
-            state =
-                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.lock();
+            if state.places > state.refusals.len() {
+                let waited = self.changed.wait_timeout(state, farewell::LOOK);
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
+        for said in state.refusals.iter().chain(&state.losses) {
+            farewell::say(said);
+        }
+    }
+
+    /// The same at the wish of a program that goes on meanwhile, however long it takes.
+    fn part(self: &Arc<Self>) -> Result<(), Error> {
+        let mut state = self.begin();
+        while state.places > state.refusals.len() {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.ending = false;
+        if state.refusals.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(Code::Busy, mem::take(&mut state.refusals).join("; ")))
+    }
+
+    fn begin(self: &Arc<Self>) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
+        state.ending = true;
+        state.refusals.clear();
+        for device in state.devices.clone() {
+            self.part_aside(&mut state, &device);
+        }
+        state
+    }
+
+    /// Ends the service of a device on a thread of its own.
+    fn part_aside(self: &Arc<Self>, state: &mut State, device: &Arc<dyn Served>) {
+        let (all, device) = (Arc::clone(self), Arc::clone(device));
+        let part = move || {
+            let (result, loss) = farewell::part(&*device);
+            let mut state = all.lock();
+            state.refusals.extend(result.err());
+            state.losses.extend(loss);
+            all.changed.notify_all();
+        };
+        if let Err(error) = thread::Builder::new().name("ublk-close".into()).spawn(part) {
+            state.refusals.push(format!("cannot start a thread that closes a device: {error}"));
         }
     }
 
@@ -86,13 +133,13 @@ impl OpenDevices {
 }
 
 impl Place {
-    /// The device has been created; it is closed at once if the environment has ended meanwhile.
+    /// The device has been created; its service ends at once if the environment has ended meanwhile.
     pub(crate) fn fill(&mut self, device: &Arc<dyn Served>) {
         self.device = Some(Arc::clone(device));
         let mut state = self.all.lock();
         state.devices.push(Arc::clone(device));
         if state.ending {
-            close_aside(device);
+            self.all.part_aside(&mut state, device);
         }
     }
 }
@@ -106,6 +153,28 @@ impl Drop for Place {
         }
         self.all.changed.notify_all();
     }
+}
+
+/// Ends the service of the devices of all environments, the workers' too. Returns when nothing of
+/// them is served any more.
+///
+/// # Errors
+/// Which devices the kernel does not let go of, and why; they are served on.
+pub(crate) fn part_all() -> Result<(), Error> {
+    let environments = every().clone();
+    let parting: Vec<_> = environments
+        .into_iter()
+        .map(|all| thread::Builder::new().name("ublk-close".into()).spawn(move || all.part()))
+        .collect();
+    for one in parting {
+        let thread = one.map_err(|error| {
+            let what = "cannot start a thread that closes devices";
+            Error::os(Code::Kernel, what, "clone", &error)
+        })?;
+        // A panic leaves the devices to the end of the process.
+        thread.join().unwrap_or(Ok(()))?;
+    }
+    Ok(())
 }
 
 fn every() -> MutexGuard<'static, Vec<Arc<OpenDevices>>> {
@@ -126,11 +195,5 @@ fn register_at_exit() {
 extern "C" fn end_every() {
     bridge::abandon_all();
     let environments = every().clone();
-    environments.iter().for_each(|all| all.end());
-}
-
-fn close_aside(device: &Arc<dyn Served>) {
-    let device = Arc::clone(device);
-    // Without a thread, or when the kernel refuses, nobody is left to tell; `ublk list` shows it.
-    let _unheard = thread::Builder::new().name("ublk-close".into()).spawn(move || device.close());
+    environments.iter().for_each(|all| all.end(true));
 }

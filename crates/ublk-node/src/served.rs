@@ -19,6 +19,9 @@ pub(crate) trait Served: Debug + Send + Sync {
     fn quiesce(&self) -> Result<(), Error>;
     fn share(&self, fd: RawFd, access: Access) -> Result<u16, Error>;
     fn unshare(&self, index: u16) -> Result<(), Error>;
+    fn unanswered(&self) -> u32;
+    fn part(&self) -> Result<(), Error>;
+    fn release(&self) -> Result<(), Error>;
     fn close(&self) -> Result<(), Error>;
     fn wait(&self) -> End;
 }
@@ -58,6 +61,18 @@ impl<D: Driver + Debug> Served for Device<D> {
 
     fn unshare(&self, index: u16) -> Result<(), Error> {
         self.unshare(index)
+    }
+
+    fn unanswered(&self) -> u32 {
+        self.unanswered()
+    }
+
+    fn part(&self) -> Result<(), Error> {
+        self.part()
+    }
+
+    fn release(&self) -> Result<(), Error> {
+        self.release()
     }
 
     fn close(&self) -> Result<(), Error> {

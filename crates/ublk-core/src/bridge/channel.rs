@@ -141,8 +141,8 @@ impl Channel {
         debug_assert!(attached.is_ok(), "a channel has one reactor");
     }
 
-    /// Nobody answers any more: requests in flight fail at once, and so do later ones. The peer's
-    /// bell is not rung any more when this has returned.
+    /// From now on nobody answers this queue's requests: see [`Bridge::abandon`](super::Bridge::abandon).
+    /// When this has returned, the peer's bell is rung no more.
     pub fn abandon(&self) {
         // Release: seen by the reactor together with all that the peer has answered.
         self.abandoned.store(true, Ordering::Release);
@@ -154,6 +154,12 @@ impl Channel {
     #[inline]
     pub fn is_abandoned(&self) -> bool {
         self.abandoned.load(Ordering::Acquire)
+    }
+
+    /// Whether the reactor fails what nobody answers, rather than keep it for the next server.
+    #[inline]
+    pub(super) fn is_given_up(&self) -> bool {
+        self.is_abandoned() && !self.shared.outlives()
     }
 
     /// Wakes the reactor, which has been seen to sleep.

@@ -26,7 +26,7 @@ mod watchdog;
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -80,6 +80,10 @@ pub(crate) struct Shared {
     /// In ticks.
     pub(crate) clock: AtomicU32,
     timeout: u32,
+    /// The device outlives its server: see [`Bridge::outlive`].
+    outlives: AtomicBool,
+    /// Requests that failed since nobody answers any more.
+    unanswered: AtomicU32,
     reports: Mutex<Vec<Report>>,
 }
 
@@ -105,6 +109,8 @@ impl Bridge {
         let shared = Arc::new(Shared {
             clock: AtomicU32::new(0),
             timeout: ticks(options.timeout),
+            outlives: AtomicBool::new(false),
+            unanswered: AtomicU32::new(0),
             reports: Mutex::default(),
         });
         let channels = (0..options.queues)
@@ -145,8 +151,29 @@ impl Bridge {
         TICK * (timeout + self.shared.pace() + 2)
     }
 
-    /// Nobody answers any more: requests in flight fail at once, and so do later ones. Nobody is
-    /// called when this has returned.
+    /// Whether the device outlives its server (`recovery`, and nobody has closed the device): then
+    /// requests that an abandoned channel holds are the next server's, and none fails before its
+    /// time limit.
+    pub(crate) fn outlive(&self, outlives: bool) {
+        // Release: a reactor that is woken sees it.
+        self.shared.outlives.store(outlives, Ordering::Release);
+        let forsaken = self.channels.iter().filter(|channel| channel.is_abandoned());
+        forsaken.for_each(|channel| channel.wake_reactor());
+    }
+
+    /// Requests that failed since their channel was abandoned.
+    pub(crate) fn unanswered(&self) -> u32 {
+        self.shared.unanswered.load(Ordering::Relaxed)
+    }
+
+    /// Whether requests of some queue are answered by nobody.
+    pub(crate) fn is_forsaken(&self) -> bool {
+        self.channels.iter().any(|channel| channel.is_abandoned())
+    }
+
+    /// From now on nobody answers: the reactors fail the requests in flight and all later ones at
+    /// once, unless the device outlives its server; then the next server answers them. When this
+    /// has returned, nobody is called any more.
     pub fn abandon(&self) {
         *lock(&self.listener) = None;
         self.channels.iter().for_each(|channel| channel.abandon());
@@ -188,6 +215,16 @@ impl Shared {
     /// eighth at most, and no reactor is woken more often than that pays.
     pub(crate) fn pace(&self) -> u32 {
         (self.timeout / 8).max(1)
+    }
+
+    /// A request fails since nobody answers any more.
+    #[cold]
+    pub(crate) fn gave_up(&self) {
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn outlives(&self) -> bool {
+        self.outlives.load(Ordering::Acquire)
     }
 
     pub(crate) fn report(&self, report: Report) {

@@ -145,7 +145,8 @@ impl Port {
 
     #[inline]
     fn hand_over(&mut self, index: u16, kind: u32) -> bool {
-        if self.channel.is_abandoned() {
+        if self.channel.is_given_up() {
+            self.channel.shared.gave_up();
             return false;
         }
         let tag = &mut self.tags[usize::from(index)];
@@ -237,10 +238,16 @@ impl Port {
         self.channel.reactor_is_awake();
     }
 
+    /// How many requests the next server shall answer, since nobody here does.
+    pub(crate) fn left_over(&self) -> u32 {
+        let left = self.channel.is_abandoned() && self.channel.shared.outlives();
+        if left { self.waiting } else { 0 }
+    }
+
     /// Whether somebody wants [`next_overdue`](Self::next_overdue) to be asked.
     #[inline]
     pub(crate) fn has_overdue(&self) -> bool {
-        self.channel.is_asked_to_look() || self.channel.is_abandoned()
+        self.channel.is_asked_to_look() || self.channel.is_given_up()
     }
 
     /// The next request from `from` on that has waited too long, with its errno. The peer's turn
@@ -251,7 +258,7 @@ impl Port {
             self.channel.take_look();
         }
         let shared = &self.channel.shared;
-        let abandoned = self.channel.is_abandoned();
+        let abandoned = self.channel.is_given_up();
         let is_due = |tag: &Tag| tag.waiting && (abandoned || shared.is_overdue(tag.since));
         let index = (from..self.channel.depth()).find(|&index| {
             let tag = &self.tags[usize::from(index)];
@@ -261,6 +268,7 @@ impl Port {
         self.tags[usize::from(index)].waiting = false;
         self.waiting -= 1;
         if abandoned {
+            shared.gave_up();
             return Some((index, libc::EIO));
         }
         self.report(index, ReportKind::TimedOut);

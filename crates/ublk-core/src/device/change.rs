@@ -67,9 +67,7 @@ pub(super) fn quiesce_and_wait<D: Driver>(
 pub(super) fn check_quiesce<D: Driver>(control: &Control<D>, id: u32) -> Result<()> {
     let flags = control.info(id)?.flags;
     if flags & UBLK_F_USER_RECOVERY == 0 {
-        let message = format!("ublk device {id} was created without recovery");
-        return Err(Error::new(Code::InvalidArgument, message)
-            .hint("nobody could serve it again: stop it instead, or create it with recovery"));
+        return Err(no_recovery(id));
     }
     if flags & UBLK_F_QUIESCE == 0 {
         let message = format!("ublk device {id} cannot be quiesced: the kernel lacks QUIESCE");
@@ -119,6 +117,12 @@ pub(super) fn does_not_end(id: u32, server: u32) -> Error {
         "the server leaves when they have ended, and new requests wait; if process {server} is \
          killed, the device can be recovered at once"
     ))
+}
+
+pub(super) fn no_recovery(id: u32) -> Error {
+    let message = format!("ublk device {id} was created without recovery");
+    Error::new(Code::InvalidArgument, message)
+        .hint("nobody could serve it again: stop it instead, or create it with recovery")
 }
 
 /// Makes new requests wait, or fail, and takes fetches back as far as the kernel meets them: none

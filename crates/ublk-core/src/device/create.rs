@@ -107,6 +107,9 @@ impl<D: Driver> Launch<'_, D> {
         let mut crew = Crew::default();
         let target = Arc::new(target);
         let bridge = target.elsewhere().map(|elsewhere| Arc::clone(elsewhere.bridge()));
+        if recovers(self.info.flags) {
+            bridge.iter().for_each(|bridge| bridge.outlive(true));
+        }
         let arrange = {
             let (driver, queue) = (self.driver.clone(), options.queue.clone());
             let throttles_writes = target.throttles_writes();

@@ -20,6 +20,7 @@ mod buffering;
 mod change;
 mod create;
 mod layout;
+mod leave;
 mod limits;
 mod memory;
 mod needs;
@@ -46,7 +47,8 @@ pub use options::{
 pub use pool::{Pool, PoolOptions};
 pub use queue_settings::QueueSettings;
 
-/// A device that this process serves. Dropping it closes it.
+/// A device that this process serves. Dropping it leaves it to the next server, if it has
+/// `recovery`, and else closes it.
 #[derive(Debug)]
 pub struct Device<D: Driver> {
     shared: Arc<Shared<D>>,
@@ -235,6 +237,8 @@ impl<D: Driver> Device<D> {
     pub fn close(&self) -> Result<()> {
         let first = !std::mem::replace(&mut self.shared.lock().asked, true);
         if first && self.shared.lock().end.is_none() {
+            // What a handler that is gone has not answered fails: there is no next server.
+            self.shared.bridge.iter().for_each(|bridge| bridge.outlive(false));
             let stopped = self.stop();
             // Somebody else may have stopped it this very moment: then it is gone already.
             if let Err(error) = stopped
@@ -242,6 +246,8 @@ impl<D: Driver> Device<D> {
             {
                 // Whoever calls next tries again, and does not wait for what may never come.
                 self.shared.lock().asked = false;
+                let outlives = self.shared.info.recovery.is_some();
+                self.shared.bridge.iter().for_each(|bridge| bridge.outlive(outlives));
                 return Err(error);
             }
         }
@@ -304,16 +310,7 @@ impl<D: Driver> Device<D> {
             }
             _ => change::quiesce_and_wait(&shared.control, id, limit)?,
         }
-        let does_not_end = || Err(change::does_not_end(id, std::process::id()));
-        match self.wait_for(limit) {
-            None => does_not_end(),
-            Some(End::Failed(error)) => Err(error),
-            Some(End::Quiesced) => match change::until_left(&shared.control, id, limit)? {
-                DeviceState::Live => does_not_end(),
-                _ => Ok(()),
-            },
-            Some(End::Closed | End::Stopped) => Ok(()),
-        }
+        self.wait_until_left(limit)
     }
 
     /// Changes the size of the device (Linux 6.16), in bytes: a multiple of its logical block size
@@ -367,8 +364,7 @@ impl<D> Shared<D> {
 
 impl<D: Driver> Drop for Device<D> {
     fn drop(&mut self) {
-        // Nobody is left to hear of an error; the kernel keeps what could not be deleted in
-        // `ublk list`.
-        let _unheard = self.close();
+        // Nobody is left to hear of an error; `ublk list` shows what the kernel has kept.
+        let _unheard = self.part();
     }
 }

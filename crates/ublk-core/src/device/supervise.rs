@@ -12,7 +12,7 @@ use std::{io, mem};
 
 use ublk_sys::UBLK_S_DEV_DEAD;
 
-use super::{End, Shared, admin, change};
+use super::{End, Shared, admin, leave};
 use crate::control::Control;
 use crate::driver::Driver;
 use crate::error::{Code, Error, Result};
@@ -155,7 +155,7 @@ pub(super) fn supervise<D: Driver>(
                 Err(_) => break,
             }
             if mem::take(&mut crew.closing) && crew.is_quiesced(&shared) {
-                change::until_idle(&shared.control, shared.info.id, shared.options.limit);
+                leave::end_what_has_begun(&shared);
                 crew.leaving = true;
             }
         }

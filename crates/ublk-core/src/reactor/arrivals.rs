@@ -152,7 +152,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
             return Ok(Turn::Serving);
         }
         self.attention = true;
-        if seats.any(|seat| seat.running() > 0) {
+        if seats.any(|seat| seat.ending() > 0) {
             return Ok(Turn::Serving);
         }
         Ok(Turn::Ended)

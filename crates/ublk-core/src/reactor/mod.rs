@@ -79,7 +79,7 @@ const MAIL: u16 = 0;
 pub enum Turn {
     /// Call [`Reactor::turn`] again.
     Serving,
-    /// There is no queue any more, or the waker said so, and no request is left.
+    /// No queue is left; or the waker said so, and no request is left that ends here.
     Ended,
 }
 

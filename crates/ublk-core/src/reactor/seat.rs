@@ -59,6 +59,12 @@ impl<T> Seat<T> {
         self.queue.exchange.wind_down();
     }
 
+    /// How many of the running requests end here: the others are the next server's.
+    pub(super) fn ending(&self) -> u32 {
+        let left = self.queue.asking.as_ref().map_or(0, |asking| asking.port.left_over());
+        self.running().saturating_sub(left)
+    }
+
     /// Nobody will see the running requests end: memory that they may still work on is given up.
     pub(super) fn abandon(&mut self) {
         if self.running() > 0 {

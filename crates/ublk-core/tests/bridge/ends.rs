@@ -1,6 +1,7 @@
 //! Requests that nobody answers in time.
 
 use ublk_core::bridge::TICK;
+use ublk_core::device::{DeviceState, Recovery};
 
 use super::*;
 
@@ -138,6 +139,70 @@ fn a_handler_that_is_gone_fails_requests_at_once_and_its_device_can_be_closed() 
         bridge.abandon();
         assert_eq!(reading.join().unwrap(), (Err(libc::EIO), Err(libc::EIO)));
     });
+    assert_eq!(device.unanswered(), 2);
     device.close().unwrap();
+    assert_nothing_left(&sim, id);
+}
+
+#[test]
+fn what_a_handler_that_is_gone_has_not_answered_is_the_next_servers() {
+    for (mode, exchange) in [
+        (BufferMode::Copy, ExchangeMode::PerIo),
+        (BufferMode::Copy, ExchangeMode::Batch),
+        (BufferMode::Auto, ExchangeMode::PerIo),
+    ] {
+        let sim = Sim::new(SimConfig::blocking(10));
+        let options = || DeviceOptions {
+            recovery: Some(Recovery::Reissue),
+            exchange: Some(exchange),
+            ..options(mode)
+        };
+        let first = bridge(Duration::from_secs(3600));
+        let target = |bridge: &Arc<Bridge>| target(bridge, &[Op::Read], &[]);
+        let device = Device::create(&sim, target(&first), options()).unwrap();
+        let id = device.info().id;
+        let _ticking = ticking(&first);
+        thread::scope(|scope| {
+            let read = || {
+                let client = sim.client(id).unwrap();
+                client.run(&ClientOp::Read { offset: 0, length: 4096 }).result
+            };
+            let before = scope.spawn(read);
+            thread::sleep(Duration::from_millis(50));
+            first.abandon();
+            let after = scope.spawn(read);
+            thread::sleep(Duration::from_millis(50));
+            device.leave().unwrap();
+            let state = ublk_core::device::info(sim.clone(), id).unwrap().state;
+            assert_eq!(state, DeviceState::Quiesced, "{mode:?} {exchange:?}");
+            let second = bridge(Duration::from_secs(3600));
+            let _answering = Answering::start(&second, |peer, asked| peer.answer(asked, Ok(())));
+            let next = Device::recover(&sim, id, target(&second), DeviceOptions::default());
+            assert_eq!((before.join().unwrap(), after.join().unwrap()), (Ok(()), Ok(())));
+            next.unwrap().close().unwrap();
+        });
+        assert_nothing_left(&sim, id);
+    }
+}
+
+#[test]
+fn a_device_with_recovery_whose_handler_is_gone_can_still_be_closed() {
+    let sim = Sim::new(SimConfig::blocking(11));
+    let bridge = bridge(Duration::from_secs(3600));
+    let recovery = Some(Recovery::Queue);
+    let options = DeviceOptions { recovery, ..options(BufferMode::Copy) };
+    let device = Device::create(&sim, target(&bridge, &[Op::Read], &[]), options).unwrap();
+    let id = device.info().id;
+    let _ticking = ticking(&bridge);
+    thread::scope(|scope| {
+        let reading = scope.spawn(|| {
+            let client = sim.client(id).unwrap();
+            client.run(&ClientOp::Read { offset: 0, length: 4096 }).result
+        });
+        thread::sleep(Duration::from_millis(50));
+        bridge.abandon();
+        device.close().unwrap();
+        assert!(reading.join().unwrap().is_err());
+    });
     assert_nothing_left(&sim, id);
 }
