@@ -1,5 +1,6 @@
 // Debian's packages: those the machine must have are installed, those of other suites only unpacked.
 
+import { createInterface } from 'node:readline/promises';
 import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { existsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -39,8 +40,9 @@ export function findProgram(name: string): string | undefined {
 
 /**
  * Installs those of the Debian packages `names` whose programs this machine lacks, saying so on
- * stderr; silent when none is missing. `why` completes "needed to …". Uses `sudo -n` when not root;
- * rejects with the command to run by hand when it cannot.
+ * stderr; silent when none is missing. `why` completes "needed to …". A user who is not root is asked
+ * first, at a terminal; then `sudo -n` does it. Rejects with the command to run by hand when it cannot,
+ * or may not.
  */
 export async function ensurePackages(names: readonly string[], why: string): Promise<void> {
   const missing = names.filter((name) => !findProgram(TELL_TALE[name] ?? name));
@@ -50,6 +52,12 @@ export async function ensurePackages(names: readonly string[], why: string): Pro
     throw new Error(
       `Missing on this machine: ${missing.join(', ')}, needed to ${why}. ` +
         'These are names of Debian packages; there is no apt-get here, so install their like.',
+    );
+  }
+  if (!(await mayInstall(missing, why))) {
+    throw new Error(
+      `Missing on this machine: ${missing.join(', ')}, needed to ${why}.\n` +
+        `Run this as root, then try again:\n  ${byHand}`,
     );
   }
   console.error(`Installing ${missing.join(', ')} with apt-get, needed to ${why}…`);
@@ -63,6 +71,19 @@ export async function ensurePackages(names: readonly string[], why: string): Pro
     `Could not install ${still.join(', ')}, needed to ${why}.\n${(last.stderr || last.shortMessage || '').trim()}\n` +
       `Run this as root, then try again:\n  apt-get update && ${byHand}`,
   );
+}
+
+/** Root has said so by being root; without a terminal there is nobody to ask. */
+async function mayInstall(names: readonly string[], why: string): Promise<boolean> {
+  const asks = process.stdin.isTTY && process.stderr.isTTY && process.getuid?.() !== 0;
+  if (!asks) return true;
+  const terminal = createInterface({ input: process.stdin, output: process.stderr });
+  try {
+    const question = `Missing: ${names.join(', ')}, needed to ${why}. Install with sudo apt-get? [y/N] `;
+    return /^y(es)?$/i.test((await terminal.question(question)).trim());
+  } finally {
+    terminal.close();
+  }
 }
 
 function aptGet(args: string[]) {

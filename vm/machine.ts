@@ -15,7 +15,7 @@ import { type Port, listen } from './ports.ts';
 import { type Program, start } from './processes.ts';
 import { type Hardware, qemuArguments } from './qemu.ts';
 import { type Scratch, makeScratch } from './scratch.ts';
-import { serveFolder } from './virtiofsd.ts';
+import { type Serving, serveFolder } from './virtiofsd.ts';
 
 const CHECKOUT = resolve(import.meta.dirname, '..');
 
@@ -132,13 +132,13 @@ function paths({ console, stdout, stderr, status }: Ports) {
 /** The whole tree of the host, and the folders that the guest may write to. */
 async function serveFolders(job: Job, scratch: Scratch, running: Program[]) {
   const sockets = new Map<string, string>();
-  const serve = async (tag: string, dir: string, cache: 'always' | 'auto') => {
+  const serve = async (tag: string, dir: string, how: Serving) => {
     const socket = join(scratch.dir, `${tag}.sock`);
-    running.push(await serveFolder(dir, socket, cache));
+    running.push(await serveFolder(dir, socket, how));
     sockets.set(tag, socket);
   };
-  await serve('host', '/', 'always');
-  for (const [tag, dir] of job.shares) await serve(tag, dir, 'auto');
+  await serve('host', '/', { cache: 'always', writable: false });
+  for (const [tag, dir] of job.shares) await serve(tag, dir, { cache: 'auto', writable: true });
   return sockets;
 }
 

@@ -1,7 +1,7 @@
 // The folder that the job works in, on a file system that can do direct I/O if there is one.
 
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
+import { lstat, mkdir, mkdtemp, readdir, readlink, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { JobSpec } from '../protocol.ts';
 import { mount } from './mount.ts';
@@ -27,27 +27,51 @@ const PREFIX = 'ublk-start-';
 const MOUNT_POINT = 'mnt';
 
 async function inFolder(parent: string): Promise<Workspace> {
-  await sweep(parent);
-  const dir = await mkdtemp(join(parent, `${PREFIX}${process.pid}-`));
+  const namespace = await pidNamespace();
+  await sweep(parent, namespace);
+  const dir = await mkdtemp(join(parent, `${PREFIX}${namespace}-${process.pid}-`));
   const mountPoint = join(dir, MOUNT_POINT);
   await mkdir(mountPoint);
   const dispose = () => rm(dir, { recursive: true, force: true });
   return { dir, mountPoint, outside: (path) => path, [Symbol.asyncDispose]: dispose };
 }
 
-/** Removes what jobs left behind that were ended with SIGKILL; the name tells whose it was. */
-async function sweep(parent: string): Promise<void> {
+/** What tells the process ids of this container, if it is one, from those of others. */
+async function pidNamespace(): Promise<string> {
+  return /\d+/.exec(await readlink('/proc/self/ns/pid'))?.[0] ?? '0';
+}
+
+/**
+ * Removes what jobs of this user left behind that were ended with SIGKILL; the name tells whose it
+ * was. Anybody may put folders and links into a shared temporary directory, so only a folder that
+ * this user alone could have filled is touched.
+ */
+async function sweep(parent: string, namespace: string): Promise<void> {
   for (const name of await readdir(parent)) {
-    const pid = new RegExp(`^${PREFIX}(\\d+)-`).exec(name)?.[1];
+    const pid = new RegExp(`^${PREFIX}${namespace}-(\\d+)-`).exec(name)?.[1];
     if (pid === undefined || existsSync(`/proc/${pid}`)) continue;
-    const mountPoint = join(parent, name, MOUNT_POINT);
-    const mounted = await run('mountpoint', ['-q', mountPoint]).then(
-      () => true,
-      () => false,
-    );
-    if (mounted) await run('umount', [mountPoint]);
-    await rm(join(parent, name), { recursive: true, force: true });
+    const dir = join(parent, name);
+    if (!(await isPrivate(dir))) continue;
+    const mountPoint = join(dir, MOUNT_POINT);
+    if (await isMounted(mountPoint)) await run('umount', [mountPoint]);
+    await rm(dir, { recursive: true, force: true });
   }
+}
+
+/** Whether a path is a folder, no link, of this user's, into which nobody else can write. */
+async function isPrivate(path: string): Promise<boolean> {
+  const found = await lstat(path).catch(() => undefined);
+  if (!found?.isDirectory()) return false;
+  return found.uid === process.getuid?.() && (found.mode & 0o022) === 0;
+}
+
+async function isMounted(path: string): Promise<boolean> {
+  const found = await lstat(path).catch(() => undefined);
+  if (!found?.isDirectory()) return false;
+  return run('mountpoint', ['-q', path]).then(
+    () => true,
+    () => false,
+  );
 }
 
 /** On an empty disk of a virtual machine whose files are those of the machine outside. */
