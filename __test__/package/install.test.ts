@@ -62,6 +62,18 @@ describe.runIf(process.arch === 'x64')('the packages, installed without a compil
 
   afterAll(() => rmSync(project, { recursive: true }));
 
+  test('name the platform packages, of which npm installs the one that fits', () => {
+    const packed = join(project, 'node_modules/ublk/package.json');
+    const names = (path: string) =>
+      (JSON.parse(readFileSync(path, 'utf8')) as { optionalDependencies?: Record<string, string> })
+        .optionalDependencies;
+    const { version } = JSON.parse(readFileSync(packed, 'utf8')) as { version: string };
+    const platforms = ['x64-gnu', 'arm64-gnu', 'x64-musl', 'arm64-musl'];
+    const expected = platforms.map((one) => [`ublk-linux-${one}`, version]);
+    expect(names(packed)).toEqual(Object.fromEntries(expected));
+    expect(names(join(CHECKOUT, 'package.json'))).toBeUndefined();
+  });
+
   test('hold what they should and nothing else', () => {
     const paths = root.files.map((file) => file.path);
     const expected = ['package.json', 'dist/index.js', 'dist/index.d.ts', 'native/binding.cjs'];

@@ -1,0 +1,19 @@
+// The root package needs one of the platform packages, which are published with it. In a checkout they
+// do not exist, so package.json names them only in what is packed: `add` before, `remove` after. What
+// is published keeps them (npm reads the manifest once more after it has packed).
+
+import { readFileSync, writeFileSync } from 'node:fs';
+
+const file = new URL('../package.json', import.meta.url);
+const { optionalDependencies: _old, ...manifest } = JSON.parse(readFileSync(file, 'utf8'));
+const short = {
+  'x86_64-unknown-linux-gnu': 'linux-x64-gnu',
+  'aarch64-unknown-linux-gnu': 'linux-arm64-gnu',
+  'x86_64-unknown-linux-musl': 'linux-x64-musl',
+  'aarch64-unknown-linux-musl': 'linux-arm64-musl',
+};
+const { packageName, targets } = manifest.napi;
+const platforms = targets.map((target) => [`${packageName}-${short[target]}`, manifest.version]);
+const keep = process.argv[2] === 'add' || process.env.npm_command === 'publish';
+const all = keep ? { ...manifest, optionalDependencies: Object.fromEntries(platforms) } : manifest;
+writeFileSync(file, `${JSON.stringify(all, null, 2)}\n`);
