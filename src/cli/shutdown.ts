@@ -18,20 +18,26 @@ export async function shutDown(device: Device, signals: EndSignals): Promise<voi
   await (isRecoverable ? leave(device, signals) : release(device, signals));
 }
 
-/** Leaves the device to the next server. */
+/** Leaves the device to the next server; at the second signal without waiting for its requests. */
 async function leave(device: Device, { second }: EndSignals): Promise<void> {
+  const abandon = (): void => endAtOnce(device);
+  second.addEventListener('abort', abandon);
   try {
     await device.quiesce();
+    second.removeEventListener('abort', abandon);
   } catch (error) {
     if (!UblkError.is(error)) throw error;
-    // The end of the process leaves the device too, but does not wait for its requests.
-    if (error.code === UblkErrorCode.Unsupported || second.aborted) {
-      say(`${device.path} waits for its next server: ublk recover ${device.id} …`);
-      process.exit(0);
-    }
-    say(`${error.message}; ${device.path} is served on, a second signal ends its server`);
-    second.addEventListener('abort', () => process.exit(1));
+    // The end of the process leaves the device too.
+    if (error.code === UblkErrorCode.Unsupported) abandon();
+    else say(`${error.message}; ${device.path} is served on, a second signal ends its server`);
   }
+}
+
+/** Ends the process, which leaves the device: by SIGKILL, so that nothing takes the device down. */
+function endAtOnce({ id, path }: Device): void {
+  say(`${path} waits for its next server: ublk recover ${id} …`);
+  process.emit('exit', 0);
+  process.kill(process.pid, 'SIGKILL');
 }
 
 /** Stops the device as soon as nobody uses it; after the second signal, whoever does. */

@@ -9,7 +9,7 @@ export interface StopFlags extends OutputFlags {
 
 const NOTES: Record<StopCheck, string> = {
   openers: '',
-  holders: ' (only mounts were looked for: the kernel shows openers from Linux 7.0 on)',
+  holders: ' (unused as far as /proc and /sys tell: from Linux 7.0 on the kernel itself looks)',
   nothing: '',
 };
 
