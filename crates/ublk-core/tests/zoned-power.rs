@@ -67,7 +67,7 @@ fn write(birth: u8, offset: u64, length: u64) -> ClientOp {
 fn pointers(simulation: &Simulation) -> Vec<u64> {
     let count = u32::try_from(ZONES).unwrap();
     let report = run(simulation, ClientOp::ReportZones { first: 0, count }).unwrap();
-    let zones = report.chunks(report.len() / ZONES as usize).enumerate();
+    let zones = report.chunks(report.len() / usize::try_from(ZONES).unwrap()).enumerate();
     let pointer = |zone: &[u8]| u64::from_ne_bytes(zone[16..24].try_into().unwrap()) << 9;
     zones.map(|(at, zone)| pointer(zone) - at as u64 * ZONE).collect()
 }

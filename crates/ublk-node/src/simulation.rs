@@ -219,6 +219,7 @@ impl From<NativeFaults> for Faults {
             auto_register: command,
             command,
             partial: command,
+            submit: command,
             no_buffers: command,
             delay,
         }
