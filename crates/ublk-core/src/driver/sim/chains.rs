@@ -16,19 +16,10 @@ use super::violation::Rule;
 use crate::driver::{Completion, SEVERED};
 
 impl Model {
-    /// io_submit_sqes, with `IORING_SETUP_SUBMIT_ALL`. A chain ends with the submission: what is
-    /// linked to nothing goes to a worker (trap 61).
+    /// io_submit_sqes, with `IORING_SETUP_SUBMIT_ALL`. A chain ends with the submission: an entry with
+    /// a link to nothing goes to a worker (trap 61).
     pub(super) fn submit(&mut self, ring: usize) {
-        self.ring(ring).withdraw();
-        let pushed = self.ring(ring).sq.len();
-        let partial = pushed > 1 && self.rng.chance(self.config.faults.submit);
-        let taken = if partial { 1 + self.rng.index(pushed - 1) } else { pushed };
-        let entries: Vec<Sqe> = self.ring(ring).sq.drain(..taken).collect();
-        if entries.is_empty() {
-            return self.flush(ring);
-        }
-        self.ring(ring).severed =
-            entries.last().filter(|last| last.links()).map(|sqe| sqe.user_data);
+        let entries = self.take_entries(ring);
         self.moves += entries.len() as u64;
         let mut chain: Option<(usize, usize)> = None;
         for sqe in entries {
@@ -58,6 +49,19 @@ impl Model {
             self.start_chain(ring, head);
         }
         self.flush(ring);
+    }
+
+    /// What the kernel takes of the entries that were pushed: all, unless it finds no memory. What is
+    /// left of a chain then is withdrawn by the ring, as `linux::ring` does it.
+    fn take_entries(&mut self, ring: usize) -> Vec<Sqe> {
+        let mut entries = std::mem::take(&mut self.ring(ring).sq);
+        let pushed = entries.len();
+        if pushed > 1 && self.rng.chance(self.config.faults.submit) {
+            let left = entries.split_off(1 + self.rng.index(pushed - 1));
+            self.ring(ring).sq = left;
+            self.ring(ring).withdraw(entries.last());
+        }
+        entries
     }
 
     fn has_failed(&mut self, ring: usize, operation: usize) -> bool {
@@ -246,10 +250,11 @@ impl Model {
 }
 
 impl Uring {
-    /// What a ring does before it submits the rest of a chain that was taken in part.
-    fn withdraw(&mut self) {
-        let Some(user_data) = self.severed.filter(|_| !self.sq.is_empty()) else { return };
-        let mut nop = Sqe::new(&Nop::new().build().user_data(user_data | SEVERED));
+    /// The kernel has taken the entries up to `last` alone: where `last` is linked to the first of the
+    /// entries that are left, the rest of its chain is withdrawn.
+    fn withdraw(&mut self, last: Option<&Sqe>) {
+        let Some(last) = last.filter(|last| last.links()) else { return };
+        let mut nop = Sqe::new(&Nop::new().build().user_data(last.user_data | SEVERED));
         for entry in &mut self.sq {
             let links = entry.links();
             *entry = nop;
@@ -258,7 +263,6 @@ impl Uring {
             }
             nop = Sqe::new(&Nop::new().build().flags(Flags::SKIP_SUCCESS));
         }
-        self.severed = None;
     }
 }
 

@@ -69,9 +69,6 @@ pub(super) struct Uring {
     pub(super) task: Option<ThreadId>,
     pub(super) size: RingSize,
     pub(super) sq: Vec<Sqe>,
-    /// The `user_data` of an entry that was taken without what is linked to it: the rest of its chain is
-    /// withdrawn, as by `linux::ring`.
-    pub(super) severed: Option<u64>,
     pub(super) cq: VecDeque<Completion>,
     pub(super) fixed_files: Option<Vec<Option<FileRef>>>,
     pub(super) table: Vec<Slot>,
@@ -97,7 +94,6 @@ impl Uring {
             task: Some(thread::current().id()),
             size,
             sq: Vec::new(),
-            severed: None,
             cq: VecDeque::new(),
             fixed_files: None,
             table: Vec::new(),

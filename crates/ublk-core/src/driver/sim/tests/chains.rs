@@ -7,7 +7,7 @@ use ublk_sys::UBLK_F_SUPPORT_ZERO_COPY as ZC;
 use super::super::sqe::*;
 use super::super::*;
 use super::rig::*;
-use crate::driver::{Completion, Ring};
+use crate::driver::{Completion, Ring, SEVERED};
 
 fn nop(user_data: u64, flags: u8) -> Sqe {
     Sqe { flags, ..sqe(OP_NOP, 0, user_data) }
@@ -49,6 +49,37 @@ fn silence_on_success_silences_the_rest_of_a_chain_that_breaks() {
     rig.push(&nop(4, LINK | SKIP_SUCCESS));
     rig.push(&nop(5, SKIP_SUCCESS));
     assert_eq!(rig.results(), []);
+}
+
+fn short_of_memory() -> Rig {
+    let faults = Faults { submit: 1000, ..Faults::default() };
+    Rig::with(SimConfig { faults, ..SimConfig::stepping(1) }, ZC, 1)
+}
+
+#[test]
+fn the_rest_of_a_chain_that_is_taken_in_part_is_withdrawn_and_no_more_than_that() {
+    let mut rig = short_of_memory();
+    rig.push(&nop(1, LINK));
+    rig.push(&nop(2, 0));
+    rig.ring.submit().unwrap();
+    assert_eq!(rig.results(), [(1, 0), (1 | SEVERED, 0)]);
+    rig.push(&nop(1, LINK));
+    rig.push(&nop(2, LINK));
+    rig.ring.poll().unwrap();
+    rig.push(&nop(3, 0));
+    rig.ring.submit().unwrap();
+    assert_eq!(rig.results(), [(1, 0), (3, 0), (1 | SEVERED, 0)]);
+}
+
+#[test]
+fn a_chain_that_ends_with_its_submission_has_no_rest_to_be_withdrawn() {
+    for mut rig in [Rig::live(ZC, 1), short_of_memory()] {
+        rig.push(&nop(1, LINK));
+        rig.ring.submit().unwrap();
+        rig.push(&nop(2, 0));
+        rig.ring.submit().unwrap();
+        assert_eq!(rig.results(), [(1, 0), (2, 0)]);
+    }
 }
 
 #[test]
