@@ -194,8 +194,7 @@ impl Zone {
         let pointer = self.state.filter(|_| ok).map(|(pointer, _)| pointer);
         self.state = pointer.map(|pointer| match action {
             ZoneAction::Open => (pointer, BLK_ZONE_COND_EXP_OPEN),
-            ZoneAction::Close if pointer == 0 => (0, BLK_ZONE_COND_EMPTY),
-            ZoneAction::Close => (pointer, BLK_ZONE_COND_CLOSED),
+            ZoneAction::Close => (pointer, closed(pointer)),
             ZoneAction::Finish => (self.capacity, BLK_ZONE_COND_FULL),
             ZoneAction::Reset | ZoneAction::ResetAll => (0, BLK_ZONE_COND_EMPTY),
         });
@@ -229,7 +228,7 @@ impl Zone {
             return Err(format!("its write pointer is at {found:#x}"));
         }
         self.asked = pointer;
-        let gave_way = self.yields && condition == BLK_ZONE_COND_CLOSED;
+        let gave_way = self.yields && condition == closed(pointer);
         match self.state.replace((pointer, condition)) {
             Some((known, BLK_ZONE_COND_IMP_OPEN)) if gave_way && known == pointer => {}
             Some(known) if known != (pointer, condition) => {
@@ -239,6 +238,12 @@ impl Zone {
         }
         Ok(Some(condition))
     }
+}
+
+/// The condition of an open zone that is closed: a zone that holds nothing becomes empty. Such a zone
+/// is open where its first write has failed.
+fn closed(pointer: u64) -> u8 {
+    if pointer == 0 { BLK_ZONE_COND_EMPTY } else { BLK_ZONE_COND_CLOSED }
 }
 
 pub(crate) fn is_open(condition: u8) -> bool {
