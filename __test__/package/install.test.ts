@@ -79,7 +79,7 @@ describe.runIf(process.arch === 'x64')('the packages, installed without a compil
     const expected = ['package.json', 'dist/index.js', 'dist/index.d.ts', 'native/binding.cjs'];
     expect(paths).toEqual(expect.arrayContaining([...expected, 'LICENSE-MIT', 'LICENSE-APACHE']));
     const known =
-      /^(dist\/.+\.(js|d\.ts)|native\/binding\.cjs|udev\/97-ublk\.rules|package\.json|[A-Z]+(-\w+)?(\.md)?)$/;
+      /^(bin\/ublk|dist\/.+\.(js|d\.ts)|native\/binding\.cjs|udev\/97-ublk\.rules|package\.json|[A-Z]+(-\w+)?(\.md)?)$/;
     expect(paths.filter((path) => !known.test(path))).toEqual([]);
     const inPlatform = platform.files.map((file) => file.path).sort();
     expect(inPlatform).toEqual(['README.md', 'package.json', ADDON]);
@@ -140,9 +140,10 @@ describe.runIf(process.arch === 'x64')('the packages, installed without a compil
     const args = ['--input-type=commonjs', '--eval', program];
     const { stdout } = await execa('node', args, { cwd: project });
     expect(stdout).toBe(
-      'IoError,ReactorPool,UblkError,UblkErrorCode,createDevice,createReactorPool,deleteDevice,' +
-        'deviceUsers,features,formatSize,getDeviceInfo,handler,handlerModule,listDevices,parseSize,' +
-        'quiesceDevice,recoverDevice,resizeDevice,setDeviceAffinity,stopDevice,targets false',
+      'IoError,ReactorPool,UblkError,UblkErrorCode,closeOnSignals,createDevice,createReactorPool,' +
+        'deleteDevice,deviceUsers,features,formatSize,getDeviceInfo,handler,handlerModule,' +
+        'listDevices,parseSize,quiesceDevice,recoverDevice,resizeDevice,setDeviceAffinity,' +
+        'stopDevice,targets false',
     );
   });
 
