@@ -1,5 +1,3 @@
-import { statSync } from 'node:fs';
-
 import { checkBoolean, checkInteger, checkKeys, checkOneOf } from './check.ts';
 import { debug } from './debug.ts';
 import type { Device } from './device.ts';
@@ -175,7 +173,6 @@ export async function createDevice(
   );
   if (signal?.aborted && (await hasEnded(device.close()))) throw signal.reason;
   noteServer(device, request.target);
-  warnOfFile(device.path);
   return device;
 }
 
@@ -191,20 +188,6 @@ export async function hasEnded(end: Promise<void>): Promise<boolean> {
     debug('an abort comes to nothing: %O', error);
     return false;
   }
-}
-
-/** The kernel does not lay its node over what is in its place. */
-function warnOfFile(path: string): void {
-  try {
-    if (!statSync(path, { throwIfNoEntry: false })?.isFile()) return;
-  } catch {
-    // Somebody who may not look at it has a device all the same.
-    return;
-  }
-  process.emitWarning(
-    `${path} is a file and not the device: a program has written there when there was none. ` +
-      'Close the device, remove the file, and create the device again.',
-  );
 }
 
 /** Checks the options and puts them as the addon takes them. */
