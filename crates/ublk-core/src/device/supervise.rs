@@ -167,8 +167,7 @@ pub(super) fn supervise<D: Driver>(
         }
         conclude(&shared, crew.lost.take());
     });
-    let failed = |error| Error::os(Code::Kernel, "cannot start a thread", "clone", &error);
-    spawned.map(drop).map_err(failed)
+    spawned.map(drop).map_err(|error| Error::no_thread(&error))
 }
 
 /// Decides what becomes of a device that is served no more, and tells who waits.
