@@ -145,7 +145,7 @@ impl<D: Driver> Launch<'_, D> {
             let mailbox = Mailbox::new().map_err(cannot)?;
             let waker = (!behind).then(|| mailbox.waker().clone());
             let thread = serve::spawn_for(self.driver.clone(), place, mailbox, services.collect())
-                .map_err(cannot)?;
+                .map_err(|error| Error::no_thread(&error))?;
             crew.hire(thread, waker, count);
         }
         Ok(())
