@@ -106,6 +106,26 @@ fn a_zone_opened_by_a_write_gives_way_to_another() {
 }
 
 #[test]
+fn a_zone_whose_only_write_failed_is_empty_when_it_gives_way() {
+    for ends_before in [true, false] {
+        let mut table = table();
+        table.write(ZONE, 4096).unwrap();
+        if ends_before {
+            table.failed(ZONE, 4096);
+            assert_eq!((table.cond(1), table.wp(1)), (BLK_ZONE_COND_IMP_OPEN, ZONE));
+        }
+        for zone in 2..=3 {
+            table.do_write(zone * ZONE, 4096).unwrap();
+        }
+        if !ends_before {
+            table.failed(ZONE, 4096);
+        }
+        assert_eq!((table.cond(1), table.wp(1)), (BLK_ZONE_COND_EMPTY, ZONE));
+        assert_eq!((table.open, table.closed), (2, 0));
+    }
+}
+
+#[test]
 fn a_zone_opened_on_purpose_stays_open() {
     let mut table = table();
     table.open(ZONE).unwrap();
