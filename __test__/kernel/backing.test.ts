@@ -1,9 +1,11 @@
 import { truncateSync } from 'node:fs';
+import { join } from 'node:path';
 
 import { execa } from 'execa';
 import { afterEach, describe, expect, onTestFinished, test, type TestContext } from 'vitest';
 
 import { createDevice, recoverDevice, targets } from '../../src/index.ts';
+import { mountPoint } from './filesystem.ts';
 import { sparseImage } from './image.ts';
 import { createOrSkip, expectNoDevices, isTestMachine, need, withUblk } from './machine.ts';
 import { makeNullDisk, removeNullDisk } from './null-disk.ts';
@@ -15,6 +17,18 @@ async function nullDisk(name: string, attributes: Record<string, string> = {}): 
   const path = await makeNullDisk(name, attributes);
   onTestFinished(() => removeNullDisk(name));
   return path;
+}
+
+/** A file system on an image of its own, and where it is mounted. */
+async function fileSystem(mkfs: readonly string[]): Promise<string> {
+  await execa('modprobe', ['loop']);
+  const image = sparseImage(512 * MIB);
+  const [program = '', ...rest] = mkfs;
+  await execa(program, [...rest, image]);
+  const folder = mountPoint();
+  await execa('mount', ['-o', 'loop', image, folder]);
+  onTestFinished(async () => void (await execa('umount', [folder])));
+  return folder;
 }
 
 /** One sector of `byte` at a sector of a device, read back from it, past the page cache. */
@@ -75,6 +89,22 @@ withUblk('what lies behind a device', () => {
       const { stdout } = await execa('dd', [`if=${again.path}`, 'bs=512', 'skip=3', 'count=1']);
       return stdout.startsWith('sector');
     }
+
+    test('keeps its blocks, and its clone has what it is asked for (xfs)', async (context) => {
+      const folder = await fileSystem(['mkfs.xfs', '-q', '-f', '-m', 'reflink=1']);
+      const path = sparseImage(16 * MIB, folder);
+      const clone = join(folder, 'clone.img');
+      const served = await isServedAgainAfter(context, path, async () => {
+        await execa('cp', ['--reflink=always', path, clone]);
+        return path;
+      });
+      expect(served).toBe(true);
+      await using device = await createDevice({
+        target: targets.file(clone, { logicalBlockSize: 512 }),
+      });
+      expect((await execa('blockdev', ['--getss', device.path])).stdout).toBe('512');
+      expect(await writesASector(device.path, 7)).toBe(true);
+    });
 
     test('keeps its blocks when it moves to a disk with larger ones', async (context) => {
       const disk = await nullDisk('ublklarge', { blocksize: '4096', size: '32' });

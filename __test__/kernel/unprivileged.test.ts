@@ -43,7 +43,7 @@ withUblk('a user who is not root', () => {
       expect(info).toMatchObject({ ownerUid: USER, ownerGid: USER, state: 'live' });
       await vi.waitFor(() => expect(statSync('/dev/ublkb0').uid).toBe(USER), { timeout: 60_000 });
       const listed = await asUser('list', '--json');
-      expect(JSON.parse(listed.stdout)).toEqual([info]);
+      expect(JSON.parse(listed.stdout)).toMatchObject([info]);
       const stopped = await asUser('stop', '0', '--json');
       expect(stopped.stderr).toBe('');
       expect(JSON.parse(stopped.stdout)).toMatchObject({ id: 0, stopped: true });

@@ -13,7 +13,6 @@ const MISFITS: Readonly<Record<string, string>> = {
   overlap: 'some bytes of the read are in several pieces',
   op: 'its backend, or the request, cannot do what a piece asks for',
   direction: "a step reads into a write's data, or writes a read's data to a backend",
-  steps: 'it needs more I/O than fits: fewer, longer pieces will',
 };
 
 /** What went wrong beyond the bridge, as an error. */

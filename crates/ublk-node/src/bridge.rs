@@ -288,7 +288,6 @@ fn name(kind: ReportKind) -> &'static str {
             Misfit::Overlap => "overlap",
             Misfit::Op => "op",
             Misfit::Direction => "direction",
-            Misfit::TooManySteps => "steps",
         },
     }
 }

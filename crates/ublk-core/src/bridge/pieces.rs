@@ -43,8 +43,6 @@ pub enum Misfit {
     Op,
     /// A step reads into the data of a write, or writes the data of a read to a backend.
     Direction,
-    /// The pieces need more steps than fit in one plan.
-    TooManySteps,
 }
 
 impl Piece {

@@ -79,7 +79,8 @@ impl<T: Target> Engine<T> {
         self.finish(pass, tag)
     }
 
-    /// Runs what `fill` puts into a plan; `alone` as for [`begin`](Self::begin).
+    /// Runs what `fill` puts into a plan, then does what `fill` returns; `alone` as for
+    /// [`begin`](Self::begin).
     ///
     /// # Errors
     /// What `fill` says; nothing has happened then.
@@ -87,13 +88,13 @@ impl<T: Target> Engine<T> {
         &mut self,
         pass: &mut Pass<'_, R>,
         tag: u16,
-        (after, alone): (After, bool),
-        fill: impl FnOnce(&T, &Request, &mut Plan<'_>) -> Result<(), E>,
+        alone: bool,
+        fill: impl FnOnce(&T, &Request, &mut Plan<'_>) -> Result<After, E>,
     ) -> Result<Settled, E> {
         let first = usize::from(tag) * self.max_steps;
         let mut plan = Plan::new(&mut self.steps[first..first + self.max_steps]);
         let request = self.flights[usize::from(tag)].request;
-        fill(&self.target, &request, &mut plan)?;
+        let after = fill(&self.target, &request, &mut plan)?;
         let steps = plan.len();
         let flight = &mut self.flights[usize::from(tag)];
         let fresh = flight.lease.slot().is_none();

@@ -11,7 +11,7 @@ use crate::engine::{self, After, Outcome};
 use crate::exchange::Bypass;
 use crate::pass::Pass;
 use crate::stats;
-use crate::target::{Elsewhere, Errno, Op, Remap, Request, Target, Unfit};
+use crate::target::{Elsewhere, Errno, Op, Reach, Remap, Request, Target, Unfit};
 
 /// What a seat asks with.
 #[derive(Debug)]
@@ -19,11 +19,29 @@ pub(super) struct Asking {
     pub(super) port: Port,
     /// The kinds of requests that are asked for, a bit each.
     ops: u32,
+    /// Of each tag the pieces that the running plan has had no room for.
+    left: Box<[Option<Left>]>,
+}
+
+/// Pieces of an answer that wait until the plan before them has ended.
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    answer: Answer,
+    reach: Reach,
+}
+
+/// Pieces that the peer has answered with.
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    count: u8,
+    /// What follows the last of them.
+    after: After,
 }
 
 impl Asking {
     /// The reactor's end of the queue's channel; `waker` wakes the reactor.
     pub(super) fn new(elsewhere: &dyn Elsewhere, queue: u16, waker: &Waker) -> Self {
+        let depth = elsewhere.bridge().options().depth;
         let all = (0..32).filter_map(Op::of);
         let asked = all.filter(|&op| elsewhere.asks(op));
         let waker = waker.clone();
@@ -31,6 +49,7 @@ impl Asking {
         Self {
             port: Port::new(channel.clone(), Box::new(move || waker.wake())),
             ops: asked.map(bit).sum(),
+            left: vec![None; depth.into()].into(),
         }
     }
 
@@ -152,8 +171,8 @@ impl<T: Target> Queue<T> {
             }
             Body::Failed(errno) => self.fail(pass, tag, errno),
             Body::Spoilt(errno) => self.spoil(pass, tag, errno),
-            Body::Plan(count) => self.run(pass, tag, count, After::End),
-            Body::Steps(count) => self.run(pass, tag, count, After::Hold),
+            Body::Plan(count) => self.run_all(pass, tag, count, After::End),
+            Body::Steps(count) => self.run_all(pass, tag, count, After::Hold),
             Body::Remap(backend, offset) => self.remap(pass, tag, backend, offset),
         }
     }
@@ -234,30 +253,39 @@ impl<T: Target> Queue<T> {
         if let Some(asking) = &self.asking {
             asking.port.spell_out(tag, backend, offset);
         }
-        self.run(pass, tag, 1, After::End)
+        self.run_all(pass, tag, 1, After::End)
     }
 
     /// Runs the pieces that the peer has answered with.
-    fn run<R: Ring>(
+    fn run_all<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
         tag: u16,
         count: u8,
         after: After,
     ) -> io::Result<()> {
-        let Some(asking) = &self.asking else { return Ok(()) };
+        self.run(pass, tag, Left { answer: Answer { count, after }, reach: Reach::default() })
+    }
+
+    /// Runs as many of the pieces that are left as one plan has room for.
+    fn run<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, left: Left) -> io::Result<()> {
         let alone = self.may_link::<true>(pass) && self.engine.running() == 1;
-        let ran = self.engine.run(pass, tag, (after, alone), |target, request, plan| {
+        let Some(asking) = &mut self.asking else { return Ok(()) };
+        let Left { answer: answer @ Answer { count, after }, mut reach } = left;
+        let ran = self.engine.run(pass, tag, alone, |target, request, plan| {
             let pieces = asking.port.pieces(tag, count).ok_or(Misfit::Count)?;
             let elsewhere = target.elsewhere().ok_or(Misfit::Op)?;
             if after == After::End {
-                return elsewhere.plan_of(request, &pieces, plan);
+                elsewhere.plan_of(request, &pieces, &mut reach, plan)?;
+            } else {
+                elsewhere.steps_of(request, &pieces, &mut reach, plan, &mut |number, unfit| {
+                    let errno = asking.errno_of(tag, unfit);
+                    asking.port.step_failed(tag, number, errno.cast_unsigned());
+                });
             }
-            elsewhere.steps_of(request, &pieces, plan, &mut |number, unfit| {
-                let errno = asking.errno_of(tag, unfit);
-                asking.port.step_failed(tag, number, errno.cast_unsigned());
-            });
-            Ok(())
+            let all = reach.piece >= count;
+            asking.left[usize::from(tag)] = (!all).then_some(Left { answer, reach });
+            Ok(if all { after } else { After::Hold })
         });
         match ran {
             Ok(outcome) => self.settle(pass, tag, outcome?),
@@ -278,13 +306,29 @@ impl<T: Target> Queue<T> {
     ) -> io::Result<()> {
         if self.engine.has_given_up(tag) {
             self.engine.take_back(pass, tag);
+            if let Some(asking) = &mut self.asking {
+                asking.left[usize::from(tag)] = None;
+            }
             return Ok(());
         }
         let Some(asking) = &mut self.asking else { return Ok(()) };
+        let left = asking.left[usize::from(tag)].take();
+        match left {
+            Some(left) if errno == 0 => return self.run(pass, tag, left),
+            Some(Left { answer: Answer { after: After::End, .. }, .. }) => {
+                return self.fail(pass, tag, errno);
+            }
+            _ => {}
+        }
         if errno != 0 {
             for (number, errno) in self.engine.failures(tag, errno) {
                 let said = errno.map_or(NOT_BEGUN, i32::cast_unsigned);
                 asking.port.step_failed(tag, number, said);
+            }
+        }
+        if let Some(Left { answer, reach }) = left {
+            for number in reach.piece..answer.count {
+                asking.port.step_failed(tag, number, NOT_BEGUN);
             }
         }
         let asked = asking.port.resume(tag, errno != 0);

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::children::{self, Children, Question, refused};
 use super::native::Native;
 use super::{
-    DiscardLimits, Durability, Elsewhere, Errno, Geometry, Op, Plan, Remap, Request, Target, Unfit,
-    ZonedLimits,
+    DiscardLimits, Durability, Elsewhere, Errno, Geometry, Op, Plan, Reach, Remap, Request, Target,
+    Unfit, ZonedLimits,
 };
 use crate::bridge::{Bridge, Misfit, Piece, Pieces};
 use crate::error::Result;
@@ -103,13 +103,14 @@ impl Handler {
         Ok(Self { geometry, ops, backends, max_steps, bridge })
     }
 
-    /// Adds what is to be done with a request's buffer, or with none, whatever the request asks for.
+    /// Adds a step that the handler asks for: with the request's buffer, or without data.
     fn add_step(
         &self,
         request: &Request,
         piece: &Piece,
+        done: &mut u32,
         plan: &mut Plan<'_>,
-    ) -> std::result::Result<(), Unfit> {
+    ) -> std::result::Result<Added, Unfit> {
         let op = op_of(piece)?;
         if op.has_data() {
             if !request.op.has_data() {
@@ -122,37 +123,50 @@ impl Handler {
             }
             check_end(request, piece)?;
         }
-        self.add(&Request { op, ..*request }, piece, plan)
+        self.add(&Request { op, ..*request }, piece, done, plan)
     }
 
-    /// Adds the steps of a piece: several where the backend wants requests to be cut.
+    /// Adds the steps of a piece behind its first `done` bytes, as far as the plan has room: several
+    /// steps where the backend wants requests to be cut.
     fn add(
         &self,
         request: &Request,
         piece: &Piece,
+        done: &mut u32,
         plan: &mut Plan<'_>,
-    ) -> std::result::Result<(), Unfit> {
+    ) -> std::result::Result<Added, Unfit> {
         let backends = self.backends.as_ref().ok_or(Misfit::Backend)?;
         let child = piece.backend as usize;
         let (geometry, max_steps) = backends.child(child).ok_or(Misfit::Backend)?;
         check(&Request { offset: piece.offset, length: piece.length, ..*request }, geometry)?;
         let cut = if request.op.has_data() { geometry.chunk } else { 0 };
-        let mut done = 0;
         loop {
-            let offset = piece.offset + done;
-            let rest = u64::from(piece.length) - done;
-            let length = if cut == 0 { rest } else { rest.min(cut - offset % cut) };
             if plan.room() < max_steps {
-                return Err(Misfit::TooManySteps.into());
+                return Ok(Added::InPart);
             }
-            let part = children::Piece { child, at: u64::from(piece.at) + done, length, offset };
+            let offset = piece.offset + u64::from(*done);
+            // A peer that writes a shorter piece meanwhile gets nothing more of it.
+            let rest = u64::from(piece.length.saturating_sub(*done));
+            let length = if cut == 0 { rest } else { rest.min(cut - offset % cut) };
+            let at = u64::from(piece.at) + u64::from(*done);
+            let part = children::Piece { child, at, length, offset };
             backends.ask(part, Question::Plan, request, plan)?;
-            done += length;
-            if done >= u64::from(piece.length) {
-                return Ok(());
+            #[expect(clippy::cast_possible_truncation, reason = "no longer than the piece")]
+            let added = length as u32;
+            *done += added;
+            if *done >= piece.length {
+                return Ok(Added::Whole);
             }
         }
     }
+}
+
+/// How much of a piece a plan has taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Added {
+    Whole,
+    /// The plan is full.
+    InPart,
 }
 
 fn op_of(piece: &Piece) -> std::result::Result<Op, Misfit> {
@@ -249,17 +263,21 @@ impl Elsewhere for Handler {
         &self,
         request: &Request,
         pieces: &Pieces<'_>,
+        reach: &mut Reach,
         plan: &mut Plan<'_>,
     ) -> std::result::Result<(), Unfit> {
-        for piece in pieces.iter() {
+        if *reach == Reach::default() && request.op != Op::Flush {
+            pieces.cover(request.length, request.op != Op::Read)?;
+        }
+        for piece in pieces.iter().skip(reach.piece.into()) {
             if op_of(&piece)? != request.op {
                 return Err(Misfit::Op.into());
             }
             check_end(request, &piece)?;
-            self.add(request, &piece, plan)?;
-        }
-        if request.op != Op::Flush {
-            pieces.cover(request.length, request.op != Op::Read)?;
+            if self.add(request, &piece, &mut reach.done, plan)? == Added::InPart {
+                break;
+            }
+            reach.pass();
         }
         plan.order_stages();
         Ok(())
@@ -280,12 +298,18 @@ impl Elsewhere for Handler {
         &self,
         request: &Request,
         pieces: &Pieces<'_>,
+        reach: &mut Reach,
         plan: &mut Plan<'_>,
         refuse: &mut dyn FnMut(u8, Unfit),
     ) {
-        for (piece, number) in pieces.iter().zip(0..) {
-            let step = plan.step(number, |plan| self.add_step(request, &piece, plan));
-            step.unwrap_or_else(|unfit| refuse(number, unfit));
+        for piece in pieces.iter().skip(reach.piece.into()) {
+            let Reach { piece: number, done } = reach;
+            match plan.step(*number, |plan| self.add_step(request, &piece, done, plan)) {
+                Ok(Added::Whole) => {}
+                Ok(Added::InPart) => break,
+                Err(unfit) => refuse(*number, unfit),
+            }
+            reach.pass();
         }
         plan.order_stages();
     }
@@ -321,17 +345,33 @@ mod tests {
         Piece { backend, op: op.number().into(), at, length, offset }
     }
 
-    /// What pieces become: file, offset there, place in the buffer, length.
+    /// Of a step: file, offset there, place in the buffer, length.
+    type Part = (u16, u64, u32, u32);
+
+    /// The steps of all plans of `pieces`.
     fn plan(
         handler: &Handler,
         request: &Request,
         pieces: &[Piece],
-    ) -> std::result::Result<Vec<(u16, u64, u32, u32)>, Unfit> {
-        let mut steps = vec![Step::EMPTY; handler.max_steps()];
-        let mut plan = Plan::new(&mut steps);
-        Pieces::with(pieces, |pieces| handler.plan_of(request, pieces, &mut plan))?;
-        let part = |step: &Step| (step.file, step.offset, step.at, step.length);
-        Ok(plan.steps().iter().map(part).collect())
+    ) -> std::result::Result<Vec<Part>, Unfit> {
+        Ok(plans(handler, request, pieces)?.concat())
+    }
+
+    /// The steps of each plan of `pieces`.
+    fn plans(
+        handler: &Handler,
+        request: &Request,
+        pieces: &[Piece],
+    ) -> std::result::Result<Vec<Vec<Part>>, Unfit> {
+        let (mut reach, mut plans) = (Reach::default(), Vec::new());
+        while usize::from(reach.piece) < pieces.len() {
+            let mut steps = vec![Step::EMPTY; handler.max_steps()];
+            let mut plan = Plan::new(&mut steps);
+            Pieces::with(pieces, |pieces| handler.plan_of(request, pieces, &mut reach, &mut plan))?;
+            let part = |step: &Step| (step.file, step.offset, step.at, step.length);
+            plans.push(plan.steps().iter().map(part).collect());
+        }
+        Ok(plans)
     }
 
     /// Which of the steps that are asked for those of the plan belong to, and which are refused.
@@ -345,7 +385,7 @@ mod tests {
         let mut refused = Vec::new();
         Pieces::with(pieces, |pieces| {
             let mut refuse = |number, unfit| refused.push((number, unfit));
-            handler.steps_of(request, pieces, &mut plan, &mut refuse);
+            handler.steps_of(request, pieces, &mut Reach::default(), &mut plan, &mut refuse);
         });
         (plan.steps().iter().map(|step| step.asked).collect(), refused)
     }
@@ -390,15 +430,35 @@ mod tests {
         assert_eq!(refused(Op::Read, &[piece(1, Op::Read, 0, 0, 4096)]), Misfit::Backend);
         assert_eq!(refused(Op::Read, &[piece(0, Op::Write, 0, 0, 4096)]), Misfit::Op);
         assert_eq!(refused(Op::Read, &[read(0, 0, 8192)]), Misfit::BeyondRequest);
-        assert_eq!(refused(Op::Read, &[read(u32::MAX, 0, 4096)]), Misfit::BeyondRequest);
+        assert_eq!(refused(Op::Read, &[read(u32::MAX, 0, 4096)]), Misfit::Gap);
         assert_eq!(refused(Op::Read, &[read(0, 8192, 4096)]), Misfit::BeyondBackend);
         assert_eq!(refused(Op::Read, &[read(0, u64::MAX - 511, 4096)]), Misfit::BeyondBackend);
         assert_eq!(refused(Op::Read, &[read(0, 1, 4096)]), Misfit::Alignment);
         assert_eq!(refused(Op::Read, &[read(0, 0, 2048)]), Misfit::Gap);
         assert_eq!(refused(Op::Read, &[read(0, 0, 4096), read(0, 0, 4096)]), Misfit::Overlap);
-        let narrow = [read(0, 0, 512), read(512, 0, 512), read(1024, 0, 512), read(1536, 0, 512)];
-        let five = [narrow.as_slice(), &[read(2048, 0, 2048)]].concat();
-        assert_eq!(refused(Op::Read, &five), Misfit::TooManySteps);
+    }
+
+    #[test]
+    fn pieces_beyond_the_room_of_one_plan_wait_for_the_next() {
+        let stripes = Striped::new(vec![file(3, 1 << 20), file(4, 1 << 20)], 4096).unwrap();
+        let handler = handler(&BOTH, vec![Native::Striped(stripes), file(5, 65536)]).unwrap();
+        let room = handler.max_steps();
+        let pieces = [
+            piece(1, Op::Read, 0, 0, 512),
+            piece(0, Op::Read, 512, 2048, 14 * 4096),
+            piece(1, Op::Read, 512 + 14 * 4096, 0, 512),
+        ];
+        let request = request(Op::Read, 0, 1024 + 14 * 4096);
+        let plans = plans(&handler, &request, &pieces).unwrap();
+        assert!(plans.len() > 1 && plans.iter().all(|plan| plan.len() <= room), "{plans:?}");
+        let steps = plans.concat();
+        assert_eq!(steps.len(), 1 + 15 + 1);
+        let mut reached = 0;
+        for (_, _, at, length) in steps {
+            assert_eq!(at, reached);
+            reached += length;
+        }
+        assert_eq!(reached, request.length);
     }
 
     #[test]

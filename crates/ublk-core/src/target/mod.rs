@@ -25,7 +25,7 @@ mod testing;
 
 pub use boot::Boot;
 pub use durability::Durability;
-pub use elsewhere::{Elsewhere, Unfit};
+pub use elsewhere::{Elsewhere, Reach, Unfit};
 pub use geometry::{
     DiscardLimits, Geometry, GeometryError, Presentation, SegmentLimits, ZonedLimits,
 };

@@ -193,18 +193,15 @@ impl<'a> Plan<'a> {
     ///
     /// # Errors
     /// What `fill` says; the plan is as it was then.
-    pub(super) fn step<E>(
+    pub(super) fn step<A, E>(
         &mut self,
         asked: u8,
-        fill: impl FnOnce(&mut Self) -> Result<(), E>,
-    ) -> Result<(), E> {
+        fill: impl FnOnce(&mut Self) -> Result<A, E>,
+    ) -> Result<A, E> {
         let first = self.len;
-        if let Err(error) = fill(self) {
-            self.len = first;
-            return Err(error);
-        }
+        let added = fill(self).inspect_err(|_| self.len = first)?;
         self.steps[first..self.len].iter_mut().for_each(|step| step.asked = asked);
-        Ok(())
+        Ok(added)
     }
 
     /// Puts the steps of parts in the order of their stages.

@@ -7,6 +7,7 @@ use ublk_core::bridge::layout::{KIND_STEPPED, NOT_BEGUN};
 use ublk_core::driver::sim::Trouble;
 use ublk_core::target::delay::{Delay, Delays};
 use ublk_core::target::error::AlwaysFails;
+use ublk_core::target::striped::Striped;
 
 use super::*;
 
@@ -178,6 +179,82 @@ fn of_steps_that_run_together_each_has_its_own_result() {
         });
         assert_eq!(*heard.lock().unwrap(), [EIO, 0, NOT_BEGUN, EIO], "{mode}");
         assert_eq!(disks[1].contents()[..4096], [7; 4096]);
+    }
+}
+
+/// The bytes of a long request, each block another.
+fn blocks(count: u8) -> Vec<u8> {
+    (1..=count).flat_map(|block| [block; 4096]).collect()
+}
+
+/// Two disks in stripes of 4 KiB, so that a plan of this handler holds 8 blocks.
+fn striped(bridge: &Arc<Bridge>, disks: &[SimDisk]) -> Handler {
+    let files = disks.iter().map(|disk| Native::File(file(disk))).collect();
+    let stripes = Native::Striped(Striped::new(files, 4096).unwrap());
+    handler(bridge, &[Op::Read, Op::Write], vec![stripes])
+}
+
+#[test]
+fn a_piece_on_more_stripes_than_a_plan_has_steps_is_done_as_a_whole() {
+    const LENGTH: u32 = 12 * 4096;
+    for (mode, split_register) in MODES {
+        for steps in [false, true] {
+            let sim = Sim::new(SimConfig::blocking(11));
+            let disks = [sim.file(SIZE), sim.file(SIZE)];
+            let bridge = bridge(Duration::from_secs(60));
+            let target = striped(&bridge, &disks);
+            let _answering = Answering::start(&bridge, move |peer, asked| {
+                let (length, offset) = (asked.length, asked.offset);
+                let piece = |op: u8| [Piece { backend: 0, op: op.into(), at: 0, length, offset }];
+                if u32::from(asked.kind) == KIND_STEPPED {
+                    assert_eq!(peer.results(asked, 1).next(), Some(0));
+                    return peer.answer(asked, Ok(()));
+                }
+                match steps {
+                    true => peer.steps(asked, &piece(asked.kind)),
+                    false => peer.plan(asked, &piece(asked.kind)),
+                }
+            });
+            let options = DeviceOptions { split_register, ..options(mode) };
+            serve(&sim, target, options, |client| {
+                let write = ClientOp::Write { offset: 4096, data: blocks(12), fua: false };
+                assert_eq!(client.run(&write).result, Ok(()), "{mode}");
+                let read = client.run(&ClientOp::Read { offset: 4096, length: LENGTH });
+                assert_eq!((read.result, read.data), (Ok(()), blocks(12)), "{mode}");
+            });
+        }
+    }
+}
+
+#[test]
+fn a_failure_in_the_midst_of_such_a_piece_ends_its_request_or_is_the_result_of_its_step() {
+    for steps in [false, true] {
+        let sim = Sim::new(SimConfig::blocking(12));
+        let disks = [sim.file(SIZE), sim.file(SIZE)];
+        disks[1].set_trouble(Trouble { writes: Some(libc::EIO), ..Trouble::default() });
+        let bridge = bridge(Duration::from_secs(60));
+        let target = striped(&bridge, &disks);
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let results = Arc::clone(&heard);
+        let _answering = Answering::start(&bridge, move |peer, asked| {
+            let piece = |at, blocks: u32| {
+                let (op, length, offset) = (WRITE.into(), blocks * 4096, u64::from(at));
+                Piece { backend: 0, op, at, length, offset }
+            };
+            let pieces = [piece(0, 12), piece(0, 1)];
+            if u32::from(asked.kind) == KIND_STEPPED {
+                results.lock().unwrap().extend(peer.results(asked, 2));
+                return peer.answer(asked, Err(libc::ENOSPC));
+            }
+            if steps { peer.steps(asked, &pieces) } else { peer.plan(asked, &pieces) }
+        });
+        serve(&sim, target, options(BufferMode::Copy), |client| {
+            let write = ClientOp::Write { offset: 0, data: blocks(12), fua: false };
+            let expected = if steps { libc::ENOSPC } else { libc::EIO };
+            assert_eq!(client.run(&write).result, Err(expected));
+        });
+        let expected: &[u32] = if steps { &[EIO, NOT_BEGUN] } else { &[] };
+        assert_eq!(*heard.lock().unwrap(), expected);
     }
 }
 
