@@ -12,6 +12,7 @@ use super::violation::Rule;
 
 use super::device::Stop;
 use super::model::Model;
+use super::protection;
 use super::ring::Work;
 use super::shared::Span;
 
@@ -187,6 +188,7 @@ impl Model {
 
     fn close_request(&mut self, id: u64, result: Result<(), i32>) {
         self.check_age(id);
+        let result = result.and_then(|()| self.verify(id));
         let request = self.request(id);
         let (device, queue) = (request.device, usize::from(request.queue));
         let tag = request.tag.take();
@@ -208,6 +210,20 @@ impl Model {
             q.waiting.push_front(id);
         }
         self.note(|| format!("request {id} ends with {result:?}"));
+    }
+
+    /// bio_integrity_verify_fn: a read whose data is not what its metadata says fails.
+    fn verify(&mut self, id: u64) -> Result<(), i32> {
+        let device = &self.devices[self.requests[&id].device];
+        let (format, has_integrity) = (device.params.integrity, device.has_integrity());
+        let request = self.request(id);
+        if request.op != UBLK_IO_OP_READ || !has_integrity {
+            return Ok(());
+        }
+        let (offset, metadata) = (request.offset, std::mem::take(&mut request.metadata));
+        let verified = protection::verify(&format, offset, request.pages(), &metadata);
+        request.metadata = metadata;
+        verified
     }
 
     /// ublk_timeout: a request of an unprivileged device that is older than the block layer's limit

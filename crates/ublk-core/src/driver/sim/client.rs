@@ -6,7 +6,7 @@ use super::block::{BlockRequest, POISON};
 use super::model::Model;
 use super::op::ClientOp;
 use super::power::Power;
-use super::{Sim, SimMemory};
+use super::{Sim, SimMemory, protection};
 
 /// How long [`Client::run`] waits.
 const LONGEST_RUN: Duration = Duration::from_secs(60);
@@ -67,7 +67,8 @@ impl Client {
         ticket
     }
 
-    /// A write whose data has metadata, as a device with integrity takes it.
+    /// A write whose metadata the client has made, on a device with integrity; of other writes the block
+    /// layer makes it.
     ///
     /// # Panics
     /// As [`submit`](Self::submit).
@@ -122,8 +123,16 @@ impl Client {
             }
             None => {}
         }
-        if let ClientOp::Read { .. } = op {
-            request.metadata = vec![POISON; device.metadata_of(request.left)];
+        match op {
+            ClientOp::Read { .. } => {
+                request.metadata = vec![POISON; device.metadata_of(request.left)];
+            }
+            ClientOp::Write { .. } if device.has_integrity() && request.metadata.is_empty() => {
+                let offset = request.offset;
+                let made = protection::generate(&params.integrity, offset, request.pages());
+                request.metadata = made;
+            }
+            _ => {}
         }
         let next = model.next_request;
         model.note(|| format!("client: request {next} is {}", op.describe()));

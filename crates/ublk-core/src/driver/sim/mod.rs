@@ -53,6 +53,7 @@ mod ops;
 mod params;
 mod permission;
 mod power;
+mod protection;
 mod queue;
 mod recovery;
 mod ring;

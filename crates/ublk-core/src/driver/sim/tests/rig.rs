@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use io_uring::squeue::Entry;
 use ublk_sys::{
-    UBLK_ATTR_FUA, UBLK_ATTR_VOLATILE_CACHE, UBLK_F_INTEGRITY, UBLK_F_ZONED, UBLK_PARAM_TYPE_BASIC,
-    UBLK_PARAM_TYPE_DISCARD, UBLK_PARAM_TYPE_INTEGRITY, UBLK_PARAM_TYPE_ZONED, UBLK_U_CMD_ADD_DEV,
-    UBLK_U_CMD_SET_PARAMS, UBLK_U_CMD_START_DEV, UBLK_U_IO_COMMIT_AND_FETCH_REQ,
-    UBLK_U_IO_FETCH_REQ, UBLK_U_IO_REGISTER_IO_BUF, UBLK_U_IO_UNREGISTER_IO_BUF, ublk_param_basic,
-    ublk_param_discard, ublk_params, ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info, ublksrv_io_cmd,
-    ublksrv_io_desc,
+    LBMD_PI_CAP_REFTAG, LBMD_PI_CSUM_CRC16_T10DIF, UBLK_ATTR_FUA, UBLK_ATTR_VOLATILE_CACHE,
+    UBLK_F_INTEGRITY, UBLK_F_ZONED, UBLK_PARAM_TYPE_BASIC, UBLK_PARAM_TYPE_DISCARD,
+    UBLK_PARAM_TYPE_INTEGRITY, UBLK_PARAM_TYPE_ZONED, UBLK_U_CMD_ADD_DEV, UBLK_U_CMD_SET_PARAMS,
+    UBLK_U_CMD_START_DEV, UBLK_U_IO_COMMIT_AND_FETCH_REQ, UBLK_U_IO_FETCH_REQ,
+    UBLK_U_IO_REGISTER_IO_BUF, UBLK_U_IO_UNREGISTER_IO_BUF, ublk_param_basic, ublk_param_discard,
+    ublk_params, ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info, ublksrv_io_cmd, ublksrv_io_desc,
 };
 
 use super::super::params::{info_bytes, params_bytes, parse_info};
@@ -93,6 +93,8 @@ fn params_for(flags: u64) -> ublk_params {
         params.types |= UBLK_PARAM_TYPE_INTEGRITY;
         params.integrity.interval_exp = 9;
         params.integrity.metadata_size = 8;
+        params.integrity.csum_type = LBMD_PI_CSUM_CRC16_T10DIF;
+        params.integrity.flags = LBMD_PI_CAP_REFTAG;
     }
     params
 }

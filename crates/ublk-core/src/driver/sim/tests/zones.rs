@@ -102,3 +102,36 @@ fn metadata_is_copied_beside_the_data() {
     assert_eq!(done[1].metadata, [9; 16]);
     assert_eq!(rig.rules(), []);
 }
+
+#[test]
+fn metadata_that_is_not_of_its_data_fails_the_read() {
+    let mut rig = Rig::live(UC | UBLK_F_INTEGRITY, 1);
+    let client = rig.client();
+    client.submit(&write(0, &[4; 1024]), None);
+    let (tag, descriptor) = rig.take_request();
+    assert_ne!(descriptor.op_flags & UBLK_IO_F_INTEGRITY, 0, "made by the block layer");
+    let copy = |rig: &Rig, opcode, metadata| {
+        let flag = if metadata { UBLKSRV_IO_INTEGRITY_FLAG } else { 0 };
+        let off = user_copy_offset(0, tag, 0) | flag;
+        Sqe { off, addr: rig.buffers[0].as_ptr() as u64, len: 1024, ..sqe(opcode, CHAR, 0x10) }
+    };
+    rig.push(&copy(&rig, OP_READ, true));
+    rig.results();
+    let metadata = rig.buffers[0][..16].to_vec();
+    assert_eq!(metadata[12..], [0, 0, 0, 1], "the reference tag of the second sector");
+    rig.push(&rig.commit(tag, 1024));
+    for (data, expected) in [(4, Ok(())), (5, Err(libc::EILSEQ))] {
+        client.submit(&read(0, 1024), None);
+        rig.take_request();
+        rig.buffers[0][..1024].fill(data);
+        rig.push(&copy(&rig, OP_WRITE, false));
+        rig.results();
+        rig.buffers[0][..16].copy_from_slice(&metadata);
+        rig.push(&copy(&rig, OP_WRITE, true));
+        rig.results();
+        rig.push(&rig.commit(tag, 1024));
+        rig.turn();
+        assert_eq!(client.take().pop().unwrap().result, expected);
+    }
+    assert_eq!(rig.rules(), []);
+}
