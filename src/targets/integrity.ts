@@ -46,13 +46,24 @@ export interface IntegrityOptions {
   readonly capable?: boolean | undefined;
 }
 
-/** Metadata in a file beside the data. */
+/**
+ * Metadata in a file beside the data.
+ *
+ * A sector and its metadata are always of one write, whatever else reads or writes the sector, and after a
+ * power cut or the death of the server. So each write goes through a journal in the file first: it takes
+ * its data twice and four syncs, one after another, and is durable when it completes. If a write fails
+ * (`EIO`, or `ENOSPC` where the data is sparse) when its record may be in the journal already, all later
+ * writes, and reads of its sectors, fail with `EIO` until the next server opens the file and does the write
+ * again. Nothing is discarded.
+ */
 export interface FileIntegrityOptions extends IntegrityOptions {
   /**
    * The file that keeps it: a regular file of its own, which outlives a reboot if the data does (over
    * a block device it cannot lie beside the data, since `/dev` is in memory). If it is missing and the
    * data is empty it is made, of all ones, which the kernel does not check. It belongs to data of one
-   * size and to one format, and is refused for any other.
+   * size and to one format, and is refused for any other. Besides the metadata it holds the journal, which
+   * takes as much space as the data, at most 32 MiB, and its metadata. A file of an earlier version, which
+   * has no journal, is given one when it is opened for writing.
    * @default the path of the data with `.metadata` behind it
    */
   readonly path?: string | URL | undefined;

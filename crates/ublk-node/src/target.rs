@@ -128,7 +128,7 @@ impl NativeTarget {
             "null" => self.open_null().map(Native::Null),
             "error" => Ok(Native::Error(AlwaysFails::new(bytes(given(self.size, "size")?)?))),
             "file" if self.integrity.is_some() => {
-                self.open_integrity(promised).map(Native::Integrity)
+                self.open_integrity(promised).map(|target| Native::Integrity(Box::new(target)))
             }
             "file" => self.open_file(promised).map(Native::File),
             "striped" => {

@@ -73,6 +73,8 @@ pub(crate) struct Engine<T> {
     running: u32,
     /// The buffers of requests that were given up, with their tags.
     given_up: Vec<(u16, Arc<Region>)>,
+    /// [`Target::deserted`], for whoever does not know that this is a target.
+    desert: fn(&T),
 }
 
 /// What became of a request.
@@ -121,6 +123,7 @@ impl<T> Engine<T> {
 
     /// Nobody will see the running requests end: memory that they may still work on is given up.
     pub(crate) fn abandon(&mut self) {
+        (self.desert)(&self.target);
         let nothing = Buffers::Register { split: false };
         mem::forget(mem::replace(&mut self.buffers, nothing));
         mem::forget(mem::take(&mut self.aids));
@@ -162,6 +165,7 @@ impl<T: Target> Engine<T> {
             waits: vec![Timespec::new(); all_steps].into(),
             running: 0,
             given_up: Vec::new(),
+            desert: T::deserted,
         }
     }
 

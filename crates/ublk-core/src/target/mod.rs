@@ -153,6 +153,10 @@ pub trait Target: Send + Sync + 'static {
         let _ = (request, plan);
     }
 
+    /// A reactor that serves the device is gone, and with it requests that were planned: nobody will hear
+    /// of them again. Whoever lets requests wait for others waits for none of these. By default nothing.
+    fn deserted(&self) {}
+
     /// Asked when a step of a plan failed with `errno`; `round` counts from 0. A target that can
     /// answer the request in another way fills `plan` (emptied before) and returns `Ok`.
     ///

@@ -41,7 +41,7 @@ pub enum Native {
     /// Zones that are written in order.
     Zoned(Box<Zoned>),
     /// A file with metadata beside it.
-    Integrity(Integrity),
+    Integrity(Box<Integrity>),
 }
 
 macro_rules! forward {
@@ -138,6 +138,10 @@ impl Target for Native {
 
     fn failed(&self, request: &Request, plan: &[Step]) {
         forward!(self, target => target.failed(request, plan));
+    }
+
+    fn deserted(&self) {
+        forward!(self, target => target.deserted());
     }
 
     fn retry(

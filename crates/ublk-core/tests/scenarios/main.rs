@@ -9,6 +9,7 @@ mod answering;
 mod ground;
 mod layered;
 mod memory;
+mod pairs;
 mod replacing;
 mod scenario;
 mod server;

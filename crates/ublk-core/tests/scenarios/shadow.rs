@@ -2,7 +2,8 @@
 //!
 //! A read returns what was written last, or what is being written meanwhile. A failed write leaves
 //! the old or the new in each sector. What completed before a flush began is durable once the
-//! flush has completed.
+//! flush has completed. A sector and its metadata are judged together: data of one write beside the
+//! metadata of another is neither the old nor the new.
 
 use std::collections::BTreeMap;
 
@@ -27,6 +28,14 @@ impl Candidate {
         let kept = if self.zeros { 0 } else { self.kept };
         bytes[..kept] == pattern(self.born, sector)[..kept]
             && bytes[kept..].iter().all(|&byte| byte == 0)
+    }
+
+    /// Whether this is its metadata; a device without metadata has none of any.
+    fn is_guarded_by(&self, sector: usize, metadata: &[u8]) -> bool {
+        match self.zeros {
+            true => metadata.iter().all(|&byte| byte == 0),
+            false => metadata == guard(self.born, sector, metadata.len()),
+        }
     }
 }
 
@@ -141,10 +150,7 @@ impl Shadow {
         let range = open.first..open.first + open.count;
         match open.kind {
             Kind::Read(expected) if ok => {
-                for (at, bytes) in data.chunks_exact(SECTOR).enumerate() {
-                    check("read", open.first + at, bytes, &expected[at])?;
-                }
-                check_guards("read", open.first, &done.metadata, &expected)?;
+                check_all("read", open.first, (data, &done.metadata), &expected)?;
             }
             Kind::Read(_) => {}
             Kind::Write { fua } => {
@@ -202,24 +208,14 @@ impl Shadow {
         }
     }
 
-    /// Compares what the disks hold now.
-    pub(crate) fn check_now(&self, image: &[u8]) -> Result<(), String> {
-        check_all("at the end", image, &self.now)
-    }
-
-    /// Compares the metadata that the disk holds now.
-    pub(crate) fn check_metadata_now(&self, metadata: &[u8]) -> Result<(), String> {
-        check_guards("at the end", 0, metadata, &self.now)
-    }
-
-    /// Compares the metadata that a power cut has left.
-    pub(crate) fn check_durable_metadata(&self, metadata: &[u8]) -> Result<(), String> {
-        check_guards("after the power cut", 0, metadata, &self.durable)
+    /// Compares what the disks hold now: the data, and the metadata of each sector, if there is any.
+    pub(crate) fn check_now(&self, image: &[u8], metadata: &[u8]) -> Result<(), String> {
+        check_all("at the end", 0, (image, metadata), &self.now)
     }
 
     /// Compares what a power cut has left.
-    pub(crate) fn check_durable(&self, image: &[u8]) -> Result<(), String> {
-        check_all("after the power cut", image, &self.durable)
+    pub(crate) fn check_durable(&self, image: &[u8], metadata: &[u8]) -> Result<(), String> {
+        check_all("after the power cut", 0, (image, metadata), &self.durable)
     }
 }
 
@@ -233,43 +229,41 @@ fn settle(list: &mut Vec<Candidate>, born: u64, end: u64, replaces: bool) {
     }
 }
 
-fn check_all(when: &str, image: &[u8], expected: &Sectors) -> Result<(), String> {
-    for (sector, bytes) in image.chunks_exact(SECTOR).enumerate() {
-        check(when, sector, bytes, &expected[sector])?;
+/// Sectors from `first` on: each is what one of its candidates has written, data and metadata.
+fn check_all(
+    when: &str,
+    first: usize,
+    (data, metadata): (&[u8], &[u8]),
+    expected: &[Vec<Candidate>],
+) -> Result<(), String> {
+    let size = metadata.len() / expected.len().max(1);
+    for (at, bytes) in data.chunks_exact(SECTOR).enumerate() {
+        let metadata = &metadata[at * size..(at + 1) * size];
+        check(when, first + at, (bytes, metadata), &expected[at])?;
     }
     Ok(())
 }
 
-fn check(when: &str, sector: usize, bytes: &[u8], allowed: &[Candidate]) -> Result<(), String> {
-    if allowed.iter().any(|candidate| candidate.matches(sector, bytes)) {
+fn check(
+    when: &str,
+    sector: usize,
+    (bytes, metadata): (&[u8], &[u8]),
+    allowed: &[Candidate],
+) -> Result<(), String> {
+    let data = |candidate: &&Candidate| candidate.matches(sector, bytes);
+    let found: Vec<_> = allowed.iter().filter(data).collect();
+    if found.iter().any(|candidate| candidate.is_guarded_by(sector, metadata)) {
         return Ok(());
+    }
+    if !found.is_empty() {
+        let guard = allowed.iter().find(|one| one.is_guarded_by(sector, metadata));
+        return Err(format!(
+            "{when}: sector {sector} holds the data of {found:?} with the metadata of {guard:?}"
+        ));
     }
     let start = &bytes[..16];
     let looks_like = (0..10_000).find(|&born| bytes == pattern(born, sector));
     Err(format!(
         "{when}: sector {sector} holds {start:02x?}… (write {looks_like:?}), not one of {allowed:?}"
     ))
-}
-
-/// The same for metadata; there may be none.
-fn check_guards(
-    when: &str,
-    first: usize,
-    metadata: &[u8],
-    expected: &[Vec<Candidate>],
-) -> Result<(), String> {
-    let size = metadata.len() / expected.len().max(1);
-    for (at, allowed) in expected.iter().enumerate().filter(|_| size > 0) {
-        let (sector, found) = (first + at, &metadata[at * size..(at + 1) * size]);
-        let matches = |c: &Candidate| match c.zeros {
-            true => found.iter().all(|&byte| byte == 0),
-            false => found == guard(c.born, sector, size),
-        };
-        if !allowed.iter().any(matches) {
-            return Err(format!(
-                "{when}: the metadata of sector {sector} is {found:02x?}, not of {allowed:?}"
-            ));
-        }
-    }
-    Ok(())
 }

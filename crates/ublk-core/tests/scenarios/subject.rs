@@ -8,7 +8,7 @@ use ublk_core::target::Region;
 use ublk_core::target::delay::{Delay, Delays};
 use ublk_core::target::file::File;
 use ublk_core::target::handler::{Handler, HandlerOptions};
-use ublk_core::target::integrity::{Integrity, IntegrityFormat};
+use ublk_core::target::integrity::Integrity;
 use ublk_core::target::native::Native;
 use ublk_core::target::null::Null;
 use ublk_core::target::striped::Striped;
@@ -20,10 +20,8 @@ use ublk_core::target::{
 
 use crate::answering;
 use crate::layered::Layered;
+use crate::pairs::Pairs;
 use crate::scenario::{Backend, Mode, SECTOR, Scenario};
-
-/// Where the metadata begins in its file.
-pub(crate) const METADATA_HEADER: usize = 4096;
 
 /// The target of a scenario, which may look at what is written before it plans.
 #[derive(Debug)]
@@ -49,7 +47,7 @@ enum Kind {
     File(File),
     Layered(Layered),
     Striped(Box<Native>, Layered),
-    Guarded(Integrity),
+    Guarded(Box<Integrity>),
     Zoned(Box<Zoned>),
     Handler(Box<Handler>),
 }
@@ -57,20 +55,17 @@ enum Kind {
 impl Subject {
     /// A target for the scenario, and the disks that it lies on.
     pub(crate) fn new(scenario: &Scenario, sim: &Sim) -> (Self, Vec<SimDisk>) {
-        let size = scenario.sectors * SECTOR;
-        let geometry = Geometry {
-            volatile_cache: scenario.cache,
-            fua: scenario.fua,
-            discard: Some(DiscardLimits {
-                granularity: 512,
-                max_discard: scenario.max_io_bytes,
-                max_write_zeroes: scenario.max_io_bytes,
-            }),
-            ..Geometry::new(size as u64)
-        };
-        let (kind, disks) = Kind::new(scenario, sim, geometry);
+        let (kind, disks) = Kind::new(scenario, sim, geometry(scenario));
         let inspects = scenario.mode == Mode::Inspected;
         (Self { kind, inspects, seen: Mutex::default() }, disks)
+    }
+
+    /// The target of the next server on the same disks, where it has to be another one.
+    pub(crate) fn of_next_server(scenario: &Scenario, disks: &[SimDisk]) -> Option<Self> {
+        let pairs = Pairs::of(scenario)?;
+        pairs.restore(disks);
+        let kind = Kind::guarded(scenario, disks, geometry(scenario));
+        Some(Self { kind, inspects: false, seen: Mutex::default() })
     }
 
     pub(crate) fn zoned(target: Zoned) -> Self {
@@ -93,7 +88,27 @@ impl Subject {
     }
 }
 
+fn geometry(scenario: &Scenario) -> Geometry {
+    Geometry {
+        volatile_cache: scenario.cache,
+        fua: scenario.fua,
+        discard: Some(DiscardLimits {
+            granularity: 512,
+            max_discard: scenario.max_io_bytes,
+            max_write_zeroes: scenario.max_io_bytes,
+        }),
+        ..Geometry::new((scenario.sectors * SECTOR) as u64)
+    }
+}
+
 impl Kind {
+    /// On a disk for the data, and one for the metadata.
+    fn guarded(scenario: &Scenario, disks: &[SimDisk], geometry: Geometry) -> Self {
+        let format = Pairs::of(scenario).map(|pairs| pairs.format).unwrap_or_default();
+        let file = File::borrowed(disks[0].fd(), geometry);
+        Self::Guarded(Box::new(Integrity::borrowed(file, disks[1].fd(), format).unwrap()))
+    }
+
     fn new(scenario: &Scenario, sim: &Sim, geometry: Geometry) -> (Self, Vec<SimDisk>) {
         let size = scenario.sectors * SECTOR;
         match scenario.backend {
@@ -143,16 +158,10 @@ impl Kind {
                 let layout = layout(&disks, chunk);
                 (Self::Striped(Box::new(Native::Striped(striped)), layout), disks)
             }
-            Backend::Guarded { metadata: metadata_size } => {
-                let format = IntegrityFormat { interval: 512, metadata_size, ..Default::default() };
-                let kept = size / SECTOR * usize::from(metadata_size);
-                let disks = [size, METADATA_HEADER + kept];
-                let [data, metadata] = disks.map(|size| scenario.disk(sim, size));
-                let file = File::borrowed(data.fd(), geometry);
-                (
-                    Self::Guarded(Integrity::borrowed(file, metadata.fd(), format)),
-                    vec![data, metadata],
-                )
+            Backend::Guarded { .. } => {
+                let disks = Pairs::of(scenario).map(|pairs| pairs.lengths()).unwrap_or_default();
+                let disks = disks.map(|size| scenario.disk(sim, size));
+                (Self::guarded(scenario, &disks, geometry), disks.into())
             }
             Backend::Zones { .. } => panic!("zones lie on ground of their own"),
         }
@@ -247,6 +256,10 @@ impl Target for Subject {
 
     fn failed(&self, request: &Request, plan: &[Step]) {
         forward!(self, target => target.failed(request, plan));
+    }
+
+    fn deserted(&self) {
+        forward!(self, target => target.deserted());
     }
 
     fn plan_inspected(

@@ -8,11 +8,12 @@ use ublk_core::target::Target;
 
 use crate::answering::Answering;
 use crate::memory::Memory;
+use crate::pairs::Pairs;
 use crate::replacing::{Phase, Servers};
 use crate::scenario::{Backend, Incident, Mode, SECTOR, Scenario};
 use crate::server::{Outcome, bring_up, check_rules, serve, take_down};
 use crate::shadow::{Shadow, guard, pattern};
-use crate::subject::{METADATA_HEADER, Seen, Subject};
+use crate::subject::{Seen, Subject};
 
 pub(crate) struct World {
     scenario: Scenario,
@@ -147,8 +148,13 @@ impl World {
     }
 
     fn go_on(&mut self) -> Outcome {
-        let Self { scenario, sim, subject, memory, servers, .. } = self;
-        servers.go_on(|info| serve(scenario, sim, subject, memory.as_ref(), info))
+        let Self { scenario, sim, subject, disks, memory, servers, .. } = self;
+        servers.go_on(|info| {
+            if let Some(next) = Subject::of_next_server(scenario, disks) {
+                *subject = Arc::new(next);
+            }
+            serve(scenario, sim, subject, memory.as_ref(), info)
+        })
     }
 
     fn submit(&mut self) {
@@ -287,26 +293,47 @@ impl World {
         }
     }
 
-    fn check_disks(&self) -> Outcome {
-        let size = self.scenario.sectors * SECTOR;
-        let Some(image) = self.subject.image(&self.disks, size) else { return Ok(()) };
-        self.shadow.check_now(&image)?;
-        self.check_metadata(|shadow, metadata| shadow.check_metadata_now(metadata))?;
+    fn check_disks(&mut self) -> Outcome {
+        // A next server would make durable what it brings to an end.
+        let power_goes_first = self.scenario.cache && self.rng.chance(500);
+        if !power_goes_first {
+            self.restore()?;
+            let Some((image, metadata)) = self.contents() else { return Ok(()) };
+            self.shadow.check_now(&image, &metadata)?;
+        }
         if !self.scenario.cache {
             // Nobody sends flushes to a device that says that it needs none.
             return Ok(());
         }
         self.disks.iter().for_each(SimDisk::cut_power);
-        let image = self.subject.image(&self.disks, size).unwrap_or_default();
-        self.shadow.check_durable(&image)?;
-        self.check_metadata(|shadow, metadata| shadow.check_durable_metadata(metadata))
+        self.restore()?;
+        let Some((image, metadata)) = self.contents() else { return Ok(()) };
+        self.shadow.check_durable(&image, &metadata)
     }
 
-    fn check_metadata(&self, check: impl Fn(&Shadow, &[u8]) -> Outcome) -> Outcome {
-        match self.subject.metadata_size() {
-            0 => Ok(()),
-            _ => check(&self.shadow, &self.disks[1].contents()[METADATA_HEADER..]),
+    /// Pairs of data and metadata are whole once a server has opened them; and before, if no write has
+    /// failed and no server was killed.
+    fn restore(&self) -> Outcome {
+        let Some(pairs) = Pairs::of(&self.scenario) else { return Ok(()) };
+        let restored = pairs.restore(&self.disks);
+        let killed = match self.scenario.incident.1 {
+            Incident::Kill => true,
+            Incident::Replace(how) => !how.gently,
+            _ => false,
+        };
+        if restored > 0 && self.sim.injected().error == 0 && !killed {
+            return Err(format!("{restored} writes were left half done"));
         }
+        Ok(())
+    }
+
+    /// What the device holds, and the metadata of its sectors.
+    fn contents(&self) -> Option<(Vec<u8>, Vec<u8>)> {
+        let size = self.scenario.sectors * SECTOR;
+        let image = self.subject.image(&self.disks, size)?;
+        let pairs = Pairs::of(&self.scenario);
+        let metadata = pairs.map(|pairs| pairs.metadata(&self.disks)).unwrap_or_default();
+        Some((image, metadata))
     }
 }
 

@@ -127,6 +127,16 @@ impl File {
         self.discard
     }
 
+    /// The file, opened by [`open`](Self::open), for whoever must read and write it before it is
+    /// served. With direct I/O, offsets, lengths and memory must be aligned.
+    ///
+    /// # Errors
+    /// What dup(2) says; `Unsupported` for a file that somebody else opened.
+    pub(super) fn backing(&self) -> io::Result<fs::File> {
+        let owner = self.owner.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        owner.try_clone().map(fs::File::from)
+    }
+
     /// Whether the page cache is passed by.
     pub fn is_direct(&self) -> bool {
         self.direct

@@ -1,25 +1,40 @@
 //! A file with metadata beside it (`UBLK_F_INTEGRITY`, Linux 7.0): protection information of T10 or
-//! NVMe, made and checked by the kernel or by whoever uses the device, and kept here as it is.
+//! NVMe, made and checked by the kernel or by the device's user, and kept here unchanged.
 //!
-//! The data goes the way of any file's. The metadata, which no buffer table knows, is copied: it
-//! comes from the kernel while the data is written, and goes to a file of its own; a read brings
-//! it back. So a write whose server dies between the two leaves data that does not match, which
-//! the next read of it reports.
+//! Data and metadata lie in two files. A sector and its metadata are a pair: both are always of the same
+//! write. Requests that meet on a sector take [turns](turns), and each write goes through a [journal]
+//! before the write changes anything. So every write is durable when the request completes, with FUA or
+//! without. A write costs its data twice and four syncs.
+//!
+//! No buffer table knows the metadata, so steps copy the metadata: from the kernel into a room of the
+//! request's tag, and from the room into the file; for a read the other way.
 
 use std::fs;
+use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::file::{File, FileOptions};
-use super::state::{self, Data, HEADER, Wanted};
-use super::{Durability, Errno, Geometry, Op, Plan, Request, Step, StepKind, Target};
+use super::state::{self, Data, Wanted};
+use super::{Durability, Errno, Geometry, Go, Op, Plan, Reached, Request, Step, StepKind, Target};
 use crate::error::{Code, Error, Result};
+use crate::memory::Region;
 
+mod area;
 mod format;
+mod journal;
 mod kept;
+mod plans;
+mod turns;
 
+use area::Area;
 pub use format::{Checksum, FormatError, IntegrityFormat};
+pub use journal::Medium;
+use journal::{Headers, Record};
 use kept::Kept;
+use plans::{BEGIN, COMMIT, sync};
+use turns::Turns;
 
 /// What metadata a file has, and where.
 #[derive(Clone, Debug, Default)]
@@ -38,23 +53,48 @@ pub struct IntegrityOptions {
 #[derive(Debug)]
 pub struct Integrity {
     data: File,
+    area: Area,
     format: IntegrityFormat,
     geometry: Geometry,
     files: [RawFd; 2],
     durability: Durability,
+    turns: Turns,
+    headers: Headers,
     _metadata: Option<fs::File>,
 }
 
 const DATA: u16 = 0;
 const METADATA: u16 = 1;
 
+/// How many bytes the file of metadata has for `size` bytes of data.
+pub fn length_of_metadata(format: IntegrityFormat, size: u64) -> u64 {
+    Area::new(format, size).length()
+}
+
+/// Does again what servers of [borrowed](Integrity::borrowed) files have left half done, as
+/// [`Integrity::open`] does. Answers how many writes that were.
+///
+/// # Errors
+/// What reading or writing says.
+pub fn restore(
+    format: IntegrityFormat,
+    size: u64,
+    data: &impl Medium,
+    metadata: &impl Medium,
+) -> io::Result<usize> {
+    let area = Area::new(format, size);
+    let left = journal::inspect(&area, metadata)?;
+    journal::replay(&area, &left, data, metadata)?;
+    Ok(left.records())
+}
+
 impl Integrity {
-    /// Opens and locks both files.
+    /// Opens and locks both files, and does again what the last server has left half done.
     ///
     /// # Errors
     /// As [`File::open`]; `InvalidArgument` for metadata that cannot be; `BadBackend` when the file
-    /// of metadata is that of other data, or would not outlive a reboot; `NoBackend` when it is
-    /// missing; `Busy` when another target has it.
+    /// of metadata is that of other data, or would not outlive a reboot, or has a write to be done again
+    /// that cannot be; `NoBackend` when it is missing; `Busy` when another target has it.
     pub fn open(path: &Path, file: &FileOptions, options: &IntegrityOptions) -> Result<Self> {
         let data = File::open(path, file)?;
         let Geometry { logical_block, size, .. } = *data.geometry();
@@ -70,30 +110,49 @@ impl Integrity {
         let wanted = Wanted { create: options.create, read_only: file.read_only };
         let kept = Kept { format, size };
         let metadata = state::open(&place, &kept, Data { path, size }, wanted)?;
+        let failed = |tried: &str, syscall, error: &io::Error| {
+            Error::os(
+                Code::BadBackend,
+                format!("cannot {tried} {}", place.display()),
+                syscall,
+                error,
+            )
+        };
+        take_over(&kept, &data, &metadata, file.read_only)
+            .map_err(|error| failed("bring to an end what was written to", "write", &error))?
+            .map_err(|writes| {
+                let message = format!(
+                    "{} has {writes} writes that were not brought to an end, and is not to be written",
+                    place.display()
+                );
+                Error::new(Code::BadBackend, message)
+                    .hint("serve it once for writing, and they are done")
+            })?;
         let fd = metadata.as_raw_fd();
-        Ok(Self { _metadata: Some(metadata), ..Self::new(data, fd, format) })
+        let this = Self::new(data, fd, format).map_err(|error| {
+            Error::os(Code::Kernel, "cannot make memory for metadata", "mmap", &error)
+        })?;
+        Ok(Self { _metadata: Some(metadata), ..this })
     }
 
-    /// Files that somebody else opened and keeps open; the metadata begins after a header of 4096
-    /// bytes.
-    pub fn borrowed(data: File, metadata: RawFd, format: IntegrityFormat) -> Self {
+    /// Files that somebody else opened, [restored](restore) and keeps open; that of the metadata has
+    /// [so many bytes](length_of_metadata), and the metadata begins after a header of 4096.
+    ///
+    /// # Errors
+    /// What mmap(2) says.
+    pub fn borrowed(data: File, metadata: RawFd, format: IntegrityFormat) -> io::Result<Self> {
         Self::new(data, metadata, format)
     }
 
-    fn new(data: File, metadata: RawFd, format: IntegrityFormat) -> Self {
+    fn new(data: File, metadata: RawFd, format: IntegrityFormat) -> io::Result<Self> {
         let files = [data.files()[0], metadata];
         // What is discarded or zeroed comes without metadata, and would not match the old; the
         // kernel writes zeros as data instead.
         let geometry = Geometry { integrity: Some(format), discard: None, ..*data.geometry() };
-        Self { data, format, geometry, files, durability: Durability::of(2), _metadata: None }
-    }
-
-    fn metadata(&self, kind: StepKind, stage: u8, request: &Request) -> Step {
-        let length = self.format.metadata_of(request.length.into());
-        // Fits: at most 255 bytes to each 512 of a request of 32 MiB.
-        let length = u32::try_from(length).unwrap_or(u32::MAX);
-        let offset = HEADER + self.format.metadata_of(request.offset);
-        Step { kind, stage, file: METADATA, length, offset, ..Step::EMPTY }
+        let (area, durability) = (Area::new(format, geometry.size), Durability::of(2));
+        let (turns, headers) = (Turns::default(), Headers::new()?);
+        let _metadata = None;
+        Ok(Self { data, area, format, geometry, files, durability, turns, headers, _metadata })
     }
 }
 
@@ -115,32 +174,74 @@ impl Target for Integrity {
     }
 
     fn max_steps(&self) -> usize {
-        3
+        15
     }
 
     fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> std::result::Result<(), Errno> {
         match request.op {
             Op::Flush => {
-                for file in [DATA, METADATA] {
-                    plan.push(Step { file, ..self.metadata(StepKind::Sync, 0, request) });
-                }
-                return Ok(());
+                plan.push(sync(DATA));
+                plan.push(sync(METADATA));
+                Ok(())
             }
-            Op::Read | Op::Write => self.data.plan(request, plan)?,
-            Op::Discard | Op::WriteZeroes | Op::Zone(_) => return Err(Errno(libc::EOPNOTSUPP)),
+            Op::Read if request.flags.has_metadata() => self.plan_read(request, plan),
+            Op::Read => self.data.plan(request, plan),
+            Op::Write if request.flags.has_metadata() => self.plan_write(request, plan),
+            Op::Write => self.plan_plain_write(request, plan),
+            Op::Discard | Op::WriteZeroes | Op::Zone(_) => Err(Errno(libc::EOPNOTSUPP)),
         }
-        if !request.flags.has_metadata() {
-            return Ok(());
-        }
-        let dsync = request.flags.fua();
-        let [first, second] = match request.op {
-            Op::Read => [StepKind::ReadMetadata, StepKind::StoreMetadata],
-            _ => [StepKind::FetchMetadata, StepKind::WriteMetadata { dsync }],
-        };
-        plan.push(self.metadata(first, 0, request));
-        plan.push(self.metadata(second, 1, request));
-        Ok(())
     }
+
+    fn memory(&self) -> Option<&Arc<Region>> {
+        Some(self.headers.memory())
+    }
+
+    fn reached(&self, request: &Request, reached: Reached<'_>) -> Go {
+        let Step { at, offset: ticket, length: slot, .. } = reached.note;
+        match at {
+            BEGIN => return self.turns.begin(ticket),
+            COMMIT => {
+                let Request { offset, length, .. } = *request;
+                self.turns.commit(ticket);
+                // Fits: it was a slot's number.
+                self.headers.put(u16::try_from(slot).unwrap_or(0), Record { offset, length });
+            }
+            _ => self.turns.end(ticket),
+        }
+        Go::On
+    }
+
+    fn failed(&self, _request: &Request, plan: &[Step]) {
+        if let Some(note) = plan.first().filter(|step| step.kind == StepKind::Note) {
+            self.turns.fail(note.offset);
+        }
+    }
+
+    fn deserted(&self) {
+        self.turns.desert();
+    }
+}
+
+/// Readies a file for this server: what the last one has left half done is done again. How many writes
+/// that would be, where nothing is to be written.
+fn take_over(
+    kept: &Kept,
+    data: &File,
+    metadata: &fs::File,
+    read_only: bool,
+) -> io::Result<std::result::Result<(), usize>> {
+    if !Kept::has_journal(metadata)? {
+        return if read_only { Ok(Ok(())) } else { kept.add_journal(metadata).map(Ok) };
+    }
+    let area = kept.area();
+    let left = journal::inspect(&area, metadata)?;
+    if read_only {
+        return Ok(if left.records() == 0 { Ok(()) } else { Err(left.records()) });
+    }
+    if !left.is_nothing() {
+        journal::replay(&area, &left, &data.backing()?, metadata)?;
+    }
+    Ok(Ok(()))
 }
 
 #[cfg(test)]

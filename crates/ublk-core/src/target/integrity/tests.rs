@@ -1,3 +1,5 @@
+use std::os::unix::fs::FileExt;
+
 use super::super::RequestFlags;
 use super::super::testing::{plan, request};
 use super::*;
@@ -13,7 +15,7 @@ const FORMAT: IntegrityFormat = IntegrityFormat {
 };
 
 fn target() -> Integrity {
-    Integrity::borrowed(File::borrowed(3, Geometry::new(1 << 20)), 4, FORMAT)
+    Integrity::borrowed(File::borrowed(3, Geometry::new(1 << 20)), 4, FORMAT).unwrap()
 }
 
 fn with_metadata(op: Op, flags: u32) -> Request {
@@ -26,16 +28,37 @@ fn shape(steps: &[Step]) -> Vec<(StepKind, u8, u16, u32, u64)> {
 }
 
 #[test]
-fn metadata_is_fetched_while_data_is_written_and_then_kept() {
-    let steps = plan(&target(), &with_metadata(Op::Write, ublk_sys::UBLK_IO_F_FUA)).unwrap();
+fn a_write_is_durable_in_the_journal_before_it_changes_anything() {
+    let target = target();
+    let request = with_metadata(Op::Write, 0);
+    let steps = plan(&target, &request).unwrap();
+    let area = Area::new(FORMAT, 1 << 20);
+    let write = StepKind::Write { dsync: false };
+    let write_metadata = StepKind::WriteMetadata { dsync: false };
+    let (data, metadata, place) = (area.slot(0), area.slot_metadata(0), 4096 + 128);
+    let header = area.header(0);
     assert_eq!(
         shape(&steps),
         [
-            (StepKind::Write { dsync: true }, 0, DATA, 4096, 8192),
-            (StepKind::FetchMetadata, 0, METADATA, 64, 4096 + 128),
-            (StepKind::WriteMetadata { dsync: true }, 1, METADATA, 64, 4096 + 128),
+            (StepKind::Note, 0, DATA, 0, 1),
+            (write, 1, METADATA, 4096, data),
+            (StepKind::FetchMetadata, 1, METADATA, 64, metadata),
+            (write_metadata, 2, METADATA, 64, metadata),
+            (StepKind::Sync, 3, METADATA, 0, 0),
+            (StepKind::Note, 4, DATA, 0, 1),
+            (StepKind::WriteOwn, 5, METADATA, 512, header),
+            (StepKind::Sync, 6, METADATA, 0, 0),
+            (write, 7, DATA, 4096, 8192),
+            (write_metadata, 7, METADATA, 64, place),
+            (StepKind::Sync, 8, DATA, 0, 0),
+            (StepKind::Sync, 8, METADATA, 0, 0),
+            (StepKind::WriteOwn, 9, METADATA, 512, header),
+            (StepKind::Sync, 10, METADATA, 0, 0),
+            (StepKind::Note, 11, DATA, 0, 1),
         ]
     );
+    assert!(steps.len() <= target.max_steps());
+    assert_eq!((steps[6].at, steps[12].at), (Headers::at(0), Headers::zeros()));
 }
 
 #[test]
@@ -44,17 +67,47 @@ fn a_read_brings_its_metadata_along() {
     assert_eq!(
         shape(&steps),
         [
-            (StepKind::Read, 0, DATA, 4096, 8192),
-            (StepKind::ReadMetadata, 0, METADATA, 64, 4096 + 128),
-            (StepKind::StoreMetadata, 1, METADATA, 64, 4096 + 128),
+            (StepKind::Note, 0, DATA, 0, 1),
+            (StepKind::Read, 1, DATA, 4096, 8192),
+            (StepKind::ReadMetadata, 1, METADATA, 64, 4096 + 128),
+            (StepKind::StoreMetadata, 2, METADATA, 64, 4096 + 128),
+            (StepKind::Note, 3, DATA, 0, 1),
         ]
     );
 }
 
 #[test]
-fn requests_without_metadata_are_those_of_a_plain_file() {
+fn a_request_that_fails_makes_room_for_others_until_its_record_may_be_there() {
+    let target = target();
+    let write = with_metadata(Op::Write, 0);
+    let plans = [(); 3].map(|()| plan(&target, &write).unwrap());
+    let reach = |at: usize, note: usize| {
+        target.reached(&write, Reached { note: plans[at][note], plan: &plans[at] })
+    };
+    assert_eq!(reach(0, 0), Go::On);
+    assert!(matches!(reach(1, 0), Go::Later(_)));
+    target.failed(&write, &plans[0]);
+    assert_eq!((reach(1, 0), reach(1, 5)), (Go::On, Go::On));
+    target.failed(&write, &plans[1]);
+    assert_eq!(reach(2, 0), Go::Fail(Errno(libc::EIO)));
+    assert_eq!(plan(&target, &write), Err(Errno(libc::EIO)), "until the journal is replayed");
+}
+
+#[test]
+fn without_metadata_a_read_is_a_plain_one_and_a_write_waits_for_its_turn() {
     let steps = plan(&target(), &request(Op::Read, 8192, 4096)).unwrap();
     assert_eq!(shape(&steps), [(StepKind::Read, 0, DATA, 4096, 8192)]);
+    let flags = RequestFlags(ublk_sys::UBLK_IO_F_FUA);
+    let write = Request { flags, ..request(Op::Write, 8192, 4096) };
+    let steps = plan(&target(), &write).unwrap();
+    assert_eq!(
+        shape(&steps),
+        [
+            (StepKind::Note, 0, DATA, 0, 1),
+            (StepKind::Write { dsync: true }, 1, DATA, 4096, 8192),
+            (StepKind::Note, 2, DATA, 0, 1),
+        ]
+    );
 }
 
 #[test]
@@ -64,35 +117,138 @@ fn a_flush_reaches_both_files() {
     assert_eq!(files, [(StepKind::Sync, DATA), (StepKind::Sync, METADATA)]);
 }
 
+/// A folder with data and its metadata, gone with this.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path =
+            std::env::temp_dir().join(format!("ublk-metadata-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        fs::write(path.join("disk"), vec![0; 1 << 20]).unwrap();
+        Self(path)
+    }
+
+    fn metadata(&self) -> PathBuf {
+        self.0.join("disk.metadata")
+    }
+
+    fn open_as(&self, format: IntegrityFormat, file: &FileOptions) -> Result<Integrity> {
+        let options = IntegrityOptions { format, ..IntegrityOptions::default() };
+        Integrity::open(&self.0.join("disk"), file, &options)
+    }
+
+    fn open(&self) -> Result<Integrity> {
+        self.open_as(FORMAT, &FileOptions::default())
+    }
+
+    /// Puts bytes into a file.
+    fn put(path: &Path, offset: u64, bytes: &[u8]) {
+        let file = fs::File::options().write(true).open(path).unwrap();
+        file.write_all_at(bytes, offset).unwrap();
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+const READ_ONLY: FileOptions = FileOptions {
+    direct: super::super::file::Direct::No,
+    read_only: true,
+    logical_block: None,
+    size: None,
+    unlocked: false,
+    promised: None,
+};
+
 #[test]
 fn metadata_is_made_of_ones_and_then_kept() {
-    let folder = std::env::temp_dir().join(format!("ublk-metadata-{}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
-    let (data, metadata) = (folder.join("disk"), folder.join("disk.metadata"));
-    fs::write(&data, vec![0; 1 << 20]).unwrap();
-    let options = IntegrityOptions { format: FORMAT, ..IntegrityOptions::default() };
-    let open_as = |options: &IntegrityOptions, size| {
-        Integrity::open(&data, &FileOptions { size, ..FileOptions::default() }, options)
-    };
-    let open = || open_as(&options, None);
-    let first = open().unwrap();
-    let mut kept = fs::read(&metadata).unwrap();
-    assert_eq!(kept[4096..], vec![0xff; 16384]);
-    assert_eq!(open().unwrap_err().code, Code::Busy);
+    let folder = Folder::new("made");
+    let first = folder.open().unwrap();
+    let mut kept = fs::read(folder.metadata()).unwrap();
+    assert_eq!(kept[4096..4096 + 16384], [0xff; 16384]);
+    assert_eq!(kept.len() as u64, length_of_metadata(FORMAT, 1 << 20));
+    assert!(kept[4096 + 16384..].iter().all(|&byte| byte == 0), "an empty journal");
+    assert_eq!(folder.open().unwrap_err().code, Code::Busy);
     drop(first);
-    kept[4096..].fill(7);
-    fs::write(&metadata, &kept).unwrap();
-    drop(open().unwrap());
-    let other = IntegrityFormat { tag_size: 2, ..FORMAT };
-    let other = IntegrityOptions { format: other, ..IntegrityOptions::default() };
-    for refused in [open_as(&other, None), open_as(&options, Some(1 << 19))] {
+    kept[4096..4096 + 16384].fill(7);
+    fs::write(folder.metadata(), &kept).unwrap();
+    drop(folder.open().unwrap());
+    let other = folder.open_as(IntegrityFormat { tag_size: 2, ..FORMAT }, &FileOptions::default());
+    let smaller = FileOptions { size: Some(1 << 19), ..FileOptions::default() };
+    for refused in [other, folder.open_as(FORMAT, &smaller)] {
         assert_eq!(refused.unwrap_err().code, Code::BadBackend);
     }
     let capable = IntegrityFormat { capable: true, ..FORMAT };
-    open_as(&IntegrityOptions { format: capable, ..IntegrityOptions::default() }, None).unwrap();
-    assert!(fs::read(&metadata).unwrap() == kept);
+    folder.open_as(capable, &FileOptions::default()).unwrap();
+    assert!(fs::read(folder.metadata()).unwrap() == kept);
     // As a release that knew of no header has left it.
-    fs::write(&metadata, vec![7; 16384]).unwrap();
-    assert_eq!(open().unwrap_err().code, Code::BadBackend);
-    fs::remove_dir_all(&folder).unwrap();
+    fs::write(folder.metadata(), vec![7; 16384]).unwrap();
+    assert_eq!(folder.open().unwrap_err().code, Code::BadBackend);
+}
+
+#[test]
+fn a_file_without_a_journal_is_given_one_and_keeps_its_metadata() {
+    let folder = Folder::new("older");
+    drop(folder.open().unwrap());
+    let whole = fs::read(folder.metadata()).unwrap();
+    let mut older = whole[..4096 + 16384].to_vec();
+    older[16] = 1;
+    older[4096..].fill(7);
+    // Whole, and with a journal that was not finished.
+    for length in [older.len(), whole.len()] {
+        let mut found = older.clone();
+        found.resize(length, 0);
+        fs::write(folder.metadata(), &found).unwrap();
+        drop(folder.open_as(FORMAT, &READ_ONLY).unwrap());
+        assert!(fs::read(folder.metadata()).unwrap() == found, "nothing is written");
+        drop(folder.open().unwrap());
+        let mut expected = whole.clone();
+        expected[4096..4096 + 16384].fill(7);
+        assert!(fs::read(folder.metadata()).unwrap() == expected);
+    }
+    for (version, length) in [(1, older.len() - 8), (3, whole.len()), (2, older.len())] {
+        let mut strange = whole.clone();
+        strange[16] = version;
+        strange.truncate(length);
+        fs::write(folder.metadata(), &strange).unwrap();
+        assert_eq!(folder.open().unwrap_err().code, Code::BadBackend);
+        assert!(fs::read(folder.metadata()).unwrap() == strange);
+    }
+}
+
+#[test]
+fn what_was_left_half_done_is_done_before_anything_is_served() {
+    let folder = Folder::new("replayed");
+    drop(folder.open().unwrap());
+    let area = Area::new(FORMAT, 1 << 20);
+    let record = |slot: u16, record: Record| {
+        Folder::put(&folder.metadata(), area.header(slot), &record.header());
+    };
+    Folder::put(&folder.metadata(), area.slot(2), &[5; 4096]);
+    Folder::put(&folder.metadata(), area.slot_metadata(2), &[6; 64]);
+    record(2, Record { offset: 8192, length: 4096 });
+    // One that was not written as a whole.
+    Folder::put(&folder.metadata(), area.header(3), b"ublk pair record");
+    let before = fs::read(folder.metadata()).unwrap();
+    let refused = folder.open_as(FORMAT, &READ_ONLY).unwrap_err();
+    assert_eq!(refused.code, Code::BadBackend);
+    assert!(fs::read(folder.metadata()).unwrap() == before);
+    drop(folder.open().unwrap());
+    let (data, metadata) =
+        (fs::read(folder.0.join("disk")).unwrap(), fs::read(folder.metadata()).unwrap());
+    let metadata = &metadata[4096..4096 + 16384];
+    for sector in 0..2048 {
+        let (data, metadata) = (data[sector * 512], metadata[sector * 8]);
+        let expected = if (16..24).contains(&sector) { (5, 6) } else { (0, 0xff) };
+        assert_eq!((data, metadata), expected, "sector {sector}");
+    }
+    drop(folder.open_as(FORMAT, &READ_ONLY).unwrap());
+    record(0, Record { offset: 1 << 20, length: 512 });
+    let before = fs::read(folder.metadata()).unwrap();
+    assert_eq!(folder.open().unwrap_err().code, Code::BadBackend, "of no sector that there is");
+    assert!(fs::read(folder.metadata()).unwrap() == before);
 }
