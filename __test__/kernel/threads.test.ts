@@ -72,7 +72,7 @@ withUblk('threads that share the tags of all queues', () => {
       await fioVerify({ path: '/dev/ublkb0' }, ['--size=8M']);
       // SIGTERM leaves a device with recovery to the next server.
       server.kill('SIGTERM');
-      await server;
+      expect((await server).exitCode).toBe(0);
       await deleteDevice(0);
     },
   );

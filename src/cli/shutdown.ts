@@ -20,7 +20,7 @@ export async function shutDown(device: Device, signals: EndSignals): Promise<voi
 
 /** Leaves the device to the next server; at the second signal without waiting for its requests. */
 async function leave(device: Device, { second }: EndSignals): Promise<void> {
-  const abandon = (): void => endAtOnce(device);
+  const abandon = (): never => endAtOnce(device);
   second.addEventListener('abort', abandon);
   try {
     await device.quiesce();
@@ -33,11 +33,10 @@ async function leave(device: Device, { second }: EndSignals): Promise<void> {
   }
 }
 
-/** Ends the process, which leaves the device: by SIGKILL, so that nothing takes the device down. */
-function endAtOnce({ id, path }: Device): void {
+/** Ends the process, which leaves a device with recovery to the next server. */
+function endAtOnce({ id, path }: Device): never {
   say(`${path} waits for its next server: ublk recover ${id} …`);
-  process.emit('exit', 0);
-  process.kill(process.pid, 'SIGKILL');
+  process.exit(0);
 }
 
 /** Stops the device as soon as nobody uses it; after the second signal, whoever does. */

@@ -16,7 +16,7 @@ use ublk_sys::{
 
 use super::device::Device;
 use super::model::Model;
-use super::params::{info_bytes, parse_info, parse_params, validate};
+use super::params::{info_bytes, parse_info, parse_params, validate, validate_limits};
 
 /// UBLK_MAX_UBLKS.
 const MAX_IDS: u32 = 1 << 20;
@@ -265,6 +265,9 @@ impl Model {
         }
         if found.stopping {
             return Some(Err(libc::EBUSY));
+        }
+        if let Err(errno) = validate_limits(&found.params) {
+            return Some(Err(errno));
         }
         found.disk = true;
         found.info.state = UBLK_S_DEV_LIVE;

@@ -1,10 +1,11 @@
 //! ublk_validate_params, and structs as the bytes that commands carry.
 
 use ublk_sys::{
-    UBLK_F_INTEGRITY, UBLK_F_ZONED, UBLK_MIN_SEGMENT_SIZE, UBLK_PARAM_TYPE_BASIC,
-    UBLK_PARAM_TYPE_DEVT, UBLK_PARAM_TYPE_DISCARD, UBLK_PARAM_TYPE_DMA_ALIGN,
-    UBLK_PARAM_TYPE_INTEGRITY, UBLK_PARAM_TYPE_SEGMENT, UBLK_PARAM_TYPE_ZONED, ublk_param_basic,
-    ublk_params, ublk_shmem_buf_reg, ublksrv_ctrl_dev_info,
+    LBMD_PI_CAP_REFTAG, LBMD_PI_CSUM_CRC64_NVME, LBMD_PI_CSUM_NONE, UBLK_F_INTEGRITY, UBLK_F_ZONED,
+    UBLK_MIN_SEGMENT_SIZE, UBLK_PARAM_TYPE_BASIC, UBLK_PARAM_TYPE_DEVT, UBLK_PARAM_TYPE_DISCARD,
+    UBLK_PARAM_TYPE_DMA_ALIGN, UBLK_PARAM_TYPE_INTEGRITY, UBLK_PARAM_TYPE_SEGMENT,
+    UBLK_PARAM_TYPE_ZONED, ublk_param_basic, ublk_params, ublk_shmem_buf_reg,
+    ublksrv_ctrl_dev_info,
 };
 
 const PAGE: u32 = 4096;
@@ -84,6 +85,28 @@ fn valid_zones(params: &ublk_params) -> bool {
         && u64::from(zoned.max_open_zones) <= zones
 }
 
+/// `blk_validate_limits`, as START_DEV meets it: limits that SET_PARAMS accepts and the block layer
+/// refuses.
+pub(super) fn validate_limits(params: &ublk_params) -> Result<(), i32> {
+    let has = |kind: u32| params.types & kind != 0;
+    let (basic, zoned, integrity) = (&params.basic, &params.zoned, &params.integrity);
+    let tuple = match integrity.csum_type {
+        LBMD_PI_CSUM_NONE => 0,
+        LBMD_PI_CSUM_CRC64_NVME => 16,
+        _ => 8,
+    };
+    let interval = integrity.interval_exp;
+    // blk_validate_integrity_limits.
+    let valid_integrity = u16::from(integrity.pi_offset) + tuple <= integrity.metadata_size.into()
+        && (interval == 0 || (9..=basic.logical_bs_shift).contains(&interval))
+        && (tuple > 0 || integrity.flags & LBMD_PI_CAP_REFTAG == 0);
+    // blk_validate_zoned_limits.
+    let valid_zones = zoned.max_active_zones == 0 || zoned.max_open_zones <= zoned.max_active_zones;
+    let valid = (!has(UBLK_PARAM_TYPE_INTEGRITY) || valid_integrity)
+        && (!has(UBLK_PARAM_TYPE_ZONED) || valid_zones);
+    if valid { Ok(()) } else { Err(libc::EINVAL) }
+}
+
 /// The bytes of parameters, with zeros for padding.
 pub(super) fn params_bytes(params: &ublk_params) -> [u8; size_of::<ublk_params>()] {
     let mut bytes = [0; size_of::<ublk_params>()];
@@ -133,4 +156,43 @@ pub(super) fn params_bytes(params: &ublk_params) -> [u8; size_of::<ublk_params>(
         seg.max_segments,
     );
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_block_layer_refuses_what_the_driver_has_let_pass() {
+        let info = ublksrv_ctrl_dev_info {
+            flags: UBLK_F_INTEGRITY | UBLK_F_ZONED,
+            max_io_buf_bytes: 1 << 20,
+            ..Default::default()
+        };
+        let mut good = ublk_params {
+            types: UBLK_PARAM_TYPE_BASIC | UBLK_PARAM_TYPE_INTEGRITY | UBLK_PARAM_TYPE_ZONED,
+            ..Default::default()
+        };
+        (good.basic.logical_bs_shift, good.basic.physical_bs_shift) = (9, 12);
+        (good.basic.max_sectors, good.basic.chunk_sectors) = (128, 128);
+        good.basic.dev_sectors = 1024;
+        good.zoned.max_zone_append_sectors = 128;
+        (good.integrity.metadata_size, good.integrity.interval_exp) = (8, 9);
+        good.integrity.csum_type = LBMD_PI_CSUM_NONE;
+        assert_eq!((validate(&good, &info), validate_limits(&good)), (Ok(()), Ok(())));
+        type Change = fn(&mut ublk_params);
+        let changes: [Change; 5] = [
+            |p| p.integrity.interval_exp = 12,
+            |p| p.integrity.csum_type = LBMD_PI_CSUM_CRC64_NVME,
+            |p| (p.integrity.csum_type, p.integrity.pi_offset) = (2, 1),
+            |p| p.integrity.flags = LBMD_PI_CAP_REFTAG,
+            |p| (p.zoned.max_open_zones, p.zoned.max_active_zones) = (3, 2),
+        ];
+        for (at, change) in changes.iter().enumerate() {
+            let mut params = good;
+            change(&mut params);
+            assert_eq!(validate(&params, &info), Ok(()), "change {at}");
+            assert_eq!(validate_limits(&params), Err(libc::EINVAL), "change {at}");
+        }
+    }
 }
