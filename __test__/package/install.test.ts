@@ -79,10 +79,18 @@ describe.runIf(process.arch === 'x64')('the packages, installed without a compil
     const expected = ['package.json', 'dist/index.js', 'dist/index.d.ts', 'native/binding.cjs'];
     expect(paths).toEqual(expect.arrayContaining([...expected, 'LICENSE-MIT', 'LICENSE-APACHE']));
     const known =
-      /^(bin\/ublk|dist\/.+\.(js|d\.ts)|native\/binding\.cjs|udev\/97-ublk\.rules|package\.json|[A-Z]+(-\w+)?(\.md)?)$/;
+      /^(bin\/ublk|docs\/.+\.(md|svg|json)|examples\/.+|vm\/README\.md|dist\/.+\.(js|d\.ts)|native\/binding\.cjs|udev\/97-ublk\.rules|package\.json|[A-Z]+(-\w+)?(\.md)?)$/;
     expect(paths.filter((path) => !known.test(path))).toEqual([]);
     const inPlatform = platform.files.map((file) => file.path).sort();
     expect(inPlatform).toEqual(['README.md', 'package.json', ADDON]);
+  });
+
+  test('have what their README links to', () => {
+    const text = readFileSync(join(project, 'node_modules/ublk/README.md'), 'utf8');
+    const links = [...text.matchAll(/\]\(([^)#]+)[^)]*\)/g)].map(([, link]) => link!);
+    expect(links.length).toBeGreaterThan(10);
+    const paths = new Set(root.files.map((file) => file.path));
+    expect(links.filter((link) => !paths.has(link))).toEqual([]);
   });
 
   test('have one version', () => {

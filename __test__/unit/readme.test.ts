@@ -1,10 +1,12 @@
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, readFileSync, readdirSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 
 import ts from 'typescript';
 import { expect, test } from 'vitest';
 
 const ROOT = join(import.meta.dirname, '../..');
+const GUIDES = readdirSync(join(ROOT, 'docs/guides')).map((name) => `docs/guides/${name}`);
+const DOCUMENTS = ['README.md', ...GUIDES];
 
 /** What the snippets use and do not say where it is from. */
 const AROUND = `
@@ -22,7 +24,7 @@ const AROUND = `
 
 function snippets(document: string): string[] {
   const text = readFileSync(join(ROOT, document), 'utf8');
-  return [...text.matchAll(/```ts\n(.*?)```/gs)].map(([, code]) => `${code}export {};\n`);
+  return [...text.matchAll(/```(?:ts|js)\n(.*?)```/gs)].map(([, code]) => `${code}export {};\n`);
 }
 
 /** What the compiler says of texts that are modules in the package's root. */
@@ -45,10 +47,18 @@ function complaints(texts: ReadonlyMap<string, string>): string[] {
   });
 }
 
-test('what the README shows compiles', () => {
-  const shown = snippets('README.md');
-  expect(shown.length).toBeGreaterThan(5);
+test('the snippets of README and guides compile', () => {
+  const shown = DOCUMENTS.flatMap(snippets);
+  expect(shown.length).toBeGreaterThan(10);
   const path = (name: string | number): string => join(ROOT, `readme-${name}.ts`);
   const texts = new Map(shown.map((code, number) => [path(number), code]));
   expect(complaints(texts.set(path('around'), AROUND))).toEqual([]);
 }, 60_000);
+
+test.each(DOCUMENTS)('the links of %s lead to files', (document) => {
+  const text = readFileSync(join(ROOT, document), 'utf8');
+  const links = [...text.matchAll(/\]\(([^)#]+)[^)]*\)/g)].map(([, link]) => link!);
+  const files = links.filter((link) => !link.startsWith('http'));
+  const dead = files.filter((link) => !existsSync(join(ROOT, dirname(document), link)));
+  expect(dead).toEqual([]);
+});
