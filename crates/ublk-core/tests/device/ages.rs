@@ -62,10 +62,18 @@ fn read(takes: Duration) -> (Result<(), i32>, Vec<String>) {
         assert_eq!(other.run(&ClientOp::Read { offset: 4096, length: 4096 }).result, Ok(()));
         slow.join().unwrap()
     });
-    // Others are served also while steps of the request that was given up are in flight. Requests that
-    // get the tag of that request fail meanwhile, and the kernel chooses the tags.
+    // Also while a step of a request that was given up is in flight, requests with other tags are
+    // served. Submitted at once, as many requests as there are tags have one on the tag of that request.
     let write = ClientOp::Write { offset: 0, data: vec![1; 4096], fua: false };
-    assert!((0..1000).any(|_| other.run(&write).result.is_ok()));
+    let all = vec![write; options().depth.into()];
+    let _taken_below = other.begin(&all, false);
+    let mut ended = Vec::new();
+    while ended.len() < all.len() {
+        ended.extend(other.take());
+        thread::yield_now();
+    }
+    let failed = ended.iter().filter(|one| one.result.is_err()).count();
+    assert_eq!(failed, usize::from(result.is_err()));
     drop((begun, other));
     device.close().unwrap();
     let violations = sim.violations().iter().map(ToString::to_string).collect();
