@@ -220,6 +220,7 @@ impl From<NativeFaults> for Faults {
             command,
             partial: command,
             submit: command,
+            full: command,
             no_buffers: command,
             delay,
         }

@@ -76,7 +76,7 @@ impl Fronting {
             Arrival::Request(tag) => self.hand_over(tag),
             Arrival::Requests(tags) => {
                 (0..tags.len()).for_each(|index| self.hand_over(tags.get(index)));
-                self.exchange.emptied(pass, tags)?;
+                self.exchange.emptied(pass, tags);
             }
             other => return Ok(other),
         }

@@ -51,9 +51,12 @@ pub(crate) struct Batch {
     /// How often each of those was refused.
     lone_refusals: Box<[u8]>,
     refusals: u8,
+    /// The kernel has a fetch, or gets one at the end of the pass.
     fetching: bool,
     /// No fetch is armed again.
     winding_down: bool,
+    /// The fetch has ended. The end of the pass sends another: see `fetch_again`.
+    ended: bool,
 }
 
 impl Batch {
@@ -78,6 +81,7 @@ impl Batch {
             refusals: 0,
             fetching: false,
             winding_down: false,
+            ended: false,
         })
     }
 
@@ -162,14 +166,12 @@ impl Batch {
     }
 
     #[inline]
-    pub(super) fn emptied<R: Ring>(
-        &mut self,
-        pass: &mut Pass<'_, R>,
-        tags: Tags,
-    ) -> io::Result<()> {
+    pub(super) fn emptied<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tags: Tags) {
         let last = tags.last;
         self.inbox.emptied(tags);
-        if last { self.fetch_again(pass) } else { Ok(()) }
+        if last {
+            self.fetch_later(pass);
+        }
     }
 
     #[inline(always)]
@@ -200,7 +202,9 @@ impl Batch {
             return Ok(());
         }
         self.collecting = true;
-        pass.put_off.push(pass.seat.number);
+        if !self.ended {
+            pass.put_off.push(pass.seat.number);
+        }
         self.collect(tag, result);
         Ok(())
     }
@@ -212,8 +216,15 @@ impl Batch {
         outbox.count += 1;
     }
 
+    /// Sends the commits that the pass has collected, and a fetch in place of one that has ended.
     #[inline]
     pub(super) fn flush<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
+        if self.ended {
+            self.fetch_again(pass)?;
+            if !self.collecting {
+                return Ok(());
+            }
+        }
         self.collecting = false;
         pass.reserve(1)?;
         if self.outboxes[self.filling].count == 1 {
@@ -307,30 +318,47 @@ impl Batch {
 
     #[cold]
     fn fetch_ended<R: Ring>(&mut self, pass: &mut Pass<'_, R>, result: i32) -> io::Result<Arrival> {
-        self.fetching = false;
         match -result {
-            libc::ENOBUFS => {
-                self.fetch_again(pass)?;
-                Ok(Arrival::Nothing)
-            }
+            libc::ENOBUFS => self.fetch_later(pass),
             libc::ENOMEM if self.refusals < MAX_REFUSALS => {
                 self.refusals += 1;
-                self.fetch_again(pass)?;
-                Ok(Arrival::Nothing)
+                self.fetch_later(pass);
             }
-            _ if result == UBLK_IO_RES_ABORT => Ok(Arrival::Closing),
-            errno => Ok(Arrival::Refused(errno)),
+            errno => {
+                self.fetching = false;
+                let stops = result == UBLK_IO_RES_ABORT;
+                return Ok(if stops { Arrival::Closing } else { Arrival::Refused(errno) });
+            }
         }
+        Ok(Arrival::Nothing)
     }
 
+    /// Has the end of the pass send a fetch in place of the one that has ended, unless the queue winds
+    /// down.
+    #[cold]
+    fn fetch_later<R: Ring>(&mut self, pass: &mut Pass<'_, R>) {
+        if self.winding_down {
+            self.fetching = false;
+            return;
+        }
+        if !self.ended && !self.collecting {
+            pass.put_off.push(pass.seat.number);
+        }
+        self.ended = true;
+    }
+
+    /// Sends a fetch in place of the one that has ended. The kernel answers a new fetch at once with
+    /// the requests that wait. Among these may be the next request of a tag that a handler has
+    /// committed past the reactor, and only the beginning of a pass counts such commits. So no fetch
+    /// may reach the kernel between the beginning of a pass and its last completion: the fetch goes
+    /// in after the last completion, and does not stay in the submission queue, which the next pass
+    /// may submit at any time.
     #[cold]
     fn fetch_again<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
-        if self.winding_down {
-            return Ok(());
-        }
+        self.ended = false;
         pass.reserve(1)?;
         self.fetch(pass);
-        Ok(())
+        pass.ring.submit()
     }
 
     fn fetch<R: Ring>(&mut self, pass: &mut Pass<'_, R>) {

@@ -21,6 +21,8 @@ mod lane;
 mod per_io;
 mod rotating;
 mod special;
+#[cfg(test)]
+mod tests;
 
 use apart::Fronting;
 pub use apart::{Back, Front, apart};
@@ -151,13 +153,9 @@ impl Exchange {
 
     /// The requests of an arrival have been begun.
     #[inline]
-    pub(crate) fn emptied<R: Ring>(
-        &mut self,
-        pass: &mut Pass<'_, R>,
-        tags: Tags,
-    ) -> io::Result<()> {
+    pub(crate) fn emptied<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tags: Tags) {
         match self {
-            Self::PerIo(_) => Ok(()),
+            Self::PerIo(_) => {}
             Self::Batch(exchange) => exchange.emptied(pass, tags),
             Self::Special(exchange) => exchange.emptied(pass, tags),
         }

@@ -84,13 +84,9 @@ impl Special {
     }
 
     #[inline(never)]
-    pub(super) fn emptied<R: Ring>(
-        &mut self,
-        pass: &mut Pass<'_, R>,
-        tags: Tags,
-    ) -> io::Result<()> {
+    pub(super) fn emptied<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tags: Tags) {
         match self {
-            Self::GetData(_) | Self::Front(_) | Self::Back(_) => Ok(()),
+            Self::GetData(_) | Self::Front(_) | Self::Back(_) => {}
             Self::Rotating { exchange, .. } | Self::Zoned { exchange, .. } => {
                 exchange.emptied(pass, tags)
             }

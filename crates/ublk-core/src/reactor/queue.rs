@@ -78,7 +78,8 @@ impl<T: Target> Queue<T> {
             let tag = tags.get(index);
             self.begin::<WATCHED, _>(pass, tag, alone)?;
         }
-        self.exchange.emptied(pass, tags)
+        self.exchange.emptied(pass, tags);
+        Ok(())
     }
 
     #[inline(always)]

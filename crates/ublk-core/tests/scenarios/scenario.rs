@@ -209,7 +209,8 @@ impl Scenario {
     }
 
     /// In how many rounds the model may stand still: in one, a new server has come, or a reactor
-    /// counts what was committed past it; where rings are apart, a request passes from reactor to
+    /// begins what a fetch at the end of its last pass has brought; in one more, a reactor counts
+    /// what was committed past it; where rings are apart, a request passes from reactor to
     /// reactor and back without it.
     pub(crate) fn patience(&self) -> u32 {
         match self.mode {
@@ -326,6 +327,7 @@ fn draw_faults(rng: &mut Rng, mode: Mode) -> Faults {
         partial: rate(250, 300),
         no_buffers: rate(250, 300),
         submit: rate(250, 500),
+        full: rate(250, 500),
         ..Faults::default()
     };
     match mode {

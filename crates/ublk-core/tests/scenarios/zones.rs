@@ -89,7 +89,7 @@ impl Zones {
     }
 
     pub(crate) fn run(&mut self) -> Outcome {
-        let (mut submitted, mut rounds) = (0, 0);
+        let (mut submitted, mut rounds, mut rounds_at_rest) = (0, 0, 0);
         while submitted < self.scenario.requests || self.client.in_flight() > 0 {
             rounds += 1;
             if rounds > MOST_ROUNDS {
@@ -111,7 +111,9 @@ impl Zones {
             }
             self.go_on()?;
             let served = self.servers.phase() == Phase::Served;
-            if served && count == 0 && self.sim.moves() == before {
+            let at_rest = served && count == 0 && self.sim.moves() == before;
+            rounds_at_rest = if at_rest { rounds_at_rest + 1 } else { 0 };
+            if rounds_at_rest > self.scenario.patience() {
                 return Err(format!("{} requests hang", self.client.in_flight()));
             }
         }

@@ -132,6 +132,8 @@ pub struct Faults {
     pub no_buffers: u16,
     /// io_uring_enter takes only some of what was pushed, for want of memory (`io_alloc_req`).
     pub submit: u16,
+    /// A submission queue that holds something is full.
+    pub full: u16,
     /// A backend operation completes later than its submission.
     pub delay: u16,
 }

@@ -38,6 +38,8 @@ pub struct Injected {
     pub partial: u32,
     /// Fetches of batches that found no buffer.
     pub no_buffers: u32,
+    /// Submission queues that were full.
+    pub full: u32,
 }
 
 /// A thread of the server.

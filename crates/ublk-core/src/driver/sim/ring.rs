@@ -259,8 +259,13 @@ impl Ring for SimRing {
         if model.stalled {
             return 0;
         }
-        let uring = model.ring(self.ring);
-        uring.size.submissions as usize - uring.sq.len()
+        let full = model.config.faults.full;
+        let queued = model.ring(self.ring).sq.len();
+        if queued > 0 && model.rng.chance(full) {
+            model.injected.full += 1;
+            return 0;
+        }
+        model.ring(self.ring).size.submissions as usize - queued
     }
 
     unsafe fn push(&mut self, entry: &squeue::Entry) {

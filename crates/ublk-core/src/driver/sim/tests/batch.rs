@@ -302,3 +302,15 @@ fn a_wait_for_two_completions_does_not_end_with_one() {
     rig.rig.ring.submit_and_wait(2).unwrap();
     assert_eq!(rig.rig.ring.ready(), 2);
 }
+
+#[test]
+fn a_submission_queue_that_holds_something_may_be_full_until_it_is_submitted() {
+    let mut rig = BatchRig::live(ZC, 2);
+    let space = rig.rig.ring.space();
+    rig.rig.sim.set_faults(Faults { full: 1000, ..Faults::default() });
+    assert_eq!(rig.rig.ring.space(), space, "it is empty");
+    rig.rig.push(&read_fixed(0, 0, 512, 0x10));
+    assert_eq!(rig.rig.ring.space(), 0);
+    rig.rig.ring.submit().unwrap();
+    assert_eq!(rig.rig.ring.space(), space);
+}
