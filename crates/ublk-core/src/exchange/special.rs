@@ -88,7 +88,7 @@ impl Special {
         match self {
             Self::GetData(_) | Self::Front(_) | Self::Back(_) => {}
             Self::Rotating { exchange, .. } | Self::Zoned { exchange, .. } => {
-                exchange.emptied(pass, tags)
+                exchange.emptied(pass, tags);
             }
         }
     }
