@@ -42,6 +42,11 @@ export const UblkErrorCode = {
   Closed: 'ERR_UBLK_CLOSED',
   /** A request of a simulated disk failed. */
   Io: 'ERR_UBLK_IO',
+  /**
+   * A resource has run out: file descriptors, threads, memory, or the tables of a reactor pool. The
+   * message names the call, the hint the limit (`ulimit`, cgroup).
+   */
+  Resources: 'ERR_UBLK_RESOURCES',
   /** Anything else that the kernel refused. */
   Kernel: 'ERR_UBLK_KERNEL',
   /** A defect of this package; please report it. */

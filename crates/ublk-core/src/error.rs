@@ -30,6 +30,8 @@ pub enum Code {
     Timeout,
     /// The device has ended.
     Closed,
+    /// A resource has run out: descriptors, threads, memory, or the tables of a pool.
+    Resources,
     /// Anything else that the kernel refused.
     Kernel,
     /// A defect of ours.
@@ -52,6 +54,7 @@ impl Code {
             Self::BadBackend => "ERR_UBLK_BAD_BACKEND",
             Self::Timeout => "ERR_UBLK_TIMEOUT",
             Self::Closed => "ERR_UBLK_CLOSED",
+            Self::Resources => "ERR_UBLK_RESOURCES",
             Self::Kernel => "ERR_UBLK_KERNEL",
             Self::Internal => "ERR_UBLK_INTERNAL",
         }
@@ -83,27 +86,66 @@ impl Error {
         Self { code, message: message.into(), errno: None, syscall: None, hint: None }
     }
 
-    /// An error of a system call or command; `tried` says what it was for.
+    /// An error of a system call or command; `tried` says what it was for. Where a resource has run
+    /// out, the code is [`Code::Resources`] whatever `code` says, and the hint names the limit.
     pub fn os(
         code: Code,
         tried: impl fmt::Display,
         syscall: &'static str,
         error: &io::Error,
     ) -> Self {
+        let limit = error.raw_os_error().and_then(|errno| limit_of(errno, syscall));
+        let tried = tried.to_string();
+        // A program that meets a limit meets it anywhere: which call it was tells what to raise.
+        let call = match limit {
+            Some(_) if !tried.contains(syscall) => format!("{syscall}: "),
+            _ => String::new(),
+        };
         Self {
-            code,
-            message: format!("{tried}: {}", describe(error)),
+            code: if limit.is_some() { Code::Resources } else { code },
+            message: format!("{tried}: {call}{}", describe(error)),
             errno: error.raw_os_error(),
             syscall: Some(syscall),
-            hint: None,
+            hint: limit.map(Into::into),
         }
     }
 
-    /// Adds what is probably wrong and what to do.
+    /// Adds what is probably wrong and what to do. Where a resource has run out, the hint that names
+    /// the limit stays.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        if self.code != Code::Resources || self.hint.is_none() {
+            self.hint = Some(hint.into());
+        }
         self
+    }
+}
+
+/// The limit that a system call has met, and how to raise it.
+fn limit_of(errno: i32, syscall: &str) -> Option<&'static str> {
+    match (errno, syscall) {
+        (libc::EMFILE, _) => Some(
+            "the process has as many files open as it may: raise `ulimit -n` (systemd: LimitNOFILE=)",
+        ),
+        (libc::ENFILE, _) => {
+            Some("the system has as many files open as it may: raise sysctl fs.file-max")
+        }
+        (libc::EAGAIN, "clone") => Some(
+            "no more threads may be started: raise `ulimit -u`, pids.max of the cgroup (systemd: \
+             TasksMax=), or sysctl kernel.threads-max",
+        ),
+        (libc::ENOMEM, "io_uring_setup") => Some(
+            "memory for the ring has run out: raise memory.max of the cgroup (systemd: MemoryMax=), \
+             or, before Linux 5.12, `ulimit -l`",
+        ),
+        (libc::ENOMEM, "mmap") => Some(
+            "memory has run out: raise memory.max of the cgroup (systemd: MemoryMax=), `ulimit -v`, \
+             or sysctl vm.max_map_count",
+        ),
+        (libc::ENOMEM, _) => {
+            Some("memory has run out: raise memory.max of the cgroup (systemd: MemoryMax=)")
+        }
+        _ => None,
     }
 }
 
@@ -124,3 +166,32 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resource_that_has_run_out_is_told_with_its_call_and_its_limit() {
+        let os = |errno, syscall| {
+            let error = io::Error::from_raw_os_error(errno);
+            Error::os(Code::Kernel, "cannot start a reactor", syscall, &error).hint("another cause")
+        };
+        for (errno, syscall, limit) in [
+            (libc::EMFILE, "eventfd", "ulimit -n"),
+            (libc::ENFILE, "open", "fs.file-max"),
+            (libc::EAGAIN, "clone", "pids.max"),
+            (libc::ENOMEM, "io_uring_setup", "ulimit -l"),
+            (libc::ENOMEM, "mmap", "vm.max_map_count"),
+            (libc::ENOMEM, "ADD_DEV", "memory.max"),
+        ] {
+            let error = os(errno, syscall);
+            assert_eq!(error.code, Code::Resources);
+            assert!(error.message.starts_with(&format!("cannot start a reactor: {syscall}: ")));
+            assert!(error.hint.unwrap().contains(limit));
+        }
+        let busy = os(libc::EBUSY, "open");
+        assert_eq!((busy.code, busy.hint.as_deref()), (Code::Kernel, Some("another cause")));
+        assert_eq!(os(libc::EAGAIN, "read").code, Code::Kernel);
+    }
+}

@@ -7,7 +7,7 @@ use std::thread;
 
 use napi::Env;
 use napi::bindgen_prelude::{Object, ToNapiValue};
-use ublk_core::error::Error;
+use ublk_core::error::{Code, Error};
 
 use crate::outcome::{Failure, Outcome};
 
@@ -31,7 +31,8 @@ where
         // The thread waits for it.
         Ok(_) => drop(hand_over.send(deferred)),
         Err(error) => {
-            settle(deferred, Err(Failure::internal(&format!("cannot start a thread: {error}"))));
+            let tried = "cannot start a thread for the call";
+            settle(deferred, Err(Error::os(Code::Kernel, tried, "clone", &error).into()));
         }
     }
     Ok(promise)

@@ -25,7 +25,11 @@ pub(super) fn refused(command: &'static str, id: u32, limit: Duration, error: &i
     if code == Code::Timeout {
         tried = format!("{tried}: no answer within {} s", limit.as_secs());
     }
-    Error { hint, ..Error::os(code, tried, command, error) }
+    let refused = Error::os(code, tried, command, error);
+    match hint {
+        Some(hint) => refused.hint(hint),
+        None => refused,
+    }
 }
 
 /// The code and the hint for a command's error: what the command alone makes of an errno, or what

@@ -14,7 +14,7 @@ use super::memory::Memory;
 use super::negotiate::Kind;
 use super::options::{BufferMode, Buffering, DeviceInfo, DeviceOptions, ExchangeMode};
 use super::pool::Pool;
-use super::supervise::{Crew, Event, supervise};
+use super::supervise::{Crew, Event, Parting, Supervisor};
 use super::{Device, Shared, SizeCheck, admin, layout, needs, negotiate, params, staff};
 use crate::control::Control;
 use crate::driver::Driver;
@@ -42,6 +42,9 @@ pub(super) fn create<D: Driver, T: Target>(
     let kind = Kind { inspects: target.inspects(), plain, asks };
     let wanted = negotiate::wanted(features, &options, kind)?;
     let wanted = needs::add(wanted, features, &options, &geometry)?;
+    if let Some(pool) = pool {
+        staff::check_room(pool, &wanted, &target, &options)?;
+    }
     let added = Added { info: control.add(&wanted)?, control: &control, keep: false };
     if options.unprivileged {
         wait_for_ownership(&control, added.info.dev_id, options.limit)?;
@@ -115,6 +118,7 @@ impl<D: Driver> Launch<'_, D> {
             let throttles_writes = target.throttles_writes();
             move || queue.apply(&driver, id, throttles_writes)
         };
+        let supervisor = Supervisor::new(id)?;
         let started = self
             .staff(&options, memory.as_ref(), (&target, shifts), &events, pool, &mut crew)
             .and_then(|()| muster(&inbox, &mut crew, options.limit))
@@ -123,12 +127,15 @@ impl<D: Driver> Launch<'_, D> {
             .and_then(|()| match recovers(self.info.flags) {
                 true => layout::keep(self.driver, id, &*target),
                 false => Ok(()),
-            });
-        if let Err(error) = started {
-            crew.dismiss(&inbox, (control, id), options.limit);
-            return Err(error);
-        }
-        let info = DeviceInfo::new(&control.info(id)?, params);
+            })
+            .and_then(|()| control.info(id));
+        let info = match started {
+            Ok(info) => DeviceInfo::new(&info, params),
+            Err(error) => {
+                crew.dismiss(&inbox, (control, id), (self.parting(), options.limit));
+                return Err(error);
+            }
+        };
         let shared = Arc::new(Shared {
             control: control.clone(),
             options,
@@ -144,8 +151,17 @@ impl<D: Driver> Launch<'_, D> {
             closing: Mutex::default(),
             ended: Condvar::new(),
         });
-        supervise(Arc::clone(&shared), crew, inbox)?;
+        supervisor.take(Arc::clone(&shared), crew, inbox);
         Ok(Device { shared })
+    }
+
+    /// What becomes of the device where serving it fails: what is created is deleted, and what was
+    /// to be recovered waits for another server.
+    fn parting(&self) -> Parting {
+        match self.begin {
+            Begin::Start => Parting::Stop,
+            Begin::Recover => Parting::Stay,
+        }
     }
 }
 

@@ -1,8 +1,7 @@
 //! Reactors that many devices share.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -41,8 +40,54 @@ pub struct Pool<T> {
 #[derive(Debug)]
 struct Member<T> {
     mailbox: Mailbox<T>,
-    queues: Arc<AtomicUsize>,
+    load: Arc<Mutex<Load>>,
+    /// What its tables hold.
+    room: Berth,
     thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What a queue, or a share of one, takes of a reactor's tables.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Berth {
+    /// Places of its file table.
+    pub(super) files: u32,
+    /// Slots of its buffer table.
+    pub(super) slots: u32,
+}
+
+impl Berth {
+    fn of<T: Target>(service: &Service<T>) -> Self {
+        Self { files: service.places(), slots: service.standing_slots().into() }
+    }
+
+    pub(super) fn and(self, other: Self) -> Self {
+        Self { files: self.files + other.files, slots: self.slots + other.slots }
+    }
+}
+
+/// What a reactor has taken in.
+#[derive(Clone, Copy, Debug, Default)]
+struct Load {
+    queues: usize,
+    taken: Berth,
+}
+
+impl Load {
+    fn fits(&self, berth: Berth, room: Berth) -> bool {
+        self.taken.files + berth.files <= room.files && self.taken.slots + berth.slots <= room.slots
+    }
+
+    fn add(&mut self, berth: Berth) {
+        self.queues += 1;
+        self.taken.files += berth.files;
+        self.taken.slots += berth.slots;
+    }
+
+    fn remove(&mut self, berth: Berth) {
+        self.queues -= 1;
+        self.taken.files -= berth.files;
+        self.taken.slots -= berth.slots;
+    }
 }
 
 impl<T: Target> Pool<T> {
@@ -66,8 +111,7 @@ impl<T: Target> Pool<T> {
     /// # Errors
     /// [`Code::Busy`] while it serves a device; it goes on then.
     pub fn close(&self) -> Result<()> {
-        let queues: usize =
-            self.reactors.iter().map(|one| one.queues.load(Ordering::Acquire)).sum();
+        let queues: usize = self.reactors.iter().map(|one| lock(&one.load).queues).sum();
         if queues > 0 {
             let message = format!("the pool still serves {queues} queues");
             return Err(Error::new(Code::Busy, message).hint("close its devices first"));
@@ -84,24 +128,88 @@ impl<T: Target> Pool<T> {
         Ok(())
     }
 
-    /// Gives a queue, or a share of one, to the reactor that has the fewest.
-    pub(super) fn assign(&self, mut service: Service<T>) {
-        let load = |member: &&Member<T>| member.queues.load(Ordering::Relaxed);
-        let Some(member) = self.reactors.iter().min_by_key(load) else { return };
-        member.queues.fetch_add(1, Ordering::Relaxed);
-        let (queues, reactors) = (Arc::clone(&member.queues), Arc::clone(&self.reactors));
+    /// Makes sure that the living reactors can take in `count` queues, shares, or groups of them that
+    /// go together, that each take `berth`; the device has queues of `depth` tags.
+    ///
+    /// # Errors
+    /// [`Code::Resources`], [`Code::Closed`] without a living reactor.
+    pub(super) fn check(&self, count: usize, berth: Berth, depth: u16) -> Result<()> {
+        let mut living: Vec<_> = self.living().map(|one| (*lock(&one.load), one.room)).collect();
+        for _ in 0..count {
+            let fitting = living.iter_mut().filter(|(load, room)| load.fits(berth, *room));
+            let Some((load, _)) = fitting.min_by_key(|(load, _)| load.queues) else {
+                return Err(self.full(count, berth, depth));
+            };
+            load.add(berth);
+        }
+        Ok(())
+    }
+
+    /// Gives queues, or shares of them, to the living reactor that has the fewest of those that have
+    /// room for all of these.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub(super) fn assign(&self, services: Vec<Service<T>>) -> Result<()> {
+        let berths = services.iter().map(Berth::of);
+        let together = berths.fold(Berth::default(), Berth::and);
+        let fitting = self.living().filter(|one| lock(&one.load).fits(together, one.room));
+        let Some(member) = fitting.min_by_key(|one| lock(&one.load).queues) else {
+            let depth = services.first().map_or(0, |service| service.config.depth);
+            return Err(self.full(1, together, depth));
+        };
+        services.into_iter().for_each(|service| self.give(member, service));
+        Ok(())
+    }
+
+    fn give(&self, member: &Member<T>, mut service: Service<T>) {
+        let berth = Berth::of(&service);
+        lock(&member.load).add(berth);
+        let (load, reactors) = (Arc::clone(&member.load), Arc::clone(&self.reactors));
         let mut maker = std::mem::take(&mut service.listener);
         service.listener = Listener::new(move |news| {
             // The pool lives as long as its last queue.
             let _kept = &reactors;
             if matches!(news, News::Ended(_)) {
-                // Release: whoever closes the pool sees what the queue left behind.
-                queues.fetch_sub(1, Ordering::Release);
+                lock(&load).remove(berth);
             }
             maker.hear(news);
         });
         member.mailbox.send(service);
     }
+
+    fn living(&self) -> impl Iterator<Item = &Member<T>> {
+        self.reactors.iter().filter(|one| one.mailbox.is_open())
+    }
+
+    fn full(&self, count: usize, berth: Berth, depth: u16) -> Error {
+        let (all, living) = (self.reactors.len(), self.living().count());
+        if living == 0 {
+            return Error::new(
+                Code::Closed,
+                "the pool has no reactor any more: it was closed, or lost them",
+            );
+        }
+        let left: Vec<_> = self.living().map(|one| (*lock(&one.load), one.room)).collect();
+        let files = left.iter().map(|(load, room)| room.files - load.taken.files).max();
+        let slots = left.iter().map(|(load, room)| room.slots - load.taken.slots).max();
+        let message = format!(
+            "the pool is full: {count} x {} places for files and {} for buffers are wanted (depth \
+             {depth}); of its {all} reactors {living} live, and have at most {} and {} left",
+            berth.files,
+            berth.slots,
+            files.unwrap_or_default(),
+            slots.unwrap_or_default(),
+        );
+        Error::new(Code::Resources, message).hint(
+            "give the pool more `reactors` or the device a smaller `depth`; a reactor has 4,096 places \
+             for files, or as many as `ulimit -n` allows, and 16,384 for buffers",
+        )
+    }
+}
+
+fn lock(load: &Mutex<Load>) -> MutexGuard<'_, Load> {
+    load.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<T> Clone for Pool<T> {
@@ -113,19 +221,21 @@ impl<T> Clone for Pool<T> {
 impl<T: Target> Member<T> {
     fn new<D: Driver>(driver: &D, number: u16, spin: Duration) -> Result<Self> {
         let cannot =
-            |error| Error::os(Code::Kernel, "cannot start a reactor", "io_uring_setup", &error);
-        let mailbox = Mailbox::new().map_err(cannot)?;
+            |call| move |error| Error::os(Code::Kernel, "cannot start a reactor", call, &error);
+        let mailbox = Mailbox::new().map_err(cannot("eventfd"))?;
         let (told, outcome) = channel();
         let place = Place { name: format!("ublk-pool{number}"), affinity: None };
-        let theirs = mailbox.clone();
-        let thread = serve::spawn(driver.clone(), place, theirs, capacity(spin), move |result| {
+        let (theirs, capacity) = (mailbox.clone(), capacity(spin));
+        let thread = serve::spawn(driver.clone(), place, theirs, capacity, move |result| {
             // The maker waits for it.
             let _heard = told.send(result);
         })
-        .map_err(cannot)?;
+        .map_err(cannot("clone"))?;
         let gone = |_| std::io::Error::other("its thread is gone");
-        outcome.recv().map_err(gone).and_then(|result| result).map_err(cannot)?;
-        Ok(Self { mailbox, queues: Arc::default(), thread: Mutex::new(Some(thread)) })
+        let started = outcome.recv().map_err(gone).and_then(|result| result);
+        started.map_err(cannot("io_uring_setup"))?;
+        let room = Berth { files: capacity.files, slots: capacity.slots.into() };
+        Ok(Self { mailbox, load: Arc::default(), room, thread: Mutex::new(Some(thread)) })
     }
 }
 

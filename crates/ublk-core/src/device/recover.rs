@@ -13,7 +13,7 @@ use super::abilities::recovers;
 use super::create::{Begin, Launch};
 use super::options::{Buffering, DeviceOptions, DeviceState, ExchangeMode};
 use super::pool::Pool;
-use super::{Device, layout, needs, negotiate, params};
+use super::{Device, layout, needs, negotiate, params, staff};
 use crate::control::Control;
 use crate::driver::Driver;
 use crate::error::{Code, Error, Result};
@@ -41,6 +41,9 @@ pub(super) fn recover<D: Driver, T: Target>(
     let promised = promised(&control.params(id)?, modes.0);
     let check = |target: &T| -> Result<ublk_params> {
         needs::check_threads(&options, target, pool.is_some())?;
+        if let Some(pool) = pool {
+            staff::check_room(pool, &before, target, &options)?;
+        }
         // The old server may change the size until it leaves.
         let params = control.params(id)?;
         let geometry = *target.geometry();

@@ -7,19 +7,23 @@ use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ublk_sys::{ublksrv_ctrl_dev_info, ublksrv_io_desc};
+use ublk_sys::{UBLK_F_AUTO_BUF_REG, UBLK_F_BATCH_IO, ublksrv_ctrl_dev_info, ublksrv_io_desc};
 
 use super::abilities::recovers;
 use super::affinity;
+use super::change;
 use super::create::{Begin, Launch};
 use super::memory::Memory;
 use super::options::{BufferMode, DeviceOptions};
-use super::pool::Pool;
+use super::pool::{Berth, Pool};
 use super::serve::{self, Place};
 use super::supervise::{Crew, Event};
 use crate::driver::{Driver, OpenFile};
 use crate::error::{Code, Error, Result};
-use crate::reactor::{Listener, Mailbox, Part, QueueConfig, Service, Share, Transfer, apart};
+use crate::reactor::{
+    Listener, Mailbox, News, OWN_FILES, Part, QueueConfig, Service, Share, Transfer, apart,
+    can_be_left,
+};
 use crate::stats::{Counters, Tally};
 use crate::target::Target;
 
@@ -94,6 +98,36 @@ impl Shift {
     }
 }
 
+/// Makes sure that a pool can take in a device that is to be created or recovered.
+///
+/// # Errors
+/// [`Code::Resources`](crate::error::Code::Resources) when the pool is full.
+pub(super) fn check_room<T: Target>(
+    pool: &Pool<T>,
+    info: &ublksrv_ctrl_dev_info,
+    target: &T,
+    options: &DeviceOptions,
+) -> Result<()> {
+    let duties: usize = shifts(info, options).iter().map(|shift| shift.duties.len()).sum();
+    let registers = info.flags & UBLK_F_AUTO_BUF_REG != 0;
+    let share =
+        options.threads.map_or(info.queue_depth, |threads| info.queue_depth.div_ceil(threads));
+    let turns = if options.rotate_slots { 2 } else { 1 };
+    let slots = if registers { u32::from(share) * turns } else { 0 };
+    let files = u32::try_from(target.files().len()).unwrap_or(u32::MAX).saturating_add(OWN_FILES);
+    let each = Berth { files, slots };
+    let (count, berth) = match go_together(info) {
+        true => (1, (1..duties).fold(each, |all, _| all.and(each))),
+        false => (duties, each),
+    };
+    pool.check(count, berth, info.queue_depth)
+}
+
+/// Whether one reactor of a pool serves all queues.
+fn go_together(info: &ublksrv_ctrl_dev_info) -> bool {
+    info.flags & UBLK_F_BATCH_IO != 0
+}
+
 /// The counters of all that there is to do.
 pub(super) fn tally(shifts: &[Shift]) -> Tally {
     let duties = shifts.iter().flat_map(|shift| &shift.duties);
@@ -115,8 +149,10 @@ impl<D: Driver> Launch<'_, D> {
         let zeros = self.driver.open_zeros().map_err(|error| {
             Error::os(Code::Kernel, "cannot open the source of zeros /dev/zero", "open", &error)
         })?;
+        let leaves = pool.is_some() && can_be_left(self.info.flags);
         let service = |duty: Duty| {
             let events = events.clone();
+            let left = leaves.then(|| (self.control.clone(), self.info.dev_id));
             Service {
                 char_device: char_device.clone(),
                 zeros: zeros.clone(),
@@ -126,27 +162,50 @@ impl<D: Driver> Launch<'_, D> {
                 shared: memory.map(Memory::map),
                 counters: duty.counters,
                 listener: Listener::new(move |news| {
+                    if let (News::Lost(_), Some((control, id))) = (&news, &left) {
+                        // The supervisor tries again what the kernel refuses.
+                        let _taken = change::take_away(control, *id);
+                    }
                     // Nobody listens when the device was given up.
                     let _unheard = events.send(Event::Queue(news));
                 }),
             }
         };
+        let mut lent = Vec::new();
         for shift in shifts {
             let place = self.place(options, &shift);
             let (count, behind) = (shift.duties.len(), shift.behind);
             let services = shift.duties.into_iter().map(service);
-            if let Some(pool) = pool {
-                services.for_each(|service| pool.assign(service));
-                crew.borrow(count);
+            if pool.is_some() {
+                lent.extend(services);
                 continue;
             }
-            let cannot =
-                |error| Error::os(Code::Kernel, "cannot start a queue's thread", "clone", &error);
-            let mailbox = Mailbox::new().map_err(cannot)?;
+            let cannot = |call| {
+                move |error| Error::os(Code::Kernel, "cannot start a queue's thread", call, &error)
+            };
+            let mailbox = Mailbox::new().map_err(cannot("eventfd"))?;
             let waker = (!behind).then(|| mailbox.waker().clone());
             let thread = serve::spawn_for(self.driver.clone(), place, mailbox, services.collect())
-                .map_err(cannot)?;
+                .map_err(cannot("clone"))?;
             crew.hire(thread, waker, count);
+        }
+        pool.map_or(Ok(()), |pool| self.lend(pool, lent, crew))
+    }
+
+    /// Spreads queues over the reactors of a pool. Those of a batch device go to one reactor: where
+    /// it is lost, nobody else has the device open, and the kernel ends all its requests.
+    fn lend<T: Target>(
+        &self,
+        pool: &Pool<T>,
+        mut queues: Vec<Service<T>>,
+        crew: &mut Crew,
+    ) -> Result<()> {
+        while !queues.is_empty() {
+            let together = if go_together(self.info) { queues.len() } else { 1 };
+            let rest = queues.split_off(together);
+            pool.assign(queues)?;
+            crew.borrow(together);
+            queues = rest;
         }
         Ok(())
     }

@@ -33,6 +33,7 @@ pub(crate) use inbox::Tags;
 use landing::Landings;
 use lane::Receiver;
 use per_io::PerIo;
+pub(crate) use per_io::registration;
 use rotating::Turns;
 use special::Special;
 

@@ -182,7 +182,7 @@ impl PerIo {
 }
 
 /// What `sqe->addr` says of a slot.
-fn registration(slot: u16) -> u64 {
+pub(crate) fn registration(slot: u16) -> u64 {
     ublk_auto_buf_reg_to_sqe_addr(&ublk_auto_buf_reg {
         index: slot,
         // Without it a failed registration fails the client's request behind our back (trap 11).

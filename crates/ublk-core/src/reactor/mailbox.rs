@@ -93,6 +93,11 @@ impl<T> Mailbox<T> {
         self.lock().as_mut().map(mem::take).unwrap_or_default()
     }
 
+    /// Whether the reactor is there.
+    pub(crate) fn is_open(&self) -> bool {
+        self.lock().is_some()
+    }
+
     /// The reactor is gone: whoever has been waiting is told so, and whoever comes.
     pub(super) fn close(&self) {
         let unserved = self.lock().take();

@@ -45,6 +45,7 @@ mod arrivals;
 mod asking;
 mod clock;
 mod listening;
+mod lost;
 mod mailbox;
 mod places;
 mod queue;
@@ -57,14 +58,16 @@ mod tests;
 pub use crate::buffers::SharedMemory;
 pub use crate::exchange::{Back, Front, apart};
 pub use crate::share::Share;
+pub(crate) use lost::can_be_left;
 pub use mailbox::{Mailbox, Waker};
-pub(crate) use service::MAX_SLOTS;
 pub use service::{Capacity, ExchangeMode, Listener, News, Part, QueueConfig, Service, Transfer};
+pub(crate) use service::{MAX_SLOTS, OWN_FILES};
 
 pub(crate) use clock::UNPRIVILEGED_LIMIT;
 
 use clock::{CLOCK, Clock};
 use listening::BELL;
+use lost::LostQueue;
 use places::Places;
 use seat::{Desk, Seat};
 use spin::Spin;
@@ -194,13 +197,30 @@ impl<D: Driver, T: Target> Reactor<D, T> {
     }
 
     /// Ends the reactor. The listeners of queues that it still has hear `result`, once nothing of
-    /// the queues is left.
+    /// the queues is left. Where other reactors go on to serve their devices, that is when these have
+    /// been stopped (see `lost`). A listener whose device can be left hears [`News::Lost`] while the
+    /// ring is still there.
     pub fn end(mut self, result: &io::Result<()>) {
-        let seats = self.seats.iter_mut().flatten();
-        let listeners: Vec<_> = seats.map(Seat::take_listener).collect();
+        let (driver, stays) = (self.driver.clone(), self.stays);
+        let (mut lost, mut listeners) = (Vec::new(), Vec::new());
+        for seat in self.seats.iter_mut().flatten() {
+            let features = seat.config.features;
+            match result {
+                Err(_) if stays && lost::fails(features) => lost.push(LostQueue::of(seat)),
+                Err(error) if stays && lost::can_be_left(features) => {
+                    let mut listener = seat.take_listener();
+                    listener.hear(News::Lost(copy(error)));
+                    listeners.push(listener);
+                }
+                _ => listeners.push(seat.take_listener()),
+            }
+        }
         drop(self);
         for listener in listeners {
             listener.ended(result.as_ref().map_err(copy).copied());
+        }
+        if let (Err(error), false) = (result, lost.is_empty()) {
+            lost::fail_all(&driver, lost, error);
         }
     }
 

@@ -31,13 +31,12 @@ pub(super) struct Seat<T> {
     pub(super) listener: Listener,
     pub(super) place: pass::Seat,
     pub(super) loan: Loan,
-    /// Which of the queue's tags are served here, and how many it has.
-    tags: (Share, u16),
+    pub(super) config: QueueConfig,
     /// The kernel wants no more of something: the seat may be about to end.
     pub(super) closing: bool,
     /// The first command that the kernel refused for good, with its errno.
     pub(super) refused: Option<i32>,
-    _open: [OpenFile; 2],
+    open: [OpenFile; 2],
 }
 
 /// What a reactor lends to its seats.
@@ -71,6 +70,11 @@ impl<T> Seat<T> {
             self.queue.engine.abandon();
             self.queue.exchange.abandon();
         }
+    }
+
+    /// `/dev/ublkcN`.
+    pub(super) fn char_device(&self) -> &OpenFile {
+        &self.open[0]
     }
 
     pub(super) fn take_listener(&mut self) -> Listener {
@@ -125,10 +129,10 @@ impl<T: Target> Seat<T> {
             listener,
             place: pass::Seat { number: loan.number, files: loan.files.start },
             loan,
-            tags: (config.share, config.depth),
+            config,
             closing: false,
             refused: None,
-            _open: [char_device, zeros],
+            open: [char_device, zeros],
         })
     }
 
@@ -147,7 +151,8 @@ impl<T: Target> Seat<T> {
     /// # Errors
     /// When the ring breaks.
     pub(super) fn arm<R: Ring>(&mut self, desk: &mut Desk<'_, R>) -> io::Result<()> {
-        self.queue.exchange.arm(&mut pass!(self, desk), self.tags)
+        let tags = (self.config.share, self.config.depth);
+        self.queue.exchange.arm(&mut pass!(self, desk), tags)
     }
 
     /// Whether nothing of the queue is in flight, nor can be any more.

@@ -109,6 +109,10 @@ pub enum News {
     /// The kernel refuses a command of it for good, with this errno: it ends only when its device
     /// is stopped.
     Refused(i32),
+    /// Its reactor is lost. What the reactor had of it fails, and it ends when its device is stopped;
+    /// or, where the device can be left, the next server gets it, and it ends as soon as the listener
+    /// has taken the device away from the other reactors.
+    Lost(io::Error),
     /// The kernel takes fetches back: its device is stopping, or is being taken from its server.
     Closing,
     /// It is served no more, and nothing of it is left.
@@ -183,6 +187,9 @@ pub struct Capacity {
     pub spin: Duration,
 }
 
+/// Files of each queue beside those of its target: see [`Service::files`].
+pub(crate) const OWN_FILES: u32 = 2;
+
 /// The kernel's limit of a buffer table.
 pub(crate) const MAX_SLOTS: u16 = 1 << 14;
 
@@ -214,7 +221,7 @@ impl<T: Target> Service<T> {
 
     /// How many places that takes up.
     #[expect(clippy::cast_possible_truncation, reason = "a step names a file by 16 bits")]
-    pub(super) fn places(&self) -> u32 {
+    pub(crate) fn places(&self) -> u32 {
         self.files().len() as u32
     }
 
@@ -229,7 +236,7 @@ impl<T: Target> Service<T> {
     }
 
     /// Slots that its tags have for good.
-    pub(super) fn standing_slots(&self) -> u16 {
+    pub(crate) fn standing_slots(&self) -> u16 {
         match self.config.transfer {
             Transfer::Auto if self.config.rotate_slots => self.tags() * 2,
             Transfer::Auto => self.tags(),

@@ -20,6 +20,7 @@ mod ages;
 mod backing;
 #[path = "../common/mod.rs"]
 mod common;
+mod lost;
 mod pool;
 mod threads;
 

@@ -108,6 +108,10 @@ impl Model {
         }
         let flags = self.io(device, cmd.q_id, cmd.tag).flags;
         if flags & OWNED_BY_SRV == 0 {
+            // A server that has lost a ring, and with it what it knew, may ask.
+            if self.devices[device].queues[usize::from(cmd.q_id)].canceling {
+                return Issued::Failed(libc::EBUSY);
+            }
             return self.refuse(op, call, libc::EBUSY);
         }
         if (flags & WANTS_GET_DATA != 0) != (number == GET_DATA) {

@@ -1,0 +1,147 @@
+//! Queues of a pool whose reactor is lost, by a panic or with its ring.
+//!
+//! The device's other queues are served by other reactors, which keep the character device open.
+//! So the kernel does not see that a server is gone, and waits for the requests that the lost
+//! reactor had: clients would wait for ever, and so would STOP_DEV. The thread of the reactor
+//! therefore fails these requests, with a ring of its own, and goes on until the device is stopped.
+//!
+//! The requests of a device that outlives its server stay unanswered: the device layer takes the
+//! device away from its other reactors (`QUIESCE_DEV`), and its next server gets them. The device layer
+//! does so before the lost ring is closed. The close of a ring with fetches makes all new requests of
+//! the device wait for a server, in the other queues too, and once requests that wait have all tags of
+//! a queue, the kernel refuses `QUIESCE_DEV`.
+
+use std::io;
+
+use io_uring::opcode;
+use io_uring::squeue::Entry;
+use io_uring::types::Fixed;
+use ublk_sys::{
+    UBLK_F_BATCH_IO, UBLK_F_CMD_IOCTL_ENCODE, UBLK_F_QUIESCE, UBLK_F_USER_RECOVERY,
+    UBLK_IO_COMMIT_AND_FETCH_REQ, UBLK_U_IO_COMMIT_AND_FETCH_REQ, ublksrv_io_cmd,
+};
+
+use super::copy;
+use super::seat::Seat;
+use super::service::{Listener, News, QueueConfig, Transfer};
+use crate::driver::{Driver, OpenFile, Ring, RingSize};
+use crate::memory::Mapping;
+
+/// Whether a queue of a device with these `UBLK_F_*` is to have its requests failed when its reactor
+/// is lost. Not where one reactor has all queues (batches, of which requests that wait could not be
+/// had): the kernel sees then that the server is gone.
+pub(super) fn fails(features: u64) -> bool {
+    features & UBLK_F_BATCH_IO == 0 && !can_be_left(features)
+}
+
+/// Whether a device with these `UBLK_F_*` can be left by those of its reactors that still serve it.
+pub(crate) fn can_be_left(features: u64) -> bool {
+    let leaves = UBLK_F_USER_RECOVERY | UBLK_F_QUIESCE;
+    features & (leaves | UBLK_F_BATCH_IO) == leaves
+}
+
+/// A queue, or a share of one, that its reactor serves no more.
+pub(super) struct LostQueue {
+    config: QueueConfig,
+    char_device: OpenFile,
+    listener: Listener,
+    /// What the kernel copies requests to and from that come in spite of all. They fail.
+    memory: Option<Mapping>,
+}
+
+impl LostQueue {
+    pub(super) fn of<T>(seat: &mut Seat<T>) -> Self {
+        Self {
+            config: seat.config,
+            char_device: seat.char_device().clone(),
+            listener: seat.take_listener(),
+            memory: None,
+        }
+    }
+
+    /// Prepares what the commits name.
+    fn prepare(&mut self) -> io::Result<()> {
+        if matches!(self.config.transfer, Transfer::Copy | Transfer::GetData) {
+            self.memory = Some(Mapping::anonymous(self.config.max_io_bytes as usize)?);
+        }
+        Ok(())
+    }
+
+    fn address(&self) -> u64 {
+        self.memory.as_ref().map_or(0, |memory| memory.base() as u64)
+    }
+
+    /// A command that fails the request of `tag`. The kernel refuses the command where the server
+    /// has no request of the tag.
+    fn commit(&self, file: Fixed, tag: u16) -> Entry {
+        let queue = self.config.queue;
+        let operation = match self.config.features & UBLK_F_CMD_IOCTL_ENCODE {
+            0 => u32::from(UBLK_IO_COMMIT_AND_FETCH_REQ),
+            _ => UBLK_U_IO_COMMIT_AND_FETCH_REQ,
+        };
+        let command = ublksrv_io_cmd { q_id: queue, tag, result: -libc::EIO, addr: self.address() };
+        let slot = match self.config.transfer {
+            // The ring has no slots: requests that come are not registered.
+            Transfer::Auto => crate::exchange::registration(0),
+            _ => 0,
+        };
+        opcode::UringCmd16::new(file, operation).cmd(command.to_bytes()).addr(Some(slot)).build()
+    }
+}
+
+/// Fails what these queues had, and lets go of their devices when they are stopped. Their listeners
+/// hear `error`.
+pub(super) fn fail_all<D: Driver>(driver: &D, mut queues: Vec<LostQueue>, error: &io::Error) {
+    queues.iter_mut().for_each(|queue| queue.listener.hear(News::Lost(copy(error))));
+    // Without a ring, what the queues had stays unanswered until the pool's last reactor is gone.
+    let _failed = fail_requests(driver, &mut queues);
+    for LostQueue { char_device, listener, .. } in queues {
+        drop(char_device);
+        listener.ended(Err(copy(error)));
+    }
+}
+
+fn fail_requests<D: Driver>(driver: &D, queues: &mut [LostQueue]) -> io::Result<()> {
+    queues.iter_mut().try_for_each(LostQueue::prepare)?;
+    let queues = &*queues;
+    let size = RingSize { submissions: 64, completions: 1 << 14, tells_of_work: false };
+    let mut ring = driver.ring(size)?;
+    let files: Vec<_> = queues.iter().map(|queue| queue.char_device.fd()).collect();
+    ring.register_files_sparse(u32::try_from(files.len()).unwrap_or(u32::MAX))?;
+    ring.update_files(0, &files)?;
+    let mut pending = 0_usize;
+    for (place, queue) in (0_u32..).zip(queues) {
+        for tag in queue.config.share.tags(queue.config.depth) {
+            push(&mut ring, queue, place, tag)?;
+            pending += 1;
+        }
+    }
+    while pending > 0 {
+        ring.submit_and_wait(1)?;
+        while let Some(completion) = ring.pop() {
+            #[expect(clippy::cast_possible_truncation, reason = "packed so in `push`")]
+            let (place, tag) = ((completion.user_data >> 16) as u32, completion.user_data as u16);
+            let queue = &queues[place as usize];
+            // Another request, which has come in spite of all.
+            let another = completion.result >= 0;
+            if another || completion.result == -libc::ENOMEM {
+                push(&mut ring, queue, place, tag)?;
+            } else {
+                pending -= 1;
+            }
+        }
+    }
+    // A file table keeps a device open beyond the ring's close (trap 30).
+    ring.unregister_files()
+}
+
+fn push<R: Ring>(ring: &mut R, queue: &LostQueue, place: u32, tag: u16) -> io::Result<()> {
+    while ring.space() < 1 {
+        ring.submit()?;
+    }
+    let entry = queue.commit(Fixed(place), tag).user_data(u64::from(place) << 16 | u64::from(tag));
+    // SAFETY: the memory that the entry names is the queue's, which outlives the ring:
+    // `fail_requests` borrows the queues.
+    unsafe { ring.push(&entry) };
+    Ok(())
+}
