@@ -151,7 +151,8 @@ impl<D: Driver, T: Target> Reactor<D, T> {
     /// A reactor that serves these queues and ends with the last of them.
     ///
     /// # Errors
-    /// As [`new`](Self::new); the services' listeners hear it too.
+    /// As [`new`](Self::new), and when none of the queues can be served; the services' listeners hear
+    /// it too.
     pub fn of(driver: &D, mailbox: Mailbox<T>, services: Vec<Service<T>>) -> io::Result<Self> {
         let mut this = match Self::new(driver, Capacity::of(&services), mailbox) {
             Ok(this) => this,
@@ -167,6 +168,10 @@ impl<D: Driver, T: Target> Reactor<D, T> {
                 this.end(&Err(copy(&error)));
                 return Err(error);
             }
+        }
+        // Without a queue nothing would ever wake it.
+        if this.seats.iter().all(Option::is_none) {
+            return Err(io::Error::other("none of the queues can be served"));
         }
         Ok(this)
     }
@@ -271,10 +276,13 @@ impl<D: Driver, T: Target> Reactor<D, T> {
 
     #[cold]
     fn woken(&mut self, completion: Completion) -> io::Result<()> {
-        match Token::unpack(completion.user_data).tag {
-            BELL => return self.bell_rang(completion),
-            CLOCK => return self.tick(),
-            _ => {}
+        let tag = Token::unpack(completion.user_data).tag;
+        if tag == CLOCK {
+            return self.tick();
+        }
+        check_poll(completion.result)?;
+        if tag == BELL {
+            return self.bell_rang(completion);
         }
         self.attention = true;
         self.mailbox.waker().drain();
@@ -299,6 +307,16 @@ fn watch<R: Ring>(ring: &mut R, fd: RawFd, often: bool, tag: u16) -> io::Result<
     // SAFETY: the entry points to nothing.
     unsafe { ring.push(&entry) };
     Ok(())
+}
+
+/// A poll that fails for good wakes its reactor again as soon as the reactor polls again: the reactor
+/// would never sleep, and nobody could wake it.
+fn check_poll(result: i32) -> io::Result<()> {
+    match -result {
+        libc::ENOMEM | libc::EAGAIN | libc::EINTR => Ok(()),
+        errno if errno > 0 => Err(io::Error::from_raw_os_error(errno)),
+        _ => Ok(()),
+    }
 }
 
 impl<D: Driver, T> Drop for Reactor<D, T> {

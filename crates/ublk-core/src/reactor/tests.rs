@@ -128,3 +128,12 @@ fn a_queue_that_nobody_can_be_asked_for_keeps_no_places_and_the_bell_is_hung_aga
     sim.stall(false);
     assert!(is_served(&mut reactor, service(&sim, handler(), false)));
 }
+
+#[test]
+fn a_reactor_none_of_whose_queues_can_be_served_ends() {
+    let sim = Sim::new(SimConfig::stepping(1));
+    let (mut narrow, heard) = service(&sim, null(), false);
+    narrow.config.descriptor_size = 8;
+    assert!(Reactor::of(&sim, Mailbox::new().unwrap(), vec![narrow]).is_err());
+    assert_eq!(heard.try_recv(), Ok(false));
+}

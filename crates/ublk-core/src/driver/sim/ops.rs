@@ -44,9 +44,14 @@ impl Model {
             OP_ASYNC_CANCEL => return Issued::from(self.cancel(ring, sqe.addr)),
             _ => {}
         }
-        let Some(file) = self.assign_file(ring, operation) else {
-            self.violate(Rule::Operation, format!("no such file: {sqe:?}"));
-            return Issued::Failed(libc::EBADF);
+        let file = match self.assign_file(ring, operation) {
+            Ok(file) => file,
+            Err(errno) => {
+                if errno == libc::EBADF {
+                    self.violate(Rule::Operation, format!("no such file: {sqe:?}"));
+                }
+                return Issued::Failed(errno);
+            }
         };
         if sqe.opcode == OP_POLL_ADD {
             self.ring(ring).waits.push(operation);
@@ -101,22 +106,24 @@ impl Model {
     }
 
     /// io_assign_file: when it is issued, and kept until it completes.
-    fn assign_file(&mut self, ring: usize, operation: usize) -> Option<FileRef> {
+    /// The model holds a real file by a descriptor of its own, which may be one too many.
+    fn assign_file(&mut self, ring: usize, operation: usize) -> Result<FileRef, i32> {
         let uring = self.ring(ring);
         let op = &uring.ops[operation];
         if let Some(file) = &op.file {
-            return Some(file.clone());
+            return Ok(file.clone());
         }
         let fd = op.sqe.fd;
         let file = if op.sqe.flags & FIXED_FILE != 0 {
-            let files = uring.fixed_files.as_ref()?;
-            files.get(usize::try_from(fd).ok()?)?.clone()?
+            let place = usize::try_from(fd).unwrap_or(usize::MAX);
+            let files = uring.fixed_files.as_ref().ok_or(libc::EBADF)?;
+            files.get(place).and_then(Clone::clone).ok_or(libc::EBADF)?
         } else {
-            self.open_file(fd).ok()?
+            self.open_file(fd).map_err(|error| error.raw_os_error().unwrap_or(libc::EBADF))?
         };
         self.hold(&file);
         self.ring(ring).ops[operation].file = Some(file.clone());
-        Some(file)
+        Ok(file)
     }
 
     /// Does what a read, write, sync or fallocate asks for.
