@@ -1,11 +1,19 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
+import { setTimeout as pause } from 'node:timers/promises';
 
+import { execa } from 'execa';
 import { afterEach, expect, test, vi } from 'vitest';
 
-import { createDevice, createReactorPool, features, targets } from '../../src/index.ts';
+import {
+  createDevice,
+  createReactorPool,
+  features,
+  recoverDevice,
+  targets,
+} from '../../src/index.ts';
 import { randomImage } from './image.ts';
-import { expectNoDevices, withUblk } from './machine.ts';
+import { expectNoDevices, need, withUblk } from './machine.ts';
 
 const DEVICES = 12;
 
@@ -46,6 +54,33 @@ withUblk('a pool of reactors', () => {
     await Promise.all(devices.map((device) => device.close()));
     await pool.close();
     await vi.waitFor(() => expect(reactorThreads()).toEqual([]), 30_000);
+  });
+
+  test('leaves a device under a load that takes all its tags, and no request fails', async (context) => {
+    await need(context, 'QUIESCE');
+    await using pool = await createReactorPool({ reactors: 2 });
+    const target = targets.file(randomImage(4 << 20).path);
+    let device = await createDevice({ target, pool, queues: 2, depth: 8, recovery: 'queue' });
+    const load = execa('fio', [
+      '--name=load',
+      `--filename=${device.path}`,
+      '--allow_file_create=0',
+      '--rw=randread',
+      '--bs=4k',
+      '--direct=1',
+      '--ioengine=libaio',
+      '--iodepth=64',
+      '--numjobs=2',
+      '--time_based',
+      '--runtime=8',
+    ]);
+    for (let time = 0; time < 3; time++) {
+      await pause(1000);
+      await device.quiesce();
+      device = await recoverDevice(device.id, { target, pool });
+    }
+    await load;
+    await device.close();
   });
 
   test('is closed after its devices, and takes no others then', async () => {

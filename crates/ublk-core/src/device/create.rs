@@ -114,9 +114,9 @@ impl<D: Driver> Launch<'_, D> {
             bridge.iter().for_each(|bridge| bridge.outlive(true));
         }
         let arrange = {
-            let (driver, queue) = (self.driver.clone(), options.queue.clone());
+            let (driver, queue, info) = (self.driver.clone(), options.queue.clone(), *self.info);
             let throttles_writes = target.throttles_writes();
-            move || queue.apply(&driver, id, throttles_writes)
+            move || queue.apply(&driver, &info, throttles_writes)
         };
         let supervisor = Supervisor::new(id)?;
         let started = self

@@ -3,8 +3,11 @@
 
 use std::io;
 
+use ublk_sys::ublksrv_ctrl_dev_info;
+
 use crate::driver::Driver;
 use crate::error::{Code, Error, Result};
+use crate::reactor::can_be_left;
 
 /// What of the device's queue differs from the kernel's default. The names are the kernel's own;
 /// each is written once, when the device has started, and anybody may change it later.
@@ -63,8 +66,9 @@ impl QueueSettings {
         Ok(())
     }
 
-    /// Writes them to a started device. Where writes need no throttling and nothing was said about
-    /// it, it is turned off if the kernel lets us.
+    /// Writes them to a started device, which has this `info`. Where writes need no throttling and
+    /// nothing was said about it, it is turned off if the kernel lets us. A device that can be taken
+    /// from its server keeps a tag for that.
     ///
     /// # Errors
     /// [`Code::Unsupported`] for what this kernel does not have, [`Code::InvalidArgument`] for a
@@ -72,12 +76,18 @@ impl QueueSettings {
     pub(super) fn apply<D: Driver>(
         &self,
         driver: &D,
-        id: u32,
+        info: &ublksrv_ctrl_dev_info,
         throttles_writes: bool,
     ) -> Result<()> {
+        let id = info.dev_id;
         if self.wbt_lat_usec.is_none() && !throttles_writes {
             // A kernel without throttling is as good.
             let _lacking = driver.set_queue(id, "wbt_lat_usec", "0");
+        }
+        if can_be_left(info.flags) && self.leaves_tags_to_the_driver() {
+            // Without it the device is taken away all the same, unless requests have all tags of a
+            // queue just then: QUIESCE_DEV needs a tag of each queue that none waits with.
+            let _all = driver.set_queue(id, "nr_requests", &(info.queue_depth - 1).to_string());
         }
         for (name, value) in self.entries() {
             driver
@@ -85,6 +95,12 @@ impl QueueSettings {
                 .map_err(|error| refused(id, name, &value, &error))?;
         }
         Ok(())
+    }
+
+    /// Whether requests that wait for a server keep their tags: with a scheduler they wait without, and
+    /// `nr_requests` is how many the scheduler takes.
+    fn leaves_tags_to_the_driver(&self) -> bool {
+        self.scheduler.as_deref().is_none_or(|name| name == "none")
     }
 
     /// Names and values as sysfs takes them, in an order that loses none: a scheduler brings its own

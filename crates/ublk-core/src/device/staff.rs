@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -162,9 +163,9 @@ impl<D: Driver> Launch<'_, D> {
                 shared: memory.map(Memory::map),
                 counters: duty.counters,
                 listener: Listener::new(move |news| {
-                    if let (News::Lost(_), Some((control, id))) = (&news, &left) {
+                    if let (News::Lost { taken, .. }, Some((control, id))) = (&news, &left) {
                         // The supervisor tries again what the kernel refuses.
-                        let _taken = change::take_away(control, *id);
+                        taken.store(change::take_away(control, *id).is_ok(), Ordering::Relaxed);
                     }
                     // Nobody listens when the device was given up.
                     let _unheard = events.send(Event::Queue(news));

@@ -102,7 +102,7 @@ impl Crew {
                 result
             }
             Event::Queue(News::Refused(errno)) => Err(io::Error::from_raw_os_error(errno)),
-            Event::Queue(News::Lost(error)) => Err(error),
+            Event::Queue(News::Lost { error, .. }) => Err(error),
             Event::Started(_) => Ok(()),
             Event::Leave => {
                 self.leaving = true;

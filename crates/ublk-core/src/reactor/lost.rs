@@ -9,7 +9,8 @@
 //! device away from its other reactors (`QUIESCE_DEV`), and its next server gets them. The device layer
 //! does so before the lost ring is closed. The close of a ring with fetches makes all new requests of
 //! the device wait for a server, in the other queues too, and once requests that wait have all tags of
-//! a queue, the kernel refuses `QUIESCE_DEV`.
+//! a queue, the kernel refuses `QUIESCE_DEV`. Where the device cannot be taken away, because it is
+//! being stopped, its requests fail like those of others: the stop waits for them.
 
 use std::io;
 
@@ -23,15 +24,15 @@ use ublk_sys::{
 
 use super::copy;
 use super::seat::Seat;
-use super::service::{Listener, News, QueueConfig, Transfer};
+use super::service::{Listener, QueueConfig, Transfer};
 use crate::driver::{Driver, OpenFile, Ring, RingSize};
 use crate::memory::Mapping;
 
-/// Whether a queue of a device with these `UBLK_F_*` is to have its requests failed when its reactor
-/// is lost. Not where one reactor has all queues (batches, of which requests that wait could not be
-/// had): the kernel sees then that the server is gone.
-pub(super) fn fails(features: u64) -> bool {
-    features & UBLK_F_BATCH_IO == 0 && !can_be_left(features)
+/// Whether other reactors of a pool may serve queues of a device with these `UBLK_F_*`. One reactor has
+/// all queues of a device with batches, of which requests that wait could not be had: the kernel sees
+/// there that the server is gone.
+pub(super) fn has_company(features: u64) -> bool {
+    features & UBLK_F_BATCH_IO == 0
 }
 
 /// Whether a device with these `UBLK_F_*` can be left by those of its reactors that still serve it.
@@ -90,9 +91,8 @@ impl LostQueue {
 }
 
 /// Fails what these queues had, and lets go of their devices when they are stopped. Their listeners
-/// hear `error`.
+/// hear `error` then.
 pub(super) fn fail_all<D: Driver>(driver: &D, mut queues: Vec<LostQueue>, error: &io::Error) {
-    queues.iter_mut().for_each(|queue| queue.listener.hear(News::Lost(copy(error))));
     // Without a ring, what the queues had stays unanswered until the pool's last reactor is gone.
     let _failed = fail_requests(driver, &mut queues);
     for LostQueue { char_device, listener, .. } in queues {

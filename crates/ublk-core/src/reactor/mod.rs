@@ -202,20 +202,20 @@ impl<D: Driver, T: Target> Reactor<D, T> {
     }
 
     /// Ends the reactor. The listeners of queues that it still has hear `result`, once nothing of
-    /// the queues is left. Where other reactors go on to serve their devices, that is when these have
-    /// been stopped (see `lost`). A listener whose device can be left hears [`News::Lost`] while the
-    /// ring is still there.
+    /// the queues is left. Where other reactors go on to serve their devices, the listeners hear
+    /// [`News::Lost`] while the ring is still there, and `result` when the devices have been stopped,
+    /// or have been taken away from the other reactors (see `lost`).
     pub fn end(mut self, result: &io::Result<()>) {
         let (driver, stays) = (self.driver.clone(), self.stays);
         let (mut lost, mut listeners) = (Vec::new(), Vec::new());
         for seat in self.seats.iter_mut().flatten() {
-            let features = seat.config.features;
             match result {
-                Err(_) if stays && lost::fails(features) => lost.push(LostQueue::of(seat)),
-                Err(error) if stays && lost::can_be_left(features) => {
-                    let mut listener = seat.take_listener();
-                    listener.hear(News::Lost(copy(error)));
-                    listeners.push(listener);
+                Err(error)
+                    if stays
+                        && lost::has_company(seat.config.features)
+                        && !seat.listener.lost(copy(error)) =>
+                {
+                    lost.push(LostQueue::of(seat));
                 }
                 _ => listeners.push(seat.take_listener()),
             }

@@ -2,6 +2,7 @@
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{io, mem};
 
@@ -109,10 +110,15 @@ pub enum News {
     /// The kernel refuses a command of it for good, with this errno: it ends only when its device
     /// is stopped.
     Refused(i32),
-    /// Its reactor is lost. What the reactor had of it fails, and it ends when its device is stopped;
-    /// or, where the device can be left, the next server gets it, and it ends as soon as the listener
-    /// has taken the device away from the other reactors.
-    Lost(io::Error),
+    /// Its reactor is lost, by this error. A listener that takes the device away from its other
+    /// reactors says so (`taken`): the next server gets what the lost reactor had. Otherwise all
+    /// that fails, and the queue ends when its device is stopped.
+    Lost {
+        /// What the reactor was lost by.
+        error: io::Error,
+        /// Set by the listener.
+        taken: Arc<AtomicBool>,
+    },
     /// The kernel takes fetches back: its device is stopping, or is being taken from its server.
     Closing,
     /// It is served no more, and nothing of it is left.
@@ -154,6 +160,13 @@ impl Listener {
         if !mem::replace(&mut self.closing, true) {
             self.hear(News::Closing);
         }
+    }
+
+    /// Says that the reactor is lost; answers whether the device was taken away from the others.
+    pub(super) fn lost(&mut self, error: io::Error) -> bool {
+        let taken = Arc::<AtomicBool>::default();
+        self.hear(News::Lost { error, taken: Arc::clone(&taken) });
+        taken.load(Ordering::Relaxed)
     }
 
     pub(super) fn ended(mut self, result: io::Result<()>) {

@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
-use ublk_core::device::{DeviceState, Recovery};
+use ublk_core::device::DeviceState;
 use ublk_core::driver::sim::Client;
 use ublk_core::target::file::File;
 use ublk_core::target::{Errno, Geometry, Plan, Request, Target};
 
 use super::*;
 
-/// A file whose reactor panics with the first request after `dies` was set.
+/// A file whose reactor panics with the first request after `dies` was set, as soon as `waits` is not.
 #[derive(Debug)]
 struct Mortal {
     file: File,
     dies: Arc<AtomicBool>,
+    waits: Arc<AtomicBool>,
 }
 
 impl Target for Mortal {
@@ -30,13 +31,18 @@ impl Target for Mortal {
     }
 
     fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> Result<(), Errno> {
-        assert!(!self.dies.swap(false, Ordering::Relaxed), "dies");
+        if self.dies.swap(false, Ordering::Relaxed) {
+            while self.waits.load(Ordering::Relaxed) {
+                thread::yield_now();
+            }
+            panic!("dies");
+        }
         self.file.plan(request, plan)
     }
 }
 
 fn mortal(disk: &SimDisk, dies: &Arc<AtomicBool>) -> Mortal {
-    Mortal { file: file(disk), dies: Arc::clone(dies) }
+    Mortal { file: file(disk), dies: Arc::clone(dies), waits: Arc::default() }
 }
 
 fn pool_of(sim: &Sim, reactors: u16) -> Pool<Mortal> {
@@ -112,6 +118,31 @@ fn a_device_with_recovery_outlives_a_reactor_of_its_pool_and_the_next_server_get
     drop(client);
     next.close().unwrap();
     assert_nothing_left(&sim, 3);
+}
+
+#[test]
+fn a_reactor_that_is_lost_while_the_device_is_stopped_fails_what_it_had() {
+    let _alone = alone();
+    for recovery in [None, Some(Recovery::Reissue)] {
+        let sim = Sim::new(SimConfig::blocking(8));
+        let disk = sim.file(SIZE);
+        let pool = pool_of(&sim, 2);
+        let (dies, waits) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(true)));
+        let target = Mortal { waits: Arc::clone(&waits), ..mortal(&disk, &dies) };
+        let options = DeviceOptions { id: Some(3), recovery, ..options() };
+        let device = Device::create_in(&pool, &sim, target, options).unwrap();
+        let client = sim.client(3).unwrap();
+        (0..4).for_each(|_| read(&client, 0));
+        until("a request waits", || !dies.load(Ordering::Relaxed));
+        sim.begin_stop(3).unwrap();
+        waits.store(false, Ordering::Relaxed);
+        until("all requests are answered", || client.in_flight() == 0);
+        assert!(client.take().iter().all(|done| done.result == Err(libc::EIO)));
+        assert!(matches!(device.wait(), End::Failed(_)));
+        drop(client);
+        until("it is deleted", || device::info(sim.clone(), 3).is_err());
+        assert_nothing_left(&sim, 3);
+    }
 }
 
 #[test]

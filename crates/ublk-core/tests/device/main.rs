@@ -7,7 +7,7 @@ use std::{fs, thread};
 
 use ublk_core::device::{
     self, Access, BufferMode, Device, DeviceOptions, DeviceState, End, ExchangeMode, Pool,
-    PoolOptions,
+    PoolOptions, Recovery,
 };
 use ublk_core::driver::sim::{ClientOp, Faults, Kernel, Sim, SimConfig, SimDisk, Trouble};
 use ublk_core::error::Code;

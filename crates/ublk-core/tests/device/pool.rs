@@ -82,3 +82,28 @@ fn a_pool_takes_in_the_shares_of_a_queue() {
     device.close().unwrap();
     assert_nothing_left(&sim, id);
 }
+
+#[test]
+fn a_device_of_a_pool_is_left_under_a_load_that_takes_all_tags_and_no_request_fails() {
+    let _alone = alone();
+    let sim = Sim::new(SimConfig::blocking(8));
+    let disk = sim.file(SIZE);
+    let pool = Pool::new(&sim, PoolOptions { reactors: 2, spin: Duration::ZERO }).unwrap();
+    let recovery = Some(Recovery::Queue);
+    let shape = DeviceOptions { id: Some(3), depth: 8, recovery, ..options() };
+    let device = Device::create_in(&pool, &sim, file(&disk), shape.clone()).unwrap();
+    let client = sim.client(3).unwrap();
+    let read = ClientOp::Read { offset: 0, length: 4096 };
+    for queue in 0..2 {
+        for _ in 0..256 {
+            client.submit(&read, Some(queue));
+        }
+    }
+    device.quiesce().unwrap();
+    let next = Device::recover_in(&pool, &sim, 3, file(&disk), shape).unwrap();
+    until("all requests are answered", || client.in_flight() == 0);
+    assert!(client.take().iter().all(|done| done.result == Ok(())));
+    drop(client);
+    next.close().unwrap();
+    assert_nothing_left(&sim, 3);
+}

@@ -119,11 +119,12 @@ impl Model {
     /// Gives free tags to waiting requests.
     pub(super) fn pump(&mut self, device: usize, queue: u16) {
         loop {
-            if self.devices[device].frozen {
+            if self.devices[device].frozen || self.devices[device].stop == Stop::Quiesced {
                 return;
             }
+            let usable = self.devices[device].tags_in_use();
             let q = &mut self.devices[device].queues[usize::from(queue)];
-            let free: Vec<usize> = (0..q.tags.len()).filter(|&t| q.tags[t].is_none()).collect();
+            let free: Vec<usize> = (0..usable).filter(|&t| q.tags[t].is_none()).collect();
             if free.is_empty() {
                 return;
             }

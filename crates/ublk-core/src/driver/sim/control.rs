@@ -1,5 +1,7 @@
 //! Control commands: ublk_ctrl_uring_cmd.
 
+use std::time::Duration;
+
 use ublk_sys::{
     UBLK_F_BATCH_IO, UBLK_F_IO_DESC_SIZE, UBLK_F_NEED_GET_DATA, UBLK_F_PER_IO_DAEMON,
     UBLK_F_QUIESCE, UBLK_F_SAFE_STOP_DEV, UBLK_F_UPDATE_SIZE, UBLK_F_USER_RECOVERY,
@@ -34,6 +36,8 @@ pub(super) enum Pending {
     Stop { device: usize },
     /// Nobody holds the device.
     Delete { device: usize },
+    /// Each queue has a tag without a request that waits, or the time limit is over.
+    Quiesce { device: usize, limit: Duration },
     /// No request has a tag.
     Share { device: usize, wanted: ublk_shmem_buf_reg },
     /// The same.
@@ -96,7 +100,12 @@ impl Model {
                 device,
                 server: i32::try_from(command.data[0]).unwrap_or(-1),
             })),
-            UBLK_U_CMD_QUIESCE_DEV => self.quiesce(device).map(Answer::Now),
+            UBLK_U_CMD_QUIESCE_DEV => {
+                // 0: for ever.
+                let limit = Some(command.data[0]).filter(|&limit| limit > 0);
+                let limit = Duration::from_millis(limit.unwrap_or(u32::MAX.into()));
+                Ok(Answer::Later(Pending::Quiesce { device, limit }))
+            }
             UBLK_U_CMD_DEL_DEV => {
                 self.delete(device);
                 Ok(Answer::Later(Pending::Delete { device }))
@@ -116,6 +125,7 @@ impl Model {
             Pending::Recovery { device, server } => self.end_recovery(device, server),
             Pending::Stop { device } => self.has_stopped(device).then_some(Ok(0)),
             Pending::Delete { device } => self.devices[device].gone.then_some(Ok(0)),
+            Pending::Quiesce { device, limit } => self.quiesce(device, limit),
             Pending::Share { device, wanted } => self.share(device, &wanted),
             Pending::Unshare { device, index } => self.unshare(device, index),
         }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use ublk_sys::{
     UBLK_F_AUTO_BUF_REG, UBLK_F_BATCH_IO, UBLK_F_INTEGRITY, UBLK_F_NEED_GET_DATA, UBLK_F_SHMEM_ZC,
@@ -68,6 +69,8 @@ pub(super) struct Queue {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
     No,
+    /// The queues of a device whose requests wait for servers are quiesced until no request is started.
+    Quiesced,
     /// `del_gendisk` waits for the requests in flight.
     Draining,
 }
@@ -91,6 +94,8 @@ pub(super) struct Device {
     /// UB_STATE_STOPPING.
     pub(super) stopping: bool,
     pub(super) canceling: bool,
+    /// A QUIESCE_DEV waits, and has the mutex.
+    pub(super) quiesced_since: Option<Instant>,
     /// Open descriptors, fixed files, mappings and pending commands of `/dev/ublkcN`.
     pub(super) files: u32,
     /// The last of these is gone, and the requests' buffers are not yet.
@@ -122,6 +127,7 @@ impl Device {
             deleted: false,
             stopping: false,
             canceling: false,
+            quiesced_since: None,
             files: 0,
             releasing: false,
             server: -1,

@@ -1,4 +1,5 @@
-//! `/sys/block/ublkbN/queue`: settings are kept, and change nothing but what is counted.
+//! `/sys/block/ublkbN/queue`: settings are kept, and change nothing but what is counted and how many
+//! tags are given out.
 
 use std::io;
 
@@ -6,7 +7,7 @@ use super::Sim;
 use super::device::Device;
 use super::model::Model;
 
-const SETTINGS: [&str; 7] = [
+const SETTINGS: [&str; 8] = [
     "scheduler",
     "wbt_lat_usec",
     "nomerges",
@@ -14,13 +15,23 @@ const SETTINGS: [&str; 7] = [
     "rq_affinity",
     "read_ahead_kb",
     "max_sectors_kb",
+    "nr_requests",
 ];
+/// BLKDEV_MIN_RQ.
+const FEWEST_REQUESTS: u16 = 4;
 const SCHEDULERS: [&str; 2] = ["none", "mq-deadline"];
 
 impl Device {
     /// blk_queue_io_stat.
     pub(super) fn counts_requests(&self) -> bool {
         self.queue_settings.get("iostats").is_none_or(|value| value != "0")
+    }
+
+    /// How many tags of each queue requests may have.
+    pub(super) fn tags_in_use(&self) -> usize {
+        let depth = self.info.queue_depth;
+        let limit = self.queue_settings.get("nr_requests").and_then(|value| value.parse().ok());
+        limit.unwrap_or(depth).into()
     }
 }
 
@@ -35,7 +46,16 @@ impl Model {
         if name == "scheduler" && !SCHEDULERS.contains(&value) {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        self.devices[device].queue_settings.insert(name.into(), value.into());
+        let mut value = value.to_owned();
+        if name == "nr_requests" {
+            let depth = self.devices[device].info.queue_depth;
+            let wanted = value.parse().unwrap_or(0).max(FEWEST_REQUESTS);
+            if wanted > depth {
+                return Err(io::Error::from_raw_os_error(libc::EINVAL));
+            }
+            value = wanted.to_string();
+        }
+        self.devices[device].queue_settings.insert(name.into(), value);
         Ok(())
     }
 }

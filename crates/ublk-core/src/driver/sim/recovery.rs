@@ -1,5 +1,7 @@
 //! A device between two servers: UBLK_F_USER_RECOVERY and its two kinds, QUIESCE_DEV.
 
+use std::time::{Duration, Instant};
+
 use ublk_sys::{
     UBLK_F_QUIESCE, UBLK_F_USER_RECOVERY, UBLK_F_USER_RECOVERY_FAIL_IO,
     UBLK_F_USER_RECOVERY_REISSUE, UBLK_S_DEV_DEAD, UBLK_S_DEV_FAIL_IO, UBLK_S_DEV_LIVE,
@@ -7,7 +9,12 @@ use ublk_sys::{
 };
 
 use super::device::{Device, Stop};
+use super::config::Waiting;
 use super::model::Model;
+
+/// How long `blk_mq_quiesce_queue` waits for other CPUs. Requests that the server has may end
+/// meanwhile, and those that get their tags wait for a server.
+const GRACE: Duration = Duration::from_millis(1);
 
 impl Device {
     /// !ublk_nosrv_should_stop_dev.
@@ -78,6 +85,9 @@ impl Model {
         let found = &mut self.devices[device];
         found.queues.iter_mut().for_each(|queue| queue.events.force_abort = true);
         self.kick(device);
+        for queue in 0..self.devices[device].info.nr_hw_queues {
+            self.pump(device, queue);
+        }
     }
 
     /// The end of ublk_ch_release_work_fn: what becomes of a device whose server is gone.
@@ -127,24 +137,38 @@ impl Model {
         Some(Ok(0))
     }
 
-    /// ublk_ctrl_quiesce_dev, with a time limit that is over at once.
-    pub(super) fn quiesce(&mut self, device: usize) -> Result<i32, i32> {
+    /// ublk_ctrl_quiesce_dev: none, while it waits for a stop that has the device's mutex, for the
+    /// queues to be quiesced, or for idle tags. Where nobody sleeps both limits are over at once.
+    pub(super) fn quiesce(&mut self, device: usize, limit: Duration) -> Option<Result<i32, i32>> {
+        let sleeps = self.config.waiting == Waiting::Blocking;
         let found = &mut self.devices[device];
         if found.info.flags & UBLK_F_QUIESCE == 0 {
-            return Err(libc::EOPNOTSUPP);
+            return Some(Err(libc::EOPNOTSUPP));
+        }
+        if found.stop != Stop::No {
+            return None;
         }
         if !found.disk || found.info.state == UBLK_S_DEV_DEAD {
-            return Err(libc::ENODEV);
+            return Some(Err(libc::ENODEV));
         }
         if found.info.state != UBLK_S_DEV_LIVE {
-            return Ok(0);
+            return Some(Ok(0));
         }
         found.set_canceling();
-        if !found.batches() && !self.has_idle_tags(device) {
-            return Err(libc::EBUSY);
+        let waited = found.quiesced_since.get_or_insert_with(Instant::now).elapsed();
+        if sleeps && waited < GRACE {
+            return None;
         }
-        self.cancel_commands(device);
-        Ok(0)
+        if found.batches() || self.has_idle_tags(device) {
+            self.devices[device].quiesced_since = None;
+            self.cancel_commands(device);
+            return Some(Ok(0));
+        }
+        if sleeps && waited < GRACE + limit {
+            return None;
+        }
+        self.devices[device].quiesced_since = None;
+        Some(Err(libc::EBUSY))
     }
 
     /// ublk_wait_for_idle_io: the kernel counts the requests that are not started as busy.

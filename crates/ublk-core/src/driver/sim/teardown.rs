@@ -19,11 +19,8 @@ impl Device {
 impl Model {
     /// ublk_stop_dev. Goes on by itself when it has to wait.
     pub(super) fn stop(&mut self, device: usize) -> Answer {
-        self.devices[device].stop = Stop::Draining;
-        // ublk_force_abort_dev: what waits for a server that will not come fails now.
-        if self.devices[device].recoverable() {
-            self.force_abort(device);
-        }
+        let waits = self.devices[device].queues_without_server();
+        self.devices[device].stop = if waits { Stop::Quiesced } else { Stop::Draining };
         self.advance_stop(device);
         Answer::Later(Pending::Stop { device })
     }
@@ -34,6 +31,14 @@ impl Model {
 
     /// Ends a stop as soon as no request is in flight.
     pub(super) fn advance_stop(&mut self, device: usize) {
+        if self.devices[device].stop == Stop::Quiesced {
+            if self.has_started_requests(device) {
+                return;
+            }
+            // ublk_force_abort_dev: what waits for a server that will not come fails now.
+            self.devices[device].stop = Stop::Draining;
+            self.force_abort(device);
+        }
         let found = &self.devices[device];
         if found.stop == Stop::No || found.busy() {
             return;
@@ -45,6 +50,12 @@ impl Model {
             self.cancel_commands(device);
         }
         self.finish_delete(device);
+    }
+
+    /// !ublk_wait_tagset_rqs_idle.
+    fn has_started_requests(&self, device: usize) -> bool {
+        let mut all = self.devices[device].queues.iter().flat_map(|queue| &queue.tags).flatten();
+        all.any(|id| self.requests.get(id).is_some_and(|request| request.started))
     }
 
     /// ublk_cancel_dev.

@@ -10,7 +10,7 @@ use ublk_sys::{
 use super::super::*;
 use super::rig::*;
 use crate::control::Control;
-use crate::driver::Ring;
+use crate::driver::{Driver, Ring};
 use crate::error::Code;
 
 const LIMIT: Duration = Duration::from_millis(1);
@@ -222,4 +222,52 @@ fn an_old_kernel_hears_the_bare_numbers() {
     control.set_params(id, &params()).unwrap();
     assert_eq!(control.update_size(id, 8).unwrap_err().code, Code::Unsupported);
     control.delete(id, LIMIT).unwrap();
+}
+
+#[test]
+fn a_stop_of_a_device_with_recovery_fails_what_waits_once_the_server_has_nothing_left() {
+    let mut rig = Rig::live(ZC | RECOVERY | REISSUE | QUIESCE, 2);
+    let client = rig.client();
+    client.submit(&read(0, 512), None);
+    let (tag, _) = rig.take_request();
+    Control::new(rig.sim.clone()).quiesce(0, LIMIT).unwrap();
+    for _ in 0..3 {
+        client.submit(&read(0, 512), None);
+    }
+    rig.sim.begin_stop(0).unwrap();
+    assert_eq!(client.take(), []);
+    rig.push(&rig.commit(tag, 512));
+    rig.turn();
+    let done = client.take();
+    assert_eq!(done.len(), 4);
+    assert_eq!(done.iter().filter(|one| one.result == Err(libc::EIO)).count(), 3, "{done:?}");
+}
+
+#[test]
+fn trap_49_a_queue_with_a_tag_that_no_request_gets_can_always_be_taken_away() {
+    for (requests, taken) in [("8", Err(Code::Busy)), ("7", Ok(()))] {
+        let mut rig = Rig::live(ZC | RECOVERY | QUIESCE, 8);
+        rig.sim.set_queue(0, "nr_requests", requests).unwrap();
+        let client = rig.client();
+        for _ in 0..16 {
+            client.submit(&read(0, 512), None);
+        }
+        let control = Control::new(rig.sim.clone());
+        let begun = rig.turn();
+        control.quiesce(0, LIMIT).unwrap();
+        for one in begun {
+            rig.push(&rig.commit(u16::try_from(one.user_data).unwrap(), 512));
+        }
+        rig.turn();
+        let again = control.quiesce(0, LIMIT).map_err(|error| error.code);
+        assert_eq!(again, taken);
+    }
+}
+
+#[test]
+fn nr_requests_is_four_at_least_and_the_depth_at_most() {
+    let rig = Rig::live(ZC, 8);
+    rig.sim.set_queue(0, "nr_requests", "1").unwrap();
+    assert_eq!(rig.sim.queue_setting(0, "nr_requests").as_deref(), Some("4"));
+    assert!(rig.sim.set_queue(0, "nr_requests", "9").is_err());
 }
