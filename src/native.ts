@@ -175,10 +175,10 @@ export interface NativePlaces {
 /** The answering end of one queue of a bridge. */
 export interface NativeChannel {
   /** To be asked for once. */
-  memory(): ArrayBuffer;
+  memory(): Outcome<ArrayBuffer>;
   places(): NativePlaces;
   /** To be asked for once for each buffer that the tag has. */
-  buffer(tag: number): ArrayBuffer | null;
+  buffer(tag: number): Outcome<ArrayBuffer | null>;
   keepBuffer(tag: number): void;
   // Functions, since a method of the addon costs far more than it does.
   /** What gives the reactor what it is owed, one of `OWES_*`. */
@@ -230,13 +230,13 @@ export interface NativeSimulation {
     operations: NativeDiskOperation[],
     cutPower: boolean,
     onEnded: (ended: NativeDiskOutcome[]) => void,
-  ): void;
+  ): Outcome<void>;
   setFaults(faults: NativeFaults): void;
   injected(): { short: number; error: number; interrupted: number; command: number };
   close(): Promise<Outcome<void>>;
 }
 
-/** The addon. Its promises never reject: a failure is an answer. */
+/** The addon. Its promises never reject, and what can fail never throws: a failure is an answer. */
 export interface Binding {
   createPool(reactors: number, spinUsec: number): Promise<Outcome<NativePool>>;
   createDevice(
@@ -253,8 +253,13 @@ export interface Binding {
   createBridge(
     options: NativeBridgeOptions,
     onReport: (report: NativeReport) => void,
-  ): NativeBridge;
-  openChannel(bridge: number, queue: number, spinUs: number, onRequests: () => void): NativeChannel;
+  ): Outcome<NativeBridge>;
+  openChannel(
+    bridge: number,
+    queue: number,
+    spinUs: number,
+    onRequests: () => void,
+  ): Outcome<NativeChannel>;
   listDevices(): Promise<Outcome<DeviceInfo[]>>;
   deviceInfo(id: number): Promise<Outcome<DeviceInfo>>;
   stopDevice(id: number, force: boolean): Promise<Outcome<StopCheck>>;
@@ -264,7 +269,10 @@ export interface Binding {
   deleteDevice(id: number, force: boolean): Promise<Outcome<void>>;
   deviceUsers(id: number): Promise<Outcome<DeviceUsers>>;
   features(): Promise<Outcome<Feature[]>>;
-  simulate(options: NativeDeviceOptions, simulation: NativeSimulationOptions): NativeSimulation;
+  simulate(
+    options: NativeDeviceOptions,
+    simulation: NativeSimulationOptions,
+  ): Outcome<NativeSimulation>;
 }
 
 let binding: Binding | undefined;

@@ -79,7 +79,7 @@ withUblk('a pool of reactors', () => {
       await device.quiesce();
       device = await recoverDevice(device.id, { target, pool });
     }
-    await load;
+    await expect(load).resolves.toMatchObject({ exitCode: 0 });
     await device.close();
   });
 

@@ -1,3 +1,4 @@
+import type { Outcome } from '../../src/errors.ts';
 import type { NativeChannel } from '../../src/native.ts';
 import * as layout from '../../src/handler/layout.ts';
 
@@ -33,8 +34,8 @@ export class FakeChannel implements NativeChannel {
   #asked = 0;
   #seen = 0;
 
-  memory(): ArrayBuffer {
-    return this.#memory;
+  memory(): Outcome<ArrayBuffer> {
+    return { value: this.#memory };
   }
 
   places() {
@@ -49,8 +50,8 @@ export class FakeChannel implements NativeChannel {
     };
   }
 
-  buffer(tag: number): ArrayBuffer | null {
-    return this.buffers[tag]!;
+  buffer(tag: number): Outcome<ArrayBuffer | null> {
+    return { value: this.buffers[tag]! };
   }
 
   keepBuffer(tag: number): void {

@@ -2,7 +2,7 @@ import { constants } from 'node:os';
 import { performance } from 'node:perf_hooks';
 import { setImmediate } from 'node:timers';
 
-import { invalid, messageOf, UblkError, UblkErrorCode } from '../errors.ts';
+import { invalid, messageOf, UblkError, UblkErrorCode, unwrap } from '../errors.ts';
 import type { NativeChannel } from '../native.ts';
 import { IoError } from './io-error.ts';
 import * as layout from './layout.ts';
@@ -143,7 +143,7 @@ export class HandlerQueue implements RequestOwner {
 
   /** The memory of a tag's data. */
   buffer(tag: number): ArrayBuffer | null {
-    return this.#channel.buffer(tag);
+    return unwrap(this.#channel.buffer(tag));
   }
 
   /** Runs I/O of a backend on a request's data. */

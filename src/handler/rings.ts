@@ -1,4 +1,4 @@
-import { UblkError, UblkErrorCode } from '../errors.ts';
+import { UblkError, UblkErrorCode, unwrap } from '../errors.ts';
 import type { NativeChannel } from '../native.ts';
 import * as layout from './layout.ts';
 
@@ -60,7 +60,7 @@ export class Rings {
     this.#requestMask = places.requestCount - 1;
     this.#answers = places.answers;
     this.#answerCount = places.answerCount;
-    const memory = channel.memory();
+    const memory = unwrap(channel.memory());
     this.words = new Uint32Array(memory);
     this.#shared = new Int32Array(memory);
   }

@@ -1,5 +1,5 @@
 import { Device } from '../device.ts';
-import type { UblkError } from '../errors.ts';
+import { unwrap, type UblkError } from '../errors.ts';
 import {
   native,
   type NativeBridge,
@@ -45,8 +45,10 @@ export class HandlerServer {
     const maxPieces = backends.length > 0 ? MAX_PIECES : 0;
     this.#warnings = warnings;
     this.#pool = pool;
-    this.#bridge = native().createBridge({ queues, depth, maxPieces, timeoutMs }, (report) =>
-      warnings.tell(toWarning(report, timeoutMs)),
+    this.#bridge = unwrap(
+      native().createBridge({ queues, depth, maxPieces, timeoutMs }, (report) =>
+        warnings.tell(toWarning(report, timeoutMs)),
+      ),
     );
     this.request = {
       ...(shape.mapsOnly ? {} : { buffers: [shape.zoneSize === undefined ? 'copy' : 'user-copy'] }),
@@ -84,7 +86,9 @@ export class HandlerServer {
     const warn = (warning: UblkError): void => this.#warnings.tell(warning);
     for (let queue = 0; queue < queues; queue += 1) {
       let served: HandlerQueue | undefined;
-      const channel = native().openChannel(this.#bridge.id, queue, spin, () => served?.serve());
+      const channel = unwrap(
+        native().openChannel(this.#bridge.id, queue, spin, () => served?.serve()),
+      );
       served = new HandlerQueue(channel, {
         queue,
         depth,

@@ -1,7 +1,7 @@
 // The program of a worker thread that serves queues of a device; `pool.ts` starts it.
 import { parentPort, workerData } from 'node:worker_threads';
 
-import type { UblkError } from '../errors.ts';
+import { unwrap, type UblkError } from '../errors.ts';
 import { native } from '../native.ts';
 import { checkHandler, isHandler, type CheckedHandler } from './handler.ts';
 import { HandlerQueue } from './queue.ts';
@@ -15,7 +15,13 @@ const tell = (message: FromWorker): void => port.postMessage(message);
 try {
   const checked = checkHandler(await load(workerData as WorkerStart));
   // Listening keeps this thread alive, until it is terminated.
-  port.on('message', (assignment: Assignment) => serve(checked, assignment));
+  port.on('message', (assignment: Assignment) => {
+    try {
+      serve(checked, assignment);
+    } catch (error) {
+      tell({ failure: toMessage(error) });
+    }
+  });
   const { methods: _ours, ...shape } = checked;
   tell({ shape });
 } catch (error) {
@@ -36,7 +42,7 @@ function serve(checked: CheckedHandler, { bridge, queues, depth, spinUsec }: Ass
     // Only who has a single queue can look for its requests, and sleep in it.
     const alone = queues.length === 1;
     const spin = alone ? spinUsec : 0;
-    const channel = native().openChannel(bridge, queue, spin, () => bell?.());
+    const channel = unwrap(native().openChannel(bridge, queue, spin, () => bell?.()));
     const options = { queue, depth, methods, mapped, backends, zoneSize, warn };
     const served = new HandlerQueue(channel, options);
     bell = alone ? serveHot(channel, served) : served.serve;

@@ -4,7 +4,7 @@ import { setImmediate } from 'node:timers';
 import { checkKeys } from '../check.ts';
 import type { Device } from '../device.ts';
 import { errnoName } from '../errno.ts';
-import { invalid, messageOf, UblkError, UblkErrorCode, unwrap } from '../errors.ts';
+import { invalid, toError, UblkError, UblkErrorCode, unwrap } from '../errors.ts';
 import type { HandlerModule } from '../handler/module.ts';
 import { serve, serverOf, type HandlerServer } from '../handler/server.ts';
 import type { Handler } from '../handler/types.ts';
@@ -77,7 +77,7 @@ export class SimulatedDisk {
     const server = await serverOf(target, options);
     let simulated: NativeSimulation;
     try {
-      simulated = native().simulate(server?.request ?? options, simulation);
+      simulated = unwrap(native().simulate(server?.request ?? options, simulation));
     } catch (error) {
       await server?.release();
       throw error;
@@ -220,21 +220,18 @@ export class SimulatedDisk {
     this.#asked = [];
     if (asked.length === 0 && !cutPower) return;
     const operations = asked.map((one) => one.operation);
-    try {
-      this.#native.begin(operations, cutPower, (ended) => {
-        for (const { place, data, errno } of ended) {
-          const { operation, resolve, reject } = asked[place]!;
-          if (errno === 0) resolve(operation.kind === 'read' ? data : EMPTY);
-          else reject(failure(operation, errno));
-        }
-      });
-    } catch (cause) {
-      // No thread that waits for them, for example.
-      const message = `the simulated disk cannot begin: ${messageOf(cause)}`;
-      const error = new UblkError(UblkErrorCode.Kernel, message, { cause });
-      for (const { reject } of asked) reject(error);
-      if (cutPower) throw error;
-    }
+    const { failure: refused } = this.#native.begin(operations, cutPower, (ended) => {
+      for (const { place, data, errno } of ended) {
+        const { operation, resolve, reject } = asked[place]!;
+        if (errno === 0) resolve(operation.kind === 'read' ? data : EMPTY);
+        else reject(failure(operation, errno));
+      }
+    });
+    if (!refused) return;
+    // No thread that waits for them, for example.
+    const error = toError(refused);
+    for (const { reject } of asked) reject(error);
+    if (cutPower) throw error;
   }
 
   #check(what: string, offset: unknown, length: unknown): void {

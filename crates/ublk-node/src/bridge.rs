@@ -16,11 +16,12 @@ use napi_derive::napi;
 use ublk_core::bridge::{
     Bridge, BridgeOptions, Channel, Misfit, Report, ReportKind, Sleeper, layout,
 };
-use ublk_core::error::Result;
+use ublk_core::error::{Code, Error, Result};
 
 use crate::memory::{self, Shared};
 use crate::open_devices::OpenDevices;
 use crate::options::refused;
+use crate::outcome::Outcome;
 
 /// All bridges, by number: devices and the threads that serve them find each other by it.
 static BRIDGES: Mutex<Option<HashMap<u32, Weak<Bridge>>>> = Mutex::new(None);
@@ -98,19 +99,23 @@ pub struct NativeChannel {
 /// Makes a bridge; `on_report` hears what goes wrong on it.
 #[napi(
     catch_unwind,
-    ts_args_type = "options: NativeBridgeOptions, onReport: (report: NativeReport) => void"
+    ts_args_type = "options: NativeBridgeOptions, onReport: (report: NativeReport) => void",
+    ts_return_type = "Outcome<NativeBridge>"
 )]
 pub fn create_bridge(
     env: &Env,
     options: NativeBridgeOptions,
     on_report: OnReport,
-) -> napi::Result<NativeBridge> {
+) -> napi::Result<Outcome<NativeBridge>> {
     // Its cleanup must come after ours, which is added later.
     OpenDevices::of(env)?;
     let NativeBridgeOptions { queues, depth, max_pieces, timeout_ms } = options;
     let timeout = Duration::from_millis(timeout_ms.into());
     let options = BridgeOptions { queues, depth, max_pieces, timeout };
-    let bridge = Bridge::new(&options).map_err(|error| failed(&error))?;
+    let bridge = match Bridge::new(&options) {
+        Ok(bridge) => bridge,
+        Err(error) => return Ok(Err(failed(&error)).into()),
+    };
     bridge.listen(Box::new(move |report| {
         // Refused when too many are on their way, or by an environment that has ended.
         on_report.call(report.into(), ThreadsafeFunctionCallMode::NonBlocking);
@@ -122,7 +127,7 @@ pub fn create_bridge(
         }
     })?;
     let id = enter(&bridge);
-    Ok(NativeBridge { id, bridge, hook: Some(hook) })
+    Ok(Ok(NativeBridge { id, bridge, hook: Some(hook) }).into())
 }
 
 #[napi]
@@ -152,7 +157,8 @@ impl Drop for NativeBridge {
 /// for `spin_us` microseconds.
 #[napi(
     catch_unwind,
-    ts_args_type = "bridge: number, queue: number, spinUs: number, onRequests: () => void"
+    ts_args_type = "bridge: number, queue: number, spinUs: number, onRequests: () => void",
+    ts_return_type = "Outcome<NativeChannel>"
 )]
 pub fn open_channel(
     env: &Env,
@@ -160,11 +166,12 @@ pub fn open_channel(
     queue: u16,
     spin_us: u32,
     on_requests: OnRequests,
-) -> napi::Result<NativeChannel> {
+) -> napi::Result<Outcome<NativeChannel>> {
     OpenDevices::of(env)?;
-    let bridge = find(bridge).map_err(|error| napi::Error::from_reason(error.message))?;
-    let channel = bridge.channels().get(usize::from(queue)).map(Arc::clone);
-    let channel = channel.ok_or_else(|| napi::Error::from_reason("there is no such queue"))?;
+    let channel = match channel(bridge, queue) {
+        Ok(channel) => channel,
+        Err(error) => return Ok(Err(error).into()),
+    };
     channel.attach_peer(Box::new(move || {
         on_requests.call((), ThreadsafeFunctionCallMode::NonBlocking);
     }));
@@ -175,18 +182,24 @@ pub fn open_channel(
     })?;
     let sleeper = Sleeper::new(Arc::clone(&channel), Duration::from_micros(spin_us.into()));
     let sleeper = Rc::new(RefCell::new(sleeper));
-    Ok(NativeChannel { channel, sleeper, hook: Some(hook), shown: false })
+    Ok(Ok(NativeChannel { channel, sleeper, hook: Some(hook), shown: false }).into())
+}
+
+fn channel(bridge: u32, queue: u16) -> Result<Arc<Channel>> {
+    let bridge = find(bridge)?;
+    let channel = bridge.channels().get(usize::from(queue)).map(Arc::clone);
+    channel.ok_or_else(|| refused(format!("the bridge has no queue {queue}")))
 }
 
 #[napi]
 impl NativeChannel {
     /// The rings; to be asked for once.
-    #[napi(catch_unwind, ts_return_type = "ArrayBuffer")]
-    pub fn memory(&mut self) -> napi::Result<Shared> {
+    #[napi(catch_unwind, ts_return_type = "Outcome<ArrayBuffer>")]
+    pub fn memory(&mut self, env: &Env) -> Outcome<Shared> {
         if std::mem::replace(&mut self.shown, true) {
-            return Err(napi::Error::from_reason("a channel's memory is shown once"));
+            return Err(refused("a channel's memory is shown once".into())).into();
         }
-        Ok(Shared(Arc::clone(self.channel.memory())))
+        Shared::new(env, Arc::clone(self.channel.memory())).into()
     }
 
     /// Where things are in it.
@@ -205,9 +218,9 @@ impl NativeChannel {
     }
 
     /// The tag's buffer of now, to be asked for once; absent where data is not copied.
-    #[napi(catch_unwind, ts_return_type = "ArrayBuffer | null")]
-    pub fn buffer(&self, tag: u16) -> Option<Shared> {
-        self.channel.buffer(tag).map(Shared)
+    #[napi(catch_unwind, ts_return_type = "Outcome<ArrayBuffer | null>")]
+    pub fn buffer(&self, env: &Env, tag: u16) -> Outcome<Option<Shared>> {
+        self.channel.buffer(tag).map(|buffer| Shared::new(env, buffer)).transpose().into()
     }
 
     /// The tag's buffer of now is never unmapped: somebody has moved it to another owner, who may
@@ -315,6 +328,8 @@ fn bridges() -> MutexGuard<'static, Option<HashMap<u32, Weak<Bridge>>>> {
     BRIDGES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn failed(error: &std::io::Error) -> napi::Error {
-    napi::Error::from_reason(format!("cannot make a bridge to the handler: {error}"))
+/// A bridge is memory and a thread: memory that has run out is mmap's to tell.
+fn failed(error: &std::io::Error) -> Error {
+    let call = if error.raw_os_error() == Some(libc::EAGAIN) { "clone" } else { "mmap" };
+    Error::os(Code::Kernel, "cannot make a bridge to the handler", call, error)
 }

@@ -5,23 +5,34 @@ use std::ptr;
 use std::sync::Arc;
 
 use napi::bindgen_prelude::ToNapiValue;
-use napi::sys;
+use napi::{Env, sys};
 use ublk_core::bridge::Region;
+use ublk_core::error::{Code, Error, Result};
 
-/// Memory on its way to JavaScript. It stays mapped as long as the `ArrayBuffer` that it becomes,
-/// whoever else lets go of it.
-pub struct Shared(pub(crate) Arc<Region>);
+/// An `ArrayBuffer` over memory, which stays mapped as long as the `ArrayBuffer` exists, whoever else
+/// drops the memory.
+pub struct Shared(sys::napi_value);
 
 impl ToNapiValue for Shared {
-    unsafe fn to_napi_value(env: sys::napi_env, shared: Self) -> napi::Result<sys::napi_value> {
-        let (base, size) = (shared.0.base(), shared.0.size());
-        let owner = Arc::into_raw(shared.0).cast_mut().cast::<c_void>();
+    unsafe fn to_napi_value(_env: sys::napi_env, shared: Self) -> napi::Result<sys::napi_value> {
+        Ok(shared.0)
+    }
+}
+
+impl Shared {
+    /// Shows JavaScript the memory of `region`.
+    ///
+    /// # Errors
+    /// [`Code::Unsupported`] where the runtime has no such buffers; [`Code::Resources`].
+    pub(crate) fn new(env: &Env, region: Arc<Region>) -> Result<Self> {
+        let (base, size) = (region.base(), region.size());
+        let owner = Arc::into_raw(region).cast_mut().cast::<c_void>();
         let mut value = ptr::null_mut();
-        // SAFETY: `env` is the environment that the caller vouches for; the memory lives until
-        // `let_go`, which takes over what `owner` holds.
+        // SAFETY: `env` is the environment that calls us; the memory lives until `let_go`, which
+        // takes over what `owner` holds.
         let status = unsafe {
             sys::napi_create_external_arraybuffer(
-                env,
+                env.raw(),
                 base.cast(),
                 size,
                 Some(let_go),
@@ -30,21 +41,28 @@ impl ToNapiValue for Shared {
             )
         };
         if status == sys::Status::napi_ok {
-            return Ok(value);
+            return Ok(Self(value));
         }
         // SAFETY: not taken over, since no buffer was made.
         drop(unsafe { Arc::from_raw(owner.cast_const().cast::<Region>()) });
-        Err(napi::Error::from_reason(if status == sys::Status::napi_no_external_buffers_allowed {
-            "this runtime does not let JavaScript share memory with native code (Electron does \
-             not); serve the device from a process of plain Node.js"
-        } else {
-            "cannot make an ArrayBuffer of a channel's memory"
-        }))
+        Err(match status {
+            sys::Status::napi_no_external_buffers_allowed => Error::new(
+                Code::Unsupported,
+                "this runtime does not let JavaScript share memory with native code (Electron \
+                 does not)",
+            )
+            .hint("serve the device from a process of plain Node.js"),
+            _ => Error::new(
+                Code::Resources,
+                format!("cannot make an ArrayBuffer of {size} bytes of a handler's channel"),
+            )
+            .hint("memory has run out, or this environment of JavaScript is about to end"),
+        })
     }
 }
 
 extern "C" fn let_go(_env: sys::napi_env, _data: *mut c_void, owner: *mut c_void) {
-    // SAFETY: what `to_napi_value` made of an `Arc`, called once.
+    // SAFETY: what `Shared::new` made of an `Arc`, called once.
     drop(unsafe { Arc::from_raw(owner.cast_const().cast::<Region>()) });
 }
 

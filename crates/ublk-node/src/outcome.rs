@@ -46,9 +46,15 @@ impl From<Error> for Failure {
     }
 }
 
+impl<T> From<Result<T, Error>> for Outcome<T> {
+    fn from(result: Result<T, Error>) -> Self {
+        Self(result.map_err(Failure::from))
+    }
+}
+
 /// A result on its way to JavaScript.
 #[derive(Debug)]
-pub(crate) struct Outcome<T>(pub(crate) Result<T, Failure>);
+pub struct Outcome<T>(pub(crate) Result<T, Failure>);
 
 impl<T: ToNapiValue> ToNapiValue for Outcome<T> {
     unsafe fn to_napi_value(env: sys::napi_env, outcome: Self) -> napi::Result<sys::napi_value> {

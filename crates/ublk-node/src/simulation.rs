@@ -13,6 +13,7 @@ use ublk_core::simulation::Simulation;
 
 use crate::device::{self, OnEnd};
 use crate::options::NativeDeviceOptions;
+use crate::outcome;
 use crate::target::NativeTarget;
 use crate::task;
 
@@ -96,20 +97,23 @@ pub struct NativeSimulation {
 }
 
 /// Makes a simulation for devices with these options; nothing is opened yet.
-#[napi(catch_unwind)]
+#[napi(catch_unwind, ts_return_type = "Outcome<NativeSimulation>")]
 pub fn simulate(
     options: NativeDeviceOptions,
     simulation: NativeSimulationOptions,
-) -> napi::Result<NativeSimulation> {
+) -> outcome::Outcome<NativeSimulation> {
     let NativeSimulationOptions { seed, kernel, faults } = simulation;
     // Each device has its own target: see `serve`.
-    let (options, _) = options.convert().map_err(refused)?;
+    let options = match options.convert() {
+        Ok((options, _)) => options,
+        Err(error) => return Err(error).into(),
+    };
     let kernel = match kernel.as_str() {
         "6.12" => Kernel::linux_6_12(),
         _ => Kernel::linux_7_3(),
     };
     let config = SimConfig { kernel, faults: faults.into(), ..SimConfig::blocking(seed.into()) };
-    Ok(NativeSimulation { simulation: Arc::new(Simulation::new(config, &options)) })
+    Ok(NativeSimulation { simulation: Arc::new(Simulation::new(config, &options)) }).into()
 }
 
 #[napi]
@@ -154,16 +158,20 @@ impl NativeSimulation {
     /// `on_ended` is told of them as they end.
     #[napi(
         catch_unwind,
-        ts_args_type = "operations: NativeDiskOperation[], cutPower: boolean, onEnded: (ended: NativeDiskOutcome[]) => void"
+        ts_args_type = "operations: NativeDiskOperation[], cutPower: boolean, onEnded: (ended: NativeDiskOutcome[]) => void",
+        ts_return_type = "Outcome<void>"
     )]
     pub fn begin(
         &self,
         operations: Vec<NativeDiskOperation>,
         cut_power: bool,
         on_ended: OnEnded,
-    ) -> napi::Result<()> {
+    ) -> outcome::Outcome<()> {
         let ops = operations.into_iter().map(NativeDiskOperation::convert);
-        let ops = ops.collect::<Result<Vec<_>, _>>().map_err(refused)?;
+        let ops = match ops.collect::<Result<Vec<_>, _>>() {
+            Ok(ops) => ops,
+            Err(error) => return Err(error).into(),
+        };
         let begun = self.simulation.begin(&ops, cut_power);
         let wait = move || {
             begun.finish(|ended| {
@@ -173,7 +181,9 @@ impl NativeSimulation {
             });
         };
         let spawned = thread::Builder::new().name("ublk-simulated".into()).spawn(wait);
-        spawned.map(drop).map_err(|error| napi::Error::from_reason(error.to_string()))
+        let failed =
+            |error| Error::os(Code::Kernel, "cannot start a thread for the disk", "clone", &error);
+        spawned.map(drop).map_err(failed).into()
     }
 
     /// Takes the device down and writes everything back.
@@ -255,9 +265,4 @@ impl NativeDiskOperation {
             kind => Err(Error::new(Code::InvalidArgument, format!("there is no operation {kind}"))),
         }
     }
-}
-
-/// What `src/testing/disk.ts` has checked and can only be wrong by a defect.
-fn refused(error: Error) -> napi::Error {
-    napi::Error::from_reason(error.message)
 }

@@ -8,8 +8,8 @@ use ublk_sys::{
     UBLK_S_DEV_QUIESCED,
 };
 
-use super::device::{Device, Stop};
 use super::config::Waiting;
+use super::device::{Device, Stop};
 use super::model::Model;
 
 /// How long `blk_mq_quiesce_queue` waits for other CPUs. Requests that the server has may end
