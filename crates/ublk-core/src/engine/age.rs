@@ -51,8 +51,10 @@ impl<T: Target> Engine<T> {
         self.flights[usize::from(tag)].given_up
     }
 
-    /// The last step of a request that was given up has ended: the tag can serve requests again.
+    /// The last step of a request that was given up has ended: the target hears that the request has
+    /// failed, and the tag can serve requests again.
     pub(crate) fn take_back<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) {
+        self.tell_failure(tag);
         let flight = &mut self.flights[usize::from(tag)];
         (flight.given_up, flight.held) = (false, false);
         self.given_up.retain(|&(given_up, _)| given_up != tag);

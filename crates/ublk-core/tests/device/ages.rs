@@ -1,6 +1,7 @@
 //! Requests of unprivileged devices, whose server the kernel kills when one is 30 s old.
 
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
 use ublk_core::target::delay::{Delay, Delays};
 use ublk_core::target::native::Native;
@@ -16,6 +17,8 @@ const SPEED: u32 = 10;
 struct Slow {
     geometry: Geometry,
     takes: Duration,
+    /// How many requests it has heard to have failed.
+    failed: Arc<AtomicU64>,
 }
 
 impl Target for Slow {
@@ -38,6 +41,11 @@ impl Target for Slow {
         }
         Ok(())
     }
+
+    fn failed(&self, request: &Request, plan: &[Step]) {
+        assert_eq!((request.offset, plan.len()), (0, 1));
+        self.failed.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 fn users_kernel() -> Sim {
@@ -49,10 +57,12 @@ fn unprivileged() -> DeviceOptions {
     DeviceOptions { unprivileged: true, queues: 1, ..options() }
 }
 
-/// What a read of the first block comes to, and what of the rules is broken then.
-fn read(takes: Duration) -> (Result<(), i32>, Vec<String>) {
+/// What a read of the first block comes to, how many failures its target hears of, and what of the
+/// rules is broken then.
+fn read(takes: Duration) -> (Result<(), i32>, u64, Vec<String>) {
     let sim = users_kernel();
-    let target = Slow { geometry: Geometry::new(SIZE as u64), takes };
+    let told = Arc::<AtomicU64>::default();
+    let target = Slow { geometry: Geometry::new(SIZE as u64), takes, failed: Arc::clone(&told) };
     let device = Device::create(&sim, target, unprivileged()).unwrap();
     let id = device.info().id;
     let (begun, other) = (sim.client(id).unwrap(), sim.client(id).unwrap());
@@ -78,14 +88,14 @@ fn read(takes: Duration) -> (Result<(), i32>, Vec<String>) {
     device.close().unwrap();
     let violations = sim.violations().iter().map(ToString::to_string).collect();
     sim.audit();
-    (result, violations)
+    (result, told.load(Ordering::Relaxed), violations)
 }
 
 #[test]
 fn a_request_whose_backend_does_not_answer_fails_before_it_is_too_old() {
     let _alone = alone();
-    assert_eq!(read(Duration::from_secs(1)), (Ok(()), vec![]));
-    assert_eq!(read(Duration::from_secs(60)), (Err(libc::ETIMEDOUT), vec![]));
+    assert_eq!(read(Duration::from_secs(1)), (Ok(()), 0, vec![]));
+    assert_eq!(read(Duration::from_secs(60)), (Err(libc::ETIMEDOUT), 1, vec![]));
 }
 
 #[test]

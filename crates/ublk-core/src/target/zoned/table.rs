@@ -307,6 +307,10 @@ impl<R: Records> Table<R> {
             false => return,
         };
         if written < zone.written {
+            if zone.condition == Condition::Full && written > 0 && !self.has_room() {
+                // Others have the places of active zones meanwhile: the zone is finished instead.
+                return self.update(index, zone, zone.written);
+            }
             let condition = match zone.condition {
                 Condition::Full => Condition::Closed,
                 other => other,
@@ -325,12 +329,18 @@ impl<R: Records> Table<R> {
         (self.zone(index).condition != Condition::Conventional).then_some((index, within))
     }
 
+    /// Whether one more zone may be active.
+    fn has_room(&self) -> bool {
+        let most = self.shape.max_active;
+        most == 0 || self.open + self.closed < most
+    }
+
     /// Makes sure that a zone of this condition may be opened.
     fn make_room(&mut self, condition: Condition) -> Result<()> {
-        let Shape { max_open, max_active, .. } = self.shape;
+        let max_open = self.shape.max_open;
         match condition {
             Condition::ImplicitlyOpen | Condition::ExplicitlyOpen => return Ok(()),
-            Condition::Empty if max_active != 0 && self.open + self.closed >= max_active => {
+            Condition::Empty if !self.has_room() => {
                 return Err(TOO_MANY_ACTIVE);
             }
             _ => {}

@@ -217,3 +217,20 @@ fn what_lies_beyond_the_last_zone_is_refused() {
     assert_eq!(table.do_write(8 * ZONE, 512), Err(REFUSED));
     assert_eq!(table.reset(u64::MAX), Err(REFUSED));
 }
+
+#[test]
+fn a_full_zone_whose_last_write_fails_takes_no_place_that_another_has() {
+    let mut table = table();
+    let rest = u32::try_from(CAPACITY - 4096).unwrap();
+    table.do_write(ZONE, 4096).unwrap();
+    table.do_write(2 * ZONE, 4096).unwrap();
+    table.do_write(3 * ZONE, 4096).unwrap();
+    table.write(ZONE + 4096, rest).unwrap();
+    table.do_write(4 * ZONE, 4096).unwrap();
+    table.failed(ZONE + 4096, rest);
+    assert_eq!((table.open + table.closed, table.cond(1)), (3, BLK_ZONE_COND_FULL));
+    table.reset(4 * ZONE).unwrap();
+    table.write(2 * ZONE + 4096, rest).unwrap();
+    table.failed(2 * ZONE + 4096, rest);
+    assert_eq!((table.open + table.closed, table.wp(2)), (2, 2 * ZONE + 4096), "there is room");
+}
