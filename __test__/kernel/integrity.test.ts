@@ -3,13 +3,15 @@ import { readFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 
 import { execa } from 'execa';
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 
-import { targets } from '../../src/index.ts';
+import { deleteDevice, getDeviceInfo, targets } from '../../src/index.ts';
+import { fioAll } from './fio.ts';
 import { fleet, NO_TROUBLE } from './fleet.ts';
 import { folderOfTests, sparseImage } from './image.ts';
-import { createOrSkip, expectNoDevices, withUblk } from './machine.ts';
+import { createOrSkip, expectNoDevices, need, withUblk } from './machine.ts';
 import { modesOf } from './modes.ts';
+import { startServer } from './server.ts';
 
 const MIB = 1024 * 1024;
 /** Where the metadata begins in its file. */
@@ -31,6 +33,19 @@ function crc16(bytes: Uint8Array): number {
   }
   return crc;
 }
+
+/** Reads and writes of all sizes that meet on a few sectors. The kernel checks what is read. */
+const CROWD = [
+  '--rw=randrw',
+  '--norandommap=1',
+  '--bssplit=512/40:4k/40:32k/20',
+  '--blockalign=512',
+  '--size=128k',
+] as const;
+
+/** Reads the sectors of {@link CROWD}; fails where data and metadata are not of one write. */
+const readCrowd = (device: string) =>
+  execa('dd', [`if=${device}`, 'of=/dev/null', 'bs=128k', 'count=1', 'iflag=direct']);
 
 async function flip(path: string, position: number): Promise<void> {
   await using file = await open(path, 'r+');
@@ -118,6 +133,51 @@ withUblk('a device with integrity', () => {
       await readSector(device.path, 201);
       await readSector(device.path, 10_000);
     });
+  });
+
+  test.for(MODES)(
+    'keeps data and metadata together where reads and writes meet ($buffers, $exchange)',
+    async (mode, context) => {
+      const target = targets.file(sparseImage(8 * MIB), { integrity: {} });
+      await using device = await createOrSkip(context, { target, queues: 2, ...mode });
+      const job = { path: device.path };
+      expect(await fioAll([job, job], [...CROWD, '--io_size=2M'])).toEqual([0, 0]);
+      await readCrowd(device.path);
+      expect(device.stats().total.errors).toBe(0);
+    },
+  );
+
+  test('keeps them together when its server is killed under load', async (context) => {
+    await need(context, 'INTEGRITY', 'USER_RECOVERY_REISSUE');
+    const path = sparseImage(8 * MIB);
+    const shape = ['--queues', '2', '--recovery', 'reissue'];
+    const kind = ['file', path, '--integrity', 'crc16'];
+    let { server } = await startServer('add', ...kind, ...shape);
+    const load = execa(
+      'fio',
+      ['--name=crowd', '--filename=/dev/ublkb0', '--ioengine=libaio', '--iodepth=32', '--direct=1']
+        .concat(CROWD)
+        .concat('--allow_file_create=0', '--time_based', '--runtime=600', '--randrepeat=0'),
+      { reject: false },
+    );
+    onTestFinished(() => void load.kill('SIGKILL'));
+    for (let kill = 0; kill < 2; kill += 1) {
+      await new Promise((resolve) => setTimeout(resolve, 500 + Math.random() * 1000));
+      server.kill('SIGKILL');
+      await server;
+      await vi.waitFor(async () => expect((await getDeviceInfo(0)).state).toBe('quiesced'), {
+        timeout: 60_000,
+      });
+      ({ server } = await startServer('recover', '0', ...kind));
+    }
+    expect(load.exitCode).toBeNull();
+    load.kill('SIGINT');
+    // fio adds its errors to what says that a signal has ended it.
+    expect((await load).exitCode).toBe(128);
+    await readCrowd('/dev/ublkb0');
+    server.kill('SIGTERM');
+    await server;
+    await deleteDevice(0);
   });
 
   test('has the metadata that was asked for', async (context) => {

@@ -110,23 +110,19 @@ impl Integrity {
         let wanted = Wanted { create: options.create, read_only: file.read_only };
         let kept = Kept { format, size };
         let metadata = state::open(&place, &kept, Data { path, size }, wanted)?;
-        let failed = |tried: &str, syscall, error: &io::Error| {
-            Error::os(
-                Code::BadBackend,
-                format!("cannot {tried} {}", place.display()),
-                syscall,
-                error,
-            )
+        let failed = |error| {
+            let tried = format!("cannot take over the journal of {}", place.display());
+            Error::os(Code::BadBackend, tried, "write", &error)
         };
         take_over(&kept, &data, &metadata, file.read_only)
-            .map_err(|error| failed("bring to an end what was written to", "write", &error))?
+            .map_err(failed)?
             .map_err(|writes| {
                 let message = format!(
-                    "{} has {writes} writes that were not brought to an end, and is not to be written",
+                    "the last server has left {writes} writes half done in {}, and the target is read-only",
                     place.display()
                 );
                 Error::new(Code::BadBackend, message)
-                    .hint("serve it once for writing, and they are done")
+                    .hint("serve the file once for writing: the writes are done then")
             })?;
         let fd = metadata.as_raw_fd();
         let this = Self::new(data, fd, format).map_err(|error| {
