@@ -108,8 +108,10 @@ impl Model {
         }
         let flags = self.io(device, cmd.q_id, cmd.tag).flags;
         if flags & OWNED_BY_SRV == 0 {
-            // A server that has lost a ring, and with it what it knew, may ask.
-            if self.devices[device].queues[usize::from(cmd.q_id)].canceling {
+            // A server that has lost a ring, and with it what it knew, may ask. The close of a ring
+            // marks no queue of a device that has been stopped (`ublk_start_cancel`).
+            let found = &self.devices[device];
+            if found.queues[usize::from(cmd.q_id)].canceling || !found.disk {
                 return Issued::Failed(libc::EBUSY);
             }
             return self.refuse(op, call, libc::EBUSY);
