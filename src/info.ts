@@ -83,12 +83,15 @@ export interface DeviceInfo {
   readonly depth: number;
   /** The largest request. */
   readonly maxIoBytes: number;
-  /** Absent before the device's parameters are set. */
+  /**
+   * Absent before the device's parameters are set, and while they are not known: the kernel answers
+   * nobody who asks for them as long as it waits for the requests of a device that stops.
+   */
   readonly size?: number;
-  /** Absent before the device's parameters are set. */
+  /** Absent when {@link size} is; it may be known although `size` is not. */
   readonly logicalBlockSize?: number;
-  /** Whether writes are refused. */
-  readonly readOnly: boolean;
+  /** Whether writes are refused. Absent when {@link size} is; it may be known although `size` is not. */
+  readonly readOnly?: boolean;
   /** The process that serves it; absent while none does. */
   readonly serverPid?: number;
   /** The user who created it. */

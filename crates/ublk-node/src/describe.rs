@@ -22,12 +22,12 @@ pub struct DeviceInfo {
     pub depth: u16,
     /// The largest request, in bytes.
     pub max_io_bytes: u32,
-    /// In bytes; absent before the parameters are set.
+    /// In bytes; absent before the parameters are set, and while they are not known.
     pub size: Option<f64>,
-    /// In bytes; absent before the parameters are set.
+    /// In bytes; absent as `size` is.
     pub logical_block_size: Option<u32>,
-    /// Whether writes are refused.
-    pub read_only: bool,
+    /// Whether writes are refused; absent as `size` is.
+    pub read_only: Option<bool>,
     /// The process that serves it.
     pub server_pid: Option<u32>,
     /// Who created it.

@@ -19,24 +19,18 @@ pub(super) struct Command {
     pub(super) operation: u32,
     pub(super) legacy: Option<u8>,
     pub(super) name: &'static str,
-    /// Waits for the server: must hold up no other command.
-    pub(super) waits: bool,
 }
 
 impl Command {
     const fn new(name: &'static str, operation: u32, legacy: Option<u8>) -> Self {
-        Self { operation, legacy, name, waits: false }
-    }
-
-    const fn waits(self) -> Self {
-        Self { waits: true, ..self }
+        Self { operation, legacy, name }
     }
 }
 
 macro_rules! commands {
-    ($($name:ident = $operation:ident $(or $legacy:ident)? $(, $waits:ident)?;)*) => {
+    ($($name:ident = $operation:ident $(or $legacy:ident)?;)*) => {
         $(pub(super) const $name: Command =
-            Command::new(stringify!($name), $operation, commands!(@ $($legacy)?))$(.$waits())?;)*
+            Command::new(stringify!($name), $operation, commands!(@ $($legacy)?));)*
     };
     (@) => { None };
     (@ $legacy:ident) => { Some($legacy) };
@@ -52,11 +46,11 @@ commands! {
     GET_PARAMS = UBLK_U_CMD_GET_PARAMS or UBLK_CMD_GET_PARAMS;
     SET_PARAMS = UBLK_U_CMD_SET_PARAMS or UBLK_CMD_SET_PARAMS;
     GET_QUEUE_AFFINITY = UBLK_U_CMD_GET_QUEUE_AFFINITY or UBLK_CMD_GET_QUEUE_AFFINITY;
-    START_DEV = UBLK_U_CMD_START_DEV or UBLK_CMD_START_DEV, waits;
+    START_DEV = UBLK_U_CMD_START_DEV or UBLK_CMD_START_DEV;
     STOP_DEV = UBLK_U_CMD_STOP_DEV or UBLK_CMD_STOP_DEV;
     TRY_STOP_DEV = UBLK_U_CMD_TRY_STOP_DEV;
     START_USER_RECOVERY = UBLK_U_CMD_START_USER_RECOVERY or UBLK_CMD_START_USER_RECOVERY;
-    END_USER_RECOVERY = UBLK_U_CMD_END_USER_RECOVERY or UBLK_CMD_END_USER_RECOVERY, waits;
+    END_USER_RECOVERY = UBLK_U_CMD_END_USER_RECOVERY or UBLK_CMD_END_USER_RECOVERY;
     QUIESCE_DEV = UBLK_U_CMD_QUIESCE_DEV;
     UPDATE_SIZE = UBLK_U_CMD_UPDATE_SIZE;
     REG_BUF = UBLK_U_CMD_REG_BUF;

@@ -1,8 +1,7 @@
 //! The control plane: one method per command of `/dev/ublk-control`.
 //!
 //! Every command has a time limit, and every error says what was tried and what is probably
-//! wrong. Commands of one process go one after another: kernels up to 7.0 lose commands that
-//! sleep when many are sent at once (trap 26).
+//! wrong. No command waits for another command of this process: `STOP_DEV` may take minutes.
 
 use std::time::Duration;
 
@@ -83,12 +82,21 @@ impl<D: Driver> Control<D> {
     /// # Errors
     /// [`Code::NoDevice`](crate::error::Code::NoDevice) and others.
     pub fn params(&self, id: u32) -> Result<ublk_params> {
+        self.params_within(id, QUICK)
+    }
+
+    /// The same; whoever stops the device meanwhile makes the command wait (`ub->mutex`).
+    ///
+    /// # Errors
+    /// [`Code::Timeout`](crate::error::Code::Timeout) when the kernel does not answer within
+    /// `limit`, and those of [`params`](Self::params).
+    pub fn params_within(&self, id: u32, limit: Duration) -> Result<ublk_params> {
         let ask = ublk_params {
             len: u32::try_from(size_of::<ublk_params>()).unwrap_or_default(),
             types: UBLK_PARAM_TYPE_BASIC,
             ..Default::default()
         };
-        let answer = self.send(GET_PARAMS, Self::command(id), Some(ask.to_buffer()), QUICK)?;
+        let answer = self.send(GET_PARAMS, Self::command(id), Some(ask.to_buffer()), limit)?;
         Ok(Plain::parse(&answer.buffer))
     }
 

@@ -1,8 +1,7 @@
-//! How a command reaches the driver: in its turn, in the encoding that the kernel knows, by the
-//! device's path where it must.
+//! How a command reaches the driver: in the encoding that the kernel knows, by the device's path
+//! where it must.
 
 use std::io;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ublk_sys::{UBLK_F_UNPRIVILEGED_DEV, ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info};
@@ -79,30 +78,24 @@ impl<D: Driver> Control<D> {
         buffer: Option<Box<[u8]>>,
         limit: Duration,
     ) -> io::Result<Answer> {
-        let encoded = self.take_turn(command, command.operation, arguments, buffer.clone(), limit);
+        let encoded = self.hand_over(command.operation, arguments, buffer.clone(), limit);
         match (encoded, command.legacy) {
             (Err(error), Some(number)) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                self.take_turn(command, number.into(), arguments, buffer, limit)
+                self.hand_over(number.into(), arguments, buffer, limit)
             }
             (encoded, _) => encoded,
         }
     }
 
-    fn take_turn(
+    fn hand_over(
         &self,
-        command: Command,
         operation: u32,
         arguments: ublksrv_ctrl_cmd,
         buffer: Option<Box<[u8]>>,
         limit: Duration,
     ) -> io::Result<Answer> {
-        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-        // What waits for the server is ended by STOP_DEV, which must not queue up behind it.
-        let turn =
-            (!command.waits).then(|| ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner));
-        let answer = self.driver.control(operation, arguments, buffer, limit);
-        drop(turn);
-        let ControlAnswer { result, buffer } = answer?;
+        let answer = self.driver.control(operation, arguments, buffer, limit)?;
+        let ControlAnswer { result, buffer } = answer;
         Ok(Answer { result, buffer: buffer.unwrap_or_default() })
     }
 }

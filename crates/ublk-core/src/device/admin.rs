@@ -1,6 +1,5 @@
 //! What can be done to any device of this machine, whoever serves it.
 
-use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +16,11 @@ use crate::error::{Code, Error, Result};
 
 /// How long stopping or deleting somebody else's device may take.
 const LIMIT: Duration = Duration::from_secs(30);
+/// How long a list of devices waits for the parameters of those that the kernel is busy with; all of
+/// them together.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// And at least for each.
+const LEAST_PATIENCE: Duration = Duration::from_millis(20);
 
 /// `UBLK_F_*` that the kernel knows.
 ///
@@ -41,16 +45,11 @@ pub fn info<D: Driver>(driver: D, id: u32) -> Result<DeviceInfo> {
 pub fn list<D: Driver>(driver: D) -> Result<Vec<DeviceInfo>> {
     let control = Control::new(driver);
     control.features()?;
-    let mut ids: Vec<u32> = fs::read_dir("/sys/class/ublk-char")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.strip_prefix("ublkc")?.parse().ok())
-        .collect();
-    ids.sort_unstable();
+    let ids = control.driver().devices();
+    let deadline = Instant::now() + PATIENCE;
     let mut devices = Vec::with_capacity(ids.len());
     for id in ids {
-        match describe(&control, id) {
+        match describe_until(&control, id, deadline) {
             Ok(device) => devices.push(device),
             // Gone meanwhile, or another user's.
             Err(Error { code: Code::NoDevice | Code::Permission, .. }) => {}
@@ -194,9 +193,28 @@ pub(super) fn delete_and_wait<D: Driver>(
 }
 
 pub(super) fn describe<D: Driver>(control: &Control<D>, id: u32) -> Result<DeviceInfo> {
+    describe_until(control, id, Instant::now() + PATIENCE)
+}
+
+/// GET_PARAMS waits for whoever stops the device: the block layer is asked where there is a disk, and
+/// what nobody tells in time is not known.
+fn describe_until<D: Driver>(
+    control: &Control<D>,
+    id: u32,
+    deadline: Instant,
+) -> Result<DeviceInfo> {
     let info = control.info(id)?;
+    if let Some(disk) = control.driver().disk(id) {
+        return Ok(DeviceInfo {
+            size: (disk.size > 0).then_some(disk.size),
+            logical_block: Some(disk.logical_block),
+            read_only: Some(disk.read_only),
+            ..DeviceInfo::new(&info, &ublk_params::default())
+        });
+    }
+    let left = deadline.saturating_duration_since(Instant::now()).max(LEAST_PATIENCE);
     // Refused only while there is nothing to tell.
-    let params = control.params(id).unwrap_or_default();
+    let params = control.params_within(id, left).unwrap_or_default();
     Ok(DeviceInfo::new(&info, &params))
 }
 
@@ -227,7 +245,7 @@ impl DeviceInfo {
             flags: info.flags,
             size: basic.map(|basic| basic.dev_sectors << 9),
             logical_block: basic.map(|basic| 1 << basic.logical_bs_shift),
-            read_only: basic.is_some_and(|basic| basic.attrs & UBLK_ATTR_READ_ONLY != 0),
+            read_only: basic.map(|basic| basic.attrs & UBLK_ATTR_READ_ONLY != 0),
             owner_uid: info.owner_uid,
             owner_gid: info.owner_gid,
             recovery: Recovery::of(info.flags),

@@ -227,12 +227,13 @@ pub struct DeviceInfo {
     pub server_pid: Option<u32>,
     /// `UBLK_F_*` in force.
     pub flags: u64,
-    /// Its size in bytes, as its parameters say; absent before they are set.
+    /// Its size in bytes; absent before its parameters are set, and while it is not known because
+    /// the kernel is busy with the device (it stops, for example).
     pub size: Option<u64>,
-    /// Its logical block size in bytes, as its parameters say.
+    /// Its logical block size in bytes; absent as `size` is.
     pub logical_block: Option<u32>,
-    /// Whether writes are refused.
-    pub read_only: bool,
+    /// Whether writes are refused; absent as `size` is.
+    pub read_only: Option<bool>,
     /// Who created it.
     pub owner_uid: u32,
     /// Their group.

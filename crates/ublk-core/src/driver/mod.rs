@@ -40,6 +40,24 @@ pub trait Driver: Clone + Send + Sync + 'static {
         limit: Duration,
     ) -> io::Result<ControlAnswer>;
 
+    /// The numbers of all devices that there are, started or not, in their order.
+    fn devices(&self) -> Vec<u32> {
+        Vec::new()
+    }
+
+    /// What tells the device that has a number now from every other that had it or will have it: as
+    /// soon as a device is added, and until it is deleted. None without such a device, or where the
+    /// system does not tell.
+    fn identity(&self, _id: u32) -> Option<Identity> {
+        None
+    }
+
+    /// The disk of a started device, as far as the system tells without waiting for anybody; none
+    /// where there is none.
+    fn disk(&self, _id: u32) -> Option<DiskFacts> {
+        None
+    }
+
     /// Opens `/dev/ublkcN`. The kernel allows one opener at a time.
     ///
     /// # Errors
@@ -179,6 +197,21 @@ pub trait Errands: Send + std::fmt::Debug {
     /// Memory that the entry points to must stay valid until this returns, and where it fails, as
     /// long as this lives.
     unsafe fn run(&mut self, entry: &Entry) -> io::Result<i32>;
+}
+
+/// Tells one device from all others, also from those that have or had the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity(pub(crate) u64);
+
+/// What the block layer says about a device's disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskFacts {
+    /// In bytes; 0 while the disk goes away.
+    pub size: u64,
+    /// In bytes.
+    pub logical_block: u32,
+    /// Whether writes are refused.
+    pub read_only: bool,
 }
 
 /// The answer to a control command.

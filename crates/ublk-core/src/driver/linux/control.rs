@@ -17,6 +17,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 use ublk_sys::ublksrv_ctrl_cmd;
 
 use super::time_limit::TimeLimit;
+use super::turn::Turn;
 use crate::driver::ControlAnswer;
 
 type ControlRing = IoUring<squeue::Entry128, cqueue::Entry>;
@@ -47,6 +48,7 @@ pub(super) fn send(
     let control = OpenOptions::new().read(true).write(true).open("/dev/ublk-control")?;
     let mut ring = RING.take().map_or_else(|| IoUring::builder().build(4), Ok)?;
     let mut time = TimeLimit::new(operation, command.dev_id, limit);
+    let _turn = Turn::take(operation, limit);
     let result = loop {
         match attempt(&mut ring, control.as_raw_fd(), operation, &command, &mut time) {
             // A signal to this thread interrupts a command that sleeps (trap 27).

@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use ublk_sys::ublksrv_ctrl_cmd;
 
-use super::{ControlAnswer, Descriptors, Driver, Errands, MemoryMap, OpenFile, RingSize, Users};
+use super::{
+    ControlAnswer, Descriptors, DiskFacts, Driver, Errands, Identity, MemoryMap, OpenFile, RingSize,
+    Users,
+};
 
 mod block_node;
 mod capacity;
@@ -22,7 +25,9 @@ mod memory;
 mod records;
 mod reopen;
 mod ring;
+mod sysfs;
 mod time_limit;
+mod turn;
 mod users;
 
 pub(super) use capacity::capacity;
@@ -51,6 +56,18 @@ impl Driver for Linux {
         limit: Duration,
     ) -> io::Result<ControlAnswer> {
         control::send(operation, command, buffer, limit)
+    }
+
+    fn devices(&self) -> Vec<u32> {
+        sysfs::devices()
+    }
+
+    fn identity(&self, id: u32) -> Option<Identity> {
+        sysfs::identity(id)
+    }
+
+    fn disk(&self, id: u32) -> Option<DiskFacts> {
+        sysfs::disk(id)
     }
 
     fn open_char(&self, id: u32) -> io::Result<OpenFile> {

@@ -16,6 +16,7 @@ use ublk_sys::{
     ublk_param_devt, ublk_params, ublk_shmem_buf_reg, ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info,
 };
 
+use super::call::Call;
 use super::device::Device;
 use super::model::Model;
 use super::params::{info_bytes, parse_info, parse_params, validate, validate_limits};
@@ -34,8 +35,8 @@ pub(super) enum Pending {
     Recovery { device: usize, server: i32 },
     /// No request is in flight.
     Stop { device: usize },
-    /// Nobody holds the device.
-    Delete { device: usize },
+    /// The device is stopped, and if `wait`, nobody holds it any more.
+    Delete { device: usize, wait: bool },
     /// Each queue has a tag without a request that waits, or the time limit is over.
     Quiesce { device: usize, limit: Duration },
     /// No request has a tag.
@@ -48,25 +49,38 @@ pub(super) enum Pending {
 pub(super) enum Answer {
     Now(i32),
     Later(Pending),
+    /// Somebody holds a mutex that the command needs.
+    Blocked,
 }
 
 impl Model {
-    pub(super) fn control(
-        &mut self,
-        operation: u32,
-        command: &ublksrv_ctrl_cmd,
-        buffer: &mut [u8],
-    ) -> Result<Answer, i32> {
-        let operation = self.decode(operation)?;
+    pub(super) fn control(&mut self, call: &mut Call) -> Result<Answer, i32> {
+        let operation = self.decode(call.operation)?;
+        let (command, buffer) = (&call.command, &mut *call.buffer);
         match operation {
             UBLK_U_CMD_GET_FEATURES => return self.get_features(buffer).map(Answer::Now),
+            UBLK_U_CMD_ADD_DEV if self.waits_for_driver(operation) => return Ok(Answer::Blocked),
             UBLK_U_CMD_ADD_DEV => return self.add_device(command, buffer).map(Answer::Now),
             _ => {}
         }
-        let device = self.find_device(command.dev_id).ok_or(libc::ENODEV)?;
-        let features = self.config.kernel.features;
+        let device = call.device.or_else(|| self.find_device(command.dev_id));
+        let device = device.ok_or(libc::ENODEV)?;
+        call.device = Some(device);
         let path = self.check_permission(device, operation, command, buffer)?;
-        let buffer = &mut buffer[path..];
+        if self.waits_for_driver(operation) || self.waits_for_device(operation, device) {
+            return Ok(Answer::Blocked);
+        }
+        self.control_device(operation, device, command, &mut buffer[path..])
+    }
+
+    fn control_device(
+        &mut self,
+        operation: u32,
+        device: usize,
+        command: &ublksrv_ctrl_cmd,
+        buffer: &mut [u8],
+    ) -> Result<Answer, i32> {
+        let features = self.config.kernel.features;
         match operation {
             UBLK_U_CMD_GET_DEV_INFO | UBLK_U_CMD_GET_DEV_INFO2 => {
                 self.get_info(device, buffer).map(Answer::Now)
@@ -106,13 +120,10 @@ impl Model {
                 let limit = Duration::from_millis(limit.unwrap_or(u32::MAX.into()));
                 Ok(Answer::Later(Pending::Quiesce { device, limit }))
             }
-            UBLK_U_CMD_DEL_DEV => {
-                self.delete(device);
-                Ok(Answer::Later(Pending::Delete { device }))
-            }
-            UBLK_U_CMD_DEL_DEV_ASYNC => {
-                self.delete(device);
-                Ok(Answer::Now(0))
+            UBLK_U_CMD_DEL_DEV | UBLK_U_CMD_DEL_DEV_ASYNC => {
+                self.devices[device].removing = true;
+                let wait = operation == UBLK_U_CMD_DEL_DEV;
+                Ok(Answer::Later(Pending::Delete { device, wait }))
             }
             _ => Err(libc::EOPNOTSUPP),
         }
@@ -124,7 +135,7 @@ impl Model {
             Pending::Start { device, server } => self.start(device, server),
             Pending::Recovery { device, server } => self.end_recovery(device, server),
             Pending::Stop { device } => self.has_stopped(device).then_some(Ok(0)),
-            Pending::Delete { device } => self.devices[device].gone.then_some(Ok(0)),
+            Pending::Delete { device, wait } => self.delete(device, wait),
             Pending::Quiesce { device, limit } => self.quiesce(device, limit),
             Pending::Share { device, wanted } => self.share(device, &wanted),
             Pending::Unshare { device, index } => self.unshare(device, index),
@@ -264,7 +275,7 @@ impl Model {
 
     fn start(&mut self, device: usize, server: i32) -> Option<Result<i32, i32>> {
         let found = &mut self.devices[device];
-        if !found.ready() && !found.stopping {
+        if !found.ready() && !found.stopping || found.is_locked() {
             return None;
         }
         if found.server != server {

@@ -91,6 +91,8 @@ pub(super) struct Device {
     pub(super) open: bool,
     /// UB_STATE_DELETED.
     pub(super) deleted: bool,
+    /// A DEL_DEV holds the driver's mutex.
+    pub(super) removing: bool,
     /// UB_STATE_STOPPING.
     pub(super) stopping: bool,
     pub(super) canceling: bool,
@@ -125,6 +127,7 @@ impl Device {
             stop: Stop::No,
             open: false,
             deleted: false,
+            removing: false,
             stopping: false,
             canceling: false,
             quiesced_since: None,

@@ -8,8 +8,8 @@
 //!
 //! All chance (which completion comes first, what is short, what fails) follows from one seed.
 //!
-//! * `chan`, `batch`, `events`, `dispatch`, `block`, `control`, `permission`, `teardown`,
-//!   `recovery`, `device`, `user_copy`, `shared`: drivers/block/ublk_drv.c and the block layer above
+//! * `chan`, `batch`, `events`, `dispatch`, `block`, `control`, `call`, `permission`, `teardown`,
+//!   `recovery`, `sysfs`, `device`, `user_copy`, `shared`: drivers/block/ublk_drv.c and the block layer above
 //!   it
 //! * `ring`, `chains`, `ops`, `buffers`, `kbuf`, `waits`, `step`: io_uring
 //! * `backend`, `storage`, `cache`, `files`, `memory`: what operations work on; `power`: its end
@@ -23,9 +23,10 @@ use std::time::{Duration, Instant};
 use ublk_sys::ublksrv_ctrl_cmd;
 
 use super::{
-    ControlAnswer, Descriptors, Driver, Errands, MemoryMap, OpenFile, RingSize, User, Users,
+    ControlAnswer, Descriptors, DiskFacts, Driver, Errands, Identity, MemoryMap, OpenFile, RingSize,
+    User, Users,
 };
-use control::{Answer, Pending};
+use call::Call;
 use files::FileRef;
 use model::Model;
 
@@ -34,6 +35,7 @@ mod batch;
 mod block;
 mod buffers;
 mod cache;
+mod call;
 mod chains;
 mod chan;
 mod client;
@@ -63,6 +65,7 @@ mod slab;
 mod sqe;
 mod step;
 mod storage;
+mod sysfs;
 mod teardown;
 mod transfer;
 mod user_copy;
@@ -155,6 +158,12 @@ impl Sim {
         Ok(())
     }
 
+    /// Whether a stop of the device waits for requests.
+    pub fn is_stopping(&self, id: u32) -> bool {
+        let model = self.lock();
+        model.find_device(id).is_some_and(|device| !model.has_stopped(device))
+    }
+
     /// Changes what goes wrong from now on.
     pub fn set_faults(&self, faults: Faults) {
         self.lock().config.faults = faults;
@@ -236,16 +245,23 @@ impl Sim {
         }
     }
 
-    /// Waits for what a control command waits for.
-    fn wait_for(&self, pending: Pending, limit: Duration) -> Result<i32, i32> {
+    /// Carries a control command on until it is answered, or time is up.
+    fn carry_out(&self, mut call: Call, limit: Duration) -> io::Result<ControlAnswer> {
         let deadline = Instant::now() + limit;
         let mut model = self.lock();
+        let mut told = false;
         loop {
-            if let Some(answer) = model.answer(pending) {
-                return answer;
+            model.run_late();
+            if let Some(answer) = model.advance(&mut call) {
+                let result = answer.map_err(io::Error::from_raw_os_error)?;
+                return Ok(ControlAnswer { result, buffer: Some(call.buffer) });
             }
             if self.waiting() == Waiting::Stepping || Instant::now() >= deadline {
-                return Err(libc::ETIMEDOUT);
+                model.abandon(call);
+                return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
+            }
+            if !std::mem::replace(&mut told, true) {
+                self.wake();
             }
             model = self.sleep(model);
         }
@@ -267,22 +283,24 @@ impl Driver for Sim {
         &self,
         operation: u32,
         command: ublksrv_ctrl_cmd,
-        mut buffer: Option<Box<[u8]>>,
+        buffer: Option<Box<[u8]>>,
         limit: Duration,
     ) -> io::Result<ControlAnswer> {
-        let bytes = buffer.as_deref_mut().unwrap_or_default();
-        let begun = self.lock().control(operation, &command, bytes);
+        let answer = self.carry_out(Call::new(operation, command, buffer), limit);
         self.wake();
-        let answer = match begun {
-            Ok(Answer::Now(result)) => Ok(result),
-            Ok(Answer::Later(pending)) => self.wait_for(pending, limit),
-            Err(errno) => Err(errno),
-        };
-        self.wake();
-        match answer {
-            Ok(result) => Ok(ControlAnswer { result, buffer }),
-            Err(errno) => Err(io::Error::from_raw_os_error(errno)),
-        }
+        answer
+    }
+
+    fn devices(&self) -> Vec<u32> {
+        self.lock().listed()
+    }
+
+    fn identity(&self, id: u32) -> Option<Identity> {
+        self.lock().identity(id)
+    }
+
+    fn disk(&self, id: u32) -> Option<DiskFacts> {
+        self.lock().disk(id)
     }
 
     fn open_char(&self, id: u32) -> io::Result<OpenFile> {

@@ -8,6 +8,7 @@ use std::thread::{self, ThreadId};
 use super::backend::Disk;
 use super::block::BlockRequest;
 use super::cache::CachedFile;
+use super::call::Call;
 use super::config::SimConfig;
 use super::device::{Device, Io};
 use super::files::FileRef;
@@ -55,6 +56,8 @@ pub(super) struct Model {
     pub(super) config: SimConfig,
     pub(super) rng: Rng,
     pub(super) devices: Vec<Device>,
+    /// Commands whose senders have given up.
+    pub(super) late: Vec<Call>,
     /// Rings keep their place for ever, so that a stale reference finds nothing.
     pub(super) rings: Vec<Option<Uring>>,
     pub(super) requests: BTreeMap<u64, BlockRequest>,
@@ -87,6 +90,7 @@ impl Model {
             rng: Rng::new(config.seed),
             config,
             devices: Vec::new(),
+            late: Vec::new(),
             rings: Vec::new(),
             requests: BTreeMap::new(),
             next_request: 1,

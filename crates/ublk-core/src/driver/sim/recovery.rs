@@ -121,7 +121,7 @@ impl Model {
     /// ublk_ctrl_end_recovery.
     pub(super) fn end_recovery(&mut self, device: usize, server: i32) -> Option<Result<i32, i32>> {
         let found = &mut self.devices[device];
-        if !found.ready() && !found.stopping {
+        if !found.ready() && !found.stopping || found.is_locked() {
             return None;
         }
         if found.server != server || !found.outlives_server() {

@@ -32,6 +32,7 @@ impl Model {
 
     /// Makes one move; false if there is none.
     pub(super) fn step(&mut self, ring: usize) -> bool {
+        self.run_late();
         let uring = self.ring(ring);
         let mut moves = Vec::with_capacity(4);
         if !uring.work.is_empty() {

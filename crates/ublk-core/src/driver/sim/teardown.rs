@@ -95,13 +95,24 @@ impl Model {
         }
     }
 
-    /// ublk_ctrl_del_dev.
-    pub(super) fn delete(&mut self, device: usize) {
-        if !self.devices[device].deleted {
+    /// ublk_ctrl_del_dev, with the driver's mutex: waits until the device is stopped, then without
+    /// the mutex, if `wait`, until the number is free.
+    pub(super) fn delete(&mut self, device: usize, wait: bool) -> Option<Result<i32, i32>> {
+        if self.devices[device].removing {
+            if self.devices[device].is_locked() {
+                return None;
+            }
+            if !self.devices[device].deleted {
+                self.stop(device);
+            }
+            if !self.has_stopped(device) {
+                return None;
+            }
             self.devices[device].deleted = true;
-            self.stop(device);
+            self.devices[device].removing = false;
+            self.finish_delete(device);
         }
-        self.finish_delete(device);
+        (!wait || self.devices[device].gone).then_some(Ok(0))
     }
 
     /// The number is free when nobody holds the device any more.

@@ -3,9 +3,10 @@
 use ublk_sys::{
     UBLK_F_AUTO_BUF_REG, UBLK_F_SUPPORT_ZERO_COPY as ZC, UBLK_F_UNPRIVILEGED_DEV,
     UBLK_F_USER_RECOVERY_REISSUE, UBLK_IO_RES_ABORT, UBLK_S_DEV_DEAD, UBLK_S_DEV_LIVE,
-    UBLK_U_CMD_DEL_DEV, UBLK_U_CMD_GET_DEV_INFO, UBLK_U_CMD_GET_FEATURES, UBLK_U_CMD_GET_PARAMS,
-    UBLK_U_CMD_GET_QUEUE_AFFINITY, UBLK_U_CMD_START_DEV, UBLK_U_CMD_STOP_DEV,
-    UBLK_U_CMD_TRY_STOP_DEV, ublk_params, ublksrv_ctrl_cmd,
+    UBLK_U_CMD_DEL_DEV, UBLK_U_CMD_DEL_DEV_ASYNC, UBLK_U_CMD_GET_DEV_INFO, UBLK_U_CMD_GET_FEATURES,
+    UBLK_U_CMD_GET_PARAMS, UBLK_U_CMD_GET_QUEUE_AFFINITY, UBLK_U_CMD_START_DEV,
+    UBLK_U_CMD_START_USER_RECOVERY, UBLK_U_CMD_STOP_DEV, UBLK_U_CMD_TRY_STOP_DEV,
+    UBLK_U_CMD_UPDATE_SIZE, ublk_params, ublksrv_ctrl_cmd,
 };
 
 use super::super::params::{parse_info, parse_params};
@@ -21,6 +22,12 @@ fn state(sim: &Sim, id: u32) -> u16 {
     let buffer = Some(vec![0; 64].into_boxed_slice());
     let answer = sim.control(UBLK_U_CMD_GET_DEV_INFO, command(id), buffer, Duration::ZERO);
     parse_info(&answer.unwrap().buffer.unwrap()).state
+}
+
+fn get_params(sim: &Sim, id: u32) -> io::Result<ublk_params> {
+    let buffer = Some(super::super::params::params_bytes(&params()).to_vec().into_boxed_slice());
+    let answer = sim.control(UBLK_U_CMD_GET_PARAMS, command(id), buffer, Duration::ZERO)?;
+    Ok(parse_params(&answer.buffer.unwrap()))
 }
 
 #[test]
@@ -80,9 +87,7 @@ fn trap_58_parameters_are_validated_and_a_refusal_keeps_none() {
     }
     assert_eq!(errno(start(&sim, id)), libc::EINVAL, "none are set");
     set_params(&sim, id, &params()).unwrap();
-    let buffer = Some(super::super::params::params_bytes(&params()).to_vec().into_boxed_slice());
-    let answer = sim.control(UBLK_U_CMD_GET_PARAMS, command(id), buffer, Duration::ZERO).unwrap();
-    let got = parse_params(&answer.buffer.unwrap());
+    let got = get_params(&sim, id).unwrap();
     assert_eq!(got.basic, params().basic);
     assert_eq!((got.types & 4, got.devt.char_minor), (4, id));
 }
@@ -217,4 +222,71 @@ fn without_a_cache_there_are_no_flushes_and_no_fua() {
     client.submit(&ClientOp::Write { offset: 0, data: vec![0; 512], fua: true }, None);
     let (_, descriptor) = rig.take_request();
     assert_eq!(descriptor.op_flags, 1);
+}
+
+#[test]
+fn who_needs_a_device_s_mutex_waits_for_its_stop_and_who_needs_none_does_not() {
+    let mut rig = Rig::live(ZC, 1);
+    let client = rig.client();
+    client.submit(&read(0, 512), None);
+    let (tag, _) = rig.take_request();
+    assert_eq!(errno(send(&rig.sim, UBLK_U_CMD_STOP_DEV, rig.id)), libc::ETIMEDOUT);
+    assert_eq!(errno(get_params(&rig.sim, rig.id)), libc::ETIMEDOUT);
+    for operation in [UBLK_U_CMD_STOP_DEV, UBLK_U_CMD_UPDATE_SIZE, UBLK_U_CMD_START_USER_RECOVERY] {
+        assert_eq!(errno(send(&rig.sim, operation, rig.id)), libc::ETIMEDOUT);
+    }
+    assert_eq!(state(&rig.sim, rig.id), UBLK_S_DEV_LIVE, "GET_DEV_INFO takes none");
+    assert_eq!(add(&rig.sim, u32::MAX, 0, 1).unwrap().dev_id, rig.id + 1, "another device's");
+    rig.push(&rig.commit(tag, 512));
+    rig.turn();
+    get_params(&rig.sim, rig.id).unwrap();
+}
+
+#[test]
+fn who_adds_or_deletes_waits_for_a_device_that_is_being_deleted() {
+    let mut rig = Rig::live(ZC, 1);
+    rig.client().submit(&read(0, 512), None);
+    let (tag, _) = rig.take_request();
+    let other = add(&rig.sim, 9, 0, 1).unwrap().dev_id;
+    assert_eq!(errno(send(&rig.sim, UBLK_U_CMD_DEL_DEV_ASYNC, rig.id)), libc::ETIMEDOUT);
+    assert_eq!(errno(add(&rig.sim, 5, 0, 1)), libc::ETIMEDOUT);
+    assert_eq!(errno(send(&rig.sim, UBLK_U_CMD_DEL_DEV, other)), libc::ETIMEDOUT);
+    assert_eq!(rig.sim.devices(), [rig.id, other]);
+    rig.push(&rig.commit(tag, 512));
+    rig.turn();
+    assert_eq!(rig.sim.devices(), [5], "what timed out has been done all the same");
+}
+
+#[test]
+fn a_start_whose_sender_gave_up_is_interrupted_while_it_waits_for_fetches() {
+    let mut rig = Rig::added(SimConfig::stepping(1), ZC, 1);
+    assert_eq!(errno(start(&rig.sim, rig.id)), libc::ETIMEDOUT);
+    rig.push(&rig.fetch(0));
+    rig.turn();
+    assert_eq!(state(&rig.sim, rig.id), UBLK_S_DEV_DEAD);
+    start(&rig.sim, rig.id).unwrap();
+}
+
+#[test]
+fn a_late_command_means_the_device_that_had_the_number_when_it_began() {
+    let mut rig = Rig::live(ZC, 1);
+    rig.client().submit(&read(0, 512), None);
+    let (tag, _) = rig.take_request();
+    let id = rig.id;
+    assert_eq!(errno(send(&rig.sim, UBLK_U_CMD_DEL_DEV_ASYNC, id)), libc::ETIMEDOUT);
+    let size = ublksrv_ctrl_cmd { data: [1], ..command(id) };
+    let resized = rig.sim.control(UBLK_U_CMD_UPDATE_SIZE, size, None, Duration::ZERO);
+    assert_eq!(errno(resized), libc::ETIMEDOUT);
+    let first = rig.sim.identity(id);
+    assert!(first.is_some());
+    rig.push(&rig.commit(tag, 512));
+    rig.turn();
+    assert_eq!(rig.sim.identity(id), None, "deleted, though its server still has it open");
+    let Rig { descriptors, ring, char_device, sim, .. } = rig;
+    drop((descriptors, ring, char_device));
+    assert_eq!(add(&sim, id, 0, 1).unwrap().dev_id, id, "the number is handed out at once");
+    assert_ne!(sim.identity(id), first);
+    set_params(&sim, id, &params()).unwrap();
+    let got = get_params(&sim, id).unwrap();
+    assert_eq!(got.basic.dev_sectors, params().basic.dev_sectors);
 }

@@ -115,3 +115,25 @@ fn with_get_data_the_place_is_told_before_and_overwritten_after() {
     assert_eq!(rig.results(), [(0x10, 512)]);
     assert_eq!(rig.rules(), []);
 }
+
+#[test]
+fn memory_is_registered_late_though_nobody_waits_for_it_any_more() {
+    let mut rig = Rig::live(SHARED, 2);
+    let memory = rig.sim.memory(LENGTH);
+    let base = rig.sim.map_memory(memory.fd(), true).unwrap().base() as u64;
+    let client = rig.client();
+    client.submit(&write(0, &[7; 512]), None);
+    let (tag, _) = rig.take_request();
+    assert_eq!(errno(shares(&rig, (base, LENGTH as u64), 0)), libc::ETIMEDOUT, "a frozen queue");
+    let (sim, id) = (rig.sim.clone(), rig.id);
+    let unregister =
+        || sim.control(UBLK_U_CMD_UNREG_BUF, command(id), None, Duration::ZERO).map(drop);
+    assert_eq!(errno(unregister()), libc::ETIMEDOUT, "the mutex");
+    client.submit_in(&write(0, &[8; 512]), None, Some((&memory, 0)));
+    rig.push(&rig.commit(tag, 512));
+    let (tag, descriptor) = rig.take_request();
+    assert!(is_shared(&descriptor), "registered since");
+    rig.push(&rig.commit(tag, 512));
+    rig.turn();
+    assert_eq!(errno(unregister()), libc::ENOENT, "taken back since");
+}

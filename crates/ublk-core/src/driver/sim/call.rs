@@ -1,0 +1,110 @@
+//! A control command on its way: the mutexes that it waits for, and what becomes of a command whose
+//! sender has given up.
+//!
+//! The driver has one mutex (`ublk_ctl_mutex`), each device another (`ub->mutex`). A command that
+//! waits for a mutex, for requests that end, or for a frozen queue cannot be interrupted: after its
+//! sender's time-out the kernel executes the command all the same. Only the waits for fetches and
+//! for the last user of a number end with the sender.
+
+use ublk_sys::{
+    UBLK_U_CMD_ADD_DEV, UBLK_U_CMD_DEL_DEV, UBLK_U_CMD_DEL_DEV_ASYNC, UBLK_U_CMD_GET_PARAMS,
+    UBLK_U_CMD_QUIESCE_DEV, UBLK_U_CMD_REG_BUF, UBLK_U_CMD_SET_PARAMS,
+    UBLK_U_CMD_START_USER_RECOVERY, UBLK_U_CMD_STOP_DEV, UBLK_U_CMD_TRY_STOP_DEV,
+    UBLK_U_CMD_UNREG_BUF, UBLK_U_CMD_UPDATE_SIZE, ublksrv_ctrl_cmd,
+};
+
+use super::control::{Answer, Pending};
+use super::device::{Device, Stop};
+use super::model::Model;
+
+/// A command that the kernel has taken and not answered.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) operation: u32,
+    pub(super) command: ublksrv_ctrl_cmd,
+    pub(super) buffer: Box<[u8]>,
+    /// The device that had the number when the command began.
+    pub(super) device: Option<usize>,
+    pub(super) pending: Option<Pending>,
+}
+
+impl Call {
+    pub(super) fn new(
+        operation: u32,
+        command: ublksrv_ctrl_cmd,
+        buffer: Option<Box<[u8]>>,
+    ) -> Self {
+        Self { operation, command, buffer: buffer.unwrap_or_default(), device: None, pending: None }
+    }
+}
+
+impl Device {
+    /// Whether somebody holds `ub->mutex`: a stop that waits for requests, or a command that waits
+    /// for the frozen queue.
+    pub(super) fn is_locked(&self) -> bool {
+        self.stop != Stop::No || self.frozen
+    }
+}
+
+impl Model {
+    /// Carries a command on as far as it gets; none, while it waits.
+    pub(super) fn advance(&mut self, call: &mut Call) -> Option<Result<i32, i32>> {
+        if call.pending.is_none() {
+            match self.control(call) {
+                Ok(Answer::Now(result)) => return Some(Ok(result)),
+                Ok(Answer::Later(pending)) => call.pending = Some(pending),
+                Ok(Answer::Blocked) => return None,
+                Err(errno) => return Some(Err(errno)),
+            }
+        }
+        call.pending.and_then(|pending| self.answer(pending))
+    }
+
+    /// The sender of a command gives up.
+    pub(super) fn abandon(&mut self, call: Call) {
+        let interrupted = match call.pending {
+            Some(Pending::Start { device, .. } | Pending::Recovery { device, .. }) => {
+                !self.devices[device].ready()
+            }
+            Some(Pending::Delete { device, .. }) => !self.devices[device].removing,
+            _ => false,
+        };
+        if !interrupted {
+            self.late.push(call);
+        }
+    }
+
+    /// Carries on the commands whose senders have given up, in their order.
+    pub(super) fn run_late(&mut self) {
+        if self.late.is_empty() {
+            return;
+        }
+        let mut late = std::mem::take(&mut self.late);
+        late.retain_mut(|call| self.advance(call).is_none());
+        self.late.append(&mut late);
+    }
+
+    /// Whether a command has to wait for the driver's mutex. Deleting a device keeps it until the
+    /// device is stopped.
+    pub(super) fn waits_for_driver(&self, operation: u32) -> bool {
+        let takes =
+            [UBLK_U_CMD_ADD_DEV, UBLK_U_CMD_DEL_DEV, UBLK_U_CMD_DEL_DEV_ASYNC].contains(&operation);
+        takes && self.devices.iter().any(|device| device.removing)
+    }
+
+    /// Whether a command has to wait for the device's mutex before it begins.
+    pub(super) fn waits_for_device(&self, operation: u32, device: usize) -> bool {
+        const TAKES: [u32; 9] = [
+            UBLK_U_CMD_GET_PARAMS,
+            UBLK_U_CMD_SET_PARAMS,
+            UBLK_U_CMD_STOP_DEV,
+            UBLK_U_CMD_TRY_STOP_DEV,
+            UBLK_U_CMD_UPDATE_SIZE,
+            UBLK_U_CMD_START_USER_RECOVERY,
+            UBLK_U_CMD_QUIESCE_DEV,
+            UBLK_U_CMD_REG_BUF,
+            UBLK_U_CMD_UNREG_BUF,
+        ];
+        TAKES.contains(&operation) && self.devices[device].is_locked()
+    }
+}

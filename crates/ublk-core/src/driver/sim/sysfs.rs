@@ -1,0 +1,33 @@
+//! What sysfs tells: the class of ublkcN, which are there from ADD_DEV to DEL_DEV, and the disks.
+
+use ublk_sys::UBLK_ATTR_READ_ONLY;
+
+use super::device::Stop;
+use super::model::Model;
+use crate::driver::{DiskFacts, Identity};
+
+impl Model {
+    pub(super) fn listed(&self) -> Vec<u32> {
+        let there = self.devices.iter().filter(|device| !device.gone && !device.deleted);
+        let mut ids: Vec<u32> = there.map(|device| device.info.dev_id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// Its place in the model, which no other device ever has.
+    pub(super) fn identity(&self, id: u32) -> Option<Identity> {
+        let device = self.find_device(id).filter(|&device| !self.devices[device].deleted)?;
+        Some(Identity(device as u64))
+    }
+
+    pub(super) fn disk(&self, id: u32) -> Option<DiskFacts> {
+        let device = &self.devices[self.find_device(id)?];
+        let basic = &device.params.basic;
+        device.disk.then(|| DiskFacts {
+            // A disk that goes is marked dead before its requests are waited for.
+            size: if device.stop == Stop::No { basic.dev_sectors << 9 } else { 0 },
+            logical_block: 1 << basic.logical_bs_shift,
+            read_only: basic.attrs & UBLK_ATTR_READ_ONLY != 0,
+        })
+    }
+}
