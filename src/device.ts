@@ -116,7 +116,7 @@ export class Device extends EventEmitter<DeviceEvents> {
 
   /** Whether writes are refused. */
   get readOnly(): boolean {
-    return this.#info.readOnly;
+    return this.#info.readOnly ?? false;
   }
 
   /** Hardware queues, as the kernel granted them. */

@@ -77,6 +77,11 @@ pub struct Error {
     pub hint: Option<String>,
 }
 
+/// What keeps the kernel from making a thread, for us or for io_uring's workers.
+pub(crate) const TASK_LIMITS: &str = "as many tasks are running as may be: see pids.max of this \
+    process's cgroup (TasksMax= of its systemd unit), RLIMIT_NPROC (`ulimit -u`) of its user, and \
+    /proc/sys/kernel/threads-max; each device needs a thread per queue and a few more";
+
 /// The result of the control plane.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -108,6 +113,11 @@ impl Error {
             syscall: Some(syscall),
             hint: limit.map(Into::into),
         }
+    }
+
+    /// The error of a thread that could not be started.
+    pub fn no_thread(error: &io::Error) -> Self {
+        Self::os(Code::Kernel, "cannot start a thread", "clone", error).hint(TASK_LIMITS)
     }
 
     /// Adds what is probably wrong and what to do. Where a resource has run out, the hint that names

@@ -1,17 +1,25 @@
 //! Control commands that wait, that answer late, and numbers that are handed out again, with real
 //! threads on the simulated kernel.
 
+use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{io, thread};
 
-use ublk_core::device::{self, Device, DeviceOptions};
-use ublk_core::driver::sim::{ClientOp, Sim, SimConfig, SimDisk};
+use ublk_core::control::Control;
+use ublk_core::device::ExchangeMode::PerIo;
+use ublk_core::device::{self, Access, BufferMode, Device, DeviceOptions, End, Recovery};
+use ublk_core::driver::sim::{Client, ClientOp, Sim, SimConfig, SimDisk, SimMemory, SimRing};
+use ublk_core::driver::{
+    ControlAnswer, Descriptors, DiskFacts, Driver, Errands, Identity, MemoryMap, OpenFile, RingSize,
+};
+use ublk_core::error::Code;
 use ublk_core::target::file::File;
 use ublk_core::target::{Errno, Geometry, Plan, Request, Target};
+use ublk_sys::{UBLK_U_CMD_REG_BUF, UBLK_U_CMD_UNREG_BUF, ublksrv_ctrl_cmd};
 
-use common::{assert_nothing_left, file, options};
+use common::{assert_nothing_left, assert_serves, file, options};
 
 mod common;
 
@@ -128,4 +136,287 @@ fn a_device_is_listed_while_its_stop_waits_for_requests() {
             "the size is not known meanwhile"
         );
     });
+}
+
+#[test]
+fn what_is_added_too_late_is_deleted() {
+    let sim = Sim::new(SimConfig::blocking(3));
+    let disk = sim.file(common::SIZE);
+    let (slow, gate) = gated(&sim, &disk);
+    let id = slow.info().id;
+    let client = sim.client(id).unwrap();
+    client.submit(&ClientOp::Read { offset: 0, length: 4096 }, None);
+    thread::scope(|scope| {
+        // Keeps the driver's mutex until the request has ended.
+        scope.spawn(|| Control::new(sim.clone()).delete(id, Duration::from_secs(20)).unwrap());
+        until("the device is deleted", || sim.is_stopping(id));
+        let options = DeviceOptions { limit: Duration::from_millis(50), ..one_queue() };
+        let error = Device::create(&sim, file(&disk), options).unwrap_err();
+        assert_eq!(error.code, Code::Timeout);
+        assert!(error.to_string().contains("ublk list"), "{error}");
+        gate.open();
+    });
+    assert!(matches!(slow.wait(), End::Stopped));
+    // Whatever is added from now on waits for the late one.
+    until("nothing is left", || sim.added() == 2 && sim.devices().is_empty());
+    assert_nothing_left(&sim, id);
+}
+
+const SHARED: u32 = 3;
+
+fn sharing(limit: Duration) -> DeviceOptions {
+    let buffers = vec![BufferMode::Shared, BufferMode::GetData];
+    DeviceOptions { id: Some(SHARED), depth: 32, buffers, limit, ..one_queue() }
+}
+
+/// Writes blocks with these contents from shared memory, and hears of each.
+fn write_from(client: &Client, memory: &SimMemory, with: u8, blocks: std::ops::Range<u64>) {
+    for block in blocks {
+        let write = ClientOp::Write { offset: block * 4096, data: vec![with; 4096], fua: false };
+        client.submit_in(&write, None, Some((memory, 0)));
+        until("the write is answered", || client.in_flight() == 0);
+        assert_eq!(client.take()[0].result, Ok(()));
+    }
+}
+
+#[test]
+fn memory_that_is_registered_late_is_taken_back_and_reaches_nobody_else() {
+    let sim = Sim::new(SimConfig::blocking(4));
+    let disk = sim.file(common::SIZE);
+    let gate = Gate::default();
+    let target = Gated { file: file(&disk), gate: gate.clone() };
+    let device = Device::create(&sim, target, sharing(Duration::from_millis(100))).unwrap();
+    let (one, other) = (sim.memory(64 << 10), sim.memory(64 << 10));
+    let client = sim.client(SHARED).unwrap();
+    client.submit(&ClientOp::Read { offset: 0, length: 4096 }, None);
+    until("the request waits", || sim.requests_in_flight(SHARED) == 1);
+    assert_eq!(device.share(one.fd(), Access::ReadWrite).unwrap_err().code, Code::Timeout);
+    assert_eq!(device.share(other.fd(), Access::ReadWrite).unwrap_err().code, Code::Busy);
+    assert_eq!(device.unshare(0).unwrap_err().code, Code::Busy);
+    let control = Control::new(sim.clone()).bound_to(SHARED);
+    let size = common::SIZE as u64;
+    let resize = |size: u64| control.update_size(SHARED, size >> 9, Duration::from_millis(100));
+    assert_eq!(resize(size / 2).unwrap_err().code, Code::Timeout, "the mutex");
+    assert_eq!(resize(size).unwrap_err().code, Code::Busy, "the late one comes first");
+    gate.open();
+    until("all is answered", || client.in_flight() == 0);
+    client.take();
+    write_from(&client, &one, b'A', 0..4);
+    let shared = || device.share(other.fd(), Access::ReadWrite);
+    until("the kernel has answered", || shared().is_ok());
+    write_from(&client, &one, b'A', 4..8);
+    write_from(&client, &other, b'B', 8..12);
+    let contents = disk.contents();
+    assert!((0..12).all(|block| contents[block << 12] == if block < 8 { b'A' } else { b'B' }));
+    until("the late resize is done", || {
+        device::info(sim.clone(), SHARED).unwrap().size == Some(size / 2)
+    });
+    until("another may follow", || resize(size).is_ok());
+    drop(client);
+    device.close().unwrap();
+    assert_nothing_left(&sim, SHARED);
+}
+
+/// A system whose first answer to some command is lost, though the kernel carries it out.
+#[derive(Clone, Debug)]
+struct Forgetful {
+    sim: Sim,
+    forgets: u32,
+    done: Arc<AtomicBool>,
+}
+
+impl Driver for Forgetful {
+    type Ring = SimRing;
+
+    fn control(
+        &self,
+        operation: u32,
+        command: ublksrv_ctrl_cmd,
+        buffer: Option<Box<[u8]>>,
+        limit: Duration,
+    ) -> io::Result<ControlAnswer> {
+        let answer = self.sim.control(operation, command, buffer, limit)?;
+        match operation == self.forgets && !self.done.swap(true, Ordering::Relaxed) {
+            true => Err(io::Error::from_raw_os_error(libc::ETIMEDOUT)),
+            false => Ok(answer),
+        }
+    }
+
+    fn devices(&self) -> Vec<u32> {
+        self.sim.devices()
+    }
+
+    fn identity(&self, id: u32) -> Option<Identity> {
+        self.sim.identity(id)
+    }
+
+    fn disk(&self, id: u32) -> Option<DiskFacts> {
+        self.sim.disk(id)
+    }
+
+    fn open_char(&self, id: u32) -> io::Result<OpenFile> {
+        self.sim.open_char(id)
+    }
+
+    fn map_descriptors(
+        &self,
+        char_device: &OpenFile,
+        queue: u16,
+        depth: u16,
+        stride: usize,
+    ) -> io::Result<Descriptors> {
+        self.sim.map_descriptors(char_device, queue, depth, stride)
+    }
+
+    fn open_zeros(&self) -> io::Result<OpenFile> {
+        self.sim.open_zeros()
+    }
+
+    fn map_memory(&self, fd: RawFd, writable: bool) -> io::Result<MemoryMap> {
+        self.sim.map_memory(fd, writable)
+    }
+
+    fn block_device_is_ready(&self, id: u32) -> bool {
+        self.sim.block_device_is_ready(id)
+    }
+
+    fn set_queue(&self, id: u32, name: &str, value: &str) -> io::Result<()> {
+        self.sim.set_queue(id, name, value)
+    }
+
+    fn requests_in_flight(&self, id: u32) -> u32 {
+        self.sim.requests_in_flight(id)
+    }
+
+    fn block_device_is_held(&self, id: u32) -> bool {
+        self.sim.block_device_is_held(id)
+    }
+
+    fn ring(&self, entries: RingSize) -> io::Result<SimRing> {
+        self.sim.ring(entries)
+    }
+
+    fn errands(&self) -> io::Result<Box<dyn Errands>> {
+        self.sim.errands()
+    }
+}
+
+#[test]
+fn an_answer_that_never_comes_is_asked_for_before_an_index_is_given_to_other_memory() {
+    for forgets in [UBLK_U_CMD_REG_BUF, UBLK_U_CMD_UNREG_BUF] {
+        let sim = Sim::new(SimConfig::blocking(5));
+        let disk = sim.file(common::SIZE);
+        let driver = Forgetful { sim: sim.clone(), forgets, done: Arc::default() };
+        let options = sharing(Duration::from_secs(20));
+        let device = Device::create(&driver, file(&disk), options).unwrap();
+        let (one, other) = (sim.memory(64 << 10), sim.memory(64 << 10));
+        let client = sim.client(SHARED).unwrap();
+        let shared = device.share(one.fd(), Access::ReadWrite);
+        let unanswered = match forgets {
+            UBLK_U_CMD_REG_BUF => shared.map(drop),
+            _ => device.unshare(shared.unwrap()),
+        };
+        assert_eq!(unanswered.unwrap_err().code, Code::Timeout);
+        // From memory that the kernel has registered, or has not.
+        write_from(&client, &one, b'A', 0..4);
+        device.share(other.fd(), Access::ReadWrite).unwrap();
+        write_from(&client, &one, b'A', 4..8);
+        write_from(&client, &other, b'B', 8..12);
+        let contents = disk.contents();
+        assert!((0..12).all(|block| contents[block << 12] == if block < 8 { b'A' } else { b'B' }));
+        drop(client);
+        device.close().unwrap();
+        assert_nothing_left(&sim, SHARED);
+    }
+}
+
+#[test]
+fn a_number_that_is_handed_out_again_is_the_other_device_s() {
+    let sim = Sim::new(SimConfig::blocking(6));
+    let (first, second) = (sim.file(common::SIZE), sim.file(common::SIZE));
+    let recovery = Some(Recovery::Queue);
+    let options = DeviceOptions { id: Some(7), recovery, exchange: Some(PerIo), ..one_queue() };
+    let gone = Device::create(&sim, file(&first), options.clone()).unwrap();
+    let bound = Control::new(sim.clone()).bound_to(7);
+    assert!(!bound.is_gone(7).unwrap());
+    gone.close().unwrap();
+    assert!(bound.is_gone(7).unwrap());
+    let lives = Device::create(&sim, file(&second), options).unwrap();
+    assert!(bound.is_gone(7).unwrap());
+    let limit = Duration::from_secs(1);
+    for refused in [
+        bound.info(7).map(drop),
+        bound.params(7).map(drop),
+        bound.stop(7, limit),
+        bound.try_stop(7, limit),
+        bound.delete(7, limit),
+        bound.update_size(7, 8, limit),
+        bound.quiesce(7, limit),
+        bound.start_recovery(7),
+    ] {
+        let error = refused.unwrap_err();
+        assert_eq!(error.code, Code::NoDevice);
+        assert!(error.to_string().contains("another device"), "{error}");
+    }
+    assert!(bound.features().is_ok() && bound.info(8).is_err());
+    assert_eq!(gone.resize(8192).unwrap_err().code, Code::Closed);
+    assert_eq!(gone.quiesce().unwrap_err().code, Code::Closed);
+    gone.close().unwrap();
+    drop(gone);
+    assert_eq!(lives.info().size, Some(common::SIZE as u64));
+    let client = sim.client(7).unwrap();
+    assert_serves(&client);
+    drop(client);
+    lives.close().unwrap();
+    assert_nothing_left(&sim, 7);
+}
+
+#[test]
+fn a_device_that_was_left_is_its_next_server_s() {
+    let sim = Sim::new(SimConfig::blocking(7));
+    let disk = sim.file(common::SIZE);
+    let recovery = Some(Recovery::Queue);
+    let options = DeviceOptions { id: Some(7), recovery, exchange: Some(PerIo), ..one_queue() };
+    let left = Device::create(&sim, file(&disk), options.clone()).unwrap();
+    left.quiesce().unwrap();
+    let next = Device::recover(&sim, 7, file(&disk), options).unwrap();
+    assert_eq!(left.resize(8192).unwrap_err().code, Code::Closed);
+    left.quiesce().unwrap();
+    left.close().unwrap();
+    let client = sim.client(7).unwrap();
+    assert_serves(&client);
+    drop(client);
+    next.close().unwrap();
+    assert_nothing_left(&sim, 7);
+}
+
+#[test]
+fn a_close_or_delete_ends_though_its_number_is_taken_again_at_once() {
+    for seed in 0..30 {
+        let sim = Sim::new(SimConfig::blocking(seed));
+        let (one, two) = (sim.file(common::SIZE), sim.file(common::SIZE));
+        let options = DeviceOptions { id: Some(7), ..one_queue() };
+        let device = Device::create(&sim, file(&one), options.clone()).unwrap();
+        thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                loop {
+                    match Device::create(&sim, file(&two), options.clone()) {
+                        Ok(device) => break device,
+                        Err(error) => assert_eq!(error.code, Code::DeviceExists),
+                    }
+                }
+            });
+            match seed % 2 {
+                0 => device.close().unwrap(),
+                _ => device::delete(sim.clone(), 7).unwrap(),
+            }
+            let other = other.join().unwrap();
+            drop(device);
+            let client = sim.client(7).unwrap();
+            assert_serves(&client);
+            drop(client);
+            other.close().unwrap();
+        });
+        assert_nothing_left(&sim, 7);
+    }
 }

@@ -56,9 +56,24 @@ impl SharedMemory {
         self.maps.lock().unwrap_or_else(PoisonError::into_inner).push((index, map));
     }
 
+    /// What was `from` is `to` from now on: the driver has chosen another index than was expected.
+    /// From index 256 it stays mapped, and nobody finds it.
+    pub(crate) fn rename(&self, from: u16, to: u16) {
+        let old = &self.pieces[usize::from(from)];
+        let base = old.base.swap(ptr::null_mut(), Ordering::Relaxed);
+        if let Some(new) = self.pieces.get(usize::from(to)) {
+            new.length.store(old.length.load(Ordering::Relaxed), Ordering::Relaxed);
+            new.base.store(base, Ordering::Release);
+        }
+        let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
+        maps.iter_mut().filter(|(of, _)| *of == from).for_each(|(of, _)| *of = to);
+    }
+
     /// Unmaps what was at `index`, which the driver names no more and no request is on.
     pub fn remove(&self, index: u16) {
-        self.pieces[usize::from(index)].base.store(ptr::null_mut(), Ordering::Relaxed);
+        if let Some(piece) = self.pieces.get(usize::from(index)) {
+            piece.base.store(ptr::null_mut(), Ordering::Relaxed);
+        }
         self.maps.lock().unwrap_or_else(PoisonError::into_inner).retain(|&(of, _)| of != index);
     }
 
@@ -116,6 +131,10 @@ mod tests {
         assert_eq!(shared.find(ublk_shmem_zc_addr(1, 4096), 4096), None, "beyond its end");
         assert_eq!(shared.find(ublk_shmem_zc_addr(2, 0), 512), None);
         assert_eq!(shared.find(ublk_shmem_zc_addr(u16::MAX, 0), 512), None);
+        shared.rename(1, 3);
+        assert_eq!(shared.find(ublk_shmem_zc_addr(1, 0), 512), None);
+        assert_eq!(shared.find(ublk_shmem_zc_addr(3, 512), 512), Some(base.wrapping_add(512)));
+        assert!(shared.has(3) && !shared.has(1));
         shared.remove(0);
         assert_eq!(shared.find(ublk_shmem_zc_addr(0, 0), 512), None);
         assert_eq!(shared.vacant(), Some(0));

@@ -1,5 +1,7 @@
 //! Commands that change a device while it lives.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ublk_sys::{ublk_shmem_buf_reg, ublksrv_ctrl_cmd};
@@ -9,9 +11,11 @@ use super::command::{
     END_USER_RECOVERY, QUIESCE_DEV, REG_BUF, START_USER_RECOVERY, TRY_STOP_DEV, UNREG_BUF,
     UPDATE_SIZE,
 };
+use super::send::Answer;
+use super::stay::unanswered;
 use super::{Control, QUICK};
 use crate::driver::Driver;
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 
 impl<D: Driver> Control<D> {
     /// Stops a device unless somebody has `/dev/ublkbN` open (Linux 7.0).
@@ -63,28 +67,75 @@ impl<D: Driver> Control<D> {
     ///
     /// # Errors
     /// [`Code::NoDevice`](crate::error::Code::NoDevice) and others.
-    pub fn update_size(&self, id: u32, sectors: u64) -> Result<()> {
+    pub fn update_size(&self, id: u32, sectors: u64, limit: Duration) -> Result<()> {
         let command = ublksrv_ctrl_cmd { data: [sectors], ..Self::command(id) };
-        self.send(UPDATE_SIZE, command, None, QUICK).map(drop)
+        let Some(bound) = self.bound.clone() else {
+            return self.send(UPDATE_SIZE, command, None, limit).map(drop);
+        };
+        if bound.resizes.swap(true, Ordering::Relaxed) {
+            let message = format!("an earlier resize of ublk device {id} is not answered yet");
+            return Err(Error::new(Code::Busy, message).hint(
+                "the kernel carries it out as soon as whoever has the device's mutex is done",
+            ));
+        }
+        let later = Arc::clone(&bound);
+        let sent = self.send_and_stay(UPDATE_SIZE, command, None, limit, move |_| {
+            later.resizes.store(false, Ordering::Relaxed);
+        });
+        if let Ok(None) = sent {
+            return Err(unanswered(UPDATE_SIZE, id, limit).hint(
+                "the kernel may resize the device later: `ublk info` tells its size, and no other \
+                 resize is begun before",
+            ));
+        }
+        bound.resizes.store(false, Ordering::Relaxed);
+        sent.map(drop)
     }
 
     /// Registers shared memory with a device and answers its index (Linux 7.1, of a device with
     /// `UBLK_F_SHMEM_ZC`). Pins the pages and freezes the queues: never from a thread that serves.
+    /// None, when the kernel does not answer within `limit`: `late` hears what it answers later.
     ///
     /// # Errors
     /// [`Code::InvalidArgument`](crate::error::Code::InvalidArgument) and others.
-    pub fn register_memory(&self, id: u32, memory: &ublk_shmem_buf_reg) -> Result<u16> {
+    pub fn register_memory(
+        &self,
+        id: u32,
+        memory: &ublk_shmem_buf_reg,
+        limit: Duration,
+        late: impl FnOnce(Result<u16>) + Send + 'static,
+    ) -> Result<Option<u16>> {
+        let index = |answer: Answer| u16::try_from(answer.result).unwrap_or(u16::MAX);
         let buffer = Some(memory.to_buffer());
-        let answer = self.send(REG_BUF, Self::command(id), buffer, QUICK)?;
-        Ok(u16::try_from(answer.result).unwrap_or(u16::MAX))
+        let late = move |answer: Result<Answer>| late(answer.map(index));
+        let sent = self.send_and_stay(REG_BUF, Self::command(id), buffer, limit, late)?;
+        Ok(sent.map(index))
     }
 
-    /// Takes memory back that was registered as `index`. Freezes the queues.
+    /// Takes memory back that was registered as `index`. Freezes the queues. None, when the kernel
+    /// does not answer within `limit`: `late` hears what it answers later.
     ///
     /// # Errors
     /// [`Code::NoDevice`](crate::error::Code::NoDevice) and others.
-    pub fn unregister_memory(&self, id: u32, index: u16) -> Result<()> {
+    pub fn unregister_memory(
+        &self,
+        id: u32,
+        index: u16,
+        limit: Duration,
+        late: impl FnOnce(Result<()>) + Send + 'static,
+    ) -> Result<Option<()>> {
         let command = ublksrv_ctrl_cmd { data: [index.into()], ..Self::command(id) };
-        self.send(UNREG_BUF, command, None, QUICK).map(drop)
+        let late = move |answer: Result<Answer>| late(answer.map(drop));
+        Ok(self.send_and_stay(UNREG_BUF, command, None, limit, late)?.map(drop))
+    }
+
+    /// The error of shared memory that the kernel has not registered, or taken back, in time.
+    pub(crate) fn memory_unanswered(id: u32, registers: bool, limit: Duration) -> Error {
+        let command = if registers { REG_BUF } else { UNREG_BUF };
+        unanswered(command, id, limit).hint(
+            "requests in flight do not end, or the device is being stopped. Until the kernel has \
+             answered, no other memory is shared or taken back; a registration that it answers \
+             later is undone",
+        )
     }
 }

@@ -3,6 +3,7 @@
 //! Every command has a time limit, and every error says what was tried and what is probably
 //! wrong. No command waits for another command of this process: `STOP_DEV` may take minutes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ublk_sys::{
@@ -16,13 +17,18 @@ mod bytes;
 mod cause;
 mod change;
 mod command;
+mod identity;
 mod send;
+mod stay;
 
 use bytes::Plain;
 use command::{
     ADD_DEV, DEL_DEV, DEL_DEV_ASYNC, GET_DEV_INFO, GET_FEATURES, GET_PARAMS, GET_QUEUE_AFFINITY,
     SET_PARAMS, START_DEV, STOP_DEV,
 };
+use identity::Bound;
+use send::Answer;
+use stay::{FOR_EVER, unanswered};
 
 /// How long a command that does not wait for anybody may take.
 const QUICK: Duration = Duration::from_secs(10);
@@ -34,12 +40,22 @@ const MAX_CPUS: usize = 8192;
 #[derive(Clone, Debug)]
 pub struct Control<D> {
     driver: D,
+    /// The device that its number must mean.
+    bound: Option<Arc<Bound>>,
 }
 
 impl<D: Driver> Control<D> {
     /// Touches nothing.
     pub fn new(driver: D) -> Self {
-        Self { driver }
+        Self { driver, bound: None }
+    }
+
+    /// The same for the device that has the number `id` now: later, when another device has the
+    /// number, commands of this one fail with [`Code::NoDevice`](crate::error::Code::NoDevice).
+    #[must_use]
+    pub fn bound_to(&self, id: u32) -> Self {
+        let bound = Bound::new(&self.driver, id);
+        Self { driver: self.driver.clone(), bound: Some(Arc::new(bound)) }
     }
 
     /// Where its commands go.
@@ -57,15 +73,44 @@ impl<D: Driver> Control<D> {
         Ok(u64::parse(&answer.buffer))
     }
 
+    /// [`add_within`](Self::add_within) a usual limit.
+    ///
+    /// # Errors
+    /// Those of `add_within`.
+    pub fn add(&self, info: &ublksrv_ctrl_dev_info) -> Result<ublksrv_ctrl_dev_info> {
+        self.add_within(info, QUICK)
+    }
+
     /// Adds a device as `info` says and answers what the kernel made of it: id, queues, depth,
     /// buffer size and flags may all differ (trap 57).
     ///
     /// # Errors
-    /// [`Code::DeviceExists`](crate::error::Code::DeviceExists), [`Code::Permission`](crate::error::Code::Permission), [`Code::InvalidArgument`](crate::error::Code::InvalidArgument) and others.
-    pub fn add(&self, info: &ublksrv_ctrl_dev_info) -> Result<ublksrv_ctrl_dev_info> {
+    /// [`Code::DeviceExists`](crate::error::Code::DeviceExists), [`Code::Permission`](crate::error::Code::Permission), [`Code::InvalidArgument`](crate::error::Code::InvalidArgument) and others;
+    /// [`Code::Timeout`](crate::error::Code::Timeout) when the kernel does not answer within `limit`: what
+    /// it adds later is deleted at once, as long as this process lives.
+    pub fn add_within(
+        &self,
+        info: &ublksrv_ctrl_dev_info,
+        limit: Duration,
+    ) -> Result<ublksrv_ctrl_dev_info> {
         let command = Self::command(info.dev_id);
-        let answer = self.send(ADD_DEV, command, Some(info.to_buffer()), QUICK)?;
-        Ok(Plain::parse(&answer.buffer))
+        let control = self.clone();
+        let unwanted = move |answer: Result<Answer>| {
+            if let Ok(Answer { buffer, .. }) = answer {
+                let id = ublksrv_ctrl_dev_info::parse(&buffer).dev_id;
+                // Nobody is left to hear of an error; `ublk list` shows the device.
+                let _unheard = control.bound_to(id).delete(id, FOR_EVER);
+            }
+        };
+        let buffer = Some(info.to_buffer());
+        match self.send_and_stay(ADD_DEV, command, buffer, limit, unwanted)? {
+            Some(answer) => Ok(Plain::parse(&answer.buffer)),
+            None => Err(unanswered(ADD_DEV, info.dev_id, limit).hint(
+                "another device is being deleted meanwhile, maybe one that writes back. Should the \
+                 kernel add this one later, it is deleted at once; if this process ends before, \
+                 `ublk list` shows it as dead, and `ublk delete` removes it",
+            )),
+        }
     }
 
     /// Sets the parameters of a device that is not started.

@@ -27,6 +27,7 @@ impl<D: Driver> Control<D> {
         buffer: Option<Box<[u8]>>,
         limit: Duration,
     ) -> Result<Answer> {
+        self.check(command, arguments.dev_id)?;
         let sent = match self.attempt(command, arguments, buffer.clone(), limit) {
             // An unprivileged device's commands must name it by its path, root's too.
             Err(error)

@@ -35,7 +35,7 @@ pub fn features<D: Driver>(driver: D) -> Result<u64> {
 /// # Errors
 /// [`Code::NoDevice`] and others.
 pub fn info<D: Driver>(driver: D, id: u32) -> Result<DeviceInfo> {
-    describe(&Control::new(driver), id)
+    describe(&Control::new(driver).bound_to(id), id)
 }
 
 /// All devices that this user may see, those included whose server is gone.
@@ -49,7 +49,7 @@ pub fn list<D: Driver>(driver: D) -> Result<Vec<DeviceInfo>> {
     let deadline = Instant::now() + PATIENCE;
     let mut devices = Vec::with_capacity(ids.len());
     for id in ids {
-        match describe_until(&control, id, deadline) {
+        match describe_until(&control.bound_to(id), id, deadline) {
             Ok(device) => devices.push(device),
             // Gone meanwhile, or another user's.
             Err(Error { code: Code::NoDevice | Code::Permission, .. }) => {}
@@ -86,7 +86,7 @@ pub fn users<D: Driver>(driver: &D, id: u32) -> Result<Users> {
 /// # Errors
 /// [`Code::Busy`] while somebody uses it; [`Code::NoDevice`], [`Code::Timeout`] and others.
 pub fn stop<D: Driver>(driver: &D, id: u32, force: bool) -> Result<StopCheck> {
-    stop_unless_used(driver, &Control::new(driver.clone()), id, force, "stop")
+    stop_unless_used(driver, &Control::new(driver.clone()).bound_to(id), id, force, "stop")
 }
 
 /// `verb` is the command of `ublk` that does it by force.
@@ -158,17 +158,20 @@ fn try_stop<D: Driver>(control: &Control<D>, id: u32) -> Result<()> {
 /// [`Code::Busy`] while somebody uses it; by force, when somebody still has it open after `30 s`:
 /// then it goes when they close it. [`Code::NoDevice`] and others.
 pub fn delete<D: Driver>(driver: &D, id: u32, force: bool) -> Result<()> {
-    let control = Control::new(driver.clone());
+    let control = Control::new(driver.clone()).bound_to(id);
     stop_unless_used(driver, &control, id, force, "delete")?;
     delete_and_wait(&control, id, LIMIT)
 }
 
+/// Deletes the device that `control` is bound to, and waits until nothing of it is left.
 pub(super) fn delete_and_wait<D: Driver>(
     control: &Control<D>,
     id: u32,
     limit: Duration,
 ) -> Result<()> {
-    layout::forget(control.driver(), id);
+    if control.is_gone(id).is_ok_and(|gone| !gone) {
+        layout::forget(control.driver(), id);
+    }
     match control.delete(id, limit) {
         // The server deletes it too, and was quicker.
         Err(Error { code: Code::NoDevice, .. }) => return Ok(()),
@@ -177,16 +180,15 @@ pub(super) fn delete_and_wait<D: Driver>(
     let deadline = Instant::now() + limit;
     let mut pause = Duration::from_micros(100);
     loop {
-        match control.info(id) {
-            Err(Error { code: Code::NoDevice, .. }) => return Ok(()),
-            Err(error) => return Err(error),
-            Ok(_) if Instant::now() >= deadline => {
+        match control.is_gone(id)? {
+            true => return Ok(()),
+            false if Instant::now() >= deadline => {
                 let message = format!("ublk device {id} is deleted, but still in use");
                 return Err(Error::new(Code::Busy, message).hint(format!(
                     "it goes when the last user does: umount it, or see `fuser -vm /dev/ublkb{id}`"
                 )));
             }
-            Ok(_) => thread::sleep(pause),
+            false => thread::sleep(pause),
         }
         pause = (pause * 2).min(Duration::from_millis(20));
     }

@@ -27,7 +27,7 @@ const MOST_PATIENCE: Duration = Duration::from_millis(200);
 /// [`Code::InvalidArgument`] for a device without recovery; [`Code::Unsupported`] before 6.16, for a
 /// device with batches, and while the kernel does not count its requests; [`Code::Timeout`] when the server does not leave; [`Code::NoDevice`] and others.
 pub fn quiesce<D: Driver>(driver: D, id: u32) -> Result<()> {
-    quiesce_and_wait(&Control::new(driver), id, LIMIT)
+    quiesce_and_wait(&Control::new(driver).bound_to(id), id, LIMIT)
 }
 
 pub(super) fn quiesce_and_wait<D: Driver>(
@@ -169,9 +169,9 @@ pub(super) fn until_left<D: Driver>(
 /// [`Code::Unsupported`] before 6.16 and for zoned devices; [`Code::Closed`] for a device that is
 /// not live; [`Code::NoDevice`] and others.
 pub fn resize<D: Driver>(driver: D, id: u32, size: u64, force: bool) -> Result<DeviceInfo> {
-    let control = Control::new(driver);
+    let control = Control::new(driver).bound_to(id);
     let check = |size| if force { Ok(()) } else { refuse_to_grow(&control, id, size) };
-    resize_with(&control, id, size, check)
+    resize_with(&control, id, size, LIMIT, check)
 }
 
 fn refuse_to_grow<D: Driver>(control: &Control<D>, id: u32, size: u64) -> Result<()> {
@@ -194,6 +194,7 @@ pub(super) fn resize_with<D: Driver>(
     control: &Control<D>,
     id: u32,
     size: u64,
+    limit: Duration,
     check_target: impl FnOnce(u64) -> Result<()>,
 ) -> Result<DeviceInfo> {
     let info = control.info(id)?;
@@ -207,9 +208,9 @@ pub(super) fn resize_with<D: Driver>(
         let message = format!("ublk device {id} is not live, so its size cannot change");
         return Err(Error::new(Code::Closed, message));
     }
-    check_size(&control.params(id)?, id, size)?;
+    check_size(&control.params_within(id, limit)?, id, size)?;
     check_target(size)?;
-    control.update_size(id, size >> 9)?;
+    control.update_size(id, size >> 9, limit)?;
     admin::describe(control, id)
 }
 

@@ -45,9 +45,11 @@ pub(super) fn create<D: Driver, T: Target>(
     if let Some(pool) = pool {
         staff::check_room(pool, &wanted, &target, &options)?;
     }
-    let added = Added { info: control.add(&wanted)?, control: &control, keep: false };
+    let info = control.add_within(&wanted, options.limit)?;
+    let added = Added { control: control.bound_to(info.dev_id), info, keep: false };
+    let control = &added.control;
     if options.unprivileged {
-        wait_for_ownership(&control, added.info.dev_id, options.limit)?;
+        wait_for_ownership(control, added.info.dev_id, options.limit)?;
     }
     let (buffers, exchange) = negotiate::given(&added.info, &options)?;
     let mut params = params::of(&geometry, buffers, added.info.max_io_buf_bytes);
@@ -58,8 +60,7 @@ pub(super) fn create<D: Driver, T: Target>(
     }
 
     let modes = (buffers, exchange);
-    let launch =
-        Launch { driver, control: &control, info: &added.info, modes, begin: Begin::Start };
+    let launch = Launch { driver, control, info: &added.info, modes, begin: Begin::Start };
     let device = launch.run(target, &params, options, pool)?;
     added.keep();
     Ok(device)
@@ -166,23 +167,23 @@ impl<D: Driver> Launch<'_, D> {
 }
 
 /// A device that is deleted again unless it is kept.
-struct Added<'a, D: Driver> {
+struct Added<D: Driver> {
     info: ublksrv_ctrl_dev_info,
-    control: &'a Control<D>,
+    control: Control<D>,
     keep: bool,
 }
 
-impl<D: Driver> Added<'_, D> {
+impl<D: Driver> Added<D> {
     fn keep(mut self) {
         self.keep = true;
     }
 }
 
-impl<D: Driver> Drop for Added<'_, D> {
+impl<D: Driver> Drop for Added<D> {
     fn drop(&mut self) {
         if !self.keep {
             // The error that brought us here is the one to tell.
-            let _later = admin::delete_and_wait(self.control, self.info.dev_id, LIMIT_OF_UNDOING);
+            let _later = admin::delete_and_wait(&self.control, self.info.dev_id, LIMIT_OF_UNDOING);
         }
     }
 }
@@ -240,8 +241,7 @@ impl<D: Driver> Launch<'_, D> {
                 Begin::Recover => control.end_recovery(id, pid, limit),
             }));
         });
-        thread
-            .map_err(|error| Error::os(Code::Kernel, "cannot start a thread", "clone", &error))?;
+        thread.map_err(|error| Error::no_thread(&error))?;
         let deadline = Instant::now() + 2 * limit;
         let outcome = loop {
             match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {

@@ -289,9 +289,14 @@ impl<D: Driver> Device<D> {
     /// [`Code::InvalidArgument`](crate::error::Code::InvalidArgument) for a device without
     /// recovery; [`Code::Unsupported`](crate::error::Code::Unsupported) before Linux 6.16;
     /// [`Code::Timeout`](crate::error::Code::Timeout) when requests in flight do not end: the server
-    /// leaves when they have ended, and [`wait`](Self::wait) tells.
+    /// leaves when they have ended, and [`wait`](Self::wait) tells;
+    /// [`Code::Closed`](crate::error::Code::Closed) when the device has ended otherwise.
     pub fn quiesce(&self) -> Result<()> {
         let shared = &self.shared;
+        if matches!(shared.lock().end, Some(End::Quiesced)) {
+            return Ok(());
+        }
+        self.lives()?;
         let (id, limit) = (shared.info.id, shared.patience());
         match &shared.leave {
             Some(events) if shared.info.recovery.is_some() => {
@@ -320,10 +325,22 @@ impl<D: Driver> Device<D> {
     /// [`Code::InvalidArgument`](crate::error::Code::InvalidArgument);
     /// [`Code::BadBackend`](crate::error::Code::BadBackend) when what lies behind it is too small;
     /// [`Code::Unsupported`](crate::error::Code::Unsupported) before Linux 6.16, or when the
-    /// target's size is fixed.
+    /// target's size is fixed; [`Code::Closed`](crate::error::Code::Closed) when the device has ended.
     pub fn resize(&self, size: u64) -> Result<DeviceInfo> {
+        self.lives()?;
         let shared = &self.shared;
-        change::resize_with(&shared.control, shared.info.id, size, &shared.size_check.0)
+        let limit = shared.options.limit;
+        change::resize_with(&shared.control, shared.info.id, size, limit, &shared.size_check.0)
+    }
+
+    /// Whether there is still something of this device that can be changed: its number may be
+    /// another device's once it has ended, and its next server decides what becomes of it.
+    fn lives(&self) -> Result<()> {
+        if self.shared.lock().end.is_none() {
+            return Ok(());
+        }
+        let message = format!("ublk device {} has ended", self.shared.info.id);
+        Err(Error::new(Code::Closed, message))
     }
 
     /// [`wait`](Self::wait), for so long at most.

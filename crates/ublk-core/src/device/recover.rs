@@ -34,7 +34,7 @@ pub(super) fn recover<D: Driver, T: Target>(
     pool: Option<&Pool<T>>,
 ) -> Result<Device<D>> {
     options.validate()?;
-    let control = Control::new(driver.clone());
+    let control = Control::new(driver.clone()).bound_to(id);
     let before = control.info(id)?;
     let modes = check_device(&before, &options)?;
     let deadline = Instant::now() + options.limit;

@@ -189,8 +189,7 @@ impl<D: Driver> Supervisor<D> {
                 supervise::<D>(&shared, crew, &inbox);
             }
         });
-        let failed = |error| Error::os(Code::Kernel, "cannot start a thread", "clone", &error);
-        spawned.map_err(failed)?;
+        spawned.map_err(|error| Error::no_thread(&error))?;
         Ok(Self { charge })
     }
 

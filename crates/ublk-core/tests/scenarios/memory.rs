@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ublk_core::control::Control;
 use ublk_core::driver::Driver;
@@ -12,6 +13,8 @@ use ublk_sys::{UBLK_SHMEM_BUF_READ_ONLY, ublk_shmem_buf_reg};
 use crate::scenario::{SECTOR, Scenario};
 
 const PIECES: usize = 2;
+/// Nobody sleeps in a model that is stepped.
+const LIMIT: Duration = Duration::from_secs(20);
 /// Requests that one piece has room for.
 const ROOMS: usize = 24;
 
@@ -49,7 +52,7 @@ impl Memory {
     pub(crate) fn toggle(&mut self, sim: &Sim, device: u32, piece: usize, read_only: bool) {
         let control = Control::new(sim.clone());
         if let Some(index) = self.registered[piece].take() {
-            control.unregister_memory(device, index).unwrap();
+            control.unregister_memory(device, index, LIMIT, drop).unwrap();
             self.map.remove(index);
             return;
         }
@@ -60,7 +63,7 @@ impl Memory {
             flags: if read_only { UBLK_SHMEM_BUF_READ_ONLY } else { 0 },
             reserved: 0,
         };
-        let index = control.register_memory(device, &wanted).unwrap();
+        let index = control.register_memory(device, &wanted, LIMIT, drop).unwrap().unwrap();
         self.map.insert(index, map);
         self.registered[piece] = Some(index);
     }

@@ -158,6 +158,11 @@ impl Sim {
         Ok(())
     }
 
+    /// How many devices have been added so far.
+    pub fn added(&self) -> usize {
+        self.lock().devices.len()
+    }
+
     /// Whether a stop of the device waits for requests.
     pub fn is_stopping(&self, id: u32) -> bool {
         let model = self.lock();

@@ -220,7 +220,7 @@ fn an_old_kernel_hears_the_bare_numbers() {
     };
     let id = control.add(&wanted).unwrap().dev_id;
     control.set_params(id, &params()).unwrap();
-    assert_eq!(control.update_size(id, 8).unwrap_err().code, Code::Unsupported);
+    assert_eq!(control.update_size(id, 8, Duration::ZERO).unwrap_err().code, Code::Unsupported);
     control.delete(id, LIMIT).unwrap();
 }
 
