@@ -246,8 +246,8 @@ impl Driver for Forgetful {
         self.sim.devices()
     }
 
-    fn identity(&self, id: u32) -> Option<Identity> {
-        self.sim.identity(id)
+    fn device_identity(&self, id: u32) -> Option<Identity> {
+        self.sim.device_identity(id)
     }
 
     fn disk(&self, id: u32) -> Option<DiskFacts> {

@@ -23,7 +23,7 @@ pub(super) struct Bound {
 
 impl Bound {
     pub(super) fn new<D: Driver>(driver: &D, id: u32) -> Self {
-        Self { id, identity: driver.identity(id), resizes: AtomicBool::new(false) }
+        Self { id, identity: driver.device_identity(id), resizes: AtomicBool::new(false) }
     }
 }
 
@@ -32,7 +32,7 @@ impl<D: Driver> Control<D> {
     pub(super) fn check(&self, command: Command, id: u32) -> Result<()> {
         let of_a_device = ![ADD_DEV, GET_FEATURES].iter().any(|other| other.name == command.name);
         let Some(ours) = self.identity_of(id).filter(|_| of_a_device) else { return Ok(()) };
-        let now = self.driver.identity(id);
+        let now = self.driver.device_identity(id);
         if now == Some(ours) {
             return Ok(());
         }
@@ -50,7 +50,7 @@ impl<D: Driver> Control<D> {
     /// # Errors
     /// What the kernel says when it is asked, but for [`Code::NoDevice`].
     pub fn is_gone(&self, id: u32) -> Result<bool> {
-        match self.driver.identity(id) {
+        match self.driver.device_identity(id) {
             Some(now) => Ok(self.bound.is_some() && self.identity_of(id) != Some(now)),
             // Deleted; who has it open still keeps the number.
             None => match Self::new(self.driver.clone()).info(id) {

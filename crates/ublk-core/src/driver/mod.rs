@@ -48,7 +48,7 @@ pub trait Driver: Clone + Send + Sync + 'static {
     /// What tells the device that has a number now from every other that had it or will have it: as
     /// soon as a device is added, and until it is deleted. None without such a device, or where the
     /// system does not tell.
-    fn identity(&self, _id: u32) -> Option<Identity> {
+    fn device_identity(&self, _id: u32) -> Option<Identity> {
         None
     }
 

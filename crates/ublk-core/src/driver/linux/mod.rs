@@ -62,7 +62,7 @@ impl Driver for Linux {
         sysfs::devices()
     }
 
-    fn identity(&self, id: u32) -> Option<Identity> {
+    fn device_identity(&self, id: u32) -> Option<Identity> {
         sysfs::identity(id)
     }
 

@@ -300,7 +300,7 @@ impl Driver for Sim {
         self.lock().listed()
     }
 
-    fn identity(&self, id: u32) -> Option<Identity> {
+    fn device_identity(&self, id: u32) -> Option<Identity> {
         self.lock().identity(id)
     }
 

@@ -277,15 +277,15 @@ fn a_late_command_means_the_device_that_had_the_number_when_it_began() {
     let size = ublksrv_ctrl_cmd { data: [1], ..command(id) };
     let resized = rig.sim.control(UBLK_U_CMD_UPDATE_SIZE, size, None, Duration::ZERO);
     assert_eq!(errno(resized), libc::ETIMEDOUT);
-    let first = rig.sim.identity(id);
+    let first = rig.sim.device_identity(id);
     assert!(first.is_some());
     rig.push(&rig.commit(tag, 512));
     rig.turn();
-    assert_eq!(rig.sim.identity(id), None, "deleted, though its server still has it open");
+    assert_eq!(rig.sim.device_identity(id), None, "deleted, though its server still has it open");
     let Rig { descriptors, ring, char_device, sim, .. } = rig;
     drop((descriptors, ring, char_device));
     assert_eq!(add(&sim, id, 0, 1).unwrap().dev_id, id, "the number is handed out at once");
-    assert_ne!(sim.identity(id), first);
+    assert_ne!(sim.device_identity(id), first);
     set_params(&sim, id, &params()).unwrap();
     let got = get_params(&sim, id).unwrap();
     assert_eq!(got.basic.dev_sectors, params().basic.dev_sectors);
