@@ -19,7 +19,7 @@ use crate::options::NativeDeviceOptions;
 use crate::outcome::Failure;
 use crate::served::Served;
 use crate::watch::NativeWatch;
-use crate::{target, task};
+use crate::{aside, target, task};
 
 /// How a device ended.
 #[derive(Debug)]
@@ -102,6 +102,7 @@ pub(crate) fn open(
 ) -> napi::Result<Object<'_>> {
     let place = OpenDevices::of(env)?.reserve();
     task::promise(env, move || {
+        aside::prepare().map_err(|error| Error::no_thread(&error))?;
         let device = device()?;
         tell_of_end(&device, place, on_end)?;
         Ok(NativeDevice { device })
@@ -221,7 +222,5 @@ fn tell_of_end(device: &Arc<dyn Served>, mut place: Place, on_end: OnEnd) -> Res
         on_end.call(end.into(), ThreadsafeFunctionCallMode::NonBlocking);
         drop(place);
     });
-    spawned.map(drop).map_err(|error| {
-        Error::os(Code::Kernel, "cannot start a thread for the device", "clone", &error)
-    })
+    spawned.map(drop).map_err(|error| Error::no_thread(&error))
 }

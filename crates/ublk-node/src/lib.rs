@@ -8,6 +8,7 @@
 // The macros make items public that only the addon's table of exports needs.
 #![allow(unreachable_pub)]
 
+mod aside;
 mod bridge;
 mod describe;
 mod device;

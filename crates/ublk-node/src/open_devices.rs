@@ -10,6 +10,7 @@ use std::{mem, thread};
 use napi::Env;
 use ublk_core::error::{Code, Error};
 
+use crate::aside;
 use crate::bridge;
 use crate::farewell::{self, Farewell};
 use crate::served::Served;
@@ -122,7 +123,7 @@ impl OpenDevices {
             state.losses.extend(loss);
             all.changed.notify_all();
         };
-        if let Err(error) = thread::Builder::new().name("ublk-close".into()).spawn(part) {
+        if let Err(error) = aside::run("ublk-close", part) {
             state.refusals.push(format!("cannot start a thread that closes a device: {error}"));
         }
     }

@@ -1,14 +1,14 @@
-//! Work that may block, on a thread of its own.
+//! Work that may block, on a thread of its own (`aside`).
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
-use std::thread;
 
 use napi::Env;
 use napi::bindgen_prelude::{Object, ToNapiValue};
-use ublk_core::error::{Code, Error};
+use ublk_core::error::Error;
 
+use crate::aside;
 use crate::outcome::{Failure, Outcome};
 
 /// Runs `work` on a new thread; the promise that comes back settles with its outcome. It keeps the
@@ -20,7 +20,7 @@ where
 {
     // The thread comes first: a deferred that nobody settles would keep the event loop alive.
     let (hand_over, handed) = mpsc::channel();
-    let spawned = thread::Builder::new().name("ublk-control".into()).spawn(move || {
+    let spawned = aside::run("ublk-control", move || {
         // The sender is gone only if no deferred could be made.
         if let Ok(deferred) = handed.recv() {
             settle(deferred, guarded(work));
@@ -29,11 +29,8 @@ where
     let (deferred, promise) = env.create_deferred()?;
     match spawned {
         // The thread waits for it.
-        Ok(_) => drop(hand_over.send(deferred)),
-        Err(error) => {
-            let tried = "cannot start a thread for the call";
-            settle(deferred, Err(Error::os(Code::Kernel, tried, "clone", &error).into()));
-        }
+        Ok(()) => drop(hand_over.send(deferred)),
+        Err(error) => settle(deferred, Err(Error::no_thread(&error).into())),
     }
     Ok(promise)
 }

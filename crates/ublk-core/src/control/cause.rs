@@ -103,6 +103,8 @@ fn of_errno(errno: i32) -> (Code, Option<&'static str>) {
         libc::EEXIST => (Code::DeviceExists, "the device is started already"),
         libc::EOPNOTSUPP => (Code::Unsupported, "this kernel's ublk driver is too old for it"),
         libc::EINVAL => (Code::InvalidArgument, "the kernel's log (`dmesg`) may say more"),
+        // No thread of ours could be made, or none of io_uring's workers for the command.
+        libc::EAGAIN | libc::ECANCELED => (Code::Kernel, crate::error::TASK_LIMITS),
         libc::ETIMEDOUT => (
             Code::Timeout,
             "the driver is stuck; `dmesg` and /proc/PID/stack of this process's threads tell where",

@@ -10,20 +10,25 @@ use std::fs::OpenOptions;
 use std::io;
 use std::mem;
 use std::os::fd::AsRawFd;
+use std::thread;
 use std::time::Duration;
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
-use ublk_sys::ublksrv_ctrl_cmd;
+use ublk_sys::{UBLK_CMD_ADD_DEV, UBLK_CMD_START_USER_RECOVERY, ublksrv_ctrl_cmd};
 
+use super::spare;
 use super::time_limit::TimeLimit;
 use super::turn::Turn;
 use crate::driver::ControlAnswer;
 
-type ControlRing = IoUring<squeue::Entry128, cqueue::Entry>;
+pub(super) type ControlRing = IoUring<squeue::Entry128, cqueue::Entry>;
 
 /// After so long without an answer the workers are nudged, again and again. Most are answered sooner.
 const NUDGE_AFTER: Duration = Duration::from_secs(1);
+
+/// Between two tries of a command that the kernel has no worker for.
+const PAUSE: Duration = Duration::from_millis(50);
 
 const COMMAND: u64 = 0;
 const NUDGE: u64 = 1;
@@ -47,12 +52,18 @@ pub(super) fn send(
     }
     let control = OpenOptions::new().read(true).write(true).open("/dev/ublk-control")?;
     let mut ring = RING.take().map_or_else(|| IoUring::builder().build(4), Ok)?;
+    if makes_a_device_ours(operation) {
+        spare::prepare()?;
+    }
     let mut time = TimeLimit::new(operation, command.dev_id, limit);
     let _turn = Turn::take(operation, limit);
     let result = loop {
-        match attempt(&mut ring, control.as_raw_fd(), operation, &command, &mut time) {
+        let sent = attempt(&mut ring, control.as_raw_fd(), operation, &command, &mut time);
+        match sent.and_then(|result| without_worker(result, operation, &command, &mut time)) {
             // A signal to this thread interrupts a command that sleeps (trap 27).
             Ok(result) if result == -libc::EINTR && time.lasts() => {}
+            // Tasks end: the next may find a worker.
+            Ok(result) if result == -libc::ECANCELED && time.lasts() => thread::sleep(PAUSE),
             Ok(result) => break result,
             Err(error) => {
                 // The kernel still owns the command and may yet write to the buffer.
@@ -66,6 +77,26 @@ pub(super) fn send(
         0.. => Ok(ControlAnswer { result, buffer }),
         _ => Err(io::Error::from_raw_os_error(-result)),
     }
+}
+
+/// The result of a command, of another try if the kernel could make no worker for it.
+fn without_worker(
+    result: i32,
+    operation: u32,
+    command: &ublksrv_ctrl_cmd,
+    time: &mut TimeLimit,
+) -> io::Result<i32> {
+    match result {
+        _ if result != -libc::ECANCELED => Ok(result),
+        _ => Ok(spare::send(operation, command, time)?.unwrap_or(result)),
+    }
+}
+
+/// Whether this process has a device to take down after the command. The number is the same,
+/// encoded as an ioctl or not.
+fn makes_a_device_ours(operation: u32) -> bool {
+    let numbers = [UBLK_CMD_ADD_DEV, UBLK_CMD_START_USER_RECOVERY].map(u32::from);
+    numbers.contains(&(operation & 0xff))
 }
 
 /// What the kernel answers; an error if it does not.
@@ -102,7 +133,7 @@ fn nudge(ring: &mut ControlRing) -> io::Result<()> {
     push(ring, &nothing.into())
 }
 
-fn push(ring: &mut ControlRing, entry: &squeue::Entry128) -> io::Result<()> {
+pub(super) fn push(ring: &mut ControlRing, entry: &squeue::Entry128) -> io::Result<()> {
     // SAFETY: what a command's `addr` points to lives until the answer, or for ever (see `send`);
     // nothing else points anywhere.
     unsafe { ring.submission().push(entry) }.map_err(io::Error::other)

@@ -25,6 +25,7 @@ mod memory;
 mod records;
 mod reopen;
 mod ring;
+mod spare;
 mod sysfs;
 mod time_limit;
 mod turn;

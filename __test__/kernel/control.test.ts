@@ -1,0 +1,98 @@
+import { open } from 'node:fs/promises';
+import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+import { afterEach, expect, test, type TestContext } from 'vitest';
+
+import { createDevice, getDeviceInfo, listDevices, targets } from '../../src/index.ts';
+import { deviceIds, expectNoDevices, isTestMachine, need, withUblk } from './machine.ts';
+
+const target = targets.null({ size: '64MiB' });
+
+withUblk('control commands', () => {
+  afterEach(expectNoDevices);
+
+  test.for([0, 1, 2])(
+    'a device is closed where %i more tasks may run',
+    { timeout: 60_000 },
+    async (more, context) => {
+      onlyOnTestMachine(context);
+      const device = await createDevice({ target });
+      // Longer than io_uring keeps a worker that has nothing to do.
+      await sleep(6000);
+      await withTaskLimit(more, () => device.close());
+      expect(deviceIds()).toEqual([]);
+    },
+  );
+
+  test('a device that no task can be made for is refused, and the limits named', async (context) => {
+    onlyOnTestMachine(context);
+    await (await createDevice({ target })).close();
+    for (const more of [0, 1, 2, 3, 4]) {
+      await withTaskLimit(more, async () => {
+        const created = await createDevice({ target, queues: 4 }).then(
+          (device) => device.close(),
+          (error: unknown) => error,
+        );
+        expect(created).toMatchObject({ hint: expect.stringContaining('pids.max') });
+      });
+      expect(deviceIds()).toEqual([]);
+    }
+  });
+
+  test('no device waits for another whose stop waits for a slow request', async () => {
+    const slow = targets.delay(target, { readUs: 8_000_000 });
+    const other = await createDevice({ target });
+    const stopping = await createDevice({ target: slow, partScan: false });
+    const client = await open(stopping.path, 'r');
+    const read = client.read(Buffer.alloc(4096), 0, 4096, 0).catch(() => {});
+    await expect
+      .poll(() => readFileSync(`/sys/block/ublkb${stopping.id}/inflight`, 'utf8').trim())
+      .toMatch(/^[1-9]/);
+    let stopped = false;
+    const closed = stopping.close().then(() => (stopped = true));
+    const listed = await listDevices();
+    expect(listed.map((device) => device.id)).toEqual([other.id, stopping.id].sort());
+    expect(await getDeviceInfo(other.id)).toMatchObject({ size: 64 << 20, readOnly: false });
+    await other.close();
+    await (await createDevice({ target })).close();
+    expect(stopped).toBe(false);
+    await read;
+    await client.close();
+    await closed;
+  });
+
+  test('a closed device changes nothing of the device that has its number now', async (context) => {
+    await need(context, 'UPDATE_SIZE', 'QUIESCE');
+    const options = { target, id: 40, recovery: 'queue' } as const;
+    const gone = await createDevice(options);
+    await gone.close();
+    await using lives = await createDevice(options);
+    await expect(gone.resize('1MiB')).rejects.toMatchObject({ code: 'ERR_UBLK_CLOSED' });
+    await gone.quiesce();
+    await gone.close();
+    expect(await getDeviceInfo(lives.id)).toMatchObject({ state: 'live', size: 64 << 20 });
+  });
+});
+
+const GROUP = '/sys/fs/cgroup/ublk-test';
+
+/** Does `work` while no more than so many tasks may join those that this process has. */
+async function withTaskLimit(more: number, work: () => Promise<void>): Promise<void> {
+  writeFileSync('/sys/fs/cgroup/cgroup.subtree_control', '+pids');
+  mkdirSync(GROUP, { recursive: true });
+  writeFileSync(`${GROUP}/cgroup.procs`, String(process.pid));
+  try {
+    const tasks = Number(readFileSync(`${GROUP}/pids.current`, 'utf8'));
+    writeFileSync(`${GROUP}/pids.max`, String(tasks + more));
+    await work();
+  } finally {
+    writeFileSync(`${GROUP}/pids.max`, 'max');
+    writeFileSync('/sys/fs/cgroup/cgroup.procs', String(process.pid));
+    rmdirSync(GROUP);
+  }
+}
+
+function onlyOnTestMachine(context: TestContext): void {
+  if (!isTestMachine) context.skip('limits the tasks of this process: only on the test machine');
+}
