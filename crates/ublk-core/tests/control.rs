@@ -408,7 +408,7 @@ fn a_close_or_delete_ends_though_its_number_is_taken_again_at_once() {
             });
             match seed % 2 {
                 0 => device.close().unwrap(),
-                _ => device::delete(sim.clone(), 7).unwrap(),
+                _ => device::delete(&sim, 7, true).unwrap(),
             }
             let other = other.join().unwrap();
             drop(device);

@@ -11,8 +11,8 @@ use std::time::Duration;
 use ublk_sys::ublksrv_ctrl_cmd;
 
 use super::{
-    ControlAnswer, Descriptors, DiskFacts, Driver, Errands, Identity, MemoryMap, OpenFile, RingSize,
-    Users,
+    ControlAnswer, Descriptors, DiskFacts, Driver, Errands, Identity, MemoryMap, OpenFile,
+    RingSize, Users,
 };
 
 mod block_node;

@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 use ublk_sys::ublksrv_ctrl_cmd;
 
 use super::{
-    ControlAnswer, Descriptors, DiskFacts, Driver, Errands, Identity, MemoryMap, OpenFile, RingSize,
-    User, Users,
+    ControlAnswer, Descriptors, DiskFacts, Driver, Errands, Identity, MemoryMap, OpenFile,
+    RingSize, User, Users,
 };
 use call::Call;
 use files::FileRef;
