@@ -12,7 +12,8 @@ use ublk_core::device::ExchangeMode::PerIo;
 use ublk_core::device::{self, Access, BufferMode, Device, DeviceOptions, End, Recovery};
 use ublk_core::driver::sim::{Client, ClientOp, Sim, SimConfig, SimDisk, SimMemory, SimRing};
 use ublk_core::driver::{
-    ControlAnswer, Descriptors, DiskFacts, Driver, Errands, Identity, MemoryMap, OpenFile, RingSize,
+    ControlAnswer, Descriptors, DiskFacts, Driver, Errands, Identity, MemoryMap, OpenFile,
+    RingSize, Users,
 };
 use ublk_core::error::Code;
 use ublk_core::target::file::File;
@@ -286,6 +287,10 @@ impl Driver for Forgetful {
 
     fn requests_in_flight(&self, id: u32) -> u32 {
         self.sim.requests_in_flight(id)
+    }
+
+    fn users(&self, id: u32) -> Users {
+        self.sim.users(id)
     }
 
     fn block_device_is_held(&self, id: u32) -> bool {
