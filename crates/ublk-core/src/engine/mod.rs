@@ -220,7 +220,7 @@ impl<T: Target> Engine<T> {
             Kind::Copy => self.copied(pass, token.tag, result),
             Kind::Linked => self.linked_ended(pass, token.tag, result),
             Kind::Severed => self.severed(pass, token.tag),
-            Kind::TakeBack => self.taken_back(pass, token.tag, result),
+            Kind::TakeBack => self.taken_back(pass, token, result),
             _ => unreachable!("not the engine's: {token:?}"),
         }
     }

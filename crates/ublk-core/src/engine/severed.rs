@@ -6,9 +6,11 @@
 //! when the request has ended, since another request's buffer is in the tag's slot then. So the kernel
 //! is asked to take it back: either it does, and the transfer answers that it was cancelled, or it no
 //! longer finds it, since it has begun. Then it holds the request's buffer, which keeps the request
-//! from ending before it has ended itself.
+//! from ending before it has ended itself. While a worker of the kernel has the transfer, the kernel
+//! cannot tell; it is asked again after a pause.
 
-use io_uring::opcode::AsyncCancel;
+use io_uring::opcode::{AsyncCancel, Timeout};
+use io_uring::types::Timespec;
 
 use super::flight::Way;
 use super::{Engine, Outcome, Settled};
@@ -16,6 +18,11 @@ use crate::driver::Ring;
 use crate::pass::Pass;
 use crate::target::Target;
 use crate::token::{Kind, Token};
+
+/// Between two attempts to take a transfer back that a worker has: as long as a fast disk takes.
+static PAUSE: Timespec = Timespec::new().nsec(100_000);
+/// The step of a completion that ends a pause.
+const PAUSED: u8 = 1;
 
 impl<T: Target> Engine<T> {
     /// A linked transfer has failed, or was short, or was taken back.
@@ -59,22 +66,38 @@ impl<T: Target> Engine<T> {
         Ok(Outcome::Running)
     }
 
-    /// The kernel has looked for a severed transfer.
+    /// Lets time pass. Until the pause has ended the queue stays, as if a request were running.
+    fn pause<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
+        pass.reserve(1)?;
+        self.running += 1;
+        let token = Token { step: PAUSED, ..Token::new(Kind::TakeBack, tag) };
+        // SAFETY: the entry points to a static.
+        unsafe { pass.push(Timeout::new(&raw const PAUSE).build(), token) };
+        Ok(Outcome::Running)
+    }
+
+    /// The kernel has looked for a severed transfer, or a pause has ended.
     #[cold]
     pub(super) fn taken_back<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        token: Token,
         result: i32,
     ) -> Settled {
-        if self.flights[usize::from(tag)].way != Way::Severed {
+        let tag = token.tag;
+        let severed = self.flights[usize::from(tag)].way == Way::Severed;
+        if token.step == PAUSED {
+            self.running -= 1;
+            return if severed { self.recall(pass, tag) } else { Ok(Outcome::Running) };
+        }
+        if !severed {
             return Ok(Outcome::Running);
         }
         match -result {
             // Its own answer follows.
             0 => Ok(Outcome::Running),
             // A worker has it, and may not have begun it.
-            libc::EALREADY => self.recall(pass, tag),
+            libc::EALREADY => self.pause(pass, tag),
             _ => {
                 self.derail(pass, tag);
                 self.flights[usize::from(tag)].pending = 0;

@@ -279,6 +279,7 @@ impl Operation {
             hardlink: sqe.flags & HARDLINK != 0,
             skip: sqe.flags & SKIP_SUCCESS != 0,
             skip_links: false,
+            cancelled_in_vain: false,
             // Both block: io_fsync_prep and io_fallocate_prep send them to a worker.
             force_async: sqe.flags & ASYNC != 0 || matches!(sqe.opcode, OP_FSYNC | OP_FALLOCATE),
             sqe,

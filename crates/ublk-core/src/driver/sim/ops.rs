@@ -1,5 +1,7 @@
 //! Issuing operations: which file, which checks, now or later.
 
+use std::mem;
+
 use ublk_sys::{BLOCK_URING_CMD_DISCARD, UBLK_U_IO_FETCH_IO_CMDS};
 
 use super::files::FileRef;
@@ -79,7 +81,8 @@ impl Model {
             self.violate(Rule::Memory, what);
             return Issued::Failed(libc::EFAULT);
         }
-        if inline && self.rng.chance(self.config.faults.delay) {
+        // A worker, too, waits for a disk.
+        if self.rng.chance(self.config.faults.delay) {
             self.ring(ring).in_flight.push(operation);
             return Issued::Pending;
         }
@@ -158,15 +161,27 @@ impl Model {
         }
         if let Some(at) = uring.workers.iter().position(matches) {
             // A worker has just taken it, and has not begun.
-            if self.rng.chance(300) {
-                return Err(libc::EALREADY);
+            if self.rng.chance(500) {
+                let operation = self.ring(ring).workers[at];
+                return Err(self.cannot_cancel(ring, operation));
             }
             let uring = self.ring(ring);
             let operation = uring.workers.remove(at);
             uring.work.push_back(Work::Complete(operation, -libc::ECANCELED));
             return Ok(());
         }
-        let running = uring.in_flight.iter().any(matches);
-        Err(if running { libc::EALREADY } else { libc::ENOENT })
+        let running = uring.in_flight.iter().copied().find(matches);
+        Err(running.map_or(libc::ENOENT, |operation| self.cannot_cancel(ring, operation)))
+    }
+
+    /// The answer to the cancellation of an operation that a worker has.
+    fn cannot_cancel(&mut self, ring: usize, operation: usize) -> i32 {
+        let op = &mut self.ring(ring).ops[operation];
+        let sqe = op.sqe;
+        if mem::replace(&mut op.cancelled_in_vain, true) {
+            let what = format!("cancelled again without a pause: {}", sqe.describe());
+            self.violate(Rule::Spin, what);
+        }
+        libc::EALREADY
     }
 }

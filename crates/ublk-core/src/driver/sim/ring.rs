@@ -42,6 +42,8 @@ pub(super) struct Operation {
     pub(super) skip: bool,
     /// REQ_F_SKIP_LINK_CQES.
     pub(super) skip_links: bool,
+    /// A cancellation was answered `EALREADY`, and no timeout of the ring has ended since.
+    pub(super) cancelled_in_vain: bool,
     /// Issued from a worker and not by the submitter.
     pub(super) force_async: bool,
 }

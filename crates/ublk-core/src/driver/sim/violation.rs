@@ -35,6 +35,9 @@ pub enum Rule {
     NoSpace,
     /// A ring belongs to one thread.
     Thread,
+    /// A ring whose cancellation was answered `EALREADY` lets time pass before the next one of the same
+    /// operation: a loop without a pause takes a processor as long as the disk is busy.
+    Spin,
     /// Only operations that the model knows are used, with valid arguments.
     Operation,
 }

@@ -88,6 +88,10 @@ impl Model {
 
     pub(super) fn expire(&mut self, ring: usize, operation: usize) {
         self.remove_wait(ring, operation);
+        let uring = self.ring(ring);
+        for &busy in uring.in_flight.iter().chain(&uring.workers) {
+            uring.ops[busy].cancelled_in_vain = false;
+        }
         if self.ring(ring).ops[operation].sqe.op_flags & ETIME_IS_SUCCESS != 0 {
             self.settle(ring, operation, &super::ops::Issued::Quiet(-libc::ETIME));
         } else {

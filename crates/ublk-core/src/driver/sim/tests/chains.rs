@@ -125,6 +125,24 @@ fn a_read_of_an_eventfd_ends_when_it_is_written() {
 }
 
 #[test]
+fn what_cannot_be_cancelled_yet_is_not_cancelled_again_without_a_pause() {
+    let faults = Faults { delay: 1000, ..Faults::default() };
+    let mut rig = Rig::with(SimConfig { faults, ..SimConfig::stepping(1) }, ZC, 1);
+    rig.client().submit(&write(0, &[1; 512]), None);
+    let (tag, _) = rig.take_request();
+    rig.push(&register(tag, 0, 1));
+    rig.push(&write_fixed(0, 0, 512, 2));
+    let cancel = Sqe { flags: 0, addr: 2, ..sqe(OP_ASYNC_CANCEL, 0, 3) };
+    rig.push(&cancel);
+    rig.ring.submit().unwrap();
+    assert_eq!(rig.rules(), []);
+    rig.push(&cancel);
+    rig.ring.submit().unwrap();
+    assert_eq!(rig.rules(), [Rule::Spin]);
+    assert!(rig.results().contains(&(3, -libc::EALREADY)));
+}
+
+#[test]
 fn a_timeout_comes_when_nothing_else_will() {
     let mut rig = Rig::live(ZC, 1);
     let time = [60_u64, 0];
