@@ -5,6 +5,7 @@
 //! that is strict about the protocol and injects faults. The code above cannot tell them apart.
 
 use std::any::Any;
+use std::fmt;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -129,13 +130,6 @@ pub trait Driver: Clone + Send + Sync + 'static {
     /// counts them (`/sys/block/ublkbN/inflight`); 0 where it does not.
     fn requests_in_flight(&self, id: u32) -> u32;
 
-    /// What tells a started device from every other that has, had or will have its number; absent
-    /// where the system does not tell.
-    fn instance(&self, id: u32) -> Option<String> {
-        let _ = id;
-        None
-    }
-
     /// What tells an open file from every other, absent where the system does not tell.
     fn identity(&self, fd: RawFd) -> Option<String> {
         let _ = fd;
@@ -199,9 +193,21 @@ pub trait Errands: Send + std::fmt::Debug {
     unsafe fn run(&mut self, entry: &Entry) -> io::Result<i32>;
 }
 
-/// Tells one device from all others, also from those that have or had the same number.
+/// Tells one device from all others, also from those that have or had the same number. As a text it goes
+/// to other processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity(pub(crate) u64);
+pub struct Identity {
+    /// When the system began.
+    pub(crate) boot: u128,
+    /// Of all devices since then this one's alone.
+    pub(crate) number: u64,
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}/{}", self.boot, self.number)
+    }
+}
 
 /// What the block layer says about a device's disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -100,10 +100,6 @@ impl Driver for Linux {
         counts.split_whitespace().filter_map(|count| count.parse::<u32>().ok()).sum()
     }
 
-    fn instance(&self, id: u32) -> Option<String> {
-        records::instance(id)
-    }
-
     fn identity(&self, fd: RawFd) -> Option<String> {
         records::identity(fd)
     }

@@ -11,14 +11,6 @@ use std::process;
 /// Where they lie, gone with the devices when the machine restarts.
 pub(super) const FOLDER: &str = "/run/ublk";
 
-/// The boot and the number that the kernel gives each disk once (`diskseq`, Linux 5.15).
-pub(super) fn instance(id: u32) -> Option<String> {
-    let read = |path: &str| Some(fs::read_to_string(path).ok()?.trim().to_owned());
-    let boot = read("/proc/sys/kernel/random/boot_id")?;
-    let disk = read(&format!("/sys/block/ublkb{id}/diskseq"))?;
-    Some(format!("{boot}/{disk}"))
-}
-
 /// A block device by its number, a file by that of its file system and its inode.
 pub(super) fn identity(fd: RawFd) -> Option<String> {
     let mut stat = MaybeUninit::<libc::stat>::uninit();

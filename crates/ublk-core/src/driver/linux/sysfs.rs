@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 use crate::driver::{DiskFacts, Identity};
 
@@ -22,7 +23,17 @@ pub(super) fn devices() -> Vec<u32> {
 /// inodes one after another (`idr_alloc_cyclic` and a generation in `kernfs_new_node`), so that no
 /// other device has the same.
 pub(super) fn identity(id: u32) -> Option<Identity> {
-    fs::metadata(format!("{DEVICES}/ublkc{id}")).ok().map(|entry| Identity(entry.ino()))
+    let number = fs::metadata(format!("{DEVICES}/ublkc{id}")).ok()?.ino();
+    Some(Identity { boot: boot(), number })
+}
+
+/// The kernel's random number for this boot.
+fn boot() -> u128 {
+    static BOOT: LazyLock<u128> = LazyLock::new(|| {
+        let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        u128::from_str_radix(&text.trim_end().replace('-', ""), 16).unwrap_or_default()
+    });
+    *BOOT
 }
 
 /// The disk of a device, which is there from `START_DEV` on until it is stopped.

@@ -382,12 +382,6 @@ impl Driver for Sim {
         u32::try_from(counted.count()).unwrap_or(u32::MAX)
     }
 
-    fn instance(&self, id: u32) -> Option<String> {
-        let model = self.lock();
-        let device = model.find_device(id).filter(|&device| model.devices[device].disk)?;
-        Some(device.to_string())
-    }
-
     fn identity(&self, fd: RawFd) -> Option<String> {
         self.lock().files.contains_key(&fd).then(|| fd.to_string())
     }

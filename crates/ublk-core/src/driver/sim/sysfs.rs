@@ -17,7 +17,7 @@ impl Model {
     /// Its place in the model, which no other device ever has.
     pub(super) fn identity(&self, id: u32) -> Option<Identity> {
         let device = self.find_device(id).filter(|&device| !self.devices[device].deleted)?;
-        Some(Identity(device as u64))
+        Some(Identity { boot: 0, number: device as u64 })
     }
 
     pub(super) fn disk(&self, id: u32) -> Option<DiskFacts> {
