@@ -69,7 +69,7 @@ withUblk('control commands', () => {
     await gone.close();
     await using lives = await createDevice(options);
     await expect(gone.resize('1MiB')).rejects.toMatchObject({ code: 'ERR_UBLK_CLOSED' });
-    await gone.quiesce();
+    await expect(gone.quiesce()).rejects.toMatchObject({ code: 'ERR_UBLK_CLOSED' });
     await gone.close();
     expect(await getDeviceInfo(lives.id)).toMatchObject({ state: 'live', size: 64 << 20 });
   });

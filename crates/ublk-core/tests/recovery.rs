@@ -324,6 +324,17 @@ fn a_file_in_place_of_the_block_device_is_no_device() {
 }
 
 #[test]
+fn where_nothing_makes_nodes_a_device_is_refused_at_once() {
+    let sim = Sim::new(SimConfig::blocking(26));
+    let disk = sim.file(SIZE);
+    sim.make_no_nodes();
+    let error = Device::create(&sim, file(&disk), options()).unwrap_err();
+    assert_eq!((error.code, error.errno), (Code::Kernel, Some(libc::EPERM)), "and no time-out");
+    assert!(error.message.contains("/dev/ublkb3 is missing"), "{error}");
+    assert_nothing_left(&sim, ID);
+}
+
+#[test]
 fn the_new_server_may_wait_for_the_old_one() {
     let sim = Sim::new(SimConfig::blocking(9));
     let disk = sim.file(SIZE);

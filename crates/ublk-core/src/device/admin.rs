@@ -177,6 +177,12 @@ pub(super) fn delete_and_wait<D: Driver>(
         Err(Error { code: Code::NoDevice, .. }) => return Ok(()),
         result => result?,
     }
+    wait_until_gone(control, id, limit)?;
+    control.driver().remove_nodes(id);
+    Ok(())
+}
+
+fn wait_until_gone<D: Driver>(control: &Control<D>, id: u32, limit: Duration) -> Result<()> {
     let deadline = Instant::now() + limit;
     let mut pause = Duration::from_micros(100);
     loop {

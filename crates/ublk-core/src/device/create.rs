@@ -17,7 +17,7 @@ use super::pool::Pool;
 use super::supervise::{Crew, Event, Parting, Supervisor};
 use super::{Device, Shared, SizeCheck, admin, layout, needs, negotiate, params, staff};
 use crate::control::Control;
-use crate::driver::Driver;
+use crate::driver::{BlockNode, Driver};
 use crate::error::{Code, Error, Result};
 use crate::target::Target;
 
@@ -267,22 +267,29 @@ impl<D: Driver> Launch<'_, D> {
 /// Waits until clients can open the block device.
 fn wait_for_node<D: Driver>(driver: &D, id: u32, limit: Duration) -> Result<()> {
     let deadline = Instant::now() + limit;
-    while !driver.block_device_is_ready(id) {
-        if let Some(found) = driver.in_place_of_block_device(id) {
-            let message = format!("/dev/ublkb{id} is {found}, in place of the block device");
-            return Err(Error::new(Code::Kernel, message).hint(format!(
-                "what clients write there never reaches the device; look at it, and remove it: \
-                 rm /dev/ublkb{id}"
-            )));
+    loop {
+        match driver.block_node(id) {
+            BlockNode::Ready => return Ok(()),
+            BlockNode::Occupied(what) => {
+                let message = format!("/dev/ublkb{id} is {what}, in place of the block device");
+                return Err(Error::new(Code::Kernel, message).hint(format!(
+                    "what clients write there never reaches the device; look at it, and remove it: \
+                     rm /dev/ublkb{id}"
+                )));
+            }
+            BlockNode::Missing(error) => {
+                let tried = format!("/dev/ublkb{id} is missing, and cannot be made");
+                return Err(Error::os(Code::Kernel, tried, "mknod", &error).hint(
+                    "the kernel makes the nodes of devices in a devtmpfs: mount one on /dev, or \
+                     let this process make nodes (CAP_MKNOD)",
+                ));
+            }
+            BlockNode::NotYet if Instant::now() >= deadline => {
+                let message = format!("/dev/ublkb{id} may not be opened");
+                return Err(Error::new(Code::Timeout, message)
+                    .hint("the node is another user's: may udev still give it to this one?"));
+            }
+            BlockNode::NotYet => thread::sleep(Duration::from_millis(5)),
         }
-        if Instant::now() >= deadline {
-            return Err(Error::new(
-                Code::Timeout,
-                format!("/dev/ublkb{id} did not appear, or may not be opened"),
-            )
-            .hint("is /dev a devtmpfs, or udev running?"));
-        }
-        thread::sleep(Duration::from_millis(5));
     }
-    Ok(())
 }

@@ -100,15 +100,13 @@ pub trait Driver: Clone + Send + Sync + 'static {
     /// What mmap(2) says; `EINVAL` for an empty file.
     fn map_memory(&self, fd: RawFd, writable: bool) -> io::Result<MemoryMap>;
 
-    /// Whether the block device of a started device is there and may be opened; udev may still be
-    /// making it (trap 42). Does not wait for requests.
-    fn block_device_is_ready(&self, id: u32) -> bool;
+    /// What is at the place of the block device of a started device. Where nothing else makes the node,
+    /// this does. Does not wait for requests.
+    fn block_node(&self, id: u32) -> BlockNode;
 
-    /// What lies where the block device of a started device should appear, in words, if the kernel
-    /// will never put the block device there.
-    fn in_place_of_block_device(&self, id: u32) -> Option<String> {
+    /// Removes the nodes that were made for a device that is gone.
+    fn remove_nodes(&self, id: u32) {
         let _ = id;
-        None
     }
 
     /// Whether [`requests_in_flight`](Self::requests_in_flight) counts: somebody may have turned it
@@ -207,6 +205,19 @@ impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}/{}", self.boot, self.number)
     }
+}
+
+/// What is at the place of a block device, `/dev/ublkbN`.
+#[derive(Debug)]
+pub enum BlockNode {
+    /// The node of the device, which may be opened.
+    Ready,
+    /// Nothing that may be opened; udev may still be making it (trap 42).
+    NotYet,
+    /// Something else, in words, that stays there.
+    Occupied(String),
+    /// Nothing, and the node cannot be made.
+    Missing(io::Error),
 }
 
 /// What the block layer says about a device's disk.

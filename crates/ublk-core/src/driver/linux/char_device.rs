@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use ublk_sys::{cmd_buf_len, cmd_buf_offset};
 
+use super::nodes;
 use crate::driver::{Descriptors, OpenFile};
 use crate::memory::Mapping;
 
@@ -15,11 +16,16 @@ use crate::memory::Mapping;
 /// (trap 34). `O_NONBLOCK` lets io_uring carry out user copies inline: the driver's file says
 /// nothing of `FMODE_NOWAIT` and cannot be polled, so each would go to a worker otherwise.
 pub(super) fn open(id: u32) -> io::Result<OpenFile> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(format!("/dev/ublkc{id}"))?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(libc::O_NONBLOCK);
+    let path = format!("/dev/ublkc{id}");
+    let file = match options.open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            nodes::make_char(id)?;
+            options.open(&path)?
+        }
+        opened => opened?,
+    };
     Ok(OpenFile::new(file.as_raw_fd(), Arc::new(file)))
 }
 

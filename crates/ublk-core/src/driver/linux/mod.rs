@@ -11,17 +11,17 @@ use std::time::Duration;
 use ublk_sys::ublksrv_ctrl_cmd;
 
 use super::{
-    ControlAnswer, Descriptors, DiskFacts, Driver, Errands, Identity, MemoryMap, OpenFile,
-    RingSize, Users,
+    BlockNode, ControlAnswer, Descriptors, DiskFacts, Driver, Errands, Identity, MemoryMap,
+    OpenFile, RingSize, Users,
 };
 
-mod block_node;
 mod capacity;
 mod char_device;
 mod control;
 mod entries;
 mod errands;
 mod memory;
+mod nodes;
 mod records;
 mod reopen;
 mod ring;
@@ -75,12 +75,12 @@ impl Driver for Linux {
         char_device::open(id)
     }
 
-    fn block_device_is_ready(&self, id: u32) -> bool {
-        block_node::is_ready(id)
+    fn block_node(&self, id: u32) -> BlockNode {
+        nodes::look_at_block(id)
     }
 
-    fn in_place_of_block_device(&self, id: u32) -> Option<String> {
-        block_node::in_its_place(id)
+    fn remove_nodes(&self, id: u32) {
+        nodes::remove(id);
     }
 
     fn counts_requests(&self, id: u32) -> bool {

@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 use ublk_sys::ublksrv_ctrl_cmd;
 
 use super::{
-    ControlAnswer, Descriptors, DiskFacts, Driver, Errands, Identity, MemoryMap, OpenFile,
-    RingSize, User, Users,
+    BlockNode, ControlAnswer, Descriptors, DiskFacts, Driver, Errands, Identity, MemoryMap,
+    OpenFile, RingSize, User, Users,
 };
 use call::Call;
 use files::FileRef;
@@ -355,14 +355,8 @@ impl Driver for Sim {
         Ok(unsafe { MemoryMap::new(memory.base(), memory.length(), Box::new(Arc::clone(&memory))) })
     }
 
-    fn block_device_is_ready(&self, id: u32) -> bool {
-        let model = self.lock();
-        let is_there = |device: usize| model.devices[device].disk;
-        !model.files_in_dev.contains(&id) && model.find_device(id).is_some_and(is_there)
-    }
-
-    fn in_place_of_block_device(&self, id: u32) -> Option<String> {
-        self.lock().files_in_dev.contains(&id).then(|| "a plain file".into())
+    fn block_node(&self, id: u32) -> BlockNode {
+        self.lock().block_node(id)
     }
 
     fn counts_requests(&self, id: u32) -> bool {

@@ -71,6 +71,8 @@ pub(super) struct Model {
     pub(super) power: Power,
     /// Of which `/dev/ublkbN` is a file that a client has made, over which the kernel makes no node.
     pub(super) files_in_dev: BTreeSet<u32>,
+    /// Nothing makes block devices appear in `/dev`, and the server may not.
+    pub(super) without_nodes: bool,
     /// What servers have written down about devices, by their number.
     pub(super) records: BTreeMap<u32, String>,
     pub(super) injected: Injected,
@@ -102,6 +104,7 @@ impl Model {
             storages: Vec::new(),
             power: Power::On,
             files_in_dev: BTreeSet::new(),
+            without_nodes: false,
             records: BTreeMap::new(),
             injected: Injected::default(),
             stalled: false,

@@ -71,6 +71,11 @@ impl Sim {
         };
     }
 
+    /// From now on nothing makes nodes in `/dev`.
+    pub fn make_no_nodes(&self) {
+        self.lock().without_nodes = true;
+    }
+
     /// What was written to a setting of a device's queue.
     pub fn queue_setting(&self, id: u32, name: &str) -> Option<String> {
         let model = self.lock();

@@ -1,10 +1,12 @@
 //! What sysfs tells: the class of ublkcN, which are there from ADD_DEV to DEL_DEV, and the disks.
 
+use std::io;
+
 use ublk_sys::UBLK_ATTR_READ_ONLY;
 
 use super::device::Stop;
 use super::model::Model;
-use crate::driver::{DiskFacts, Identity};
+use crate::driver::{BlockNode, DiskFacts, Identity};
 
 impl Model {
     pub(super) fn listed(&self) -> Vec<u32> {
@@ -29,5 +31,17 @@ impl Model {
             logical_block: 1 << basic.logical_bs_shift,
             read_only: basic.attrs & UBLK_ATTR_READ_ONLY != 0,
         })
+    }
+
+    pub(super) fn block_node(&self, id: u32) -> BlockNode {
+        match self.find_device(id) {
+            _ if self.files_in_dev.contains(&id) => BlockNode::Occupied("a plain file".into()),
+            Some(device) if !self.devices[device].disk => BlockNode::NotYet,
+            Some(_) if self.without_nodes => {
+                BlockNode::Missing(io::Error::from_raw_os_error(libc::EPERM))
+            }
+            Some(_) => BlockNode::Ready,
+            None => BlockNode::NotYet,
+        }
     }
 }

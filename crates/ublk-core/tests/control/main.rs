@@ -12,8 +12,8 @@ use ublk_core::device::ExchangeMode::PerIo;
 use ublk_core::device::{self, Access, BufferMode, Device, DeviceOptions, End, Recovery};
 use ublk_core::driver::sim::{Client, ClientOp, Sim, SimConfig, SimDisk, SimMemory, SimRing};
 use ublk_core::driver::{
-    ControlAnswer, Descriptors, DiskFacts, Driver, Errands, Identity, MemoryMap, OpenFile,
-    RingSize, Users,
+    BlockNode, ControlAnswer, Descriptors, DiskFacts, Driver, Errands, Identity, MemoryMap,
+    OpenFile, RingSize, Users,
 };
 use ublk_core::error::Code;
 use ublk_core::target::file::File;
@@ -22,7 +22,9 @@ use ublk_sys::{UBLK_U_CMD_REG_BUF, UBLK_U_CMD_UNREG_BUF, ublksrv_ctrl_cmd};
 
 use common::{assert_nothing_left, assert_serves, file, options};
 
+#[path = "../common/mod.rs"]
 mod common;
+mod drawn;
 
 /// Where requests wait until it is opened.
 #[derive(Clone, Debug, Default)]
@@ -277,8 +279,8 @@ impl Driver for Forgetful {
         self.sim.map_memory(fd, writable)
     }
 
-    fn block_device_is_ready(&self, id: u32) -> bool {
-        self.sim.block_device_is_ready(id)
+    fn block_node(&self, id: u32) -> BlockNode {
+        self.sim.block_node(id)
     }
 
     fn set_queue(&self, id: u32, name: &str, value: &str) -> io::Result<()> {
