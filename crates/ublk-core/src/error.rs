@@ -117,7 +117,7 @@ impl Error {
 
     /// The error of a thread that could not be started.
     pub fn no_thread(error: &io::Error) -> Self {
-        Self::os(Code::Kernel, "cannot start a thread", "clone", error).hint(TASK_LIMITS)
+        Self::os(Code::Kernel, "cannot start a thread", "clone", error)
     }
 
     /// Adds what is probably wrong and what to do. Where a resource has run out, the hint that names

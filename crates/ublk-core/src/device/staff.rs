@@ -186,9 +186,11 @@ impl<D: Driver> Launch<'_, D> {
             };
             let mailbox = Mailbox::new().map_err(cannot("eventfd"))?;
             let waker = (!behind).then(|| mailbox.waker().clone());
+            // Each says when it ends, also one whose thread cannot be made.
+            crew.expect(count);
             let thread = serve::spawn_for(self.driver.clone(), place, mailbox, services.collect())
                 .map_err(cannot("clone"))?;
-            crew.hire(thread, waker, count);
+            crew.hire(thread, waker);
         }
         pool.map_or(Ok(()), |pool| self.lend(pool, lent, crew))
     }
@@ -204,8 +206,8 @@ impl<D: Driver> Launch<'_, D> {
         while !queues.is_empty() {
             let together = if go_together(self.info) { queues.len() } else { 1 };
             let rest = queues.split_off(together);
+            crew.expect(together);
             pool.assign(queues)?;
-            crew.borrow(together);
             queues = rest;
         }
         Ok(())

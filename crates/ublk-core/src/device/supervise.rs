@@ -60,16 +60,15 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    /// So many queues on a thread of their own, which the waker ends, if it does not end by itself.
-    pub(super) fn hire(&mut self, thread: JoinHandle<()>, waker: Option<Waker>, queues: usize) {
-        self.threads.push(thread);
-        self.wakers.extend(waker);
+    /// So many queues more will tell what becomes of them.
+    pub(super) fn expect(&mut self, queues: usize) {
         self.queues += queues;
     }
 
-    /// So many queues that a pool serves.
-    pub(super) fn borrow(&mut self, queues: usize) {
-        self.queues += queues;
+    /// A thread for some of the queues, which the waker ends, if it does not end by itself.
+    pub(super) fn hire(&mut self, thread: JoinHandle<()>, waker: Option<Waker>) {
+        self.threads.push(thread);
+        self.wakers.extend(waker);
     }
 
     pub(super) fn is_ready(&self) -> bool {

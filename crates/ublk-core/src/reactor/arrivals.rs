@@ -41,6 +41,10 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         self.ring.submit()?;
         // A refused fetch has answered by now; START_DEV would wait for it for ever (trap 23).
         self.take_completions()?;
+        // A turn waits before it attends to anything: what was told meanwhile must end that wait.
+        if self.attention {
+            self.mailbox.waker().wake();
+        }
         let seat = self.seats[number].as_mut();
         seat.filter(|seat| seat.refused.is_none()).into_iter().for_each(Seat::ready);
         Ok(())

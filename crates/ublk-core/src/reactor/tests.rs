@@ -1,7 +1,8 @@
-//! What a reactor has lent when it could not serve a queue.
+//! How a reactor takes queues in, and what it has lent when it could not serve one.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
+use std::thread;
 use std::time::Duration;
 
 use ublk_sys::{UBLK_F_AUTO_BUF_REG, UBLK_F_SUPPORT_ZERO_COPY, ublksrv_ctrl_dev_info};
@@ -89,6 +90,22 @@ fn handler() -> Handler {
         bridge: Arc::new(Bridge::unwatched(&options).unwrap()),
     })
     .unwrap()
+}
+
+#[test]
+fn a_quit_that_comes_while_a_queue_is_taken_in_is_heard() {
+    let sim = Sim::new(SimConfig::blocking(1));
+    let (service, _heard) = service(&sim, null(), false);
+    let mailbox = Mailbox::new().unwrap();
+    mailbox.waker().quit();
+    let (ended, told) = channel();
+    thread::spawn(move || {
+        let mut reactor = Reactor::of(&sim, mailbox, vec![service]).unwrap();
+        while reactor.turn().unwrap() == Turn::Serving {}
+        reactor.end(&Ok(()));
+        ended.send(()).unwrap();
+    });
+    told.recv_timeout(Duration::from_secs(20)).unwrap();
 }
 
 #[test]

@@ -67,6 +67,7 @@ impl Model {
                 !self.devices[device].ready()
             }
             Some(Pending::Delete { device, .. }) => !self.devices[device].removing,
+            Some(Pending::Quiesce { .. }) => true,
             _ => false,
         };
         if !interrupted {

@@ -9,6 +9,7 @@ use super::model::Model;
 use super::ring::Work;
 use super::sqe::{FIXED_FILE, OP_ASYNC_CANCEL, OP_NOP, OP_POLL_ADD, OP_TIMEOUT, OP_URING_CMD};
 use super::violation::Rule;
+use super::waits;
 
 /// What became of an operation that was issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +57,9 @@ impl Model {
             }
         };
         if sqe.opcode == OP_POLL_ADD {
+            if let Some(events) = file.real().and_then(|fd| waits::ready_now(&sqe, fd)) {
+                return Issued::Done(events);
+            }
             self.ring(ring).waits.push(operation);
             return Issued::Pending;
         }

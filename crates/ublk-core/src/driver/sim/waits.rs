@@ -7,7 +7,7 @@ use super::files::FileRef;
 use super::memory;
 use super::model::Model;
 use super::ring::Work;
-use super::sqe::{OP_POLL_ADD, OP_TIMEOUT};
+use super::sqe::{OP_POLL_ADD, OP_TIMEOUT, Sqe};
 use super::storage::read_stream;
 
 const POLL_MULTISHOT: u32 = 1;
@@ -102,6 +102,12 @@ impl Model {
     fn remove_wait(&mut self, ring: usize, operation: usize) {
         self.ring(ring).waits.retain(|&waiting| waiting != operation);
     }
+}
+
+/// io_poll_add: the answer to a poll of a descriptor that is ready when it is asked about.
+pub(super) fn ready_now(sqe: &Sqe, fd: RawFd) -> Option<i32> {
+    let events = poll(fd, sqe.op_flags);
+    (sqe.len & POLL_MULTISHOT == 0 && events != 0).then(|| i32::try_from(events).unwrap_or(0))
 }
 
 /// What of `events` a descriptor is ready for, now.
