@@ -1,4 +1,4 @@
-//! Serving a device that its server has left.
+//! Recovery: a new server takes over a device whose server has left.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use crate::error::{Code, Error, Result};
 use crate::target::Target;
 use crate::target::file::Promised;
 
-/// Opens a target that is open already, for the first time that somebody asks.
+/// Returns `target` at the first call, and `Busy` at every later call.
 pub(super) fn once<T>(target: T) -> impl FnMut(Promised) -> Result<T> {
     let mut target = Some(target);
     move |_| target.take().ok_or_else(|| Error::new(Code::Busy, "the target is in use"))
@@ -54,7 +54,7 @@ pub(super) fn recover<D: Driver, T: Target>(
         refuse(id, &differences)?;
         Ok(params)
     };
-    // What cannot be is refused at once, and not when the old server has left.
+    // A wrong target is refused at once, not after the wait for the old server.
     let opened = match open(promised) {
         Ok(target) => check(&target).map(|_| Some(target))?,
         Err(Error { code: Code::Busy, .. }) => None,
@@ -71,7 +71,8 @@ pub(super) fn recover<D: Driver, T: Target>(
         .run(target, &params, options, pool)
 }
 
-/// Whether a device can be recovered at all; answers what was negotiated for it.
+/// Refuses a device that cannot be recovered; returns the buffer mode and the exchange that the device
+/// was created with.
 fn check_device(
     device: &ublksrv_ctrl_dev_info,
     options: &DeviceOptions,
@@ -94,20 +95,20 @@ fn check_device(
     Ok(modes)
 }
 
-/// What clients know of the device that decides how its files can be read and written.
+/// The limits that clients rely on and that decide how the target opens its files.
 fn promised(params: &ublk_params, buffers: Buffering) -> Promised {
     let dma_alignment = match params.types & UBLK_PARAM_TYPE_DMA_ALIGN != 0 {
         true => params.dma.alignment,
         // The block layer's default.
         false if buffers.mode.is_zero_copy() => 511,
-        // Data lies in memory of the server, which is aligned to pages.
+        // The server copies through buffers of its own, which are aligned to pages.
         false => 4095,
     };
     Promised { logical_block: block(params), dma_alignment }
 }
 
-/// Opens the target when whoever has what lies behind it has let go: a server that was killed keeps
-/// its files open until its last I/O has ended.
+/// Opens the target, and tries again while the backing files are locked or open elsewhere: the kernel
+/// keeps the files of a killed server open until the server's last I/O has ended.
 fn open_in_time<T>(mut open: impl FnMut() -> Result<T>, deadline: Instant) -> Result<T> {
     let mut pause = Duration::from_millis(1);
     loop {
@@ -120,7 +121,7 @@ fn open_in_time<T>(mut open: impl FnMut() -> Result<T>, deadline: Instant) -> Re
     }
 }
 
-/// Waits for the old server to let go of the device.
+/// Starts the recovery, as soon as the old server has closed the device.
 fn take_over<D: Driver>(
     control: &Control<D>,
     before: &ublksrv_ctrl_dev_info,

@@ -1,4 +1,4 @@
-//! Texts about devices that outlive the process that wrote them, and what they name things by.
+//! Records of devices: one text file per device, for the device's next server.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
@@ -8,10 +8,11 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
 
-/// Where they lie, gone with the devices when the machine restarts.
+/// The folder of the records, a tmpfs: a reboot removes records and devices alike.
 pub(super) const FOLDER: &str = "/run/ublk";
 
-/// A block device by its number, a file by that of its file system and its inode.
+/// The name of a backing file in a record: the device number of a block device; the file system's
+/// number and the inode of a regular file. `None` for a descriptor that is not open.
 pub(super) fn identity(fd: RawFd) -> Option<String> {
     let mut stat = MaybeUninit::<libc::stat>::uninit();
     // SAFETY: fstat fills `stat`, or fails.
@@ -46,21 +47,23 @@ pub(super) fn keep(folder: &Path, id: u32, text: &str) -> io::Result<()> {
     let draft = folder.join(format!("{id}.layout.{}", process::id()));
     let written = write(&draft, text).and_then(|()| fs::rename(&draft, path(folder, id)));
     if written.is_err() {
-        // The error that is told is the one that was first.
+        // The caller gets the error of the write, whatever becomes of the draft.
         drop(fs::remove_file(&draft));
     }
     written
 }
 
 fn write(draft: &Path, text: &str) -> io::Result<()> {
-    // What a process of the same number has left; never what lies at the end of a link.
+    // A dead process with the same number may have left a draft. Removing the name, and creating the
+    // file anew, follows no link that another user has planted.
     drop(fs::remove_file(draft));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
     file.write_all(text.as_bytes())
 }
 
 pub(super) fn forget(folder: &Path, id: u32) {
-    // One that stays says by its instance that it belongs to no device any more.
+    // A record that cannot be removed harms no later device: the record names the instance of its
+    // device.
     drop(fs::remove_file(path(folder, id)));
 }
 
@@ -73,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_replaces_the_one_before_as_a_whole() {
+    fn a_record_replaces_the_previous_record_as_a_whole() {
         let folder = env::temp_dir().join(format!("ublk-records-{}", process::id()));
         assert_eq!(read(&folder, 3).unwrap(), None);
         keep(&folder, 3, "one").unwrap();
