@@ -6,7 +6,7 @@
 //! be stopped and deleted no more. The kernel keeps a task's last worker as long as the task has a
 //! ring, so a worker is made before the first device is, and stays.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -68,29 +68,35 @@ pub(super) fn send(
 fn serve(inbox: &Receiver<Job>, ready: &SyncSender<io::Result<()>>) {
     let mut made = make();
     let told = ready.send(made.as_ref().map(drop).map_err(copy));
-    let (Ok((ring, control)), Ok(())) = (&mut made, told) else { return };
+    let (Ok(ring), Ok(())) = (&mut made, told) else { return };
     while let Ok(Job { operation, command, answer }) = inbox.recv() {
-        let entry = opcode::UringCmd80::new(Fd(control.as_raw_fd()), operation)
-            .cmd(command.to_sqe_cmd())
-            .build();
-        let result = loop {
-            match run(ring, &entry) {
-                Ok(result) if result == -libc::EINTR => {}
-                Ok(result) => break result,
-                Err(error) => break -error.raw_os_error().unwrap_or(libc::EIO),
-            }
-        };
-        // Who has given up hears nothing.
+        let result = execute(ring, operation, &command)
+            .unwrap_or_else(|error| -error.raw_os_error().unwrap_or(libc::EIO));
+        // A caller that has given up hears nothing.
         let _unheard = answer.send(result);
     }
 }
 
-fn make() -> io::Result<(ControlRing, File)> {
-    let mut ring = IoUring::builder().build(4)?;
+/// Sends one command. The control device is open only meanwhile, since an open file would keep the
+/// module of the driver loaded.
+fn execute(ring: &mut ControlRing, operation: u32, command: &ublksrv_ctrl_cmd) -> io::Result<i32> {
     let control = OpenOptions::new().read(true).write(true).open("/dev/ublk-control")?;
+    let entry = opcode::UringCmd80::new(Fd(control.as_raw_fd()), operation)
+        .cmd(command.to_sqe_cmd())
+        .build();
+    loop {
+        let result = run(ring, &entry)?;
+        if result != -libc::EINTR {
+            return Ok(result);
+        }
+    }
+}
+
+fn make() -> io::Result<ControlRing> {
+    let mut ring = IoUring::builder().build(4)?;
     let nothing = opcode::Nop::new().build().flags(squeue::Flags::ASYNC);
     match run(&mut ring, &nothing.into())? {
-        0 => Ok((ring, control)),
+        0 => Ok(ring),
         // As clone(2) says it.
         _ => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
     }
