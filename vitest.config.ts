@@ -45,6 +45,7 @@ export default defineConfig({
         resolve,
         test: {
           name: 'kernel',
+          setupFiles: ['__test__/kernel/stuck.ts'],
           include: matrix === 'brief' ? MOST_TELLING : ['__test__/kernel/**/*.test.ts'],
           exclude: matrix === 'whole' ? SAME_EVERYWHERE : [],
           // One kernel, one set of device numbers: tests look at what is left behind.

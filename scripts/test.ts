@@ -5,7 +5,7 @@
 //   npm test -- --list              what there is
 
 import { performance } from 'node:perf_hooks';
-import { styleText } from 'node:util';
+import { stripVTControlCharacters, styleText } from 'node:util';
 import { execa } from 'execa';
 import { KERNELS, TEST_PACKAGES, VM_PACKAGES, kernelHasUblk } from '../vm/index.ts';
 import { ensurePackages, findProgram } from './debian.ts';
@@ -20,6 +20,8 @@ interface Stage {
   run(): Promise<void>;
 }
 
+type CommandError = Error & { all?: string };
+
 interface Failure {
   stage: string;
   /** The last lines of the command that failed; none where a person has seen them go by. */
@@ -27,11 +29,15 @@ interface Failure {
 }
 
 const BASELINE = 'docs/benchmarks/report.json';
+const OLDER = KERNELS.slice(1);
 const BUILD_PACKAGES = ['gcc', 'libc6-dev'];
 
 const TEE: ['inherit', 'pipe'] = ['inherit', 'pipe'];
 /** How much of a failed command's output is said again at the end: of a log only that may be kept. */
-const LAST_LINES = 40;
+const LAST_LINES = 25;
+const LINE_WIDTH = 300;
+/** The line after which the tests' own reporter names those that failed. */
+const FAILURES = /^\s*Failed:$/;
 
 const STAGES: Stage[] = [
   {
@@ -85,7 +91,12 @@ const STAGES: Stage[] = [
       await together(['1/2', '2/2'].map((part) => testOnKernel([], env, [`--shard=${part}`])));
     },
   },
-  ...KERNELS.slice(1).flatMap(onOlderKernel),
+  {
+    name: 'kernel-older',
+    what: `what of these depends most on the kernel, on Linux ${OLDER.join(' and ')}`,
+    run: () => together(OLDER.map((series) => onOlderKernel(series, 'brief'))),
+  },
+  ...OLDER.flatMap(stagesOn),
   {
     name: 'bench',
     what: 'no I/O costs over 3 % more instructions than docs/benchmarks says',
@@ -98,21 +109,25 @@ const STAGES: Stage[] = [
   },
 ];
 
-function onOlderKernel(series: string): Stage[] {
-  const run = (matrix: string) => testOnKernel(['--kernel', series], { UBLK_TEST_MATRIX: matrix });
+function stagesOn(series: string): Stage[] {
   return [
     {
       name: `kernel-${series}`,
-      what: `what of these depends most on the kernel, on Linux ${series}`,
-      run: () => run('brief'),
+      what: `the same on Linux ${series} alone; only when named`,
+      byName: true,
+      run: () => onOlderKernel(series, 'brief'),
     },
     {
       name: `kernel-${series}-whole`,
       what: `all of these that depends on the kernel, on Linux ${series}; only when named`,
       byName: true,
-      run: () => run('whole'),
+      run: () => onOlderKernel(series, 'whole'),
     },
   ];
+}
+
+async function onOlderKernel(series: string, matrix: 'brief' | 'whole'): Promise<void> {
+  await testOnKernel(['--kernel', series], { UBLK_TEST_MATRIX: matrix });
 }
 
 async function testOnKernel(
@@ -125,10 +140,11 @@ async function testOnKernel(
   await show('npm', ['run', '-s', 'vm', '--', ...machine, ...vitest], env);
 }
 
-/** Waits for all of them, then fails with the first failure. */
+/** Waits for all of them, then fails with what failed. */
 async function together(runs: Promise<void>[]): Promise<void> {
-  const failed = (await Promise.allSettled(runs)).find(({ status }) => status === 'rejected');
-  if (failed) throw (failed as PromiseRejectedResult).reason;
+  const settled = await Promise.allSettled(runs);
+  const reasons = settled.flatMap((one) => (one.status === 'rejected' ? [one.reason] : []));
+  if (reasons.length > 0) throw new AggregateError(reasons);
 }
 
 async function show(program: string, args: string[], env: Record<string, string> = {}) {
@@ -155,15 +171,24 @@ async function runStage(stage: Stage): Promise<Failure | undefined> {
   const start = performance.now();
   const failure = await stage.run().then(
     () => undefined,
-    (error: Error & { all?: string }) => {
-      console.error(styleText('red', error.message.split('\n')[0] ?? 'failed'));
-      return { stage: stage.name, end: error.all?.split('\n').slice(-LAST_LINES) ?? [] };
+    (error: CommandError | AggregateError) => {
+      const errors: CommandError[] = error instanceof AggregateError ? error.errors : [error];
+      for (const { message } of errors) console.error(styleText('red', message.split('\n', 1)[0]!));
+      return { stage: stage.name, end: errors.flatMap(({ all }) => lastLines(all)) };
     },
   );
   const seconds = ((performance.now() - start) / 1000).toFixed(0);
   const verdict = failure ? styleText('red', 'FAILED') : styleText('green', 'passed');
   console.log(`${stage.name} ${verdict} in ${seconds} s`);
   return failure;
+}
+
+/** What tests name as failed; where they do not, the last lines. */
+function lastLines(output = ''): string[] {
+  const lines = stripVTControlCharacters(output).trimEnd().split('\n');
+  const failures = lines.findLastIndex((line) => FAILURES.test(line));
+  if (failures < 0) return lines.slice(-LAST_LINES);
+  return lines.slice(failures, failures + LAST_LINES).map((line) => line.slice(0, LINE_WIDTH));
 }
 
 function showAgain({ stage, end }: Failure): void {

@@ -285,11 +285,19 @@ pub trait Ring {
     /// What io_uring_register(2) says.
     fn update_files(&mut self, first: u32, fds: &[RawFd]) -> io::Result<()>;
 
-    /// Lets go of all fixed files, so that they really close when their descriptors do (trap 30).
+    /// Empties the first `count` places of the file table, so that their files really close when their
+    /// descriptors do (trap 30). To unregister the table could wait for ever (trap 64).
     ///
     /// # Errors
     /// What io_uring_register(2) says.
-    fn unregister_files(&mut self) -> io::Result<()>;
+    fn empty_files(&mut self, count: u32) -> io::Result<()> {
+        const NONE: [RawFd; 256] = [-1; 256];
+        for first in (0..count).step_by(NONE.len()) {
+            let rest = (count - first) as usize;
+            self.update_files(first, &NONE[..rest.min(NONE.len())])?;
+        }
+        Ok(())
+    }
 
     /// Makes a buffer table of `count` empty slots.
     ///

@@ -107,7 +107,8 @@ fn fail_requests<D: Driver>(driver: &D, queues: &mut [LostQueue]) -> io::Result<
     let size = RingSize { submissions: 64, completions: 1 << 14, tells_of_work: false };
     let mut ring = driver.ring(size)?;
     let files: Vec<_> = queues.iter().map(|queue| queue.char_device.fd()).collect();
-    ring.register_files_sparse(u32::try_from(files.len()).unwrap_or(u32::MAX))?;
+    let count = u32::try_from(files.len()).unwrap_or(u32::MAX);
+    ring.register_files_sparse(count)?;
     ring.update_files(0, &files)?;
     let mut pending = 0_usize;
     for (place, queue) in (0_u32..).zip(queues) {
@@ -132,7 +133,7 @@ fn fail_requests<D: Driver>(driver: &D, queues: &mut [LostQueue]) -> io::Result<
         }
     }
     // A file table keeps a device open beyond the ring's close (trap 30).
-    ring.unregister_files()
+    ring.empty_files(count)
 }
 
 fn push<R: Ring>(ring: &mut R, queue: &LostQueue, place: u32, tag: u16) -> io::Result<()> {

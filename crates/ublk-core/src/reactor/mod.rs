@@ -325,7 +325,7 @@ impl<D: Driver, T> Drop for Reactor<D, T> {
         // A ring that closes ends its operations later, behind our back.
         self.seats.iter_mut().flatten().for_each(Seat::abandon);
         // A file table would keep the character devices open beyond their close (trap 30).
-        let _gone_with_the_ring = self.ring.unregister_files();
+        let _gone_with_the_ring = self.ring.empty_files(self.places.count());
     }
 }
 

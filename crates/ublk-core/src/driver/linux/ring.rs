@@ -167,10 +167,6 @@ impl Ring for LinuxRing {
         }
     }
 
-    fn unregister_files(&mut self) -> io::Result<()> {
-        self.submitter.unregister_files()
-    }
-
     fn register_buffers_sparse(&mut self, count: u32) -> io::Result<()> {
         self.submitter.register_buffers_sparse(count)
     }

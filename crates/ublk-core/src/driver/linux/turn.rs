@@ -30,10 +30,19 @@ impl Turn {
         if !is_brief(operation) || !kernel_loses_commands() {
             return None;
         }
+        Self::within(limit)
+    }
+
+    /// The turn, if it is free within the limit and within our patience.
+    fn within(limit: Duration) -> Option<Self> {
         let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = FREE.wait_timeout_while(taken, limit.min(PATIENCE), |taken| *taken);
         let (mut taken, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        (!std::mem::replace(&mut *taken, true)).then_some(Self(()))
+        if *taken {
+            return None;
+        }
+        *taken = true;
+        Some(Self(()))
     }
 }
 
@@ -80,6 +89,9 @@ fn parse(release: &str) -> Option<(u32, u32)> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
     use ublk_sys::{
         UBLK_U_CMD_ADD_DEV, UBLK_U_CMD_DEL_DEV, UBLK_U_CMD_REG_BUF, UBLK_U_CMD_STOP_DEV,
     };
@@ -91,6 +103,17 @@ mod tests {
         assert_eq!(parse("7.3.4+deb13-cloud-amd64"), Some((7, 3)));
         assert!(parse("6.12.9").unwrap() < FIRST_SOUND && parse("7.10").unwrap() > FIRST_SOUND);
         assert_eq!(parse(""), None);
+    }
+
+    #[test]
+    fn whoever_waits_too_long_goes_without() {
+        let turn = Turn::within(PATIENCE).unwrap();
+        let (tell, told) = mpsc::channel();
+        let late = thread::spawn(move || tell.send(Turn::within(PATIENCE).is_some()));
+        assert_eq!(told.recv_timeout(Duration::from_secs(30)), Ok(false));
+        late.join().unwrap().unwrap();
+        drop(turn);
+        assert!(Turn::within(PATIENCE).is_some());
     }
 
     #[test]

@@ -204,19 +204,6 @@ impl Ring for SimRing {
         Ok(())
     }
 
-    fn unregister_files(&mut self) -> io::Result<()> {
-        let mut model = self.sim.lock();
-        let Some(files) = model.ring(self.ring).fixed_files.take() else {
-            return Err(io::Error::from_raw_os_error(libc::ENXIO));
-        };
-        for file in files.into_iter().flatten() {
-            model.put_file(&file);
-        }
-        drop(model);
-        self.sim.wake();
-        Ok(())
-    }
-
     fn register_buffers_sparse(&mut self, count: u32) -> io::Result<()> {
         let mut model = self.sim.lock();
         let uring = model.ring(self.ring);
