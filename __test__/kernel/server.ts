@@ -12,7 +12,12 @@ export function ublk(...args: string[]) {
 
 /** Starts a `ublk` that serves, and waits for its first line, which says that it does. */
 export async function startServer(...args: string[]) {
-  const server = execa('node', [CLI, ...args], { reject: false, buffer: true });
+  return await startServerIn({}, ...args);
+}
+
+/** The same with these variables in its environment. */
+export async function startServerIn(env: Record<string, string>, ...args: string[]) {
+  const server = execa('node', [CLI, ...args], { reject: false, buffer: true, env });
   for await (const line of createInterface({ input: server.stdout })) return { server, path: line };
   throw new Error(`ublk ${args.join(' ')} does not serve: ${(await server).stderr}`);
 }
