@@ -17,6 +17,8 @@ interface Stage {
   what: string;
   /** Only when it is named: not one of those that a checkout must pass every time. */
   byName?: boolean;
+  /** The stage that it runs beside, if that comes just before it. */
+  beside?: string;
   run(): Promise<void>;
 }
 
@@ -75,7 +77,12 @@ const STAGES: Stage[] = [
     what: 'cargo tests: scenarios on the simulated driver, power cuts of overlay files',
     run: () => show('cargo', ['test', '-p', 'ublk-core', '-p', 'ublk-overlay']),
   },
-  { name: 'build', what: 'the addon and dist', run: () => show('npm', ['run', '-s', 'build']) },
+  {
+    name: 'build',
+    what: 'the addon and dist',
+    beside: 'core', // its linker keeps one processor busy, most of the time
+    run: () => show('npm', ['run', '-s', 'build']),
+  },
   {
     name: 'unit',
     what: 'vitest without a kernel that has ublk',
@@ -166,6 +173,17 @@ function chosen(names: string[]): Stage[] {
   });
 }
 
+/** The stages that run at the same time, in their order. */
+function groupsOf(all: readonly Stage[]): Stage[][] {
+  const groups: Stage[][] = [];
+  for (const stage of all) {
+    const group = groups.at(-1);
+    if (group && stage.beside === group.at(-1)?.name) group.push(stage);
+    else groups.push([stage]);
+  }
+  return groups;
+}
+
 async function runStage(stage: Stage): Promise<Failure | undefined> {
   console.log(styleText('bold', `\n── ${stage.name}: ${stage.what}`));
   const start = performance.now();
@@ -211,9 +229,9 @@ if (!findProgram('cargo')) {
 }
 await ensurePackages([...BUILD_PACKAGES, ...VM_PACKAGES], 'build and test this checkout');
 const failed: Failure[] = [];
-for (const stage of stages) {
-  const failure = await runStage(stage);
-  if (failure) failed.push(failure);
+for (const group of groupsOf(stages)) {
+  const failures = await Promise.all(group.map(runStage));
+  failed.push(...failures.filter((failure) => failure !== undefined));
 }
 for (const failure of failed) showAgain(failure);
 if (failed.length > 0) {

@@ -236,7 +236,7 @@ withUblk('a handler', () => {
   });
 
   test('with requests in flight can be closed, and created again', async () => {
-    for (let cycle = 0; cycle < 10; cycle += 1) {
+    for (let cycle = 0; cycle < 3; cycle += 1) {
       const device = await createDevice({ target: slow(memoryDisk(), 50), queues: 2 });
       const load = fioVerify(device).then(
         () => 'ended',
@@ -281,6 +281,7 @@ withUblk('a handler', () => {
     const device = await createDevice({
       target: {
         size: '1MiB',
+        timeoutMs: 2000,
         read({ offset }) {
           if (offset !== 4096) return undefined;
           asked();

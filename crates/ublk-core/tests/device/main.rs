@@ -22,6 +22,7 @@ mod backing;
 mod common;
 mod lost;
 mod pool;
+mod starting;
 mod threads;
 
 /// One at a time: some of these tests count what the whole process has open.

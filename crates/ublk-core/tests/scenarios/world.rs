@@ -42,6 +42,8 @@ impl World {
         let mut config = SimConfig {
             trace: traced,
             thread_per_ring: true,
+            // Memory is shared before the first request: the kernel's own would be in its way.
+            partition_scan: scenario.mode != Mode::Shared && scenario.seed.is_multiple_of(2),
             ..SimConfig::stepping(scenario.seed)
         };
         config.faults.auto_register = scenario.faults.auto_register;

@@ -50,6 +50,8 @@ pub(super) struct BlockRequest {
     /// The device has a cache and no FUA: a flush follows the write.
     pub(super) flush_after: bool,
     pub(super) outcome: Option<Result<(), i32>>,
+    /// The kernel's own: no client hears of it.
+    pub(super) unasked: bool,
 }
 
 impl BlockRequest {

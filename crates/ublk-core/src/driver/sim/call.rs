@@ -39,10 +39,10 @@ impl Call {
 }
 
 impl Device {
-    /// Whether somebody holds `ub->mutex`: a stop that waits for requests, or a command that waits
-    /// for the frozen queue.
+    /// Whether somebody holds `ub->mutex`: a stop that waits for requests, a command that waits for
+    /// the frozen queue, or a start that reads.
     pub(super) fn is_locked(&self) -> bool {
-        self.stop != Stop::No || self.frozen
+        self.stop != Stop::No || self.frozen || self.scan.is_some()
     }
 }
 

@@ -142,8 +142,7 @@ impl Client {
     /// Takes the requests of this device that have ended since the last time.
     pub fn take(&self) -> Vec<Done> {
         let mut model = self.sim.lock();
-        let ended =
-            |request: &BlockRequest| request.device == self.device && request.outcome.is_some();
+        let ended = |r: &BlockRequest| r.device == self.device && r.outcome.is_some() && !r.unasked;
         let tickets: Vec<u64> =
             model.requests.iter().filter(|(_, r)| ended(r)).map(|(&ticket, _)| ticket).collect();
         let take = |ticket: u64| {

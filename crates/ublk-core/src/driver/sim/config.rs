@@ -40,6 +40,9 @@ pub struct Kernel {
     pub root: bool,
     /// How many seconds pass for it in one of ours.
     pub speed: u32,
+    /// START_DEV waits, with the mutex of the device, for what it reads of the disk; since 6.19 a
+    /// worker reads later.
+    pub start_reads: bool,
 }
 
 impl Kernel {
@@ -80,6 +83,7 @@ impl Kernel {
             throttling: true,
             root: true,
             speed: 1,
+            start_reads: false,
         }
     }
 
@@ -99,6 +103,7 @@ impl Kernel {
             throttling: true,
             root: true,
             speed: 1,
+            start_reads: true,
         }
     }
 
@@ -159,6 +164,8 @@ pub struct SimConfig {
     /// Each ring stands for a thread of its own, whoever steps it: what only the thread may do that
     /// has fetched a tag, only that ring may do.
     pub thread_per_ring: bool,
+    /// Whether disks are looked at for partitions when they start, as kernels do.
+    pub partition_scan: bool,
     /// Whether events are kept for [`Sim::trace`](super::Sim::trace).
     pub trace: bool,
 }
@@ -172,6 +179,7 @@ impl SimConfig {
             kernel: Kernel::linux_7_3(),
             faults: Faults::none(),
             thread_per_ring: false,
+            partition_scan: false,
             trace: false,
         }
     }

@@ -7,19 +7,19 @@ use ublk_sys::{
     UBLK_F_QUIESCE, UBLK_F_SAFE_STOP_DEV, UBLK_F_UPDATE_SIZE, UBLK_F_USER_RECOVERY,
     UBLK_F_USER_RECOVERY_FAIL_IO, UBLK_F_USER_RECOVERY_REISSUE, UBLK_FEATURES_LEN,
     UBLK_MAX_NR_QUEUES, UBLK_MAX_QUEUE_DEPTH, UBLK_PARAM_TYPE_BASIC, UBLK_PARAM_TYPE_DEVT,
-    UBLK_S_DEV_DEAD, UBLK_S_DEV_LIVE, UBLK_U_CMD_ADD_DEV, UBLK_U_CMD_DEL_DEV,
-    UBLK_U_CMD_DEL_DEV_ASYNC, UBLK_U_CMD_END_USER_RECOVERY, UBLK_U_CMD_GET_DEV_INFO,
-    UBLK_U_CMD_GET_DEV_INFO2, UBLK_U_CMD_GET_FEATURES, UBLK_U_CMD_GET_PARAMS,
-    UBLK_U_CMD_GET_QUEUE_AFFINITY, UBLK_U_CMD_QUIESCE_DEV, UBLK_U_CMD_REG_BUF,
-    UBLK_U_CMD_SET_PARAMS, UBLK_U_CMD_START_DEV, UBLK_U_CMD_START_USER_RECOVERY,
-    UBLK_U_CMD_STOP_DEV, UBLK_U_CMD_TRY_STOP_DEV, UBLK_U_CMD_UNREG_BUF, UBLK_U_CMD_UPDATE_SIZE,
-    ublk_param_devt, ublk_params, ublk_shmem_buf_reg, ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info,
+    UBLK_S_DEV_DEAD, UBLK_U_CMD_ADD_DEV, UBLK_U_CMD_DEL_DEV, UBLK_U_CMD_DEL_DEV_ASYNC,
+    UBLK_U_CMD_END_USER_RECOVERY, UBLK_U_CMD_GET_DEV_INFO, UBLK_U_CMD_GET_DEV_INFO2,
+    UBLK_U_CMD_GET_FEATURES, UBLK_U_CMD_GET_PARAMS, UBLK_U_CMD_GET_QUEUE_AFFINITY,
+    UBLK_U_CMD_QUIESCE_DEV, UBLK_U_CMD_REG_BUF, UBLK_U_CMD_SET_PARAMS, UBLK_U_CMD_START_DEV,
+    UBLK_U_CMD_START_USER_RECOVERY, UBLK_U_CMD_STOP_DEV, UBLK_U_CMD_TRY_STOP_DEV,
+    UBLK_U_CMD_UNREG_BUF, UBLK_U_CMD_UPDATE_SIZE, ublk_param_devt, ublk_params, ublk_shmem_buf_reg,
+    ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info,
 };
 
 use super::call::Call;
 use super::device::Device;
 use super::model::Model;
-use super::params::{info_bytes, parse_info, parse_params, validate, validate_limits};
+use super::params::{info_bytes, parse_info, parse_params, validate};
 
 /// UBLK_MAX_UBLKS.
 const MAX_IDS: u32 = 1 << 20;
@@ -271,29 +271,6 @@ impl Model {
             return Err(libc::EINVAL);
         }
         Ok(Answer::Later(Pending::Start { device, server }))
-    }
-
-    fn start(&mut self, device: usize, server: i32) -> Option<Result<i32, i32>> {
-        let found = &mut self.devices[device];
-        if !found.ready() && !found.stopping || found.is_locked() {
-            return None;
-        }
-        if found.server != server {
-            return Some(Err(libc::EINVAL));
-        }
-        if found.in_use() {
-            return Some(Err(libc::EEXIST));
-        }
-        if found.stopping {
-            return Some(Err(libc::EBUSY));
-        }
-        if let Err(errno) = validate_limits(&found.params) {
-            return Some(Err(errno));
-        }
-        found.disk = true;
-        found.info.state = UBLK_S_DEV_LIVE;
-        found.info.ublksrv_pid = server;
-        Some(Ok(0))
     }
 }
 

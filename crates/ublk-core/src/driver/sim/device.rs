@@ -111,6 +111,8 @@ pub(super) struct Device {
     pub(super) queue_settings: BTreeMap<String, String>,
     /// blk_mq_freeze_queue: requests get no tags.
     pub(super) frozen: bool,
+    /// The read that a START_DEV waits for, which has the mutex.
+    pub(super) scan: Option<u64>,
 }
 
 impl Device {
@@ -138,6 +140,7 @@ impl Device {
             shared: BTreeMap::new(),
             queue_settings: BTreeMap::new(),
             frozen: false,
+            scan: None,
         }
     }
 

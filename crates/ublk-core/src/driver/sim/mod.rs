@@ -63,6 +63,7 @@ mod rng;
 mod shared;
 mod slab;
 mod sqe;
+mod start;
 mod step;
 mod storage;
 mod sysfs;

@@ -144,6 +144,7 @@ impl ClientOp {
             since: None,
             flush_after: false,
             outcome: None,
+            unasked: false,
         }
     }
 

@@ -124,6 +124,40 @@ fn trap_23_the_start_waits_for_every_fetch() {
     assert_eq!(rig.results(), [(0, -libc::EBUSY)], "not any more");
 }
 
+/// Answers the one request that there is: the kernel's read for partitions.
+fn answer_the_scan(rig: &mut Rig) {
+    let (tag, read) = rig.take_request();
+    assert_eq!((read.op_flags & 0xff, read.start_sector, read.nr_sectors), (0, 0, 8));
+    rig.push(&rig.commit(tag, 4096));
+    rig.turn();
+}
+
+#[test]
+fn the_kernel_reads_a_disk_that_has_started() {
+    let config = SimConfig { partition_scan: true, ..SimConfig::stepping(1) };
+    let mut rig = Rig::added(config, 0, 1);
+    rig.push(&rig.fetch(0));
+    rig.turn();
+    start(&rig.sim, rig.id).unwrap();
+    answer_the_scan(&mut rig);
+    assert_eq!(rig.client().take(), [], "no client has asked");
+}
+
+#[test]
+fn trap_65_an_old_kernel_reads_while_it_starts_and_lets_nobody_stop_the_device() {
+    let kernel = Kernel::linux_6_12();
+    let config = SimConfig { kernel, partition_scan: true, ..SimConfig::stepping(1) };
+    let mut rig = Rig::added(config, 0, 1);
+    rig.push(&rig.fetch(0));
+    rig.turn();
+    assert_eq!(errno(start(&rig.sim, rig.id)), libc::ETIMEDOUT);
+    assert_eq!(state(&rig.sim, rig.id), UBLK_S_DEV_LIVE);
+    assert_eq!(errno(send(&rig.sim, UBLK_U_CMD_STOP_DEV, rig.id)), libc::ETIMEDOUT);
+    assert_eq!(state(&rig.sim, rig.id), UBLK_S_DEV_LIVE, "the start has the mutex");
+    answer_the_scan(&mut rig);
+    assert_eq!(state(&rig.sim, rig.id), UBLK_S_DEV_DEAD, "the stop was late");
+}
+
 #[test]
 fn trap_24_the_server_is_the_process_that_opened_the_device() {
     let mut rig = Rig::added(SimConfig::stepping(1), ZC, 1);
