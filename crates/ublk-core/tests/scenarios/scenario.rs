@@ -163,6 +163,8 @@ pub(crate) enum Incident {
     Replace(Replacement),
     /// The backing file is cut to so many bytes.
     Truncate(usize),
+    /// The backing files, or disks, grow by so many bytes: which are not the device's.
+    Grow(usize),
     /// A disk begins to misbehave.
     Trouble(Trouble),
 }
@@ -368,6 +370,7 @@ fn draw_incident(rng: &mut Rng, backend: Backend, block: bool, size: usize) -> I
             let kinds = [Recovery::Reissue, EXCUSED[0], EXCUSED[1]];
             Incident::Replace(Replacement::draw(&kinds, rng))
         }
+        7 => Incident::Grow((1 + rng.index(64)) * SECTOR),
         _ => Incident::Nothing,
     }
 }

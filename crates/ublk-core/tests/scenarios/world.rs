@@ -31,6 +31,7 @@ pub(crate) struct World {
     written: Vec<(u64, Vec<u8>)>,
     /// The device is being stopped, or its server is dead: requests may fail.
     over: bool,
+    has_grown: bool,
 }
 
 /// No scenario needs as many.
@@ -72,6 +73,7 @@ impl World {
             written: Vec::new(),
             sim,
             over: false,
+            has_grown: false,
         }
     }
 
@@ -288,6 +290,12 @@ impl World {
                 self.disks[0].resize(size);
                 self.shadow.truncated(size);
             }
+            Incident::Grow(bytes) => {
+                self.has_grown = true;
+                for disk in &self.disks {
+                    disk.resize(disk.contents().len() + bytes);
+                }
+            }
             Incident::Trouble(trouble) => {
                 let disk = self.rng.index(self.disks.len());
                 self.disks[disk].set_trouble(trouble);
@@ -295,7 +303,24 @@ impl World {
         }
     }
 
+    /// What a disk has grown by is not the device's: nothing is written there.
+    fn check_growth(&self) -> Outcome {
+        let Incident::Grow(bytes) = self.scenario.incident.1 else { return Ok(()) };
+        if !self.has_grown {
+            return Ok(());
+        }
+        for disk in &self.disks {
+            let contents = disk.contents();
+            let grown = contents.len().saturating_sub(bytes);
+            if contents[grown..].iter().any(|&byte| byte != 0) {
+                return Err("something is written beyond the device's end".into());
+            }
+        }
+        Ok(())
+    }
+
     fn check_disks(&mut self) -> Outcome {
+        self.check_growth()?;
         // A next server would make durable what it brings to an end.
         let power_goes_first = self.scenario.cache && self.rng.chance(500);
         if !power_goes_first {
