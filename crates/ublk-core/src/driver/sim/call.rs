@@ -77,6 +77,7 @@ impl Model {
 
     /// Carries on the commands whose senders have given up, in their order.
     pub(super) fn run_late(&mut self) {
+        self.run_orphans();
         if self.late.is_empty() {
             return;
         }

@@ -52,6 +52,7 @@ mod memory;
 mod model;
 mod op;
 mod ops;
+mod orphans;
 mod params;
 mod permission;
 mod power;

@@ -58,6 +58,8 @@ pub(super) struct Model {
     pub(super) devices: Vec<Device>,
     /// Commands whose senders have given up.
     pub(super) late: Vec<Call>,
+    /// Rings that are closed and have not ended.
+    pub(super) orphans: Vec<usize>,
     /// Rings keep their place for ever, so that a stale reference finds nothing.
     pub(super) rings: Vec<Option<Uring>>,
     pub(super) requests: BTreeMap<u64, BlockRequest>,
@@ -93,6 +95,7 @@ impl Model {
             config,
             devices: Vec::new(),
             late: Vec::new(),
+            orphans: Vec::new(),
             rings: Vec::new(),
             requests: BTreeMap::new(),
             next_request: 1,

@@ -197,15 +197,23 @@ impl Model {
             io.flags |= CANCELED;
             io.cmd = None;
         }
-        for operation in std::mem::take(&mut self.ring(ring).in_flight) {
-            if self.rng.chance(500) {
-                self.perform(ring, operation);
-            }
-        }
+        // What has not been issued yet is cancelled; the rest cannot be.
+        let mut begun = std::mem::take(&mut self.ring(ring).in_flight);
+        begun.retain(|_| self.rng.chance(500));
         let left: Vec<usize> = self.ring(ring).ops.iter().map(|(operation, _)| operation).collect();
         for operation in left {
-            self.drop_operation(ring, operation);
+            if !begun.contains(&operation) {
+                self.drop_operation(ring, operation);
+            }
         }
+        self.ring(ring).in_flight = begun;
+        self.in_worker = false;
+        self.leave_ring(ring);
+    }
+
+    /// io_ring_ctx_free.
+    pub(super) fn free_ring(&mut self, ring: usize) {
+        self.in_worker = true;
         let slots = std::mem::take(&mut self.ring(ring).table);
         for node in slots.iter().filter_map(|slot| slot.node) {
             self.put_node(ring, node);
@@ -219,7 +227,7 @@ impl Model {
         self.in_worker = false;
     }
 
-    fn drop_operation(&mut self, ring: usize, operation: usize) {
+    pub(super) fn drop_operation(&mut self, ring: usize, operation: usize) {
         let op = self.ring(ring).ops.remove(operation);
         if let Some(node) = op.node {
             self.put_node(ring, node);

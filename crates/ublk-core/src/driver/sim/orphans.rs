@@ -1,0 +1,43 @@
+//! Rings that have been closed and not ended: the kernel carries out what has begun behind its
+//! server's back, and lets go of the ring's tables only then (`io_ring_exit_work`).
+
+use super::Waiting;
+use super::model::Model;
+
+impl Model {
+    /// The end of a closed ring, as far as its operations let it end.
+    pub(super) fn leave_ring(&mut self, ring: usize) {
+        self.orphans.push(ring);
+        if self.config.waiting == Waiting::Blocking {
+            // No thread is left that would make these moves.
+            while self.orphans.contains(&ring) {
+                self.move_orphan(ring);
+            }
+        }
+    }
+
+    /// Some of what closed rings have begun ends.
+    pub(super) fn run_orphans(&mut self) {
+        for ring in self.orphans.clone() {
+            if self.rng.chance(300) {
+                self.move_orphan(ring);
+            }
+        }
+    }
+
+    fn move_orphan(&mut self, ring: usize) {
+        let count = self.ring(ring).in_flight.len();
+        if count == 0 {
+            self.orphans.retain(|&other| other != ring);
+            self.free_ring(ring);
+            return;
+        }
+        self.moves += 1;
+        let at = self.rng.index(count);
+        let operation = self.ring(ring).in_flight.swap_remove(at);
+        self.in_worker = true;
+        self.perform(ring, operation);
+        self.in_worker = false;
+        self.drop_operation(ring, operation);
+    }
+}
