@@ -7,6 +7,7 @@
 use std::any::Any;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -285,18 +286,13 @@ pub trait Ring {
     /// What io_uring_register(2) says.
     fn update_files(&mut self, first: u32, fds: &[RawFd]) -> io::Result<()>;
 
-    /// Empties the first `count` places of the file table, so that their files really close when their
-    /// descriptors do (trap 30). To unregister the table could wait for ever (trap 64).
+    /// Empties places of the file table, so that their files really close when their descriptors do
+    /// (trap 30). To unregister the table could wait for ever (trap 64).
     ///
     /// # Errors
     /// What io_uring_register(2) says.
-    fn empty_files(&mut self, count: u32) -> io::Result<()> {
-        const NONE: [RawFd; 256] = [-1; 256];
-        for first in (0..count).step_by(NONE.len()) {
-            let rest = (count - first) as usize;
-            self.update_files(first, &NONE[..rest.min(NONE.len())])?;
-        }
-        Ok(())
+    fn empty_files(&mut self, places: Range<u32>) -> io::Result<()> {
+        self.update_files(places.start, &vec![-1; places.len()])
     }
 
     /// Makes a buffer table of `count` empty slots.

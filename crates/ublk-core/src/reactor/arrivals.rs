@@ -102,8 +102,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
     /// and the slots, which are empty.
     fn take_back(&mut self, loan: Loan) -> io::Result<()> {
         loan.slots.iter().for_each(|&slot| self.slots.put(slot));
-        let nothing = vec![-1; loan.files.len()];
-        self.ring.update_files(loan.files.start, &nothing)?;
+        self.ring.empty_files(loan.files.clone())?;
         self.places.put(loan.files);
         Ok(())
     }

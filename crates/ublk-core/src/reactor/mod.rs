@@ -322,10 +322,16 @@ fn check_poll(result: i32) -> io::Result<()> {
 impl<D: Driver, T> Drop for Reactor<D, T> {
     fn drop(&mut self) {
         self.mailbox.close();
-        // A ring that closes ends its operations later, behind our back.
-        self.seats.iter_mut().flatten().for_each(Seat::abandon);
-        // A file table would keep the character devices open beyond their close (trap 30).
-        let _gone_with_the_ring = self.ring.empty_files(self.places.count());
+        for seat in self.seats.iter_mut().flatten() {
+            if seat.running() == 0 {
+                // The table would keep the character device open beyond its close (trap 30).
+                let _gone_with_the_ring = self.ring.empty_files(seat.loan.files.clone());
+            } else {
+                // The kernel carries out what has begun behind our back, and lets go of the table then:
+                // before, the next server would be overtaken by old writes.
+                seat.abandon();
+            }
+        }
     }
 }
 

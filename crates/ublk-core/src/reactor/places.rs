@@ -5,21 +5,15 @@ use std::ops::Range;
 /// Hands out runs of places, the first that fits.
 #[derive(Debug)]
 pub(super) struct Places {
-    count: u32,
     /// In ascending order, never touching each other.
     free: Vec<Range<u32>>,
 }
 
 impl Places {
     pub(super) fn new(count: u32) -> Self {
-        let mut this = Self { count, free: Vec::new() };
+        let mut this = Self { free: Vec::new() };
         this.put(0..count);
         this
-    }
-
-    /// How many there are, whether free or not.
-    pub(super) fn count(&self) -> u32 {
-        self.count
     }
 
     pub(super) fn take(&mut self, count: u32) -> Option<Range<u32>> {

@@ -121,6 +121,12 @@ impl Servers {
                 }
                 self.ask_to_leave()?;
             }
+            Phase::Alone(_) if self.sim.closed_rings() > 0 => {
+                // The device is still the old server's.
+                if self.excused > 0 {
+                    self.excused = self.last;
+                }
+            }
             Phase::Alone(0) => self.come_back(serve)?,
             Phase::Alone(rounds) => self.phase = Phase::Alone(rounds - 1),
         }

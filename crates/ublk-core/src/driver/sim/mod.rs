@@ -193,6 +193,12 @@ impl Sim {
         self.lock().moves
     }
 
+    /// How many rings are closed whose operations have not all ended. Until then nobody can take over
+    /// a device that is in their file tables.
+    pub fn closed_rings(&self) -> usize {
+        self.lock().orphans.len()
+    }
+
     /// Which rules were broken so far.
     pub fn violations(&self) -> Vec<Violation> {
         self.lock().violations.clone()

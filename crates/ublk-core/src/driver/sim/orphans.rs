@@ -19,6 +19,8 @@ impl Model {
     /// Some of what closed rings have begun ends.
     pub(super) fn run_orphans(&mut self) {
         for ring in self.orphans.clone() {
+            // Something moves, also when it is time only.
+            self.moves += 1;
             if self.rng.chance(300) {
                 self.move_orphan(ring);
             }
@@ -32,7 +34,6 @@ impl Model {
             self.free_ring(ring);
             return;
         }
-        self.moves += 1;
         let at = self.rng.index(count);
         let operation = self.ring(ring).in_flight.swap_remove(at);
         self.in_worker = true;
