@@ -95,6 +95,11 @@ impl Zone {
         self.state.is_none_or(|(_, known)| known == BLK_ZONE_COND_EXP_OPEN)
     }
 
+    /// The server is killed. That a write which failed has opened the zone may be forgotten with it.
+    pub(crate) fn server_killed(&mut self) {
+        self.state = self.state.filter(|&state| state != (0, BLK_ZONE_COND_IMP_OPEN));
+    }
+
     /// A change was refused before it had any effect; `asked` is what was to be appended.
     pub(crate) fn refused(&mut self, asked: u64) {
         self.end();

@@ -154,6 +154,7 @@ impl Zones {
             Incident::Replace(how) => {
                 if !how.gently {
                     self.ground.kill_server();
+                    self.zones.iter_mut().for_each(Zone::server_killed);
                 }
                 return self.servers.replace(how);
             }

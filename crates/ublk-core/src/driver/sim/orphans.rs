@@ -7,12 +7,14 @@ use super::model::Model;
 impl Model {
     /// The end of a closed ring, as far as its operations let it end.
     pub(super) fn leave_ring(&mut self, ring: usize) {
-        self.orphans.push(ring);
-        if self.config.waiting == Waiting::Blocking {
-            // No thread is left that would make these moves.
-            while self.orphans.contains(&ring) {
-                self.move_orphan(ring);
-            }
+        // Real threads: none is left that would make these moves.
+        while self.config.waiting == Waiting::Blocking && !self.ring(ring).in_flight.is_empty() {
+            self.move_orphan(ring);
+        }
+        if self.ring(ring).in_flight.is_empty() {
+            self.free_ring(ring);
+        } else {
+            self.orphans.push(ring);
         }
     }
 
@@ -24,16 +26,15 @@ impl Model {
             if self.rng.chance(300) {
                 self.move_orphan(ring);
             }
+            if self.ring(ring).in_flight.is_empty() {
+                self.orphans.retain(|&other| other != ring);
+                self.free_ring(ring);
+            }
         }
     }
 
     fn move_orphan(&mut self, ring: usize) {
         let count = self.ring(ring).in_flight.len();
-        if count == 0 {
-            self.orphans.retain(|&other| other != ring);
-            self.free_ring(ring);
-            return;
-        }
         let at = self.rng.index(count);
         let operation = self.ring(ring).in_flight.swap_remove(at);
         self.in_worker = true;
