@@ -38,6 +38,8 @@ const TEE: ['inherit', 'pipe'] = ['inherit', 'pipe'];
 /** How much of a failed command's output is said again at the end: of a log only that may be kept. */
 const LAST_LINES = 25;
 const LINE_WIDTH = 300;
+/** How long a test machine may run: most of what CI allows, since a loaded host is half as fast. */
+const MACHINE_SECONDS = 3300;
 /** The line after which the tests' own reporter names those that failed. */
 const FAILURES = /^\s*Failed:$/;
 
@@ -144,7 +146,8 @@ async function testOnKernel(
 ): Promise<void> {
   await ensurePackages(TEST_PACKAGES, 'test file systems on ublk devices');
   const vitest = ['npx', 'vitest', 'run', '--project', 'kernel', ...which];
-  await show('npm', ['run', '-s', 'vm', '--', ...machine, ...vitest], env);
+  const limit = ['--timeout', String(MACHINE_SECONDS)];
+  await show('npm', ['run', '-s', 'vm', '--', ...limit, ...machine, ...vitest], env);
 }
 
 /** Waits for all of them, then fails with what failed. */
