@@ -339,6 +339,9 @@ pub trait Ring {
     /// What io_uring_enter(2) says; `EINTR` is no error here.
     fn submit(&mut self) -> io::Result<()>;
 
+    /// Whether entries that were pushed are still to be submitted.
+    fn has_queued(&mut self) -> bool;
+
     /// Submits what was pushed and waits until at least `count` completions are there.
     /// May return with fewer after a signal.
     ///

@@ -319,7 +319,11 @@ impl Batch {
     #[cold]
     fn fetch_ended<R: Ring>(&mut self, pass: &mut Pass<'_, R>, result: i32) -> io::Result<Arrival> {
         match -result {
-            libc::ENOBUFS => self.fetch_later(pass),
+            libc::ENOBUFS => {
+                // The kernel had taken this fetch.
+                self.refusals = 0;
+                self.fetch_later(pass);
+            }
             libc::ENOMEM if self.refusals < MAX_REFUSALS => {
                 self.refusals += 1;
                 self.fetch_later(pass);

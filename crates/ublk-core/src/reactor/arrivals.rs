@@ -1,4 +1,4 @@
-//! Queues that come to a reactor, and go: what each is lent, and gives back.
+//! Adds queues to a reactor and removes queues: the places and slots that a reactor lends to a seat.
 
 use std::ops::Range;
 use std::{io, mem};
@@ -9,22 +9,22 @@ use crate::driver::{Driver, Ring};
 use crate::file_table::FIRST_OF_TARGET;
 use crate::target::Target;
 
-/// What a reactor has lent to a seat.
+/// Number, places and slots that a reactor has lent to a seat.
 #[derive(Clone, Debug)]
 pub(super) struct Loan {
     /// The number of the seat.
     pub(super) number: u16,
-    /// Its places in the file table.
+    /// Places in the reactor's file table.
     pub(super) files: Range<u32>,
-    /// Its slots in the buffer table.
+    /// Slots in the reactor's buffer table.
     pub(super) slots: Box<[u16]>,
 }
 
 impl<D: Driver, T: Target> Reactor<D, T> {
-    /// Takes a queue in. Its listener hears that it is ready, or why it cannot be served.
+    /// Adds a queue. The queue's listener gets `Ready`, or the error.
     ///
     /// # Errors
-    /// When the ring breaks: all its queues are lost.
+    /// When the ring fails: all queues of the reactor are lost.
     pub fn serve(&mut self, mut service: Service<T>) -> io::Result<()> {
         let listener = mem::take(&mut service.listener);
         let number = match self.furnish(service) {
@@ -39,9 +39,9 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         }
         self.run_clock()?;
         self.ring.submit()?;
-        // A refused fetch has answered by now; START_DEV would wait for it for ever (trap 23).
+        // A refused fetch has completed by now. START_DEV would wait for the fetch for ever (trap 23).
         self.take_completions()?;
-        // A turn waits before it attends to anything: what was told meanwhile must end that wait.
+        // `turn` waits before `attend`: a message that arrives meanwhile must end the wait.
         if self.attention {
             self.mailbox.waker().wake();
         }
@@ -50,7 +50,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         Ok(())
     }
 
-    /// A seat for a queue, of which the kernel knows nothing yet. On failure nothing stays lent.
+    /// Makes the seat of a queue before the first command to the kernel. A failure returns the loan.
     fn furnish(&mut self, service: Service<T>) -> io::Result<Seat<T>> {
         let bell = if service.listens() { Some(self.bell()?) } else { None };
         let loan = self.lend(&service)?;
@@ -65,8 +65,8 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         made
     }
 
-    /// Puts a queue's files into the table: of each of the target's an open file of the queue's own
-    /// where that can be had, so that each queue hears of what a sync could not store.
+    /// Registers the files of a queue. Each queue gets an own open file of each target file where a file
+    /// can be reopened: the kernel reports a failed sync once per open file.
     fn register_files(&mut self, service: &Service<T>, first: u32) -> io::Result<()> {
         let mut files = service.files();
         let own: Vec<_> = files[FIRST_OF_TARGET as usize..]
@@ -78,12 +78,12 @@ impl<D: Driver, T: Target> Reactor<D, T> {
             })
             .collect();
         let registered = self.ring.update_files(first, &files);
-        // The table keeps them open.
+        // The file table keeps the files open.
         drop(own);
         registered
     }
 
-    /// All that a queue needs, or nothing.
+    /// Lends number, places and slots to a queue; on failure lends nothing.
     fn lend(&mut self, service: &Service<T>) -> io::Result<Loan> {
         let number = self.seats.iter().position(Option::is_none).unwrap_or(self.seats.len());
         #[expect(clippy::cast_possible_truncation, reason = "as many as there are files at most")]
@@ -98,8 +98,8 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         }
     }
 
-    /// Empties the places and takes them back, so that their files close when their owners let go,
-    /// and the slots, which are empty.
+    /// Takes a loan back. The places are emptied, so that the files close with their last descriptor; the
+    /// slots are empty already.
     fn take_back(&mut self, loan: Loan) -> io::Result<()> {
         loan.slots.iter().for_each(|&slot| self.slots.put(slot));
         self.ring.empty_files(loan.files.clone())?;
@@ -120,7 +120,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         number
     }
 
-    /// Lets queues in and out.
+    /// Adds the queues in the mailbox and removes queues that have ended.
     #[cold]
     pub(super) fn attend(&mut self) -> io::Result<Turn> {
         self.attention = false;
@@ -128,15 +128,10 @@ impl<D: Driver, T: Target> Reactor<D, T> {
             self.serve(service)?;
         }
         let quit = self.mailbox.waker().should_quit();
-        // What was pushed is in the kernel's hands, and what it refuses is here, before a seat goes;
-        // before the reactor goes, also the requests that the kernel has handed over already.
         if quit {
             self.seats.iter_mut().flatten().for_each(Seat::wind_down);
-            self.ring.poll()?;
-        } else {
-            self.ring.submit()?;
         }
-        if self.ring.ready() > 0 {
+        if self.hand_over(quit)? {
             self.attention = true;
             return Ok(Turn::Serving);
         }
@@ -161,8 +156,25 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         Ok(Turn::Ended)
     }
 
-    /// A queue whose commands the kernel refuses is lost. Where it is the only one, so is the
-    /// ring; where it is not, somebody must stop its device.
+    /// Submits all entries: a seat may only be removed when none of its entries is in the submission
+    /// queue. `all` runs deferred task work too, so that the reactor sees every request that the kernel
+    /// has dispatched. Returns whether completions are ready.
+    fn hand_over(&mut self, all: bool) -> io::Result<bool> {
+        loop {
+            if all {
+                self.ring.poll()?;
+            } else {
+                self.ring.submit()?;
+            }
+            // Under memory pressure io_uring_enter submits a part of the entries, or none.
+            if self.ring.ready() > 0 || !self.ring.has_queued() {
+                return Ok(self.ring.ready() > 0);
+            }
+        }
+    }
+
+    /// Deals with a queue whose commands the kernel refuses. A reactor that serves only this device ends
+    /// with the error; a reactor of a pool reports the error, and the device is stopped.
     fn look_after(&mut self, number: usize) -> io::Result<()> {
         let Some(seat) = &mut self.seats[number] else { return Ok(()) };
         let Some(errno) = seat.refused else { return Ok(()) };
@@ -176,7 +188,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         Err(io::Error::from_raw_os_error(errno))
     }
 
-    /// Nothing of a queue is in flight: lets go of all that it had.
+    /// Removes a queue that has nothing in flight.
     fn vacate(&mut self, number: usize) -> io::Result<()> {
         let Some(mut seat) = self.seats[number].take() else { return Ok(()) };
         self.listening.retain(|&listening| usize::from(listening) != number);

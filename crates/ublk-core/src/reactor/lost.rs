@@ -41,12 +41,12 @@ pub(crate) fn can_be_left(features: u64) -> bool {
     features & (leaves | UBLK_F_BATCH_IO) == leaves
 }
 
-/// A queue, or a share of one, that its reactor serves no more.
+/// A queue, or a share of a queue, of a lost reactor.
 pub(super) struct LostQueue {
     config: QueueConfig,
     char_device: OpenFile,
     listener: Listener,
-    /// What the kernel copies requests to and from that come in spite of all. They fail.
+    /// Copy buffer of requests that the kernel dispatches all the same; these requests fail.
     memory: Option<Mapping>,
 }
 
@@ -60,7 +60,7 @@ impl LostQueue {
         }
     }
 
-    /// Prepares what the commits name.
+    /// Prepares the elements that the commits name.
     fn prepare(&mut self) -> io::Result<()> {
         if matches!(self.config.transfer, Transfer::Copy | Transfer::GetData) {
             self.memory = Some(Mapping::anonymous(self.config.max_io_bytes as usize)?);
@@ -82,7 +82,7 @@ impl LostQueue {
         };
         let command = ublksrv_io_cmd { q_id: queue, tag, result: -libc::EIO, addr: self.address() };
         let slot = match self.config.transfer {
-            // The ring has no slots: requests that come are not registered.
+            // The ring has no buffer table, so the kernel registers no buffer.
             Transfer::Auto => crate::exchange::registration(0),
             _ => 0,
         };
@@ -90,10 +90,10 @@ impl LostQueue {
     }
 }
 
-/// Fails what these queues had, and lets go of their devices when they are stopped. Their listeners
-/// hear `error` then.
+/// Fails the requests of these queues and releases the devices when the devices are stopped. Then the
+/// listeners get `error`.
 pub(super) fn fail_all<D: Driver>(driver: &D, mut queues: Vec<LostQueue>, error: &io::Error) {
-    // Without a ring, what the queues had stays unanswered until the pool's last reactor is gone.
+    // Without a ring the requests stay unanswered until the last reactor of the pool has ended.
     let _failed = fail_requests(driver, &mut queues);
     for LostQueue { char_device, listener, .. } in queues {
         drop(char_device);
@@ -123,7 +123,7 @@ fn fail_requests<D: Driver>(driver: &D, queues: &mut [LostQueue]) -> io::Result<
             #[expect(clippy::cast_possible_truncation, reason = "packed so in `push`")]
             let (place, tag) = ((completion.user_data >> 16) as u32, completion.user_data as u16);
             let queue = &queues[place as usize];
-            // Another request, which has come in spite of all.
+            // The kernel dispatched another request.
             let another = completion.result >= 0;
             if another || completion.result == -libc::ENOMEM {
                 push(&mut ring, queue, place, tag)?;
@@ -132,7 +132,7 @@ fn fail_requests<D: Driver>(driver: &D, queues: &mut [LostQueue]) -> io::Result<
             }
         }
     }
-    // A file table keeps a device open beyond the ring's close (trap 30).
+    // The file table would keep the device open after the close of the ring (trap 30).
     ring.empty_files(0..count)
 }
 
@@ -141,8 +141,8 @@ fn push<R: Ring>(ring: &mut R, queue: &LostQueue, place: u32, tag: u16) -> io::R
         ring.submit()?;
     }
     let entry = queue.commit(Fixed(place), tag).user_data(u64::from(place) << 16 | u64::from(tag));
-    // SAFETY: the memory that the entry names is the queue's, which outlives the ring:
-    // `fail_requests` borrows the queues.
+    // SAFETY: the entry names memory of the queue, and `fail_requests` borrows the queues for longer than
+    // the ring lives.
     unsafe { ring.push(&entry) };
     Ok(())
 }

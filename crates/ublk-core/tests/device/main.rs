@@ -267,6 +267,24 @@ fn a_commit_taken_in_part_is_finished_though_nothing_else_comes() {
     }
 }
 
+/// The limit is of refusals in a row. Commits of one request are silent when they succeed.
+#[test]
+fn a_server_serves_on_however_often_a_fetch_is_refused_in_all() {
+    let _alone = alone();
+    let faults = Faults { command: 100, no_buffers: 500, ..Faults::none() };
+    let sim = Sim::new(SimConfig { faults, ..SimConfig::blocking(6) });
+    let disk = sim.file(SIZE);
+    let exchange = Some(ExchangeMode::Batch);
+    let device = create(&sim, &disk, DeviceOptions { queues: 1, exchange, ..options() });
+    let client = sim.client(device.info().id).unwrap();
+    for _ in 0..2000 {
+        assert_eq!(client.run(&ClientOp::Read { offset: 0, length: 4096 }).result, Ok(()));
+    }
+    assert!(sim.injected().command > 100 && sim.injected().no_buffers > 100);
+    drop(client);
+    device.close().unwrap();
+}
+
 #[test]
 fn an_id_that_is_taken_is_refused_and_its_owner_serves_on() {
     let _alone = alone();

@@ -6,9 +6,9 @@ use ublk_core::target::null::Null;
 
 use super::*;
 
-/// A target that answers a read after two seconds.
+/// A target that answers a read after six seconds.
 fn slow() -> Delay {
-    let delays = Delays { read: 2_000_000, ..Delays::default() };
+    let delays = Delays { read: 6_000_000, ..Delays::default() };
     Delay::new(Native::Null(Null::new(SIZE as u64)), delays)
 }
 
@@ -17,7 +17,7 @@ fn a_device_whose_first_read_takes_too_long_is_given_up_and_goes_when_the_read_h
     let _alone = alone();
     let kernel = Kernel::linux_6_12();
     let sim = Sim::new(SimConfig { kernel, partition_scan: true, ..SimConfig::blocking(9) });
-    let limit = Duration::from_millis(500);
+    let limit = Duration::from_secs(2);
     let options = DeviceOptions { id: Some(3), queues: 1, limit, ..options() };
     let error = Device::create(&sim, slow(), options).unwrap_err();
     assert_eq!(error.code, Code::Timeout);

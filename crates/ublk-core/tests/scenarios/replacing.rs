@@ -1,4 +1,4 @@
-//! Servers that die or leave, and the ones that come after them.
+//! Replacement of servers: a server is killed or leaves, and the next server recovers the device.
 
 use std::time::Duration;
 
@@ -20,16 +20,16 @@ use crate::server::{Outcome, Reactors, Served, turn};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Replacement {
     pub(crate) recovery: Recovery,
-    /// It is asked to leave, rather than killed.
+    /// The server is asked to leave; otherwise the server is killed.
     pub(crate) gently: bool,
 }
 
-/// How far that has got.
+/// Progress of the replacement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Served,
     Leaving,
-    /// For so many rounds more.
+    /// Number of rounds until the next server starts.
     Alone(usize),
 }
 
@@ -59,7 +59,7 @@ pub(crate) struct Servers {
     pub(crate) reactors: Reactors,
     wakers: Vec<Waker>,
     phase: Phase,
-    /// The last request, and the last one that may fail because a server went.
+    /// Ticket of the last request, and of the last request that may fail because a server was replaced.
     pub(crate) last: u64,
     excused: u64,
 }
@@ -88,13 +88,13 @@ impl Servers {
         self.phase
     }
 
-    /// The server goes now.
+    /// Starts the replacement.
     pub(crate) fn replace(&mut self, how: Replacement) {
-        // Requests in flight may fail, unless they are issued again or the server ends them. It
-        // leaves a batch device by itself, and then some may be on their way to it.
+        // Requests in flight may fail, except where the kernel reissues requests or the server ends its
+        // requests. A server leaves a batch device without QUIESCE_DEV, so requests may be in between.
         let ends_them = how.gently && self.scenario.exchange == ExchangeMode::PerIo;
         if how.recovery != Recovery::Reissue && !ends_them {
-            // Not 0, which stands for nobody, though nobody has asked for anything yet.
+            // At least 1: 0 means that no request is excused.
             self.excused = self.last.max(1);
         }
         if how.gently {
@@ -105,7 +105,7 @@ impl Servers {
         }
     }
 
-    /// Goes on with a replacement; `serve` is a new server, as far as its first fetches.
+    /// Continues the replacement; `serve` starts a server up to the first fetches.
     pub(crate) fn go_on(
         &mut self,
         serve: impl FnOnce(&ublksrv_ctrl_dev_info) -> Served,
@@ -121,19 +121,15 @@ impl Servers {
                 }
                 self.ask_to_leave()?;
             }
-            Phase::Alone(_) if self.sim.closed_rings() > 0 => {
-                // The device is still the old server's.
-                if self.excused > 0 {
-                    self.excused = self.last;
-                }
-            }
+            // The closed ring keeps the device open: START_USER_RECOVERY is EBUSY.
+            Phase::Alone(_) if self.sim.closed_rings() > 0 => {}
             Phase::Alone(0) => self.come_back(serve)?,
             Phase::Alone(rounds) => self.phase = Phase::Alone(rounds - 1),
         }
         Ok(())
     }
 
-    /// Whether a request may fail because of a server that went.
+    /// Whether a request may fail because a server was replaced.
     pub(crate) fn is_excused(&self, ticket: u64) -> bool {
         let fails_alone = matches!(
             self.scenario.incident.1,
@@ -155,7 +151,7 @@ impl Servers {
         }
         let batch = self.scenario.exchange == ExchangeMode::Batch;
         if batch || self.sim.requests_in_flight(self.id) == 0 {
-            // Once: being woken all the time, the model's clock would stand still.
+            // Once: the clock of the model does not advance while a waker rings in every round.
             self.wakers.drain(..).for_each(|waker| waker.quit());
         }
         turn(&mut self.reactors)
@@ -167,7 +163,7 @@ impl Servers {
         let info = self.control.info(self.id).map_err(failed)?;
         let (reactors, wakers) = serve(&info);
         if self.rng.chance(200) {
-            // The next server dies before it has begun; so do its rings, in any order.
+            // The next server dies before END_USER_RECOVERY; its rings close in any order.
             drop((reactors, wakers));
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! One scenario at work: a device, its reactors, its client, its oracle.
+//! One running scenario: a device, the reactors, the client and the oracle.
 
 use std::sync::Arc;
 
@@ -25,25 +25,26 @@ pub(crate) struct World {
     client: Client,
     shadow: Shadow,
     memory: Option<Memory>,
-    /// Who is asked for plans, where somebody is.
+    /// The peer that answers requests across the bridge, in scenarios with a bridge.
     answering: Option<Answering>,
-    /// What was written, where the target looks at it.
+    /// Data of all writes, in scenarios whose target inspects writes.
     written: Vec<(u64, Vec<u8>)>,
-    /// The device is being stopped, or its server is dead: requests may fail.
+    /// The device is being stopped, or the server is dead: requests may fail.
     over: bool,
+    /// `Incident::Grow` has happened.
     has_grown: bool,
 }
 
-/// No scenario needs as many.
+/// Upper bound of rounds: a scenario that takes more has no end.
 pub(crate) const MOST_ROUNDS: u32 = 100_000;
 
 impl World {
     pub(crate) fn new(scenario: &Scenario, traced: bool) -> Self {
-        // Whatever a scenario injects begins once the device is up.
+        // Faults start when the device is live.
         let mut config = SimConfig {
             trace: traced,
             thread_per_ring: true,
-            // Memory is shared before the first request: the kernel's own would be in its way.
+            // REG_BUF waits for requests in flight, and the scenario registers memory first.
             partition_scan: scenario.mode != Mode::Shared && scenario.seed.is_multiple_of(2),
             ..SimConfig::stepping(scenario.seed)
         };
@@ -136,7 +137,7 @@ impl World {
     fn turn(&mut self) -> Outcome {
         let first = self.rng.index(self.servers.reactors.len().max(1));
         if self.servers.phase() == Phase::Leaving {
-            // They have their turn when they are asked to leave.
+            // `ask_to_leave` runs the reactors of a server that leaves.
             return Ok(());
         }
         for at in 0..self.servers.reactors.len() {
@@ -187,7 +188,7 @@ impl World {
         self.servers.last = ticket;
     }
 
-    /// Now and then a piece of memory is registered or taken back.
+    /// Registers or unregisters shared memory in some of the rounds.
     fn share(&mut self) {
         let quiet = !self.over && self.client.in_flight() == 0;
         if let Some(memory) = self.memory.as_mut().filter(|_| quiet) {
@@ -219,7 +220,7 @@ impl World {
         } else {
             self.rng.index(most.min(8))
         };
-        // Half of the requests meet in a few sectors.
+        // Half of the requests overlap in a few sectors.
         let reach = self.scenario.sectors - count + 1;
         let reach = if self.rng.chance(500) { reach.min(32) } else { reach };
         let first = self.rng.index(reach);
@@ -238,7 +239,7 @@ impl World {
                 ClientOp::Write { offset, data: data.collect(), fua: self.rng.chance(200) }
             }
             15 | 16 => ClientOp::Flush,
-            // Neither comes with metadata, so that a device with integrity has none of them.
+            // Discard and write-zeroes carry no metadata: a device with integrity has neither.
             _ if self.subject.metadata_size() > 0 => ClientOp::Flush,
             17 => ClientOp::Discard { offset, length },
             _ => ClientOp::WriteZeroes { offset, length, no_unmap: self.rng.chance(500) },
@@ -263,8 +264,8 @@ impl World {
         Ok(())
     }
 
-    /// Short, slow and interrupted operations are no reason to fail, nor is a buffer that could
-    /// not be unregistered at once.
+    /// Whether a request may fail. Short, slow and interrupted operations and a refused UNREGISTER_IO_BUF
+    /// must not fail a request.
     fn may_fail(&self) -> bool {
         let injected = self.sim.injected();
         let unsupported = matches!(
@@ -303,7 +304,7 @@ impl World {
         }
     }
 
-    /// What a disk has grown by is not the device's: nothing is written there.
+    /// The server must write nothing beyond the end of the device.
     fn check_growth(&self) -> Outcome {
         let Incident::Grow(bytes) = self.scenario.incident.1 else { return Ok(()) };
         if !self.has_grown {
@@ -321,7 +322,7 @@ impl World {
 
     fn check_disks(&mut self) -> Outcome {
         self.check_growth()?;
-        // A next server would make durable what it brings to an end.
+        // A next server would complete and sync unfinished writes.
         let power_goes_first = self.scenario.cache && self.rng.chance(500);
         if !power_goes_first {
             self.restore()?;
@@ -329,7 +330,7 @@ impl World {
             self.shadow.check_now(&image, &metadata)?;
         }
         if !self.scenario.cache {
-            // Nobody sends flushes to a device that says that it needs none.
+            // Clients send no flush to a device without a volatile cache.
             return Ok(());
         }
         self.disks.iter().for_each(SimDisk::cut_power);
@@ -338,8 +339,8 @@ impl World {
         self.shadow.check_durable(&image, &metadata)
     }
 
-    /// Pairs of data and metadata are whole once a server has opened them; and before, if no write has
-    /// failed and no server was killed.
+    /// Opens the pairs of data and metadata as a server does. The server must find no half-done write
+    /// unless a write failed or a server was killed.
     fn restore(&self) -> Outcome {
         let Some(pairs) = Pairs::of(&self.scenario) else { return Ok(()) };
         let restored = pairs.restore(&self.disks);
@@ -354,7 +355,7 @@ impl World {
         Ok(())
     }
 
-    /// What the device holds, and the metadata of its sectors.
+    /// Contents of the device and metadata of the sectors.
     fn contents(&self) -> Option<(Vec<u8>, Vec<u8>)> {
         let size = self.scenario.sectors * SECTOR;
         let image = self.subject.image(&self.disks, size)?;

@@ -1,4 +1,4 @@
-//! What the oracle knows of one zone.
+//! The oracle's state of one zone.
 
 use std::mem::offset_of;
 
@@ -10,30 +10,33 @@ use ublk_sys::{
 
 use crate::scenario::{SECTOR, ZONE};
 
-/// A zone; places in it are bytes from its start.
+/// The expected state of a zone. Offsets are bytes from the start of the zone.
 pub(crate) struct Zone {
     capacity: u64,
-    /// The device may close it when another is to be opened, unless it was opened by name.
+    /// The device may close the zone to open another, unless a client opened the zone explicitly.
     yields: bool,
-    /// Where its write pointer is, and its condition; not known after a failure.
+    /// The scenario replaces the server: the next server takes an open zone without data for an empty zone.
+    forgets: bool,
+    /// Write pointer and condition; unknown after a failed change.
     state: Option<(u64, u8)>,
-    /// What was asked to be appended since it was emptied.
+    /// Bytes of all appends since the last reset.
     asked: u64,
-    /// Which write each sector is from, and which part of it.
+    /// For each sector the number of the write and the sector's index in the write.
     sectors: Vec<Option<(u64, usize)>>,
     changing: usize,
     reading: usize,
-    /// Somebody changes it who must have it alone.
+    /// A change is in flight that no other request may overlap.
     alone: bool,
-    /// How often somebody began or ended to change it.
+    /// Number of changes that began, plus number of changes that ended.
     changes: u64,
 }
 
 impl Zone {
-    pub(crate) fn new(capacity: u64, yields: bool) -> Self {
+    pub(crate) fn new(capacity: u64, (yields, forgets): (bool, bool)) -> Self {
         Self {
             capacity,
             yields,
+            forgets,
             state: Some((0, BLK_ZONE_COND_EMPTY)),
             asked: 0,
             sectors: vec![None; usize::try_from(capacity).unwrap() / SECTOR],
@@ -67,7 +70,7 @@ impl Zone {
         self.alone = true;
     }
 
-    /// Whether nobody else may do anything to it now.
+    /// Whether a change is in flight that no other request may overlap.
     pub(crate) fn is_taken(&self) -> bool {
         self.alone
     }
@@ -85,29 +88,24 @@ impl Zone {
         self.changes += 1;
     }
 
-    /// Whether it may be open or closed, and so counts among those that are active.
+    /// Whether the zone may be active: open or closed.
     pub(crate) fn may_be_active(&self) -> bool {
         self.state.is_none_or(|(_, known)| is_active(known))
     }
 
-    /// Whether it may be open by name, and so not give way to another.
+    /// Whether the zone may be explicitly open; the device does not close such a zone to open another.
     pub(crate) fn may_be_held(&self) -> bool {
         self.state.is_none_or(|(_, known)| known == BLK_ZONE_COND_EXP_OPEN)
     }
 
-    /// The server is killed. That a write which failed has opened the zone may be forgotten with it.
-    pub(crate) fn server_killed(&mut self) {
-        self.state = self.state.filter(|&state| state != (0, BLK_ZONE_COND_IMP_OPEN));
-    }
-
-    /// A change was refused before it had any effect; `asked` is what was to be appended.
+    /// The device refused a change before the change had an effect; `asked` is the length of the append.
     pub(crate) fn refused(&mut self, asked: u64) {
         self.end();
         self.alone = false;
         self.asked -= asked;
     }
 
-    /// Whether appends may have been refused.
+    /// Whether the device may refuse an append.
     pub(crate) fn may_be_full(&self) -> bool {
         self.asked > self.capacity || self.is(BLK_ZONE_COND_FULL) || self.state.is_none()
     }
@@ -116,7 +114,7 @@ impl Zone {
         self.state.is_some_and(|(_, known)| known == condition)
     }
 
-    /// The write pointer, where nobody moves it and the zone is not full.
+    /// The write pointer, if no change is in flight and the zone is not full.
     pub(crate) fn pointer_at_rest(&self) -> Option<u64> {
         let (pointer, condition) = self.state.filter(|_| self.changing == 0)?;
         (condition != BLK_ZONE_COND_FULL).then_some(pointer)
@@ -126,7 +124,8 @@ impl Zone {
         (self.changing == 0).then_some(self.changes)
     }
 
-    /// Whether a change is in order now, and cannot be mistaken for what goes on beside it.
+    /// Whether the scenario may send this change now: the oracle can tell its effect from the effects of the
+    /// requests in flight.
     pub(crate) fn may(&self, action: ZoneAction) -> bool {
         let Some((_, condition)) = self.state else { return false };
         let alone = self.changing == 0 && self.reading == 0;
@@ -138,7 +137,7 @@ impl Zone {
             }
     }
 
-    /// An append has ended, `within` the zone or with an error.
+    /// An append ended: at offset `within` of the zone, or with an error.
     pub(crate) fn appended(
         &mut self,
         born: u64,
@@ -158,7 +157,7 @@ impl Zone {
         Ok(())
     }
 
-    /// A write at the write pointer has ended.
+    /// A write at the write pointer ended.
     pub(crate) fn written(&mut self, born: u64, length: u64, ok: bool) -> Result<(), String> {
         self.end();
         self.alone = false;
@@ -204,14 +203,14 @@ impl Zone {
             ZoneAction::Reset | ZoneAction::ResetAll => (0, BLK_ZONE_COND_EMPTY),
         });
         if matches!(action, ZoneAction::Reset | ZoneAction::ResetAll) {
-            // What of it is gone is not known if it failed.
+            // After a failed reset the contents of the zone are unknown.
             self.sectors.fill(None);
             self.asked = 0;
         }
     }
 
-    /// A report has come of a zone at `start`; `before` it somebody had changed the zone so often.
-    /// Answers its condition, if nobody was changing it.
+    /// Checks a zone report of the zone at `start` against the expected state. `before` is the value of
+    /// `changes` when the report was requested. Returns the condition if no change overlapped the report.
     pub(crate) fn reported(
         &mut self,
         record: &[u8],
@@ -233,7 +232,8 @@ impl Zone {
             return Err(format!("its write pointer is at {found:#x}"));
         }
         self.asked = pointer;
-        let gave_way = self.yields && condition == closed(pointer);
+        let may_close = self.yields || self.forgets && pointer == 0;
+        let gave_way = may_close && condition == closed(pointer);
         match self.state.replace((pointer, condition)) {
             Some((known, BLK_ZONE_COND_IMP_OPEN)) if gave_way && known == pointer => {}
             Some(known) if known != (pointer, condition) => {
@@ -245,8 +245,8 @@ impl Zone {
     }
 }
 
-/// The condition of an open zone that is closed: a zone that holds nothing becomes empty. Such a zone
-/// is open where its first write has failed.
+/// The condition of an open zone after CLOSE ZONE: empty if the zone holds no data, which is so after a
+/// failed first write.
 fn closed(pointer: u64) -> u8 {
     if pointer == 0 { BLK_ZONE_COND_EMPTY } else { BLK_ZONE_COND_CLOSED }
 }

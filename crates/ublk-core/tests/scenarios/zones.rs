@@ -1,5 +1,5 @@
-//! Scenarios of a zoned device, with an oracle of their own: every append says where it went,
-//! nothing else is there, and what is reported of a zone that nobody changes is so.
+//! Scenarios of a zoned device, with a separate oracle: each append returns its offset, a zone holds
+//! nothing but appended data, and a report of an unchanged zone matches the expected state.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,16 +25,16 @@ pub(crate) struct Zones {
     zones: Vec<Zone>,
     open: BTreeMap<u64, Open>,
     born: u64,
-    /// The device is being stopped, or its server is dead: requests may fail.
+    /// The device is being stopped, or the server is dead: requests may fail.
     over: bool,
 }
 
 /// A request under way.
 struct Open {
     what: What,
-    /// The number of its zone.
+    /// Index of the zone.
     zone: usize,
-    /// How often each zone had been changed, of those that nobody was changing.
+    /// For each zone without a change in flight the value of `changes` at submission.
     before: Vec<Option<u64>>,
 }
 
@@ -47,7 +47,7 @@ enum What {
         born: u64,
         length: u64,
     },
-    /// What was known of its sectors.
+    /// Expected contents of the sectors at submission.
     Read {
         first: usize,
         known: Vec<Option<(u64, usize)>>,
@@ -70,13 +70,14 @@ impl Zones {
         let Backend::Zones { count, capacity, max_open, .. } = scenario.backend else {
             panic!("a scenario of zones")
         };
+        let replaced = matches!(scenario.incident.1, Incident::Replace(_));
         Self {
             scenario: scenario.clone(),
             rng: Rng::new(scenario.seed ^ 0x20_4e5),
             ground,
             client: sim.client(servers.id).unwrap(),
             servers,
-            zones: (0..count).map(|_| Zone::new(capacity, max_open > 0)).collect(),
+            zones: (0..count).map(|_| Zone::new(capacity, (max_open > 0, replaced))).collect(),
             open: BTreeMap::new(),
             born: 0,
             sim,
@@ -125,7 +126,7 @@ impl Zones {
 
     fn turn(&mut self) -> Outcome {
         if self.servers.phase() == Phase::Leaving {
-            // They have their turn when they are asked to leave.
+            // `ask_to_leave` runs the reactors of a server that leaves.
             return Ok(());
         }
         let serving = self.servers.reactors.len();
@@ -154,7 +155,6 @@ impl Zones {
             Incident::Replace(how) => {
                 if !how.gently {
                     self.ground.kill_server();
-                    self.zones.iter_mut().for_each(Zone::server_killed);
                 }
                 return self.servers.replace(how);
             }
@@ -203,7 +203,7 @@ impl Zones {
         (ClientOp::Append { zone, data }, What::Append { born, length })
     }
 
-    /// At the write pointer, where that is known and nobody moves it.
+    /// A write at the write pointer, if the pointer is known and no change is in flight.
     fn write(&mut self, zone: usize) -> Option<(ClientOp, What)> {
         let at = self.zones[zone].pointer_at_rest()?;
         let (born, data) = self.data();
@@ -226,7 +226,7 @@ impl Zones {
 
     fn change(&mut self, zone: usize) -> Option<(ClientOp, What)> {
         let draw = [ZoneAction::Open, ZoneAction::Close, ZoneAction::Finish, ZoneAction::Reset];
-        // All can be emptied only while nothing is under way, which is seldom.
+        // Reset of all zones needs a device without requests in flight, which is rare.
         let all = self.zones.iter().all(|zone| zone.may(ZoneAction::ResetAll));
         let action = if all && self.rng.chance(300) {
             ZoneAction::ResetAll
@@ -298,7 +298,7 @@ impl Zones {
         let count = |is: fn(u8) -> bool| conditions.iter().filter(|&&one| is(one)).count();
         let (max_open, max_active) = self.limits();
         let (open, active) = (count(is_open), count(is_active));
-        // Some may have been looked at before one was opened, and others after.
+        // A report may see some zones before a zone was opened, and others after.
         let at_once = conditions.len() == self.zones.len();
         if at_once && (max_open > 0 && open > max_open || max_active > 0 && active > max_active) {
             return Err(format!("{open} zones are open, {active} active"));
@@ -306,7 +306,7 @@ impl Zones {
         Ok(())
     }
 
-    /// Most zones open, and open or closed; 0 for all.
+    /// Limits of open zones and of active zones; 0 means no limit.
     fn limits(&self) -> (usize, usize) {
         let Backend::Zones { max_open, max_active, .. } = self.scenario.backend else {
             return (0, 0);
@@ -314,7 +314,7 @@ impl Zones {
         (max_open as usize, max_active as usize)
     }
 
-    /// Whether an error says, and may say, that there are too many others in use.
+    /// Whether the error is "too many open or active zones" and the oracle allows this error.
     fn is_one_too_many(&self, errno: i32, open: &Open) -> bool {
         let opens = matches!(
             open.what,

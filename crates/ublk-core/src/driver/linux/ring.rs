@@ -208,6 +208,10 @@ impl Ring for LinuxRing {
         }
     }
 
+    fn has_queued(&mut self) -> bool {
+        self.queued > 0
+    }
+
     #[inline]
     fn submit_and_wait(&mut self, count: u32) -> io::Result<()> {
         self.enter(count, ENTER_GETEVENTS)

@@ -16,7 +16,7 @@ use super::protection;
 use super::ring::Work;
 use super::shared::Span;
 
-/// What the pages of a read hold until somebody fills them.
+/// The pages of a read hold this byte until the server fills the pages.
 pub const POISON: u8 = 0xa5;
 
 /// One block request.
@@ -27,30 +27,30 @@ pub(super) struct BlockRequest {
     pub(super) tag: Option<u16>,
     pub(super) op: u8,
     pub(super) flags: u32,
-    /// Where what is left of it starts, in bytes.
+    /// Offset of the remainder of the request, in bytes.
     pub(super) offset: u64,
-    /// What is left of it, in bytes.
+    /// Length of the remainder of the request, in bytes.
     pub(super) left: u32,
-    /// What copy mode has completed of it, in bytes.
+    /// Bytes that copy mode has completed.
     pub(super) done: usize,
     pub(super) data: Vec<u8>,
-    /// What a device with integrity keeps beside the data.
+    /// Metadata of a device with integrity.
     pub(super) metadata: Vec<u8>,
-    /// The sector at which an append went, as its commit has said.
+    /// Sector of the append, from the server's commit.
     pub(super) landed: Option<u64>,
-    /// Its pages are these, in memory that clients share, instead of `data`.
+    /// The pages of a request in shared memory, instead of `data`.
     pub(super) memory: Option<Span>,
-    /// Where its pages lie in a registered buffer: index and offset.
+    /// Index of the shared buffer that holds the pages, and the offset in the buffer.
     pub(super) place: Option<(u16, u32)>,
     pub(super) started: bool,
-    /// RQF_IO_STAT: it counts among the requests in flight.
+    /// RQF_IO_STAT: the request counts as in flight.
     pub(super) counted: bool,
-    /// Since when; kept when it is put back or has ended.
+    /// Start of the request; kept when the request is requeued or ends.
     pub(super) since: Option<Instant>,
-    /// The device has a cache and no FUA: a flush follows the write.
+    /// A flush follows the write: the device has a volatile cache and no FUA.
     pub(super) flush_after: bool,
     pub(super) outcome: Option<Result<(), i32>>,
-    /// The kernel's own: no client hears of it.
+    /// The kernel made the request, for example to find partitions: no client gets the result.
     pub(super) unasked: bool,
 }
 
@@ -59,12 +59,12 @@ impl BlockRequest {
         self.reads() || matches!(self.op, UBLK_IO_OP_WRITE | UBLK_IO_OP_ZONE_APPEND)
     }
 
-    /// Its data goes to the client.
+    /// Whether the request transfers data to the client.
     pub(super) fn reads(&self) -> bool {
         matches!(self.op, UBLK_IO_OP_READ | UBLK_IO_OP_REPORT_ZONES)
     }
 
-    /// What a read has brought.
+    /// The data of a read.
     pub(super) fn into_read(self) -> Vec<u8> {
         match (self.reads(), self.memory) {
             (true, Some(mut memory)) => memory.bytes().to_vec(),
@@ -73,7 +73,7 @@ impl BlockRequest {
         }
     }
 
-    /// What the client sees of one that has ended.
+    /// The result that the client gets.
     pub(super) fn into_done(mut self, ticket: u64) -> Done {
         let result = self.outcome.unwrap_or(Err(libc::EIO));
         let metadata = std::mem::take(&mut self.metadata);
@@ -82,7 +82,7 @@ impl BlockRequest {
         Done { ticket, result, metadata, landed, data: self.into_read() }
     }
 
-    /// What is left of its pages.
+    /// The pages of the remainder of the request.
     pub(super) fn pages(&mut self) -> &mut [u8] {
         match &mut self.memory {
             Some(memory) => &mut memory.bytes()[self.done..],
@@ -92,7 +92,7 @@ impl BlockRequest {
 }
 
 impl Model {
-    /// Takes a request in, as the client hands it to the block layer.
+    /// `submit_bio`: the client submits a request.
     pub(super) fn submit_request(&mut self, mut request: BlockRequest) -> u64 {
         let id = self.next_request;
         self.next_request += 1;
@@ -104,7 +104,7 @@ impl Model {
             request.flush_after = cache;
         }
         if request.outcome.is_some() {
-            // The block layer has refused it already.
+            // The block layer refused the request.
         } else if !device.disk || device.stop != Stop::No {
             request.outcome = Some(Err(libc::EIO));
         } else if request.op == UBLK_IO_OP_FLUSH && !cache {
@@ -147,7 +147,7 @@ impl Model {
         self.requests.get_mut(&id).expect("a request is used only while it exists")
     }
 
-    /// ublk_queue_rq: starts a request that has a tag, or says with what it fails at once.
+    /// ublk_queue_rq: starts a request that has a tag, or returns the errno of a request that fails at once.
     pub(super) fn queue_rq(&mut self, id: u64) -> Result<(), i32> {
         let device = self.request(id).device;
         let counted = self.devices[device].counts_requests();
@@ -180,7 +180,7 @@ impl Model {
         Ok(())
     }
 
-    /// Ends a request and hands its tag on.
+    /// Ends a request and gives the tag to the next waiting request.
     pub(super) fn end_request(&mut self, id: u64, result: Result<(), i32>) {
         let request = self.request(id);
         let (device, queue) = (request.device, request.queue);
@@ -215,7 +215,7 @@ impl Model {
         self.note(|| format!("request {id} ends with {result:?}"));
     }
 
-    /// bio_integrity_verify_fn: a read whose data is not what its metadata says fails.
+    /// bio_integrity_verify_fn: fails a read whose data and metadata do not match.
     fn verify(&mut self, id: u64) -> Result<(), i32> {
         let device = &self.devices[self.requests[&id].device];
         let (format, has_integrity) = (device.params.integrity, device.has_integrity());
@@ -229,8 +229,8 @@ impl Model {
         verified
     }
 
-    /// ublk_timeout: a request of an unprivileged device that is older than the block layer's limit
-    /// (`BLK_MQ_RQ_TIMEOUT`) ends its server with SIGKILL.
+    /// ublk_timeout: sends SIGKILL to the server of an unprivileged device when a request is older than
+    /// `BLK_MQ_RQ_TIMEOUT`.
     fn check_age(&mut self, id: u64) {
         const OLDEST: Duration = Duration::from_secs(30);
         let speed = self.config.kernel.speed;
@@ -242,7 +242,7 @@ impl Model {
         }
     }
 
-    /// blk_mq_requeue_request for what is left of a request: it keeps its tag.
+    /// blk_mq_requeue_request for the remainder of a request; the request keeps the tag.
     pub(super) fn requeue(&mut self, id: u64, done: u32) {
         let request = self.request(id);
         request.done += done as usize;
@@ -255,7 +255,7 @@ impl Model {
     }
 }
 
-/// errno_to_blk_status and back: what of an errno reaches the client.
+/// errno_to_blk_status and back: the errno that the client gets for an errno of the server.
 pub(super) fn errno_to_client(errno: i32) -> i32 {
     const KNOWN: [i32; 16] = [
         libc::EOPNOTSUPP,
@@ -272,7 +272,7 @@ pub(super) fn errno_to_client(errno: i32) -> i32 {
         libc::ENODEV,
         libc::ETIME,
         libc::EINVAL,
-        // Too many zones open, or active.
+        // Too many open or active zones.
         libc::ETOOMANYREFS,
         libc::EOVERFLOW,
     ];

@@ -42,7 +42,7 @@ impl Device {
     /// Whether somebody holds `ub->mutex`: a stop that waits for requests, a command that waits for
     /// the frozen queue, or a start that reads.
     pub(super) fn is_locked(&self) -> bool {
-        self.stop != Stop::No || self.frozen || self.scan.is_some()
+        self.stop != Stop::No || self.frozen || self.scanning
     }
 }
 
@@ -57,7 +57,7 @@ impl Model {
                 Err(errno) => return Some(Err(errno)),
             }
         }
-        call.pending.and_then(|pending| self.answer(pending))
+        call.pending.as_mut().and_then(|pending| self.answer(pending))
     }
 
     /// The sender of a command gives up.
@@ -77,7 +77,7 @@ impl Model {
 
     /// Carries on the commands whose senders have given up, in their order.
     pub(super) fn run_late(&mut self) {
-        self.run_orphans();
+        self.run_closed_rings();
         if self.late.is_empty() {
             return;
         }

@@ -40,8 +40,8 @@ pub struct Kernel {
     pub root: bool,
     /// How many seconds pass for it in one of ours.
     pub speed: u32,
-    /// START_DEV waits, with the mutex of the device, for what it reads of the disk; since 6.19 a
-    /// worker reads later.
+    /// START_DEV waits for the partition scan and holds the mutex of the device meanwhile. Since 6.19 a
+    /// worker scans after START_DEV.
     pub start_reads: bool,
 }
 
@@ -164,7 +164,8 @@ pub struct SimConfig {
     /// Each ring stands for a thread of its own, whoever steps it: what only the thread may do that
     /// has fetched a tag, only that ring may do.
     pub thread_per_ring: bool,
-    /// Whether disks are looked at for partitions when they start, as kernels do.
+    /// Whether the kernel scans disks for partitions at START_DEV. Default: no, so that tests can count
+    /// requests.
     pub partition_scan: bool,
     /// Whether events are kept for [`Sim::trace`](super::Sim::trace).
     pub trace: bool,

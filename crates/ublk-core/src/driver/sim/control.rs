@@ -31,6 +31,8 @@ const INFO_SIZE: usize = size_of::<ublksrv_ctrl_dev_info>();
 pub(super) enum Pending {
     /// Every tag is fetched.
     Start { device: usize, server: i32 },
+    /// The read of the partition scan has ended.
+    Scan { device: usize, request: u64 },
     /// Every tag is fetched again.
     Recovery { device: usize, server: i32 },
     /// No request is in flight.
@@ -130,9 +132,16 @@ impl Model {
     }
 
     /// Whether what a command waits for has come.
-    pub(super) fn answer(&mut self, pending: Pending) -> Option<Result<i32, i32>> {
-        match pending {
-            Pending::Start { device, server } => self.start(device, server),
+    pub(super) fn answer(&mut self, pending: &mut Pending) -> Option<Result<i32, i32>> {
+        match *pending {
+            Pending::Start { device, server } => match self.start(device, server)? {
+                Ok(Some(request)) => {
+                    *pending = Pending::Scan { device, request };
+                    None
+                }
+                result => Some(result.map(|_| 0)),
+            },
+            Pending::Scan { device, request } => self.scanned(device, request),
             Pending::Recovery { device, server } => self.end_recovery(device, server),
             Pending::Stop { device } => self.has_stopped(device).then_some(Ok(0)),
             Pending::Delete { device, wait } => self.delete(device, wait),

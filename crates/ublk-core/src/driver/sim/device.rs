@@ -111,8 +111,8 @@ pub(super) struct Device {
     pub(super) queue_settings: BTreeMap<String, String>,
     /// blk_mq_freeze_queue: requests get no tags.
     pub(super) frozen: bool,
-    /// The read that a START_DEV waits for, which has the mutex.
-    pub(super) scan: Option<u64>,
+    /// A START_DEV waits for the partition scan and holds the mutex.
+    pub(super) scanning: bool,
 }
 
 impl Device {
@@ -140,7 +140,7 @@ impl Device {
             shared: BTreeMap::new(),
             queue_settings: BTreeMap::new(),
             frozen: false,
-            scan: None,
+            scanning: false,
         }
     }
 

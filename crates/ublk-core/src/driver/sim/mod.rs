@@ -39,6 +39,7 @@ mod call;
 mod chains;
 mod chan;
 mod client;
+mod closed_rings;
 mod config;
 mod control;
 mod device;
@@ -52,7 +53,6 @@ mod memory;
 mod model;
 mod op;
 mod ops;
-mod orphans;
 mod params;
 mod permission;
 mod power;
@@ -193,10 +193,10 @@ impl Sim {
         self.lock().moves
     }
 
-    /// How many rings are closed whose operations have not all ended. Until then nobody can take over
-    /// a device that is in their file tables.
+    /// How many closed rings have operations that have not ended. A device in the file table of such a
+    /// ring cannot be recovered.
     pub fn closed_rings(&self) -> usize {
-        self.lock().orphans.len()
+        self.lock().closed_rings.len()
     }
 
     /// Which rules were broken so far.

@@ -18,12 +18,12 @@ use super::rng::Rng;
 use super::shared::Memory;
 use super::violation::{Rule, Violation};
 
-/// What the model has done to the server so far, by kind.
+/// Number of faults that the model has injected, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Injected {
     /// Short reads and writes.
     pub short: u32,
-    /// Backend operations that failed, by chance or because a test wanted it.
+    /// Backend operations that failed, drawn or requested by a test.
     pub error: u32,
     /// Backend operations answered with `EINTR` or `EAGAIN`.
     pub interrupted: u32,
@@ -47,7 +47,7 @@ pub struct Injected {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Task {
     Thread(ThreadId),
-    /// The one that the ring stands for.
+    /// The thread that a ring represents.
     Ring(usize),
 }
 
@@ -56,11 +56,11 @@ pub(super) struct Model {
     pub(super) config: SimConfig,
     pub(super) rng: Rng,
     pub(super) devices: Vec<Device>,
-    /// Commands whose senders have given up.
+    /// Commands whose senders stopped waiting after the time limit.
     pub(super) late: Vec<Call>,
-    /// Rings that are closed and have not ended.
-    pub(super) orphans: Vec<usize>,
-    /// Rings keep their place for ever, so that a stale reference finds nothing.
+    /// Closed rings with operations in flight.
+    pub(super) closed_rings: Vec<usize>,
+    /// The index of a ring is never reused, so a stale index is detected.
     pub(super) rings: Vec<Option<Uring>>,
     pub(super) requests: BTreeMap<u64, BlockRequest>,
     pub(super) next_request: u64,
@@ -68,22 +68,22 @@ pub(super) struct Model {
     pub(super) next_fd: RawFd,
     pub(super) disks: Vec<Disk>,
     pub(super) memories: Vec<Arc<Memory>>,
-    /// Real files, each with its cache; they keep their place for ever.
+    /// Real files with their caches; the index of a file is never reused.
     pub(super) storages: Vec<CachedFile>,
     pub(super) power: Power,
-    /// Of which `/dev/ublkbN` is a file that a client has made, over which the kernel makes no node.
+    /// Numbers N for which a client created a regular file `/dev/ublkbN`; the kernel creates no node there.
     pub(super) files_in_dev: BTreeSet<u32>,
-    /// Nothing makes block devices appear in `/dev`, and the server may not.
+    /// No block device appears in `/dev`, and the server may not create nodes.
     pub(super) without_nodes: bool,
-    /// What servers have written down about devices, by their number.
+    /// Records that servers keep of devices, by device number.
     pub(super) records: BTreeMap<u32, String>,
     pub(super) injected: Injected,
-    /// Rings take nothing.
+    /// io_uring_enter fails with EAGAIN.
     pub(super) stalled: bool,
     pub(super) violations: Vec<Violation>,
-    /// How much has happened; it stands still when nothing can move.
+    /// Number of moves so far; constant once no move is possible.
     pub(super) moves: u64,
-    /// What runs is the kernel's own worker, and nobody's task.
+    /// The current operation runs in a kernel worker, not in a task of the server.
     pub(super) in_worker: bool,
     log: Vec<String>,
 }
@@ -95,12 +95,12 @@ impl Model {
             config,
             devices: Vec::new(),
             late: Vec::new(),
-            orphans: Vec::new(),
+            closed_rings: Vec::new(),
             rings: Vec::new(),
             requests: BTreeMap::new(),
             next_request: 1,
             files: BTreeMap::new(),
-            // Above what the kernel hands out (fs.nr_open), so that they never mix up.
+            // Above fs.nr_open, so that these descriptors and the kernel's never collide.
             next_fd: 1 << 30,
             disks: Vec::new(),
             memories: Vec::new(),
@@ -118,7 +118,7 @@ impl Model {
         }
     }
 
-    /// Who runs, when it is for the ring's thread.
+    /// The task that runs work of the ring.
     pub(super) fn current(&self, ring: usize) -> Option<Task> {
         let task = || match self.config.thread_per_ring {
             true => Task::Ring(ring),

@@ -272,6 +272,10 @@ impl Ring for SimRing {
         Ok(())
     }
 
+    fn has_queued(&mut self) -> bool {
+        !self.sim.lock().ring(self.ring).sq.is_empty()
+    }
+
     fn submit_and_wait(&mut self, count: u32) -> io::Result<()> {
         if !self.enter()? {
             return Ok(());

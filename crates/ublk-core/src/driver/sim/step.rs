@@ -77,9 +77,7 @@ impl Model {
                 }
             }
             Move::Backend => {
-                let count = self.ring(ring).in_flight.len();
-                let at = self.rng.index(count);
-                let operation = self.ring(ring).in_flight.swap_remove(at);
+                let operation = self.take_in_flight(ring);
                 let issued = self.perform(ring, operation);
                 self.settle(ring, operation, &issued);
             }
@@ -92,6 +90,13 @@ impl Model {
             }
             Move::Ready(operation) => self.end_wait(ring, operation),
         }
+    }
+
+    /// One of the backend operations that are under way, any of them.
+    pub(super) fn take_in_flight(&mut self, ring: usize) -> usize {
+        let count = self.ring(ring).in_flight.len();
+        let at = self.rng.index(count);
+        self.ring(ring).in_flight.swap_remove(at)
     }
 
     fn run(&mut self, ring: usize, work: &Work) {

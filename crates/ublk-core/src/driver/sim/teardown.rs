@@ -208,7 +208,7 @@ impl Model {
         }
         self.ring(ring).in_flight = begun;
         self.in_worker = false;
-        self.leave_ring(ring);
+        self.end_when_idle(ring);
     }
 
     /// io_ring_ctx_free.

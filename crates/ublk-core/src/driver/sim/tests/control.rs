@@ -152,6 +152,7 @@ fn trap_65_an_old_kernel_reads_while_it_starts_and_lets_nobody_stop_the_device()
     rig.turn();
     assert_eq!(errno(start(&rig.sim, rig.id)), libc::ETIMEDOUT);
     assert_eq!(state(&rig.sim, rig.id), UBLK_S_DEV_LIVE);
+    assert_eq!(errno(start(&rig.sim, rig.id)), libc::ETIMEDOUT, "another start waits, too");
     assert_eq!(errno(send(&rig.sim, UBLK_U_CMD_STOP_DEV, rig.id)), libc::ETIMEDOUT);
     assert_eq!(state(&rig.sim, rig.id), UBLK_S_DEV_LIVE, "the start has the mutex");
     answer_the_scan(&mut rig);
