@@ -51,7 +51,7 @@ export function markdownReport(
     '## Method',
     report.clock === 'instructions' ? COUNTED : TIMED,
     SETTINGS,
-    'More in [bench/README.md](../../bench/README.md).',
+    'More in `bench/README.md`.',
     '',
   ].join('\n\n');
 }

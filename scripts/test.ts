@@ -66,6 +66,11 @@ const STAGES: Stage[] = [
     },
   },
   {
+    name: 'docs',
+    what: 'the documentation site builds: every link has a page, every public item its types',
+    run: () => show('npm', ['run', '-s', 'docs']),
+  },
+  {
     name: 'headers',
     what: "ublk-sys says what the kernel's own newest header says",
     async run() {

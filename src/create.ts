@@ -90,7 +90,7 @@ export interface DeviceOptions extends FeatureOptions {
    */
   readonly spinUsec?: number | undefined;
   /**
-   * Reactors from {@link createReactorPool} that serve the queues.
+   * Reactors from `createReactorPool` that serve the queues.
    * @default each queue has a reactor of its own
    */
   readonly pool?: ReactorPool | undefined;

@@ -34,7 +34,7 @@ export interface PlacementOptions {
 /** What a device is, besides what it serves and how. */
 export interface FeatureOptions extends PlacementOptions {
   /**
-   * Whether the device outlives its server, whatever ends that, for {@link recoverDevice}, and how.
+   * Whether the device outlives its server, whatever ends that, for `recoverDevice`, and how.
    * Not with buffers `shared`. With exchange `batch` take `reissue`: with `queue`, requests that arrive while a
    * server leaves may fail, and the kernel (up to 7.3) fails all from `quiesceDevice()` on.
    * @default it ends with its server

@@ -3,7 +3,7 @@
  * Serves Linux block devices (`/dev/ublkbN`) from Node.js. Importing this does nothing; the native
  * addon loads when it is first needed.
  *
- * @packageDocumentation
+ * @module ublk
  */
 export type { CompletionsMessage, CreateMessage, EndMessage } from './channels.ts';
 export type { Completion, CompletionBatch, CompletionsOptions } from './completions.ts';

@@ -4,9 +4,11 @@ import { dirname, join } from 'node:path';
 import ts from 'typescript';
 import { expect, test } from 'vitest';
 
+import { UblkErrorCode } from '../../src/index.ts';
+
 const ROOT = join(import.meta.dirname, '../..');
 const GUIDES = readdirSync(join(ROOT, 'docs/guides')).map((name) => `docs/guides/${name}`);
-const DOCUMENTS = ['README.md', ...GUIDES];
+const DOCUMENTS = ['README.md', 'CONTRIBUTING.md', 'docs/architecture.md', ...GUIDES];
 
 /** What the snippets use and do not say where it is from. */
 const AROUND = `
@@ -55,10 +57,39 @@ test('the snippets of README and guides compile', () => {
   expect(complaints(texts.set(path('around'), AROUND))).toEqual([]);
 }, 60_000);
 
-test.each(DOCUMENTS)('the links of %s lead to files', (document) => {
+test.each(DOCUMENTS)('the links of %s lead to files and headings', (document) => {
   const text = readFileSync(join(ROOT, document), 'utf8');
-  const links = [...text.matchAll(/\]\(([^)#]+)[^)]*\)/g)].map(([, link]) => link!);
-  const files = links.filter((link) => !link.startsWith('http'));
-  const dead = files.filter((link) => !existsSync(join(ROOT, dirname(document), link)));
-  expect(dead).toEqual([]);
+  const links = [...text.matchAll(/\]\(([^)#]*)(?:#([^)]*))?\)/g)];
+  const dead = links.filter(([, link, anchor]) => {
+    if (link!.startsWith('http')) return false;
+    const file = link === '' ? join(ROOT, document) : join(ROOT, dirname(document), link!);
+    return !existsSync(file) || (anchor !== undefined && !anchors(file).includes(anchor));
+  });
+  expect(dead.map(([link]) => link)).toEqual([]);
+});
+
+/** What links to the headings of a file end with. */
+function anchors(file: string): string[] {
+  const headings = readFileSync(file, 'utf8').matchAll(/^#+ (.+)$/gm);
+  return [...headings].map(([, heading]) =>
+    heading!
+      .toLowerCase()
+      .replaceAll(/[^\w -]/g, '')
+      .replaceAll(' ', '-'),
+  );
+}
+
+test('the troubleshooting guide has each error code once', () => {
+  const text = readFileSync(join(ROOT, 'docs/guides/troubleshooting.md'), 'utf8');
+  const listed = [...text.matchAll(/^\| `(ERR_UBLK_\w+)`/gm)].map(([, code]) => code);
+  expect(listed.sort()).toEqual(Object.values(UblkErrorCode).sort());
+});
+
+test('the guide to kernels has each feature with the release that the driver table says', () => {
+  const guide = readFileSync(join(ROOT, 'docs/guides/kernels.md'), 'utf8');
+  const rows = guide.matchAll(/^\| `([A-Z_]+)` +\| ([\d.]+) /gm);
+  const table = readFileSync(join(ROOT, 'crates/ublk-sys/src/features.rs'), 'utf8');
+  const features = table.matchAll(/const UBLK_F_(\w+): u64 = .*since "([\d.]+)"/g);
+  const pairs = (found: Iterable<string[]>) => [...found].map(([, name, since]) => [name, since]);
+  expect(pairs(rows)).toEqual(pairs(features));
 });

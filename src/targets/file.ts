@@ -72,7 +72,7 @@ const DIRECT = new Map<unknown, 'auto' | 'yes' | 'no'>([
  *
  * @param path A path, or the URL of a file.
  * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`. Whether the file is there is seen by
- * {@link createDevice}.
+ * `createDevice`.
  */
 export function fileTarget(path: string | URL, options: FileTargetOptions = {}): FileTarget {
   checkKeys(options, 'targets.file()', KEYS);

@@ -3,7 +3,7 @@
  * Serves targets without a kernel that has ublk, for tests: the same servers on a simulated
  * driver, with seeded faults and power cuts.
  *
- * @packageDocumentation
+ * @module ublk/testing
  */
 export { SimulatedDisk } from './disk.ts';
 export type { WriteOptions } from './disk.ts';

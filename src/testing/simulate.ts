@@ -34,7 +34,7 @@ const KEYS = [
 ];
 
 /**
- * Serves a target or a handler on a simulated kernel, as {@link createDevice} does on the real one,
+ * Serves a target or a handler on a simulated kernel, as `createDevice` does on the real one,
  * and gives the disk to read and write. Needs no ublk, no root and no device: only Linux and the
  * addon.
  *
