@@ -12,7 +12,6 @@ mod slots;
 pub(crate) use arena::Arena;
 pub(crate) use pool::Pool;
 pub use shared::SharedMemory;
-pub(crate) use shared::copy_shared;
 pub(crate) use slots::Slots;
 
 /// How this queue reaches requests' buffers.

@@ -94,24 +94,8 @@ impl SharedMemory {
     }
 }
 
-/// Copies bytes that clients share; false if some of them are gone. The kernel copies, since a load
-/// from a file that was truncated meanwhile would end the process (SIGBUS).
-pub(crate) fn copy_shared(from: *const u8, into: &mut [u8]) -> bool {
-    let length = into.len();
-    let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: length };
-    let remote = libc::iovec { iov_base: from.cast_mut().cast(), iov_len: length };
-    // SAFETY: writes only to `into`; what is no memory at `from` is an error.
-    let copied = unsafe {
-        libc::process_vm_readv(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0)
-    };
-    usize::try_from(copied) == Ok(length)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
-    use std::os::fd::{AsRawFd, FromRawFd};
-
     use ublk_sys::ublk_shmem_zc_addr;
 
     use super::*;
@@ -138,21 +122,5 @@ mod tests {
         shared.remove(0);
         assert_eq!(shared.find(ublk_shmem_zc_addr(0, 0), 512), None);
         assert_eq!(shared.vacant(), Some(0));
-    }
-
-    #[test]
-    fn shared_memory_that_is_truncated_is_an_error() {
-        // SAFETY: plain arguments; the descriptor is new.
-        let file =
-            unsafe { File::from_raw_fd(libc::memfd_create(c"shared".as_ptr(), libc::MFD_CLOEXEC)) };
-        file.set_len(8192).unwrap();
-        let mapping = crate::memory::Mapping::shared(file.as_raw_fd(), 8192, true).unwrap();
-        let mut bytes = [7; 4096];
-        assert!(copy_shared(mapping.base().wrapping_add(4000), &mut bytes));
-        assert_eq!(bytes, [0; 4096]);
-        file.set_len(4096).unwrap();
-        assert!(copy_shared(mapping.base(), &mut bytes));
-        assert!(!copy_shared(mapping.base().wrapping_add(4000), &mut bytes));
-        assert!(!copy_shared(mapping.base().wrapping_add(4096), &mut bytes));
     }
 }

@@ -39,7 +39,7 @@ pub(super) fn create<D: Driver, T: Target>(
     let features = known_features(&control)?;
     let plain = pool.is_none() && geometry.zoned.is_none();
     let asks = target.elsewhere().is_some();
-    let kind = Kind { inspects: target.inspects(), plain, asks };
+    let kind = Kind { plain, asks };
     let wanted = negotiate::wanted(features, &options, kind)?;
     let wanted = needs::add(wanted, features, &options, &geometry)?;
     if let Some(pool) = pool {

@@ -68,8 +68,6 @@ pub(super) fn check(options: &DeviceOptions) -> Result<()> {
 /// What a device is to be, beside its options.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Kind {
-    /// Its target inspects what is written, for which it has user copy beside zero copy.
-    pub(super) inspects: bool,
     /// It is served on reactors of its own, and it is not zoned.
     pub(super) plain: bool,
     /// Its requests are answered elsewhere.
@@ -86,7 +84,7 @@ pub(super) fn wanted(
     if let Some(&lacking) = options.buffers.iter().find(|&mode| features != 0 && lacks_it(mode)) {
         return Err(lacks(lacking));
     }
-    let buffers = best(features, options, kind.inspects);
+    let buffers = best(features, options);
     let exchange = match options.exchange {
         Some(ExchangeMode::Batch) if features & UBLK_F_BATCH_IO == 0 => return Err(lacks_batch()),
         Some(ExchangeMode::Batch) => UBLK_F_BATCH_IO,
@@ -106,7 +104,7 @@ pub(super) fn wanted(
 }
 
 /// What was asked for, and where that leaves a choice, the best that the kernel lists.
-fn best(features: u64, options: &DeviceOptions, inspects: bool) -> Buffering {
+fn best(features: u64, options: &DeviceOptions) -> Buffering {
     let asked = |mode| options.buffers.contains(&mode);
     let listed = |mode: &BufferMode| features & mode.flags() == mode.flags();
     let mode = match options.base() {
@@ -117,7 +115,7 @@ fn best(features: u64, options: &DeviceOptions, inspects: bool) -> Buffering {
     };
     Buffering {
         mode,
-        user_copy: mode.is_zero_copy() && (asked(BufferMode::UserCopy) || inspects),
+        user_copy: mode.is_zero_copy() && asked(BufferMode::UserCopy),
         shared: asked(BufferMode::Shared),
     }
 }
@@ -247,14 +245,6 @@ mod tests {
         for buffers in [[Auto, UserCopy], [Auto, Shared]] {
             assert_eq!(given(&lost, &asking(&buffers)).unwrap_err().code, Code::Unsupported);
         }
-    }
-
-    #[test]
-    fn a_target_that_inspects_has_user_copy_beside_zero_copy() {
-        let kind = Kind { inspects: true, ..Kind::default() };
-        let flags = |buffers| wanted(ALL, &asking(buffers), kind).unwrap().flags & ALL;
-        assert_eq!(flags(&[]), ZERO_COPY | UBLK_F_USER_COPY);
-        assert_eq!(flags(&[BufferMode::Copy]), 0, "its bytes are in our memory anyway");
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl<T: Target> Engine<T> {
         (flight.planned, flight.started, flight.attach_errno) = (0, 0, 0);
         flight.errno = result.err().map_or(0, |errno| errno.0);
         // Elsewhere is where another way would have been known.
-        flight.round = u8::MAX;
+        flight.ask_no_more();
         self.finish(pass, tag)
     }
 

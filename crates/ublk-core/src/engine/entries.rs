@@ -10,7 +10,7 @@ use ublk_sys::{
 use super::flight::Progress;
 use crate::file_table::{FIRST_OF_TARGET, ZEROS};
 use crate::pass::Seat;
-use crate::target::{Step, StepKind};
+use crate::target::{Place as Memory, Step, StepKind};
 
 /// Where a step's bytes are.
 #[derive(Clone, Copy, Debug)]
@@ -25,11 +25,16 @@ pub(super) enum Place {
 #[inline(always)]
 pub(super) fn step(step: &Step, progress: &Progress, place: Place, seat: Seat) -> Option<Entry> {
     let file = Fixed(seat.files + FIRST_OF_TARGET + u32::from(step.file));
+    if step.place != Memory::Request {
+        return None;
+    }
     Some(match step.kind {
         StepKind::Read | StepKind::Write { .. } => {
             let zeros = Fixed(seat.files + ZEROS);
             transfer(step, progress, place, if progress.zeroing { zeros } else { file })
         }
+        StepKind::Zeros => transfer(step, progress, place, Fixed(seat.files + ZEROS)),
+        StepKind::Allocate => fallocate(step, file, 0),
         StepKind::Sync => {
             opcode::Fsync::new(file).flags(io_uring::types::FsyncFlags::DATASYNC).build()
         }
@@ -40,14 +45,7 @@ pub(super) fn step(step: &Step, progress: &Progress, place: Place, seat: Seat) -
             fallocate(step, file, libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE)
         }
         StepKind::Discard => discard(step, file),
-        StepKind::Wait
-        | StepKind::FetchMetadata
-        | StepKind::WriteMetadata { .. }
-        | StepKind::ReadMetadata
-        | StepKind::StoreMetadata
-        | StepKind::WriteOwn => return None,
-        StepKind::Note => unreachable!("a note is no I/O"),
-        StepKind::Inspect => unreachable!("it is done before its plan is asked for again"),
+        StepKind::Wait | StepKind::FetchMetadata | StepKind::StoreMetadata => return None,
     })
 }
 
@@ -55,11 +53,12 @@ pub(super) fn step(step: &Step, progress: &Progress, place: Place, seat: Seat) -
 fn transfer(step: &Step, progress: &Progress, place: Place, file: Fixed) -> Entry {
     let length = step.length - progress.from;
     let at = step.at + progress.from;
-    let offset = if progress.zeroing { 0 } else { step.offset + u64::from(progress.from) };
+    let zeros = progress.zeroing || step.kind == StepKind::Zeros;
+    let offset = if zeros { 0 } else { step.offset + u64::from(progress.from) };
     let dsync = if step.kind == (StepKind::Write { dsync: true }) { libc::RWF_DSYNC } else { 0 };
     match (place, step.kind) {
         // In a buffer that the kernel lent, addresses are offsets from the request's start.
-        (Place::Slot(slot), StepKind::Read) => {
+        (Place::Slot(slot), StepKind::Read | StepKind::Zeros) => {
             let address = std::ptr::without_provenance_mut(at as usize);
             opcode::ReadFixed::new(file, address, length, slot).offset(offset).build()
         }
@@ -70,7 +69,7 @@ fn transfer(step: &Step, progress: &Progress, place: Place, file: Fixed) -> Entr
                 .rw_flags(dsync)
                 .build()
         }
-        (Place::Memory(base), StepKind::Read) => {
+        (Place::Memory(base), StepKind::Read | StepKind::Zeros) => {
             opcode::Read::new(file, base.wrapping_add(at as usize), length).offset(offset).build()
         }
         (Place::Memory(base), _) => {

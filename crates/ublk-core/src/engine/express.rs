@@ -69,7 +69,8 @@ impl<T: Target> Engine<T> {
     ) -> Option<Outcome> {
         let step = self.steps[usize::from(tag) * self.max_steps];
         // What has to be durable is judged when it has ended, as a plan's.
-        let whole = step.uses_buffer() && step.length == request.length && !step.kind.syncs();
+        let plain = matches!(step.kind, StepKind::Read | StepKind::Write { dsync: false });
+        let whole = plain && step.uses_buffer() && step.length == request.length;
         let lent = !request.flags.needs_registration() && !request.flags.is_shared();
         if !whole || !lent || pass.ring.space() < ENTRIES {
             return None;

@@ -14,8 +14,8 @@ pub(super) struct Flight {
     /// Steps of the plan, and how many of them have been started.
     pub(super) planned: u8,
     pub(super) started: u8,
-    /// How often the target was asked for another plan.
-    pub(super) round: u8,
+    /// How many rounds have ended.
+    pub(super) round: u16,
     /// How often registering the buffer failed, and unregistering it.
     pub(super) attach_failures: u8,
     pub(super) detach_failures: u8,
@@ -25,8 +25,12 @@ pub(super) struct Flight {
     pub(super) detaching: bool,
     /// How it goes.
     pub(super) way: Way,
-    /// It goes on when its plan has ended.
+    /// It waits for whoever answers it when its plan has ended.
     pub(super) held: bool,
+    /// Its target is asked what is next when its plan has ended well.
+    pub(super) asks: bool,
+    /// What its target is told then.
+    pub(super) ticket: u64,
     /// How old it is, in units of the reactor's clock.
     pub(super) age: u8,
     /// Its request has failed because it was too old, and steps of it are still in flight.
@@ -38,6 +42,8 @@ pub(super) struct Flight {
     /// The error of the last registration, positive; 0: none.
     pub(super) attach_errno: i32,
 }
+
+const _: () = assert!(size_of::<Flight>() == 64);
 
 /// How a request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +93,7 @@ impl Flight {
     #[inline]
     pub(super) fn has_succeeded(&self) -> bool {
         let settled = !matches!(self.lease, Lease::Attached(_) | Lease::ToStore);
-        self.started == self.planned && self.errno == 0 && !self.held && settled
+        self.started == self.planned && self.errno == 0 && !self.held && !self.asks && settled
     }
 
     /// Its buffer could not be registered, and that may pass.
@@ -109,6 +115,8 @@ impl Flight {
             detaching: false,
             way: Way::Plan,
             held: false,
+            asks: false,
+            ticket: 0,
             age: 0,
             given_up: false,
             lease: Lease::Standing,

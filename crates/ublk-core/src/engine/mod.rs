@@ -19,7 +19,7 @@ use crate::buffers::Buffers;
 use crate::driver::Ring;
 use crate::memory::Region;
 use crate::pass::Pass;
-use crate::target::{Plan, Request, Step, StepKind, Target};
+use crate::target::{Plan, Request, Step, Target};
 use crate::token::{Kind, Token};
 
 mod age;
@@ -29,7 +29,7 @@ mod entries;
 mod express;
 mod flight;
 mod lease;
-mod notes;
+mod rounds;
 mod settle;
 mod severed;
 mod special;
@@ -184,9 +184,13 @@ impl<T: Target> Engine<T> {
         let first = usize::from(tag) * self.max_steps;
         let mut plan = Plan::new(&mut self.steps[first..first + self.max_steps]);
         let planned = self.target.plan(&request, &mut plan);
-        let steps = plan.len();
+        let (steps, ticket) = (plan.len(), plan.ticket());
         if let Err(errno) = planned {
             return Ok(Outcome::Commit(self.fail(pass, tag, errno)));
+        }
+        if ticket.is_some() {
+            self.flights[usize::from(tag)].take(ticket);
+            return self.begin_rounds(pass, tag, steps, address);
         }
         match steps {
             0 => return Ok(Outcome::Commit(self.succeed(pass, tag))),
@@ -202,6 +206,22 @@ impl<T: Target> Engine<T> {
             _ => {}
         }
         self.begin_placed(pass, tag, steps, address)
+    }
+
+    /// Starts a request whose target has asked to hear when its steps have ended.
+    #[inline(never)]
+    fn begin_rounds<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        steps: usize,
+        address: u64,
+    ) -> Settled {
+        if self.direct {
+            self.launch(pass, tag, steps)
+        } else {
+            self.begin_placed(pass, tag, steps, address)
+        }
     }
 
     /// Takes a completion of this queue's steps that have not [arrived](Self::arrive), registrations
@@ -268,10 +288,6 @@ impl<T: Target> Engine<T> {
             return self.finish(pass, tag);
         }
         let stage = self.next_stage(tag);
-        let first = usize::from(tag) * self.max_steps;
-        if self.steps[first + usize::from(stage.start)].kind == StepKind::Note {
-            return self.note(pass, tag, stage.start);
-        }
         pass.reserve(stage.len() + 2)?;
         if matches!(self.flights[usize::from(tag)].lease, Lease::Wanted | Lease::Empty(_)) {
             if !self.attach(pass, tag) {

@@ -6,7 +6,7 @@ use crate::buffers::Buffers;
 use crate::driver::Ring;
 use crate::pass::Pass;
 use crate::stats::Counters;
-use crate::target::{Errno, Op, Plan, Request, Target, ZoneOp};
+use crate::target::{Errno, Op, Request, Target, ZoneOp};
 
 impl<T: Target> Engine<T> {
     /// All steps have ended, or one has failed: lets go of the buffer, then settles.
@@ -15,6 +15,9 @@ impl<T: Target> Engine<T> {
         let flight = &self.flights[usize::from(tag)];
         if flight.held && !flight.may_attach_again() {
             return Ok(self.hold(tag));
+        }
+        if flight.asks && flight.errno == 0 && flight.started == flight.planned {
+            return self.next_round(pass, tag, Ok(()));
         }
         if let Lease::Attached(_) = self.flights[usize::from(tag)].lease {
             pass.reserve(1)?;
@@ -40,22 +43,11 @@ impl<T: Target> Engine<T> {
             let steps = usize::from(flight.planned);
             return self.launch(pass, tag, steps);
         }
-        let (request, errno, round) = (flight.request, Errno(flight.errno), flight.round);
-        flight.round = flight.round.saturating_add(1);
-        let first = usize::from(tag) * self.max_steps;
-        let mut plan = Plan::new(&mut self.steps[first..first + self.max_steps]);
-        let retried = match round {
-            u8::MAX => Err(errno),
-            _ => self.target.retry(&request, errno, round, &mut plan),
-        };
-        let steps = plan.len();
-        match retried {
-            Ok(()) => self.launch(pass, tag, steps),
-            Err(errno) => {
-                self.tell_failure(tag);
-                Ok(Outcome::Commit(self.fail(pass, tag, errno)))
-            }
+        if !flight.may_go_on() {
+            return Ok(self.fail_for_good(pass, tag));
         }
+        let errno = Errno(flight.errno);
+        self.next_round(pass, tag, Err(errno))
     }
 
     #[inline(always)]

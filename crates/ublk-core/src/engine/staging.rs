@@ -1,11 +1,10 @@
 //! Requests whose bytes are not simply there: they lie in memory that has an address, ours or the
-//! clients', or must be copied before steps can reach them, or be looked at before there are any.
+//! clients', or must be copied before steps can reach them.
 //!
 //! * **User copy**: a write's bytes are fetched from `/dev/ublkcN` into a buffer of ours before its
 //!   plan starts; a read's are stored there from such a buffer when its plan has succeeded.
 //! * **Get-data**: the exchange has found a buffer, and says where.
 //! * **Shared**: the descriptor says where in the clients' memory.
-//! * A target that **inspects** sees a copy of what is written and then plans.
 //!
 //! None of this lies on the way of a request whose buffer the kernel registers or fills.
 
@@ -14,11 +13,11 @@ use std::rc::Rc;
 
 use super::flight::Lease;
 use super::{Engine, Outcome, Settled, entries};
-use crate::buffers::{Arena, Buffers, Pool, SharedMemory, copy_shared};
+use crate::buffers::{Arena, Buffers, Pool, SharedMemory};
 use crate::driver::Ring;
 use crate::file_table::CHAR_DEVICE;
 use crate::pass::Pass;
-use crate::target::{Errno, Plan, Step, StepKind, Target};
+use crate::target::{Errno, Step, Target};
 use crate::token::{Kind, Token};
 
 /// How often a copy may do nothing before its request fails.
@@ -49,7 +48,7 @@ impl Aids {
 /// Where one tag's bytes are, and how far they have been copied.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Staging {
-    /// Where the request begins; looking at a part of it, where that part does.
+    /// Where the request begins.
     address: *mut u8,
     /// The address is a buffer of the arena.
     lent: bool,
@@ -64,8 +63,6 @@ enum Copying {
     Nothing,
     /// The whole request, into our memory.
     Fetch,
-    /// These bytes (from, how many), for the target to see.
-    Look(u32, u32),
     /// The whole request, out of our memory.
     Store,
 }
@@ -101,27 +98,26 @@ impl<T: Target> Engine<T> {
         steps: usize,
         address: u64,
     ) -> Settled {
-        let plan = self.plan(tag, steps);
-        let look = plan.first().copied().filter(|step| step.kind == StepKind::Inspect);
-        if look.is_none() && !plan.iter().any(Step::uses_buffer) {
+        // A later round may need the bytes.
+        self.staging[usize::from(tag)] = Staging::at(address);
+        if !self.plan(tag, steps).iter().any(Step::uses_buffer) {
             return self.launch(pass, tag, steps);
         }
-        self.staging[usize::from(tag)] = Staging::EMPTY;
         #[expect(clippy::cast_possible_truncation, reason = "at most 255, checked in new")]
         {
             self.flights[usize::from(tag)].planned = steps as u8;
         }
-        if let Err(errno) = self.place(tag, address, look) {
+        if let Err(errno) = self.place(tag, address) {
             return Ok(self.refuse(pass, tag, errno));
         }
         match self.staging[usize::from(tag)].copying {
-            Copying::Nothing => self.launch_fetched(pass, tag, steps),
+            Copying::Nothing => self.launch(pass, tag, steps),
             _ => self.copy(pass, tag),
         }
     }
 
     /// Decides how steps reach the request's bytes.
-    fn place(&mut self, tag: u16, address: u64, look: Option<Step>) -> Result<(), Errno> {
+    fn place(&mut self, tag: u16, address: u64) -> Result<(), Errno> {
         let request = self.flights[usize::from(tag)].request;
         let registered =
             matches!(self.buffers, Buffers::Auto { .. }) && !request.flags.needs_registration();
@@ -151,64 +147,9 @@ impl<T: Target> Engine<T> {
                     false => (Copying::Fetch, Lease::InMemory),
                 };
             }
-            Buffers::Auto { .. } | Buffers::Register { .. } => {
-                if let Some(step) = look {
-                    staged.lend(self.aids.arena.as_mut());
-                    staged.copying = Copying::Look(step.at, step.length);
-                }
-            }
-            Buffers::Copy(_) => {}
+            Buffers::Auto { .. } | Buffers::Register { .. } | Buffers::Copy(_) => {}
         }
         Ok(())
-    }
-
-    /// All that must be there before the plan starts is there.
-    fn launch_fetched<R: Ring>(
-        &mut self,
-        pass: &mut Pass<'_, R>,
-        tag: u16,
-        steps: usize,
-    ) -> Settled {
-        let first = self.plan(tag, steps)[0];
-        if first.kind != StepKind::Inspect {
-            return self.launch(pass, tag, steps);
-        }
-        match self.show(tag, &first) {
-            Ok(steps) => self.launch(pass, tag, steps),
-            Err(errno) => Ok(self.refuse(pass, tag, errno)),
-        }
-    }
-
-    /// Lets the target plan with the bytes that it has asked to see. Answers how many steps.
-    fn show(&mut self, tag: u16, look: &Step) -> Result<usize, Errno> {
-        let index = usize::from(tag);
-        let mut copy = Vec::new();
-        let address = match self.address(tag) {
-            // Clients may change what they share while somebody looks.
-            Some(shared)
-                if !self.staging[index].lent && self.flights[index].request.flags.is_shared() =>
-            {
-                copy.resize(look.length as usize, 0);
-                if !copy_shared(shared.wrapping_add(look.at as usize), &mut copy) {
-                    return Err(Errno(libc::EFAULT));
-                }
-                copy.as_mut_ptr()
-            }
-            Some(ours) => ours.wrapping_add(look.at as usize),
-            None => self.staging[index].address,
-        };
-        // SAFETY: memory of our own that holds the bytes, just copied; no operation that writes
-        // to it is in flight, and the slice goes before any is pushed.
-        let bytes = unsafe { std::slice::from_raw_parts(address, look.length as usize) };
-        let request = self.flights[index].request;
-        let first = index * self.max_steps;
-        let mut plan = Plan::new(&mut self.steps[first..first + self.max_steps]);
-        let planned = self.target.plan_inspected(&request, bytes, &mut plan);
-        let steps = plan.len();
-        if self.flights[index].lease == Lease::Standing {
-            self.give_back(tag);
-        }
-        planned.map(|()| steps)
     }
 
     /// Copies what is left to be copied.
@@ -216,10 +157,9 @@ impl<T: Target> Engine<T> {
         pass.reserve(1)?;
         let staged = &self.staging[usize::from(tag)];
         let flight = &mut self.flights[usize::from(tag)];
-        let (from, length) = staged.copying.range(flight.request.length);
         let memory = staged.address.wrapping_add(staged.copied as usize);
-        let (from, length) = (from + staged.copied, length - staged.copied);
-        let position = ublk_sys::user_copy_offset(self.queue, tag, from);
+        let length = flight.request.length - staged.copied;
+        let position = ublk_sys::user_copy_offset(self.queue, tag, staged.copied);
         let out = staged.copying == Copying::Store;
         let entry = entries::user_copy(pass.file(CHAR_DEVICE), (memory, length), position, out);
         flight.pending = 1;
@@ -240,7 +180,7 @@ impl<T: Target> Engine<T> {
         let staged = &mut self.staging[usize::from(tag)];
         let flight = &mut self.flights[usize::from(tag)];
         flight.pending = 0;
-        let (_, length) = staged.copying.range(flight.request.length);
+        let length = flight.request.length;
         match u32::try_from(result) {
             Ok(moved @ 1..) => staged.copied += moved,
             _ if staged.idle < MAX_IDLE_COPIES && retriable(result) => staged.idle += 1,
@@ -260,7 +200,7 @@ impl<T: Target> Engine<T> {
             return Ok(self.hold(tag));
         }
         let steps = usize::from(flight.planned);
-        self.launch_fetched(pass, tag, steps)
+        self.launch(pass, tag, steps)
     }
 
     /// The request's bytes cannot be reached: it fails, or whoever goes on with it hears so.
@@ -337,16 +277,6 @@ impl Staging {
     fn lend(&mut self, arena: Option<&mut Arena>) {
         self.address = arena.expect("copying needs an arena").take();
         self.lent = true;
-    }
-}
-
-impl Copying {
-    /// Which of a request's bytes it is about.
-    fn range(self, request: u32) -> (u32, u32) {
-        match self {
-            Self::Look(from, length) => (from, length),
-            _ => (0, request),
-        }
     }
 }
 

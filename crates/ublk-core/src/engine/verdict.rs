@@ -32,10 +32,12 @@ pub(super) fn judge(step: &Step, progress: &mut Progress, result: i32, block: u3
         return interrupted_or_failed(step.kind, progress, -result);
     };
     match step.kind {
-        StepKind::Read | StepKind::Write { .. } if progress.from + result < step.length => {
+        StepKind::Read | StepKind::Write { .. } | StepKind::Zeros
+            if progress.from + result < step.length && !step.is_whole() =>
+        {
             continue_short(step, progress, result, block)
         }
-        kind if kind.is_whole() && progress.from + result < step.length => {
+        _ if step.is_whole() && progress.from + result < step.length => {
             continue_whole(progress, result)
         }
         kind if kind.syncs() => Verdict::CompleteDurably,
@@ -49,7 +51,7 @@ pub(super) fn judge(step: &Step, progress: &mut Progress, result: i32, block: u3
 fn interrupted_or_failed(kind: StepKind, progress: &mut Progress, errno: i32) -> Verdict {
     match errno {
         // The time that a wait asked for has passed.
-        libc::ETIME if matches!(kind, StepKind::Wait | StepKind::Note) => Verdict::Complete,
+        libc::ETIME if kind == StepKind::Wait => Verdict::Complete,
         // What interrupts a sync may hide what it would have reported.
         libc::EINTR | libc::EAGAIN
             if progress.interruptions < MAX_INTERRUPTIONS && kind != StepKind::Sync =>
@@ -73,7 +75,8 @@ fn continue_short(step: &Step, progress: &mut Progress, result: u32, block: u32)
     let reached = progress.from + result;
     if reached > progress.done {
         progress.done = reached;
-        progress.from = if progress.zeroing { reached } else { reached & !(block - 1) };
+        let any = progress.zeroing || step.kind == StepKind::Zeros;
+        progress.from = if any { reached } else { reached & !(block - 1) };
         return Verdict::Continue;
     }
     // The same end as last time, or nothing at all: a read has met the end of the file.
@@ -81,7 +84,7 @@ fn continue_short(step: &Step, progress: &mut Progress, result: u32, block: u32)
     match step.kind {
         StepKind::Read if ended && !progress.zeroing => Verdict::Ended,
         // Less than last time: such a backend is asked again, but not for ever.
-        StepKind::Read | StepKind::Write { .. } if !ended => {
+        StepKind::Read | StepKind::Write { .. } | StepKind::Zeros if !ended => {
             interrupted_or_failed(step.kind, progress, libc::EINTR)
         }
         _ => Verdict::Failed(libc::EIO),
@@ -91,6 +94,7 @@ fn continue_short(step: &Step, progress: &mut Progress, result: u32, block: u32)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::target::Place;
 
     const READ: Step = Step { kind: StepKind::Read, length: 8192, offset: 4096, ..Step::EMPTY };
 
@@ -155,7 +159,7 @@ mod tests {
 
     #[test]
     fn metadata_goes_on_where_it_stopped_and_never_ends_early() {
-        let metadata = Step { kind: StepKind::ReadMetadata, length: 64, ..READ };
+        let metadata = Step { place: Place::Metadata, length: 64, ..READ };
         let (verdict, progress) = run(&metadata, &[40]);
         assert_eq!((verdict, progress.from), (Verdict::Continue, 40));
         assert_eq!(run(&metadata, &[40, 24]).0, Verdict::Complete);

@@ -248,7 +248,7 @@ fn parts<D: Driver, T: Target>(
         }
         _ => plain,
     };
-    let copies = matches!(buffers, Buffers::UserCopy) || service.target.inspects();
+    let copies = matches!(buffers, Buffers::UserCopy);
     let rooms = |format: IntegrityFormat| {
         let room = format.metadata_of(max_io_bytes.into()).next_multiple_of(PAGE);
         Pool::new(depth, u32::try_from(room).map_err(io::Error::other)?)

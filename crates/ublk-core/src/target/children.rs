@@ -5,25 +5,21 @@ use std::time::Duration;
 
 use super::native::Native;
 use super::{
-    DiscardLimits, Durability, Errno, Geometry, Part, Plan, Remap, Request, SegmentLimits, Target,
+    DiscardLimits, Durability, Ended, Errno, Geometry, Next, Part, Plan, Remap, Request,
+    SegmentLimits, Target,
 };
 use crate::error::{Code, Error, Result};
 
 /// The most that a layer can be made of, which keeps its plans below 255 steps.
 const MOST: usize = 64;
 
-/// What a target is asked: for its first plan, or for another one.
+/// What a target is asked: for its first round, or for the one after a round that has failed.
 #[derive(Clone, Copy, Debug)]
 pub enum Question {
     /// [`Target::plan`].
     Plan,
-    /// [`Target::retry`].
-    Retry {
-        /// What a step failed with.
-        errno: Errno,
-        /// How often that has happened before.
-        round: u8,
-    },
+    /// [`Target::next`].
+    Next(Ended),
 }
 
 impl Question {
@@ -35,7 +31,11 @@ impl Question {
     ) -> std::result::Result<(), Errno> {
         match self {
             Self::Plan => target.plan(request, plan),
-            Self::Retry { errno, round } => target.retry(request, errno, round, plan),
+            Self::Next(ended) => match target.next(request, ended, plan) {
+                Next::Done | Next::Round => Ok(()),
+                Next::Fail(errno) => Err(errno),
+                Next::Park(_) => unreachable!("targets that wait are not below layers"),
+            },
         }
     }
 }
@@ -103,14 +103,15 @@ impl<L: Layer> Target for L {
         self.answer(Question::Plan, request, plan)
     }
 
-    fn retry(
-        &self,
-        request: &Request,
-        errno: Errno,
-        round: u8,
-        plan: &mut Plan<'_>,
-    ) -> std::result::Result<(), Errno> {
-        self.answer(Question::Retry { errno, round }, request, plan)
+    /// A failure may be any child's: all of them are asked.
+    fn next(&self, request: &Request, ended: Ended, plan: &mut Plan<'_>) -> Next {
+        if ended.result.is_ok() {
+            return Next::Done;
+        }
+        match self.answer(Question::Next(ended), request, plan) {
+            Ok(()) => Next::Round,
+            Err(errno) => Next::Fail(errno),
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! A target that answers late (device-mapper's `delay`).
 
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::native::Native;
 use super::{
-    Durability, Errno, Geometry, Op, Part, Plan, Presentation, Request, Step, StepKind, Target,
-    ZoneOp,
+    Durability, Ended, Errno, Geometry, Next, Op, Part, Plan, Presentation, Region, Request, Step,
+    StepKind, Target, ZoneOp,
 };
 
 /// How long requests wait before the target below sees them, in microseconds.
@@ -84,14 +85,20 @@ impl Target for Delay {
         plan.part(later, |plan| self.child.plan(request, plan))
     }
 
-    fn retry(
-        &self,
-        request: &Request,
-        errno: Errno,
-        round: u8,
-        plan: &mut Plan<'_>,
-    ) -> Result<(), Errno> {
-        self.child.retry(request, errno, round, plan)
+    fn next(&self, request: &Request, ended: Ended, plan: &mut Plan<'_>) -> Next {
+        self.child.next(request, ended, plan)
+    }
+
+    fn memory(&self) -> Option<&Arc<Region>> {
+        self.child.memory()
+    }
+
+    fn failed(&self, request: &Request, ticket: u64) {
+        self.child.failed(request, ticket);
+    }
+
+    fn deserted(&self) {
+        self.child.deserted();
     }
 }
 

@@ -1,8 +1,9 @@
 //! What answers requests.
 //!
-//! A target is a pure function from a request to a [`Plan`]: steps of backend I/O on the
-//! request's buffer. It does no I/O, knows no ring and no clock, and so is small, testable
-//! without a kernel, and composable: a layer asks its children for their plans.
+//! A target turns a request into rounds of steps, backend I/O on the request's buffer: a [`Plan`] first,
+//! and, where the target asks for it or a step has failed, what is [next](Target::next) when the steps
+//! have ended. A target does no I/O, knows no ring and no clock, and so is small, testable without a
+//! kernel, and composable: a layer asks its children for their plans.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -17,8 +18,8 @@ mod durability;
 mod elsewhere;
 mod geometry;
 mod plan;
-mod reached;
 mod request;
+mod rounds;
 mod state;
 #[cfg(test)]
 mod testing;
@@ -29,9 +30,9 @@ pub use elsewhere::{Elsewhere, Reach, Unfit};
 pub use geometry::{
     DiscardLimits, Geometry, GeometryError, Presentation, SegmentLimits, ZonedLimits,
 };
-pub use plan::{Part, Plan, Remap, Step, StepKind};
-pub use reached::{Go, Reached};
+pub use plan::{Part, Place, Plan, Remap, Step, StepKind};
 pub use request::{Op, Request, RequestFlags, ZoneOp};
+pub use rounds::{Ended, Next};
 
 pub mod delay;
 pub mod error;
@@ -76,7 +77,7 @@ pub trait Target: Send + Sync + 'static {
         None
     }
 
-    /// The most steps that one plan can have.
+    /// The most steps that one round can have, at most 255.
     fn max_steps(&self) -> usize;
 
     /// The longest that a request waits by itself, whatever its backends take.
@@ -84,7 +85,8 @@ pub trait Target: Send + Sync + 'static {
         Duration::ZERO
     }
 
-    /// What `request` becomes. An empty plan is success at once. A zone append lands where its plan's
+    /// What `request` becomes first. A plan without steps that does not [ask](Plan::ask) is success at
+    /// once. A zone append lands where its plan's
     /// write step says: on a zoned target, offsets of the device and of that file are the same.
     ///
     /// # Errors
@@ -114,62 +116,27 @@ pub trait Target: Send + Sync + 'static {
         Err(Error::new(Code::Unsupported, message))
     }
 
-    /// Whether plans of this target may [inspect](StepKind::Inspect). Where the kernel lends pages,
-    /// that takes user copy beside (`UBLK_F_USER_COPY`, Linux 6.16 together with zero copy).
-    fn inspects(&self) -> bool {
-        false
-    }
-
-    /// The plan of a write whose `bytes` a plan has asked to see, with one
-    /// [`StepKind::Inspect`]; it must not ask again.
-    ///
-    /// # Errors
-    /// The errno that the request fails with.
-    fn plan_inspected(
-        &self,
-        request: &Request,
-        bytes: &[u8],
-        plan: &mut Plan<'_>,
-    ) -> Result<(), Errno> {
-        let _ = (request, bytes, plan);
-        Err(Errno(libc::EIO))
-    }
-
-    /// Memory that [`StepKind::WriteOwn`] writes from, the same for the target's life.
+    /// Memory that steps with the place [`Place::Own`] use, the same for the target's life.
     fn memory(&self) -> Option<&Arc<Region>> {
         None
     }
 
-    /// The plan of `request` has come to a [`StepKind::Note`]: all that lies before it has been done.
-    /// Must not block.
-    fn reached(&self, request: &Request, reached: Reached<'_>) -> Go {
-        let _ = (request, reached);
-        Go::On
+    /// A round of `request` has ended: it has failed, or its plan has [asked](Plan::ask). With
+    /// [`Next::Round`] the next one is what `plan`, emptied before, has now. Must not block.
+    ///
+    /// By default a request ends with its first round.
+    fn next(&self, request: &Request, ended: Ended, plan: &mut Plan<'_>) -> Next {
+        let _ = (request, plan);
+        ended.result.map_or_else(Next::Fail, |()| Next::Done)
     }
 
-    /// A request that was planned fails for good; `plan` is its last one. Whoever
-    /// [notes](StepKind::Note) what is done hears here what is not. By default nothing.
-    fn failed(&self, request: &Request, plan: &[Step]) {
-        let _ = (request, plan);
+    /// A request whose plan has asked, with `ticket`, fails, and [`next`](Self::next) is not asked: its
+    /// bytes could not be reached, or it was given up. By default nothing.
+    fn failed(&self, request: &Request, ticket: u64) {
+        let _ = (request, ticket);
     }
 
     /// A reactor that serves the device is gone, and with it requests that were planned: nobody will hear
     /// of them again. Whoever lets requests wait for others waits for none of these. By default nothing.
     fn deserted(&self) {}
-
-    /// Asked when a step of a plan failed with `errno`; `round` counts from 0. A target that can
-    /// answer the request in another way fills `plan` (emptied before) and returns `Ok`.
-    ///
-    /// # Errors
-    /// The errno that the request fails with; by default the one that the step gave.
-    fn retry(
-        &self,
-        request: &Request,
-        errno: Errno,
-        round: u8,
-        plan: &mut Plan<'_>,
-    ) -> Result<(), Errno> {
-        let _ = (request, round, plan);
-        Err(errno)
-    }
 }

@@ -14,9 +14,7 @@ use super::linear::Linear;
 use super::null::Null;
 use super::striped::Striped;
 use super::zoned::Zoned;
-use super::{
-    Durability, Elsewhere, Errno, Geometry, Go, Plan, Reached, Remap, Request, Step, Target,
-};
+use super::{Durability, Elsewhere, Ended, Errno, Geometry, Next, Plan, Remap, Request, Target};
 use crate::memory::Region;
 
 /// One of the native targets.
@@ -64,9 +62,13 @@ impl Native {
     /// Apart from [`Target::plan`], so that the plain targets stay inlined in the queue loop; a
     /// plan of its own, so that theirs stays in registers.
     #[inline(never)]
-    fn plan_of_layer(&self, request: &Request, mut plan: Plan<'_>) -> Result<usize, Errno> {
+    fn plan_of_layer(
+        &self,
+        request: &Request,
+        mut plan: Plan<'_>,
+    ) -> Result<(usize, Option<u64>), Errno> {
         forward!(self, target => target.plan(request, &mut plan))?;
-        Ok(plan.len())
+        Ok((plan.len(), plan.ticket()))
     }
 }
 
@@ -132,26 +134,16 @@ impl Target for Native {
         forward!(self, target => target.memory())
     }
 
-    fn reached(&self, request: &Request, reached: Reached<'_>) -> Go {
-        forward!(self, target => target.reached(request, reached))
+    fn next(&self, request: &Request, ended: Ended, plan: &mut Plan<'_>) -> Next {
+        forward!(self, target => target.next(request, ended, plan))
     }
 
-    fn failed(&self, request: &Request, plan: &[Step]) {
-        forward!(self, target => target.failed(request, plan));
+    fn failed(&self, request: &Request, ticket: u64) {
+        forward!(self, target => target.failed(request, ticket));
     }
 
     fn deserted(&self) {
         forward!(self, target => target.deserted());
-    }
-
-    fn retry(
-        &self,
-        request: &Request,
-        errno: Errno,
-        round: u8,
-        plan: &mut Plan<'_>,
-    ) -> Result<(), Errno> {
-        forward!(self, target => target.retry(request, errno, round, plan))
     }
 }
 

@@ -5,10 +5,11 @@ use super::Errno;
 /// What a step does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepKind {
-    /// From the file into the request's buffer. What lies beyond the end of a plain file reads as zeros;
-    /// beyond the end of a block device every step fails with `EIO`.
+    /// From the file into the step's [place](Place). What lies beyond the end of a plain file reads as
+    /// zeros into the request's buffer, and fails elsewhere; beyond the end of a block device every step
+    /// fails with `EIO`.
     Read,
-    /// From the request's buffer into the file.
+    /// From the step's place into the file.
     Write {
         /// On stable storage before it completes (`RWF_DSYNC`).
         dsync: bool,
@@ -21,53 +22,38 @@ pub enum StepKind {
     ZeroRange,
     /// The block device's own discard; what the range reads afterwards is undefined.
     Discard,
-    /// The kernel's metadata of a write into the room for it: see [`WriteMetadata`](Self::WriteMetadata).
+    /// The kernel's metadata of a write into the room for the request's metadata.
     FetchMetadata,
-    /// From the room for the request's metadata into the file. The room is memory of the server,
-    /// as long as the metadata of the largest request; `at` counts from its start.
-    WriteMetadata {
-        /// On stable storage before it completes.
-        dsync: bool,
-    },
-    /// From the file into the room for the request's metadata.
-    ReadMetadata,
-    /// From the room to the kernel, as the metadata of a read.
+    /// From the room for the request's metadata to the kernel, as the metadata of a read.
     StoreMetadata,
-    /// From the target's [own memory](super::Target::memory) into the file; `at` counts from the
-    /// start of that memory.
-    WriteOwn,
-    /// No I/O: the target hears, by [`Target::reached`](super::Target::reached), that all steps of
-    /// earlier stages have been done. The only step of its stage; its `offset` is the target's.
-    Note,
+    /// Zeros into the request's buffer; the file and the offset mean nothing.
+    Zeros,
+    /// Gives the range of a plain file its space, and makes the file as long (`fallocate` without a
+    /// mode).
+    Allocate,
     /// Nothing, for as many microseconds as the step's length; the rest of the step means nothing.
     Wait,
-    /// These bytes of a write are shown to the target, which then plans: see
-    /// [`Target::plan_inspected`](super::Target::plan_inspected). The only step of its plan.
-    Inspect,
 }
 
 impl StepKind {
     /// Whether its success says that something is on stable storage.
     #[inline]
     pub fn syncs(self) -> bool {
-        matches!(
-            self,
-            Self::Sync | Self::Write { dsync: true } | Self::WriteMetadata { dsync: true }
-        )
+        matches!(self, Self::Sync | Self::Write { dsync: true })
     }
+}
 
-    /// Whether it moves bytes that are not the request's own: its metadata, or the target's memory.
-    #[inline]
-    pub fn is_whole(self) -> bool {
-        matches!(
-            self,
-            Self::FetchMetadata
-                | Self::WriteMetadata { .. }
-                | Self::ReadMetadata
-                | Self::StoreMetadata
-                | Self::WriteOwn
-        )
-    }
+/// What memory a step reads into or writes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// The request's own bytes.
+    #[default]
+    Request,
+    /// The room for the request's metadata: memory of the server, as long as the metadata of the largest
+    /// request.
+    Metadata,
+    /// The target's [own memory](super::Target::memory).
+    Own,
 }
 
 /// One piece of backend I/O.
@@ -79,9 +65,11 @@ pub struct Step {
     pub stage: u8,
     /// Which of the steps that a handler asked for at once it belongs to; 0 in other plans.
     pub asked: u8,
+    /// The memory.
+    pub place: Place,
     /// The target's file, by its place in [`Target::files`](super::Target::files).
     pub file: u16,
-    /// Where in the request's buffer, in bytes.
+    /// Where in the memory, in bytes.
     pub at: u32,
     /// How many bytes; of a wait, microseconds.
     pub length: u32,
@@ -91,13 +79,29 @@ pub struct Step {
 
 impl Step {
     /// Syncs the first file: what others are made from.
-    pub const EMPTY: Self =
-        Self { kind: StepKind::Sync, stage: 0, asked: 0, file: 0, at: 0, length: 0, offset: 0 };
+    pub const EMPTY: Self = Self {
+        kind: StepKind::Sync,
+        stage: 0,
+        asked: 0,
+        place: Place::Request,
+        file: 0,
+        at: 0,
+        length: 0,
+        offset: 0,
+    };
 
-    /// Whether it moves bytes between the request's buffer and a file.
+    /// Whether it moves bytes of the request.
     #[inline]
     pub fn uses_buffer(&self) -> bool {
-        matches!(self.kind, StepKind::Read | StepKind::Write { .. })
+        let moves = matches!(self.kind, StepKind::Read | StepKind::Write { .. } | StepKind::Zeros);
+        moves && self.place == Place::Request
+    }
+
+    /// Whether it moves bytes that are not the request's own: metadata, or the target's memory.
+    #[inline]
+    pub fn is_whole(&self) -> bool {
+        self.place != Place::Request
+            || matches!(self.kind, StepKind::FetchMetadata | StepKind::StoreMetadata)
     }
 }
 
@@ -128,25 +132,19 @@ pub struct Part {
     pub stage: u8,
 }
 
-/// The steps of one request, in memory that the engine lends; stages must not decrease.
+/// A round of steps for one request, in memory that the engine lends; stages must not decrease.
 #[derive(Debug)]
 pub struct Plan<'a> {
     steps: &'a mut [Step],
     len: usize,
-}
-
-impl Step {
-    /// Shows `length` bytes from `at` of a write to its target.
-    pub fn inspect(at: u32, length: u32) -> Self {
-        Self { kind: StepKind::Inspect, at, length, ..Self::EMPTY }
-    }
+    ticket: Option<u64>,
 }
 
 impl<'a> Plan<'a> {
     /// An empty plan with room for `steps.len()` steps.
     #[inline]
     pub fn new(steps: &'a mut [Step]) -> Self {
-        Self { steps, len: 0 }
+        Self { steps, len: 0, ticket: None }
     }
 
     /// Adds a step.
@@ -159,14 +157,30 @@ impl<'a> Plan<'a> {
         self.len += 1;
     }
 
-    /// Adds as many steps as `fill` says that it put into a plan of the room that is left.
+    /// Adds as many steps as `fill` says that it put into a plan of the room that is left, and asks if
+    /// that plan does.
     #[inline]
     pub(super) fn append(
         &mut self,
-        fill: impl FnOnce(Plan<'_>) -> Result<usize, Errno>,
+        fill: impl FnOnce(Plan<'_>) -> Result<(usize, Option<u64>), Errno>,
     ) -> Result<(), Errno> {
-        self.len += fill(Plan::new(&mut self.steps[self.len..]))?;
+        let (steps, ticket) = fill(Plan::new(&mut self.steps[self.len..]))?;
+        self.len += steps;
+        self.ticket = ticket.or(self.ticket);
         Ok(())
+    }
+
+    /// Asks the target what is [next](super::Target::next) when all steps have ended well, too, and tells
+    /// it `ticket` then.
+    #[inline]
+    pub fn ask(&mut self, ticket: u64) {
+        self.ticket = Some(ticket);
+    }
+
+    /// What the target wants to be told when the steps have ended, if it asks.
+    #[inline]
+    pub fn ticket(&self) -> Option<u64> {
+        self.ticket
     }
 
     /// Adds what `fill` adds, as a part of a larger plan.

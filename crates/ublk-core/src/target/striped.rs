@@ -147,10 +147,9 @@ impl Layer for Striped {
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "small numbers")]
 mod tests {
-    use super::super::StepKind;
-    use super::super::Target;
     use super::super::delay::{Delay, Delays};
     use super::super::testing::{file, pieces, plan, request};
+    use super::super::{Ended, Next, StepKind, Target};
     use super::*;
     use crate::error::Code;
 
@@ -263,10 +262,12 @@ mod tests {
         let mut steps = vec![super::super::Step::EMPTY; target.max_steps()];
         let mut plan = Plan::new(&mut steps);
         let zeros = request(Op::WriteZeroes, 0, 2 * CHUNK as u32);
-        target.retry(&zeros, Errno(libc::EOPNOTSUPP), 0, &mut plan).unwrap();
+        let refused = Ended::failed(Errno(libc::EOPNOTSUPP));
+        assert_eq!(target.next(&zeros, refused, &mut plan), Next::Round);
         let kinds: Vec<_> = plan.steps().iter().map(|step| (step.kind, step.file)).collect();
         assert_eq!(kinds, [(StepKind::ZeroRange, 0), (StepKind::ZeroRange, 1)]);
-        assert_eq!(target.retry(&zeros, Errno(libc::EIO), 0, &mut plan), Err(Errno(libc::EIO)));
+        let broken = Ended::failed(Errno(libc::EIO));
+        assert_eq!(target.next(&zeros, broken, &mut plan), Next::Fail(Errno(libc::EIO)));
     }
 
     #[test]

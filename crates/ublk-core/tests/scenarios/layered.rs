@@ -2,7 +2,9 @@
 
 use std::os::fd::RawFd;
 
-use ublk_core::target::{Durability, Errno, Geometry, Op, Plan, Request, Step, StepKind, Target};
+use ublk_core::target::{
+    Durability, Ended, Errno, Geometry, Next, Op, Plan, Request, Step, StepKind, Target,
+};
 
 /// The files are the stripes, then their mirrors.
 #[derive(Debug)]
@@ -79,20 +81,15 @@ impl Target for Layered {
         Ok(())
     }
 
-    fn retry(
-        &self,
-        request: &Request,
-        errno: Errno,
-        round: u8,
-        plan: &mut Plan<'_>,
-    ) -> Result<(), Errno> {
-        match (request.op, round) {
+    fn next(&self, request: &Request, ended: Ended, plan: &mut Plan<'_>) -> Next {
+        let Err(errno) = ended.result else { return Next::Done };
+        match (request.op, ended.round) {
             (Op::Read, 0) if self.mirrored => self.cut(request, StepKind::Read, true, plan),
             (Op::WriteZeroes, 0) if errno == Errno(libc::EOPNOTSUPP) => {
                 self.both(request, StepKind::PunchHole, plan);
             }
-            _ => return Err(errno),
+            _ => return Next::Fail(errno),
         }
-        Ok(())
+        Next::Round
     }
 }

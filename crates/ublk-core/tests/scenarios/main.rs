@@ -11,6 +11,7 @@ mod layered;
 mod memory;
 mod pairs;
 mod replacing;
+mod rounds;
 mod scenario;
 mod server;
 mod shadow;
@@ -161,13 +162,13 @@ fn shared_memory_keeps_the_data_in_batches() {
 }
 
 #[test]
-fn a_target_that_inspects_sees_what_is_written() {
-    run_mode(Mode::Inspected, PerIo);
+fn requests_take_several_rounds() {
+    run_mode(Mode::Rounds, PerIo);
 }
 
 #[test]
-fn a_target_that_inspects_sees_what_is_written_in_batches() {
-    run_mode(Mode::Inspected, Batch);
+fn requests_take_several_rounds_in_batches() {
+    run_mode(Mode::Rounds, Batch);
 }
 
 #[test]
@@ -218,10 +219,7 @@ fn a_seed_always_tells_the_same_story() {
         // are in no two traces the same.
         let lends = matches!(scenario.transfer, Transfer::Auto | Transfer::Register { .. });
         if !lends
-            || matches!(
-                scenario.mode,
-                Mode::Shared | Mode::Inspected | Mode::Integrity | Mode::Zoned
-            )
+            || matches!(scenario.mode, Mode::Shared | Mode::Rounds | Mode::Integrity | Mode::Zoned)
         {
             continue;
         }

@@ -28,7 +28,7 @@ pub(crate) enum Mode {
     /// The client's memory is shared, over any of the others.
     Shared,
     /// The target looks at what is written, over any of the others.
-    Inspected,
+    Rounds,
     /// Slots rotate.
     Rotating,
     /// The device keeps metadata beside its data, over any of the others that can.
@@ -49,7 +49,7 @@ const MODES: [Mode; COUNT] = [
     Mode::UserCopy,
     Mode::GetData,
     Mode::Shared,
-    Mode::Inspected,
+    Mode::Rounds,
     Mode::Rotating,
     Mode::Integrity,
     Mode::Zoned,
@@ -93,7 +93,7 @@ impl Mode {
             Self::Copy => Transfer::Copy,
             Self::UserCopy => Transfer::UserCopy,
             Self::GetData => Transfer::GetData,
-            Self::Shared | Self::Inspected | Self::Asked => ALL[rng.index(count)],
+            Self::Shared | Self::Rounds | Self::Asked => ALL[rng.index(count)],
             Self::Rotating => ALL[rng.index(3)],
             Self::Integrity => SPECIAL[rng.index(4)],
             // Linux 7.3 forgets where automatically registered appends of a batch went.
@@ -336,7 +336,7 @@ fn draw_faults(rng: &mut Rng, mode: Mode) -> Faults {
         Mode::AutoOftenFails => Faults { auto_register: 300, ..faults },
         Mode::AutoAlwaysFails => Faults { auto_register: 1000, ..faults },
         Mode::Shared
-        | Mode::Inspected
+        | Mode::Rounds
         | Mode::Rotating
         | Mode::Integrity
         | Mode::Zoned

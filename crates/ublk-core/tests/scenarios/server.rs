@@ -91,11 +91,10 @@ pub(crate) fn bring_up(
         Transfer::GetData => UBLK_F_NEED_GET_DATA,
         Transfer::Copy => 0,
     };
-    let lends = buffers & UBLK_F_SUPPORT_ZERO_COPY != 0;
     let Geometry { integrity, zoned, .. } = *subject.geometry();
     let special = if integrity.is_some() { UBLK_F_INTEGRITY } else { 0 }
         | if zoned.is_some() { UBLK_F_ZONED } else { 0 };
-    let copies = lends && subject.inspects() || special != 0;
+    let copies = special != 0;
     let copies = if copies { UBLK_F_USER_COPY } else { 0 };
     let shares = if memory.is_some() { UBLK_F_SHMEM_ZC } else { 0 };
     let wanted = ublksrv_ctrl_dev_info {

@@ -1,7 +1,7 @@
 //! The targets of the scenarios as one type, with the disks below them.
 
 use std::os::fd::RawFd;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use ublk_core::driver::sim::{Sim, SimDisk};
 use ublk_core::target::Region;
@@ -14,31 +14,20 @@ use ublk_core::target::null::Null;
 use ublk_core::target::striped::Striped;
 use ublk_core::target::zoned::Zoned;
 use ublk_core::target::{
-    DiscardLimits, Durability, Elsewhere, Errno, Geometry, Go, Op, Plan, Reached, Request, Step,
-    Target,
+    DiscardLimits, Durability, Elsewhere, Ended, Errno, Geometry, Next, Op, Plan, Request, Target,
 };
 
 use crate::answering;
 use crate::layered::Layered;
 use crate::pairs::Pairs;
+use crate::rounds::Rounds;
 use crate::scenario::{Backend, Mode, SECTOR, Scenario};
 
-/// The target of a scenario, which may look at what is written before it plans.
+/// The target of a scenario, whose requests may take several rounds.
 #[derive(Debug)]
 pub(crate) struct Subject {
     kind: Kind,
-    inspects: bool,
-    seen: Mutex<Vec<Seen>>,
-}
-
-/// A part of a write that the target has seen: the write's offset and length, where in it, and
-/// what.
-#[derive(Debug)]
-pub(crate) struct Seen {
-    pub(crate) offset: u64,
-    pub(crate) length: u32,
-    pub(crate) at: u32,
-    pub(crate) bytes: Vec<u8>,
+    rounds: Option<Rounds>,
 }
 
 #[derive(Debug)]
@@ -56,8 +45,8 @@ impl Subject {
     /// A target for the scenario, and the disks that it lies on.
     pub(crate) fn new(scenario: &Scenario, sim: &Sim) -> (Self, Vec<SimDisk>) {
         let (kind, disks) = Kind::new(scenario, sim, geometry(scenario));
-        let inspects = scenario.mode == Mode::Inspected;
-        (Self { kind, inspects, seen: Mutex::default() }, disks)
+        let rounds = (scenario.mode == Mode::Rounds).then(Rounds::default);
+        (Self { kind, rounds }, disks)
     }
 
     /// The target of the next server on the same disks, where it has to be another one.
@@ -65,16 +54,16 @@ impl Subject {
         let pairs = Pairs::of(scenario)?;
         pairs.restore(disks);
         let kind = Kind::guarded(scenario, disks, geometry(scenario));
-        Some(Self { kind, inspects: false, seen: Mutex::default() })
+        Some(Self { kind, rounds: None })
     }
 
     pub(crate) fn zoned(target: Zoned) -> Self {
-        Self { kind: Kind::Zoned(Box::new(target)), inspects: false, seen: Mutex::default() }
+        Self { kind: Kind::Zoned(Box::new(target)), rounds: None }
     }
 
-    /// What has been seen since the last time.
-    pub(crate) fn seen(&self) -> Vec<Seen> {
-        std::mem::take(&mut self.seen.lock().unwrap())
+    /// Whether every request that was to hear of its end has heard of it.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        self.rounds.as_ref().map_or(Ok(()), Rounds::check)
     }
 
     /// Bytes of metadata for each sector.
@@ -167,6 +156,18 @@ impl Kind {
         }
     }
 
+    fn target(&self) -> &dyn Target {
+        match self {
+            Self::Null(target) => target,
+            Self::File(target) => target,
+            Self::Layered(target) => target,
+            Self::Striped(target, _) => &**target,
+            Self::Guarded(target) => &**target,
+            Self::Zoned(target) => &**target,
+            Self::Handler(target) => &**target,
+        }
+    }
+
     fn image(&self, disks: &[SimDisk], size: usize) -> Option<Vec<u8>> {
         match self {
             Self::Null(_) | Self::Zoned(_) => None,
@@ -198,89 +199,56 @@ fn layout(disks: &[SimDisk], chunk: u32) -> Layered {
     Layered { geometry, files, durability, stripes, chunk, mirrored: false, max_steps: 0 }
 }
 
-macro_rules! forward {
-    ($self:ident, $target:ident => $call:expr) => {
-        match &$self.kind {
-            Kind::Null($target) => $call,
-            Kind::File($target) => $call,
-            Kind::Layered($target) => $call,
-            Kind::Striped($target, _) => $call,
-            Kind::Guarded($target) => $call,
-            Kind::Zoned($target) => $call,
-            Kind::Handler($target) => $call,
-        }
-    };
-}
-
 impl Target for Subject {
     fn geometry(&self) -> &Geometry {
-        forward!(self, target => target.geometry())
+        self.kind.target().geometry()
     }
 
     fn files(&self) -> &[RawFd] {
-        forward!(self, target => target.files())
+        self.kind.target().files()
     }
 
     fn durability(&self) -> &Durability {
-        forward!(self, target => target.durability())
+        self.kind.target().durability()
     }
 
     fn max_steps(&self) -> usize {
-        forward!(self, target => target.max_steps()).max(1)
-    }
-
-    fn inspects(&self) -> bool {
-        self.inspects
+        self.kind.target().max_steps().max(1)
     }
 
     fn elsewhere(&self) -> Option<&dyn Elsewhere> {
-        forward!(self, target => target.elsewhere())
+        self.kind.target().elsewhere()
     }
 
     fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> Result<(), Errno> {
-        if self.inspects && request.op == Op::Write {
-            let at = u32::try_from(request.offset >> 9).unwrap() % 2 * 256;
-            plan.push(Step::inspect(at, (request.length - at).min(1000)));
+        if let Some(rounds) = &self.rounds {
+            rounds.plan(plan);
             return Ok(());
         }
-        forward!(self, target => target.plan(request, plan))
+        self.kind.target().plan(request, plan)
     }
 
     fn memory(&self) -> Option<&Arc<Region>> {
-        forward!(self, target => target.memory())
+        self.kind.target().memory()
     }
 
-    fn reached(&self, request: &Request, reached: Reached<'_>) -> Go {
-        forward!(self, target => target.reached(request, reached))
+    fn next(&self, request: &Request, ended: Ended, plan: &mut Plan<'_>) -> Next {
+        let target = self.kind.target();
+        match &self.rounds {
+            Some(rounds) => rounds.next(target, request, ended, plan),
+            None => target.next(request, ended, plan),
+        }
     }
 
-    fn failed(&self, request: &Request, plan: &[Step]) {
-        forward!(self, target => target.failed(request, plan));
+    fn failed(&self, request: &Request, ticket: u64) {
+        match &self.rounds {
+            Some(rounds) => rounds.ended(),
+            None => self.kind.target().failed(request, ticket),
+        }
     }
 
     fn deserted(&self) {
-        forward!(self, target => target.deserted());
-    }
-
-    fn plan_inspected(
-        &self,
-        request: &Request,
-        bytes: &[u8],
-        plan: &mut Plan<'_>,
-    ) -> Result<(), Errno> {
-        let Request { offset, length, .. } = *request;
-        let at = u32::try_from(request.offset >> 9).unwrap() % 2 * 256;
-        self.seen.lock().unwrap().push(Seen { offset, length, at, bytes: bytes.to_vec() });
-        forward!(self, target => target.plan(request, plan))
-    }
-
-    fn retry(
-        &self,
-        request: &Request,
-        errno: Errno,
-        round: u8,
-        plan: &mut Plan<'_>,
-    ) -> Result<(), Errno> {
-        forward!(self, target => target.retry(request, errno, round, plan))
+        self.rounds.iter().for_each(Rounds::desert);
+        self.kind.target().deserted();
     }
 }

@@ -5,7 +5,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
-use super::{Durability, Errno, Geometry, Op, Plan, Remap, Request, Step, StepKind, Target};
+use super::{
+    Durability, Ended, Errno, Geometry, Next, Op, Plan, Remap, Request, Step, StepKind, Target,
+};
 use crate::error::{Code, Error, Result};
 
 mod atime;
@@ -240,14 +242,9 @@ impl Target for File {
 
     /// A block device without unmapping zeros, a file system without one of fallocate's modes, a
     /// kernel without the discard command (before 6.12): the next best way, if there is one.
-    fn retry(
-        &self,
-        request: &Request,
-        errno: Errno,
-        round: u8,
-        plan: &mut Plan<'_>,
-    ) -> std::result::Result<(), Errno> {
-        let kind = match (request.op, round, errno.0) {
+    fn next(&self, request: &Request, ended: Ended, plan: &mut Plan<'_>) -> Next {
+        let Err(errno) = ended.result else { return Next::Done };
+        let kind = match (request.op, ended.round, errno.0) {
             (Op::WriteZeroes, 0, libc::EOPNOTSUPP) if !request.flags.no_unmap() => {
                 StepKind::ZeroRange
             }
@@ -256,10 +253,10 @@ impl Target for File {
             {
                 StepKind::PunchHole
             }
-            _ => return Err(errno),
+            _ => return Next::Fail(errno),
         };
         plan.push(self.aligned(whole(request, kind)));
-        Ok(())
+        Next::Round
     }
 }
 

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use super::file::{File, FileOptions};
 use super::state::{self, Data, Wanted};
-use super::{Durability, Errno, Geometry, Go, Op, Plan, Reached, Request, Step, StepKind, Target};
+use super::{Durability, Ended, Errno, Geometry, Next, Op, Plan, Request, Target};
 use crate::error::{Code, Error, Result};
 use crate::memory::Region;
 
@@ -30,10 +30,10 @@ mod turns;
 
 use area::Area;
 pub use format::{Checksum, FormatError, IntegrityFormat};
+use journal::Headers;
 pub use journal::Medium;
-use journal::{Headers, Record};
 use kept::Kept;
-use plans::{BEGIN, COMMIT, sync};
+use plans::sync;
 use turns::Turns;
 
 /// What metadata a file has, and where.
@@ -170,7 +170,7 @@ impl Target for Integrity {
     }
 
     fn max_steps(&self) -> usize {
-        15
+        8
     }
 
     fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> std::result::Result<(), Errno> {
@@ -180,10 +180,8 @@ impl Target for Integrity {
                 plan.push(sync(METADATA));
                 Ok(())
             }
-            Op::Read if request.flags.has_metadata() => self.plan_read(request, plan),
-            Op::Read => self.data.plan(request, plan),
-            Op::Write if request.flags.has_metadata() => self.plan_write(request, plan),
-            Op::Write => self.plan_plain_write(request, plan),
+            Op::Read if !request.flags.has_metadata() => self.data.plan(request, plan),
+            Op::Read | Op::Write => self.announce(request, plan),
             Op::Discard | Op::WriteZeroes | Op::Zone(_) => Err(Errno(libc::EOPNOTSUPP)),
         }
     }
@@ -192,25 +190,20 @@ impl Target for Integrity {
         Some(self.headers.memory())
     }
 
-    fn reached(&self, request: &Request, reached: Reached<'_>) -> Go {
-        let Step { at, offset: ticket, length: slot, .. } = reached.note;
-        match at {
-            BEGIN => return self.turns.begin(ticket),
-            COMMIT => {
-                let Request { offset, length, .. } = *request;
-                self.turns.commit(ticket);
-                // Fits: it was a slot's number.
-                self.headers.put(u16::try_from(slot).unwrap_or(0), Record { offset, length });
-            }
-            _ => self.turns.end(ticket),
+    fn next(&self, request: &Request, ended: Ended, plan: &mut Plan<'_>) -> Next {
+        let Ended { result, ticket, round } = ended;
+        if let Err(errno) = result {
+            self.turns.fail(ticket);
+            return Next::Fail(errno);
         }
-        Go::On
+        match round {
+            0 => self.begin(request, ticket, plan),
+            _ => self.go_on(request, (ticket, round), plan),
+        }
     }
 
-    fn failed(&self, _request: &Request, plan: &[Step]) {
-        if let Some(note) = plan.first().filter(|step| step.kind == StepKind::Note) {
-            self.turns.fail(note.offset);
-        }
+    fn failed(&self, _request: &Request, ticket: u64) {
+        self.turns.fail(ticket);
     }
 
     fn deserted(&self) {

@@ -1,7 +1,8 @@
 use std::os::unix::fs::FileExt;
 
-use super::super::RequestFlags;
-use super::super::testing::{plan, request};
+use super::super::testing::{plan, request, rounds};
+use super::super::{Place, RequestFlags, Step, StepKind};
+use super::journal::Record;
 use super::*;
 
 const FORMAT: IntegrityFormat = IntegrityFormat {
@@ -23,91 +24,98 @@ fn with_metadata(op: Op, flags: u32) -> Request {
     Request { flags, ..request(op, 8192, 4096) }
 }
 
-fn shape(steps: &[Step]) -> Vec<(StepKind, u8, u16, u32, u64)> {
-    steps.iter().map(|s| (s.kind, s.stage, s.file, s.length, s.offset)).collect()
+type Shape = (StepKind, Place, u8, u16, u32, u64);
+
+fn shape(rounds: &[Vec<Step>]) -> Vec<Vec<Shape>> {
+    let shape = |s: &Step| (s.kind, s.place, s.stage, s.file, s.length, s.offset);
+    rounds.iter().map(|steps| steps.iter().map(shape).collect()).collect()
 }
+
+const WRITE: StepKind = StepKind::Write { dsync: false };
 
 #[test]
 fn a_write_is_durable_in_the_journal_before_it_changes_anything() {
     let target = target();
-    let request = with_metadata(Op::Write, 0);
-    let steps = plan(&target, &request).unwrap();
+    let rounds = rounds(&target, &with_metadata(Op::Write, 0)).unwrap();
     let area = Area::new(FORMAT, 1 << 20);
-    let write = StepKind::Write { dsync: false };
-    let write_metadata = StepKind::WriteMetadata { dsync: false };
     let (data, metadata, place) = (area.slot(0), area.slot_metadata(0), 4096 + 128);
     let header = area.header(0);
+    let sync = |stage, file| (StepKind::Sync, Place::Request, stage, file, 0, 0);
+    let record = |stage| (WRITE, Place::Own, stage, METADATA, 512, header);
     assert_eq!(
-        shape(&steps),
+        shape(&rounds),
         [
-            (StepKind::Note, 0, DATA, 0, 1),
-            (write, 1, METADATA, 4096, data),
-            (StepKind::FetchMetadata, 1, METADATA, 64, metadata),
-            (write_metadata, 2, METADATA, 64, metadata),
-            (StepKind::Sync, 3, METADATA, 0, 0),
-            (StepKind::Note, 4, DATA, 0, 1),
-            (StepKind::WriteOwn, 5, METADATA, 512, header),
-            (StepKind::Sync, 6, METADATA, 0, 0),
-            (write, 7, DATA, 4096, 8192),
-            (write_metadata, 7, METADATA, 64, place),
-            (StepKind::Sync, 8, DATA, 0, 0),
-            (StepKind::Sync, 8, METADATA, 0, 0),
-            (StepKind::WriteOwn, 9, METADATA, 512, header),
-            (StepKind::Sync, 10, METADATA, 0, 0),
-            (StepKind::Note, 11, DATA, 0, 1),
+            vec![],
+            vec![
+                (WRITE, Place::Request, 0, METADATA, 4096, data),
+                (StepKind::FetchMetadata, Place::Metadata, 0, METADATA, 64, metadata),
+                (WRITE, Place::Metadata, 1, METADATA, 64, metadata),
+                sync(2, METADATA),
+            ],
+            vec![
+                record(0),
+                sync(1, METADATA),
+                (WRITE, Place::Request, 2, DATA, 4096, 8192),
+                (WRITE, Place::Metadata, 2, METADATA, 64, place),
+                sync(3, DATA),
+                sync(3, METADATA),
+                record(4),
+                sync(5, METADATA),
+            ],
         ]
     );
-    assert!(steps.len() <= target.max_steps());
-    assert_eq!((steps[6].at, steps[12].at), (Headers::at(0), Headers::zeros()));
+    assert_eq!(rounds[2].len(), target.max_steps());
+    assert_eq!((rounds[2][0].at, rounds[2][6].at), (Headers::at(0), Headers::zeros()));
 }
 
 #[test]
 fn a_read_brings_its_metadata_along() {
-    let steps = plan(&target(), &with_metadata(Op::Read, 0)).unwrap();
+    let rounds = rounds(&target(), &with_metadata(Op::Read, 0)).unwrap();
     assert_eq!(
-        shape(&steps),
+        shape(&rounds),
         [
-            (StepKind::Note, 0, DATA, 0, 1),
-            (StepKind::Read, 1, DATA, 4096, 8192),
-            (StepKind::ReadMetadata, 1, METADATA, 64, 4096 + 128),
-            (StepKind::StoreMetadata, 2, METADATA, 64, 4096 + 128),
-            (StepKind::Note, 3, DATA, 0, 1),
+            vec![],
+            vec![
+                (StepKind::Read, Place::Request, 0, DATA, 4096, 8192),
+                (StepKind::Read, Place::Metadata, 0, METADATA, 64, 4096 + 128),
+                (StepKind::StoreMetadata, Place::Metadata, 1, METADATA, 64, 4096 + 128),
+            ],
         ]
     );
 }
 
 #[test]
 fn a_request_that_fails_makes_room_for_others_until_its_record_may_be_there() {
+    const EIO: Errno = Errno(libc::EIO);
     let target = target();
     let write = with_metadata(Op::Write, 0);
-    let plans = [(); 3].map(|()| plan(&target, &write).unwrap());
-    let reach = |at: usize, note: usize| {
-        target.reached(&write, Reached { note: plans[at][note], plan: &plans[at] })
+    let mut room = [Step::EMPTY; 8];
+    let [first, second, third] = [(); 3].map(|()| {
+        let mut plan = Plan::new(&mut room);
+        target.plan(&write, &mut plan).unwrap();
+        plan.ticket().unwrap()
+    });
+    let mut next = |ticket, round, result| {
+        target.next(&write, Ended { result, ticket, round }, &mut Plan::new(&mut room))
     };
-    assert_eq!(reach(0, 0), Go::On);
-    assert!(matches!(reach(1, 0), Go::Later(_)));
-    target.failed(&write, &plans[0]);
-    assert_eq!((reach(1, 0), reach(1, 5)), (Go::On, Go::On));
-    target.failed(&write, &plans[1]);
-    assert_eq!(reach(2, 0), Go::Fail(Errno(libc::EIO)));
-    assert_eq!(plan(&target, &write), Err(Errno(libc::EIO)), "until the journal is replayed");
+    assert_eq!(next(first, 0, Ok(())), Next::Round);
+    assert!(matches!(next(second, 0, Ok(())), Next::Park(_)));
+    assert_eq!(next(first, 1, Err(EIO)), Next::Fail(EIO));
+    assert_eq!([next(second, 0, Ok(())), next(second, 1, Ok(()))], [Next::Round; 2]);
+    assert_eq!(next(second, 2, Err(EIO)), Next::Fail(EIO));
+    assert_eq!(next(third, 0, Ok(())), Next::Fail(EIO));
+    assert_eq!(plan(&target, &write), Err(EIO), "until the journal is replayed");
 }
 
 #[test]
 fn without_metadata_a_read_is_a_plain_one_and_a_write_waits_for_its_turn() {
-    let steps = plan(&target(), &request(Op::Read, 8192, 4096)).unwrap();
-    assert_eq!(shape(&steps), [(StepKind::Read, 0, DATA, 4096, 8192)]);
+    let data = |kind| (kind, Place::Request, 0, DATA, 4096, 8192);
+    let read = rounds(&target(), &request(Op::Read, 8192, 4096)).unwrap();
+    assert_eq!(shape(&read), [vec![data(StepKind::Read)]]);
     let flags = RequestFlags(ublk_sys::UBLK_IO_F_FUA);
     let write = Request { flags, ..request(Op::Write, 8192, 4096) };
-    let steps = plan(&target(), &write).unwrap();
-    assert_eq!(
-        shape(&steps),
-        [
-            (StepKind::Note, 0, DATA, 0, 1),
-            (StepKind::Write { dsync: true }, 1, DATA, 4096, 8192),
-            (StepKind::Note, 2, DATA, 0, 1),
-        ]
-    );
+    let write = rounds(&target(), &write).unwrap();
+    assert_eq!(shape(&write), [vec![], vec![data(StepKind::Write { dsync: true })]]);
 }
 
 #[test]

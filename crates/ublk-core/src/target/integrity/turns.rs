@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::super::{Errno, Go};
+use super::super::Errno;
 use super::area::SLOTS;
 
 /// What a request is about to do.
@@ -18,6 +18,17 @@ pub(super) struct Wish {
     pub(super) writes: bool,
     /// How many slots of the journal it takes.
     pub(super) slots: u16,
+}
+
+/// What a request that waits for its turn is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It begins, and has the journal's slots from this one on.
+    Now(u16),
+    /// It looks again after so many microseconds.
+    Wait(u32),
+    /// It fails.
+    Never(Errno),
 }
 
 #[derive(Debug, Default)]
@@ -61,8 +72,8 @@ impl Turns {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Announces a request: its ticket, and the first of its slots.
-    pub(super) fn announce(&self, wish: Wish) -> Result<(u64, u16), Errno> {
+    /// Announces a request, and answers its ticket, above 0.
+    pub(super) fn announce(&self, wish: Wish) -> Result<u64, Errno> {
         let mut book = self.book();
         if wish.slots > SLOTS || wish.writes && book.broken {
             return Err(Errno(libc::EIO));
@@ -75,44 +86,40 @@ impl Turns {
         let slots = first..book.next_slot;
         let phase = Phase::Announced;
         book.entries.push(Entry { ticket, range, slots, writes, phase, waits: 0 });
-        Ok((ticket, first))
+        Ok(ticket)
     }
 
-    /// Whether the request may begin now.
-    pub(super) fn begin(&self, ticket: u64) -> Go {
+    /// Whether it is the request's turn. If so, it has begun.
+    pub(super) fn begin(&self, ticket: u64) -> Turn {
         /// Between two looks, in microseconds: the pause doubles up to some milliseconds.
         const PAUSE: u32 = 50;
         const DOUBLINGS: u8 = 6;
         let mut book = self.book();
-        let Some(at) = book.position(ticket) else { return Go::Fail(Errno(libc::EIO)) };
+        let Some(at) = book.position(ticket) else { return Turn::Never(Errno(libc::EIO)) };
         let entry = &book.entries[at];
-        if entry.phase != Phase::Announced {
-            // A plan that could not get its buffer is run once more.
-            return Go::On;
-        }
         let before = |other: &&Entry| other.ticket < ticket && other.meets(entry);
         let holder = book.entries.iter().find(before).map(|holder| holder.phase);
         let hopeless = entry.writes && book.broken
             || holder.is_some_and(|phase| phase == Phase::Broken || book.deserted);
         let entry = &mut book.entries[at];
         if hopeless {
-            return Go::Fail(Errno(libc::EIO));
+            return Turn::Never(Errno(libc::EIO));
         }
         if holder.is_some() {
             let pause = PAUSE << entry.waits;
             entry.waits = (entry.waits + 1).min(DOUBLINGS);
-            return Go::Later(pause);
+            return Turn::Wait(pause);
         }
         entry.phase = Phase::Begun;
-        Go::On
+        Turn::Now(entry.slots.start)
     }
 
-    /// From now on the request's record may be in the journal.
-    pub(super) fn commit(&self, ticket: u64) {
+    /// From now on the request's record may be in the journal. Answers the first of its slots.
+    pub(super) fn commit(&self, ticket: u64) -> u16 {
         let mut book = self.book();
-        if let Some(at) = book.position(ticket) {
-            book.entries[at].phase = Phase::Committed;
-        }
+        let at = book.position(ticket).expect("a request that has begun and not ended");
+        book.entries[at].phase = Phase::Committed;
+        book.entries[at].slots.start
     }
 
     /// The request has ended well.
@@ -174,7 +181,11 @@ mod tests {
     }
 
     fn announce(turns: &Turns, wish: Wish) -> u64 {
-        turns.announce(wish).unwrap().0
+        turns.announce(wish).unwrap()
+    }
+
+    fn begins(turns: &Turns, ticket: u64) -> bool {
+        matches!(turns.begin(ticket), Turn::Now(_))
     }
 
     const EIO: Errno = Errno(libc::EIO);
@@ -187,16 +198,16 @@ mod tests {
         let third = announce(&turns, write(1000..2048));
         let fourth = announce(&turns, read(2000..4096));
         let fifth = announce(&turns, write(4096..8192));
-        assert_eq!([second, first, fifth].map(|one| turns.begin(one)), [Go::On; 3]);
-        assert_eq!(turns.begin(third), Go::Later(50));
-        assert_eq!(turns.begin(third), Go::Later(100), "the pauses grow");
-        assert!(matches!(turns.begin(fourth), Go::Later(_)), "nobody overtakes");
+        assert!([second, first, fifth].into_iter().all(|one| begins(&turns, one)));
+        assert_eq!(turns.begin(third), Turn::Wait(50));
+        assert_eq!(turns.begin(third), Turn::Wait(100), "the pauses grow");
+        assert!(matches!(turns.begin(fourth), Turn::Wait(_)), "nobody overtakes");
         turns.end(first);
-        assert!(matches!(turns.begin(third), Go::Later(_)));
+        assert!(matches!(turns.begin(third), Turn::Wait(_)));
         turns.fail(second);
-        assert_eq!([turns.begin(third), turns.begin(third)], [Go::On; 2]);
+        assert!(begins(&turns, third));
         turns.end(third);
-        assert_eq!(turns.begin(fourth), Go::On);
+        assert!(begins(&turns, fourth));
     }
 
     #[test]
@@ -205,7 +216,7 @@ mod tests {
         announce(&turns, write(0..512));
         let waits = announce(&turns, write(0..512));
         for _ in 0..1000 {
-            assert!(matches!(turns.begin(waits), Go::Later(50..=3200)));
+            assert!(matches!(turns.begin(waits), Turn::Wait(50..=3200)));
         }
     }
 
@@ -213,11 +224,12 @@ mod tests {
     fn slots_go_round_and_nobody_takes_those_of_another() {
         let turns = Turns::default();
         let wish = |at: u64, slots| Wish { range: at..at + 1, writes: true, slots };
-        let (_, first) = turns.announce(wish(0, 3)).unwrap();
-        let (_, second) = turns.announce(wish(1, SLOTS - 4)).unwrap();
-        let (third, slot) = turns.announce(wish(2, 2)).unwrap();
-        assert_eq!((first, second, slot), (0, 3, 0));
-        assert!(matches!(turns.begin(third), Go::Later(_)), "the first is in slot 0");
+        let [first, second, third] =
+            [wish(0, 3), wish(1, SLOTS - 4), wish(2, 2)].map(|wish| announce(&turns, wish));
+        assert_eq!([first, second].map(|one| turns.begin(one)), [Turn::Now(0), Turn::Now(3)]);
+        assert!(matches!(turns.begin(third), Turn::Wait(_)), "the first is in slot 0");
+        turns.end(first);
+        assert_eq!(turns.begin(third), Turn::Now(0));
         assert_eq!(turns.announce(wish(3, SLOTS + 1)), Err(EIO));
     }
 
@@ -228,13 +240,13 @@ mod tests {
         let waits = announce(&turns, read(0..512));
         let writes = announce(&turns, write(512..1024));
         let reads = announce(&turns, read(512..1024));
-        assert_eq!(turns.begin(broken), Go::On);
+        assert!(begins(&turns, broken));
         turns.commit(broken);
         turns.fail(broken);
-        assert_eq!(turns.begin(waits), Go::Fail(EIO));
-        assert_eq!(turns.begin(writes), Go::Fail(EIO));
+        assert_eq!(turns.begin(waits), Turn::Never(EIO));
+        assert_eq!(turns.begin(writes), Turn::Never(EIO));
         turns.fail(writes);
-        assert_eq!(turns.begin(reads), Go::On);
+        assert!(begins(&turns, reads));
         assert_eq!(turns.announce(write(4096..8192)), Err(EIO));
     }
 
@@ -245,6 +257,6 @@ mod tests {
         let waits = announce(&turns, write(0..512));
         let reads = announce(&turns, read(0..512));
         turns.desert();
-        assert_eq!([turns.begin(waits), turns.begin(reads)], [Go::Fail(EIO); 2]);
+        assert_eq!([turns.begin(waits), turns.begin(reads)], [Turn::Never(EIO); 2]);
     }
 }

@@ -112,9 +112,8 @@ impl Durable {
         self.clock
     }
 
-    /// Takes down all that the file does not hold yet: a number for it, and which words of the image
-    /// must be written once it is recorded.
-    pub(super) fn capture(&mut self) -> (u64, Range<u32>) {
+    /// Takes down all that the file does not hold yet, and answers a number for it, above 0.
+    pub(super) fn capture(&mut self) -> u64 {
         let mut entries = self.spare.pop().unwrap_or_default();
         for zone in self.dirty.clone() {
             let marks = self.zones[zone as usize];
@@ -126,7 +125,8 @@ impl Durable {
         self.begin(entries, false)
     }
 
-    /// These zones are to be emptied: their words are, in the image.
+    /// These zones are to be emptied: their words are, in the image. Answers a number for it, and which
+    /// words must be written.
     pub(super) fn begin_reset(&mut self, zones: Range<u32>) -> (u64, Range<u32>) {
         let mut entries = self.spare.pop().unwrap_or_default();
         for zone in zones {
@@ -134,25 +134,22 @@ impl Durable {
             let changed = self.touch(zone);
             entries.push(Entry { zone, changed, word: EMPTY });
         }
-        let (id, words) = self.begin(entries, true);
-        self.record(id);
-        (id, words)
+        let id = self.begin(entries, true);
+        (id, self.record(id))
     }
 
-    fn begin(&mut self, entries: Vec<Entry>, reset: bool) -> (u64, Range<u32>) {
+    fn begin(&mut self, entries: Vec<Entry>, reset: bool) -> u64 {
         self.next += 1;
-        let words = match entries[..] {
-            [first, .., last] => first.zone..last.zone + 1,
-            [only] => only.zone..only.zone + 1,
-            [] => 0..0,
-        };
         self.captures.push(Capture { id: self.next, entries, reset });
-        (self.next, words)
+        self.next
     }
 
-    /// What was taken down may be in the file: all data that it speaks of is durable.
-    pub(super) fn record(&mut self, id: u64) {
-        let Some(at) = self.captures.iter().position(|capture| capture.id == id) else { return };
+    /// What was taken down may be in the file: all data that it speaks of is durable. Answers which
+    /// words of the image must be written.
+    pub(super) fn record(&mut self, id: u64) -> Range<u32> {
+        let Some(at) = self.captures.iter().position(|capture| capture.id == id) else {
+            return 0..0;
+        };
         for entry in 0..self.captures[at].entries.len() {
             let Entry { zone, changed, word } = self.captures[at].entries[entry];
             let index = zone as usize;
@@ -160,6 +157,11 @@ impl Durable {
                 self.zones[index].recorded = changed;
                 self.image_of(index).store(word.to_le(), Ordering::Relaxed);
             }
+        }
+        match self.captures[at].entries[..] {
+            [first, .., last] => first.zone..last.zone + 1,
+            [only] => only.zone..only.zone + 1,
+            [] => 0..0,
         }
     }
 
@@ -222,59 +224,61 @@ mod tests {
         (0..durable.zones.len()).map(|at| durable.image_of(at).load(Ordering::Relaxed)).collect()
     }
 
+    /// Which words the next flush writes.
+    fn words(durable: &mut Durable) -> Range<u32> {
+        let id = durable.capture();
+        durable.record(id)
+    }
+
     #[test]
     fn what_changes_after_it_was_taken_down_waits_for_the_next_flush() {
         let mut durable = Durable::new(&[1, 1, 1, 1]).unwrap();
         durable.change(1, 10);
-        let (id, words) = durable.capture();
-        assert_eq!(words, 1..2);
+        let id = durable.capture();
         durable.change(1, 20);
         durable.change(3, 30);
-        durable.record(id);
+        assert_eq!(durable.record(id), 1..2);
         assert_eq!(image(&durable), [1, 10, 1, 1]);
         durable.keep(id);
-        let (id, words) = durable.capture();
-        assert_eq!(words, 1..4);
-        durable.record(id);
+        let id = durable.capture();
+        assert_eq!(durable.record(id), 1..4);
         assert_eq!(image(&durable), [1, 20, 1, 30]);
         durable.keep(id);
-        assert_eq!(durable.capture().1, 0..0);
+        assert_eq!(words(&mut durable), 0..0);
     }
 
     #[test]
     fn an_earlier_flush_takes_nothing_back() {
         let mut durable = Durable::new(&[1]).unwrap();
         durable.change(0, 10);
-        let (first, _) = durable.capture();
+        let first = durable.capture();
         durable.change(0, 20);
-        let (second, words) = durable.capture();
-        assert_eq!(words, 0..1);
-        durable.record(second);
+        let second = durable.capture();
+        assert_eq!(durable.record(second), 0..1);
         durable.record(first);
         assert_eq!(image(&durable), [20]);
         durable.keep(first);
-        assert_eq!(durable.capture().1, 0..1, "the second may still fail");
+        assert_eq!(words(&mut durable), 0..1, "the second may still fail");
         durable.keep(second);
-        assert_eq!(durable.capture().1, 0..0);
+        assert_eq!(words(&mut durable), 0..0);
     }
 
     #[test]
     fn a_zone_that_is_being_emptied_is_empty_for_every_flush() {
         let mut durable = Durable::new(&[1, 1]).unwrap();
         durable.change(0, 10);
-        let (flush, _) = durable.capture();
+        let flush = durable.capture();
         let (reset, words) = durable.begin_reset(0..1);
         assert_eq!(words, 0..1);
         durable.record(flush);
         assert_eq!(image(&durable), [EMPTY, 1]);
         durable.change(0, 20);
-        let (flush, _) = durable.capture();
+        let flush = durable.capture();
         durable.record(flush);
         assert_eq!(image(&durable), [EMPTY, 1]);
         durable.abandon(reset);
-        let (flush, words) = durable.capture();
-        assert_eq!(words, 0..1);
-        durable.record(flush);
+        let flush = durable.capture();
+        assert_eq!(durable.record(flush), 0..1);
         assert_eq!(image(&durable), [20, 1], "it was not emptied after all");
     }
 }

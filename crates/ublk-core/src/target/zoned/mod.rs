@@ -2,7 +2,7 @@
 //! their write pointer, and emptied as a whole.
 //!
 //! A zone's write pointer moves when a write is planned, and is written down when the write has been
-//! done (a note at the end of its plan): a server that is killed leaves it behind the last write that
+//! done: a server that is killed leaves it behind the last write that
 //! was done. What of that outlives a power cut is written by steps, after the data: see `durable`.
 //! Of appends that are under way together, one that was not done leaves a gap of zeros, or of whatever
 //! a backend without `FALLOC_FL_PUNCH_HOLE` reads there.
@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::file::{File, FileOptions};
 use super::state::{self, Data, Wanted};
 use super::{
-    Boot, Durability, Errno, Geometry, Go, Op, Plan, Reached, Request, Step, StepKind, Target,
-    ZoneOp, ZonedLimits,
+    Boot, Durability, Ended, Errno, Geometry, Next, Op, Place, Plan, Request, Step, StepKind,
+    Target, ZoneOp, ZonedLimits,
 };
 use crate::error::{Code, Error, Result};
 use crate::memory::Region;
@@ -47,9 +47,8 @@ pub struct Zoned {
 const DATA: u16 = 0;
 const REPORTS: u16 = 1;
 const STATE: u16 = 2;
-/// At the notes of a flush: what it took down may be recorded; it is kept.
-const RECORD: u32 = 0;
-const KEEP: u32 = 1;
+/// In the ticket of a write to a sequential zone, beside its place, a multiple of 512.
+const NOTED: u64 = 1;
 /// The longest range that one step gives back.
 const LONGEST: u64 = 0xffff_0000;
 
@@ -136,7 +135,7 @@ impl Zoned {
             ZoneOp::Append => {
                 let offset = self.table().append(offset, length)?;
                 plan.push(step(StepKind::Write { dsync: false }, DATA, length, offset));
-                plan.push(note(1, 0, 0));
+                plan.ask(offset | NOTED);
                 Ok(())
             }
             ZoneOp::Open => self.table().open(offset),
@@ -162,46 +161,88 @@ impl Zoned {
     /// lies below it.
     fn plan_flush(&self, plan: &mut Plan<'_>) {
         plan.push(step(StepKind::Sync, DATA, 0, 0));
-        if !self.keeps_state() {
-            return;
+        if self.keeps_state() {
+            plan.ask(self.table().records.durable.capture());
         }
+    }
+
+    /// The data that flush `id` speaks of is durable, and then what it took down.
+    fn next_of_flush(&self, id: u64, round: u16, plan: &mut Plan<'_>) -> Next {
         let mut table = self.table();
-        let (id, words) = table.records.durable.capture();
-        plan.push(note(1, RECORD, id));
-        Self::plan_words(&table.records, 2, words, plan);
-        plan.push(note(4, KEEP, id));
+        if round == 0 {
+            let words = table.records.durable.record(id);
+            if !words.is_empty() {
+                Self::plan_words(&table.records, words, plan);
+                plan.ask(id);
+                return Next::Round;
+            }
+        }
+        table.records.durable.keep(id);
+        Self::done(&table)
     }
 
     /// The zones are durably empty before their data goes, and taken for empty before that goes too.
     fn plan_reset(&self, zones: Range<u32>, plan: &mut Plan<'_>) {
         let mut table = self.table();
-        let (id, words) = table.records.durable.begin_reset(zones.clone());
+        let (id, words) = table.records.durable.begin_reset(zones);
         if self.keeps_state() {
-            Self::plan_words(&table.records, 0, words, plan);
+            Self::plan_words(&table.records, words, plan);
         }
-        drop(table);
-        plan.push(note(2, KEEP, id));
-        self.give_back(zones, StepKind::PunchHole, plan);
+        plan.ask(id);
     }
 
-    /// Writes words of the image, if there are any, and syncs the state.
-    fn plan_words(store: &Store, stage: u8, words: Range<u32>, plan: &mut Plan<'_>) {
-        if words.is_empty() {
-            return;
+    /// The zones of reset `id` are durably empty.
+    fn next_of_reset(&self, op: ZoneOp, offset: u64, id: u64, plan: &mut Plan<'_>) -> Next {
+        let mut table = self.table();
+        table.records.durable.keep(id);
+        if op == ZoneOp::ResetAll {
+            table.reset_all();
+        } else {
+            // It was found resettable when it was planned.
+            let _ = table.reset(offset);
         }
+        if table.records.has_failed() {
+            return Next::Fail(Errno(libc::EIO));
+        }
+        drop(table);
+        self.give_back(self.zones_of(op, offset), StepKind::PunchHole, plan);
+        Next::Round
+    }
+
+    /// The zones are empty, whether or not their space can be given back: a block device that cannot
+    /// zero may discard.
+    fn next_way_to_give_back(
+        &self,
+        (op, offset): (ZoneOp, u64),
+        round: u16,
+        plan: &mut Plan<'_>,
+    ) -> Next {
+        if round > 1 || self.data.discard_step() != StepKind::Discard {
+            return Next::Done;
+        }
+        self.give_back(self.zones_of(op, offset), StepKind::Discard, plan);
+        Next::Round
+    }
+
+    fn done(table: &Table<Store>) -> Next {
+        if table.records.has_failed() { Next::Fail(Errno(libc::EIO)) } else { Next::Done }
+    }
+
+    /// Writes words of the image and syncs the state.
+    fn plan_words(store: &Store, words: Range<u32>, plan: &mut Plan<'_>) {
         // Fits: there are at most 2^20 words.
         let bytes = |count: u32| count * u32::try_from(durable::WORD).unwrap_or(u32::MAX);
         let (length, offset) = (bytes(words.end - words.start), store.place_of_word(words.start));
-        let write = step(StepKind::WriteOwn, STATE, length, offset);
-        plan.push(Step { stage, at: bytes(words.start), ..write });
-        plan.push(Step { stage: stage + 1, ..step(StepKind::Sync, STATE, 0, 0) });
+        let write = step(StepKind::Write { dsync: false }, STATE, length, offset);
+        plan.push(Step { place: Place::Own, at: bytes(words.start), ..write });
+        plan.push(Step { stage: 1, ..step(StepKind::Sync, STATE, 0, 0) });
     }
 
     fn give_back(&self, zones: Range<u32>, kind: StepKind, plan: &mut Plan<'_>) {
         let (mut from, to) = (self.shape.start(zones.start), self.shape.start(zones.end));
         while from < to {
             let length = u32::try_from((to - from).min(LONGEST)).unwrap_or(u32::MAX);
-            plan.push(Step { stage: 3, ..step(kind, DATA, length, from) });
+            plan.push(step(kind, DATA, length, from));
             from += u64::from(length);
         }
     }
@@ -249,7 +290,7 @@ impl Target for Zoned {
     }
 
     fn max_steps(&self) -> usize {
-        usize::try_from(self.geometry.size.div_ceil(LONGEST)).unwrap_or(usize::MAX).max(2) + 3
+        usize::try_from(self.geometry.size.div_ceil(LONGEST)).unwrap_or(usize::MAX).max(2)
     }
 
     fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> std::result::Result<(), Errno> {
@@ -259,7 +300,7 @@ impl Target for Zoned {
                 let noted = self.table().write(request.offset, request.length)?;
                 self.data.plan(request, plan)?;
                 if noted {
-                    plan.push(note(1, 0, 0));
+                    plan.ask(request.offset | NOTED);
                 }
                 Ok(())
             }
@@ -276,62 +317,38 @@ impl Target for Zoned {
         Some(&self.image)
     }
 
-    fn reached(&self, request: &Request, reached: Reached<'_>) -> Go {
-        let Step { at, offset: id, .. } = reached.note;
-        let mut table = self.table();
-        match request.op {
-            Op::Flush if at == RECORD => table.records.durable.record(id),
-            Op::Flush => table.records.durable.keep(id),
-            Op::Zone(ZoneOp::Reset) => {
-                table.records.durable.keep(id);
-                // It was found resettable when it was planned.
-                let _ = table.reset(request.offset);
-            }
-            Op::Zone(ZoneOp::ResetAll) => {
-                table.records.durable.keep(id);
-                table.reset_all();
-            }
-            _ => table.done(reached.plan[0].offset, request.length),
-        }
-        if table.records.has_failed() { Go::Fail(Errno(libc::EIO)) } else { Go::On }
-    }
-
-    fn failed(&self, request: &Request, plan: &[Step]) {
-        let note = plan.iter().find(|step| step.kind == StepKind::Note);
-        let (Some(note), Some(first)) = (note, plan.first()) else { return };
-        match request.op {
-            Op::Write | Op::Zone(ZoneOp::Append) => {
-                self.table().failed(first.offset, request.length);
-            }
-            _ => self.table().records.durable.abandon(note.offset),
-        }
-    }
-
-    fn retry(
-        &self,
-        request: &Request,
-        errno: Errno,
-        round: u8,
-        plan: &mut Plan<'_>,
-    ) -> std::result::Result<(), Errno> {
-        match (request.op, round, errno.0) {
-            // A block device that cannot zero may discard.
-            (Op::Zone(op @ (ZoneOp::Reset | ZoneOp::ResetAll)), 0, libc::EOPNOTSUPP)
-                if self.data.discard_step() == StepKind::Discard =>
+    fn next(&self, request: &Request, ended: Ended, plan: &mut Plan<'_>) -> Next {
+        let Ended { result, ticket, round } = ended;
+        match (request.op, result) {
+            (Op::Zone(op @ (ZoneOp::Reset | ZoneOp::ResetAll)), Err(errno))
+                if round > 0 && errno.0 == libc::EOPNOTSUPP =>
             {
-                self.give_back(self.zones_of(op, request.offset), StepKind::Discard, plan);
-                Ok(())
+                self.next_way_to_give_back((op, request.offset), round, plan)
             }
-            // The zones are empty, whether or not their space could be given back.
-            (Op::Zone(ZoneOp::Reset | ZoneOp::ResetAll), _, libc::EOPNOTSUPP) => Ok(()),
-            _ => Err(errno),
+            (_, Err(errno)) => {
+                self.failed(request, ticket);
+                Next::Fail(errno)
+            }
+            (Op::Write | Op::Zone(ZoneOp::Append), Ok(())) => {
+                let mut table = self.table();
+                table.done(ticket & !NOTED, request.length);
+                Self::done(&table)
+            }
+            (Op::Flush, Ok(())) => self.next_of_flush(ticket, round, plan),
+            (Op::Zone(op), Ok(())) => self.next_of_reset(op, request.offset, ticket, plan),
+            (_, Ok(())) => Next::Done,
         }
     }
-}
 
-/// Lets the table hear of what has been done before `stage`.
-fn note(stage: u8, at: u32, id: u64) -> Step {
-    Step { stage, at, offset: id, ..step(StepKind::Note, DATA, 0, 0) }
+    fn failed(&self, request: &Request, ticket: u64) {
+        match request.op {
+            Op::Write | Op::Zone(ZoneOp::Append) if ticket & NOTED != 0 => {
+                self.table().failed(ticket & !NOTED, request.length);
+            }
+            Op::Write | Op::Zone(ZoneOp::Append) => {}
+            _ => self.table().records.durable.abandon(ticket),
+        }
+    }
 }
 
 fn step(kind: StepKind, file: u16, length: u32, offset: u64) -> Step {

@@ -1,4 +1,4 @@
-use super::super::testing::{plan, request};
+use super::super::testing::{plan, request, rounds};
 use super::*;
 
 const MIB: u64 = 1 << 20;
@@ -9,16 +9,10 @@ fn zoned() -> Zoned {
     Zoned::in_memory(8 * MIB + 4096, &options).unwrap()
 }
 
-/// The steps of a request that is done at once, apart from the notes.
+/// The steps of a request that is done at once.
 fn steps(target: &Zoned, op: Op, offset: u64, length: u32) -> Vec<(StepKind, u16, u32, u64)> {
-    let request = request(op, offset, length);
-    let plan = plan(target, &request).unwrap();
-    let is_note = |step: &&Step| step.kind == StepKind::Note;
-    for &note in plan.iter().filter(is_note) {
-        assert_eq!(target.reached(&request, Reached { note, plan: &plan }), Go::On);
-    }
-    let steps = plan.iter().filter(|step| !is_note(step));
-    steps.map(|step| (step.kind, step.file, step.length, step.offset)).collect()
+    let steps = rounds(target, &request(op, offset, length)).unwrap().concat();
+    steps.iter().map(|step| (step.kind, step.file, step.length, step.offset)).collect()
 }
 
 #[test]
@@ -27,7 +21,7 @@ fn it_is_a_device_of_whole_zones() {
     assert_eq!(target.geometry.size, 8 * MIB);
     assert_eq!(target.geometry.chunk, MIB);
     assert_eq!(target.geometry.validate(), Ok(()));
-    assert_eq!(target.max_steps(), 5);
+    assert_eq!(target.max_steps(), 2);
 }
 
 #[test]
@@ -63,31 +57,39 @@ fn what_is_reset_is_given_back_and_written_again() {
 fn the_data_is_durable_before_its_zone() {
     let folder = Folder::new("order", &vec![0; 4 << 20]);
     let target = folder.open(&ZonedOptions::default()).unwrap();
-    let order = |op, offset| -> Vec<_> {
-        let request = request(op, offset, 0);
-        let plan = plan(&target, &request).unwrap();
-        target.failed(&request, &plan);
-        plan.iter().map(|step| (step.stage, step.kind, step.file)).collect()
+    let order = |op, offset| -> Vec<Vec<_>> {
+        let rounds = rounds(&target, &request(op, offset, 0)).unwrap();
+        let shape = |step: &Step| (step.stage, step.kind, step.place, step.file);
+        rounds.iter().map(|steps| steps.iter().map(shape).collect()).collect()
     };
-    let note = |stage| (stage, StepKind::Note, DATA);
-    let data = (0, StepKind::Sync, DATA);
-    assert_eq!(order(Op::Flush, 0), [data, note(1), note(4)], "nothing was written");
+    let data = vec![(0, StepKind::Sync, Place::Request, DATA)];
+    let nothing = order(Op::Flush, 0);
+    assert!(nothing.len() == 1 && nothing[0] == data, "nothing was written");
+    let write = StepKind::Write { dsync: false };
+    let kept = vec![(0, write, Place::Own, STATE), (1, StepKind::Sync, Place::Request, STATE)];
     steps(&target, Op::Write, MIB, 4096);
-    let kept = |stage| [(stage, StepKind::WriteOwn, STATE), (stage + 1, StepKind::Sync, STATE)];
-    let flush = [&[data, note(1)][..], &kept(2), &[note(4)]].concat();
-    assert_eq!(order(Op::Flush, 0), flush);
-    assert_eq!(order(Op::Flush, 0), flush, "the last one was not kept");
-    let hole = (3, StepKind::PunchHole, DATA);
-    assert_eq!(order(Op::Zone(ZoneOp::Reset), MIB), [&kept(0)[..], &[note(2), hole]].concat());
+    let flush = request(Op::Flush, 0, 0);
+    let mut room = [Step::EMPTY; 2];
+    let mut plan = Plan::new(&mut room);
+    target.plan(&flush, &mut plan).unwrap();
+    target.failed(&flush, plan.ticket().unwrap());
+    assert_eq!(order(Op::Flush, 0), [data.clone(), kept.clone()], "the last one was not kept");
+    assert_eq!(order(Op::Flush, 0), [data]);
+    let hole = vec![(0, StepKind::PunchHole, Place::Request, DATA)];
+    assert_eq!(order(Op::Zone(ZoneOp::Reset), MIB), [kept, hole]);
 }
 
 #[test]
 fn a_write_that_failed_leaves_the_pointer_where_it_was() {
     let target = zoned();
     let write = request(Op::Write, MIB, 4096);
-    let planned = plan(&target, &write).unwrap();
-    target.failed(&write, &planned);
-    plan(&target, &write).unwrap();
+    let mut room = [Step::EMPTY; 2];
+    let mut plan = Plan::new(&mut room);
+    target.plan(&write, &mut plan).unwrap();
+    let ticket = plan.ticket().unwrap();
+    let ended = Ended { ticket, ..Ended::failed(Errno(libc::EIO)) };
+    assert_eq!(target.next(&write, ended, &mut plan), Next::Fail(Errno(libc::EIO)));
+    rounds(&target, &write).unwrap();
 }
 
 #[test]
@@ -95,7 +97,8 @@ fn zones_whose_space_cannot_be_given_back_are_empty_nevertheless() {
     let reset = request(Op::Zone(ZoneOp::Reset), MIB, 0);
     let mut room = [Step::EMPTY; 2];
     let mut plan = Plan::new(&mut room);
-    assert_eq!(zoned().retry(&reset, Errno(libc::EOPNOTSUPP), 0, &mut plan), Ok(()));
+    let refused = Ended { round: 1, ..Ended::failed(Errno(libc::EOPNOTSUPP)) };
+    assert_eq!(zoned().next(&reset, refused, &mut plan), Next::Done);
     assert!(plan.is_empty());
 }
 
