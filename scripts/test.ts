@@ -33,6 +33,7 @@ interface Failure {
 const BASELINE = 'docs/benchmarks/report.json';
 const OLDER = KERNELS.slice(1);
 const BUILD_PACKAGES = ['gcc', 'libc6-dev'];
+const SHELL_PACKAGES = ['bash', 'zsh', 'fish', 'mandoc'];
 
 const TEE: ['inherit', 'pipe'] = ['inherit', 'pipe'];
 /** How much of a failed command's output is said again at the end: of a log only that may be kept. */
@@ -93,7 +94,10 @@ const STAGES: Stage[] = [
   {
     name: 'unit',
     what: 'vitest without a kernel that has ublk',
-    run: () => show('npx', ['vitest', 'run', '--project', 'unit']),
+    async run() {
+      await ensurePackages(SHELL_PACKAGES, 'test shell completion and the manual page');
+      await show('npx', ['vitest', 'run', '--project', 'unit']);
+    },
   },
   {
     name: 'kernel',

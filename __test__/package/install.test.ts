@@ -76,10 +76,16 @@ describe.runIf(process.arch === 'x64')('the packages, installed without a compil
 
   test('hold what they should and nothing else', () => {
     const paths = root.files.map((file) => file.path);
-    const expected = ['package.json', 'dist/index.js', 'dist/index.d.ts', 'native/binding.cjs'];
+    const expected = [
+      'package.json',
+      'dist/index.js',
+      'dist/index.d.ts',
+      'native/binding.cjs',
+      'man/ublk.1',
+    ];
     expect(paths).toEqual(expect.arrayContaining([...expected, 'LICENSE-MIT', 'LICENSE-APACHE']));
     const known =
-      /^(bin\/ublk|docs\/.+\.(md|svg|json)|examples\/.+|vm\/README\.md|dist\/.+\.(js|d\.ts)|native\/binding\.cjs|udev\/97-ublk\.rules|package\.json|[A-Z]+(-\w+)?(\.md)?)$/;
+      /^(bin\/ublk|docs\/.+\.(md|svg|json)|examples\/.+|vm\/README\.md|dist\/.+\.(js|d\.ts)|man\/ublk\.1|native\/binding\.cjs|udev\/97-ublk\.rules|package\.json|[A-Z]+(-\w+)?(\.md)?)$/;
     expect(paths.filter((path) => !known.test(path))).toEqual([]);
     const inPlatform = platform.files.map((file) => file.path).sort();
     expect(inPlatform).toEqual(['README.md', 'package.json', ADDON]);

@@ -1,10 +1,11 @@
 import { createRequire } from 'node:module';
 
-import { Command, Option } from 'commander';
+import { Argument, Command, Option } from 'commander';
 
 import { BUFFER_MODES, type ExchangeMode, type Recovery } from '../info.ts';
 import { bufferModes, collect, cpuList, example, wholeNumber } from './arguments.ts';
 import type { FileFlags, NullFlags } from './commands/add.ts';
+import type { Shell } from './commands/completion.ts';
 import { integrityOptions } from './integrity.ts';
 import { addLayers } from './layers.ts';
 import { changeDevices } from './lifecycle.ts';
@@ -12,6 +13,7 @@ import type { OutputFlags } from './output.ts';
 
 const EXCHANGES: readonly ExchangeMode[] = ['per-io', 'batch'];
 const RECOVERIES: readonly Recovery[] = ['queue', 'reissue', 'fail'];
+const SHELLS: readonly Shell[] = ['bash', 'zsh', 'fish'];
 
 /**
  * The `ublk` command. What a subcommand needs is imported when it runs, so that help is quick.
@@ -32,6 +34,7 @@ export function createProgram(quiet = false): Command {
   changeDevices(program);
   describeMachine(program);
   serveUdev(program);
+  printCompletion(program);
   return program;
 }
 
@@ -185,6 +188,17 @@ function serveUdev(program: Command): void {
     .description('Print the user and the group of a device, for the udev rules.')
     .argument('<id>', 'the number N of /dev/ublkbN', wholeNumber)
     .action(async (id: number) => (await import('./commands/udev.ts')).owner(id));
+}
+
+function printCompletion(program: Command): void {
+  program
+    .command('completion')
+    .description('Print a script that completes the words of this command in a shell.')
+    .addArgument(new Argument('<shell>', 'the shell that reads the script').choices(SHELLS))
+    .addHelpText('after', example('source <(ublk completion bash)'))
+    .action(async (shell: Shell) => {
+      (await import('./commands/completion.ts')).completion(program, shell);
+    });
 }
 
 function version(): string {
