@@ -9,15 +9,15 @@ export interface CreateMessage {
   readonly device: Device;
 }
 
-/** A message of `ublk:device.end`: the device is gone. */
+/** A message of `ublk:device.end`: the service of the device has ended. */
 export interface EndMessage {
   readonly device: Device;
   readonly reason: 'closed' | 'stopped' | 'quiesced' | 'failed';
-  /** With `failed`. */
+  /** Present with the reason `failed`. */
   readonly error?: UblkError;
 }
 
-/** A message of `ublk:completions`: what {@link Device.completions} gives. */
+/** A message of `ublk:completions`: a batch of {@link Device.completions} with the device. */
 export interface CompletionsMessage extends CompletionBatch {
   readonly device: Device;
 }
@@ -26,14 +26,14 @@ const created: Channel = channel('ublk:device.create');
 const ended: Channel = channel('ublk:device.end');
 const completions: Channel = channel('ublk:completions');
 
-/** How often it is looked whether somebody has subscribed to completions. */
+/** The interval of the look for subscribers of the channel of completions. */
 const LOOK_MS = 1000;
 
-/** Devices that are open, and what ends the publication of their completions. */
+/** Open devices; the controller ends the publication of the device's completions. */
 const open = new Map<Device, AbortController | undefined>();
 let looking: NodeJS.Timeout | undefined;
 
-/** A device can be opened. */
+/** Announces a new device. */
 export function announce(device: Device): void {
   open.set(device, undefined);
   looking ??= setInterval(look, LOOK_MS).unref();
@@ -41,7 +41,7 @@ export function announce(device: Device): void {
   if (created.hasSubscribers) created.publish({ device } satisfies CreateMessage);
 }
 
-/** It is gone. */
+/** Announces the end of a device. */
 export function announceEnd(message: EndMessage): void {
   open.delete(message.device);
   if (open.size === 0) {
@@ -51,8 +51,8 @@ export function announceEnd(message: EndMessage): void {
   if (ended.hasSubscribers) ended.publish(message);
 }
 
-// Nobody is told when a channel gets a subscriber, and a device that nobody watches is to be
-// served as fast as it can be.
+// Node.js reports no new subscribers of a channel, and watching slows a device down, so a timer looks
+// for subscribers.
 function look(): void {
   for (const [device, publication] of open) {
     if (completions.hasSubscribers && !publication) {

@@ -7,9 +7,9 @@ import { closest, distance } from 'fastest-levenshtein';
 import { invalid } from './errors.ts';
 
 /**
- * Refuses what is no options object, and keys that it does not have.
+ * Refuses a value that is no options object, and unknown keys.
  *
- * @param what What the object is, for the error.
+ * @param what The name of the object in the error.
  * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`.
  */
 export function checkKeys(value: unknown, what: string, known: readonly string[]): void {
@@ -23,14 +23,14 @@ export function checkKeys(value: unknown, what: string, known: readonly string[]
   }
 }
 
-/** A guess at what was meant by `word`, or the list of what there is. */
+/** A hint for an unknown `word`: the closest known word, or the list of known words. */
 export function suggest(word: string, known: readonly string[]): string {
   const guess = closest(word.toLowerCase(), known as string[]);
   const near = distance(word.toLowerCase(), guess.toLowerCase()) <= Math.max(2, word.length / 3);
   return near ? `did you mean '${guess}'?` : `there is: ${known.join(', ')}`;
 }
 
-/** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless it is a whole number in the range. */
+/** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless `value` is a whole number in the range. */
 export function checkInteger(value: unknown, name: string, min: number, max: number): number {
   if (typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max) {
     return value;
@@ -38,13 +38,13 @@ export function checkInteger(value: unknown, name: string, min: number, max: num
   throw invalid(`${name} is ${describe(value)}; it must be a whole number from ${min} to ${max}`);
 }
 
-/** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless it is true or false. */
+/** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless `value` is true or false. */
 export function checkBoolean(value: unknown, name: string): boolean {
   if (typeof value === 'boolean') return value;
   throw invalid(`${name} is ${describe(value)}; it must be true or false`);
 }
 
-/** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless it is one of `known`. */
+/** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless `known` has `value`. */
 export function checkOneOf<T extends string>(value: unknown, name: string, known: readonly T[]): T {
   const found = known.find((one) => one === value);
   if (found !== undefined) return found;
@@ -52,7 +52,7 @@ export function checkOneOf<T extends string>(value: unknown, name: string, known
   throw invalid(`${name} is ${describe(value)}`, hint);
 }
 
-/** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless it is a list of CPU numbers. */
+/** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless `value` is a list of CPU numbers. */
 export function checkCpus(value: unknown, name: string): readonly number[] {
   if (Array.isArray(value) && value.length > 0) {
     return value.map((cpu, at) => checkInteger(cpu, `${name}[${at}]`, 0, 8191));
@@ -63,14 +63,14 @@ export function checkCpus(value: unknown, name: string): readonly number[] {
 /**
  * A path as text, also of a `file:` URL.
  *
- * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless it is a path that the kernel can take.
+ * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless `value` is a valid path for the kernel.
  */
 export function checkPath(value: unknown, name: string): string {
   const path = value instanceof URL ? pathOfUrl(value, name) : value;
   if (typeof path !== 'string' || path === '' || path.includes('\0')) {
     throw invalid(`${name} is ${describe(path)}; it must be the path of a file`);
   }
-  // What Node makes of bytes that are no UTF-8, for example of an argument in Latin-1.
+  // Node.js puts U+FFFD for bytes outside UTF-8, for example in an argument in Latin-1.
   if (path.includes('\uFFFD') && !existsSync(path)) {
     throw invalid(
       `${name} is ${describe(path)}: a name with bytes that are no UTF-8 is lost on its way here`,
@@ -81,7 +81,7 @@ export function checkPath(value: unknown, name: string): string {
 }
 
 /**
- * The same, absolute: a relative one counts from the working directory.
+ * A path as absolute text; a relative path starts from the working directory.
  *
  * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`, also where the working directory is gone.
  */

@@ -2,47 +2,47 @@ import { checkInteger, checkKeys } from './check.ts';
 import type { NativeDevice, NativeWatch } from './native.ts';
 import { OPS, type RequestOp } from './request-op.ts';
 
-/** A request that the server has answered. */
+/** A completed request. */
 export interface Completion {
   readonly op: RequestOp;
-  /** Where, in bytes. */
+  /** In bytes. */
   readonly offset: number;
-  /** How many bytes. */
+  /** In bytes. */
   readonly length: number;
-  /** Whether the write had to be durable before it was answered. */
+  /** Whether the write had to be durable before its completion. */
   readonly fua: boolean;
-  /** Not negative: it succeeded. Else a negative errno. */
+  /** Zero or positive on success, else a negative errno. */
   readonly result: number;
-  /** How long the server had it, in nanoseconds. */
+  /** The time from the arrival at the server to the completion, in nanoseconds. */
   readonly latency: number;
-  /** When it was answered, in nanoseconds of the clock of `process.hrtime.bigint()`. */
+  /** The time of the completion, in nanoseconds of `process.hrtime.bigint()`. */
   readonly time: number;
-  /** Its tag: unique in its queue while it is under way. */
+  /** The tag: unique within the queue while the request is in flight. */
   readonly tag: number;
   readonly queue: number;
 }
 
-/** What has ended since the batch before, queue by queue, each in order. */
+/** The completions since the previous batch: queue by queue, each queue in order. */
 export interface CompletionBatch {
   readonly completions: readonly Completion[];
-  /** How many completions found no room since the batch before, and are lost. */
+  /** The number of completions lost since the previous batch, for lack of room. */
   readonly dropped: number;
 }
 
-/** How {@link Device.completions} watches. */
+/** Options of {@link Device.completions}. */
 export interface CompletionsOptions {
   /**
-   * Completions of each queue that wait for the next batch, 1 to 1048576, rounded up to a power of
+   * Room for completions of each queue until the next batch, 1 to 1048576, rounded up to a power of
    * two; 56 bytes each.
    * @default 16384
    */
   readonly capacity?: number | undefined;
   /**
-   * How long to wait for more when there is nothing, in milliseconds, 1 to 60000.
+   * The wait for the next completions after an empty look, in milliseconds, 1 to 60000.
    * @default 20
    */
   readonly intervalMs?: number | undefined;
-  /** Ends the iteration: it throws the signal's reason. */
+  /** Ends the iteration, which throws the signal's reason. */
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -50,7 +50,7 @@ const RECORD = 40;
 const FUA = 1;
 const LITTLE = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
 
-/** Watches a device from now on, until it has `ended`. */
+/** Watches a device from now on, until the device has `ended`. */
 export function watchCompletions(
   device: NativeDevice,
   ended: Promise<unknown>,
@@ -63,12 +63,12 @@ export function watchCompletions(
   signal?.throwIfAborted();
   const watch = device.watch(capacity);
   const held = new WeakRef(watch);
-  // An iteration that nobody begins and nobody holds ends its watch when it is collected.
+  // The garbage collection of an iteration that has never begun ends the watch.
   signal?.addEventListener('abort', () => held.deref()?.end(), { once: true });
   const all = batches(watch, ended, intervalMs, signal);
   return {
     next: () => all.next(),
-    // A generator that has not begun runs none of its code, `finally` neither.
+    // A generator that has not begun runs no code, not even `finally`.
     return() {
       watch.end();
       return all.return(undefined);
@@ -108,7 +108,7 @@ async function* batches(
       else {
         await new Promise<void>((resolve) => {
           wake = resolve;
-          // The device keeps the event loop alive, unless it was told not to, and then wakes us.
+          // The device keeps the event loop alive (unless unref'ed), and its end resolves this too.
           setTimeout(resolve, intervalMs).unref();
         });
       }

@@ -12,22 +12,22 @@ import type { NativeDevice, NativeEnd } from './native.ts';
 import { parseSize, type Size } from './size.ts';
 
 /**
- * How a device ended: by its {@link Device.close}, because another program stopped it, or because it
- * was left to its next server, here or elsewhere, and waits for {@link recoverDevice}.
+ * The end of a device: by {@link Device.close}, stopped by another program, or left to the next server,
+ * in this process or another, and waiting for {@link recoverDevice}.
  */
 export type EndReason = 'closed' | 'stopped' | 'quiesced';
 
 /** The events of a {@link Device}. */
 export interface DeviceEvents {
-  /** The device is served no more, and gone unless it was quiesced. The last event. */
+  /** The service has ended, and the device is gone unless quiesced. The last event. */
   close: [];
-  /** The device failed and is being taken down; `close` follows. */
+  /** The device failed and is being removed; `close` follows. */
   error: [error: UblkError];
   /**
-   * A request went wrong in JavaScript, and the device serves on: a handler threw
-   * (`ERR_UBLK_HANDLER`), did not answer in time (`ERR_UBLK_REQUEST_TIMEOUT`), answered what had
-   * ended (`ERR_UBLK_LATE_ANSWER`), and others. Where nobody listens, the first of each kind is
-   * printed as a warning of the process.
+   * A request failed in JavaScript, and the service continues: a handler threw (`ERR_UBLK_HANDLER`),
+   * did not answer in time (`ERR_UBLK_REQUEST_TIMEOUT`), answered an ended request
+   * (`ERR_UBLK_LATE_ANSWER`), and others. Without a listener, Node.js prints the first warning of
+   * each code.
    */
   warning: [warning: UblkError];
 }
@@ -35,38 +35,38 @@ export interface DeviceEvents {
 // The longest interval that timers take: one wake-up in 24 days.
 const LONGEST_MS = 2 ** 31 - 1;
 
-/** How a device is asked to end. */
+/** The ways to end a device. */
 type Way = 'close' | 'quiesce' | 'part' | 'release';
 
 /**
- * An open block device, made by {@link createDevice}. The process stays alive as long as it is
- * open (see {@link Device.unref}).
+ * An open block device, made by {@link createDevice}. An open device keeps the process alive (see
+ * {@link Device.unref}).
  *
- * When the program ends, or the worker that opened the device, a device with `recovery` is left to
- * its next server ({@link recoverDevice}), and one without is closed: by an uncaught exception, by
- * `process.exit()`, or since nothing keeps the event loop alive. A signal without a listener
- * (Ctrl-C, SIGTERM) ends a program of Node.js at once, which leaves a device without `recovery`
- * behind, dead: see {@link closeOnSignals}. `ublk delete` removes such a device.
+ * At the end of the program, or of the worker with the device, ublk leaves a device with `recovery`
+ * to the next server ({@link recoverDevice}) and closes any other device. Ends of a program are an
+ * uncaught exception, `process.exit()`, and an empty event loop. A signal without a listener (Ctrl-C,
+ * SIGTERM) ends a program of Node.js at once and leaves a device without `recovery` behind, dead: see
+ * {@link closeOnSignals}. `ublk delete` removes a dead device.
  *
- * Never wait for I/O on the device with a synchronous call (`execSync('mount …')`) in a program
- * whose own JavaScript serves it; targets of {@link targets} are served by threads of their own
- * and do not mind.
+ * A program with a handler must never wait for I/O on the device with a synchronous call
+ * (`execSync('mount …')`): the waiting thread would have to answer. Threads in Rust serve the targets
+ * of {@link targets}, so synchronous calls are safe there.
  */
 export class Device extends EventEmitter<DeviceEvents> {
   readonly #native: NativeDevice;
   #info: DeviceInfo;
   readonly #buffers: Buffering;
   readonly #closed: Promise<EndReason>;
-  /** Resolves when the device has ended, however it has; never rejects. */
+  /** Resolves at the end of the device, successful or not; never rejects. */
   readonly #over: Promise<NativeEnd>;
-  // A handle of its own keeps the event loop alive, since the addon's are all weak.
+  // Keeps the event loop alive: all handles of the addon are weak.
   readonly #alive = setInterval(() => {}, LONGEST_MS);
-  /** Whether the program lets the device keep it alive. */
+  /** Whether the device keeps the program alive. */
   #kept = true;
-  /** Calls that wait for the end, and hear what the device fails of. */
+  /** Pending calls that wait for the end and report the device's failure. */
   #waiting = 0;
   #ended = false;
-  /** What is under way or done; what fails is forgotten, so that the next call tries again. */
+  /** Calls pending or done; failed calls are removed, so that the next call tries again. */
   readonly #asked = new Map<Way, Promise<void>>();
   readonly #printed = new Set<string>();
 
@@ -99,12 +99,12 @@ export class Device extends EventEmitter<DeviceEvents> {
     return this.#info.id;
   }
 
-  /** The block device, `/dev/ublkbN`; it exists and can be opened until {@link close}. */
+  /** The block device, `/dev/ublkbN`; clients can open the device until {@link close}. */
   get path(): string {
     return this.#info.path;
   }
 
-  /** Its size in bytes; see {@link resize}. */
+  /** The size in bytes; see {@link resize}. */
   get size(): number {
     return this.#info.size ?? 0;
   }
@@ -119,22 +119,22 @@ export class Device extends EventEmitter<DeviceEvents> {
     return this.#info.readOnly ?? false;
   }
 
-  /** Hardware queues, as the kernel granted them. */
+  /** The number of hardware queues granted by the kernel. */
   get queues(): number {
     return this.#info.queues;
   }
 
-  /** Requests of one queue in flight at once, as the kernel granted them. */
+  /** The number of requests of a queue in flight at once, granted by the kernel. */
   get depth(): number {
     return this.#info.depth;
   }
 
-  /** The largest request in bytes, as the kernel granted it. */
+  /** The largest request in bytes, granted by the kernel. */
   get maxIoBytes(): number {
     return this.#info.maxIoBytes;
   }
 
-  /** How requests and their data reach the server, as negotiated with the kernel. */
+  /** The buffer mode and the exchange, as agreed with the kernel. */
   get buffers(): Buffering {
     return this.#buffers;
   }
@@ -145,10 +145,10 @@ export class Device extends EventEmitter<DeviceEvents> {
   }
 
   /**
-   * Settles when the device is served no more, whoever ended it: with how it ended, or rejects with
-   * the {@link UblkError} that it failed of.
+   * Settles at the end of the service, also when another program ended the service: resolves with the
+   * reason, or rejects with a {@link UblkError} when the device failed.
    *
-   * A failure that is handled neither here nor by an `'error'` listener ends the process, as any
+   * A failure without a handler here and without an `'error'` listener ends the process, as any
    * unhandled rejection does.
    */
   get closed(): Promise<EndReason> {
@@ -156,7 +156,7 @@ export class Device extends EventEmitter<DeviceEvents> {
   }
 
   /**
-   * What was done so far; after the end, what was done in all.
+   * The counters so far; after the end, the final counters.
    *
    * @example
    * console.log(device.stats().total.zeroCopyBytes);
@@ -167,11 +167,11 @@ export class Device extends EventEmitter<DeviceEvents> {
   }
 
   /**
-   * What becomes of each request from now on, in batches. Where batches are taken too slowly,
-   * completions are dropped and counted, and the device goes on at its speed. Ends with the device.
+   * The completions of all requests from now on, in batches. A slow reader misses completions, which
+   * are dropped and counted; the device never waits for a reader. The iteration ends with the device.
    *
-   * A device that nobody watches pays nothing for this. One that is watched reads the clock twice
-   * for each request, and a lone request takes one system call more.
+   * A device without readers pays nothing. A watched device reads the clock twice for each request,
+   * and a lone request takes another system call.
    *
    * @example
    * for await (const { completions } of device.completions()) {
@@ -185,19 +185,19 @@ export class Device extends EventEmitter<DeviceEvents> {
   }
 
   /**
-   * Lets clients share memory: all of a file of memory, for example of a tmpfs or hugetlbfs, or a
-   * memfd of another process (`/proc/PID/fd/N`). Requests with direct I/O whose pages follow each
-   * other in it are served without a copy, in every buffer mode. The pages stay in memory until
-   * the memory is closed, or the device.
+   * Lets clients share memory: a whole file in memory, for example of a tmpfs or hugetlbfs, or a
+   * memfd of another process (`/proc/PID/fd/N`). The kernel then serves direct I/O without a copy, in
+   * every buffer mode, when the pages of the request follow each other in the file. The pages stay
+   * in memory until the memory or the device is closed.
    *
-   * The kernel waits until no request is under way; meanwhile new ones wait.
+   * The kernel waits for all requests in flight first; new requests wait for the kernel.
    *
    * @example
    * const device = await createDevice({ target, buffers: ['shared', 'copy'] });
    * await using memory = await device.share('/dev/hugepages/clients');
    *
    * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` without `shared` among the device's buffers, or
-   * for what is no memory in whole pages, at most 4 GiB.
+   * for a file outside memory, a fraction of a page, or over 4 GiB.
    */
   async share(path: string | URL, options: ShareOptions = {}): Promise<SharedMemory> {
     const file = checkPath(path, 'path');
@@ -208,14 +208,14 @@ export class Device extends EventEmitter<DeviceEvents> {
     return new SharedMemory(this.#native, file, index);
   }
 
-  /** Lets the process end although the device is open; see {@link Device} for what becomes of it. */
+  /** Lets the process end with an open device; {@link Device} describes the device's fate. */
   unref(): this {
     this.#kept = false;
     if (this.#waiting === 0) this.#alive.unref();
     return this;
   }
 
-  /** Takes {@link unref} back. */
+  /** Reverts {@link unref}. */
   ref(): this {
     this.#kept = true;
     if (!this.#ended) this.#alive.ref();
@@ -223,15 +223,15 @@ export class Device extends EventEmitter<DeviceEvents> {
   }
 
   /**
-   * Changes the size of the device while it is used (Linux 6.16): a multiple of its logical block
-   * size. What lies behind it must hold as much: grow a file before the device, and shrink it
-   * after.
+   * Changes the size of the device in use (Linux 6.16) to a multiple of the logical block size. The
+   * backing store must hold the new size: grow a file before the device, and shrink a file after the
+   * device.
    *
    * @example
    * await truncate('disk.img', 2 ** 31);
    * await device.resize('2GiB');
    *
-   * @throws {UblkError} `ERR_UBLK_BAD_BACKEND` when what lies behind it holds less;
+   * @throws {UblkError} `ERR_UBLK_BAD_BACKEND` when the backing store holds less;
    * `ERR_UBLK_INVALID_ARGUMENT`; `ERR_UBLK_UNSUPPORTED` before Linux 6.16, or when the target's
    * size is fixed.
    */
@@ -240,17 +240,17 @@ export class Device extends EventEmitter<DeviceEvents> {
   }
 
   /**
-   * Leaves the device to another server, for an upgrade of this one: what has begun is ended, and
-   * later requests wait for {@link recoverDevice}, or fail, as the option `recovery` says. The
-   * device stays where it is, mounted or not. After an error the device is served on and keeps the
-   * process alive, unless it has ended; the next call tries again.
+   * Leaves the device to another server, for an upgrade of this server: requests in flight end, and
+   * later requests wait for {@link recoverDevice} or fail, according to the option `recovery`. The
+   * device stays, mounted or not. After an error the service continues and keeps the process alive,
+   * unless the device has ended; the next call tries again.
    *
    * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` for a device without `recovery`;
-   * `ERR_UBLK_UNSUPPORTED` before Linux 6.16, where only the end of the server's process hands over;
-   * and while the kernel does not count requests (`queue/iostats` was set to 0 later);
-   * `ERR_UBLK_TIMEOUT` when requests under way do not end: the device has not been left yet. Its
-   * server leaves it when they have ended, and the device ends then as `quiesced`; `ERR_UBLK_CLOSED` when the device
-   * has ended otherwise, also by a {@link close} meanwhile.
+   * `ERR_UBLK_UNSUPPORTED` before Linux 6.16, where only the end of the server's process hands over,
+   * and while the kernel does not count requests (`queue/iostats` set to 0);
+   * `ERR_UBLK_TIMEOUT` when requests in flight do not end: the server leaves the device after the
+   * last request, and the device then ends as `quiesced`; `ERR_UBLK_CLOSED` when the device has ended
+   * in another way, also by a concurrent {@link close}.
    */
   async quiesce(): Promise<void> {
     if (this.#asked.has('close')) await this.close();
@@ -261,47 +261,46 @@ export class Device extends EventEmitter<DeviceEvents> {
   }
 
   /**
-   * Stops serving and removes the device, also one with `recovery`. Requests that are under way end
-   * first; later calls give the same promise. A program that has the device open or mounted sees
-   * errors from then on. After an error the device is served on and keeps the process alive, unless
-   * it has ended; the next call tries again.
+   * Stops serving and removes the device, also a device with `recovery`. Requests in flight end
+   * first; later calls return the same promise. A client with the device open or mounted sees errors
+   * afterwards. After an error the service continues and keeps the process alive, unless the device
+   * has ended; the next call tries again.
    *
-   * @throws {UblkError} `ERR_UBLK_TIMEOUT`, `ERR_UBLK_BUSY` when the kernel does not let go of it
-   * in time.
+   * @throws {UblkError} `ERR_UBLK_TIMEOUT`, `ERR_UBLK_BUSY` when the kernel does not release the
+   * device in time.
    */
   close(): Promise<void> {
     return this.#ask('close');
   }
 
   /**
-   * Ends the device with the scope of `await using`, also when an exception leaves the scope:
-   * {@link close}; but a device with `recovery` that a program has open or mounted is left to its
-   * next server, as by {@link quiesce}. Kernels before 7.0 see mounts and the like, and no mere
-   * openers.
+   * Ends the device at the end of the scope of `await using`, also after an exception:
+   * {@link close}, or {@link quiesce} for a device with `recovery` in use by a client. Kernels
+   * before 7.0 see mounts and stacked devices, but no processes with the device open.
    */
   [Symbol.asyncDispose](): Promise<void> {
     const outlives = this.#info.recovery !== undefined && !this.#asked.has('close');
     return this.#ask(outlives ? 'release' : 'close');
   }
 
-  /** @internal Ends the service as the end of the program would. */
+  /** @internal Ends the service as at the end of the program. */
   part(): Promise<void> {
     return this.#ask('part');
   }
 
-  /** What `JSON.stringify()` writes: the device as it is now, without its counters. */
+  /** The device's present state for `JSON.stringify()`, without the counters. */
   toJSON(): DeviceInfo & { readonly buffers: Buffering } {
     return { ...this.#info, buffers: this.#buffers };
   }
 
-  /** @internal Tells what went wrong with a request. */
+  /** @internal Reports a failed request. */
   warn(warning: UblkError): void {
     if (this.#tell('warning', warning) || this.#printed.has(warning.code)) return;
     this.#printed.add(warning.code);
     process.emitWarning(toProcessWarning(warning));
   }
 
-  /** Ends the device in one of the ways, once however often that is asked for. */
+  /** Ends the device in the given way; repeated calls share a promise. */
   #ask(way: Way): Promise<void> {
     const asked = this.#asked.get(way) ?? this.#leave(way);
     this.#asked.set(way, asked);
@@ -317,7 +316,7 @@ export class Device extends EventEmitter<DeviceEvents> {
       unwrap(await this.#native[way]());
       await this.#over;
     } catch (error) {
-      // The addon may throw at once, before `#asked` has the promise.
+      // The addon may throw synchronously, before `#asked` has the promise.
       await undefined;
       this.#asked.delete(way);
       debug('%s: %s failed: %O', this.path, way, error);
@@ -328,7 +327,7 @@ export class Device extends EventEmitter<DeviceEvents> {
     }
   }
 
-  /** Takes note of the end; the error that it failed of. */
+  /** Records the end; returns the error of a failed device. */
   #end(end: NativeEnd): UblkError | undefined {
     const error = end.failure && toError(end.failure);
     debug('%s: %s', this.path, end.reason, error ?? '');
@@ -344,8 +343,8 @@ export class Device extends EventEmitter<DeviceEvents> {
   }
 
   /**
-   * Calls the listeners, if there are any. An error that one of them throws is the program's, as
-   * an uncaught exception, and holds up nothing here.
+   * Calls the listeners; returns false without listeners. An exception of a listener becomes an
+   * uncaught exception of the program and interrupts nothing here.
    */
   #tell<Name extends keyof DeviceEvents>(name: Name, ...args: DeviceEvents[Name]): boolean {
     if (this.listenerCount(name) === 0) return false;
@@ -365,7 +364,7 @@ function stateAfter({ reason }: NativeEnd, recovery: DeviceInfo['recovery']): De
   return recovery === 'fail' ? 'fail-io' : 'quiesced';
 }
 
-// What `console.log()` prints.
+// The text for `console.log()`.
 Object.defineProperty(Device.prototype, inspect.custom, {
   value(this: Device, _depth: number, options: InspectOptions) {
     return `Device ${inspect(this.toJSON(), options)}`;

@@ -7,7 +7,7 @@ import { parseSize, type Size } from './size.ts';
 const MAX_ID = 2 ** 31 - 1;
 
 /**
- * All ublk devices of this machine that this user may see, whoever serves them.
+ * All ublk devices of this machine visible to this user, of every server.
  *
  * @example
  * for (const { path, state } of await listDevices()) console.log(path, state);
@@ -19,31 +19,31 @@ export async function listDevices(): Promise<DeviceInfo[]> {
 }
 
 /**
- * What the kernel says about one device.
+ * The kernel's description of a device.
  *
- * @throws {UblkError} `ERR_UBLK_NO_DEVICE`, and what {@link listDevices} throws.
+ * @throws {UblkError} `ERR_UBLK_NO_DEVICE`, and the errors of {@link listDevices}.
  */
 export async function getDeviceInfo(id: number): Promise<DeviceInfo> {
   return unwrap(await native().deviceInfo(checkId(id)));
 }
 
-/** How {@link stopDevice} stops. */
+/** Options of {@link stopDevice}. */
 export interface StopOptions {
   /**
-   * Stop it although somebody uses it: they see errors from then on.
+   * Stop a device in use: its users see errors afterwards.
    * @default false
    */
   readonly force?: boolean | undefined;
 }
 
 /**
- * Stops a device, whoever serves it: `/dev/ublkbN` goes away, the requests under way end first.
- * A server of this package then removes the device too; of a server that is gone,
- * {@link deleteDevice} removes what it left. Without `force` only a device that nobody has open is
- * stopped; before Linux 7.0, as far as `/proc` and `/sys` tell this user ({@link StopCheck}).
+ * Stops a device of any server: requests in flight end, then the kernel removes `/dev/ublkbN`. A
+ * server of this package then removes the device; {@link deleteDevice} removes a device without a
+ * server. Without `force` only a device without users is stopped; before Linux 7.0 the search for
+ * users covers the parts of `/proc` and `/sys` readable by this user ({@link StopCheck}).
  *
- * @throws {UblkError} `ERR_UBLK_BUSY` while somebody uses it, with the users in the message;
- * `ERR_UBLK_NO_DEVICE`, `ERR_UBLK_TIMEOUT`, and what {@link listDevices} throws.
+ * @throws {UblkError} `ERR_UBLK_BUSY` for a device in use, with the users in the message;
+ * `ERR_UBLK_NO_DEVICE`, `ERR_UBLK_TIMEOUT`, and the errors of {@link listDevices}.
  */
 export async function stopDevice(id: number, options: StopOptions = {}): Promise<StopCheck> {
   checkKeys(options, 'the options of stopDevice()', ['force']);
@@ -52,33 +52,32 @@ export async function stopDevice(id: number, options: StopOptions = {}): Promise
 }
 
 /**
- * Takes a device away from its server, whoever that is: the server ends what it has begun and
- * leaves, and requests wait for {@link recoverDevice}, or fail, as the device's `recovery` says
- * (Linux 6.16).
+ * Takes a device away from its server (Linux 6.16): the server ends the requests in flight and
+ * leaves. Later requests wait for {@link recoverDevice} or fail, according to the device's `recovery`.
  *
  * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` for a device without `recovery`;
  * `ERR_UBLK_UNSUPPORTED` before Linux 6.16, for a device with exchange `batch` (the kernel would fail
- * its clients' requests: end its server's process instead), and while the kernel does not count
- * requests (`queue/iostats` is 0); `ERR_UBLK_NO_DEVICE`; `ERR_UBLK_TIMEOUT` when its server does not
+ * the clients' requests: end the server's process instead), and while the kernel does not count
+ * requests (`queue/iostats` is 0); `ERR_UBLK_NO_DEVICE`; `ERR_UBLK_TIMEOUT` when the server does not
  * leave.
  */
 export async function quiesceDevice(id: number): Promise<void> {
   unwrap(await native().quiesceDevice(checkId(id)));
 }
 
-/** How {@link resizeDevice} resizes. */
+/** Options of {@link resizeDevice}. */
 export interface ResizeOptions {
   /**
-   * Let the device grow although nobody looks whether what lies behind it holds as much.
+   * Let the device grow without a check of the backing store's size.
    * @default false
    */
   readonly force?: boolean | undefined;
 }
 
 /**
- * Changes the size of a device that is being served, whoever serves it (Linux 6.16). What lies
- * behind it must hold as much, which its own server alone can see: let that call
- * {@link Device.resize}, or grow what lies behind first and use `force`.
+ * Changes the size of a served device (Linux 6.16). The backing store must hold the new size, and
+ * only the server can check: call {@link Device.resize} in the server, or grow the backing store
+ * first and use `force`.
  *
  * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`, also to grow without `force`;
  * `ERR_UBLK_UNSUPPORTED`, `ERR_UBLK_NO_DEVICE`, `ERR_UBLK_CLOSED` for a device that is not live.
@@ -94,9 +93,9 @@ export async function resizeDevice(
 }
 
 /**
- * Moves all threads that serve a device to these CPUs, whichever process of this package they belong
- * to: its queues', its `threads`, both of each with `ringsApart`. Resolves to how many there are. The
- * reactors of a pool serve other devices too, and stay where they are.
+ * Moves all threads of a device to the given CPUs, in any server of this package: the threads of the
+ * queues, of `threads`, both threads of `ringsApart`. Resolves to the number of threads. The reactors
+ * of a pool serve other devices too and do not move.
  *
  * @example
  * await setDeviceAffinity(0, [2, 3]);
@@ -108,22 +107,22 @@ export async function setDeviceAffinity(id: number, cpus: readonly number[]): Pr
   return unwrap(await native().setDeviceAffinity(checkId(id), checkCpus(cpus, 'cpus')));
 }
 
-/** How {@link deleteDevice} deletes. */
+/** Options of {@link deleteDevice}. */
 export interface DeleteOptions {
   /**
-   * Delete the device although somebody uses it: its users see errors from then on.
+   * Delete a device in use: its users see errors afterwards.
    * @default false
    */
   readonly force?: boolean | undefined;
 }
 
 /**
- * Stops a device and removes it, with or without a server. Without `force` only a device that
- * nobody uses is deleted, as {@link stopDevice} looks.
+ * Stops and removes a device, with or without a server. Without `force` only a device without users
+ * is deleted; {@link stopDevice} describes the search for users.
  *
- * @throws {UblkError} `ERR_UBLK_BUSY` while somebody uses the device, with the users in the message;
- * with `force`, when somebody still has it open 30 s later: then it goes when they close it.
- * `ERR_UBLK_NO_DEVICE`, `ERR_UBLK_TIMEOUT`, and what {@link listDevices} throws.
+ * @throws {UblkError} `ERR_UBLK_BUSY` for a device in use, with the users in the message; with `force`,
+ * when a client still has the device open 30 s later: the device is removed when the client closes.
+ * `ERR_UBLK_NO_DEVICE`, `ERR_UBLK_TIMEOUT`, and the errors of {@link listDevices}.
  */
 export async function deleteDevice(id: number, options: DeleteOptions = {}): Promise<void> {
   checkKeys(options, 'the options of deleteDevice()', ['force']);
@@ -132,13 +131,13 @@ export async function deleteDevice(id: number, options: DeleteOptions = {}): Pro
 }
 
 /**
- * The users of a device: mounts in all namespaces, devices made of it, swap space, processes that
- * have it open; those of its partitions too. Opens nothing and waits for no request.
+ * The users of a device and of its partitions: mounts in all namespaces, stacked devices, swap space,
+ * processes with open file descriptors. Opens nothing and waits for no request.
  *
  * @example
  * for (const { kind, name, pid } of (await deviceUsers(0)).found) console.log(kind, name, pid);
  *
- * @throws {UblkError} `ERR_UBLK_NO_DEVICE`, and what {@link listDevices} throws.
+ * @throws {UblkError} `ERR_UBLK_NO_DEVICE`, and the errors of {@link listDevices}.
  */
 export async function deviceUsers(id: number): Promise<DeviceUsers> {
   const { found, complete, text } = unwrap(await native().deviceUsers(checkId(id)));
@@ -147,13 +146,13 @@ export async function deviceUsers(id: number): Promise<DeviceUsers> {
 }
 
 /**
- * The features of the ublk driver that this package knows, and whether this kernel has them.
+ * The features of the ublk driver known to this package, and whether this kernel has each.
  *
  * @example
  * const zeroCopy = (await features()).some((one) => one.name === 'AUTO_BUF_REG' && one.supported);
  *
- * @throws {UblkError} What {@link listDevices} throws; `ERR_UBLK_UNSUPPORTED` before Linux 6.5,
- * which cannot be asked.
+ * @throws {UblkError} The errors of {@link listDevices}; `ERR_UBLK_UNSUPPORTED` before Linux 6.5,
+ * where the driver cannot report features.
  */
 export async function features(): Promise<Feature[]> {
   return unwrap(await native().features());

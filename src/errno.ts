@@ -1,6 +1,6 @@
 import { constants } from 'node:os';
 
-// Of two names of one number, the one that the kernel's sources use.
+// Two names share an errno: these are left out, since the kernel's sources use the other name.
 const ALIASES = ['EWOULDBLOCK', 'ENOTSUP'];
 const NAMES = new Map<number, string>(
   Object.entries(constants.errno)
@@ -8,7 +8,7 @@ const NAMES = new Map<number, string>(
     .map(([name, errno]) => [errno, name]),
 );
 
-/** The name of a positive errno: `'EIO'`. Node's own knows only those that libuv uses. */
+/** The name of a positive errno: `'EIO'`. Node.js itself names only the errnos of libuv. */
 export function errnoName(errno: number): string {
   return NAMES.get(errno) ?? `errno ${errno}`;
 }

@@ -2,27 +2,27 @@ import { inspect } from 'node:util';
 
 import type { RequestOp } from './request-op.ts';
 
-/** What went wrong, as programs branch on it. */
+/** The codes of {@link UblkError}, for programs. */
 export const UblkErrorCode = {
   /** The kernel has no ublk driver, or its module is not loaded. */
   NoDriver: 'ERR_UBLK_NO_DRIVER',
-  /** io_uring is disabled for this process, or cannot do what is needed. */
+  /** io_uring is disabled for this process, or lacks a needed operation. */
   NoIoUring: 'ERR_UBLK_NO_IO_URING',
-  /** This user may not. */
+  /** This user lacks a permission. */
   Permission: 'ERR_UBLK_PERMISSION',
-  /** The kernel lacks a feature that was asked for. */
+  /** The kernel lacks a requested feature. */
   Unsupported: 'ERR_UBLK_UNSUPPORTED',
-  /** A value is of the wrong type or out of range, or two do not go together. */
+  /** A value has the wrong type or is out of range, or two values exclude each other. */
   InvalidArgument: 'ERR_UBLK_INVALID_ARGUMENT',
   /** No device has this id. */
   NoDevice: 'ERR_UBLK_NO_DEVICE',
-  /** The id is taken. */
+  /** Another device has the id. */
   DeviceExists: 'ERR_UBLK_DEVICE_EXISTS',
-  /** The device, or what lies behind it, is in use by somebody else. */
+  /** The device or the backing store is in use. */
   Busy: 'ERR_UBLK_BUSY',
-  /** What should lie behind the device does not exist. */
+  /** The backing store does not exist. */
   NoBackend: 'ERR_UBLK_NO_BACKEND',
-  /** What should lie behind the device cannot serve as such. */
+  /** The backing store cannot be served. */
   BadBackend: 'ERR_UBLK_BAD_BACKEND',
   /** The kernel did not answer in time. */
   Timeout: 'ERR_UBLK_TIMEOUT',
@@ -30,37 +30,37 @@ export const UblkErrorCode = {
   Handler: 'ERR_UBLK_HANDLER',
   /** A handler did not answer a request in time. */
   RequestTimeout: 'ERR_UBLK_REQUEST_TIMEOUT',
-  /** A handler answered, or went on with, a request that had ended. */
+  /** A handler answered a request after its end, or took another step. */
   LateAnswer: 'ERR_UBLK_LATE_ANSWER',
-  /** The event loop that answers requests does not turn. */
+  /** The event loop for the handler's answers is blocked. */
   Blocked: 'ERR_UBLK_BLOCKED',
-  /** The pieces that a handler answered with do not fit its request. */
+  /** A handler answered with pieces that do not fit the request. */
   BadPlan: 'ERR_UBLK_BAD_PLAN',
-  /** A handler transferred a request's memory away. */
+  /** A handler transferred a request's memory to another thread. */
   DataDetached: 'ERR_UBLK_DATA_DETACHED',
   /** The device has ended. */
   Closed: 'ERR_UBLK_CLOSED',
   /** A request of a simulated disk failed. */
   Io: 'ERR_UBLK_IO',
   /**
-   * A resource has run out: file descriptors, threads, memory, or the tables of a reactor pool. The
-   * message names the call, the hint the limit (`ulimit`, cgroup).
+   * File descriptors, threads, memory, or the tables of a reactor pool have run out. The message
+   * names the call, the hint the limit (`ulimit`, cgroup).
    */
   Resources: 'ERR_UBLK_RESOURCES',
-  /** Anything else that the kernel refused. */
+  /** Any other refusal of the kernel. */
   Kernel: 'ERR_UBLK_KERNEL',
   /** A defect of this package; please report it. */
   Internal: 'ERR_UBLK_INTERNAL',
-  /** ublk is a part of Linux; this is another system. */
+  /** This system is not Linux. */
   UnsupportedPlatform: 'ERR_UBLK_UNSUPPORTED_PLATFORM',
   /** The native addon for this machine is not installed, or does not load. */
   NoAddon: 'ERR_UBLK_NO_ADDON',
 } as const;
 
-/** One of the {@link UblkErrorCode} strings. */
+/** A code of {@link UblkError}. */
 export type UblkErrorCode = (typeof UblkErrorCode)[keyof typeof UblkErrorCode];
 
-/** An error as the addon hands it over: data, no class. */
+/** An error as plain data of the addon. */
 export interface Failure {
   readonly code: string;
   readonly message: string;
@@ -69,7 +69,7 @@ export interface Failure {
   readonly hint?: string | undefined;
 }
 
-/** What goes with an error's message. */
+/** Details of an error, beside the message. */
 export interface UblkErrorDetails extends ErrorOptions {
   readonly errno?: number | undefined;
   readonly syscall?: string | undefined;
@@ -77,21 +77,21 @@ export interface UblkErrorDetails extends ErrorOptions {
   readonly request?: RequestInfo | undefined;
 }
 
-/** The request that an error is about. */
+/** The request of an error. */
 export interface RequestInfo {
   readonly op: RequestOp;
-  /** Where it begins, in bytes. */
+  /** In bytes. */
   readonly offset: number;
   /** In bytes. */
   readonly length: number;
   readonly queue: number;
 }
 
-// Known to every copy of this package that a process may hold.
+// Shared by all copies of this package in a process.
 const brand = Symbol.for('ublk.error');
 
 /**
- * The one error of this package. `message` says what was tried and what came of it.
+ * The error class of this package. `message` names the attempt and the failure.
  *
  * @example
  * try {
@@ -103,22 +103,22 @@ const brand = Symbol.for('ublk.error');
  */
 export class UblkError extends Error {
   override readonly name: string = 'UblkError';
-  /** What went wrong, for programs. */
+  /** The code, for programs. */
   readonly code: UblkErrorCode;
-  /** What the kernel answered, as a positive errno. */
+  /** The kernel's answer, as a positive errno. */
   declare readonly errno: number | undefined;
-  /** The system call or ublk command that answered. */
+  /** The failed system call or ublk command. */
   declare readonly syscall: string | undefined;
-  /** What is probably wrong, and what to do about it. */
+  /** The probable cause and the fix. */
   declare readonly hint: string | undefined;
-  /** The request that it is about. */
+  /** The request of a handler's error. */
   declare readonly request: RequestInfo | undefined;
 
   constructor(code: UblkErrorCode, message: string, details: UblkErrorDetails = {}) {
     super(message, 'cause' in details ? { cause: details.cause } : undefined);
     this.code = code;
     const { errno, syscall, hint, request } = details;
-    // Only what there is, so that console.log() prints nothing of the rest.
+    // Only known details become properties, so that console.log() prints no `undefined`.
     const known = Object.entries({ errno, syscall, hint, request }).filter(
       ([, value]) => value !== undefined,
     );
@@ -126,13 +126,13 @@ export class UblkError extends Error {
     Object.defineProperty(this, brand, { value: true });
   }
 
-  /** What `JSON.stringify()` writes: an `Error` alone would give nothing of its message. */
+  /** For `JSON.stringify()`, which leaves out the message of an `Error`. */
   toJSON(): Failure & { readonly name: string; readonly request?: RequestInfo | undefined } {
     const { name, code, message, errno, syscall, hint, request } = this;
     return { name, code, message, errno, syscall, hint, request };
   }
 
-  /** Whether `value` is a `UblkError`, of this copy of the package or another one. */
+  /** Whether `value` is a `UblkError`, also of another copy of the package. */
   static is(value: unknown): value is UblkError {
     return value instanceof Error && brand in value;
   }
@@ -153,18 +153,18 @@ export function unwrap<T>(outcome: Outcome<T>): T {
   return outcome.value as T;
 }
 
-/** The error that the addon's data describes. */
+/** The error for a failure of the addon. */
 export function toError(failure: Failure): UblkError {
   return new UblkError(failure.code as UblkErrorCode, failure.message, failure);
 }
 
-/** What was thrown, in one line. */
+/** A thrown value as a line of text. */
 export function messageOf(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : inspect(thrown);
 }
 
 /**
- * An error as a warning that Node.js prints: below the message, its hint and its cause, with stack.
+ * An error as a warning of Node.js: the message, then the hint and the cause, with stack.
  */
 export function toProcessWarning(error: UblkError): UblkError {
   const { hint, cause } = error;

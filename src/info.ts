@@ -1,15 +1,15 @@
 /**
- * How requests' data reaches the server.
- * - `auto`: the kernel lends each request's pages to the server before it hands the request over
- *   (zero copy, Linux 6.16).
- * - `register`: the server asks for them (zero copy, Linux 6.15).
- * - `user-copy`: the server copies (Linux 6.5). Beside `auto` or `register` (Linux 6.16), it lets a
- *   target look at what is written, which is not copied otherwise.
- * - `get-data`: the kernel copies between the pages and a buffer that the server has only while
- *   there is a request (Linux 6.0; not with `exchange: 'batch'`).
- * - `copy`: the kernel copies between the pages and a buffer that each tag has for good.
- * - `shared`: requests on memory that clients share ({@link Device.share}) are not copied (Linux
- *   7.1); others go another way, that of a mode beside this one.
+ * The way of a request's bytes to the server.
+ * - `auto`: the kernel registers the request's pages with the server's io_uring, then hands the
+ *   request over (zero copy, Linux 6.16).
+ * - `register`: the server registers the request's pages (zero copy, Linux 6.15).
+ * - `user-copy`: the server copies (Linux 6.5). Beside `auto` or `register` (Linux 6.16) the server
+ *   copies only the writes whose bytes the target looks at.
+ * - `get-data`: the kernel copies between the pages and a buffer lent by the server for the time of
+ *   the request (Linux 6.0; not with `exchange: 'batch'`).
+ * - `copy`: the kernel copies between the pages and a buffer; each tag keeps a buffer.
+ * - `shared`: no copy for requests on memory shared by clients ({@link Device.share}, Linux 7.1);
+ *   all other requests use the mode beside `shared`.
  */
 export type BufferMode = 'auto' | 'register' | 'user-copy' | 'get-data' | 'copy' | 'shared';
 
@@ -23,50 +23,50 @@ export const BUFFER_MODES: readonly BufferMode[] = [
   'shared',
 ];
 
-/** How a device's requests and their data reach the server. */
+/** The buffer mode and the exchange of a device, as agreed with the kernel. */
 export interface Buffering {
-  /** What every request can be served with. */
+  /** The buffer mode of every request. */
   readonly mode: Exclude<BufferMode, 'shared'>;
   readonly exchange: ExchangeMode;
-  /** User copy is there as well as zero copy. */
+  /** The device has user copy beside zero copy. */
   readonly userCopy?: true;
   /** Clients can share memory. */
   readonly shared?: true;
 }
 
 /**
- * How requests come to the server and their results go back.
- * - `per-io`: one command per request.
- * - `batch`: one command for many (Linux 7.0).
+ * The way of requests to the server and of results back.
+ * - `per-io`: a command for each request.
+ * - `batch`: a command for many requests (Linux 7.0).
  */
 export type ExchangeMode = 'per-io' | 'batch';
 
 /**
  * The state of a device.
- * - `dead`: added but not started, or its server is gone.
- * - `live`: serving.
- * - `quiesced`: its server is gone; requests wait for a new one.
- * - `fail-io`: its server is gone; requests fail until there is a new one.
+ * - `dead`: added but not started, or left without a server.
+ * - `live`: served.
+ * - `quiesced`: without a server; requests wait for the next server.
+ * - `fail-io`: without a server; requests fail until the next server.
  */
 export type DeviceState = 'dead' | 'live' | 'quiesced' | 'fail-io';
 
 /**
- * What becomes of a device whose server dies, or leaves it with {@link Device.quiesce}.
- * - `queue`: requests wait for the next server; those that the dead one had taken fail with `EIO`.
- *   No request is executed twice (`USER_RECOVERY`, Linux 6.1).
- * - `reissue`: requests wait for the next server, and those that the dead one had taken are given
- *   to it again: clients notice a pause and nothing else. A write may be executed twice, which
- *   targets that write in place do not mind (`USER_RECOVERY_REISSUE`, Linux 6.1).
- * - `fail`: requests fail until there is a next server (`USER_RECOVERY_FAIL_IO`, Linux 6.13).
+ * The fate of a device after its server has died or left the device with {@link Device.quiesce}.
+ * - `queue`: requests wait for the next server; requests in flight fail with `EIO`. No request is
+ *   executed twice (`USER_RECOVERY`, Linux 6.1).
+ * - `reissue`: requests wait for the next server, and the kernel gives requests in flight to the
+ *   next server again: clients notice a pause and nothing else. A write may be executed twice, which
+ *   is harmless for targets that write in place (`USER_RECOVERY_REISSUE`, Linux 6.1).
+ * - `fail`: requests fail until the next server (`USER_RECOVERY_FAIL_IO`, Linux 6.13).
  */
 export type Recovery = 'queue' | 'reissue' | 'fail';
 
 /**
- * What was looked at before a device was stopped.
- * - `openers`: the kernel made sure that nobody had it open (Linux 7.0).
- * - `holders`: `/proc` and `/sys` named no mount, device, swap space or process that uses it. Missed
- *   are processes that this user may not look into, and those that opened it meanwhile.
- * - `nothing`: it was forced.
+ * The check for users before a device was stopped.
+ * - `openers`: the kernel made sure that no client had the device open (Linux 7.0).
+ * - `holders`: `/proc` and `/sys` named no mount, device, swap space or process using the device. The
+ *   check misses processes closed to this user, and clients opening the device during the check.
+ * - `nothing`: forced, without a check.
  */
 export type StopCheck = 'openers' | 'holders' | 'nothing';
 
@@ -81,36 +81,36 @@ export interface DeviceInfo {
   readonly queues: number;
   /** Requests of one queue in flight at once. */
   readonly depth: number;
-  /** The largest request. */
+  /** The largest request, in bytes. */
   readonly maxIoBytes: number;
   /**
-   * Absent before the device's parameters are set, and while they are not known: the kernel answers
-   * nobody who asks for them as long as it waits for the requests of a device that stops.
+   * In bytes. Absent before the device has parameters, and while the kernel does not report the
+   * parameters: the kernel waits for the requests of a stopping device first.
    */
   readonly size?: number;
-  /** Absent when {@link size} is; it may be known although `size` is not. */
+  /** In bytes. May be absent when {@link size} is absent. */
   readonly logicalBlockSize?: number;
-  /** Whether writes are refused. Absent when {@link size} is; it may be known although `size` is not. */
+  /** Whether writes are refused. May be absent when {@link size} is absent. */
   readonly readOnly?: boolean;
-  /** The process that serves it; absent while none does. */
+  /** The server's process id; absent without a server. */
   readonly serverPid?: number;
-  /** The user who created it. */
+  /** The user id of the creator. */
   readonly ownerUid: number;
-  /** Their group. */
+  /** The group id of the creator. */
   readonly ownerGid: number;
-  /** Whether it outlives its server, and how; absent: it ends with it. */
+  /** The recovery of the device; absent: the device ends with its server. */
   readonly recovery?: Recovery;
   /** The features in force, by the kernel's names without `UBLK_F_`. */
   readonly features: readonly string[];
 }
 
-/** One user of a device, or of a partition of it. */
+/** A user of a device or of a partition of the device. */
 export interface DeviceUser {
   /**
-   * - `mount`: a mount, in whichever mount namespace.
-   * - `device`: another block device made of it: device-mapper, md, loop.
-   * - `swap`: the kernel swaps to it.
-   * - `process`: a process has it open.
+   * - `mount`: a mount, in any mount namespace.
+   * - `device`: another block device on top: device-mapper, md, loop.
+   * - `swap`: swap space of the kernel.
+   * - `process`: a process with an open file descriptor.
    */
   readonly kind: 'mount' | 'device' | 'swap' | 'process';
   /** The mount point, or the name of the device or of the process's program; absent for `swap`. */
@@ -123,25 +123,25 @@ export interface DeviceUser {
 export interface DeviceUsers {
   readonly found: readonly DeviceUser[];
   /**
-   * Whether all places were looked at: `false` where this user may not look into the processes of
-   * others, or where a machine has more processes and files than the search takes (200,000).
+   * Whether the search covered everything: `false` where this user may not inspect other users'
+   * processes, or where a machine has more than 200,000 processes and open files.
    */
   readonly complete: boolean;
-  /** All of them in words; `'nobody'`, or `'nobody that this user may see'`, where there are none. */
+  /** All users in words; without users `'nobody'`, or `'nobody that this user may see'`. */
   readonly text: string;
 }
 
-/** One feature of the ublk driver. */
+/** A feature of the ublk driver. */
 export interface Feature {
   /** The kernel's name without `UBLK_F_`: `AUTO_BUF_REG`. */
   readonly name: string;
-  /** The first Linux release that has it: `6.16`. */
+  /** The first Linux release with the feature: `6.16`. */
   readonly since: string;
-  /** Whether this kernel has it. */
+  /** Whether this kernel has the feature. */
   readonly supported: boolean;
 }
 
-/** What was done since the device started; all counts of requests unless they say bytes. */
+/** Counters since the start of the service: requests, except where bytes are named. */
 export interface Counters {
   readonly reads: number;
   readonly writes: number;
@@ -150,25 +150,25 @@ export interface Counters {
   readonly writeZeroes: number;
   readonly readBytes: number;
   readonly writeBytes: number;
-  /** Bytes that moved between the client's pages and the target without a copy. */
+  /** Bytes moved between the client's pages and the target without a copy. */
   readonly zeroCopyBytes: number;
-  /** Bytes that the kernel copied between the client's pages and a buffer of the server's. */
+  /** Bytes copied by the kernel between the client's pages and a buffer of the server. */
   readonly copiedBytes: number;
-  /** Requests that failed. */
+  /** Failed requests. */
   readonly errors: number;
-  /** Times the target did less than it was asked and was asked again for the rest. */
+  /** Short results of the backing store; the engine continued each for the rest. */
   readonly shortResults: number;
-  /** Bytes beyond the end of the backing file that were read as zeros. */
+  /** Bytes read as zeros beyond the end of the backing file. */
   readonly zeroFilledBytes: number;
-  /** Buffers that the server registered. */
+  /** Buffers registered by the server. */
   readonly registrations: number;
-  /** Requests that the kernel could not register a buffer for, so that the server did. */
+  /** Requests whose buffer the server registered because the kernel could not. */
   readonly fallbacks: number;
   /** Calls of io_uring_enter. */
   readonly enters: number;
 }
 
-/** A device's counters: one entry per queue, and their sum. */
+/** A device's counters: an entry for each queue, and the sum. */
 export interface DeviceStats {
   readonly queues: readonly Counters[];
   readonly total: Counters;

@@ -4,20 +4,20 @@ import type { NativeLimits } from './native.ts';
 import { parseSize, type Size } from './size.ts';
 
 /**
- * How clients' requests are cut up, and what memory they may lie in, where that shall be narrower
- * than the target needs (Linux 6.15). `/sys/block/ublkbN/queue` shows them.
+ * Limits on the segments and the memory of clients' requests, where narrower than the target's own
+ * limits (Linux 6.15). `/sys/block/ublkbN/queue` shows the limits in force.
  */
 export interface DeviceLimits {
   /**
-   * What the memory of direct I/O must be aligned to: a power of two up to 4096 bytes
-   * (`dma_alignment`, which is one less).
+   * The alignment of memory for direct I/O: a power of two up to 4096 bytes (sysfs shows
+   * `dma_alignment`, smaller by 1).
    */
   readonly dmaAlignment?: Size | undefined;
-  /** Most segments of a request, 1 to 65535 (`max_segments`). */
+  /** The largest number of segments of a request, 1 to 65535 (`max_segments`). */
   readonly maxSegments?: number | undefined;
-  /** The longest segment: 4 KiB or more (`max_segment_size`). */
+  /** The size of the longest segment: 4 KiB or more (`max_segment_size`). */
   readonly maxSegmentSize?: Size | undefined;
-  /** No segment crosses a multiple of it: a power of two, 4 KiB or more. */
+  /** No segment crosses a multiple of this size: a power of two, 4 KiB or more. */
   readonly segmentBoundary?: Size | undefined;
 }
 

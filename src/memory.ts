@@ -2,22 +2,22 @@ import { unwrap } from './errors.ts';
 import type { NativeDevice } from './native.ts';
 import { once } from './once.ts';
 
-/** What {@link Device.share} can be told. */
+/** Options of {@link Device.share}. */
 export interface ShareOptions {
   /**
-   * Whether the server must not change the memory: only writes use it then, and a memfd that is
-   * sealed against writing will do.
+   * Whether the server must not change the memory: only writes use the memory, and a memfd may be
+   * sealed against writing.
    * @default false
    */
   readonly readOnly?: boolean | undefined;
 }
 
-/** Memory that clients share with a device, until it is closed or the device is. */
+/** Memory shared by clients with a device, until the memory or the device is closed. */
 export class SharedMemory {
   readonly #unshare: () => Promise<void>;
-  /** What was shared. */
+  /** The path of the shared file. */
   readonly path: string;
-  /** The kernel's number for it. */
+  /** The kernel's index of the memory. */
   readonly index: number;
 
   /** @internal */
@@ -28,10 +28,10 @@ export class SharedMemory {
   }
 
   /**
-   * Takes it back: later requests on it are served as all others are. Waits for those that are
-   * under way; later calls give the same promise, and try again after an error.
+   * Unregisters the memory: later requests on the memory are served like all others. Waits for the
+   * requests in flight. Later calls return the same promise, and try again after an error.
    *
-   * @throws {UblkError} `ERR_UBLK_NO_DEVICE` when the device is gone.
+   * @throws {UblkError} `ERR_UBLK_NO_DEVICE` after the end of the device.
    */
   close(): Promise<void> {
     return this.#unshare();

@@ -1,6 +1,6 @@
 /**
- * An action that is done once, however often it is asked for: all get the same promise. An attempt
- * that fails is forgotten, so that the next call tries again.
+ * A function that runs `act` once: all calls return the same promise. After a failure the next call
+ * tries again.
  */
 export function once<T>(act: () => Promise<T>): () => Promise<T> {
   let attempt: Promise<T> | undefined;
@@ -8,7 +8,7 @@ export function once<T>(act: () => Promise<T>): () => Promise<T> {
     try {
       return await act();
     } catch (error) {
-      // `act` may throw at once, before its promise is kept.
+      // `act` may throw synchronously, before `attempt` has the promise.
       await undefined;
       attempt = undefined;
       throw error;

@@ -3,24 +3,24 @@ import { invalid, UblkError, UblkErrorCode, unwrap } from './errors.ts';
 import { type NativeDevice, type NativeEnd, type NativePool, native } from './native.ts';
 import { once } from './once.ts';
 
-/** What {@link createReactorPool} is asked for. */
+/** Options of {@link createReactorPool}. */
 export interface ReactorPoolOptions {
   /**
-   * Reactors, 1 to 1024: each is a thread with an io_uring.
+   * The number of reactors, 1 to 1024: threads with an io_uring each.
    * @default 1
    */
   readonly reactors?: number | undefined;
   /**
-   * How long each looks for work before it sleeps, in microseconds, 0 to 1000000; 0: not at all.
+   * The time that an idle reactor looks for work before sleeping, in microseconds, 0 to 1000000.
    * @default 0
    */
   readonly spinUsec?: number | undefined;
 }
 
-/** What of a pool is nobody's business. */
+/** The private state of a pool. */
 interface Members {
   readonly native: NativePool;
-  /** The paths of the devices that it serves; of a device that is being made, none yet. */
+  /** The paths of the served devices; undefined for a device under construction. */
   readonly devices: Map<symbol, string | undefined>;
   isClosed: boolean;
   readonly close: () => Promise<void>;
@@ -29,11 +29,11 @@ interface Members {
 const pools = new WeakMap<ReactorPool, Members>();
 
 /**
- * Reactors that many devices share, given to `createDevice()` as `pool`. It keeps no event loop
- * alive; one that is forgotten and not closed ends with its last device.
+ * Reactors shared by many devices: the option `pool` of `createDevice()`. A pool keeps no event loop
+ * alive; a pool that the program drops without closing ends with the last device.
  */
 export class ReactorPool {
-  /** How many reactors it has. */
+  /** The number of reactors. */
   readonly reactors: number;
 
   /** @internal */
@@ -57,11 +57,11 @@ export class ReactorPool {
   }
 
   /**
-   * Ends the reactors; resolves when their threads are gone. The devices must have been closed
-   * before: a pool takes nobody's disk away. Closing twice is closing once; after
-   * an error the next call tries again.
+   * Ends the reactors; resolves after the end of the threads. Close all devices of the pool first.
+   * Repeated calls share a promise; after an error the next call tries again.
    *
-   * @throws {UblkError} `ERR_UBLK_BUSY` with the devices that it serves; it goes on serving then.
+   * @throws {UblkError} `ERR_UBLK_BUSY` while the pool serves devices, with their paths; the service
+   * continues.
    */
   async close(): Promise<void> {
     const members = membersOf(this);
@@ -69,17 +69,17 @@ export class ReactorPool {
     await members.close();
   }
 
-  /** {@link close}, for `await using`: of a pool declared before its devices it comes after them. */
+  /** {@link close}, for `await using`: declare the pool before the devices. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
 }
 
 /**
- * Starts reactors for many devices: what an idle device costs is then its tags' memory and a
- * thread that sleeps. Queues that share a reactor share its CPU. A reactor takes 16,384 tags with
- * zero copy, and as many files as the process may have open, 4096 at most; a queue takes two and
- * those of its target.
+ * Starts reactors for many devices: an idle device then costs the memory of its tags and a sleeping
+ * thread. Queues on the same reactor share a CPU. A reactor has room for 16,384 tags with zero copy
+ * and for as many files as the process may open, at most 4096; a queue needs two files and the
+ * target's files.
  *
  * @example
  * await using pool = await createReactorPool({ reactors: 2 });
@@ -96,7 +96,7 @@ export async function createReactorPool(options: ReactorPoolOptions = {}): Promi
   return new ReactorPool(unwrap(await native().createPool(reactors, spin)), reactors);
 }
 
-/** @internal Checks that devices can be made on it. */
+/** @internal Checks that the pool can serve another device. */
 export function checkPool(pool: ReactorPool): void {
   if (!membersOf(pool).isClosed) return;
   throw new UblkError(UblkErrorCode.Closed, 'the pool is closed', {
@@ -104,7 +104,7 @@ export function checkPool(pool: ReactorPool): void {
   });
 }
 
-/** @internal Lets `make` make a device on a pool, which knows of it until it has `ended`. */
+/** @internal Creates a device with `make` on a pool; the pool lists the device until it has `ended`. */
 export async function createIn(
   pool: ReactorPool,
   ended: Promise<NativeEnd>,

@@ -2,28 +2,29 @@ import { checkBoolean, checkInteger, checkKeys } from './check.ts';
 import { invalid } from './errors.ts';
 
 /**
- * Settings of the kernel's queue above the device, as `/sys/block/ublkbN/queue` has them. Each is
- * written when the device has started; whoever may can change it there later. What is left out
- * stays as the kernel has it. A setting that the kernel lacks fails with `ERR_UBLK_UNSUPPORTED`.
+ * Settings of the kernel's queue above the device, by their names in `/sys/block/ublkbN/queue`. ublk
+ * writes each setting after the start of the device; root can change the setting there later. A
+ * setting left out keeps the kernel's default. A setting unknown to the kernel fails with
+ * `ERR_UBLK_UNSUPPORTED`.
  */
 export interface QueueSettings {
-  /** `scheduler`: who orders requests: `none`, `mq-deadline` or what else the kernel has. */
+  /** `scheduler`: `none`, `mq-deadline` or another I/O scheduler of the kernel. */
   readonly scheduler?: string | undefined;
   /**
-   * `wbt_lat_usec`: how many microseconds a read may take before background writes are held back; 0
-   * never holds them back, −1 leaves it to the kernel. Needs `CONFIG_BLK_WBT`.
-   * @default -1, but 0 for {@link targets.null}, which writes nothing
+   * `wbt_lat_usec`: the latency of reads, in microseconds, above which the kernel throttles background
+   * writes; 0 never throttles, −1 is the kernel's default. Needs `CONFIG_BLK_WBT`.
+   * @default -1, but 0 for {@link targets.null}
    */
   readonly wbtLatUsec?: number | undefined;
-  /** `nomerges`: 0 merges requests of neighbouring sectors, 1 tries only cheap ways, 2 never. */
+  /** `nomerges`: 0 merges neighbouring requests, 1 merges only in cheap cases, 2 never. */
   readonly nomerges?: 0 | 1 | 2 | undefined;
-  /** `iostats`: whether `/proc/diskstats`, and so `iostat`, counts the device's requests. */
+  /** `iostats`: whether `/proc/diskstats` and `iostat` count the device's requests. */
   readonly iostats?: boolean | undefined;
-  /** `rq_affinity`: completions run 0 at the server's CPU, 1 near the submitter's, 2 on it. */
+  /** `rq_affinity`: completions run on the server's CPU (0), near the submitter's CPU (1), on it (2). */
   readonly rqAffinity?: 0 | 1 | 2 | undefined;
-  /** `read_ahead_kb`: how far the page cache reads ahead. */
+  /** `read_ahead_kb`: the read-ahead of the page cache, in KiB. */
   readonly readAheadKb?: number | undefined;
-  /** `max_sectors_kb`: the largest request that the kernel makes, from 4 to `maxIoBytes`. */
+  /** `max_sectors_kb`: the largest request made by the kernel, in KiB, from 4 to `maxIoBytes`. */
   readonly maxSectorsKb?: number | undefined;
 }
 

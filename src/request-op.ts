@@ -1,4 +1,4 @@
-/** What requests can ask for, each at the kernel's number of it: `UBLK_IO_OP_*`. */
+/** The operations of requests; the index is the kernel's number, `UBLK_IO_OP_*`. */
 const NAMES = [
   'read',
   'write',
@@ -21,8 +21,8 @@ const NAMES = [
   'reportZones',
 ] as const;
 
-/** What a request asks for. */
+/** The operation of a request. */
 export type RequestOp = NonNullable<(typeof NAMES)[number]>;
 
-/** Operations by the kernel's numbers of them, `UBLK_IO_OP_*`. */
+/** Operations by the kernel's numbers, `UBLK_IO_OP_*`. */
 export const OPS: readonly (RequestOp | undefined)[] = NAMES;

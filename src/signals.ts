@@ -6,10 +6,10 @@ import { debug } from './debug.ts';
 import { invalid, UblkError, UblkErrorCode, unwrap } from './errors.ts';
 import { native } from './native.ts';
 
-/** How {@link closeOnSignals} listens. */
+/** Options of {@link closeOnSignals}. */
 export interface CloseOnSignalsOptions {
   /**
-   * The signals that end the program.
+   * The signals to listen to.
    * @default ['SIGINT', 'SIGTERM', 'SIGHUP']
    */
   readonly signals?: readonly NodeJS.Signals[] | undefined;
@@ -18,29 +18,27 @@ export interface CloseOnSignalsOptions {
 const SIGNALS: readonly NodeJS.Signals[] = ['SIGINT', 'SIGTERM', 'SIGHUP'];
 
 /**
- * Lets Ctrl-C and the like close the devices before they end the program. Without a listener a
- * signal ends a program of Node.js at once, and no code of any library runs: each device without
- * `recovery` is then left behind, dead. This package listens to no signal unless it is told to.
+ * Closes all devices before a signal such as Ctrl-C ends the program. Without a listener a signal ends
+ * a program of Node.js at once, no library code runs, and each device without `recovery` stays
+ * behind, dead. Only this function makes the package listen to signals.
  *
- * At the first signal all devices of the process, the workers' too, end as at the end of the
- * program: those with `recovery` are left to their next server, the others are closed, which waits
- * until the kernel has written back what clients have left in the page cache. Handlers answer
- * meanwhile. Then the signal ends the program as it would have without a listener, unless the
- * program has listeners of its own for it. A second signal does not wait any longer. If a device
- * does not end, a warning says why, and the program serves it on until the next signal.
+ * The first signal ends all devices of the process, also the workers' devices, as the end of the
+ * program does: devices with `recovery` are left to the next server; all others are closed after the
+ * kernel has written back the clients' page cache. Handlers keep answering. Then the signal ends the
+ * program, unless the program has other listeners for the signal. A second signal ends the wait. If
+ * a device does not end, a warning names the reason, and the service continues until the next signal.
  *
- * Node.js gives each signal its default action when it starts, also one that its starter ignores: a
- * program that is to outlive its terminal under `nohup` leaves SIGHUP out of `signals` and listens to it
- * itself. SIGKILL cannot be listened to; `ublk list` shows what it leaves behind, and `ublk delete`
- * removes it.
+ * Node.js starts with the default action for each signal, also for signals ignored by the starter: a
+ * program under `nohup` leaves SIGHUP out of `signals` and installs a listener for SIGHUP. No program
+ * can listen to SIGKILL; `ublk list` shows the devices left behind, and `ublk delete` removes them.
  *
  * @example
  * closeOnSignals();
  * const device = await createDevice({ target: { size: '1GiB', read, write } });
  *
- * @returns What stops listening when it is disposed of.
- * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`; `ERR_UBLK_UNSUPPORTED` in a worker, where Node.js
- * hears no signals.
+ * @returns Stops listening when disposed of.
+ * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`; `ERR_UBLK_UNSUPPORTED` in a worker, because Node.js
+ * delivers signals to the main thread only.
  */
 export function closeOnSignals(options: CloseOnSignalsOptions = {}): Disposable {
   checkKeys(options, 'closeOnSignals()', ['signals']);
@@ -68,7 +66,7 @@ export function closeOnSignals(options: CloseOnSignalsOptions = {}): Disposable 
   };
   const end = (signal: NodeJS.Signals): void => {
     stop();
-    // A listener of the program's own has heard the signal, and decides.
+    // With another listener, the program decides about its end.
     if (process.listenerCount(signal) === 0) process.kill(process.pid, signal);
   };
   for (const one of signals) process.on(one, hear);
