@@ -4,7 +4,7 @@
  *   request over (zero copy, Linux 6.16).
  * - `register`: the server registers the request's pages (zero copy, Linux 6.15).
  * - `user-copy`: the server copies (Linux 6.5). Beside `auto` or `register` (Linux 6.16) the server
- *   copies only the writes whose bytes the target looks at.
+ *   copies only metadata and zone reports, and adds the mode where the target needs it.
  * - `get-data`: the kernel copies between the pages and a buffer lent by the server for the time of
  *   the request (Linux 6.0; not with `exchange: 'batch'`).
  * - `copy`: the kernel copies between the pages and a buffer; each tag keeps a buffer.

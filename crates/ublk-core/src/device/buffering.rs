@@ -34,8 +34,7 @@ pub enum BufferMode {
 pub struct Buffering {
     /// What every request can be served with; never [`BufferMode::Shared`].
     pub mode: BufferMode,
-    /// User copy is there as well, so that a target of a zero-copy device can look at what is
-    /// written.
+    /// User copy is there beside zero copy: the way of metadata and zone reports.
     pub user_copy: bool,
     /// Clients can register memory.
     pub shared: bool,
