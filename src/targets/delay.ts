@@ -8,26 +8,26 @@ import {
   type PresentationOptions,
 } from './presentation.ts';
 
-/** What {@link targets.delay} can be asked for; times in microseconds from 0 to 2147483647. */
+/** Options of {@link targets.delay}; times in microseconds from 0 to 2147483647. */
 export interface DelayTargetOptions extends PresentationOptions {
   /**
-   * How long reads wait.
+   * The delay of reads.
    * @default 0
    */
   readonly readUs?: number | undefined;
   /**
-   * How long writes, discards and writes of zeros wait.
+   * The delay of writes, discards and writes of zeros.
    * @default 0
    */
   readonly writeUs?: number | undefined;
   /**
-   * How long flushes wait.
-   * @default that of writes
+   * The delay of flushes.
+   * @default the delay of writes
    */
   readonly flushUs?: number | undefined;
 }
 
-/** A target that answers late. */
+/** A target with late answers. */
 export interface DelayTarget extends DelayTargetOptions {
   readonly kind: 'delay';
   readonly target: Target;
@@ -37,8 +37,8 @@ const KEYS = ['readUs', 'writeUs', 'flushUs', ...PRESENTATION_KEYS];
 const MAX_US = 2 ** 31 - 1;
 
 /**
- * A target that passes requests on to another after a while (device-mapper's `delay`). Each request
- * waits by itself: others overtake it, and no thread is blocked. For tests of what is slow.
+ * A target that delays the requests of another target (device-mapper's `delay`), for tests of slow
+ * disks. Requests wait independently: later requests may overtake, and no thread is blocked.
  *
  * @example
  * await using device = await createDevice({
@@ -55,7 +55,7 @@ export function delayTarget(child: Target, options: DelayTargetOptions = {}): De
   return target;
 }
 
-/** Checks a delay and puts it as the addon takes it, over what its child became. */
+/** Checks a delay target and converts the target for the addon, with its converted child. */
 export function toNativeDelay(
   target: DelayTarget,
   children: readonly NativeTarget[],

@@ -3,13 +3,13 @@ import { invalid } from '../errors.ts';
 import type { NativeTarget } from '../native.ts';
 import { parseSize, type Size } from '../size.ts';
 
-/** What {@link targets.error} is asked for. */
+/** Options of {@link targets.error}. */
 export interface ErrorTargetOptions {
   /** The size of the device, a multiple of 512 bytes. */
   readonly size: Size;
 }
 
-/** A device that fails every request. */
+/** A target that fails every request. */
 export interface ErrorTarget extends ErrorTargetOptions {
   readonly kind: 'error';
 }
@@ -27,7 +27,7 @@ export function errorTarget(options: ErrorTargetOptions): ErrorTarget {
   return target;
 }
 
-/** Checks an error target and puts it as the addon takes it. */
+/** Checks an error target and converts the target for the addon. */
 export function toNativeError(target: ErrorTarget): NativeTarget {
   checkKeys(target, 'an error target', ['kind', 'size']);
   const size = parseSize(target.size);

@@ -5,31 +5,30 @@ import { parseSize, type Size } from '../size.ts';
 import { checkBlock } from './presentation.ts';
 import { freezeWithIntegrity, toNativeIntegrity, type FileIntegrityOptions } from './integrity.ts';
 
-/** What {@link targets.file} can be asked for. */
+/** Options of {@link targets.file}. */
 export interface FileTargetOptions {
   /**
-   * Whether the file is read and written past the page cache (`O_DIRECT`): `true` insists,
-   * `'auto'` does it where the file system can.
+   * Whether the server reads and writes past the page cache (`O_DIRECT`): `true` insists, `'auto'`
+   * uses direct I/O where the file system supports direct I/O.
    * @default 'auto'
    */
   readonly direct?: boolean | 'auto' | undefined;
   /**
-   * Whether the device refuses writes; the file is opened for reading only. A block device that is
-   * read-only itself can only be served so.
+   * Whether the device refuses writes; the server opens the file for reading only. A read-only
+   * backing block device needs this option.
    * @default false
    */
   readonly readOnly?: boolean | undefined;
   /**
-   * Whether the file is locked, so that two servers do not write to it without knowing of each
-   * other. Block devices are not locked but opened exclusively.
+   * Whether the server locks the file, so that two servers never write to the same file. The server
+   * opens block devices exclusively instead.
    * @default true
    */
   readonly lock?: boolean | undefined;
   /**
    * The unit of addressing in bytes: 512, 1024, 2048 or 4096. Where direct I/O on the file needs
-   * larger blocks, the file is read and written through the page cache. A device that is recovered
-   * keeps the blocks that it was created with.
-   * @default what direct I/O on the file needs, else 512
+   * larger blocks, the server uses the page cache. A recovered device keeps its block size.
+   * @default the alignment of direct I/O on the file, else 512
    */
   readonly logicalBlockSize?: number | undefined;
   /**
@@ -44,10 +43,10 @@ export interface FileTargetOptions {
   readonly integrity?: FileIntegrityOptions | undefined;
 }
 
-/** A regular file or a block device, served as it is. */
+/** A regular file or a block device. */
 export interface FileTarget extends FileTargetOptions {
   readonly kind: 'file';
-  /** The path; a relative one counts from the working directory of the moment of creation. */
+  /** The path; a relative path starts from the working directory at the time of creation. */
   readonly path: string;
 }
 
@@ -61,9 +60,9 @@ const DIRECT = new Map<unknown, 'auto' | 'yes' | 'no'>([
 
 /**
  * A target that serves a regular file or a block device, byte for byte. Flushes reach the disk,
- * discards punch holes. Where somebody cuts a regular file, what lies beyond its end reads as zeros and
- * a write makes it longer; a block device that is pulled, or shrinks, fails what it no longer holds
- * with `EIO`.
+ * discards punch holes. A regular file cut by another program reads as zeros beyond its end, and a
+ * write there extends the file. A backing block device fails requests with `EIO` when the device is
+ * removed, and beyond the end when the device shrinks.
  *
  * @example
  * await using device = await createDevice({
@@ -71,8 +70,8 @@ const DIRECT = new Map<unknown, 'auto' | 'yes' | 'no'>([
  * });
  *
  * @param path A path, or the URL of a file.
- * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`. Whether the file is there is seen by
- * `createDevice`.
+ * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`. `createDevice` opens the file and reports a missing
+ * file.
  */
 export function fileTarget(path: string | URL, options: FileTargetOptions = {}): FileTarget {
   checkKeys(options, 'targets.file()', KEYS);
@@ -81,7 +80,7 @@ export function fileTarget(path: string | URL, options: FileTargetOptions = {}):
   return freezeWithIntegrity(target);
 }
 
-/** Checks a file target and puts it as the addon takes it. */
+/** Checks a file target and converts the target for the addon. */
 export function toNativeFile(target: FileTarget): NativeTarget {
   checkKeys(target, 'a file target', ['kind', 'path', ...KEYS]);
   const direct = DIRECT.get(target.direct);

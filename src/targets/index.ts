@@ -20,11 +20,11 @@ export type { PresentationOptions } from './presentation.ts';
 export type { StripedTarget, StripedTargetOptions } from './striped.ts';
 export type { ZonedTarget, ZonedTargetOptions } from './zoned.ts';
 
-/** What answers a device's requests: plain data, made by one of {@link targets}. */
+/** The description of a device's contents: plain data from a function of {@link targets}. */
 export type Target =
   NullTarget | FileTarget | ErrorTarget | StripedTarget | LinearTarget | DelayTarget | ZonedTarget;
 
-/** Makes targets. Each is plain, frozen data; nothing is opened before the device is created. */
+/** Makes targets: plain, frozen data. `createDevice` opens the files. */
 export const targets: {
   readonly null: typeof nullTarget;
   readonly file: typeof fileTarget;
@@ -43,10 +43,10 @@ export const targets: {
   zoned: zonedTarget,
 });
 
-/** How deep layers can lie upon each other. */
+/** The largest depth of layers. */
 const DEEPEST = 8;
 
-/** Checks a target with all that lies below it, and puts it as the addon takes it. */
+/** Checks a target with all children, and converts the target for the addon. */
 export function toNativeTarget(target: Target, depth = 0): NativeTarget {
   if (depth > DEEPEST) throw invalid(`the target has more than ${DEEPEST} layers`);
   const below = (child: Target): NativeTarget => toNativeTarget(child, depth + 1);

@@ -2,35 +2,35 @@ import { checkBoolean, checkInteger, checkKeys, checkOneOf, checkAbsolutePath } 
 import { invalid } from '../errors.ts';
 import type { NativeIntegrity } from '../native.ts';
 
-/** What protects the data: see {@link IntegrityOptions.checksum}. */
+/** The checksum of the data: see {@link IntegrityOptions.checksum}. */
 export type Checksum = 'none' | 'ip' | 'crc16' | 'crc64';
 
 /** Metadata beside the data of a device (Linux 7.0). */
 export interface IntegrityOptions {
   /**
-   * The checksum in the protection information, which the kernel makes when it writes and checks
-   * when it reads: `'crc16'` of T10 DIF and `'ip'` in tuples of 8 bytes, `'crc64'` of NVMe in
-   * tuples of 16. With `'none'` the metadata means something to the device's user alone.
+   * The checksum in the protection information; the kernel writes the checksum with the data and
+   * checks reads: `'crc16'` of T10 DIF and `'ip'` in tuples of 8 bytes, `'crc64'` of NVMe in tuples of
+   * 16 bytes. With `'none'` only the device's user interprets the metadata.
    * @default 'crc16'
    */
   readonly checksum?: Checksum | undefined;
   /**
-   * Bytes of metadata to each interval, 1 to 255.
-   * @default those of the tuple; with `'none'` there is none
+   * Bytes of metadata for each interval, 1 to 255.
+   * @default the size of the tuple; required with `'none'`
    */
   readonly metadataSize?: number | undefined;
   /**
-   * Where in the metadata the protection information begins, in bytes.
+   * The offset of the protection information in the metadata, in bytes.
    * @default 0
    */
   readonly piOffset?: number | undefined;
   /**
-   * Bytes of data to each piece of metadata: 512 to the logical block size.
+   * Bytes of data for each piece of metadata: 512 to the logical block size.
    * @default the logical block size
    */
   readonly interval?: number | undefined;
   /**
-   * Bytes of the application tag.
+   * The size of the application tag in bytes.
    * @default 0
    */
   readonly tagSize?: number | undefined;
@@ -40,7 +40,7 @@ export interface IntegrityOptions {
    */
   readonly referenceTags?: boolean | undefined;
   /**
-   * Whether the device says that it checks what it is given. It does not.
+   * Whether the device announces that the device itself checks data. ublk itself checks nothing.
    * @default false
    */
   readonly capable?: boolean | undefined;
@@ -49,28 +49,27 @@ export interface IntegrityOptions {
 /**
  * Metadata in a file beside the data.
  *
- * A sector and its metadata are always of one write, whatever else reads or writes the sector, and after a
- * power cut or the death of the server. So each write goes through a journal in the file first: it takes
- * its data twice and four syncs, one after another, and is durable when it completes. If a write fails
- * (`EIO`, or `ENOSPC` where the data is sparse) when its record may be in the journal already, all later
- * writes, and reads of its sectors, fail with `EIO` until the next server opens the file and does the write
- * again. Nothing is discarded.
+ * A sector and its metadata always belong to the same write: under concurrent reads and writes, after a
+ * power cut, and after the death of the server. Each write therefore goes through a journal in the
+ * metadata's file, which costs the data a second time and four syncs in sequence; a completed write is
+ * durable. A write may fail (`EIO`, or `ENOSPC` where the data is sparse) with a record already in the
+ * journal: all later writes, and reads of the same sectors, then fail with `EIO` until the next server
+ * opens the file and repeats the write. The device supports no discards.
  */
 export interface FileIntegrityOptions extends IntegrityOptions {
   /**
-   * The file that keeps it: a regular file of its own, which outlives a reboot if the data does (over
-   * a block device it cannot lie beside the data, since `/dev` is in memory). If it is missing and the
-   * data is empty it is made, of all ones, which the kernel does not check. It belongs to data of one
-   * size and to one format, and is refused for any other. Besides the metadata it holds the journal, which
-   * takes as much space as the data, at most 32 MiB, and its metadata. A file of an earlier version, which
-   * has no journal, is given one when it is opened for writing.
+   * The metadata's file: a regular file for this purpose alone. Where the data survives a reboot, so must
+   * this file (for a block device choose a path outside `/dev`, which lies in memory). ublk makes a missing
+   * file for empty data, filled with ones, which the kernel does not check. The file belongs to data of a
+   * fixed size and to a single format; ublk refuses the file for any other data. The journal in the file
+   * takes as much space as the data, at most 32 MiB, and the space of that data's metadata. ublk adds a
+   * journal to a file of an earlier version when a server opens the file for writing.
    * @default the path of the data with `.metadata` behind it
    */
   readonly path?: string | URL | undefined;
   /**
-   * Whether a file that is missing is made although the data is not empty (a block device always
-   * counts as not empty): nothing of the data is checked then, until it is written again. A file that
-   * is there is never replaced.
+   * Whether ublk makes a missing file for data that is not empty (a block device always counts as not
+   * empty): the kernel then checks no data before the next write. ublk never replaces an existing file.
    * @default false
    */
   readonly create?: boolean | undefined;
@@ -87,7 +86,7 @@ const KEYS = [
   'capable',
 ];
 
-/** Checks metadata and puts it as the addon takes it; `inFile`: it may say where it is kept. */
+/** Checks metadata options and converts the options for the addon; `inFile` allows a path. */
 export function toNativeIntegrity(options: FileIntegrityOptions, inFile: boolean): NativeIntegrity {
   checkKeys(options, 'integrity', inFile ? [...KEYS, 'path', 'create'] : KEYS);
   const { piOffset = 0, interval, tagSize = 0, capable = false, path } = options;
@@ -122,7 +121,7 @@ export function toNativeIntegrity(options: FileIntegrityOptions, inFile: boolean
   };
 }
 
-/** A target as frozen data, down to its metadata. */
+/** A target as frozen data, including the metadata options. */
 export function freezeWithIntegrity<T extends { readonly integrity?: object | undefined }>(
   target: T,
 ): T {

@@ -1,10 +1,10 @@
 import { invalid } from '../errors.ts';
 import type { Target } from './index.ts';
 
-/** The most targets that a layer can have. */
+/** The largest number of targets in a layer. */
 const MOST = 64;
 
-/** Checks that something may be a target; what it says is checked when it is its turn. */
+/** Checks that `value` may be a target; the conversion checks the options. */
 export function checkTarget(value: unknown, name: string): Target {
   refuseHandler(value, name);
   if (typeof value === 'object' && value !== null && 'kind' in value) return value as Target;
@@ -23,7 +23,7 @@ export function checkTargets(value: unknown, name: string): readonly Target[] {
   return value.map((one, index) => checkTarget(one, `${name}[${index}]`));
 }
 
-/** Refuses a handler where only a native target can be: below a layer, or as a handler's backend. */
+/** Refuses a handler in the place of a native target: below a layer, or as a handler's backend. */
 export function refuseHandler(value: unknown, name: string): void {
   if (!isLikeHandler(value)) return;
   throw invalid(

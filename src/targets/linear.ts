@@ -8,18 +8,18 @@ import {
   type PresentationOptions,
 } from './presentation.ts';
 
-/** What {@link targets.linear} can be asked for. */
+/** Options of {@link targets.linear}. */
 export interface LinearTargetOptions extends PresentationOptions {}
 
-/** Targets one behind another. */
+/** Targets in sequence. */
 export interface LinearTarget extends LinearTargetOptions {
   readonly kind: 'linear';
   readonly targets: readonly Target[];
 }
 
 /**
- * A target that puts others one behind another (device-mapper's `linear`): the second begins where
- * the first ends.
+ * A target that joins other targets in sequence (device-mapper's `linear`): the second begins at the
+ * end of the first.
  *
  * @example
  * await using device = await createDevice({
@@ -40,7 +40,7 @@ export function linearTarget(
   return target;
 }
 
-/** Checks a linear target and puts it as the addon takes it, over what its children became. */
+/** Checks a linear target and converts the target for the addon, with its converted children. */
 export function toNativeLinear(
   target: LinearTarget,
   children: readonly NativeTarget[],

@@ -9,25 +9,25 @@ import {
   type PresentationOptions,
 } from './presentation.ts';
 
-/** What {@link targets.null} is asked for. */
+/** Options of {@link targets.null}. */
 export interface NullTargetOptions extends PresentationOptions {
   /** The size of the device, a multiple of 512 bytes. */
   readonly size: Size;
   /**
-   * Metadata that is taken and forgotten like the data (Linux 7.0).
+   * Metadata, discarded like the data (Linux 7.0).
    * @default none
    */
   readonly integrity?: IntegrityOptions | undefined;
 }
 
-/** A device that forgets what is written and completes everything at once. */
+/** A target that discards writes and completes every request at once. */
 export interface NullTarget extends NullTargetOptions {
   readonly kind: 'null';
 }
 
 /**
- * A target that completes every request at once and keeps nothing: what it reads is undefined.
- * It shows what ublk itself costs.
+ * A target that completes every request at once and keeps nothing: reads return undefined bytes. For
+ * measurements of ublk's own cost.
  *
  * @example
  * await using device = await createDevice({ target: targets.null({ size: '1GiB' }) });
@@ -41,7 +41,7 @@ export function nullTarget(options: NullTargetOptions): NullTarget {
   return freezeWithIntegrity(target);
 }
 
-/** Checks a null target and puts it as the addon takes it. */
+/** Checks a null target and converts the target for the addon. */
 export function toNativeNull(target: NullTarget): NativeTarget {
   checkKeys(target, 'a null target', ['kind', 'size', 'integrity', ...PRESENTATION_KEYS]);
   const { integrity } = target;

@@ -2,17 +2,18 @@ import { checkBoolean } from '../check.ts';
 import { invalid } from '../errors.ts';
 import type { NativeTarget } from '../native.ts';
 
-/** What a target is to its clients beyond what lies behind it. */
+/** Properties of a device that a target can narrow for clients. */
 export interface PresentationOptions {
   /**
-   * Whether the device refuses writes. Files below a layer are opened as they say themselves.
+   * Whether the device refuses writes. The options of a file below a layer decide how ublk opens the
+   * file.
    * @default false; `true` where a target below a layer refuses writes
    */
   readonly readOnly?: boolean | undefined;
   /**
-   * The unit of addressing in bytes: 512, 1024, 2048 or 4096, not below that of any target below a
-   * layer. What does not fill a last block is not used.
-   * @default 512, or the largest of the targets below a layer
+   * The unit of addressing in bytes: 512, 1024, 2048 or 4096; for a layer, at least the largest unit of
+   * the children. The device leaves out a last, partial block.
+   * @default 512; for a layer, the largest unit of the children
    */
   readonly logicalBlockSize?: number | undefined;
 }
@@ -20,7 +21,7 @@ export interface PresentationOptions {
 /** The keys of {@link PresentationOptions}. */
 export const PRESENTATION_KEYS: readonly string[] = ['readOnly', 'logicalBlockSize'];
 
-/** Checks what a target shall be to its clients, as the addon takes it. */
+/** Checks the options and converts the options for the addon. */
 export function toNativePresentation(
   target: PresentationOptions,
 ): Pick<NativeTarget, 'readOnly' | 'logicalBlockSize'> {
@@ -31,7 +32,7 @@ export function toNativePresentation(
   };
 }
 
-/** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless it is a size that the kernel takes. */
+/** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless the kernel accepts the block size. */
 export function checkBlock(value: unknown): number {
   if (value === 512 || value === 1024 || value === 2048 || value === 4096) return value;
   throw invalid(`logicalBlockSize is ${String(value)}; it must be 512, 1024, 2048 or 4096`);

@@ -10,25 +10,25 @@ import {
   type PresentationOptions,
 } from './presentation.ts';
 
-/** What {@link targets.striped} can be asked for. */
+/** Options of {@link targets.striped}. */
 export interface StripedTargetOptions extends PresentationOptions {
   /**
-   * How much lies on one target before the next has its turn: a power of two from 4 KiB to 16 MiB.
+   * The size of a chunk, after which the next target follows: a power of two from 4 KiB to 16 MiB.
    * @default '64KiB'
    */
   readonly chunk?: Size | undefined;
 }
 
-/** Chunks laid over several targets in turn. */
+/** Chunks spread over several targets in turn. */
 export interface StripedTarget extends StripedTargetOptions {
   readonly kind: 'striped';
   readonly targets: readonly Target[];
 }
 
 /**
- * A target that lays chunks over several others in turn (device-mapper's `striped`, RAID 0), so
- * that large requests and many small ones keep all of them busy. As large as the smallest target
- * times their number, down to whole stripes.
+ * A target that spreads chunks over several targets in turn (device-mapper's `striped`, RAID 0): large
+ * requests, and many small requests, keep all targets busy. The size is the size of the smallest
+ * target times the number of targets, rounded down to whole stripes.
  *
  * @example
  * await using device = await createDevice({
@@ -49,7 +49,7 @@ export function stripedTarget(
   return target;
 }
 
-/** Checks a striped target and puts it as the addon takes it, over what its children became. */
+/** Checks a striped target and converts the target for the addon, with its converted children. */
 export function toNativeStriped(
   target: StripedTarget,
   children: readonly NativeTarget[],

@@ -3,57 +3,56 @@ import { invalid } from '../errors.ts';
 import type { NativeTarget, NativeZones } from '../native.ts';
 import { parseSize, type Size } from '../size.ts';
 
-/** What {@link targets.zoned} is asked for. */
+/** Options of {@link targets.zoned}. */
 export interface ZonedTargetOptions {
-  /** From the start of one zone to the start of the next: a power of two from 64 KiB to 512 GiB. */
+  /** The distance between the starts of zones: a power of two from 64 KiB to 512 GiB. */
   readonly zoneSize: Size;
   /**
-   * How much of a zone can be written: a multiple of 4 KiB.
-   * @default all of it
+   * The writable part of a zone: a multiple of 4 KiB.
+   * @default the whole zone
    */
   readonly zoneCapacity?: Size | undefined;
   /**
-   * A file or a block device to keep the data in.
-   * @default memory, gone with the device
+   * A file or a block device for the data.
+   * @default memory, freed with the device
    */
   readonly path?: string | URL | undefined;
   /**
-   * The file that keeps the state of the zones, so that the next server finds it; with `path` only.
-   * A regular file of its own. It must outlive a reboot if the data does: over a block device it
-   * cannot lie beside the data, since `/dev` is in memory.
-   * @default the path with `.zones` behind it
+   * The file with the state of the zones for the next server; only with `path`. A regular file for this
+   * purpose alone. Where the data survives a reboot, so must this file: for a block device choose a path
+   * outside `/dev`, which lies in memory.
+   * @default the path followed by `.zones`
    */
   readonly state?: string | URL | undefined;
   /**
-   * Whether a state that is missing is made although the data is not empty (a block device always
-   * counts as not empty): all zones are empty then. A state that is there is never replaced. With
-   * `path` only.
+   * Whether ublk makes a missing state file for data that is not empty (a block device always counts as
+   * not empty): all zones start empty. ublk never replaces an existing state file. Only with `path`.
    * @default false
    */
   readonly create?: boolean | undefined;
   /**
-   * The size of the device, cut to whole zones; at most 999 GiB.
-   * @default the file's size; in memory there is none
+   * The size of the device, rounded down to whole zones; at most 999 GiB.
+   * @default the file's size; required in memory
    */
   readonly size?: Size | undefined;
   /**
-   * How many zones at the beginning are conventional: written anywhere, in any order.
+   * The number of conventional zones at the beginning: clients may write anywhere, in any order.
    * @default 0
    */
   readonly conventionalZones?: number | undefined;
   /**
-   * Most zones open at once; 0: all.
+   * The largest number of open zones; 0: all zones.
    * @default 0
    */
   readonly maxOpenZones?: number | undefined;
   /**
-   * Most zones active at once, that is open or partly written; 0: all.
+   * The largest number of active zones, open or partly written; 0: all zones.
    * @default 0
    */
   readonly maxActiveZones?: number | undefined;
 }
 
-/** A host-managed zoned device. */
+/** A host-managed zoned target. */
 export interface ZonedTarget extends ZonedTargetOptions {
   readonly kind: 'zoned';
 }
@@ -72,17 +71,17 @@ const KEYS = [
 const MAX_COUNT = 1 << 20;
 
 /**
- * A zoned device, as shingled disks and ZNS SSDs are (Linux 6.6): each zone is written in order,
- * at its write pointer, and emptied as a whole. With report, open, close, finish, reset and append.
+ * A zoned device like shingled disks and ZNS SSDs (Linux 6.6): clients write each zone in order, at the
+ * write pointer, and reset whole zones. Operations: report, open, close, finish, reset and append.
  *
  * @example
  * await using device = await createDevice({
  *   target: targets.zoned({ size: '4GiB', zoneSize: '64MiB', maxOpenZones: 14 }),
  * });
  *
- * Creating the device fails with `ERR_UBLK_NO_BACKEND` where the state is missing and the data is not
- * empty, with `ERR_UBLK_BAD_BACKEND` where `state` names anything else than the state of these zones
- * (which is left as it is) or a place in memory, and with `ERR_UBLK_BUSY` where another target has it.
+ * `createDevice` fails with `ERR_UBLK_NO_BACKEND` for a missing state file and data that is not empty,
+ * with `ERR_UBLK_BAD_BACKEND` for a `state` in memory or a file other than the state of these zones
+ * (ublk leaves the file unchanged), and with `ERR_UBLK_BUSY` for a state file in use by another target.
  *
  * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`.
  */
@@ -93,7 +92,7 @@ export function zonedTarget(options: ZonedTargetOptions): ZonedTarget {
   return target;
 }
 
-/** Checks a zoned target and puts it as the addon takes it. */
+/** Checks a zoned target and converts the target for the addon. */
 export function toNativeZoned(target: ZonedTarget): NativeTarget {
   checkKeys(target, 'a zoned target', ['kind', ...KEYS]);
   const { path, size, state, create } = target;

@@ -19,16 +19,16 @@ import {
 import type { Target } from '../targets/index.ts';
 import { toNativeFaults, type Faults, type InjectedFaults } from './faults.ts';
 
-/** How {@link SimulatedDisk.write} writes. */
+/** Options of {@link SimulatedDisk.write}. */
 export interface WriteOptions {
   /**
-   * Whether it is durable when the promise resolves.
+   * Whether the promise resolves only after the data is durable (FUA).
    * @default false
    */
   readonly fua?: boolean | undefined;
 }
 
-/** An operation that was asked for and has not ended. */
+/** A pending operation. */
 interface Asked {
   readonly operation: NativeDiskOperation;
   readonly resolve: (data: Buffer) => void;
@@ -36,19 +36,19 @@ interface Asked {
 }
 
 const EMPTY = Buffer.alloc(0);
-/** The longest piece of an operation without data; one with data must be shorter. */
+/** The longest piece of an operation without data; operations with data must be shorter. */
 const MAX_LENGTH = 2 ** 30;
 
-// Tests that fake the timers must not stop the disk.
+// Saved: a test with fake timers must not stop the disk.
 const later = setImmediate;
 
 /**
- * A disk that {@link simulate} serves, used as a program uses a block device that it has opened
- * with `O_DIRECT`: offsets and lengths in bytes, multiples of {@link logicalBlockSize}, within
- * {@link size}. Operations of one turn of the event loop are under way together, in any order.
+ * A disk served by {@link simulate}, with the interface of a block device opened with `O_DIRECT`:
+ * offsets and lengths in bytes, multiples of {@link logicalBlockSize}, within {@link size}. Operations
+ * started in the same turn of the event loop are in flight together and run in any order.
  *
  * Operations reject with a {@link UblkError}: `ERR_UBLK_INVALID_ARGUMENT`; `ERR_UBLK_IO` with the
- * `errno` that the device gave; `ERR_UBLK_CLOSED`.
+ * device's `errno`; `ERR_UBLK_CLOSED`.
  */
 export class SimulatedDisk {
   readonly #native: NativeSimulation;
@@ -87,12 +87,12 @@ export class SimulatedDisk {
     return disk;
   }
 
-  /** The device that serves it now, with its counters; after a power cut it is another one. */
+  /** The present device, with its counters; each power cut starts another device. */
   get device(): Device {
     return this.#device;
   }
 
-  /** Its size in bytes. */
+  /** The size in bytes. */
   get size(): number {
     return this.#device.size;
   }
@@ -102,7 +102,7 @@ export class SimulatedDisk {
     return this.#device.logicalBlockSize;
   }
 
-  /** What is there. */
+  /** Reads a range. */
   async read(offset: number, length: number): Promise<Buffer> {
     this.#check('read', offset, length);
     return this.#ask({ kind: 'read', offset, length, fua: false });
@@ -118,12 +118,12 @@ export class SimulatedDisk {
     await this.#ask({ kind: 'write', offset, length: data.length, data: bytes, fua });
   }
 
-  /** Makes everything durable whose promise has resolved. */
+  /** Makes all writes with resolved promises durable. */
   async flush(): Promise<void> {
     await this.#ask({ kind: 'flush', offset: 0, length: 0, fua: false });
   }
 
-  /** Gives a range up. What is read there afterwards is the target's choice. */
+  /** Discards a range. Later reads of the range depend on the target. */
   async discard(offset: number, length: number): Promise<void> {
     await this.#askInPieces('discard', offset, length);
   }
@@ -134,12 +134,11 @@ export class SimulatedDisk {
   }
 
   /**
-   * Cuts the power, as far as the seed lets operations get that are under way; they reject then.
-   * Of each sector that was written to a file and not synced, the old or the new is left. Resolves
-   * when the target, opened again, serves what is left. What a target keeps in the memory of this
-   * process has no power to lose.
+   * Cuts the power: operations in flight reject, at a point chosen by the seed. Each sector without a
+   * sync keeps the old or the new contents. Resolves after the simulation has opened the target again.
+   * Data of a target in this process's memory survives.
    *
-   * @throws {UblkError} What {@link simulate} throws; the disk is closed then.
+   * @throws {UblkError} The errors of {@link simulate}; the disk is then closed.
    */
   async powerCut(): Promise<void> {
     this.#checkOpen();
@@ -153,21 +152,21 @@ export class SimulatedDisk {
     }
   }
 
-  /** Changes what goes wrong from now on; what is not given goes back to its default. */
+  /** Changes the faults from now on; faults left out return to their defaults. */
   setFaults(faults: Faults): void {
     this.#native.setFaults(toNativeFaults(faults));
   }
 
-  /** What has gone wrong so far. */
+  /** The faults injected so far. */
   get injected(): InjectedFaults {
     return this.#native.injected();
   }
 
   /**
-   * Ends operations that are under way and takes the device down; what was not synced is written
-   * to the target's files.
+   * Ends the operations in flight and removes the device; the simulation writes unsynced data to the
+   * target's files.
    *
-   * @throws {UblkError} `ERR_UBLK_BAD_BACKEND` when a file cannot be written;
+   * @throws {UblkError} `ERR_UBLK_BAD_BACKEND` for a file that refuses writes;
    * `ERR_UBLK_INTERNAL` when this package has broken a rule of the ublk protocol.
    */
   close(): Promise<void> {
@@ -208,7 +207,7 @@ export class SimulatedDisk {
     const changes = operation.kind !== 'read' && operation.kind !== 'flush';
     if (changes && this.#device.readOnly) throw failure(operation, constants.errno.EPERM);
     return new Promise((resolve, reject) => {
-      // What a turn of the event loop asks for goes together, so that the seed decides the order
+      // All operations of a turn of the event loop start together, so that the seed decides the order
       // and not the threads.
       if (this.#asked.length === 0) later(() => this.#begin(false));
       this.#asked.push({ operation, resolve, reject });

@@ -2,11 +2,11 @@ import { checkKeys } from '../check.ts';
 import { invalid } from '../errors.ts';
 import type { NativeFaults } from '../native.ts';
 
-/** How often things go wrong below the server: probabilities from 0 to 1, in steps of 0.001. */
+/** The frequency of faults below the server: probabilities from 0 to 1, in steps of 0.001. */
 export interface Faults {
   /**
-   * A read or write of a backend moves fewer bytes than asked. The server asks for the rest: its
-   * clients never see it.
+   * A read or write of a backend moves too few bytes. The server continues with the rest, unnoticed by
+   * clients.
    * @default 0
    */
   readonly short?: number | undefined;
@@ -21,19 +21,19 @@ export interface Faults {
    */
   readonly interrupted?: number | undefined;
   /**
-   * A command of the ublk driver fails for a moment, mostly of `ENOMEM`: registering a request's
-   * buffer, fetching, committing. The server tries again up to 16 times.
+   * A command of the ublk driver fails temporarily, mostly with `ENOMEM`: the registration of a
+   * request's buffer, a fetch, a commit. The server tries again up to 16 times.
    * @default 0
    */
   readonly command?: number | undefined;
   /**
-   * A backend takes its time, so that requests overtake each other.
+   * A backend answers late, so that requests overtake each other.
    * @default 0.5
    */
   readonly delay?: number | undefined;
 }
 
-/** How often each of the {@link Faults} has happened. */
+/** The number of injected faults, for each kind of {@link Faults}. */
 export interface InjectedFaults {
   readonly short: number;
   readonly error: number;
@@ -43,7 +43,7 @@ export interface InjectedFaults {
 
 const NONE: Required<Faults> = { short: 0, error: 0, interrupted: 0, command: 0, delay: 0.5 };
 
-/** Checks faults and puts them as the addon takes them. */
+/** Checks faults and converts the faults for the addon. */
 export function toNativeFaults(faults: Faults): NativeFaults {
   checkKeys(faults, 'faults', Object.keys(NONE));
   const of = (name: keyof Faults): number => permille(faults[name] ?? NONE[name]!, name);

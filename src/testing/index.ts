@@ -1,7 +1,7 @@
 /// <reference types="node" preserve="true" />
 /**
- * Serves targets without a kernel that has ublk, for tests: the same servers on a simulated
- * driver, with seeded faults and power cuts.
+ * Serves targets without ublk in the kernel, for tests: the real server on a simulated driver, with
+ * seeded faults and power cuts.
  *
  * @module ublk/testing
  */

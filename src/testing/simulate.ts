@@ -6,21 +6,21 @@ import type { Target } from '../targets/index.ts';
 import { SimulatedDisk } from './disk.ts';
 import { toNativeFaults, type Faults } from './faults.ts';
 
-/** What {@link simulate} can be asked for: most of what a device can, and what goes wrong. */
+/** Options of {@link simulate}: most options of a device, and the faults. */
 export interface SimulateOptions extends Omit<DeviceOptions, 'target' | 'id' | 'pin'> {
   /**
-   * Where all chance comes from, 0 to 2^32 - 1. With one queue and a target that answers by
-   * itself, the same seed and the same operations give the same results.
+   * The source of all chance, 0 to 2^32 - 1. With a single queue and a native target, the same seed and
+   * the same operations give the same results.
    * @default 1
    */
   readonly seed?: number | undefined;
   /**
-   * What goes wrong; see {@link SimulatedDisk.setFaults}.
-   * @default nothing; requests overtake each other
+   * The injected faults; see {@link SimulatedDisk.setFaults}.
+   * @default none; requests overtake each other
    */
   readonly faults?: Faults | undefined;
   /**
-   * Which kernel is simulated: 6.12 has no zero copy.
+   * The simulated kernel: 6.12 has no zero copy.
    * @default '7.3'
    */
   readonly kernel?: '7.3' | '6.12' | undefined;
@@ -34,15 +34,13 @@ const KEYS = [
 ];
 
 /**
- * Serves a target or a handler on a simulated kernel, as `createDevice` does on the real one,
- * and gives the disk to read and write. Needs no ublk, no root and no device: only Linux and the
- * addon.
+ * Serves a target or a handler on a simulated kernel and returns a disk for reads and writes. The
+ * simulation needs Linux and the addon, but no ublk, no root and no device.
  *
- * The target's files must be there. They are read; what is written to them stays in a simulated
- * cache until the target syncs it (for a flush, a FUA write), and what is not synced is at the
- * mercy of {@link SimulatedDisk.powerCut}. When the disk closes, everything is written to them.
- * The same goes for the backends of a handler; what a handler keeps in memory is its own affair.
- * Unless told otherwise it answers requests one by one (`exchange: 'per-io'`).
+ * The target's files must exist. Reads reach the files; writes stay in a simulated cache until the
+ * target syncs (for a flush or a FUA write), and {@link SimulatedDisk.powerCut} loses or keeps
+ * unsynced writes. Closing the disk writes all data to the files. The same rules hold for a handler's
+ * backends; a power cut does not touch a handler's own memory. The default exchange is `'per-io'`.
  *
  * @example
  * test('a flush survives a power cut', async () => {
@@ -69,7 +67,7 @@ export async function simulate(
     kernel: checkOneOf(kernel, 'kernel', ['7.3', '6.12']),
     faults: toNativeFaults(faults),
   };
-  // One by one, so that a power cut falls between any two requests.
+  // Per-io, so that a power cut may fall between any two requests.
   const exchange = rest.exchange ?? 'per-io';
   const request = toNativeOptions({ ...rest, exchange, target });
   return SimulatedDisk.serve(target, request, simulation);
