@@ -1,8 +1,8 @@
-/** Which bytes of a request's data steps have moved. */
+/** The bytes of a request's data already moved by steps. */
 export class Coverage {
   readonly #spans: { readonly from: number; readonly to: number }[] = [];
 
-  /** A step has moved `length` bytes from `at` on. */
+  /** Records a step over `length` bytes from `at` on. */
   add(at: number, length: number): void {
     this.#spans.push({ from: at, to: at + length });
   }

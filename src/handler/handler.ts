@@ -25,7 +25,7 @@ const METHODS: readonly RequestOp[] = [
   'writeZeroes',
   ...ZONE_METHODS,
 ];
-/** The kernel takes a device for zoned only if these are answered. */
+/** The methods required of a zoned handler. */
 const NEEDED_FOR_ZONES: readonly RequestOp[] = ['write', 'reportZones', 'zoneReset'];
 const KNOWN = [
   'size',
@@ -39,27 +39,27 @@ const KNOWN = [
   ...METHODS,
 ] as const;
 
-/** A handler that has been checked, taken apart. */
+/** A checked handler in parts. */
 export interface CheckedHandler {
-  /** As the addon takes it, without the bridge to it. */
+  /** The target for the addon, without the bridge. */
   readonly native: NativeTarget;
-  /** Its methods, by the kernel's number of the operation. */
+  /** The methods, by the kernel's number of the operation. */
   readonly methods: readonly (Method | undefined)[];
-  /** Which of them are its `map`, by the same number. */
+  /** Whether a method is `map`, by the kernel's number of the operation. */
   readonly mapped: readonly boolean[];
-  /** The names of its backends, in their order. */
+  /** The names of the backends, in order. */
   readonly backends: readonly string[];
-  /** Of a zoned device, in bytes. */
+  /** The size of a zone of a zoned device, in bytes. */
   readonly zoneSize: number | undefined;
-  /** Absent: the default, which depends on the device. */
+  /** Absent: the default for the kind of device. */
   readonly timeoutMs: number | undefined;
-  /** Whether it never looks at data: whoever reads and writes, does so by `map`. */
+  /** Whether no data comes to JavaScript: `map` answers reads and writes. */
   readonly mapsOnly: boolean;
 }
 
 /**
- * Checks a handler: an object with a size and methods that answer requests. It gives the object
- * back as it is, an instance of a class too, with the names of its backends known to TypeScript.
+ * Checks a handler: an object with a size and methods for requests. Returns the same object, also for an
+ * instance of a class, with the names of the backends in its type.
  *
  * @example
  * const disk = Buffer.alloc(64 << 20);
@@ -80,7 +80,7 @@ export function handler<Name extends string = never>(
   return definition;
 }
 
-/** Whether something that should be a target is meant as a handler. */
+/** Whether a target looks like a handler. */
 export function isHandler(target: unknown): target is Handler {
   return (
     typeof target === 'object' &&
@@ -90,7 +90,7 @@ export function isHandler(target: unknown): target is Handler {
   );
 }
 
-/** Checks a handler and takes it apart. */
+/** Checks a handler and returns the parts. */
 export function checkHandler(definition: Handler): CheckedHandler {
   if (!isHandler(definition)) {
     throw invalid('the handler has no methods', "give it a size and a 'read', or a 'map'");
@@ -135,12 +135,12 @@ function methodFor(definition: Handler, op: RequestOp | undefined): Method | und
   const maps = isMapped(definition, op);
   const method: unknown = maps ? definition.map : definition[op];
   if (method === undefined) return undefined;
-  // A bound function would be called for by a way of the engine's that costs more.
+  // V8 calls a bound function at a higher cost.
   if (typeof method === 'function') return (request) => method.call(definition, request) as Answer;
   throw invalid(`${maps ? 'map' : op} must be a function, not ${typeof method}`);
 }
 
-/** Whether `map` answers these requests in place of a method of their own. */
+/** Whether `map` answers these requests, for lack of another method. */
 function isMapped(definition: Handler, op: RequestOp): boolean {
   return (op === 'read' || op === 'write') && definition[op] === undefined;
 }
@@ -156,7 +156,7 @@ function checkZones(definition: Handler): void {
   if (missing !== undefined) throw invalid(`the handler has zones but no '${missing}'`);
 }
 
-/** Names that other software has for what a handler has. */
+/** Other software's names for the members of a handler. */
 const ALIASES: ReadonlyMap<string, string> = new Map([
   ['logicalblocksize', 'blockSize'],
   ['sectorsize', 'blockSize'],
@@ -168,9 +168,8 @@ const ALIASES: ReadonlyMap<string, string> = new Map([
 ]);
 
 /**
- * Refuses what would have no effect: of a plain object every key that a handler does not have. An
- * instance of a class has state and methods of its own; of these it refuses what is named as in
- * other software, or differs in case only.
+ * Refuses members without effect: in a plain object every unknown key. An instance of a class has other
+ * state and methods, so only other software's names and names in the wrong case are refused there.
  */
 function refuseUnknown(definition: Handler): void {
   const prototype: unknown = Object.getPrototypeOf(definition);
@@ -189,7 +188,7 @@ function unknown(name: string): string {
   return `the handler has no '${name}'`;
 }
 
-/** The names of an object's properties and methods, without those that every object has. */
+/** The names of an object's properties and methods, without the members of `Object.prototype`. */
 function namesOf(definition: object): string[] {
   const names: string[] = [];
   let one: object | null = definition;

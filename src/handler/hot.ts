@@ -4,19 +4,19 @@ import { setImmediate } from 'node:timers';
 import type { NativeChannel } from '../native.ts';
 import type { HandlerQueue } from './queue.ts';
 
-/** How long this thread may serve without its event loop, in milliseconds. */
+/** The longest service without a turn of the event loop, in milliseconds. */
 const TURN_MS = 10;
-/** How long it may sleep without it, in microseconds. */
+/** The longest sleep without a turn of the event loop, in microseconds. */
 const WAIT_US = 1000;
-/** The clock costs more than a small batch. */
+/** Batches between looks at the clock, which costs more than a small batch. */
 const BATCHES_PER_CLOCK = 16;
 
 /**
- * Serves a queue as the only work of its thread: between requests the thread sleeps in a call of
- * the addon, which wakes sooner than an event loop. Timers, messages and sockets have their turn
- * every 10 ms or so, at once while promises are waited for, and while no requests come.
+ * Serves a queue as the only work of the thread: between requests the thread sleeps in a call of the
+ * addon, which wakes up faster than an event loop. Timers, messages and sockets have a turn about
+ * every 10 ms, and at once while promises are pending or no requests come.
  *
- * @returns What to call when the bell rings.
+ * @returns The function to call when the bell rings.
  */
 export function serveHot(channel: NativeChannel, queue: HandlerQueue): () => void {
   const payAndWait = channel.waiter(WAIT_US);

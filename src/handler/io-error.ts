@@ -3,12 +3,12 @@ import { constants } from 'node:os';
 import { checkOneOf } from '../check.ts';
 
 /**
- * What a client can be told, beside that a request failed (`EIO`):
- * - `ENOSPC`: there is no space left behind the device; file systems say so to their users.
- * - `EOPNOTSUPP`: it cannot do that; the block layer stops asking for discards.
- * - `ETIMEDOUT`, `ENOLINK`, `ENODATA`, `EILSEQ`: a time-out, a lost connection, a medium error, a
- *   checksum that is wrong.
- * - `ETOOMANYREFS`, `EOVERFLOW`, of a zoned device: too many zones are open, too many are active.
+ * Errors of a request for the client, beside `EIO`:
+ * - `ENOSPC`: the backing store is full; file systems report the error to their users.
+ * - `EOPNOTSUPP`: the device lacks the operation; the block layer stops sending discards.
+ * - `ETIMEDOUT`, `ENOLINK`, `ENODATA`, `EILSEQ`: a time-out, a lost connection, a medium error, a wrong
+ *   checksum.
+ * - `ETOOMANYREFS`, `EOVERFLOW`, for a zoned device: too many open zones, too many active zones.
  */
 export type IoErrorCode =
   | 'EIO'
@@ -33,15 +33,15 @@ const CODES: readonly IoErrorCode[] = [
   'EOVERFLOW',
 ];
 
-/** linux/errno.h; Node.js does not know it. */
+/** From linux/errno.h; unknown to Node.js. */
 const ETOOMANYREFS = 109;
 
-// Known to every copy of this package that a process may hold.
+// Shared by all copies of this package in a process.
 const brand = Symbol.for('ublk.io-error');
 
 /**
- * Thrown by a handler to fail a request with a given error, quietly: any other error fails it with
- * `EIO` and is told as a `'warning'`.
+ * An error for a handler to fail a request with a given errno, without a warning. Any other exception
+ * fails the request with `EIO`, and the device emits a `'warning'`.
  *
  * @example
  * write(request) {
@@ -50,12 +50,12 @@ const brand = Symbol.for('ublk.io-error');
  */
 export class IoError extends Error {
   override readonly name: string = 'IoError';
-  /** What the client is told. */
+  /** The error for the client. */
   readonly code: IoErrorCode;
   /** As a positive errno. */
   readonly errno: number;
 
-  /** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`: clients cannot be told this. */
+  /** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` for any other code. */
   constructor(code: IoErrorCode, message: string = code, options?: ErrorOptions) {
     super(message, options);
     this.code = checkOneOf(code, 'the code of an IoError', CODES);
@@ -63,13 +63,13 @@ export class IoError extends Error {
     Object.defineProperty(this, brand, { value: true });
   }
 
-  /** @internal What a client is told when nobody catches what a backend said. */
+  /** @internal The error for the client after an uncaught error of a backend. */
   static of(name: string, message: string): IoError {
     const code = CODES.find((known) => known === name) ?? 'EIO';
     return new IoError(code, message);
   }
 
-  /** Whether `value` is an `IoError`, of this copy of the package or another one. */
+  /** Whether `value` is an `IoError`, also of another copy of the package. */
   static is(value: unknown): value is IoError {
     return value instanceof Error && brand in value;
   }

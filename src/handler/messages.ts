@@ -3,13 +3,13 @@ import { inspect } from 'node:util';
 import { UblkError, UblkErrorCode, type RequestInfo } from '../errors.ts';
 import type { CheckedHandler } from './handler.ts';
 
-/** What a worker is started with. */
+/** The data for the start of a worker. */
 export interface WorkerStart {
   readonly url: string;
   readonly data: unknown;
 }
 
-/** What a worker has to serve. */
+/** The queues for a worker. */
 export interface Assignment {
   readonly bridge: number;
   readonly queues: readonly number[];
@@ -17,10 +17,10 @@ export interface Assignment {
   readonly spinUsec: number;
 }
 
-/** What of a handler crosses threads. */
+/** The parts of a handler that cross threads. */
 export type HandlerShape = Omit<CheckedHandler, 'methods'>;
 
-/** An error on its way between threads, which strips it of its class. */
+/** An error between threads, as data: messages lose classes. */
 export interface ErrorMessage {
   readonly code: UblkErrorCode;
   readonly message: string;
@@ -29,14 +29,14 @@ export interface ErrorMessage {
   readonly cause: unknown;
 }
 
-/** What a worker says. */
+/** The messages of a worker. */
 export type FromWorker =
   | { readonly shape: HandlerShape }
   | { readonly failure: ErrorMessage }
   | { readonly warning: ErrorMessage }
   | { readonly serving: true };
 
-/** An error as it can be sent. */
+/** An error as a message. */
 export function toMessage(error: unknown): ErrorMessage {
   const own = UblkError.is(error);
   const message = error instanceof Error ? error.message : String(error);
@@ -49,15 +49,15 @@ export function toMessage(error: unknown): ErrorMessage {
   };
 }
 
-/** The error that was sent. */
+/** The error of a message. */
 export function fromMessage({ code, message, ...details }: ErrorMessage): UblkError {
   return new UblkError(code, message, details);
 }
 
-/** How many causes of causes cross threads: an error may be its own. */
+/** The largest depth of causes in a message: an error may be its own cause. */
 const MOST_CAUSES = 8;
 
-/** Errors can be sent, with their causes and whatever hangs on them; of other things, their text. */
+/** A cause as a message: errors with their causes and properties, other values as text. */
 function sendable(cause: unknown, depth = 0): unknown {
   if (cause === undefined || depth === MOST_CAUSES) return undefined;
   if (!(cause instanceof Error)) return inspect(cause);

@@ -3,33 +3,33 @@ import { pathToFileURL } from 'node:url';
 import { checkInteger, checkKeys } from '../check.ts';
 import { invalid } from '../errors.ts';
 
-/** What {@link handlerModule} can be asked for. */
+/** Options of {@link handlerModule}. */
 export interface HandlerModuleOptions {
   /**
-   * Threads, 1 to 256. Each has a module of its own, with its own variables, and the requests of
-   * its own queues; a device has at least as many queues as workers.
+   * The number of threads, 1 to 256. Each thread loads a separate copy of the module and serves separate
+   * queues; a device has at least as many queues as workers.
    * @default 1
    */
   readonly workers?: number | undefined;
   /**
-   * What the module's default export is called with if it is a function: anything that
-   * `structuredClone()` takes. A `SharedArrayBuffer` is the same memory in all of them.
+   * The argument for a default export that is a function: any value for `structuredClone()`. All threads
+   * share the memory of a `SharedArrayBuffer`.
    */
   readonly data?: unknown;
 }
 
-/** A handler in a module, answered for in worker threads; made by {@link handlerModule}. */
+/** A handler in a module for worker threads, made by {@link handlerModule}. */
 export interface HandlerModule {
   readonly kind: 'module';
-  /** The module, as import() takes it. */
+  /** The module's URL for `import()`. */
   readonly url: string;
   readonly workers: number;
   readonly data: unknown;
 }
 
 /**
- * A handler that runs in worker threads, apart from this program's event loop, on as many cores as
- * you like. The module's default export is the handler, or a function that makes it of `data`.
+ * A handler in worker threads, outside this program's event loop. The module's default export is the
+ * handler, or a function that returns the handler for `data`.
  *
  * @example
  * // disk.js: export default (shared) => ({ size: shared.byteLength, read(request) { … } });
@@ -40,9 +40,9 @@ export interface HandlerModule {
  *   }),
  * });
  *
- * @param module Its URL, or an absolute path.
- * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`. Whether the module is there, and what it holds,
- * is seen by {@link createDevice}.
+ * @param module The module's URL, or an absolute path.
+ * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`. {@link createDevice} loads the module and reports its
+ * errors.
  */
 export function handlerModule(
   module: URL | string,
@@ -58,7 +58,7 @@ export function handlerModule(
   });
 }
 
-/** Whether something that should be a target is a handler's module. */
+/** Whether a target is a handler's module. */
 export function isHandlerModule(target: unknown): target is HandlerModule {
   return (target as Partial<HandlerModule> | null | undefined)?.kind === 'module';
 }

@@ -7,7 +7,7 @@ import { checkBytes, type HandlerRequest, type Step } from './request.ts';
 import type { Piece } from './types.ts';
 import type { Rings } from './rings.ts';
 
-// To V8 an import is looked up at each use, and a module's own `const` is a constant.
+// V8 looks up an import at each use, but treats a module's own `const` as a constant.
 const {
   PIECE_AT,
   PIECE_BACKEND,
@@ -19,30 +19,30 @@ const {
   PIECE_WORDS,
 } = layout;
 
-/** Writes pieces where the reactor reads them. */
+/** Writes pieces into the channel's memory for the reactor. */
 export class PieceWriter {
   readonly #rings: Rings;
   readonly #backends: ReadonlyMap<string, number>;
-  // Most answers name the backend that the one before did.
+  // Most answers name the same backend as the previous answer.
   #lastName: string;
   #last = 0;
 
   constructor(rings: Rings, backends: readonly string[]) {
     this.#rings = rings;
     this.#backends = new Map(backends.map((name, index) => [name, index]));
-    // Never undefined, which is what an answer without a backend names.
+    // Never undefined, since an answer without a backend has the name undefined.
     this.#lastName = backends[0] ?? '';
   }
 
-  /** Whether an answer has more pieces than the reactor takes at once. */
+  /** Whether an answer has more pieces than a plan of the reactor. */
   areTooMany(answer: readonly Piece[]): boolean {
     return answer.length > this.#rings.maxPieces && this.#backends.size > 0;
   }
 
   /**
-   * Writes the pieces that a request is made of; how many they are.
+   * Writes the pieces of a request; returns the number of pieces.
    *
-   * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`: no pieces, or what cannot be one.
+   * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` for no pieces or an invalid piece.
    */
   plan(request: HandlerRequest, answer: readonly Piece[]): number {
     const { tag, opNumber, length } = request;
@@ -57,10 +57,10 @@ export class PieceWriter {
   }
 
   /**
-   * The steps that do what the pieces of a request say.
+   * The steps for the pieces of a request.
    *
-   * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`: what cannot be a piece, or pieces that are not
-   * the whole request.
+   * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` for an invalid piece, or pieces that do not
+   * cover the request.
    */
   split(request: HandlerRequest, answer: readonly Piece[]): Step[] {
     const { op, length } = request;
@@ -83,7 +83,7 @@ export class PieceWriter {
     return steps;
   }
 
-  /** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` for what cannot be a step. */
+  /** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` for an invalid step. */
   checkStep({ backend, offset, at, length }: Step): void {
     this.backend(backend);
     checkBytes(offset, 'the offset of a step');
@@ -91,7 +91,7 @@ export class PieceWriter {
     checkPart(length, 'the length of a step');
   }
 
-  /** Writes steps; how many of them there is room for. */
+  /** Writes as many steps as fit; returns the number of written steps. */
   steps(tag: number, steps: readonly Step[]): number {
     const count = Math.min(steps.length, this.#rings.maxPieces);
     for (const [index, step] of steps.slice(0, count).entries()) {
@@ -101,12 +101,12 @@ export class PieceWriter {
     return count;
   }
 
-  /** What a step has failed of, now that it has ended: 0, an errno, or `NOT_BEGUN`. */
+  /** The result of an ended step: 0, an errno, or `NOT_BEGUN`. */
   errno(tag: number, index: number): number {
     return this.#rings.words[this.#place(tag, index) + PIECE_ERRNO]!;
   }
 
-  /** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless there is such a backend. */
+  /** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` for an unknown backend. */
   backend(name: string): number {
     if (name === this.#lastName) return this.#last;
     const backend = this.#backends.get(name);
@@ -146,7 +146,7 @@ export class PieceWriter {
   }
 }
 
-/** Which bytes of a request a piece is: by default all from the end of the piece before it on. */
+/** The range of a piece in the request: by default the rest from the end of the previous piece on. */
 function placeOf(
   piece: Piece | null | undefined,
   index: number,
@@ -158,7 +158,7 @@ function placeOf(
   return { at, bytes: piece.length ?? length - at };
 }
 
-/** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless it is a number of bytes below 4 GiB. */
+/** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless `value` is a number of bytes below 4 GiB. */
 function checkPart(value: unknown, name: string): number {
   const bytes = checkBytes(value, name);
   if (bytes < 2 ** 32) return bytes;

@@ -10,19 +10,19 @@ import {
 } from './messages.ts';
 import type { HandlerModule } from './module.ts';
 
-/** The program of a worker: beside this file, in whichever form it runs. */
+/** The program of a worker: a file beside this file, TypeScript or JavaScript like this file. */
 function program(): URL {
   return new URL(`./worker${import.meta.url.slice(-3)}`, import.meta.url);
 }
 
-/** What a pool's owner hears. */
+/** The callbacks of a pool's owner. */
 export interface PoolListener {
   readonly warn: (warning: UblkError) => void;
-  /** A worker has ended by itself: its queues are answered by nobody. */
+  /** A worker has ended unasked: no thread answers the worker's queues. */
   readonly lost: (error: UblkError) => void;
 }
 
-/** The worker threads that answer a device's requests. */
+/** The worker threads of a handler module. */
 export class WorkerPool {
   readonly #workers: readonly Worker[];
   #ending = false;
@@ -33,10 +33,10 @@ export class WorkerPool {
   }
 
   /**
-   * Starts the workers; what the handler is, as the first of them sees it.
+   * Starts the workers; returns the shape of the handler in the first worker.
    *
    * @throws {UblkError} `ERR_UBLK_HANDLER` when the module fails, `ERR_UBLK_INVALID_ARGUMENT` when
-   * what it exports is no handler.
+   * the default export is no handler.
    */
   static async start(
     { url, workers: count, data }: HandlerModule,
@@ -55,7 +55,7 @@ export class WorkerPool {
     }
   }
 
-  /** Lets each serve its share of the queues; resolves when they are about to. */
+  /** Starts the service: each worker serves a share of the queues. Resolves once all are ready. */
   async serve({ queues, ...common }: Assignment): Promise<void> {
     const share = (index: number): number[] =>
       queues.filter((queue) => queue % this.#workers.length === index);
@@ -65,7 +65,7 @@ export class WorkerPool {
       worker.postMessage({ ...common, queues: share(index) } satisfies Assignment);
     }
     await Promise.all(ready);
-    // From here on it is the device that keeps the process alive.
+    // From here on the device keeps the process alive, not the workers.
     for (const worker of this.#workers) worker.unref();
   }
 
@@ -102,7 +102,7 @@ function startWorker(options: WorkerOptions): Worker {
   }
 }
 
-/** The options of this program that are not about which program it is. */
+/** The options of Node.js in this process, without `--eval` and the like. */
 function inheritable(args: readonly string[]): string[] {
   const isProgram = (arg: string | undefined): boolean =>
     /^(-e|-pe?|--eval|--print)$/.test(arg ?? '');
@@ -117,7 +117,7 @@ async function shapeOf(worker: Worker): Promise<HandlerShape> {
   return shape;
 }
 
-/** Resolves with the first message that has `key`; rejects when the worker fails or ends. */
+/** Resolves with the first message with `key`; rejects when the worker fails or ends. */
 function firstMessage<Key extends 'shape' | 'serving'>(
   worker: Worker,
   key: Key,

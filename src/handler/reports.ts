@@ -2,7 +2,7 @@ import { UblkError, UblkErrorCode } from '../errors.ts';
 import type { NativeReport } from '../native.ts';
 import { OPS } from '../request-op.ts';
 
-/** Why a plan does not fit its request, by the addon's names. */
+/** The reasons for a refused plan, by the addon's names. */
 const MISFITS: Readonly<Record<string, string>> = {
   count: 'it has no pieces, or too many',
   backend: 'a piece names no backend',
@@ -15,7 +15,7 @@ const MISFITS: Readonly<Record<string, string>> = {
   direction: "a step reads into a write's data, or writes a read's data to a backend",
 };
 
-/** What went wrong beyond the bridge, as an error. */
+/** A report of the bridge as an error. */
 export function toWarning(report: NativeReport, timeoutMs: number): UblkError {
   const { kind, queue, op, offset, length, ms } = report;
   const name = OPS[op] ?? 'read';

@@ -3,7 +3,7 @@ import { OPS, type RequestOp } from '../request-op.ts';
 import { Coverage } from './coverage.ts';
 import * as layout from './layout.ts';
 
-// To V8 an import is looked up at each use, and a module's own `const` is a constant.
+// V8 looks up an import at each use, but treats a module's own `const` as a constant.
 const {
   FLAG_FUA,
   FLAG_NO_UNMAP,
@@ -14,7 +14,7 @@ const {
   REQUEST_OFFSET_LOW,
 } = layout;
 
-/** Operations that are more than a request for bytes of the device. */
+/** Operations other than plain I/O on bytes of the device. */
 export const ZONE_APPEND = 13;
 export const REPORT_ZONES = 18;
 
@@ -22,9 +22,9 @@ function hasData(op: number): boolean {
   return op <= 1 || op === ZONE_APPEND || op === REPORT_ZONES;
 }
 
-/** What a request needs of whoever serves its queue. */
+/** The queue's services for a request. */
 export interface RequestOwner {
-  /** The memory of a tag's data, or nothing where the data never comes to JavaScript. */
+  /** The memory of a tag's data; undefined where the data never comes to JavaScript. */
   buffer(tag: number): ArrayBuffer | null;
   /** Runs I/O of a backend on a request's data. */
   step(request: HandlerRequest, step: Step): Promise<void>;
@@ -40,13 +40,13 @@ export interface Step {
 }
 
 /**
- * A request of the device's clients. It is yours until it is answered: the same object, and the
- * same memory, then serve the next one.
+ * A request of the device's clients. Do not keep the object or the data after the answer: the next
+ * request uses the same object and the same memory.
  */
 export class HandlerRequest<Name extends string = string> {
-  /** The queue that it came by. */
+  /** The number of the queue. */
   readonly queue: number;
-  /** Its number among the requests of its queue that are under way. */
+  /** The tag: unique within the queue while the request is in flight. */
   readonly tag: number;
   readonly #owner: RequestOwner;
   #memory: ArrayBuffer | null | undefined;
@@ -57,14 +57,14 @@ export class HandlerRequest<Name extends string = string> {
   #length = 0;
   #moved: Coverage | undefined;
 
-  /** @internal Which of the tag's requests it is. */
+  /** @internal The generation: distinguishes successive requests of the tag. */
   generation = 0;
-  /** @internal It has not been answered. */
+  /** @internal Whether the request waits for an answer. */
   isOpen = false;
-  /** @internal Steps that were asked for and have not ended. */
+  /** @internal The number of pending steps. */
   steps = 0;
 
-  /** @internal `before`: whose memory it takes over. */
+  /** @internal `before`: the previous object of the tag, whose memory this request takes over. */
   constructor(owner: RequestOwner, queue: number, tag: number, before?: HandlerRequest) {
     this.#owner = owner;
     this.queue = queue;
@@ -75,7 +75,7 @@ export class HandlerRequest<Name extends string = string> {
     }
   }
 
-  /** @internal Becomes the request in the ring. */
+  /** @internal Loads the next request of the ring. */
   become(words: Uint32Array, at: number): void {
     const head = words[at + REQUEST_HEAD]!;
     this.#op = (head >>> 16) & 0xff;
@@ -87,7 +87,7 @@ export class HandlerRequest<Name extends string = string> {
     this.#moved = undefined;
   }
 
-  /** What it asks for. */
+  /** The operation. */
   get op(): RequestOp {
     return OPS[this.#op]!;
   }
@@ -97,29 +97,29 @@ export class HandlerRequest<Name extends string = string> {
     return this.#op;
   }
 
-  /** Where it begins, in bytes. */
+  /** The start on the device, in bytes. */
   get offset(): number {
     return this.#offset;
   }
 
-  /** How long it is, in bytes; 0 for a flush. Of a report, 64 bytes for each zone that is wanted. */
+  /** In bytes; 0 for a flush; for a report, 64 bytes for each requested zone. */
   get length(): number {
     return this.#length;
   }
 
-  /** Whether a write must be durable before it is answered; see {@link Handler.fua}. */
+  /** Whether a write must be durable before the answer; see {@link Handler.fua}. */
   get fua(): boolean {
     return (this.#flags & FLAG_FUA) !== 0;
   }
 
-  /** Whether zeros must keep their space. */
+  /** Whether a range of zeros must keep its space allocated. */
   get noUnmap(): boolean {
     return (this.#flags & FLAG_NO_UNMAP) !== 0;
   }
 
   /**
-   * The data, {@link length} bytes: for a read to be filled in full, for a write to be stored. It
-   * is memory that later requests use too: copy what you keep.
+   * The data, {@link length} bytes: a read fills all bytes, a write stores all bytes. Later requests use
+   * the same memory: copy bytes that you keep.
    *
    * @throws {UblkError} `ERR_UBLK_UNSUPPORTED` where the data never comes to JavaScript: with
    * `buffers` other than `'copy'` and `'user-copy'`, and for requests without data.
@@ -140,14 +140,14 @@ export class HandlerRequest<Name extends string = string> {
     return this.#data;
   }
 
-  /** @internal A step has ended well. */
+  /** @internal Records a successful step. */
   stepEnded({ op, at, length }: Step): void {
     if (op === this.op) (this.#moved ??= new Coverage()).add(at, length);
   }
 
   /**
-   * @internal Whether an answer of nothing can mean that the request has been done: the request has
-   * no data, steps have moved all of its data, or its data is memory of JavaScript's.
+   * @internal Whether an empty answer may complete the request: the request has no data, steps have
+   * moved all data, or the data is in JavaScript's memory.
    */
   get canBeDone(): boolean {
     if (this.#data !== undefined || !hasData(this.#op) || this.isMoved) return true;
@@ -155,26 +155,25 @@ export class HandlerRequest<Name extends string = string> {
     return this.#memory !== null;
   }
 
-  /** @internal Whether steps have moved all of the request's data. */
+  /** @internal Whether steps have moved all data. */
   get isMoved(): boolean {
     return this.#moved?.reaches(this.#length) ?? false;
   }
 
-  /** @internal Whether its memory is still JavaScript's to write to. */
+  /** @internal Whether JavaScript still owns the memory. */
   get isIntact(): boolean {
     return this.#data === undefined || this.#length === 0 || this.#data.length !== 0;
   }
 
   /**
-   * Reads from a backend into the data of a read request, which need not be in JavaScript for that.
-   * The data of a write request is the client's: a step that reads into a write fails with `EINVAL`,
-   * with every kind of buffers. Steps that are asked for at once run at once, and each settles with
-   * its own result.
+   * Reads from a backend into the data of a read request, also where the data never comes to JavaScript.
+   * A read into the data of a write request fails with `EINVAL` in every buffer mode. Steps started in the
+   * same turn of the event loop run in parallel, and each settles with its own result.
    *
-   * @param backend Its name among {@link Handler.backends}.
-   * @param offset Where on the backend, in bytes.
-   * @param length How many bytes; by default all from `at` on.
-   * @param at Where in the data, in bytes.
+   * @param backend The name among {@link Handler.backends}.
+   * @param offset The place on the backend, in bytes.
+   * @param length In bytes; by default the rest of the data from `at` on.
+   * @param at The place in the data, in bytes.
    * @throws {IoError} (as a rejection) The backend's error.
    * @throws {UblkError} (as a rejection) `ERR_UBLK_LATE_ANSWER`: the request has been answered, or
    * has timed out; `ERR_UBLK_INVALID_ARGUMENT`.
@@ -184,14 +183,14 @@ export class HandlerRequest<Name extends string = string> {
   }
 
   /**
-   * Writes the data of a write request, or a part of it, to a backend; of a read request it fails with
-   * `EINVAL`. Otherwise as {@link read}.
+   * Writes the data of a write request, or a part of the data, to a backend; fails with `EINVAL` for a
+   * read request. Parameters and errors as in {@link read}.
    */
   write(backend: Name, offset: number, length?: number, at = 0): Promise<void> {
     return this.#step('write', backend, offset, length ?? this.#length - at, at);
   }
 
-  /** Puts all that was written to a backend on stable storage. */
+  /** Makes all completed writes to a backend durable. */
   flush(backend: Name): Promise<void> {
     return this.#step('flush', backend, 0, 0, 0);
   }
@@ -211,7 +210,7 @@ export class HandlerRequest<Name extends string = string> {
   }
 }
 
-/** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless it is a place or a number of bytes. */
+/** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless `value` is a valid place or number of bytes. */
 export function checkBytes(value: unknown, name: string): number {
   if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 0) return value;
   throw invalid(`${name} is ${String(value)}; it must be a whole number of bytes`);

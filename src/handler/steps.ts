@@ -13,8 +13,8 @@ interface Waiting {
 }
 
 /**
- * The steps of one tag's request. Those of one turn go to the reactor together; those that come
- * meanwhile wait until these have ended.
+ * The steps of a tag's request. Steps of the same turn of the event loop go to the reactor together;
+ * later steps wait for the end of the steps in flight.
  */
 export class StepQueue {
   readonly #rings: Rings;
@@ -32,7 +32,7 @@ export class StepQueue {
     this.#flushSoon = flushSoon;
   }
 
-  /** Adds a step; settles when it has ended. */
+  /** Adds a step; settles at the end of the step. */
   add(request: HandlerRequest, step: Step): Promise<void> {
     return new Promise((resolve, reject) => {
       this.#pieces.checkStep(step);
@@ -46,7 +46,7 @@ export class StepQueue {
     });
   }
 
-  /** The reactor has done the steps that it had. */
+  /** Settles the steps that the reactor has done. */
   ended(): void {
     const { tag } = this.#request!;
     const ended = this.#running;
@@ -62,7 +62,7 @@ export class StepQueue {
     else this.#idle();
   }
 
-  /** The request has been ended, and nobody will do its steps. */
+  /** Fails all steps: the request has ended before its steps. */
   abandon(): void {
     for (const waiting of [...this.#running.splice(0), ...this.#waiting.splice(0)]) {
       this.#settle(waiting, tooLate(waiting.step));
@@ -70,7 +70,7 @@ export class StepQueue {
     this.#idle();
   }
 
-  /** Calls when no step is left. */
+  /** Calls the callback once no step is left. */
   whenIdle(call: () => void): void {
     this.#whenIdle.push(call);
   }
@@ -105,7 +105,7 @@ function stepError({ op, backend }: Step, errno: number): IoError {
   return IoError.of(name, `backend '${backend}' failed to ${op} with ${name}`);
 }
 
-/** What a step comes to whose request has ended. */
+/** The error of a step whose request has ended. */
 export function tooLate({ op }: Step): UblkError {
   const message = `the request has ended: a step to ${op} comes too late`;
   return new UblkError(UblkErrorCode.LateAnswer, message);

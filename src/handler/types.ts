@@ -3,126 +3,125 @@ import type { Target } from '../targets/index.ts';
 import type { HandlerRequest } from './request.ts';
 import type { HandlerZones, Zone } from './zones.ts';
 
-/** A piece of a request: where some of its bytes are. */
+/** A piece of a request: a range of bytes and their place on a backend. */
 export interface Piece<Name extends string = string> {
   /** The name of a backend. */
   readonly backend: Name;
-  /** Where on the backend, in bytes: a multiple of its block size. */
+  /** The place on the backend, in bytes: a multiple of the backend's block size. */
   readonly offset: number;
   /**
-   * How many bytes: a multiple of the backend's block size.
-   * @default all that are left of the request
+   * In bytes: a multiple of the backend's block size.
+   * @default the rest of the request
    */
   readonly length?: number;
   /**
-   * Where in the request, in bytes.
-   * @default where the piece before it ends
+   * The place in the request, in bytes.
+   * @default the end of the previous piece
    */
   readonly at?: number;
 }
 
 /**
- * How a request is answered.
+ * The answer to a request.
  *
- * A piece or several: the request's bytes are there, and the request ends when they have been read
- * or written. Together the pieces must cover the request, a write as often as you like (a mirror),
- * a read once.
+ * Pieces: the places of the request's bytes; the engine reads or writes the pieces, then ends the
+ * request. The pieces must cover the request: each byte of a read once, each byte of a write at least
+ * once (twice for a mirror).
  *
- * A request may have any number of pieces. More than 64 of them are done 64 at a time.
+ * A request may have any number of pieces. The engine runs at most 64 pieces at a time.
  *
- * Nothing: the method has done the request in full. That is an answer only of a method that has had
- * the data in its hands: a read or a write whose {@link HandlerRequest.data} is in JavaScript, or
- * whose data the method's steps have moved as a whole; a request without data. Otherwise the request
- * fails with `EIO`, and the device tells it as a `'warning'` that names the method.
+ * Nothing: the method has done the whole request. Allowed for a request without data, for a read or
+ * write with {@link HandlerRequest.data} in JavaScript, and after steps that have moved all data.
+ * Any other request without an answer fails with `EIO`, and the device emits a `'warning'` with the
+ * method's name.
  */
 export type Answer<Name extends string = string> =
   void | undefined | Piece<Name> | readonly Piece<Name>[];
 
-/** A method that answers requests, at once or later. To fail one it throws an {@link IoError}. */
+/** A method that answers requests, at once or by a promise. An {@link IoError} fails the request. */
 export type Method<Name extends string = string> = (
   request: HandlerRequest<Name>,
 ) => Answer<Name> | PromiseLike<Answer<Name>>;
 
 /**
- * What answers a device's requests in JavaScript. The methods that it has are what the device can
- * do: without `write`, it is read-only; without `flush`, clients need not flush; without `discard`
- * and `writeZeroes`, nobody sends any.
+ * An object that answers a device's requests in JavaScript. The methods decide the device's abilities:
+ * without `write` the device is read-only; without `flush` clients need not flush; without `discard`
+ * and `writeZeroes` the kernel sends none.
  *
- * A method that answers at once is many times cheaper than one that returns a promise.
+ * A method without a promise is many times cheaper than a method with a promise.
  */
 export interface Handler<Name extends string = string> {
-  /** Nothing: what has a kind is one of {@link targets}. */
+  /** Never present: an object with a kind is a native target. */
   readonly kind?: undefined;
-  /** Nothing: of a handler that is {@link blockSize}. */
+  /** Never present: the option of a handler is {@link blockSize}. */
   readonly logicalBlockSize?: undefined;
   /** The size of the device. */
   readonly size: Size;
   /**
    * The unit of addressing in bytes: 512, 1024, 2048 or 4096.
-   * @default what the backend with the largest blocks needs, else 512
+   * @default the largest block size of the backends, else 512
    */
   readonly blockSize?: number | undefined;
   /**
-   * Whether writes are refused although there is a method for them.
+   * Whether the device refuses writes in spite of a method for writes.
    * @default false
    */
   readonly readOnly?: boolean | undefined;
   /**
-   * Whether writes with {@link HandlerRequest.fua} are durable before they are answered. If not,
-   * the kernel sends a flush after each such write.
-   * @default false; where flushes are left to backends, whether those can
+   * Whether the handler makes writes with {@link HandlerRequest.fua} durable before answering. If not,
+   * the kernel sends a flush after each FUA write.
+   * @default false; with `map` and without `flush`, the abilities of the backends decide
    */
   readonly fua?: boolean | undefined;
   /**
-   * How long a request may stay unanswered, in milliseconds, 250 to 86400000: from when the handler
-   * is asked first, with all of its steps, and also while the device is being closed. Then the
-   * request fails with `ETIMEDOUT`, and the device tells it as a `'warning'`. Never earlier; later
-   * by half a second, or an eighth of the limit. Of an unprivileged device 20000 at most: the kernel
-   * kills its server when a request is 30 s old.
+   * The time limit of a request, in milliseconds, 250 to 86400000: from the first call of the handler,
+   * including all steps, and also while the device closes. A request without an answer then fails with
+   * `ETIMEDOUT`, and the device emits a `'warning'`: never earlier, and up to half a second or an eighth
+   * of the limit later. At most 20000 for an unprivileged device: the kernel kills a server with a
+   * request 30 s old.
    * @default 30000; 20000 for an unprivileged device
    */
   readonly timeoutMs?: number | undefined;
-  /** What {@link Answer}s and steps can put bytes on: native targets, by names of your choice. */
+  /** The native targets for pieces and steps, by names of your choice. */
   readonly backends?: Readonly<Record<Name, Target>> | undefined;
-  /** Makes it a zoned device (Linux 6.6), which `buffers` must be `'user-copy'` for. */
+  /** Makes the device zoned (Linux 6.6); `buffers` must be `'user-copy'`. */
   readonly zones?: HandlerZones | undefined;
 
-  /** Fills `request.data`, or says where the bytes are. */
+  /** Fills `request.data`, or answers with the place of the bytes. */
   read?: Method<Name>;
-  /** Stores `request.data`, or says where it belongs. */
+  /** Stores `request.data`, or answers with the place for the bytes. */
   write?: Method<Name>;
   /**
-   * Puts all that was written before on stable storage. Where `map` is and this is not, flushes go
-   * to all backends without JavaScript.
+   * Makes all completed writes durable. With `map` and without this method, flushes go to all backends
+   * without JavaScript.
    */
   flush?: Method<Name>;
-  /** Forgets a range: what it reads from now on is undefined. */
+  /** Drops the contents of a range: later reads of the range are undefined. */
   discard?: Method<Name>;
   /** Makes a range read as zeros. */
   writeZeroes?: Method<Name>;
   /**
-   * Tells of the zones from the one at `request.offset` on, in their order: one at least, and
-   * `request.length / 64` of them at most. Another answer fails the request with `EIO`, and the
-   * device tells it as a `'warning'`.
+   * Returns the zones from `request.offset` on, in order: at least 1, at most `request.length / 64`. Any
+   * other answer fails the request with `EIO`, and the device emits a `'warning'`.
    */
   reportZones?: (request: HandlerRequest<Name>) => readonly Zone[] | PromiseLike<readonly Zone[]>;
-  /** Stores `request.data` at the write pointer of the zone at `request.offset`, and says where. */
+  /** Stores `request.data` at the write pointer of the zone at `request.offset`; returns the place. */
   zoneAppend?: (request: HandlerRequest<Name>) => number | PromiseLike<number>;
-  /** Keeps a zone open until it is told otherwise. */
+  /** Keeps a zone open until a close, a finish or a reset. */
   zoneOpen?: Method<Name>;
-  /** The zone is not written for a while. */
+  /** Closes a zone: the next write opens the zone again. */
   zoneClose?: Method<Name>;
-  /** The zone is full from now on. */
+  /** Makes a zone full. */
   zoneFinish?: Method<Name>;
   /** Empties a zone. */
   zoneReset?: Method<Name>;
   /** Empties all zones. */
   zoneResetAll?: Method<Name>;
   /**
-   * Says where the bytes of reads and writes are, in place of `read` and `write`. With it alone the
-   * data never comes to JavaScript: the kernel lends the client's pages, and the backends' disks
-   * read and write them. A request that `map` answers nothing for fails with `EIO`, unless steps of
-   * `map` have moved all of its data.
+   * Returns the places of the bytes of reads and writes, instead of `read` and `write`. With `map`
+   * alone the data never comes to JavaScript: the kernel lends the client's pages, and the engine reads
+   * and writes the backends. A request without an answer fails with `EIO`, unless the steps of `map`
+   * have moved all data.
    */
   map?: (
     request: HandlerRequest<Name>,

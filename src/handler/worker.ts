@@ -1,4 +1,4 @@
-// The program of a worker thread that serves queues of a device; `pool.ts` starts it.
+// The program of a worker thread for queues of a device, started by `pool.ts`.
 import { parentPort, workerData } from 'node:worker_threads';
 
 import { unwrap, type UblkError } from '../errors.ts';
@@ -14,7 +14,7 @@ const tell = (message: FromWorker): void => port.postMessage(message);
 
 try {
   const checked = checkHandler(await load(workerData as WorkerStart));
-  // Listening keeps this thread alive, until it is terminated.
+  // The listener keeps this thread alive until the pool terminates the thread.
   port.on('message', (assignment: Assignment) => {
     try {
       serve(checked, assignment);
@@ -39,7 +39,7 @@ function serve(checked: CheckedHandler, { bridge, queues, depth, spinUsec }: Ass
   const warn = (warning: UblkError): void => tell({ warning: toMessage(warning) });
   for (const queue of queues) {
     let bell: (() => void) | undefined;
-    // Only who has a single queue can look for its requests, and sleep in it.
+    // Only a thread with a single queue can look for requests and sleep in the addon.
     const alone = queues.length === 1;
     const spin = alone ? spinUsec : 0;
     const channel = unwrap(native().openChannel(bridge, queue, spin, () => bell?.()));

@@ -4,23 +4,23 @@ import type { NativeZones } from '../native.ts';
 import { parseSize, type Size } from '../size.ts';
 import { checkBytes } from './request.ts';
 
-/** The zones of a handler that is a zoned device; it keeps their state. */
+/** The zones of a zoned handler; the handler keeps the zones' state. */
 export interface HandlerZones {
-  /** From the start of one zone to the start of the next: a power of two from 64 KiB to 512 GiB. */
+  /** The distance between the starts of zones: a power of two from 64 KiB to 512 GiB. */
   readonly size: Size;
   /**
-   * Most zones open at once; 0: all.
+   * The largest number of open zones; 0: all zones.
    * @default 0
    */
   readonly maxOpen?: number | undefined;
   /**
-   * Most zones active at once, that is open or partly written; 0: all.
+   * The largest number of active zones, open or partly written; 0: all zones.
    * @default 0
    */
   readonly maxActive?: number | undefined;
 }
 
-/** By the numbers of linux/blkzoned.h, `BLK_ZONE_COND_*`. */
+/** Conditions with the numbers of linux/blkzoned.h, `BLK_ZONE_COND_*`. */
 const CONDITIONS = {
   conventional: 0,
   empty: 1,
@@ -32,22 +32,22 @@ const CONDITIONS = {
   offline: 15,
 } as const;
 
-/** What a zone is like; `conventional` ones are written anywhere and have no write pointer. */
+/** The condition of a zone; clients write anywhere in a `conventional` zone, without a write pointer. */
 export type ZoneCondition = keyof typeof CONDITIONS;
 
-/** A zone, as `reportZones` tells of it. */
+/** A zone in the answer of `reportZones`. */
 export interface Zone {
-  /** Where it begins, in bytes. */
+  /** The start of the zone, in bytes. */
   readonly offset: number;
   readonly condition: ZoneCondition;
   /**
-   * Where it is written next, in bytes.
-   * @default its beginning
+   * The write pointer, in bytes.
+   * @default the start of the zone
    */
   readonly writePointer?: number | undefined;
   /**
-   * How much of it can be written, in bytes.
-   * @default all of it
+   * The writable part, in bytes.
+   * @default the whole zone
    */
   readonly capacity?: number | undefined;
 }
@@ -57,7 +57,7 @@ export const ZONE_BYTES = 64;
 const [CONVENTIONAL, SEQUENTIAL] = [1, 2];
 const MAX_COUNT = 1 << 20;
 
-/** Checks zones and puts them as the addon takes them. */
+/** Checks zones and converts the zones for the addon. */
 export function toNativeZones(zones: HandlerZones): NativeZones {
   checkKeys(zones, 'zones', ['size', 'maxOpen', 'maxActive']);
   const { size, maxOpen = 0, maxActive = 0 } = zones;
@@ -74,14 +74,13 @@ export function toNativeZones(zones: HandlerZones): NativeZones {
 }
 
 /**
- * Writes a report of zones, as the kernel reads it: the memory behind the last zone is zeros.
+ * Writes a report of zones in the kernel's format: zeros follow the last zone.
  *
- * The kernel asks for the zones behind the last one that it has been told of, and goes on asking
- * where a report has none. So a report has one zone at least, and the zones follow each other from
- * the one that was asked for.
+ * The kernel repeats the request from the end of the previous report on, for ever after an empty report.
+ * A report therefore has at least 1 zone, and the zones follow each other from the requested zone on.
  *
- * @param first Where the first zone begins that was asked for, in bytes.
- * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`: that is no report.
+ * @param first The start of the first requested zone, in bytes.
+ * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` for an invalid report.
  */
 export function writeReport(data: Buffer, zones: unknown, zoneSize: number, first = 0): void {
   if (!Array.isArray(zones)) {
@@ -128,7 +127,7 @@ function toSectors(value: unknown, name: string, min: number, max: number): bigi
 }
 
 /**
- * Where a zone append went, if that can be.
+ * Checks the answer to a zone append: the place of the data.
  *
  * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`.
  */
