@@ -14,7 +14,7 @@ import type {
 } from './info.ts';
 import type { NativeQueueSettings } from './queue-settings.ts';
 
-/** A target as the addon takes it. */
+/** A target for the addon. */
 export interface NativeTarget {
   readonly kind: 'null' | 'error' | 'file' | 'striped' | 'linear' | 'delay' | 'zoned' | 'handler';
   readonly size?: number;
@@ -35,7 +35,7 @@ export interface NativeTarget {
   readonly integrity?: NativeIntegrity;
 }
 
-/** Metadata beside a target's data as the addon takes it. */
+/** Metadata options for the addon. */
 export interface NativeIntegrity {
   readonly checksum: 'none' | 'ip' | 'crc16' | 'crc64';
   readonly metadataSize: number;
@@ -48,7 +48,7 @@ export interface NativeIntegrity {
   readonly create?: boolean;
 }
 
-/** The zones of a zoned target as the addon takes them. */
+/** The zones of a zoned target for the addon. */
 export interface NativeZones {
   readonly size: number;
   readonly capacity?: number;
@@ -59,7 +59,7 @@ export interface NativeZones {
   readonly create?: boolean;
 }
 
-/** Limits of a device as the addon takes them, in bytes. */
+/** Limits of a device for the addon, in bytes. */
 export interface NativeLimits {
   readonly dmaAlignment?: number;
   readonly maxSegments?: number;
@@ -67,7 +67,7 @@ export interface NativeLimits {
   readonly segmentBoundary?: number;
 }
 
-/** A device as the addon takes it; what is absent is the addon's default. */
+/** A device for the addon; absent options have the addon's defaults. */
 export interface NativeDeviceOptions {
   readonly target: NativeTarget;
   readonly id?: number;
@@ -92,13 +92,13 @@ export interface NativeDeviceOptions {
   readonly timeoutMs?: number;
 }
 
-/** How a device ended. */
+/** The end of a device. */
 export interface NativeEnd {
   readonly reason: 'closed' | 'stopped' | 'quiesced' | 'failed';
   readonly failure?: Failure;
 }
 
-/** Somebody who watches a device: see `completions.ts` for the records. */
+/** A watch on a device's completions: `completions.ts` knows the format of the records. */
 export interface NativeWatch {
   take(): { readonly records: Buffer; readonly dropped: number };
   end(): void;
@@ -117,12 +117,12 @@ export interface NativeDevice {
   unshare(index: number): Promise<Outcome<void>>;
   /** Leaves a device with recovery to the next server, and closes one without. */
   part(): Promise<Outcome<void>>;
-  /** Closes it, unless it has recovery and somebody has it open: then it is left. */
+  /** Leaves a device with recovery that a client has open, and closes any other device. */
   release(): Promise<Outcome<void>>;
   close(): Promise<Outcome<void>>;
 }
 
-/** Reactors that devices share. */
+/** Reactors shared by devices. */
 export interface NativePool {
   createDevice(
     options: NativeDeviceOptions,
@@ -136,7 +136,7 @@ export interface NativePool {
   close(): Promise<Outcome<void>>;
 }
 
-/** A bridge between a device's reactors and a handler, as the addon is asked for it. */
+/** Options of a bridge between a device's reactors and a handler. */
 export interface NativeBridgeOptions {
   readonly queues: number;
   readonly depth: number;
@@ -144,13 +144,13 @@ export interface NativeBridgeOptions {
   readonly timeoutMs: number;
 }
 
-/** A bridge. It wakes and tells, but does not keep the event loop alive. */
+/** A bridge: calls back into JavaScript, but does not keep the event loop alive. */
 export interface NativeBridge {
   readonly id: number;
   release(): void;
 }
 
-/** What went wrong on a bridge: `timed-out`, `late`, `blocked`, `unblocked`, or a misfit's name. */
+/** A problem on a bridge: `timed-out`, `late`, `blocked`, `unblocked`, or the name of a misfit. */
 export interface NativeReport {
   readonly kind: string;
   readonly queue: number;
@@ -161,7 +161,7 @@ export interface NativeReport {
   readonly ms: number;
 }
 
-/** Where things are in the memory of a {@link NativeChannel}, in words. */
+/** The layout of the memory of a {@link NativeChannel}, in words. */
 export interface NativePlaces {
   readonly version: number;
   readonly requests: number;
@@ -172,25 +172,25 @@ export interface NativePlaces {
   readonly maxPieces: number;
 }
 
-/** The answering end of one queue of a bridge. */
+/** The answering end of a queue of a bridge. */
 export interface NativeChannel {
-  /** To be asked for once. */
+  /** Call once. */
   memory(): Outcome<ArrayBuffer>;
   places(): NativePlaces;
-  /** To be asked for once for each buffer that the tag has. */
+  /** Call once for each buffer of the tag. */
   buffer(tag: number): Outcome<ArrayBuffer | null>;
   keepBuffer(tag: number): void;
-  // Functions, since a method of the addon costs far more than it does.
-  /** What gives the reactor what it is owed, one of `OWES_*`. */
+  // These return functions, since calls of a method of the addon cost far more.
+  /** Returns the function that wakes the reactor, by a value of `OWES_*`. */
   payer(): (debt: number) => void;
-  /** What looks for requests without sleeping, where it is to. */
+  /** Returns the function that looks for requests without sleeping, if spinning is on. */
   looker(): () => boolean;
-  /** What does the same, then sleeps until there are requests. */
+  /** Returns the function that looks for requests, then sleeps until a request comes. */
   waiter(limitUs: number): (debt: number) => boolean;
   release(): void;
 }
 
-/** How often things go wrong in a simulation, in times of a thousand. */
+/** The frequency of faults in a simulation, per thousand. */
 export interface NativeFaults {
   readonly short: number;
   readonly error: number;
@@ -199,14 +199,14 @@ export interface NativeFaults {
   readonly delay: number;
 }
 
-/** A simulation as the addon takes it. */
+/** Options of a simulation for the addon. */
 export interface NativeSimulationOptions {
   readonly seed: number;
   readonly kernel: '7.3' | '6.12';
   readonly faults: NativeFaults;
 }
 
-/** What is asked of a simulated disk. */
+/** An operation on a simulated disk. */
 export interface NativeDiskOperation {
   readonly kind: 'read' | 'write' | 'flush' | 'discard' | 'writeZeroes';
   readonly offset: number;
@@ -215,7 +215,7 @@ export interface NativeDiskOperation {
   readonly fua: boolean;
 }
 
-/** What became of it: its place among those it was begun with, what was read, an errno or 0. */
+/** The result of an operation: the index in the batch, the read data, an errno or 0. */
 export interface NativeDiskOutcome {
   readonly place: number;
   readonly data: Buffer;
@@ -236,7 +236,7 @@ export interface NativeSimulation {
   close(): Promise<Outcome<void>>;
 }
 
-/** The addon. Its promises never reject, and what can fail never throws: a failure is an answer. */
+/** The addon. Promises never reject and functions never throw: an {@link Outcome} holds a failure. */
 export interface Binding {
   createPool(reactors: number, spinUsec: number): Promise<Outcome<NativePool>>;
   createDevice(
@@ -248,7 +248,7 @@ export interface Binding {
     options: NativeDeviceOptions,
     onEnd: (end: NativeEnd) => void,
   ): Promise<Outcome<NativeDevice>>;
-  /** Ends the service of all devices of the process, as its end would. */
+  /** Ends the service of all devices of the process, like the end of the process. */
   partAll(): Promise<Outcome<void>>;
   createBridge(
     options: NativeBridgeOptions,
@@ -278,7 +278,7 @@ export interface Binding {
 let binding: Binding | undefined;
 
 /**
- * The addon, loaded when it is first needed.
+ * The addon, loaded by the first call.
  *
  * @throws {UblkError} `ERR_UBLK_UNSUPPORTED_PLATFORM`, `ERR_UBLK_NO_ADDON`.
  */
@@ -287,7 +287,7 @@ export function native(): Binding {
   return binding;
 }
 
-/** Loads the addon with `require`; apart from {@link native} for its tests. */
+/** Loads the addon with `require`; separate from {@link native} for tests. */
 export function load(
   require: (id: string) => unknown,
   platform: string,
@@ -307,7 +307,7 @@ export function load(
   }
 }
 
-/** Finds and loads the addon; beside the folder of this file. */
+/** The program that finds and loads the addon, beside the folder of this file. */
 const LOADER = '../native/binding.cjs';
 
 /** In a bundle of CommonJS a file has no URL. */
@@ -319,7 +319,7 @@ function refuseBundle(): never {
   throw new Error(`Cannot find module '${LOADER}'`);
 }
 
-/** What keeps the addon from being loaded, by what Node.js says, and what to do. */
+/** Known reasons for a failed load: a pattern of Node.js's message, our message and hint. */
 const OBSTACLES: readonly (readonly [says: RegExp, message: string, hint: string])[] = [
   [
     /Cannot find module '\.\.\/native\/binding\.cjs'/,
@@ -360,7 +360,7 @@ function notLoaded(cause: unknown, platformPackage: string): UblkError {
   );
 }
 
-/** An error and what it says that it was caused by. */
+/** An error and the chain of its causes. */
 function causesOf(error: unknown): Error[] {
   const chain: Error[] = [];
   for (let one = error; one instanceof Error && !chain.includes(one); one = one.cause) {
@@ -370,8 +370,8 @@ function causesOf(error: unknown): Error[] {
 }
 
 /**
- * The generated loader tries several places, of which most are not there; one that is there but
- * fails tells more. The loader's own errors are copies without codes.
+ * The generated loader tries several places, most of them missing; the error of an existing place is
+ * more useful. The loader's own errors are copies without codes.
  */
 function realReason(chain: readonly Error[]): string | undefined {
   const failed = chain.find(

@@ -2,18 +2,18 @@ import { InvalidArgumentError } from 'commander';
 
 import { BUFFER_MODES, type BufferMode } from '../info.ts';
 
-/** A number on the command line. */
+/** Parses a whole number. */
 export function wholeNumber(text: string): number {
   if (!/^\d+$/.test(text)) throw new InvalidArgumentError('It must be a whole number.');
   return Number(text);
 }
 
-/** One more number of an argument that takes several. */
+/** Parses another number of a variadic argument. */
 export function wholeNumbers(text: string, before: readonly number[] = []): number[] {
   return [...before, wholeNumber(text)];
 }
 
-/** Buffer modes, with commas between. */
+/** Parses buffer modes with commas between. */
 export function bufferModes(text: string): readonly BufferMode[] {
   return text.split(',').map((name) => {
     const mode = BUFFER_MODES.find((one) => one === name);
@@ -22,7 +22,7 @@ export function bufferModes(text: string): readonly BufferMode[] {
   });
 }
 
-/** An option that may be given more than once. */
+/** Collects the values of a repeated option. */
 export function collect(text: string, before: readonly string[] = []): string[] {
   return [...before, text];
 }
@@ -33,7 +33,7 @@ export function example(...lines: string[]): string {
   return ['', head, ...lines.map((line) => `  $ ${line}`)].join('\n');
 }
 
-/** CPUs on the command line: numbers and ranges, `0,2-3`. */
+/** Parses CPUs: numbers and ranges, `0,2-3`. */
 export function cpuList(text: string): number[] {
   const cpus = text.split(',').flatMap((part) => {
     const range = /^(\d+)(?:-(\d+))?$/.exec(part);

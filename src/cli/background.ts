@@ -1,18 +1,18 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 
-/** Tells the second process who has started it, so that it serves and starts no third. */
+/** Holds the starter's process id, so that the second process serves and starts no third process. */
 const STARTER = 'UBLK_STARTED_BY';
 
-/** Whether this process is the one that `--background` has started. */
+/** Whether `--background` has started this process. */
 export function isInBackground(): boolean {
   return process.env[STARTER] === String(process.ppid);
 }
 
 /**
- * Runs this very command in another process, of a session of its own, until that prints a line:
- * then it serves, and goes on alone. What it says until then is said here, and if it ends before,
- * this process ends as it did. A signal to this one is handed on.
+ * Runs the same command in another process, in a new session, until the other process serves and
+ * prints a line; then this process ends. This process passes on the output until then, signals to
+ * the other process, and the exit status of a server that fails to start.
  */
 export async function runInBackground(signal: AbortSignal): Promise<void> {
   const server = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {

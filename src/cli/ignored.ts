@@ -1,12 +1,12 @@
 import { constants } from 'node:os';
 
 /**
- * Where `bin/ublk` notes the signals that its starter ignores: its process id, a colon, and `SigIgn` of
- * `/proc/PID/status`. Node itself gives each signal its default action before any JavaScript runs.
+ * The note of `bin/ublk` about the signals ignored by the starter: a process id, a colon, and `SigIgn` of
+ * `/proc/PID/status`. Node.js resets all signals to the default action before any JavaScript runs.
  */
 const NOTE = 'UBLK_IGNORED_SIGNALS';
 
-/** Signals that may be ignored, and that neither Node nor the kernel needs. */
+/** Signals that a process may ignore, apart from the signals needed by Node.js and the kernel. */
 const NAMES = [
   'SIGHUP',
   'SIGINT',
@@ -21,8 +21,8 @@ const NAMES = [
 ] as const;
 
 /**
- * The signals that the starter of this process ignores. A note counts for the process that it names,
- * and for the one that this process starts with `--background`.
+ * The signals ignored by the starter of this process. A note is valid for the named process and for
+ * a process started by `--background`.
  */
 export function ignoredSignals(
   note: string | undefined = process.env[NOTE],
@@ -34,7 +34,7 @@ export function ignoredSignals(
   return NAMES.filter((name) => ((mask >> BigInt(constants.signals[name] - 1)) & 1n) === 1n);
 }
 
-/** Ignores what the starter of this process ignores, for example after `nohup`. */
+/** Ignores the signals ignored by the starter of this process, for example after `nohup`. */
 export function keepIgnoring(): void {
   for (const name of ignoredSignals()) process.on(name, () => {});
 }

@@ -19,20 +19,31 @@ export interface IntegrityFlags {
 
 /** The options of metadata beside the data (Linux 7.0). */
 export function integrityOptions(command: Command): Command {
-  const checksum = new Option('--integrity <checksum>', 'keep metadata, protected so');
+  const checksum = new Option(
+    '--integrity <checksum>',
+    'keep metadata with protection information of this kind',
+  );
   const kinds: readonly Checksum[] = ['none', 'ip', 'crc16', 'crc64'];
   return command
     .optionsGroup('Metadata options:')
     .addOption(checksum.choices(kinds))
-    .option('--metadata-size <bytes>', 'metadata to each interval, 1 to 255', wholeNumber)
-    .option('--pi-offset <bytes>', 'where the protection information begins in it', wholeNumber)
-    .option('--interval <bytes>', 'data to each piece of metadata: 512 to 4096', wholeNumber)
+    .option('--metadata-size <bytes>', 'bytes of metadata for each interval, 1 to 255', wholeNumber)
+    .option(
+      '--pi-offset <bytes>',
+      'offset of the protection information in the metadata',
+      wholeNumber,
+    )
+    .option(
+      '--interval <bytes>',
+      'bytes of data for each piece of metadata: 512 to 4096',
+      wholeNumber,
+    )
     .option('--tag-size <bytes>', 'size of the application tag', wholeNumber)
     .option('--no-reference-tags', 'the reference tag does not count blocks')
-    .option('--integrity-capable', 'say that the device checks what it is given');
+    .option('--integrity-capable', 'announce that the device checks data');
 }
 
-/** What the flags ask for; nothing without `--integrity`, which all others need. */
+/** The options of the flags; undefined without `--integrity`, required by all other flags. */
 export function integrityOf(flags: IntegrityFlags): FileIntegrityOptions | undefined {
   const { integrity: checksum, metadataFile: path, metadataSize, piOffset } = flags;
   const { interval, tagSize, integrityCapable: capable, createMetadata: create } = flags;

@@ -9,18 +9,18 @@ const TARGET = 'a file, a block device, null:SIZE or error:SIZE';
 /** The subcommands of `ublk add` beyond plain files: layers, zones. */
 export function addLayers(add: Command, options: (command: Command) => Command): void {
   options(add.command('striped'))
-    .description('Serve chunks laid over several targets in turn.')
+    .description('Serve chunks spread over several targets in turn.')
     .argument('<target...>', TARGET)
     .option('--no-lock', 'serve files although another server does')
     .option('--read-only', 'refuse writes, and open files for reading only')
     .option('--block-size <bytes>', 'logical block size: 512, 1024, 2048 or 4096', wholeNumber)
-    .option('--chunk <size>', 'what lies on one target before the next has its turn')
+    .option('--chunk <size>', 'bytes on each target before the next target (default: 64KiB)')
     .addHelpText('after', example('ublk add striped a.img b.img --chunk 128KiB'))
     .action(async (parts: string[], flags: StripedFlags) => {
       await (await import('./commands/add-layers.ts')).addStriped(parts, flags);
     });
   options(add.command('linear'))
-    .description('Serve several targets one behind another.')
+    .description('Serve several targets in sequence.')
     .argument('<target...>', TARGET)
     .option('--no-lock', 'serve files although another server does')
     .option('--read-only', 'refuse writes, and open files for reading only')
@@ -30,14 +30,14 @@ export function addLayers(add: Command, options: (command: Command) => Command):
       await (await import('./commands/add-layers.ts')).addLinear(parts, flags);
     });
   options(add.command('delay'))
-    .description('Serve a target that answers late, for tests.')
+    .description('Serve a target with delays, for tests.')
     .argument('<target>', TARGET)
     .option('--no-lock', 'serve files although another server does')
     .option('--read-only', 'refuse writes, and open files for reading only')
     .option('--block-size <bytes>', 'logical block size: 512, 1024, 2048 or 4096', wholeNumber)
-    .option('--read-us <n>', 'how long reads wait, in microseconds', wholeNumber)
-    .option('--write-us <n>', 'how long writes and discards wait', wholeNumber)
-    .option('--flush-us <n>', 'how long flushes wait (default: as writes)', wholeNumber)
+    .option('--read-us <n>', 'delay of reads, in microseconds', wholeNumber)
+    .option('--write-us <n>', 'delay of writes and discards', wholeNumber)
+    .option('--flush-us <n>', 'delay of flushes (default: as writes)', wholeNumber)
     .addHelpText('after', example('ublk add delay null:1GiB --read-us 5000'))
     .action(async (part: string, flags: DelayFlags) => {
       await (await import('./commands/add-layers.ts')).addDelay(part, flags);
@@ -50,16 +50,16 @@ export function addLayers(add: Command, options: (command: Command) => Command):
       await (await import('./commands/add-layers.ts')).addError(flags);
     });
   options(add.command('zoned'))
-    .description('Serve a zoned device, of a file or in memory.')
+    .description('Serve a zoned device from a file or from memory.')
     .argument('[image]', 'the file or block device (default: memory)')
     .requiredOption('--zone-size <size>', 'the size of a zone, for example 64MiB')
-    .option('--zone-capacity <size>', 'how much of a zone can be written (default: all)')
-    .option('--size <size>', 'the size of the device (default: that of the image)')
-    .option('--state <file>', "where the zones' state is kept (default: IMAGE.zones)")
-    .option('--create-state', 'make that file although the image is not empty')
+    .option('--zone-capacity <size>', 'writable part of a zone (default: all)')
+    .option('--size <size>', 'size of the device (default: size of the image)')
+    .option('--state <file>', "file for the zones' state (default: IMAGE.zones)")
+    .option('--create-state', 'make the state file for an image that is not empty')
     .option('--conventional <n>', 'conventional zones at the beginning', wholeNumber)
-    .option('--max-open <n>', 'most zones open at once (default: all)', wholeNumber)
-    .option('--max-active <n>', 'most zones active at once (default: all)', wholeNumber)
+    .option('--max-open <n>', 'largest number of open zones (default: all)', wholeNumber)
+    .option('--max-active <n>', 'largest number of active zones (default: all)', wholeNumber)
     .addHelpText('after', example('ublk add zoned --size 4GiB --zone-size 64MiB'))
     .action(async (image: string | undefined, flags: ZonedFlags) => {
       await (await import('./commands/add-layers.ts')).addZoned(image, flags);

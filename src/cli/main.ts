@@ -6,5 +6,5 @@ import { outliveReaders } from './streams.ts';
 keepIgnoring();
 outliveReaders();
 const status = await runCli(process.argv.slice(2));
-// A write that fails later than this sets the status too.
+// A failed write after this point sets the status as well.
 if (status !== ExitStatus.Ok) process.exitCode = status;

@@ -8,7 +8,7 @@ export interface OutputFlags {
   readonly json?: true | undefined;
 }
 
-/** Prints a command's answer: as one line of JSON for scripts, or as text for people. */
+/** Prints a command's answer: as a line of JSON for scripts, or as text for people. */
 export async function answer(
   flags: OutputFlags,
   data: unknown,

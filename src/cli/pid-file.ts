@@ -5,11 +5,11 @@ import { rename, rm, writeFile } from 'node:fs/promises';
 import { invalid } from '../errors.ts';
 
 /**
- * Writes the id of this process to `path`, if there is one, until it is disposed of. A program that
- * waits for the file to appear never sees it empty. No link is followed on the way: a folder may be one
- * that others write to. A file that names another process by then is left.
+ * Writes the id of this process to `path`, if given, and removes the file when disposed of. The file
+ * appears complete, never empty. No link is followed, since other users may write to the folder. A
+ * file with another process id stays.
  *
- * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` when it cannot be written there.
+ * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` when the file cannot be written.
  */
 export async function writePidFile(path: string | undefined): Promise<AsyncDisposable> {
   if (path === undefined) return { [Symbol.asyncDispose]: async () => {} };
@@ -20,7 +20,7 @@ export async function writePidFile(path: string | undefined): Promise<AsyncDispo
     throw invalid(`cannot write the pid file '${path}': ${(error as Error).message}`);
   }
   const remove = (): void => removeIfHolds(path, line);
-  // The end of the process may come before that of the device.
+  // The process may end before the device.
   process.once('exit', remove);
   return {
     [Symbol.asyncDispose]: async () => {
@@ -34,11 +34,11 @@ function removeIfHolds(path: string, line: string): void {
   try {
     if (readFileSync(path, 'utf8') === line) rmSync(path, { force: true });
   } catch {
-    // Somebody else has removed the file, or the folder is writable no more: nothing depends on it.
+    // The file is gone or the folder has become read-only: nothing depends on the file.
   }
 }
 
-/** Puts a new file in the place of whatever is there. */
+/** Replaces a file, or a link, with a new file. */
 async function replace(path: string, text: string): Promise<void> {
   const draft = `${path}.${randomUUID()}`;
   await writeFile(draft, text, { flag: 'wx' });

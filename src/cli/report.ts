@@ -1,9 +1,9 @@
 import type { UblkError } from '../errors.ts';
 
-/** What the command ends with. */
+/** The exit statuses of the command. */
 export const ExitStatus = { Ok: 0, Failed: 1, Usage: 2 } as const;
 
-/** Tells an error on stderr: as one line of JSON for scripts, or as text for people. */
+/** Prints an error on stderr: as a line of JSON for scripts, or as text for people. */
 export function report(error: UblkError, json: boolean): void {
   process.stderr.write(json ? `${JSON.stringify({ error: asData(error) })}\n` : asText(error));
 }

@@ -4,12 +4,12 @@ import { invalid, UblkError, UblkErrorCode } from '../errors.ts';
 import { createProgram } from './program.ts';
 import { ExitStatus, report } from './report.ts';
 
-/** Runs the `ublk` command. Errors are told on stderr. */
+/** Runs the `ublk` command. Prints errors on stderr. */
 export async function runCli(args: readonly string[]): Promise<number> {
   const json = args.includes('--json');
   try {
     await createProgram(json).parseAsync(args, { from: 'user' });
-    // A command that ran but found something amiss (doctor) has set the status itself.
+    // A command may set the status without an error (doctor).
     return Number(process.exitCode ?? ExitStatus.Ok);
   } catch (error) {
     return conclude(error, json);
@@ -18,7 +18,7 @@ export async function runCli(args: readonly string[]): Promise<number> {
 
 function conclude(error: unknown, json: boolean): number {
   if (error instanceof CommanderError) {
-    // Help that was asked for is no error. People have been told already.
+    // Requested help is no error, and commander has printed usage errors for people already.
     if (error.exitCode === 0) return ExitStatus.Ok;
     if (json) report(usage(error), json);
     return ExitStatus.Usage;
@@ -28,7 +28,7 @@ function conclude(error: unknown, json: boolean): number {
   return error.code === UblkErrorCode.InvalidArgument ? ExitStatus.Usage : ExitStatus.Failed;
 }
 
-/** What commander says about the words, as an error of this package. */
+/** A usage error of commander as an error of this package. */
 function usage({ code, message }: CommanderError): UblkError {
   if (code === 'commander.help') return invalid('a command is missing', 'ublk --help lists them');
   const [text = '', ...more] = message.replace(/^error: /, '').split('\n');

@@ -7,19 +7,19 @@ import type { Device } from '../device.ts';
 import { invalid, UblkError, unwrap, type Failure, type Outcome } from '../errors.ts';
 import type { SharedMemory } from '../memory.ts';
 
-/** What `ublk share` and `ublk unshare` ask of the process that serves a device. */
+/** The requests of `ublk share` and `ublk unshare` to a device's server. */
 export type Wish = { share: string; readOnly: boolean } | { unshare: number };
 
 const socketOf = (id: number, folder: string): string => `${folder}/ublkb${id}.sock`;
 const FOLDER = '/run/ublk';
-/** How long a client may take to say what it wishes, in milliseconds. */
+/** The time limit for a client's message, in milliseconds. */
 const PATIENCE_MS = 10_000;
-/** The longest wish, in characters: a path and what is around it. */
+/** The longest message, in characters: a path in JSON. */
 const LONGEST = 16_384;
 
 /**
- * Hears wishes about a device's shared memory until it is disposed of, on a socket that only this
- * user can reach. Does nothing for a device that shares none.
+ * Listens for requests about a device's shared memory until disposed of, on a socket that only this
+ * user can reach. Does nothing for a device without shared memory.
  */
 export async function hearWishes(
   device: Device,
@@ -28,14 +28,14 @@ export async function hearWishes(
   if (!device.buffers.shared) return { [Symbol.asyncDispose]: async () => {} };
   const path = socketOf(device.id, folder);
   await mkdir(folder, { recursive: true, mode: 0o700 });
-  // The id is ours, so what is there is from a server that died.
+  // This process serves the id, so an existing socket belongs to a dead server.
   await rm(path, { force: true });
   const memories = new Map<number, SharedMemory>();
   const clients = new Set<Socket>();
   const server = createServer({ allowHalfOpen: true }, (socket) => {
     clients.add(socket);
     socket.once('close', () => clients.delete(socket));
-    // A client that goes away before it has its answer.
+    // A client may disconnect before the answer.
     socket.on('error', () => {});
     void respond(socket, device, memories).catch(() => socket.destroy());
   });
@@ -57,7 +57,7 @@ async function respond(
 ): Promise<void> {
   socket.setTimeout(PATIENCE_MS, () => socket.destroy(new Error('the client says nothing')));
   const wish = JSON.parse(await received(socket)) as Wish;
-  // How long the kernel takes to share is the kernel's affair.
+  // The kernel may take any time to register the memory.
   socket.setTimeout(0);
   const outcome = await grant(wish, device, memories).then(
     (value) => ({ value }),
@@ -66,7 +66,7 @@ async function respond(
   socket.end(JSON.stringify(outcome));
 }
 
-/** All that comes; unlike an async iteration, this leaves the other direction open. */
+/** The whole message; unlike an async iteration, this function leaves the other direction open. */
 function received(socket: Socket): Promise<string> {
   return new Promise((resolve, reject) => {
     let text = '';
@@ -107,15 +107,15 @@ async function grant(
   return wish.unshare;
 }
 
-/** Whether a path means something else in each process: /proc/self, /dev/stdin, one that is relative. */
+/** Whether a path differs between processes: /proc/self, /dev/stdin, a relative path. */
 async function isOurs(path: string): Promise<boolean> {
   return path !== (await meaning(path));
 }
 
-/** A path that means in every process what `path` means in this one. */
+/** The path of the same file for every process. */
 async function meaning(path: string): Promise<string> {
   const whole = resolve(path);
-  // The last name stays: behind /proc/PID/fd/N there need not be a path.
+  // The last name stays: the file of /proc/PID/fd/N may have no path.
   const folder = await realpath(dirname(whole)).catch(() => dirname(whole));
   const target = await readlink(whole).catch(() => '');
   const isOfProcess = target.startsWith('/proc/self/') || target.startsWith('/proc/thread-self/');
@@ -123,9 +123,9 @@ async function meaning(path: string): Promise<string> {
 }
 
 /**
- * Asks the process that serves device `id`.
+ * Sends a request to the server of device `id`.
  *
- * @throws {UblkError} what it answers; `ERR_UBLK_INVALID_ARGUMENT` when nobody listens.
+ * @throws {UblkError} The server's error; `ERR_UBLK_INVALID_ARGUMENT` when no server listens.
  */
 export async function wishFor(id: number, wish: Wish, folder: string = FOLDER): Promise<number> {
   const socket = connect({ path: socketOf(id, folder), allowHalfOpen: true });

@@ -2,8 +2,8 @@ import { lstatSync, readdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 
 /**
- * The first path that somebody other than root can change, of those that decide what `path` is: the
- * path itself, the folders above, and, of a folder, all that is in it. Nothing, if there is none.
+ * The first path that a user other than root can change among `path`, the folders above, and the
+ * contents of a folder; undefined if only root can change all of them.
  */
 export function changeableByOthers(path: string): string | undefined {
   return above(path).find(isChangeable) ?? within(path);
@@ -26,7 +26,7 @@ function within(path: string): string | undefined {
 
 function isChangeable(path: string): boolean {
   const { uid, mode } = lstatSync(path);
-  // A link has no mode of its own; where it leads is for the caller to resolve.
+  // The mode of a link means nothing; the caller resolves links.
   const isLink = (mode & 0o170000) === 0o120000;
   return uid !== 0 || (!isLink && (mode & 0o022) !== 0);
 }

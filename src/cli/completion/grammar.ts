@@ -1,6 +1,6 @@
 import type { Argument, Command, Option } from 'commander';
 
-/** What a shell offers for an argument, or for the value of an option. */
+/** A shell's offers for an argument or for the value of an option. */
 export type Offer = 'files' | 'devices' | readonly string[];
 
 /** A command or an option, with its description. */
@@ -9,22 +9,22 @@ export interface Word {
   readonly about: string;
 }
 
-/** What a shell offers after the words of one command. */
+/** A shell's offers after the words of a command. */
 export interface Place {
   /** The command's words, without arguments: `ublk add file`. */
   readonly path: string;
   readonly commands: readonly Word[];
   readonly options: readonly Word[];
-  /** Per option that takes a value: what is offered for the value. */
+  /** The offers for the values of options with a value. */
   readonly values: ReadonlyMap<string, Offer>;
-  /** What is offered for the command's arguments. */
+  /** The offers for the command's arguments. */
   readonly argument: Offer;
 }
 
-/** The options that only a new device has: `ublk recover` takes the others. */
+/** The options of a new device: `ublk recover` takes all other options. */
 const DEVICE_OPTIONS = 'Device options:';
 
-/** What a placeholder such as `<file>` stands for. */
+/** The offers for a placeholder such as `<file>`. */
 const OFFERS: Readonly<Record<string, Offer>> = {
   file: 'files',
   image: 'files',
@@ -38,7 +38,7 @@ export function placesOf(program: Command): Place[] {
   const add = program.commands.find((command) => command.name() === 'add');
   const all = placesBelow(program, '');
   if (!recover || !add) return all;
-  // The words behind `ublk recover ID` are those of `ublk add`, parsed by a command of their own.
+  // `ublk recover ID` takes the targets of `ublk add`; commander parses the targets in a separate command.
   const targets = add.commands.map((target) => placeOf(target, 'ublk recover', isOfServer));
   const commands = placeOf(add, 'ublk').commands;
   const withTargets = (place: Place) =>

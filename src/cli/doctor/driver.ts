@@ -3,7 +3,7 @@ import type { System } from './system.ts';
 
 const CONTROL = '/dev/ublk-control';
 
-/** Kernels that ublk servers are known to suffer from; the newest report is what counts. */
+/** Kernel releases with known defects that affect ublk servers. */
 const KNOWN_BAD: readonly { release: RegExp; what: string; status: 'warn' | 'fail' }[] = [
   {
     release: /^6\.17\.0-\d+-aws/,
@@ -27,7 +27,7 @@ const KNOWN_BAD: readonly { release: RegExp; what: string; status: 'warn' | 'fai
   },
 ];
 
-/** Whether this is Linux at all. */
+/** Checks that the system is Linux. */
 export function platform(system: System): Finding {
   const name = 'platform';
   if (system.platform === 'linux') return { name, status: 'ok', detail: 'Linux' };
@@ -35,7 +35,7 @@ export function platform(system: System): Finding {
   return { name, status: 'fail', detail, fix: 'run it on Linux, for example in a virtual machine' };
 }
 
-/** The kernel's release, and what is known against it. */
+/** Reports the kernel's release and known defects. */
 export function kernel({ release }: System): Finding {
   const name = 'kernel';
   const bad = KNOWN_BAD.find((one) => one.release.test(release));
@@ -44,7 +44,7 @@ export function kernel({ release }: System): Finding {
   return { name, status, detail: `${release}: ${what}`, fix: 'boot a newer kernel' };
 }
 
-/** Whether the driver is there. */
+/** Checks that the driver is loaded. */
 export function driver(system: System): Finding {
   const name = 'driver';
   if (system.exists(CONTROL) || system.exists('/sys/module/ublk_drv')) {
@@ -65,7 +65,7 @@ export function driver(system: System): Finding {
   };
 }
 
-/** Whether this user may create devices. */
+/** Checks that this user may create devices. */
 export function control(system: System): Finding {
   const name = 'permission';
   if (!system.exists(CONTROL)) {

@@ -4,7 +4,7 @@ import type { Finding } from './finding.ts';
 
 type Answer = readonly Feature[] | UblkError;
 
-/** What the driver can do. */
+/** Reports the driver's features. */
 export function features(offered: Answer): Finding {
   const name = 'features';
   if (UblkError.is(offered)) return failed(name, offered);
@@ -15,7 +15,7 @@ export function features(offered: Answer): Finding {
   return { name, status: 'ok', detail: `${detail}; newer kernels have ${names}` };
 }
 
-/** How data would reach the server. */
+/** Reports the best buffer mode. */
 export function buffers(offered: Answer, release: string): Finding[] {
   return UblkError.is(offered) ? [] : [buffersOf(offered, release)];
 }
@@ -25,7 +25,7 @@ function buffersOf(offered: readonly Feature[], release: string): Finding {
   const has = (feature: string) => offered.some((one) => one.name === feature && one.supported);
   if (has('AUTO_BUF_REG')) return { name, status: 'ok', detail: 'auto: zero copy' };
   const fix = 'boot Linux 6.16 or newer';
-  // Kernels before 6.15 list zero copy too, and take it back when a device is added.
+  // Kernels before 6.15 list zero copy, but drop the feature when a device is added.
   if (has('SUPPORT_ZERO_COPY') && isAtLeast(release, 6, 15)) {
     const detail = 'register: zero copy, with two commands more per request than auto needs';
     return { name, status: 'ok', detail, fix };

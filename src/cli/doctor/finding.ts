@@ -1,9 +1,9 @@
-/** What one check found. */
+/** The result of a check. */
 export interface Finding {
   readonly name: string;
-  /** `warn`: it works, but not as well as it could; `fail`: it does not work. */
+  /** `warn`: devices work with a limitation; `fail`: devices do not work. */
   readonly status: 'ok' | 'warn' | 'fail';
   readonly detail: string;
-  /** The command or step that mends it. */
+  /** The command or step that fixes the problem. */
   readonly fix?: string;
 }

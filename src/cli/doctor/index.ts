@@ -4,13 +4,13 @@ import type { Finding } from './finding.ts';
 import { ioUring, memlock, udev, unprivileged } from './machine.ts';
 import type { System } from './system.ts';
 
-/** Looks at everything that serving a device needs. */
+/** Checks all requirements of serving a device. */
 export async function examine(system: System): Promise<Finding[]> {
   const where = platform(system);
   if (where.status === 'fail') return [where];
   const found = driver(system);
   const machine = [ioUring(system), memlock(system), udev(system)];
-  // What only the driver can tell is not asked without it: one cause, one thing to do.
+  // Without the driver, checks that need the driver would only repeat the problem.
   if (found.status === 'fail') return [kernel(system), found, ...machine];
   const may = control(system);
   const rest = [kernel(system), found, may, ...machine, unprivileged(system)];
@@ -19,7 +19,7 @@ export async function examine(system: System): Promise<Finding[]> {
   return [...rest, features(offered), ...buffers(offered, system.release)];
 }
 
-/** All findings in one line: whether this machine can serve devices, and what is in the way. */
+/** A summary line: whether this machine can serve devices, and the names of the failed checks. */
 export function verdict(findings: readonly Finding[]): string {
   const names = (status: Finding['status']) =>
     findings.filter((one) => one.status === status).map(({ name }) => name);

@@ -5,10 +5,10 @@ import type { System } from './system.ts';
 const SYSCTL = '/proc/sys/kernel/io_uring_disabled';
 const ENOUGH_MEMLOCK = 8 << 20;
 
-/** Whether io_uring may be used. */
+/** Checks that this user may use io_uring. */
 export function ioUring(system: System): Finding {
   const name = 'io_uring';
-  // Kernels before 6.6 have no such switch.
+  // Kernels before 6.6 have no such sysctl.
   const disabled = Number(system.read(SYSCTL) ?? 0);
   if (disabled === 0) return { name, status: 'ok', detail: 'allowed for everybody' };
   const fix = 'sudo sysctl kernel.io_uring_disabled=0';
@@ -17,7 +17,7 @@ export function ioUring(system: System): Finding {
   return { name, status: 'fail', detail: 'allowed only for root and the io_uring group', fix };
 }
 
-/** How much memory may be locked. */
+/** Reports the limit of locked memory. */
 export function memlock(system: System): Finding {
   const name = 'memlock';
   const text = /^Max locked memory\s+(\S+)/m.exec(system.read('/proc/self/limits') ?? '')?.[1];
@@ -31,7 +31,7 @@ export function memlock(system: System): Finding {
 
 const RULES = ['/etc', '/run', '/usr/lib', '/lib'].map((at) => `${at}/udev/rules.d/97-ublk.rules`);
 
-/** Whether users who are not root may serve devices. */
+/** Reports whether users other than root may serve devices. */
 export function unprivileged(system: System): Finding {
   const name = 'unprivileged';
   if (RULES.some((path) => system.exists(path))) {
@@ -47,7 +47,7 @@ export function unprivileged(system: System): Finding {
   };
 }
 
-/** Whether somebody gives device nodes their names and rights. */
+/** Checks that udev names device nodes and sets their permissions. */
 export function udev(system: System): Finding {
   const name = 'udev';
   if (system.exists('/run/udev/control')) return { name, status: 'ok', detail: 'running' };

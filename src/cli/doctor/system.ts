@@ -5,22 +5,22 @@ import { features as askFeatures } from '../../devices.ts';
 import { UblkError } from '../../errors.ts';
 import type { Feature } from '../../info.ts';
 
-/** What the doctor looks at. */
+/** The doctor's view of a machine. */
 export interface System {
   readonly platform: string;
-  /** The kernel's release, as `uname -r` says. */
+  /** The kernel's release, as printed by `uname -r`. */
   readonly release: string;
   readonly isRoot: boolean;
   exists(path: string): boolean;
-  /** The text of a file; undefined if it cannot be read. */
+  /** The text of a file; undefined for an unreadable file. */
   read(path: string): string | undefined;
-  /** Whether this process may open it for reading and writing. */
+  /** Whether this process may open the file for reading and writing. */
   mayOpen(path: string): boolean;
-  /** The driver's features, or why they cannot be asked. */
+  /** The driver's features, or the error of the query. */
   features(): Promise<readonly Feature[] | UblkError>;
 }
 
-/** The machine that this runs on. */
+/** The machine of this process. */
 export const thisSystem: System = {
   platform: process.platform,
   release: release(),
