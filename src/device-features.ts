@@ -3,41 +3,39 @@ import { invalid } from './errors.ts';
 import type { Recovery } from './info.ts';
 import type { NativeDeviceOptions } from './native.ts';
 
-/** A device's threads, and where they run. */
+/** A device's threads and their CPUs. */
 export interface PlacementOptions {
   /**
-   * How many threads the tags of all queues are dealt out to, one after another, 1 to 1024, so that
-   * a client on one CPU keeps them all busy (`PER_IO_DAEMON`, Linux 6.16, unless it is 1). With a
-   * pool, in how many parts its reactors get the device. Not with `exchange: 'batch'`, nor with
-   * handlers.
-   * @default each queue has a thread of its own
+   * The number of threads for the tags of all queues, 1 to 1024: ublk deals the tags out in turn, so that
+   * a client on a single CPU keeps all threads busy (more than 1 needs `PER_IO_DAEMON`, Linux 6.16). With
+   * a pool, the number of shares for its reactors. Not with `exchange: 'batch'`, nor with handlers.
+   * @default a thread for each queue
    */
   readonly threads?: number | undefined;
   /**
-   * Two threads where there was one: the first fetches requests and commits them, the second
-   * registers their buffers with a ring of its own and does the I/O (`BUF_REG_OFF_DAEMON`, Linux
-   * 6.17). With `buffers: 'register'`, which it chooses where no mode is asked for; not for
-   * handlers and zoned targets, nor with a pool.
+   * Replaces each thread by two: the first fetches and commits requests, the second registers buffers
+   * with another ring and does the I/O (`BUF_REG_OFF_DAEMON`, Linux 6.17). Needs `buffers: 'register'`,
+   * the default with this option; not for handlers and zoned targets, nor with a pool.
    * @default false
    */
   readonly ringsApart?: boolean | undefined;
   /**
-   * Whether each queue's thread stays on the CPUs that the kernel maps to the queue; threads that
-   * share all queues stay nowhere by themselves.
+   * Whether each queue's thread stays on the CPUs mapped to the queue by the kernel. Without effect on
+   * `threads`, which serve all queues.
    * @default true
    */
   readonly pin?: boolean | undefined;
-  /** The CPUs that all threads of the device stay on instead, by number; not with `pin`. */
+  /** The numbers of the CPUs for all threads of the device; not with `pin`. */
   readonly affinity?: readonly number[] | undefined;
 }
 
-/** What a device is, besides what it serves and how. */
+/** Features of a device, independent of the target. */
 export interface FeatureOptions extends PlacementOptions {
   /**
-   * Whether the device outlives its server, whatever ends that, for `recoverDevice`, and how.
+   * Whether, and how, the device survives the end of its server, for `recoverDevice`.
    * Not with buffers `shared`. With exchange `batch` take `reissue`: with `queue`, requests that arrive while a
    * server leaves may fail, and the kernel (up to 7.3) fails all from `quiesceDevice()` on.
-   * @default it ends with its server
+   * @default the device ends with its server
    */
   readonly recovery?: Recovery | undefined;
   /**
@@ -47,19 +45,20 @@ export interface FeatureOptions extends PlacementOptions {
    */
   readonly partScan?: boolean | undefined;
   /**
-   * A device for a user who is not root; root alone may open it besides (`UNPRIVILEGED_DEV`,
-   * Linux 6.3). It copies, and has no recovery. `ublk doctor` tells what it needs.
+   * A device of a user other than root; only this user and root may open the device
+   * (`UNPRIVILEGED_DEV`, Linux 6.3). The device copies, and has no recovery. `ublk doctor` reports the
+   * requirements.
    *
-   * The kernel kills the server with SIGKILL, and with it all of the server's devices, when a
-   * request of such a device is 30 s old. So a request whose file does not answer within 20 s fails
-   * with `ETIMEDOUT`, and others of its tag fail until the file has answered. A delay of 20 s, a
-   * handler's `timeoutMs` above 20000, and `buffers: 'get-data'` are refused.
+   * The kernel kills the server with SIGKILL, and with the server all its devices, when a request of
+   * an unprivileged device is 30 s old. A request without an answer of the file within 20 s therefore
+   * fails with `ETIMEDOUT`, and later requests of the tag fail until the file has answered. ublk
+   * refuses a delay of 20 s, a handler's `timeoutMs` above 20000, and `buffers: 'get-data'`.
    * @default false
    */
   readonly unprivileged?: boolean | undefined;
   /**
-   * How far apart the request descriptors are that the kernel shares with the server: a multiple
-   * of 8 from 24 to 256 bytes (`IO_DESC_SIZE`, Linux 7.3).
+   * The distance between the request descriptors in the kernel's shared memory: a multiple of 8 from 24
+   * to 256 bytes (`IO_DESC_SIZE`, Linux 7.3).
    * @default 24
    */
   readonly ioDescSize?: number | undefined;
@@ -78,7 +77,7 @@ export const RECOVERIES: readonly Recovery[] = ['queue', 'reissue', 'fail'];
 
 type Given = { -readonly [K in keyof NativeDeviceOptions]?: NativeDeviceOptions[K] };
 
-/** Checks who shall serve a device and where, as the addon takes it. */
+/** Checks the placement options and converts the options for the addon. */
 export function toNativePlacement(options: PlacementOptions): Given {
   const { threads, ringsApart, pin, affinity } = options;
   const given: Given = {};
@@ -90,7 +89,7 @@ export function toNativePlacement(options: PlacementOptions): Given {
   return { ...given, affinity: checkCpus(affinity, 'affinity') };
 }
 
-/** Checks what a device shall be, as the addon takes it. */
+/** Checks the feature options and converts the options for the addon. */
 export function toNativeFeatures(options: FeatureOptions): Given {
   const { recovery, partScan, unprivileged, ioDescSize } = options;
   const given = toNativePlacement(options);

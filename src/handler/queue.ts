@@ -20,7 +20,7 @@ import { StepQueue, tooLate } from './steps.ts';
 import type { Answer, Method, Piece } from './types.ts';
 import { checkPlace, writeReport } from './zones.ts';
 
-// To V8 an import is looked up at each use, and a module's own `const` is a constant.
+// V8 looks up an import at each use, but treats a module's own `const` as a constant.
 const {
   ANSWER_DONE,
   ANSWER_FAILED,
@@ -33,34 +33,34 @@ const {
   REQUEST_HEAD,
 } = layout;
 
-/** What serves a queue's requests. */
+/** Options of a {@link HandlerQueue}. */
 export interface QueueOptions {
   readonly queue: number;
   readonly depth: number;
   /** The handler's methods, by the kernel's number of the operation. */
   readonly methods: readonly (Method | undefined)[];
-  /** Which of them are the handler's `map`. */
+  /** Whether a method is the handler's `map`, by the kernel's number of the operation. */
   readonly mapped?: readonly boolean[];
   readonly backends: readonly string[];
-  /** Of a zoned device, in bytes. */
+  /** The size of a zone of a zoned device, in bytes. */
   readonly zoneSize?: number | undefined;
   /**
    * Whether to look for requests before sleeping.
    * @default false
    */
   readonly spins?: boolean;
-  /** Hears what goes wrong. */
+  /** Reports warnings. */
   readonly warn: (warning: UblkError) => void;
 }
 
 const { EIO } = constants.errno;
 
-/** Requests of one turn of the event loop, in depths of the queue: timers and sockets live too. */
+/** The most requests of a turn of the event loop, in depths of the queue: timers and sockets wait. */
 const TURN = 4;
-/** How long one turn may look for requests and serve them, in milliseconds. */
+/** The longest service of requests in a turn of the event loop, in milliseconds. */
 const TURN_MS = 10;
 
-/** Serves the requests of one queue: takes them from the ring, calls the handler, answers. */
+/** Serves the requests of a queue: takes requests from the ring, calls the handler, answers. */
 export class HandlerQueue implements RequestOwner {
   readonly #channel: NativeChannel;
   readonly #rings: Rings;
@@ -76,7 +76,7 @@ export class HandlerQueue implements RequestOwner {
   readonly #flushLater = (): void => this.#flush();
   #flushing = false;
   #serving = false;
-  /** Requests that wait for a promise. */
+  /** The number of requests waiting for a promise. */
   unsettled = 0;
 
   constructor(channel: NativeChannel, options: QueueOptions) {
@@ -90,7 +90,7 @@ export class HandlerQueue implements RequestOwner {
     for (let tag = 0; tag < options.depth; tag += 1) this.#renew(tag, 0);
   }
 
-  /** Serves what is there, then sleeps until the bell rings. Never throws. */
+  /** Serves all present requests, then sleeps until the bell rings. Never throws. */
   readonly serve = (): void => {
     if (this.#serving) return;
     const until = this.#spins ? performance.now() + TURN_MS : 0;
@@ -105,33 +105,33 @@ export class HandlerQueue implements RequestOwner {
     } while (this.#look() || !this.#rings.maySleep());
   };
 
-  /** Serves as much as one turn may take, without a word of going to sleep. */
+  /** Serves the requests of a turn, without announcing sleep to the reactor. */
   serveAwake(): void {
     this.#drain(this.#options.depth * TURN);
   }
 
-  /** Gives the reactor what it is owed. */
+  /** Wakes the reactor if the last answers need a wake-up. */
   pay(): void {
     this.#rings.pay();
   }
 
-  /** What the caller is to give it, which calls the addon anyway. */
+  /** The owed wake-up, for a caller that calls the addon anyway. */
   takeDebt(): number {
     return this.#rings.takeDebt();
   }
 
-  /** Whether there are requests after all. Promises settle only when the event loop turns. */
+  /** Spins for new requests; not with pending promises, which settle only in the event loop. */
   #look(): boolean {
     return this.#spins && this.unsettled === 0 && this.#lookFor();
   }
 
-  /** Serves at most `left` requests; how many there may be more. */
+  /** Serves at most `left` requests; returns the number left. */
   #drain(left: number): number {
     this.#serving = true;
     let count: number;
     do {
       count = Math.min(this.#rings.pending, left);
-      // It works while these are served.
+      // The reactor works on these answers while this thread serves the next requests.
       if (count > 0) this.#rings.pay();
       for (let index = 0; index < count; index += 1) this.#begin(this.#rings.take());
       this.#rings.publish();
@@ -179,7 +179,7 @@ export class HandlerQueue implements RequestOwner {
     }
   }
 
-  /** Another object, and other memory, for a tag whose request was ended unanswered. */
+  /** A new object with new memory for a tag whose request has ended without an answer. */
   #renew(tag: number, epoch: number): void {
     this.#epochs[tag] = epoch;
     this.#requests[tag] = new HandlerRequest(this, this.#options.queue, tag);
@@ -188,7 +188,7 @@ export class HandlerQueue implements RequestOwner {
     abandoned?.abandon();
   }
 
-  /** Another object for the tag's next request: whoever still holds this one asks for no steps of it. */
+  /** A new object for the tag's next request: holders of the old object get no more steps. */
   #replace(request: HandlerRequest): void {
     const { queue, tag } = request;
     this.#requests[tag] = new HandlerRequest(this, queue, tag, request);
@@ -197,7 +197,7 @@ export class HandlerQueue implements RequestOwner {
   #later(request: HandlerRequest, answer: ReturnType<Method>): void {
     const { generation } = request;
     this.unsettled += 1;
-    // Through a promise of its own even where it is one: it settles once at most.
+    // Wrapped in a native promise, which settles at most once.
     Promise.resolve(answer).then(
       (value) => this.#settle(request, generation, () => this.#finish(request, value)),
       (error: unknown) => this.#settle(request, generation, () => this.#fail(request, error)),
@@ -223,7 +223,7 @@ export class HandlerQueue implements RequestOwner {
     }
   }
 
-  /** Whether the tag is still served with it, and not with another one. */
+  /** Whether the tag still uses this object. */
   #isCurrent(request: HandlerRequest): boolean {
     return this.#requests[request.tag] === request;
   }
@@ -235,7 +235,7 @@ export class HandlerQueue implements RequestOwner {
     else this.#plan(request, answer as Piece | readonly Piece[]);
   }
 
-  /** Answers what no other device is asked for: with zones, or with where an append went. */
+  /** Answers a zone report, or a zone append with the place of the data. */
   #zoned(request: HandlerRequest, answer: unknown): void {
     const { tag, offset, length } = request;
     const zoneSize = this.#options.zoneSize!;
@@ -261,7 +261,7 @@ export class HandlerQueue implements RequestOwner {
     } else this.#fail(request, this.#noAnswer(request));
   }
 
-  /** Whether nothing is an answer: where the method has had the request's data in its hands. */
+  /** Whether an empty answer is valid: the method has had the request's data in JavaScript. */
   #mayBeDone(request: HandlerRequest): boolean {
     return this.#isMapped(request) ? request.isMoved : request.canBeDone;
   }
@@ -303,7 +303,7 @@ export class HandlerQueue implements RequestOwner {
     }
   }
 
-  /** Runs more pieces than one answer can have, as steps: the reactor takes as many as it can at once. */
+  /** Runs pieces beyond the limit of an answer as steps, in groups as large as the reactor allows. */
   async #inTurns(request: HandlerRequest, pieces: readonly Piece[]): Promise<void> {
     const steps = this.#pieces.split(request, pieces);
     await Promise.all(steps.map((step) => this.step(request, step)));
@@ -318,7 +318,7 @@ export class HandlerQueue implements RequestOwner {
     if (kind === ANSWER_SPOILT) this.#channel.keepBuffer(request.tag);
   }
 
-  /** The memory has been moved to another owner, who may write to it at any time. */
+  /** Fails a request whose memory was transferred: the new owner may write at any time. */
   #spoilt(request: HandlerRequest): void {
     const message = "the request's data was transferred away";
     const hint = 'transfer a copy of it: Uint8Array.from(request.data)';
@@ -351,7 +351,7 @@ export class HandlerQueue implements RequestOwner {
     );
   }
 
-  /** Shows the reactor what promises answered, all of this turn at once. */
+  /** Shows the reactor all answers by promises of this turn at once. */
   readonly #flushSoon = (): void => {
     if (this.#flushing || this.#serving) return;
     this.#flushing = true;
@@ -364,7 +364,7 @@ export class HandlerQueue implements RequestOwner {
   }
 }
 
-/** The piece that a request is as a whole, if it is one. */
+/** The only piece of an answer; undefined for several pieces. */
 function wholeOf(request: HandlerRequest, answer: Piece | readonly Piece[]): Piece | undefined {
   const piece = isList(answer) ? onlyOf(answer) : answer;
   if (piece == null) return undefined;

@@ -2,7 +2,7 @@ import { UblkError, UblkErrorCode, unwrap } from '../errors.ts';
 import type { NativeChannel } from '../native.ts';
 import * as layout from './layout.ts';
 
-// To V8 an import is looked up at each use, and a module's own `const` is a constant.
+// V8 looks up an import at each use, but treats a module's own `const` as a constant.
 const {
   ANSWER_ERRNO,
   ANSWER_GENERATION,
@@ -24,11 +24,11 @@ const {
   REQUESTS_TAIL,
 } = layout;
 
-/** The ends of a queue's rings that JavaScript holds; the reactor, a thread in Rust, has the others. */
+/** JavaScript's ends of a queue's rings; the reactor, a thread in Rust, has the other ends. */
 export class Rings {
-  /** The words of the channel: requests and pieces are read and written right there. */
+  /** The words of the channel, for reading requests and writing pieces in place. */
   readonly words: Uint32Array;
-  /** The first word of the pieces of tag 0, and how many pieces a tag has. */
+  /** The first word of the pieces of tag 0, and the number of pieces of a tag. */
   readonly pieces: number;
   readonly maxPieces: number;
   readonly #requests: number;
@@ -36,7 +36,7 @@ export class Rings {
   readonly #answers: number;
   readonly #answerCount: number;
   readonly #give: (debt: number) => void;
-  // The same words, as Atomics take them.
+  // The words of the channel as signed integers, for Atomics.
   readonly #shared: Int32Array;
   #requestsHead = 0;
   #answersTail = 0;
@@ -65,19 +65,19 @@ export class Rings {
     this.#shared = new Int32Array(memory);
   }
 
-  /** How many requests there are. */
+  /** The number of present requests. */
   get pending(): number {
     return (Atomics.load(this.#shared, REQUESTS_TAIL) - this.#requestsHead) | 0;
   }
 
-  /** Takes the next request, of which there is one: its first word. */
+  /** Takes the next request, which must exist; returns the first word. */
   take(): number {
     const at = this.#requests + (this.#requestsHead & this.#requestMask) * REQUEST_WORDS;
     this.#requestsHead = (this.#requestsHead + 1) | 0;
     return at;
   }
 
-  /** Writes an answer, unseen until {@link flush}; false when there is no room. */
+  /** Writes an answer, invisible to the reactor until {@link flush}; false without room. */
   answer(head: number, generation: number, detail: number): boolean {
     const tail = this.#answersTail;
     const { words } = this;
@@ -89,22 +89,22 @@ export class Rings {
     words[at + ANSWER_HEAD] = head;
     words[at + ANSWER_GENERATION] = generation;
     words[at + ANSWER_ERRNO] = detail;
-    // A place may be longer than a word.
+    // A place may need two words.
     words[at + ANSWER_PLACE_HIGH] = detail > 0xffffffff ? detail / 2 ** 32 : 0;
     this.#answersTail = (tail + 1) | 0;
     return true;
   }
 
-  /** Shows the reactor the answers, and wakes it if it sleeps. */
+  /** Shows the reactor the answers, and wakes a sleeping reactor. */
   flush(): void {
     this.publish();
     this.pay();
   }
 
   /**
-   * Gives back the room of the requests that were taken and shows the reactor the answers, or owes
-   * it something for them. In this order: it asks again as soon as it sees an answer, and must find
-   * room.
+   * Frees the room of the taken requests, then shows the reactor the answers, or records an owed
+   * wake-up. The order matters: the reactor writes another request as soon as an answer is visible,
+   * and must find room.
    */
   publish(): void {
     Atomics.store(this.#shared, REQUESTS_HEAD, this.#requestsHead);
@@ -116,28 +116,28 @@ export class Rings {
       return;
     }
     Atomics.store(this.#shared, ANSWERS_TAIL, this.#answersTail);
-    // After the tail is stored: a reactor that says that it sleeps looks at the tail once more.
+    // After the store of the tail: a reactor about to sleep looks at the tail again.
     if (Atomics.load(this.#shared, REACTOR_SLEEPS) === 0) return;
     if (Atomics.exchange(this.#shared, REACTOR_SLEEPS, 0) !== 0) this.#debt = OWES_CALL;
   }
 
-  /** Gives the reactor what it is owed, before the next answer is written. */
+  /** Wakes the reactor if owed, before the next answer. */
   pay(): void {
     const debt = this.takeDebt();
     if (debt !== OWES_NOTHING) this.#give(debt);
   }
 
-  /** The same by a caller that calls the addon anyway, and gives it what this returns. */
+  /** The owed wake-up, for a caller that passes the value to the addon. */
   takeDebt(): number {
     const debt = this.#debt;
     this.#debt = OWES_NOTHING;
     return debt;
   }
 
-  /** Says that nobody looks at the ring until the bell rings; false when there are requests. */
+  /** Announces that this thread sleeps until the bell rings; false with requests present. */
   maySleep(): boolean {
     Atomics.store(this.#shared, PEER_WAITS, IN_EVENT_LOOP);
-    // Once more, now that the reactor would ring for later ones.
+    // Looks again: from here on the reactor rings for new requests.
     if (this.pending === 0) return true;
     Atomics.store(this.#shared, PEER_WAITS, AWAKE);
     return false;

@@ -17,20 +17,20 @@ import { toWarning } from './reports.ts';
 import type { Handler } from './types.ts';
 import { Warnings } from './warnings.ts';
 
-/** The most pieces of a plan. */
+/** The largest number of pieces of a plan. */
 const MAX_PIECES = 64;
-/** What the addon would choose; the bridge must be as deep. */
+/** The addon's default depth; the bridge needs the same depth. */
 const DEPTH = 128;
 
-/** What a device is asked to be, but for its target. */
+/** The options of a device without the target. */
 type DeviceShape = Omit<NativeDeviceOptions, 'target'>;
 
-/** Answers a device's requests in JavaScript, from before it is created until it has ended. */
+/** Answers a device's requests in JavaScript, from before the creation to the end of the device. */
 export class HandlerServer {
   readonly #bridge: NativeBridge;
   readonly #warnings: Warnings;
   readonly #pool: WorkerPool | undefined;
-  /** The device, as the addon is asked for it. */
+  /** The device's options for the addon. */
   readonly request: NativeDeviceOptions;
 
   private constructor(
@@ -66,7 +66,7 @@ export class HandlerServer {
     const checked = checkHandler(handler);
     const { methods: _ours, ...shape } = checked;
     const { queues = 1, depth = DEPTH, spinUsec = 0 } = device;
-    // Looking for one queue's requests would hold up the others'.
+    // Spinning on a queue would delay the requests of the other queues.
     const spin = queues === 1 ? spinUsec : 0;
     const warnings = new Warnings();
     const server = new HandlerServer(shape, { ...device, queues, depth }, warnings);
@@ -106,7 +106,7 @@ export class HandlerServer {
   /** Answers in worker threads. */
   static async inWorkers(module: HandlerModule, device: DeviceShape): Promise<HandlerServer> {
     const { queues = module.workers, depth = DEPTH, spinUsec = 0 } = device;
-    // Where the addon is not, the program of a worker is not either.
+    // Without the addon, the program of a worker is missing as well.
     native();
     const warnings = new Warnings();
     const { pool, shape } = await WorkerPool.start(module, warnings);
@@ -122,12 +122,12 @@ export class HandlerServer {
     }
   }
 
-  /** The device hears what goes wrong, and is left or closed when nobody can answer any more. */
+  /** Passes warnings to the device; the loss of the answering threads ends the device. */
   attach(device: Device): void {
     this.#warnings.listen(device);
   }
 
-  /** The device is gone. */
+  /** Frees the bridge and the workers after the end of the device. */
   async release(): Promise<void> {
     try {
       this.#bridge.release();
@@ -137,7 +137,7 @@ export class HandlerServer {
   }
 }
 
-/** What answers the requests of a device with this target in JavaScript; nothing if nobody does. */
+/** The server for a handler's device; undefined for a native target. */
 export async function serverOf(
   target: Target | Handler | HandlerModule,
   device: DeviceShape,
@@ -146,7 +146,7 @@ export async function serverOf(
   return isHandler(target) ? HandlerServer.here(target, device) : undefined;
 }
 
-/** Creates a device that `server`, if there is one, answers for until it has ended. */
+/** Creates a device; `server`, if given, answers requests until the device has ended. */
 export async function serve(
   server: HandlerServer | undefined,
   ended: Promise<NativeEnd>,
