@@ -26,7 +26,7 @@ export default defineConfig({
   markdown: { languageAlias: { console: 'shellsession' } },
   vite: { publicDir: false, build: { chunkSizeWarningLimit: 1024 } },
   themeConfig: {
-    outline: 'deep',
+    outline: [2, 3],
     search: { provider: 'local' },
     nav: [
       { text: `Version ${version}`, link: '/CHANGELOG' },
