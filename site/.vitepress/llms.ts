@@ -17,7 +17,7 @@ export function writeLlmsTxt(site: SiteConfig, description: string): void {
   }
   const entry = (page: string): string => {
     const text = readFileSync(join(site.srcDir, `${page}.md`), 'utf8');
-    return `- [${titleOf(text)}](/${page}.md): ${contentsOf(text)}`;
+    return `- [${titleOf(text)}](/${page}.md)${contentsOf(text)}`;
   };
   const start: Section = ['Start', ['README']];
   const lists = [start, ...SECTIONS].map(([title, pages]) => {
@@ -29,7 +29,8 @@ export function writeLlmsTxt(site: SiteConfig, description: string): void {
   writeFileSync(join(site.outDir, 'llms.txt'), `${text.replace('/README.md', '/index.md')}\n`);
 }
 
-/** The headings of a page, in one line. */
+/** The headings of a page, after a colon. */
 function contentsOf(page: string): string {
-  return [...page.matchAll(/^## (.+)$/gm)].map(([, heading]) => heading).join(', ');
+  const headings = [...page.matchAll(/^## (.+)$/gm)].map(([, heading]) => heading);
+  return headings.length === 0 ? '' : `: ${headings.join(', ')}`;
 }
