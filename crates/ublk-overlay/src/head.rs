@@ -9,9 +9,11 @@ use std::collections::VecDeque;
 
 use crate::extent::{Extent, MAX_COUNT, Place};
 use crate::index::{Index, runs};
+use crate::load::RESERVED;
 use crate::log::{Full, Log};
 use crate::space::{Run, Space};
 use crate::superblock::{Page, Superblock};
+use crate::unflushed::Unflushed;
 
 /// The live layer of a disk.
 #[derive(Debug)]
@@ -69,12 +71,11 @@ impl Head {
     /// # Errors
     /// When the file cannot hold a log.
     pub fn new(superblock: Superblock, layer: u32, index: Index, id: u64) -> Result<Self, Full> {
-        let reserved = u32::try_from(crate::superblock::SUPERBLOCKS).unwrap_or(u32::MAX);
-        let mut space = Space::new(superblock.segment_shift, 1, reserved);
+        let mut space = Space::new(superblock.segment_shift, 1, RESERVED);
         space.settle();
         let log = Log::new(&mut space, superblock.salt, id)?;
         let superblock = Superblock { log: log.first_segment(), ..superblock };
-        Ok(Self::with(superblock, layer, index, space, log))
+        Ok(Self::with(superblock, layer, index, space, log, Unflushed::default()))
     }
 
     pub(crate) fn with(
@@ -83,6 +84,7 @@ impl Head {
         index: Index,
         space: Space,
         log: Log,
+        Unflushed { pending, unused }: Unflushed,
     ) -> Self {
         Self {
             layer,
@@ -91,8 +93,8 @@ impl Head {
             space,
             log,
             next_log: None,
-            pending: Vec::new(),
-            unused: Vec::new(),
+            pending,
+            unused,
             unused_by_flush: VecDeque::new(),
             flushes: 0,
             durable: 0,

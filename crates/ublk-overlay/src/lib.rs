@@ -13,5 +13,6 @@ pub mod load;
 mod log;
 pub mod space;
 pub mod superblock;
+mod unflushed;
 
 pub use log::Full;

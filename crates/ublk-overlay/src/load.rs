@@ -8,6 +8,11 @@ use crate::index::Index;
 use crate::log::Reader;
 use crate::space::{Run, Space};
 use crate::superblock::{PAGE, Page, SUPERBLOCKS, Superblock, Unfit};
+use crate::unflushed::Unflushed;
+
+/// Blocks at the beginning of the file that no data may take.
+pub(crate) const RESERVED: u32 = 2;
+const _: () = assert!(RESERVED as u64 == SUPERBLOCKS);
 
 /// Why a layer's file cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -66,35 +71,45 @@ impl<R: FnMut(u64, &mut Page) -> io::Result<()>> LayerFile<R> {
     }
 
     /// Puts what the live layer holds into the index of the layers below it. `id` is a random
-    /// number.
+    /// number; `unflushed` the end of the layer's history, at least what may be missing in the log, in
+    /// order: the next flush adds to the log what is missing there.
     ///
     /// # Errors
     /// When the file cannot be read, or is damaged.
-    pub fn load_head(mut self, layer: u32, mut index: Index, id: u64) -> Result<Head, LoadError> {
+    pub fn load_head(
+        mut self,
+        layer: u32,
+        mut index: Index,
+        id: u64,
+        unflushed: &[Extent],
+    ) -> Result<Head, LoadError> {
         let reader = self.replay(layer, &mut index)?;
-        let reserved = u32::try_from(SUPERBLOCKS).unwrap_or(u32::MAX);
-        let shift = self.superblock.segment_shift;
-        let mut space = Space::new(shift, self.segments, reserved);
+        let (shift, end) = (self.superblock.segment_shift, self.end());
+        for extent in unflushed {
+            self.check(reader.place(), *extent, end)?;
+        }
+        let mut space = Space::new(shift, self.segments, RESERVED);
         for &segment in reader.segments() {
             let place = u64::from(segment) << shift;
             if !space.occupy_log(segment) {
                 return Err(damaged(place, "a segment of the log lies outside of the file".into()));
             }
         }
-        for extent in index.iter() {
-            let Place::At { layer: of, block } = extent.place() else { continue };
-            if of == layer && !space.occupy(Run { block, count: extent.count() }) {
-                return Err(damaged(block, format!("{extent:?} lies in the log")));
-            }
-        }
+        index.iter().try_for_each(|extent| occupy(&mut space, layer, extent))?;
+        let missing = Unflushed::of(&mut index, layer, unflushed);
+        missing.pending.iter().try_for_each(|extent| occupy(&mut space, layer, *extent))?;
         space.settle();
-        Ok(Head::with(self.superblock, layer, index, space, reader.into_log(id)))
+        Ok(Head::with(self.superblock, layer, index, space, reader.into_log(id), missing))
+    }
+
+    fn end(&self) -> u64 {
+        u64::from(self.segments) << self.superblock.segment_shift
     }
 
     fn replay(&mut self, layer: u32, index: &mut Index) -> Result<Reader, LoadError> {
         let Superblock { log, salt, .. } = self.superblock;
         let mut reader = Reader::new(log, salt, self.superblock.segment_blocks());
-        let end = u64::from(self.segments) << self.superblock.segment_shift;
+        let end = self.end();
         let mut page = [0; PAGE];
         loop {
             let place = reader.place();
@@ -123,6 +138,16 @@ impl<R: FnMut(u64, &mut Page) -> io::Result<()>> LayerFile<R> {
             return Err(damaged(place, format!("{extent:?} lies outside of the file's data")));
         }
         Ok(())
+    }
+}
+
+fn occupy(space: &mut Space, layer: u32, extent: Extent) -> Result<(), LoadError> {
+    match extent.place() {
+        Place::At { layer: of, block } if of == layer => {
+            let taken = space.occupy(Run { block, count: extent.count() });
+            taken.then_some(()).ok_or_else(|| damaged(block, format!("{extent:?} lies in the log")))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -20,6 +20,8 @@ const FROZEN: u32 = 1;
 const HAS_PARENT: u32 = 2;
 /// Where the CRC32C of the block lies; it is computed with zeros there.
 const CRC: std::ops::Range<usize> = 20..24;
+/// Where the name of the parent's file lies, after its length.
+const NAME: usize = 128;
 
 /// What a layer stands on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +30,40 @@ pub struct Parent {
     pub layer: Uuid,
     /// Its generation when it was frozen.
     pub generation: u64,
+    /// The name of its file, which lies in the folder of the layer's file.
+    pub file: FileName,
+}
+
+/// The name of a file, without its folder: from 1 to 255 bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct FileName {
+    length: u8,
+    bytes: [u8; 255],
+}
+
+impl FileName {
+    /// A name of `bytes`; none if no file can have it.
+    pub fn new(name: &[u8]) -> Option<Self> {
+        let length = u8::try_from(name.len()).ok().filter(|&length| length > 0)?;
+        let folder = name == b"." || name == b"..";
+        if folder || name.iter().any(|&byte| byte == b'/' || byte == 0) {
+            return None;
+        }
+        let mut bytes = [0; 255];
+        bytes[..name.len()].copy_from_slice(name);
+        Some(Self { length, bytes })
+    }
+
+    /// The bytes of the name.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+}
+
+impl std::fmt::Debug for FileName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        String::from_utf8_lossy(self.bytes()).fmt(f)
+    }
 }
 
 /// What a layer is.
@@ -49,6 +85,9 @@ pub struct Superblock {
     pub log: u32,
     /// What the first block of the log names as its predecessor: a random number.
     pub salt: u64,
+    /// When the files of the base were last modified, in nanoseconds since 1970; 0 for a base without
+    /// such a time.
+    pub base_modified: i64,
 }
 
 /// Why a block is no superblock.
@@ -80,18 +119,22 @@ impl Superblock {
     pub fn to_page(&self) -> Page {
         let mut page = [0; PAGE];
         let flags = if self.frozen { FROZEN } else { 0 } | self.parent.map_or(0, |_| HAS_PARENT);
-        let parent = self.parent.unwrap_or(Parent { layer: Uuid::nil(), generation: 0 });
         page[..16].copy_from_slice(&MAGIC);
         page[16..20].copy_from_slice(&VERSION.to_le_bytes());
         page[24..28].copy_from_slice(&flags.to_le_bytes());
         page[28..32].copy_from_slice(&self.segment_shift.to_le_bytes());
         page[32..40].copy_from_slice(&self.generation.to_le_bytes());
         page[40..56].copy_from_slice(self.layer.as_bytes());
-        page[56..72].copy_from_slice(parent.layer.as_bytes());
-        page[72..80].copy_from_slice(&parent.generation.to_le_bytes());
+        if let Some(Parent { layer, generation, file }) = self.parent {
+            page[56..72].copy_from_slice(layer.as_bytes());
+            page[72..80].copy_from_slice(&generation.to_le_bytes());
+            page[NAME] = file.length;
+            page[NAME + 1..=NAME + file.bytes.len()].copy_from_slice(&file.bytes);
+        }
         page[80..88].copy_from_slice(&self.blocks.to_le_bytes());
         page[88..96].copy_from_slice(&self.salt.to_le_bytes());
         page[96..100].copy_from_slice(&self.log.to_le_bytes());
+        page[104..112].copy_from_slice(&self.base_modified.to_le_bytes());
         let crc = crc32c::crc32c(&page);
         page[CRC].copy_from_slice(&crc.to_le_bytes());
         page
@@ -116,16 +159,25 @@ impl Superblock {
             return Err(Unfit::Newer(u32_at(16)));
         }
         let flags = u32_at(24);
-        let parent = Parent { layer: Uuid::from_bytes(bytes(page, 56)), generation: u64_at(72) };
+        let parent = match flags & HAS_PARENT {
+            0 => None,
+            _ => {
+                let name = &page[NAME + 1..=NAME + usize::from(page[NAME])];
+                let file = FileName::new(name).ok_or(Unfit::Damaged)?;
+                let layer = Uuid::from_bytes(bytes(page, 56));
+                Some(Parent { layer, generation: u64_at(72), file })
+            }
+        };
         let superblock = Self {
             generation: u64_at(32),
             layer: Uuid::from_bytes(bytes(page, 40)),
-            parent: (flags & HAS_PARENT != 0).then_some(parent),
+            parent,
             blocks: u64_at(80),
             frozen: flags & FROZEN != 0,
             segment_shift: u32_at(28),
             log: u32_at(96),
             salt: u64_at(88),
+            base_modified: i64::from_le_bytes(bytes(page, 104)),
         };
         let sane = superblock.blocks > 0
             && superblock.blocks <= MAX_BLOCKS
@@ -169,12 +221,17 @@ mod tests {
         Superblock {
             generation,
             layer: Uuid::from_u128(7),
-            parent: Some(Parent { layer: Uuid::from_u128(6), generation: 3 }),
+            parent: Some(Parent {
+                layer: Uuid::from_u128(6),
+                generation: 3,
+                file: FileName::new(b"below.layer").unwrap(),
+            }),
             blocks: 1000,
             frozen: true,
             segment_shift: 8,
             log: 5,
             salt: 99,
+            base_modified: 1_790_000_000_123_456_789,
         }
     }
 
@@ -189,7 +246,7 @@ mod tests {
     #[test]
     fn any_flipped_bit_is_noticed() {
         let page = superblock(4).to_page();
-        for bit in 0..8 * 128 {
+        for bit in 0..8 * 400 {
             let mut flipped = page;
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert!(Superblock::parse(&flipped).is_err(), "bit {bit}");
@@ -216,6 +273,14 @@ mod tests {
         let crc = crc32c::crc32c(&newer);
         newer[CRC].copy_from_slice(&crc.to_le_bytes());
         assert_eq!(Superblock::newest(&[superblock(4).to_page(), newer]), Err(Unfit::Newer(2)));
+    }
+
+    #[test]
+    fn a_parent_lies_in_the_same_folder() {
+        for name in [&b""[..], b".", b"..", b"a/b", b"a\0b", &[b'a'; 256]] {
+            assert_eq!(FileName::new(name), None, "{name:?}");
+        }
+        assert_eq!(FileName::new(&[b'a'; 255]).unwrap().bytes(), [b'a'; 255]);
     }
 
     #[test]

@@ -271,6 +271,7 @@ fn new_file(random: &mut Random) -> (File, Head) {
         segment_shift: SEGMENT_SHIFT,
         log: 0,
         salt: random.next(),
+        base_modified: 0,
     };
     let head = Head::new(superblock, 0, Index::new(), random.next()).unwrap();
     let mut file = File { segments: head.space().segments().into(), ..File::default() };
@@ -323,7 +324,7 @@ fn lives(seed: u64, count: u64) {
             file.read(block, page);
             Ok(())
         });
-        let loaded = layer.unwrap().load_head(0, Index::new(), random.next());
+        let loaded = layer.unwrap().load_head(0, Index::new(), random.next(), &[]);
         head = loaded.unwrap_or_else(|error| panic!("seed {seed}, life {life}: {error}"));
         for (block, allowed) in (0..).zip(&mut allowed) {
             let piece = head.index().pieces(block, block + 1).next().unwrap();
