@@ -122,6 +122,13 @@ impl Head {
         &self.space
     }
 
+    /// The segments of the log, and of the one that is to take its place: the file must have them
+    /// before a block of the log is written.
+    pub fn log_segments(&self) -> impl Iterator<Item = u32> {
+        let next = self.next_log.iter().flat_map(|next| next.log.segments());
+        self.log.segments().iter().copied().chain(next.copied())
+    }
+
     /// Where the blocks `from..to` are to be written: where the layer has them, and in new places
     /// elsewhere.
     ///

@@ -53,6 +53,11 @@ impl Log {
         self.segments[0]
     }
 
+    /// All segments that it has, the one of the next block included.
+    pub(crate) fn segments(&self) -> &[u32] {
+        &self.segments
+    }
+
     /// The blocks that it takes up.
     pub(crate) fn blocks(&self, space: &Space) -> u64 {
         self.segments.len() as u64 * space.segment_blocks()

@@ -141,6 +141,11 @@ impl Space {
         self.free.push(segment);
     }
 
+    /// Whether nothing of the segment is used.
+    pub fn is_free(&self, segment: u32) -> bool {
+        self.segments.get(segment as usize) == Some(&Use::Free)
+    }
+
     /// Blocks that hold data, and blocks of all segments that are not free.
     pub fn usage(&self) -> (u64, u64) {
         self.segments.iter().fold((0, 0), |(data, all), used| match used {

@@ -38,7 +38,8 @@ impl Unflushed {
         while at < to {
             let pieces = (index.pieces(at, to).next(), logged.pieces(at, to).next());
             let (Some(now), Some(then)) = pieces else { return };
-            let count = u32::try_from(now.count.min(then.count)).unwrap_or(MAX_COUNT).min(MAX_COUNT);
+            let count =
+                u32::try_from(now.count.min(then.count)).unwrap_or(MAX_COUNT).min(MAX_COUNT);
             if let Some(place) = now.place.filter(|_| now.place != then.place) {
                 self.pending.push(Extent::new(at, count, place));
                 if let Some(Place::At { layer: of, block }) = then.place

@@ -149,6 +149,10 @@ impl Children {
         if targets.iter().any(|target| target.elsewhere().is_some()) {
             return Err(refused(format!("a handler cannot lie below {layer}")));
         }
+        // A layer does not pass on what its children ask after a round that ended well.
+        if targets.iter().any(|target| target.memory().is_some()) {
+            return Err(refused(format!("an overlay cannot lie below {layer}")));
+        }
         let max_steps = targets.iter().map(Target::max_steps).sum();
         let mut files = Vec::new();
         let mut children = Vec::with_capacity(targets.len());

@@ -42,6 +42,7 @@ pub mod integrity;
 pub mod linear;
 pub mod native;
 pub mod null;
+pub mod overlay;
 pub mod striped;
 pub mod zoned;
 

@@ -12,6 +12,7 @@ use super::handler::Handler;
 use super::integrity::Integrity;
 use super::linear::Linear;
 use super::null::Null;
+use super::overlay::Overlay;
 use super::striped::Striped;
 use super::zoned::Zoned;
 use super::{Durability, Elsewhere, Ended, Errno, Geometry, Next, Plan, Remap, Request, Target};
@@ -40,6 +41,8 @@ pub enum Native {
     Zoned(Box<Zoned>),
     /// A file with metadata beside it.
     Integrity(Box<Integrity>),
+    /// What differs from a base.
+    Overlay(Box<Overlay>),
 }
 
 macro_rules! forward {
@@ -54,6 +57,7 @@ macro_rules! forward {
             Native::Handler($target) => $call,
             Native::Zoned($target) => $call,
             Native::Integrity($target) => $call,
+            Native::Overlay($target) => $call,
         }
     };
 }

@@ -49,7 +49,7 @@ fn next_data(file: &File, from: u64) -> io::Result<Option<u64>> {
 
 /// Whether what is at `path` is kept in memory: on a tmpfs, a ramfs, or the devtmpfs of `/dev`. A
 /// block device is not, wherever its node is.
-pub(super) fn is_in_memory(path: &Path) -> bool {
+pub(in super::super) fn is_in_memory(path: &Path) -> bool {
     const MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
     let block = std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir());
     let Ok(name) = CString::new(path.as_os_str().as_bytes()) else { return false };

@@ -15,6 +15,8 @@ use crate::error::{Code, Error, Result};
 
 mod emptiness;
 
+pub(super) use emptiness::is_in_memory;
+
 /// Bytes of the header. The body follows.
 pub(super) const HEADER: u64 = HEADER_LENGTH as u64;
 const HEADER_LENGTH: usize = 4096;

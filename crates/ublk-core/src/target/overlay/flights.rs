@@ -1,0 +1,73 @@
+//! The requests that are under way.
+
+use ublk_overlay::head::Target as Part;
+
+/// A request under way.
+#[derive(Debug, Default)]
+pub(super) struct Flight {
+    /// When the request began, by the clock of [`Flights`]; 0: the place is free.
+    began: u64,
+    /// The first block behind those of the rounds so far.
+    pub(super) at: u64,
+    /// Where the round under way writes.
+    pub(super) parts: Vec<Part>,
+    /// The request runs the flush.
+    pub(super) flushes: bool,
+}
+
+/// All requests under way. The ticket of a request is an index of this table.
+#[derive(Debug, Default)]
+pub(super) struct Flights {
+    flights: Vec<Flight>,
+    free: Vec<u64>,
+    /// Counts the requests.
+    clock: u64,
+    /// Some requests will never end, so no place in the file is safe to reuse.
+    deserted: bool,
+}
+
+impl Flights {
+    /// A request begins at this block. Answers the ticket.
+    pub(super) fn begin(&mut self, at: u64) -> u64 {
+        self.clock += 1;
+        let ticket = self.free.pop().unwrap_or_else(|| {
+            self.flights.push(Flight::default());
+            self.flights.len() as u64 - 1
+        });
+        let began = self.clock;
+        let flight = self.get(ticket);
+        (flight.began, flight.at) = (began, at);
+        ticket
+    }
+
+    /// The request of this ticket.
+    pub(super) fn get(&mut self, ticket: u64) -> &mut Flight {
+        // Fits: a ticket is an index.
+        &mut self.flights[usize::try_from(ticket).unwrap_or(usize::MAX)]
+    }
+
+    /// The request has ended.
+    pub(super) fn end(&mut self, ticket: u64) {
+        let flight = self.get(ticket);
+        flight.parts.clear();
+        *flight = Flight { parts: std::mem::take(&mut flight.parts), ..Flight::default() };
+        self.free.push(ticket);
+    }
+
+    /// The time now, to be compared with [`oldest`](Self::oldest).
+    pub(super) fn now(&self) -> u64 {
+        self.clock
+    }
+
+    /// When the oldest request under way began: runs that became unused before may be reused. None: not
+    /// known any more.
+    pub(super) fn oldest(&self) -> Option<u64> {
+        let began = self.flights.iter().map(|flight| flight.began).filter(|&began| began > 0);
+        (!self.deserted).then(|| began.min().unwrap_or(u64::MAX))
+    }
+
+    /// A reactor is gone, and the end of some requests will never be reported.
+    pub(super) fn desert(&mut self) {
+        self.deserted = true;
+    }
+}

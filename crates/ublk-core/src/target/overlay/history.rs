@@ -1,0 +1,327 @@
+//! The end of a layer's history, on a tmpfs: the unflushed extents, for the server after a kill.
+//!
+//! A power cut may lose an answered and unflushed write, and the death of a server must not. The data is in
+//! the layer's file or the page cache, but only the index in the dead server's memory knew the place. So
+//! the target writes each extent here before answering the request.
+//!
+//! The file: a page with a header, then records of 32 bytes in regions of 1,024. Records are numbered in
+//! order, so the order does not depend on the place. A region is written again once
+//! all of its records are durable in the layer's log. Nothing is mapped: a truncated
+//! file is an error, and no SIGBUS.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use ublk_overlay::extent::Extent;
+use uuid::Uuid;
+
+use super::super::Boot;
+use super::super::state::is_in_memory;
+use crate::error::{Code, Error, Result};
+
+mod record;
+
+use record::{HEADER, Header, RECORD, Record};
+
+/// Records of a region.
+const REGION: u64 = if cfg!(test) { 16 } else { 1024 };
+const REGION_BYTES: u64 = REGION * RECORD as u64;
+/// The most regions: 1 MiB.
+const MOST_REGIONS: usize = if cfg!(test) { 3 } else { 32 };
+/// The most extents that are added at once.
+pub(super) const MOST_AT_ONCE: usize = 8;
+
+/// The owner of a history.
+#[derive(Clone, Debug)]
+pub(super) struct Owner {
+    pub(super) layer: Uuid,
+    /// Device and inode of the layer's file.
+    pub(super) file: (u64, u64),
+    pub(super) boot: [u8; 16],
+}
+
+impl Owner {
+    pub(super) fn of(layer: Uuid, file: &File, boot: &Boot) -> io::Result<Self> {
+        let found = file.metadata()?;
+        Ok(Self { layer, file: (found.dev(), found.ino()), boot: boot.id() })
+    }
+
+    /// The name of the file: a copy of a layer has another.
+    fn name(&self) -> String {
+        let (device, inode) = self.file;
+        format!("overlay-{}-{device:x}-{inode:x}", self.layer.simple())
+    }
+}
+
+/// Why extents were not added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// There is room again after a flush.
+    Full,
+    /// The file cannot be written.
+    Failed,
+}
+
+/// The locked file, and the place of the next record.
+#[derive(Debug)]
+pub(super) struct History {
+    path: PathBuf,
+    file: File,
+    header: Header,
+    /// The number of the last record of each region.
+    regions: Vec<u64>,
+    /// The place of the next record: region, and record in the region.
+    region: usize,
+    at: u64,
+    next: u64,
+    /// All records before this number are durable in the log.
+    durable: u64,
+    failed: bool,
+}
+
+impl History {
+    /// Opens the history of a layer whose superblock has this generation, and answers the extents
+    /// of a killed server: the end of the layer's history, in order.
+    ///
+    /// # Errors
+    /// `Unsupported` when `folder` is not in memory; `Busy` when another server has the history;
+    /// `Permission`; `Resources` when there is no memory.
+    pub(super) fn open(
+        folder: &Path,
+        owner: &Owner,
+        generation: u64,
+    ) -> Result<(Self, Vec<Extent>)> {
+        let path = folder.join(owner.name());
+        let file = open(folder, &path)?;
+        let failed = |error| {
+            Error::os(Code::Kernel, format!("cannot use {}", path.display()), "write", &error)
+                .hint("the overlay keeps there what a killed server must not lose")
+        };
+        let left = read(&file, owner, generation).map_err(failed)?;
+        let taken = left.is_some();
+        let (regions, extents) = left.unwrap_or_default();
+        let next = regions.iter().max().map_or(1, |last| last + 1);
+        let header = Header { boot: owner.boot, layer: owner.layer, generations: [generation; 2] };
+        let durable = next - extents.len() as u64;
+        let mut this = Self {
+            path,
+            file,
+            header,
+            regions,
+            region: 0,
+            at: REGION,
+            next,
+            durable,
+            failed: false,
+        };
+        if !taken {
+            this.clear().map_err(|error| {
+                Error::os(Code::Resources, "cannot reserve memory", "fallocate", &error)
+                    .hint(format!("{} is full: make room there", folder.display()))
+            })?;
+        }
+        Ok((this, extents))
+    }
+
+    fn clear(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.grow()?;
+        self.at = 0;
+        self.write_header()
+    }
+
+    /// Adds a region; the space of the file is there before anything is written.
+    fn grow(&mut self) -> io::Result<()> {
+        let end = HEADER as u64 + (self.regions.len() as u64 + 1) * REGION_BYTES;
+        let end = libc::off_t::try_from(end).map_err(io::Error::other)?;
+        // SAFETY: fallocate of a descriptor that we own.
+        if unsafe { libc::fallocate(self.file.as_raw_fd(), 0, 0, end) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        self.regions.push(0);
+        Ok(())
+    }
+
+    fn write_header(&mut self) -> io::Result<()> {
+        self.file.write_all_at(&self.header.to_bytes(), 0)
+    }
+
+    /// Adds extents, at most [`MOST_AT_ONCE`]: all or none.
+    pub(super) fn append(
+        &mut self,
+        extents: impl Iterator<Item = Extent>,
+    ) -> std::result::Result<(), Refused> {
+        let mut bytes = [0; MOST_AT_ONCE * RECORD];
+        let mut count = 0;
+        for (number, extent) in (self.next..).zip(extents) {
+            let record = Record { number, extent }.to_bytes(&self.header);
+            bytes[count * RECORD..][..RECORD].copy_from_slice(&record);
+            count += 1;
+        }
+        if count == 0 {
+            return Ok(());
+        }
+        if self.failed {
+            return Err(Refused::Failed);
+        }
+        let fits = usize::try_from(REGION - self.at).unwrap_or(0).min(count);
+        let next_region =
+            if fits < count { Some(self.free_region().ok_or(Refused::Full)?) } else { None };
+        self.put(&bytes[..fits * RECORD])?;
+        if let Some(region) = next_region {
+            (self.region, self.at) = (region, 0);
+            self.put(&bytes[fits * RECORD..count * RECORD])?;
+        }
+        Ok(())
+    }
+
+    /// Writes records at the place of the next record, in a region.
+    fn put(&mut self, records: &[u8]) -> std::result::Result<(), Refused> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let count = (records.len() / RECORD) as u64;
+        let place = HEADER as u64 + self.region as u64 * REGION_BYTES + self.at * RECORD as u64;
+        if self.file.write_all_at(records, place).is_err() {
+            // Some records may be there: their places must not be reused.
+            self.failed = true;
+            return Err(Refused::Failed);
+        }
+        self.next += count;
+        self.at += count;
+        self.regions[self.region] = self.next - 1;
+        Ok(())
+    }
+
+    fn free_region(&mut self) -> Option<usize> {
+        let (durable, open) = (self.durable, (self.at < REGION).then_some(self.region));
+        let mut regions = self.regions.iter().enumerate();
+        let free = regions.position(|(region, &last)| last < durable && Some(region) != open);
+        free.or_else(|| {
+            let grown = self.regions.len() < MOST_REGIONS && self.grow().is_ok();
+            grown.then(|| self.regions.len() - 1)
+        })
+    }
+
+    /// The records so far, for [`durable`](Self::durable).
+    pub(super) fn mark(&self) -> u64 {
+        self.next
+    }
+
+    /// Records before this mark are durable in the log.
+    pub(super) fn durable(&mut self, mark: u64) {
+        self.durable = self.durable.max(mark);
+    }
+
+    /// A superblock of this generation is going to be written.
+    ///
+    /// # Errors
+    /// What writing the header says.
+    pub(super) fn expect(&mut self, generation: u64) -> io::Result<()> {
+        self.header.generations[1] = generation;
+        self.write_header()
+    }
+
+    /// The superblock of this generation is durable.
+    ///
+    /// # Errors
+    /// What writing the header says.
+    pub(super) fn settle(&mut self, generation: u64) -> io::Result<()> {
+        self.header.generations = [generation; 2];
+        self.write_header()
+    }
+
+    /// Everything is durable: nothing is left to the next server.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        fs::remove_file(&self.path)
+    }
+}
+
+/// Where histories are kept unless a user says otherwise: `/run/ublk` for root, where `/run` is in memory,
+/// and `/dev/shm` elsewhere.
+pub(super) fn default_folder() -> PathBuf {
+    // SAFETY: asks for a number.
+    let is_root = unsafe { libc::geteuid() } == 0;
+    let place = if is_root && is_in_memory(Path::new("/run")) { "/run/ublk" } else { "/dev/shm" };
+    place.into()
+}
+
+fn open(folder: &Path, path: &Path) -> Result<File> {
+    let hint =
+        "name a folder on a tmpfs with the option history (ublk add overlay --history FOLDER)";
+    let kept = "what a killed server must not lose is kept in memory";
+    let failed = |error: &io::Error, syscall| {
+        let code = match error.kind() {
+            io::ErrorKind::PermissionDenied => Code::Permission,
+            _ => Code::BadBackend,
+        };
+        Error::os(code, format!("cannot open {} ({kept})", path.display()), syscall, error)
+            .hint(hint)
+    };
+    if folder == Path::new("/run/ublk") {
+        // A folder that cannot be made is reported when the file is opened.
+        let _ = fs::create_dir(folder);
+    }
+    if folder.exists() && !is_in_memory(folder) {
+        let message = format!("{} is not on a tmpfs: {kept}", folder.display());
+        return Err(Error::new(Code::Unsupported, message).hint(hint));
+    }
+    let how = |options: &mut OpenOptions| {
+        options.read(true).write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)
+    };
+    let file = how(OpenOptions::new().create(true).truncate(false));
+    let file = file.map_err(|error| failed(&error, "open"))?;
+    // SAFETY: flock on a descriptor that we own.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
+        let error = io::Error::last_os_error();
+        let busy =
+            Error::os(Code::Busy, format!("cannot lock {}", path.display()), "flock", &error);
+        return Err(busy.hint("another server has the overlay"));
+    }
+    let found = file.metadata().map_err(|error| failed(&error, "fstat"))?;
+    // SAFETY: asks for a number.
+    let own = unsafe { libc::geteuid() };
+    if !found.is_file() || found.uid() != own {
+        let message = format!("{} is not a file of this user", path.display());
+        return Err(Error::new(Code::Permission, message)
+            .hint("serve the overlay as the user that served it before, or remove the file"));
+    }
+    Ok(file)
+}
+
+/// The regions and the unbroken end of a history, if the file is of this owner and generation.
+type Left = (Vec<u64>, Vec<Extent>);
+
+fn read(file: &File, owner: &Owner, generation: u64) -> io::Result<Option<Left>> {
+    let length = file.metadata()?.len();
+    let whole = HEADER as u64 + MOST_REGIONS as u64 * REGION_BYTES;
+    if length <= HEADER as u64 || length > whole {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(HEADER)];
+    file.read_exact_at(&mut bytes, 0)?;
+    let Some(header) = Header::parse(&bytes[..HEADER]) else { return Ok(None) };
+    let is_own = header.boot == owner.boot && header.layer == owner.layer;
+    if !is_own || !header.generations.contains(&generation) {
+        return Ok(None);
+    }
+    let mut records = Vec::new();
+    let mut regions = Vec::new();
+    for region in bytes[HEADER..].chunks(usize::try_from(REGION_BYTES).unwrap_or(usize::MAX)) {
+        let found = region.chunks_exact(RECORD).filter_map(|bytes| Record::parse(bytes, &header));
+        let before = records.len();
+        records.extend(found);
+        regions
+            .push(records[before..].iter().map(|record: &Record| record.number).max().unwrap_or(0));
+    }
+    records.sort_unstable_by_key(|record| record.number);
+    let unbroken = records.windows(2).rposition(|two| two[0].number + 1 != two[1].number);
+    let extents = records.drain(unbroken.map_or(0, |at| at + 1)..).map(|record| record.extent);
+    Ok(Some((regions, extents.collect())))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! New layers.
+
+use std::ffi::CString;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use ublk_overlay::extent::BLOCK;
+use ublk_overlay::head::Head;
+use ublk_overlay::index::Index;
+use ublk_overlay::superblock::{Parent, Superblock};
+use uuid::Uuid;
+
+use super::chain::{failed, folder};
+use super::settle::{self, random};
+use crate::error::{Code, Error, Result};
+
+/// log2 of the blocks of a segment: 1 MiB.
+const SEGMENT_SHIFT: u32 = 8;
+
+/// The parameters of a new layer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Birth {
+    pub(super) blocks: u64,
+    pub(super) parent: Option<Parent>,
+    pub(super) base_modified: i64,
+    pub(super) segment_shift: u32,
+}
+
+impl Birth {
+    /// An empty layer of a disk of so many blocks.
+    pub(super) fn new(blocks: u64, parent: Option<Parent>, base_modified: i64) -> Self {
+        Self { blocks, parent, base_modified, segment_shift: SEGMENT_SHIFT }
+    }
+}
+
+/// A whole layer without a name; gone on drop, unless the layer gets a [name](Self::name).
+pub(super) struct Unnamed {
+    file: File,
+    path: PathBuf,
+    superblock: Superblock,
+}
+
+impl Unnamed {
+    /// Makes an empty layer in the folder of `path`.
+    ///
+    /// # Errors
+    /// `BadBackend` when there is something at `path`; `Unsupported` on a file system that cannot hold
+    /// layers; `Resources` or `BadBackend` on a full file system.
+    pub(super) fn make(path: &Path, birth: &Birth) -> Result<Self> {
+        if path.symlink_metadata().is_ok() {
+            return Err(exists(path));
+        }
+        let place = folder(path);
+        let file =
+            OpenOptions::new().read(true).write(true).custom_flags(libc::O_TMPFILE).open(place);
+        let file = file.map_err(|error| match error.raw_os_error() {
+            Some(libc::EOPNOTSUPP | libc::EISDIR) => {
+                unsuitable(path, "files without a name (O_TMPFILE)")
+            }
+            _ => failed(path, "open", &error),
+        })?;
+        let superblock = Superblock {
+            generation: 1,
+            layer: Uuid::new_v4(),
+            parent: birth.parent,
+            blocks: birth.blocks,
+            frozen: false,
+            segment_shift: birth.segment_shift,
+            log: 0,
+            salt: random(),
+            base_modified: birth.base_modified,
+        };
+        let head = Head::new(superblock, 0, Index::new(), random());
+        let head = head.map_err(|full| Error::new(Code::Internal, full.to_string()))?;
+        let length = (u64::from(head.space().segments()) << birth.segment_shift) * BLOCK;
+        settle::allocate(&file, 0, length).map_err(|error| match error.raw_os_error() {
+            Some(libc::EOPNOTSUPP) => without_fallocate(path),
+            _ => failed(path, "fallocate", &error),
+        })?;
+        let superblock = *head.superblock();
+        settle::write(&file, &superblock)
+            .and_then(|()| file.sync_all())
+            .map_err(|error| failed(path, "write", &error))?;
+        Ok(Self { file, path: path.into(), superblock })
+    }
+
+    /// Gives the layer a name, durably. Answers the UUID.
+    ///
+    /// # Errors
+    /// `BadBackend` when there is something of this name.
+    pub(super) fn name(self) -> Result<Uuid> {
+        let failed = |error: &io::Error| match error.kind() {
+            io::ErrorKind::AlreadyExists => exists(&self.path),
+            _ => failed(&self.path, "linkat", error),
+        };
+        let c_string = |bytes: &[u8]| CString::new(bytes).map_err(|error| failed(&error.into()));
+        let from = c_string(format!("/proc/self/fd/{}", self.file.as_raw_fd()).as_bytes())?;
+        let to = c_string(self.path.as_os_str().as_bytes())?;
+        // SAFETY: two strings with their NULs.
+        let linked = unsafe {
+            libc::linkat(
+                libc::AT_FDCWD,
+                from.as_ptr(),
+                libc::AT_FDCWD,
+                to.as_ptr(),
+                libc::AT_SYMLINK_FOLLOW,
+            )
+        };
+        if linked != 0 {
+            return Err(failed(&io::Error::last_os_error()));
+        }
+        let synced = File::open(folder(&self.path)).and_then(|folder| folder.sync_all());
+        synced.map_err(|error| failed(&error))?;
+        Ok(self.superblock.layer)
+    }
+}
+
+fn exists(path: &Path) -> Error {
+    Error::new(Code::BadBackend, format!("cannot make the layer {}: it exists", path.display()))
+        .hint("the file is left as it is; name one that does not exist")
+}
+
+pub(super) fn without_fallocate(path: &Path) -> Error {
+    unsuitable(path, "fallocate")
+}
+
+fn unsuitable(path: &Path, lacks: &str) -> Error {
+    let message =
+        format!("cannot keep the layer {}: its file system has no {lacks}", path.display());
+    Error::new(Code::Unsupported, message)
+        .hint("ext4, xfs, btrfs and tmpfs have what a layer needs")
+}

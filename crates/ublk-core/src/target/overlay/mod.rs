@@ -1,0 +1,283 @@
+//! A disk that stores only differences from a base: copy-on-write in blocks of 4 KiB.
+//!
+//! The disk is a read-only base and layers above, each a file; only the highest, the live layer, is
+//! written to. The format of the files and the index of blocks are the matter of the crate
+//! `ublk-overlay`; here requests become steps on the files.
+//!
+//! The first write of a block goes to a new place in the live layer's file, and later ones go in place.
+//! Reads find a new place once all blocks are written, and the next server does once the extent is in
+//! the [history], before the request is answered. A flush syncs the data, writes the layer's log,
+//! and syncs again ([flush]).
+
+use std::fs;
+use std::os::fd::RawFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ublk_overlay::extent::{BLOCK_SHIFT, Extent, MAX_COUNT, Place};
+use ublk_overlay::head::Head;
+use ublk_overlay::space::Run;
+
+use super::file::File;
+use super::native::Native;
+use super::{
+    Boot, Durability, Ended, Errno, Geometry, Next, Op, Plan, Request, Step, StepKind, Target,
+};
+use crate::memory::Region;
+
+mod chain;
+mod flights;
+mod flush;
+mod history;
+mod make;
+mod open;
+mod reads;
+mod settle;
+mod unused;
+mod verbs;
+mod writes;
+
+use flights::Flights;
+use flush::Flushing;
+use history::{History, Refused};
+pub use open::OverlayOptions;
+use unused::{Allocated, Draining};
+pub use verbs::{Info, create, fork, info};
+
+/// The file of the live layer among [`Target::files`]; the files of frozen layers follow, then the base's.
+const LIVE: u16 = 0;
+/// Steps of a round, beside those of the base.
+const ROUND: usize = 16;
+/// How long a request waits for the flush of another request before asking again, in microseconds.
+const PATIENCE: u32 = 100;
+
+/// A base and the differences from the base.
+#[derive(Debug)]
+pub struct Overlay {
+    base: Native,
+    geometry: Geometry,
+    files: Vec<RawFd>,
+    /// The place of the base's first file.
+    base_files: u16,
+    durability: Durability,
+    /// Memory for log blocks, a page each.
+    pages: Arc<Region>,
+    /// Whether the file system gives space back.
+    punches: bool,
+    live: Mutex<Live>,
+    boot: Boot,
+    /// The live layer's file, through the page cache, for writes before and after requests.
+    backing: fs::File,
+    /// The files of the layers, the live layer last.
+    _layers: Vec<File>,
+}
+
+/// The state of the live layer.
+#[derive(Debug)]
+struct Live {
+    head: Head,
+    history: History,
+    flights: Flights,
+    allocated: Allocated,
+    draining: Draining,
+    /// The only flush under way.
+    flushing: Option<Flushing>,
+    /// A flush was lost whose steps may still write to the log: no other flush begins.
+    lost: bool,
+}
+
+/// The next thing of a request that does not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Round,
+    Done,
+    Park,
+}
+
+impl Overlay {
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first round of a request.
+    fn begin(
+        &self,
+        live: &mut Live,
+        ticket: u64,
+        request: &Request,
+        plan: &mut Plan<'_>,
+    ) -> Result<(), Errno> {
+        match request.op {
+            Op::Read => self.plan_read(live, ticket, request, plan),
+            Op::Write => Self::plan_write(live, ticket, request, plan),
+            // Once the round without steps has ended.
+            Op::Discard | Op::WriteZeroes => Ok(()),
+            Op::Flush => self.begin_flush(live, ticket, plan).map(drop),
+            Op::Zone(_) => Err(Errno(libc::EOPNOTSUPP)),
+        }
+    }
+
+    /// The round after a round that has ended well.
+    fn go_on(
+        &self,
+        live: &mut Live,
+        ticket: u64,
+        request: &Request,
+        plan: &mut Plan<'_>,
+    ) -> Result<Way, Errno> {
+        if live.flights.get(ticket).flushes {
+            match self.plan_flush(live, plan)? {
+                Way::Done => live.flights.get(ticket).flushes = false,
+                other => return Ok(other),
+            }
+            if request.op == Op::Flush {
+                return Ok(Way::Done);
+            }
+        }
+        let (from, to) = blocks(request);
+        let transfers = matches!(request.op, Op::Read | Op::Write);
+        let published = match request.op {
+            Op::Flush => return self.begin_flush(live, ticket, plan),
+            Op::Discard | Op::WriteZeroes => live.publish_zeros(from, to),
+            _ => live.publish_parts(ticket),
+        };
+        match published {
+            Ok(()) if !transfers || live.flights.get(ticket).at >= to => Ok(Way::Done),
+            Ok(()) => self.begin(live, ticket, request, plan).map(|()| Way::Round),
+            Err(Refused::Full) => self.begin_flush(live, ticket, plan),
+            Err(Refused::Failed) => Err(Errno(libc::EIO)),
+        }
+    }
+}
+
+impl Live {
+    /// The blocks of the last round have been written: reads find them from now on.
+    fn publish_parts(&mut self, ticket: u64) -> Result<(), Refused> {
+        let layer = self.head.layer();
+        let parts = &mut self.flights.get(ticket).parts;
+        let fresh = || parts.iter().filter(|part| part.fresh);
+        // A published place outlives this server.
+        self.history.append(fresh().map(|part| part.extent(layer)))?;
+        for part in fresh() {
+            self.head.publish(part);
+            segments(part.run, self.head.space().segment_blocks())
+                .for_each(|segment| self.allocated.set(segment, true));
+        }
+        parts.clear();
+        Ok(())
+    }
+
+    fn publish_zeros(&mut self, from: u64, to: u64) -> Result<(), Refused> {
+        // Fits: a request is shorter than 4 GiB.
+        let count = u32::try_from(to - from).unwrap_or(MAX_COUNT);
+        self.history.append(std::iter::once(Extent::new(from, count, Place::Zero)))?;
+        self.head.zero(from, to);
+        Ok(())
+    }
+
+    /// The parts of a round could not be written.
+    fn give_back(&mut self, ticket: u64) {
+        for part in self.flights.get(ticket).parts.drain(..).filter(|part| part.fresh) {
+            self.head.give_back(&part);
+        }
+    }
+}
+
+impl Target for Overlay {
+    fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    fn files(&self) -> &[RawFd] {
+        &self.files
+    }
+
+    fn durability(&self) -> &Durability {
+        &self.durability
+    }
+
+    fn layout(&self) -> Option<String> {
+        let base = self.base.layout()?;
+        Some(format!("overlay({}, {base})", self.live().head.superblock().layer))
+    }
+
+    fn max_steps(&self) -> usize {
+        ROUND + self.base.max_steps()
+    }
+
+    fn longest_wait(&self) -> Duration {
+        self.base.longest_wait()
+    }
+
+    fn memory(&self) -> Option<&Arc<Region>> {
+        Some(&self.pages)
+    }
+
+    fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> Result<(), Errno> {
+        let mut live = self.live();
+        let ticket = live.flights.begin(blocks(request).0);
+        let begun = self.begin(&mut live, ticket, request, plan);
+        if begun.is_err() {
+            live.flights.end(ticket);
+        }
+        plan.ask(ticket);
+        begun
+    }
+
+    fn next(&self, request: &Request, ended: Ended, plan: &mut Plan<'_>) -> Next {
+        let (mut live, ticket) = (self.live(), ended.ticket);
+        let result = match ended.result {
+            Err(_) if live.may_fail(ticket) => Ok(()),
+            result => result,
+        };
+        let way = result.and_then(|()| self.go_on(&mut live, ticket, request, plan));
+        match way {
+            Ok(Way::Round) => {
+                plan.ask(ticket);
+                return Next::Round;
+            }
+            Ok(Way::Park) => return Next::Park(PATIENCE),
+            Ok(Way::Done) => {}
+            Err(_) => live.fail(ticket),
+        }
+        live.flights.end(ticket);
+        way.map_or_else(Next::Fail, |_| Next::Done)
+    }
+
+    fn failed(&self, _request: &Request, ticket: u64) {
+        let mut live = self.live();
+        // Steps may still be under way: the places are not reused, and neither is the memory of the flush.
+        live.lost |= live.flights.get(ticket).flushes;
+        live.flights.get(ticket).parts.clear();
+        live.flights.end(ticket);
+    }
+
+    fn deserted(&self) {
+        let mut live = self.live();
+        live.flights.desert();
+        live.lost |= live.flushing.is_some();
+    }
+}
+
+/// The blocks of a request: the first, and the first behind.
+fn blocks(request: &Request) -> (u64, u64) {
+    let from = request.offset >> BLOCK_SHIFT;
+    (from, from + u64::from(request.length >> BLOCK_SHIFT))
+}
+
+/// The segments of a run.
+fn segments(run: Run, segment_blocks: u64) -> impl Iterator<Item = u32> {
+    let last = run.block + u64::from(run.count) - 1;
+    // Fits: segments are counted in 32 bits.
+    let segment = move |block: u64| u32::try_from(block / segment_blocks).unwrap_or(u32::MAX);
+    segment(run.block)..=segment(last)
+}
+
+fn step(kind: StepKind, length: u64, offset: u64) -> Step {
+    // Fits: a step is no longer than a request, or than the longest run.
+    let length = u32::try_from(length).unwrap_or(u32::MAX);
+    Step { kind, file: LIVE, length, offset, ..Step::EMPTY }
+}
+
+#[cfg(test)]
+mod tests;

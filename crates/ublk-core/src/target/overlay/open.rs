@@ -1,0 +1,294 @@
+//! Opening a disk: base, layers, and the unflushed writes of a killed server.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use ublk_overlay::extent::BLOCK;
+use ublk_overlay::index::Index;
+use ublk_overlay::superblock::{PAGE, Superblock, blocks_of};
+
+use super::super::file::{Direct, File, FileOptions, Promised};
+use super::super::native::Native;
+use super::super::{Boot, DiscardLimits, Durability, Geometry, Target};
+use super::chain::{Layer, failed, modified, unfit};
+use super::flights::Flights;
+use super::history::{History, Owner, default_folder};
+use super::make::{Birth, Unnamed, without_fallocate};
+use super::settle::{self, random};
+use super::unused::{Allocated, Draining};
+use super::{Live, Overlay, ROUND, flush};
+use crate::error::{Code, Error, Result};
+use crate::memory::Region;
+
+/// How a disk is opened.
+#[derive(Clone, Debug, Default)]
+pub struct OverlayOptions {
+    /// Make a missing layer, empty.
+    pub create: bool,
+    /// The folder, on a tmpfs, of the history, with the unflushed writes; absent: `/run/ublk` for root, where
+    /// `/run` is in memory, and `/dev/shm` elsewhere. The next server must have the same.
+    pub history: Option<PathBuf>,
+    /// Whether the page cache is passed by for the layers.
+    pub direct: Direct,
+    /// The promises to the clients of a recovered device; absent for a new device.
+    pub promised: Option<Promised>,
+    /// The boot of a simulated machine; absent: the machine's.
+    pub boot: Option<Boot>,
+}
+
+/// Almost 4 GiB, in whole blocks.
+const LONGEST: u32 = 0xffff_0000;
+
+impl Overlay {
+    /// Opens and locks the layer at `path`, the live layer of a disk on `base`, and the layers below.
+    /// Takes over the answered and unflushed writes of a killed server of this boot.
+    ///
+    /// # Errors
+    /// `NoBackend` when a layer is missing; `BadBackend` when a layer is damaged, frozen, or of another base;
+    /// `InvalidArgument` for an unsuitable base; `Busy` when another server has the layer;
+    /// `Unsupported` on a file system without fallocate, or without a tmpfs; `Permission`; `Resources`.
+    pub fn open(base: Native, path: &Path, options: &OverlayOptions) -> Result<Self> {
+        let base_modified = check_base(&base)?;
+        let blocks = blocks(&base)?;
+        if options.create && path.symlink_metadata().is_err() {
+            Unnamed::make(path, &Birth::new(blocks, None, base_modified))?.name()?;
+        }
+        let path = fs::canonicalize(path).map_err(|error| missing(path, &error))?;
+        let how = FileOptions {
+            direct: options.direct,
+            promised: options.promised,
+            ..FileOptions::default()
+        };
+        let layer = Layer::open(&path, &how)?;
+        check_live(&layer, &base, (blocks, base_modified))?;
+        let parents = layer.parents(&how)?;
+        let boot = options.boot.clone().map_or_else(Boot::of_machine, Ok).map_err(|error| {
+            Error::os(Code::Kernel, "cannot ask the kernel for the boot's id", "read", &error)
+        })?;
+        let folder = options.history.clone().unwrap_or_else(default_folder);
+        Self::assemble(base, layer, parents, (&folder, boot))
+    }
+
+    fn assemble(
+        base: Native,
+        layer: Layer,
+        parents: Vec<Layer>,
+        (folder, boot): (&Path, Boot),
+    ) -> Result<Self> {
+        let number = u32::try_from(parents.len()).unwrap_or(u32::MAX);
+        let mut index = Index::new();
+        let mut layers = Vec::with_capacity(parents.len() + 1);
+        for (number, below) in (0..).zip(parents) {
+            let Layer { path, contents, file, .. } = below;
+            contents.load(number, &mut index).map_err(|error| unfit(&path, &error))?;
+            layers.push(file);
+        }
+        let Awake { live, file, backing } = wake(layer, number, index, (folder, &boot))?;
+        let mut files = vec![file.files()[0]];
+        files.extend(layers.iter().map(|layer| layer.files()[0]));
+        layers.push(file);
+        let base_files = u16::try_from(files.len()).unwrap_or(u16::MAX);
+        files.extend_from_slice(base.files());
+        let geometry = geometry(&base, &layers);
+        let pages = Region::new(flush::PAGES * PAGE).map_err(|error| {
+            Error::os(Code::Resources, "cannot make memory for a log", "mmap", &error)
+        })?;
+        Ok(Self {
+            geometry,
+            durability: Durability::of(files.len()),
+            files,
+            base_files,
+            base,
+            pages: Arc::new(pages),
+            punches: layers.last().is_some_and(|live| live.geometry().discard.is_some()),
+            live: Mutex::new(live),
+            boot,
+            backing,
+            _layers: layers,
+        })
+    }
+}
+
+/// A live layer, ready for requests.
+pub(super) struct Awake {
+    pub(super) live: Live,
+    pub(super) file: File,
+    pub(super) backing: fs::File,
+}
+
+/// Reads the live layer's file and the history of a killed server. Writes a superblock with a new
+/// generation: from now on a history of an earlier generation is ignored.
+pub(super) fn wake(
+    layer: Layer,
+    number: u32,
+    index: Index,
+    (folder, boot): (&Path, &Boot),
+) -> Result<Awake> {
+    let Layer { path, file, backing, contents } = layer;
+    let superblock = contents.superblock;
+    settle::allocate(&backing, 0, BLOCK).map_err(|error| match error.raw_os_error() {
+        Some(libc::EOPNOTSUPP) => without_fallocate(&path),
+        _ => failed(&path, "fallocate", &error),
+    })?;
+    let owner = Owner::of(superblock.layer, &backing, boot);
+    let owner = owner.map_err(|error| failed(&path, "fstat", &error))?;
+    let (mut history, unflushed) = History::open(folder, &owner, superblock.generation)?;
+    let head = contents.load_head(number, index, random(), &unflushed);
+    let mut head = head.map_err(|error| {
+        if unflushed.is_empty() {
+            // An empty history has no use.
+            let _ = history.remove();
+        }
+        unfit(&path, &error)
+    })?;
+    let superblock = Superblock { generation: superblock.generation + 1, ..superblock };
+    history
+        .expect(superblock.generation)
+        .and_then(|()| settle::write(&backing, &superblock))
+        .and_then(|()| history.settle(superblock.generation))
+        .map_err(|error| failed(&path, "write", &error))?;
+    head.adopt(superblock);
+    let space = head.space();
+    // A free segment may be a hole.
+    let allocated = Allocated::new((0..space.segments()).map(|segment| !space.is_free(segment)));
+    let live = Live {
+        head,
+        history,
+        flights: Flights::default(),
+        allocated,
+        draining: Draining::default(),
+        flushing: None,
+        lost: false,
+    };
+    Ok(Awake { live, file, backing })
+}
+
+impl Drop for Overlay {
+    /// A server that ends in good order flushes and removes the history.
+    fn drop(&mut self) {
+        let lost = self.durability.is_lost(super::LIVE) || self.boot.is_over();
+        let mut live = self.live();
+        if lost || live.lost {
+            return;
+        }
+        let Live { head, history, .. } = &mut *live;
+        if settle::flush(head, &self.backing).is_ok() {
+            // A history that stays repeats the log and changes nothing.
+            let _ = history.remove();
+        }
+    }
+}
+
+/// Checks a base. Answers when the files of the base were last modified.
+///
+/// # Errors
+/// `InvalidArgument` for an unsuitable base.
+pub(super) fn check_base(base: &Native) -> Result<i64> {
+    let refused = |what: &str| {
+        let message = format!("{what} cannot be the base of an overlay");
+        Err(Error::new(Code::InvalidArgument, message)
+            .hint("a file, a block device, or a layer of these can"))
+    };
+    let geometry = base.geometry();
+    if geometry.zoned.is_some() {
+        return refused("a zoned target");
+    }
+    if geometry.integrity.is_some() {
+        return refused("a target with integrity");
+    }
+    if base.elsewhere().is_some() {
+        return refused("a handler");
+    }
+    if matches!(base, Native::Overlay(_)) {
+        return refused("an overlay");
+    }
+    if base.max_steps() + ROUND > 250 {
+        return refused("a target with so many targets below it");
+    }
+    let mut latest = 0;
+    for &fd in base.files() {
+        let time = modified(fd).map_err(|error| {
+            Error::os(Code::Kernel, "cannot ask for the times of the base", "fstat", &error)
+        })?;
+        latest = latest.max(time.unwrap_or(0));
+    }
+    Ok(latest)
+}
+
+/// The size of the base.
+///
+/// # Errors
+/// `InvalidArgument` for a size in no whole blocks.
+pub(super) fn blocks(base: &Native) -> Result<u64> {
+    let size = base.geometry().size;
+    blocks_of(size).ok_or_else(|| {
+        let message =
+            format!("the base has {size} bytes; an overlay needs whole blocks of {BLOCK}");
+        Error::new(Code::InvalidArgument, message)
+            .hint(format!("round it up: truncate -s %{BLOCK} BASE"))
+    })
+}
+
+fn missing(path: &Path, error: &std::io::Error) -> Error {
+    let failure = failed(path, "stat", error);
+    match failure.code {
+        Code::NoBackend => failure.hint("set create (ublk add overlay --create) to make it"),
+        _ => failure,
+    }
+}
+
+/// Checks that the layer is live and of this base.
+fn check_live(layer: &Layer, base: &Native, (blocks, modified): (u64, i64)) -> Result<()> {
+    let (superblock, path) = (layer.superblock(), layer.path.display());
+    let refused =
+        |message: String, hint: String| Err(Error::new(Code::BadBackend, message).hint(hint));
+    if superblock.frozen {
+        let message = format!("{path} is frozen: other layers stand on it, or will");
+        return refused(message, format!("make a layer on it: ublk overlay fork {path} CHILD"));
+    }
+    if superblock.blocks != blocks {
+        let message = format!(
+            "{path} is of a base of {} bytes, and this one has {}",
+            superblock.blocks * BLOCK,
+            base.geometry().size
+        );
+        return refused(message, "name the base that the layer was made for".into());
+    }
+    if superblock.base_modified != modified {
+        let message = format!("the base of {path} was modified since the layer was made");
+        let hint = "the layer holds differences from the base as it was: put back that one, with its \
+                    time of modification (cp -p)";
+        return refused(message, hint.into());
+    }
+    Ok(())
+}
+
+/// The needs of the base and of the layers' files.
+fn geometry(base: &Native, layers: &[File]) -> Geometry {
+    let block = u32::try_from(BLOCK).unwrap_or(u32::MAX);
+    let all = || std::iter::once(base.geometry()).chain(layers.iter().map(Target::geometry));
+    let live = layers.last().map_or(base.geometry(), Target::geometry);
+    Geometry {
+        logical_block: block,
+        physical_block: live.physical_block.max(block),
+        io_min: live.io_min.max(block),
+        io_opt: live.io_opt.max(block),
+        rotational: all().any(|one| one.rotational),
+        volatile_cache: true,
+        // A durable write needs the log: the kernel sends a flush after the write.
+        fua: false,
+        discard: Some(DiscardLimits {
+            granularity: block,
+            max_discard: LONGEST,
+            max_write_zeroes: LONGEST,
+        }),
+        dma_alignment: all().map(|one| one.dma_alignment).max().unwrap_or(0),
+        virt_boundary: all().fold(0, |mask, one| mask | one.virt_boundary),
+        segments: all().filter_map(|one| one.segments).reduce(|a, b| super::super::SegmentLimits {
+            boundary_mask: a.boundary_mask.min(b.boundary_mask),
+            max_size: a.max_size.min(b.max_size),
+        }),
+        ..Geometry::new(base.geometry().size)
+    }
+}

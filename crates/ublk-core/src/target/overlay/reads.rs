@@ -1,0 +1,70 @@
+//! Reads: each block from the highest layer that has it, or from the base.
+
+use ublk_overlay::extent::{BLOCK_SHIFT, Place};
+
+use super::super::{Errno, Part, Plan, Request, Step, StepKind, Target};
+use super::{LIVE, Live, Overlay, blocks, step};
+
+impl Overlay {
+    /// As many pieces as a round has room for.
+    pub(super) fn plan_read(
+        &self,
+        live: &mut Live,
+        ticket: u64,
+        request: &Request,
+        plan: &mut Plan<'_>,
+    ) -> Result<(), Errno> {
+        let (_, to) = blocks(request);
+        let mut at = live.flights.get(ticket).at;
+        let base_steps = self.base.max_steps().max(1);
+        for piece in live.head.index().pieces(at, to) {
+            if plan.room() < base_steps {
+                break;
+            }
+            let (offset, length) = (piece.block << BLOCK_SHIFT, piece.count << BLOCK_SHIFT);
+            // Fits: inside the request.
+            let within = u32::try_from(offset - request.offset).unwrap_or(u32::MAX);
+            match piece.place {
+                Some(Place::At { layer, block }) => {
+                    let file = Self::file_of(layer, live.head.layer());
+                    let read = step(StepKind::Read, length, block << BLOCK_SHIFT);
+                    plan.push(Step { file, at: within, ..read });
+                }
+                Some(Place::Zero) => {
+                    plan.push(Step { at: within, ..step(StepKind::Zeros, length, 0) });
+                }
+                None => self.plan_base(request, (offset, length, within), plan)?,
+            }
+            at += piece.count;
+        }
+        plan.order_stages();
+        live.flights.get(ticket).at = at;
+        Ok(())
+    }
+
+    /// A piece in no layer.
+    fn plan_base(
+        &self,
+        request: &Request,
+        (offset, length, at): (u64, u64, u32),
+        plan: &mut Plan<'_>,
+    ) -> Result<(), Errno> {
+        let before = plan.len();
+        // Fits: inside the request.
+        let piece =
+            Request { offset, length: u32::try_from(length).unwrap_or(u32::MAX), ..*request };
+        let part = Part { files: self.base_files, at, stage: 0 };
+        plan.part(part, |plan| self.base.plan(&piece, plan))?;
+        if plan.len() == before {
+            // A base that stores nothing reads as zeros.
+            plan.push(Step { at, ..step(StepKind::Zeros, length, 0) });
+        }
+        Ok(())
+    }
+
+    /// The place of a layer's file.
+    fn file_of(layer: u32, live: u32) -> u16 {
+        // Fits: there are at most 255 layers.
+        if layer == live { LIVE } else { u16::try_from(layer + 1).unwrap_or(u16::MAX) }
+    }
+}

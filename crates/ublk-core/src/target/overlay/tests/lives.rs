@@ -1,0 +1,286 @@
+//! Lives of a server, each ended by a power cut, by kill -9, or in good order: after each, every block
+//! holds what its clients may expect.
+
+use super::super::super::{Boot, Errno, Op, Step, StepKind};
+use super::super::Overlay;
+use super::disk::{BLOCK, Cache, Folder, block_of, of_base, stamp_of};
+use super::machine::{Now, Running, run};
+
+/// Lives; `UBLK_LIVES` asks for another number.
+const LIVES: u64 = 3000;
+const LIVES_OF_A_DISK: u64 = 30;
+const DISK: u64 = 24;
+
+/// A small generator with a seed (splitmix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+}
+
+/// What a block may hold.
+#[derive(Clone, Debug)]
+struct Block {
+    /// Stamps in the order in which their writes began, from the last one that is certain to be durable.
+    stamps: Vec<u64>,
+    /// How many stamps there were before these.
+    gone: usize,
+    /// The stamp of the last write that was answered, counted from the first of all; readers see it or a
+    /// later one.
+    now: usize,
+    /// A write or discard of it is under way.
+    busy: bool,
+}
+
+impl Block {
+    fn new(stamp: u64) -> Self {
+        Self { stamps: vec![stamp], gone: 0, now: 0, busy: false }
+    }
+
+    fn visible_from(&self, now: usize) -> &[u64] {
+        &self.stamps[now.saturating_sub(self.gone)..]
+    }
+
+    fn flushed(&mut self, now: usize) {
+        let durable = now.saturating_sub(self.gone);
+        self.stamps.drain(..durable);
+        self.gone += durable;
+    }
+}
+
+/// A request under way and what its end means.
+struct Flight {
+    running: Running,
+    range: (u64, u64),
+    /// Of each block of a read or a flush: what was answered when it began; and the stamps then.
+    began: Vec<(usize, Vec<u64>)>,
+}
+
+struct Life<'a> {
+    random: &'a mut Random,
+    overlay: Overlay,
+    cache: &'a mut Cache,
+    blocks: &'a mut Vec<Block>,
+    flights: Vec<Flight>,
+    stamp: &'a mut u64,
+    failures: bool,
+}
+
+fn range(blocks: (u64, u64)) -> std::ops::Range<usize> {
+    let from = usize::try_from(blocks.0).unwrap();
+    from..from + usize::try_from(blocks.1).unwrap()
+}
+
+impl Life<'_> {
+    fn begin(&mut self) {
+        let from = self.random.below(DISK);
+        let count = 1 + self.random.below(DISK - from);
+        let (op, blocks) = match self.random.below(10) {
+            0..5 => (Op::Write, (from, count.min(1 + self.random.below(12)))),
+            5..7 => (Op::Read, (from, count)),
+            7 => (Op::Discard, (from, count)),
+            8 => (Op::WriteZeroes, (from, count)),
+            _ => (Op::Flush, (0, 0)),
+        };
+        let changes = matches!(op, Op::Write | Op::Discard | Op::WriteZeroes);
+        if changes && self.blocks[range(blocks)].iter().any(|block| block.busy) {
+            return;
+        }
+        *self.stamp += 1;
+        let stamp = if op == Op::Write { *self.stamp } else { 0 };
+        let concerned = if op == Op::Flush { 0..self.blocks.len() } else { range(blocks) };
+        let began = self.blocks[concerned].iter();
+        let began =
+            began.map(|block| (block.now, block.visible_from(block.now).to_vec())).collect();
+        if changes {
+            for block in &mut self.blocks[range(blocks)] {
+                block.stamps.push(stamp);
+                block.busy = true;
+            }
+            self.show(blocks, stamp);
+        }
+        let bytes = block_of(stamp).repeat(usize::try_from(blocks.1).unwrap());
+        let running = Running::begin(&self.overlay, op, blocks, bytes).unwrap();
+        self.flights.push(Flight { running, range: blocks, began });
+    }
+
+    /// Reads under way may find what is written now, whatever is written later.
+    fn show(&mut self, blocks: (u64, u64), stamp: u64) {
+        for flight in &mut self.flights {
+            for (block, (_, stamps)) in range(flight.range).zip(&mut flight.began) {
+                if range(blocks).contains(&block) {
+                    stamps.push(stamp);
+                }
+            }
+        }
+    }
+
+    fn advance(&mut self) {
+        if self.flights.is_empty() {
+            return;
+        }
+        let which = usize::try_from(self.random.below(self.flights.len() as u64)).unwrap();
+        let (random, failures) = (&mut *self.random, self.failures);
+        let choice = random.next();
+        let draw = random.below(20);
+        let fails = |step: &Step| match step.kind {
+            StepKind::Allocate if failures && draw < 4 => Some(Errno(libc::ENOSPC)),
+            StepKind::Write { .. } | StepKind::Read | StepKind::PunchHole
+                if failures && draw == 5 =>
+            {
+                Some(Errno(libc::EIO))
+            }
+            _ => None,
+        };
+        let choose = |of: usize| usize::try_from(choice % of as u64).unwrap();
+        let flight = &mut self.flights[which];
+        if let Now::Ended(result) = flight.running.advance(&self.overlay, self.cache, choose, fails)
+        {
+            let flight = self.flights.swap_remove(which);
+            self.end(&flight, result);
+        }
+    }
+
+    fn end(&mut self, flight: &Flight, result: Result<(), Errno>) {
+        let op = flight.running.request.op;
+        match op {
+            Op::Flush if result.is_ok() => {
+                for (block, (now, _)) in self.blocks.iter_mut().zip(&flight.began) {
+                    block.flushed(*now);
+                }
+            }
+            Op::Read if result.is_ok() => self.check_read(flight),
+            Op::Write | Op::Discard | Op::WriteZeroes => {
+                for block in &mut self.blocks[range(flight.range)] {
+                    block.busy = false;
+                    if result.is_ok() {
+                        block.now = block.gone + block.stamps.len() - 1;
+                    }
+                }
+            }
+            _ => {}
+        }
+        if result.is_err() {
+            assert!(self.failures, "{op:?} fails with {result:?}");
+        }
+    }
+
+    fn check_read(&self, flight: &Flight) {
+        let blocks = flight.running.bytes.chunks(BLOCK).zip(&self.blocks[range(flight.range)]);
+        for ((found, block), (now, then)) in blocks.zip(&flight.began) {
+            let stamp = stamp_of(found);
+            assert!(
+                then.contains(&stamp) || block.visible_from(*now).contains(&stamp),
+                "a read found {stamp}, not one of {then:?} or {block:?}"
+            );
+        }
+    }
+}
+
+/// How a life ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    PowerCut,
+    Kill,
+    Close,
+}
+
+fn lives(seed: u64, count: u64) {
+    let mut random = Random(seed);
+    let folder = Folder::new(DISK);
+    folder.make(3);
+    let mut cache = Cache::new(&folder.layer());
+    let mut blocks: Vec<_> = (0..DISK).map(|block| Block::new(of_base(block))).collect();
+    let (mut boot_id, mut stamp, mut last) = (1, 0, End::Close);
+    for life in 0..count {
+        let boot = Boot::simulated(boot_id);
+        let overlay = folder.open(&boot);
+        let overlay = overlay.unwrap_or_else(|error| panic!("seed {seed}, life {life}: {error}"));
+        // Opening writes a superblock and syncs it alone.
+        cache.sync();
+        check_all(&overlay, &mut cache, &mut blocks, last, (seed, life));
+        let failures = random.below(3) == 0;
+        let steps = random.below(600);
+        let mut server = Life {
+            random: &mut random,
+            overlay,
+            cache: &mut cache,
+            blocks: &mut blocks,
+            flights: Vec::new(),
+            stamp: &mut stamp,
+            failures,
+        };
+        for _ in 0..steps {
+            if server.flights.len() < 6 && server.random.below(4) == 0 {
+                server.begin();
+            } else {
+                server.advance();
+            }
+        }
+        let end = [End::PowerCut, End::Kill, End::Close]
+            [usize::try_from(server.random.below(3)).unwrap()];
+        if end == End::Close {
+            while !server.flights.is_empty() {
+                server.advance();
+            }
+        } else {
+            boot.end();
+        }
+        drop(server);
+        last = end;
+        if end == End::PowerCut {
+            cache.cut_power(|below| random.below(below));
+            boot_id += 1;
+        }
+    }
+}
+
+/// Each block holds one of the stamps that it may, and from now on that one alone.
+fn check_all(
+    overlay: &Overlay,
+    cache: &mut Cache,
+    blocks: &mut [Block],
+    last: End,
+    (seed, life): (u64, u64),
+) {
+    let bytes = run(overlay, cache, Op::Read, (0, DISK), Vec::new()).unwrap();
+    for (number, (found, block)) in bytes.chunks(BLOCK).zip(blocks).enumerate() {
+        let stamp = stamp_of(found);
+        let allowed = match last {
+            End::PowerCut => &block.stamps[..],
+            End::Kill | End::Close => block.visible_from(block.now),
+        };
+        assert!(
+            allowed.contains(&stamp),
+            "seed {seed}, life {life}: block {number} holds {stamp}, not one of {block:?}"
+        );
+        if last == End::Kill {
+            // A power cut may still take it.
+            block.stamps.push(stamp);
+            (block.now, block.busy) = (block.gone + block.stamps.len() - 1, false);
+        } else {
+            *block = Block::new(stamp);
+        }
+    }
+}
+
+#[test]
+fn what_was_answered_survives_a_kill_and_what_was_flushed_a_power_cut() {
+    let number = |name: &str| std::env::var(name).ok()?.parse().ok();
+    if let Some(seed) = number("UBLK_SEED") {
+        return lives(seed, LIVES_OF_A_DISK);
+    }
+    for seed in 0..number("UBLK_LIVES").unwrap_or(LIVES) / LIVES_OF_A_DISK {
+        lives(seed, LIVES_OF_A_DISK);
+    }
+}

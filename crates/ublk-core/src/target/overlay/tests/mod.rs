@@ -1,0 +1,5 @@
+mod disk;
+mod lives;
+mod machine;
+mod opening;
+mod plans;
