@@ -30,6 +30,8 @@ struct Tag {
     expects: Expects,
     /// The request's data was asked for; it cannot be again.
     asked: bool,
+    /// Length of the write that the kernel has announced, in sectors; otherwise 0.
+    announced: u32,
     refusals: u8,
     buffer: Option<*mut u8>,
 }
@@ -43,7 +45,8 @@ pub(crate) struct GetData {
 
 impl GetData {
     pub(super) fn new(commands: PerIo, depth: u16, arena: Arena) -> Self {
-        let idle = Tag { expects: Expects::Request, asked: false, refusals: 0, buffer: None };
+        let (expects, buffer) = (Expects::Request, None);
+        let idle = Tag { expects, asked: false, announced: 0, refusals: 0, buffer };
         Self { commands, arena, tags: vec![idle; depth.into()].into() }
     }
 
@@ -101,14 +104,16 @@ impl GetData {
         }
     }
 
-    /// Asks for the data of a write, which comes into a buffer; nothing is copied if it lies in
-    /// shared memory, at `place`, which the descriptor then goes on to say.
+    /// Asks for the data of an announced write of `sectors`, which comes into a buffer; nothing is copied
+    /// if the data lies in shared memory, at `place`, which the descriptor then goes on to say.
     pub(super) fn want<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
         tag: u16,
         place: Option<u64>,
+        sectors: u32,
     ) -> io::Result<()> {
+        self.tags[usize::from(tag)].announced = sectors;
         let address = place.unwrap_or_else(|| self.buffer(tag) as u64);
         self.ask(pass, tag, address)
     }
@@ -122,7 +127,8 @@ impl GetData {
         let buffer = self.buffer(tag) as u64;
         self.commands.set_memory(tag, buffer);
         self.commands.commit(pass, tag, result)?;
-        self.tags[usize::from(tag)].expects = Expects::Request;
+        let state = &mut self.tags[usize::from(tag)];
+        (state.expects, state.announced) = (Expects::Request, 0);
         // The kernel reads it when it is handed the commit, and gets what is pushed after this
         // only after that.
         self.give_back(tag);
@@ -130,8 +136,10 @@ impl GetData {
     }
 
     fn arrived(&mut self, tag: u16) -> Arrival {
-        self.tags[usize::from(tag)].expects = Expects::Commit;
-        Arrival::RequestIn(tag, self.buffer(tag) as u64)
+        let address = self.buffer(tag) as u64;
+        let state = &mut self.tags[usize::from(tag)];
+        state.expects = Expects::Commit;
+        Arrival::RequestIn { tag, address, announced: state.announced }
     }
 
     fn ask<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, address: u64) -> io::Result<()> {

@@ -59,8 +59,13 @@ pub(crate) enum Exchange {
 pub(crate) enum Arrival {
     /// A request.
     Request(u16),
-    /// A request whose bytes are, or are to come, in the memory at this address.
-    RequestIn(u16, u64),
+    /// A request whose bytes are, or are to come, in the memory at `address`.
+    RequestIn {
+        tag: u16,
+        address: u64,
+        /// The length that the write had before its data was copied, in sectors; 0 for other requests.
+        announced: u32,
+    },
     /// A write whose data must be asked for with [`Exchange::want`].
     Wants(u16),
     /// Requests, to be given back with [`Exchange::emptied`] once they have been begun.
@@ -231,16 +236,18 @@ impl Exchange {
         }
     }
 
-    /// Asks for the data of a write, which is copied to a buffer, or lies at `place` already.
+    /// Asks for the data of an announced write of `sectors`; the data is copied to a buffer, or lies at
+    /// `place` already.
     #[cold]
     pub(crate) fn want<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
         tag: u16,
         place: Option<u64>,
+        sectors: u32,
     ) -> io::Result<()> {
         match self {
-            Self::Special(exchange) => exchange.want(pass, tag, place),
+            Self::Special(exchange) => exchange.want(pass, tag, place, sectors),
             _ => unreachable!("the kernel asks for no buffer where each tag has one"),
         }
     }

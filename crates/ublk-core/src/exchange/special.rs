@@ -99,9 +99,10 @@ impl Special {
         pass: &mut Pass<'_, R>,
         tag: u16,
         place: Option<u64>,
+        sectors: u32,
     ) -> io::Result<()> {
         match self {
-            Self::GetData(exchange) => exchange.want(pass, tag, place),
+            Self::GetData(exchange) => exchange.want(pass, tag, place, sectors),
             _ => {
                 unreachable!("the kernel asks for no buffer to lend pages")
             }

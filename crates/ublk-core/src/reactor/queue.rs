@@ -58,7 +58,9 @@ impl<T: Target> Queue<T> {
             Arrival::Request(tag) => self.begin::<WATCHED, _>(pass, tag, alone)?,
             Arrival::Requests(tags) => self.begin_all::<WATCHED, _>(pass, tags, alone)?,
             Arrival::Nothing => {}
-            Arrival::RequestIn(tag, address) => self.begin_in(pass, tag, address)?,
+            Arrival::RequestIn { tag, address, announced } => {
+                self.begin_in(pass, tag, (address, announced))?;
+            }
             Arrival::Wants(tag) => self.want(pass, tag)?,
             Arrival::Closing => return Ok(Some(None)),
             Arrival::Refused(errno) => return Ok(Some(Some(errno))),
@@ -100,15 +102,20 @@ impl<T: Target> Queue<T> {
     }
 
     /// A request whose bytes are where the exchange says, if its descriptor does not name a place
-    /// in shared memory.
+    /// in shared memory. A write that is shorter than the kernel has announced fails: the kernel could
+    /// not copy all of the data, and would take a success for the whole write (trap 63).
     #[cold]
     fn begin_in<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
         tag: u16,
-        address: u64,
+        (address, announced): (u64, u32),
     ) -> io::Result<()> {
         let mut descriptor = self.descriptors.read(tag);
+        if descriptor.nr_sectors < announced {
+            pass.counters.errors.add(1);
+            return self.conclude::<false, _>(pass, tag, Outcome::Commit(-libc::EIO));
+        }
         if !is_shared(&descriptor) {
             descriptor.addr = address;
         }
@@ -123,7 +130,7 @@ impl<T: Target> Queue<T> {
     fn want<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> io::Result<()> {
         let descriptor = self.descriptors.read(tag);
         let place = is_shared(&descriptor).then_some(descriptor.addr);
-        self.exchange.want(pass, tag, place)
+        self.exchange.want(pass, tag, place, descriptor.nr_sectors)
     }
 
     /// Starts a request on the way that all can go.
