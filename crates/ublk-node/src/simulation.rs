@@ -224,6 +224,8 @@ impl From<NativeFaults> for Faults {
             short,
             error,
             interrupted,
+            // The driver would lose the tails of writes without telling the server (trap 63).
+            copied: 0,
             register: command,
             unregister: command,
             auto_register: command,

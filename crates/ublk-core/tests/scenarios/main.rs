@@ -6,6 +6,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 mod answering;
+mod deleting;
 mod ground;
 mod layered;
 mod memory;

@@ -1,4 +1,5 @@
-//! Memory that the client shares with the server: one piece for good, one that comes and goes.
+//! Memory that the client shares with the server: one piece for good, one that comes and goes. A command
+//! that meets requests in flight times out, and the kernel executes the command later.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use ublk_core::control::Control;
 use ublk_core::driver::Driver;
 use ublk_core::driver::sim::{Rng, Sim, SimMemory};
+use ublk_core::error::Code;
 use ublk_core::reactor::SharedMemory;
 use ublk_sys::{UBLK_SHMEM_BUF_READ_ONLY, ublk_shmem_buf_reg};
 
@@ -18,11 +20,21 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// Requests that one piece has room for.
 const ROOMS: usize = 24;
 
+/// A command that the kernel has not executed yet. Requests may name the piece from any moment on, or
+/// until then.
+#[derive(Clone, Copy)]
+struct Doubt {
+    piece: usize,
+    registers: bool,
+}
+
 pub(crate) struct Memory {
     pieces: Vec<SimMemory>,
     map: Arc<SharedMemory>,
-    /// The driver's number of each piece, while it is registered.
+    /// The driver's index of each piece, while the piece is registered or may be.
     registered: [Option<u16>; PIECES],
+    /// The piece whose last command has timed out.
+    doubt: Option<Doubt>,
     /// (piece, room) that no request is in.
     free: Vec<(usize, usize)>,
     busy: BTreeMap<u64, (usize, usize)>,
@@ -38,6 +50,7 @@ impl Memory {
             pieces: (0..PIECES).map(|_| sim.memory(room * ROOMS)).collect(),
             map: Arc::default(),
             registered: [None; PIECES],
+            doubt: None,
             free: (0..PIECES).flat_map(rooms).collect(),
             busy: BTreeMap::new(),
             room,
@@ -48,14 +61,39 @@ impl Memory {
         Arc::clone(&self.map)
     }
 
-    /// Registers a piece, or takes it back; no request may be under way.
+    /// Registers a piece, or takes the piece back, unless an earlier command is in doubt.
     pub(crate) fn toggle(&mut self, sim: &Sim, device: u32, piece: usize, read_only: bool) {
-        let control = Control::new(sim.clone());
-        if let Some(index) = self.registered[piece].take() {
-            control.unregister_memory(device, index, LIMIT, drop).unwrap();
-            self.map.remove(index);
+        self.settle(sim);
+        if self.doubt.is_some() {
             return;
         }
+        match self.registered[piece] {
+            Some(index) => self.take_back(sim, device, (piece, index)),
+            None => self.register(sim, device, piece, read_only),
+        }
+    }
+
+    /// As a thread that stays with the command does: notes what the kernel has executed.
+    fn settle(&mut self, sim: &Sim) {
+        let executed = self.doubt.take_if(|_| sim.unanswered() == 0);
+        if let Some(Doubt { piece, registers: false }) = executed {
+            self.forget(piece);
+        }
+    }
+
+    fn take_back(&mut self, sim: &Sim, device: u32, (piece, index): (usize, u16)) {
+        match Control::new(sim.clone()).unregister_memory(device, index, LIMIT, drop) {
+            Err(error) if error.code == Code::Timeout => {
+                self.doubt = Some(Doubt { piece, registers: false });
+            }
+            answer => {
+                answer.unwrap();
+                self.forget(piece);
+            }
+        }
+    }
+
+    fn register(&mut self, sim: &Sim, device: u32, piece: usize, read_only: bool) {
         let map = sim.map_memory(self.pieces[piece].fd(), !read_only).unwrap();
         let wanted = ublk_shmem_buf_reg {
             addr: map.base() as u64,
@@ -63,9 +101,22 @@ impl Memory {
             flags: if read_only { UBLK_SHMEM_BUF_READ_ONLY } else { 0 },
             reserved: 0,
         };
-        let index = control.register_memory(device, &wanted, LIMIT, drop).unwrap().unwrap();
+        // Known before the driver can name the piece.
+        let index = (0..).find(|&index| !self.registered.contains(&Some(index))).unwrap();
         self.map.insert(index, map);
         self.registered[piece] = Some(index);
+        match Control::new(sim.clone()).register_memory(device, &wanted, LIMIT, drop) {
+            Err(error) if error.code == Code::Timeout => {
+                self.doubt = Some(Doubt { piece, registers: true });
+            }
+            answer => assert_eq!(answer.unwrap(), Some(index)),
+        }
+    }
+
+    fn forget(&mut self, piece: usize) {
+        if let Some(index) = self.registered[piece].take() {
+            self.map.remove(index);
+        }
     }
 
     /// Room for a request of so many bytes; sometimes none, as for a client that knows nothing of

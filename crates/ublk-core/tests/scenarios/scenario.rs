@@ -158,6 +158,8 @@ impl Backend {
 pub(crate) enum Incident {
     Nothing,
     Stop,
+    /// Another program deletes the device, and a third adds a device meanwhile: both commands time out.
+    Delete,
     Kill,
     /// The server goes, and another one comes.
     Replace(Replacement),
@@ -242,7 +244,8 @@ impl Scenario {
         let block = rng.chance(400);
         let incident = match backend {
             Backend::Null => Incident::Nothing,
-            Backend::Zones { .. } => match rng.below(8) {
+            Backend::Zones { .. } => match rng.below(9) {
+                8 => Incident::Delete,
                 0 => Incident::Stop,
                 1 => Incident::Kill,
                 // Nobody can tell whether an append that is issued again was done before.
@@ -323,6 +326,7 @@ fn draw_faults(rng: &mut Rng, mode: Mode) -> Faults {
         short: rate(400, 500),
         interrupted: rate(300, 300),
         error: rate(250, 100),
+        copied: rate(250, 300),
         register: rate(300, 300),
         unregister: rate(300, 300),
         command: rate(250, 300),
@@ -347,8 +351,9 @@ fn draw_faults(rng: &mut Rng, mode: Mode) -> Faults {
 
 fn draw_incident(rng: &mut Rng, backend: Backend, block: bool, size: usize) -> Incident {
     let none = Trouble::default();
-    match rng.below(15) {
+    match rng.below(16) {
         0 => Incident::Stop,
+        15 => Incident::Delete,
         1 => Incident::Kill,
         2 if block => {
             let capacity = if rng.chance(500) { 0 } else { rng.index(size) / SECTOR * SECTOR };

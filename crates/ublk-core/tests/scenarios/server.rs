@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use ublk_core::control::Control;
 use ublk_core::driver::Driver;
-use ublk_core::driver::sim::Sim;
+use ublk_core::driver::sim::{Injected, Sim};
+use ublk_core::error::Code;
 use ublk_core::reactor::{
     ExchangeMode, Listener, Mailbox, Part, QueueConfig, Reactor, Service, Share, Transfer, Turn,
     Waker, apart,
@@ -15,14 +16,15 @@ use ublk_sys::{
     UBLK_ATTR_FUA, UBLK_ATTR_VOLATILE_CACHE, UBLK_F_AUTO_BUF_REG, UBLK_F_BATCH_IO,
     UBLK_F_INTEGRITY, UBLK_F_NEED_GET_DATA, UBLK_F_SHMEM_ZC, UBLK_F_SUPPORT_ZERO_COPY,
     UBLK_F_USER_COPY, UBLK_F_ZONED, UBLK_PARAM_TYPE_BASIC, UBLK_PARAM_TYPE_DISCARD,
-    UBLK_PARAM_TYPE_INTEGRITY, UBLK_PARAM_TYPE_ZONED, UBLK_U_CMD_DEL_DEV, ublk_param_basic,
-    ublk_param_discard, ublk_param_integrity, ublk_param_zoned, ublk_params, ublksrv_ctrl_cmd,
-    ublksrv_ctrl_dev_info,
+    UBLK_PARAM_TYPE_INTEGRITY, UBLK_PARAM_TYPE_ZONED, UBLK_S_DEV_DEAD, UBLK_U_CMD_DEL_DEV,
+    ublk_param_basic, ublk_param_discard, ublk_param_integrity, ublk_param_zoned, ublk_params,
+    ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info,
 };
 
 use crate::memory::Memory;
 use crate::scenario::{Mode, Scenario};
 use crate::subject::Subject;
+use crate::world::MOST_ROUNDS;
 
 pub(crate) type Outcome = Result<(), String>;
 
@@ -49,6 +51,14 @@ pub(crate) fn turn(reactors: &mut Reactors) -> Outcome {
 /// than `patience` rounds.
 pub(crate) fn take_down(sim: &Sim, id: u32, reactors: &mut Reactors, patience: u32) -> Outcome {
     sim.begin_stop(id).unwrap();
+    end(sim, reactors, patience)?;
+    let command = ublksrv_ctrl_cmd { dev_id: id, queue_id: u16::MAX, ..Default::default() };
+    let deleted = sim.control(UBLK_U_CMD_DEL_DEV, command, None, Duration::ZERO);
+    deleted.map(drop).map_err(|error| format!("the device cannot be deleted: {error}"))
+}
+
+/// Lets the reactors serve until the kernel has ended them.
+pub(crate) fn end(sim: &Sim, reactors: &mut Reactors, patience: u32) -> Outcome {
     let mut rounds_at_rest = 0;
     while !reactors.is_empty() {
         let before = (sim.moves(), reactors.len());
@@ -60,9 +70,7 @@ pub(crate) fn take_down(sim: &Sim, id: u32, reactors: &mut Reactors, patience: u
             return Err("the device does not stop".into());
         }
     }
-    let command = ublksrv_ctrl_cmd { dev_id: id, queue_id: u16::MAX, ..Default::default() };
-    let deleted = sim.control(UBLK_U_CMD_DEL_DEV, command, None, Duration::ZERO);
-    deleted.map(drop).map_err(|error| format!("the device cannot be deleted: {error}"))
+    Ok(())
 }
 
 /// Nothing was done that no correct server does.
@@ -107,9 +115,31 @@ pub(crate) fn bring_up(
     };
     let info = control.add(&wanted).unwrap();
     control.set_params(info.dev_id, &params(scenario, subject)).unwrap();
-    let served = serve(scenario, sim, subject, memory, &info);
-    control.start(info.dev_id, std::process::id(), Duration::ZERO).unwrap();
+    let mut served = serve(scenario, sim, subject, memory, &info);
+    start(sim, &control, info.dev_id, &mut served.0);
     (info.dev_id, served)
+}
+
+/// Starts the device. START_DEV of a zoned device waits for reports of the zones, which the server
+/// answers meanwhile; a report that fails fails the command, which may be sent again.
+fn start(sim: &Sim, control: &Control<Sim>, id: u32, reactors: &mut Reactors) {
+    let begin = || match control.start(id, std::process::id(), Duration::ZERO) {
+        Ok(()) => false,
+        Err(error) if error.code == Code::Timeout => true,
+        Err(error) => panic!("the device cannot be started: {error}"),
+    };
+    let mut waits = begin();
+    for _ in 0..MOST_ROUNDS {
+        if !waits || sim.client(id).is_ok() {
+            return;
+        }
+        if control.info(id).unwrap().state == UBLK_S_DEV_DEAD {
+            assert_ne!(sim.injected(), Injected::default(), "a start fails for no reason");
+            waits = begin();
+        }
+        turn(reactors).unwrap();
+    }
+    panic!("the device does not start");
 }
 
 /// A server for the device, as far as its first fetches.

@@ -154,7 +154,9 @@ impl Shadow {
             }
             Kind::Read(_) => {}
             Kind::Write { fua } => {
+                let written = range.end - done.lost as usize / SECTOR;
                 for sector in range {
+                    let ok = ok && sector < written;
                     settle(&mut self.now[sector], open.born, end, ok);
                     settle(&mut self.durable[sector], open.born, end, ok && fua);
                 }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use ublk_core::driver::sim::{Client, ClientOp, Rng, Sim, SimConfig, SimDisk};
-use ublk_core::reactor::Turn;
+use ublk_core::driver::sim::{Client, ClientOp, Kernel, Rng, Sim, SimConfig, SimDisk};
+use ublk_core::reactor::{Transfer, Turn};
 use ublk_core::target::Target;
 
 use crate::answering::Answering;
+use crate::deleting::Deleted;
 use crate::memory::Memory;
 use crate::pairs::Pairs;
 use crate::replacing::{Phase, Servers};
@@ -29,6 +30,8 @@ pub(crate) struct World {
     answering: Option<Answering>,
     /// The device is being stopped, or the server is dead: requests may fail.
     over: bool,
+    /// `Incident::Delete` has happened.
+    deleted: Option<Deleted>,
     /// `Incident::Grow` has happened.
     has_grown: bool,
 }
@@ -44,6 +47,10 @@ impl World {
             thread_per_ring: true,
             // REG_BUF waits for requests in flight, and the scenario registers memory first.
             partition_scan: scenario.mode != Mode::Shared && scenario.seed.is_multiple_of(2),
+            kernel: Kernel {
+                rest_of_writes: scenario.seed.is_multiple_of(3),
+                ..Kernel::linux_7_3()
+            },
             ..SimConfig::stepping(scenario.seed)
         };
         config.faults.auto_register = scenario.faults.auto_register;
@@ -71,6 +78,7 @@ impl World {
             answering,
             sim,
             over: false,
+            deleted: None,
             has_grown: false,
         }
     }
@@ -115,12 +123,11 @@ impl World {
         }
         self.sim.audit();
         self.over = true;
-        take_down(
-            &self.sim,
-            self.servers.id,
-            &mut self.servers.reactors,
-            self.scenario.patience(),
-        )?;
+        let (servers, patience) = (&mut self.servers, self.scenario.patience());
+        match &self.deleted {
+            Some(deleted) => deleted.finish(&mut servers.reactors, patience)?,
+            None => take_down(&self.sim, servers.id, &mut servers.reactors, patience)?,
+        }
         self.subject.check()?;
         self.check_disks()?;
         check_rules(&self.sim)
@@ -181,11 +188,21 @@ impl World {
         self.servers.last = ticket;
     }
 
-    /// Registers or unregisters shared memory in some of the rounds.
+    /// Registers or unregisters shared memory in some of the rounds; with requests in flight only where
+    /// the server stays: the kernel lets nobody recover a device whose REG_BUF waits for the requests of a
+    /// server that is gone.
     fn share(&mut self) {
-        let quiet = !self.over && self.client.in_flight() == 0;
-        if let Some(memory) = self.memory.as_mut().filter(|_| quiet) {
-            let (toggle, read_only) = (self.rng.chance(500), self.rng.chance(300));
+        if self.over {
+            return;
+        }
+        let stays = !matches!(self.scenario.incident.1, Incident::Replace(_));
+        let chance = match self.client.in_flight() {
+            0 => 500,
+            _ if stays => 150,
+            _ => 0,
+        };
+        if let Some(memory) = &mut self.memory {
+            let (toggle, read_only) = (self.rng.chance(chance), self.rng.chance(300));
             if toggle {
                 memory.toggle(&self.sim, self.servers.id, 1, read_only);
             }
@@ -234,6 +251,9 @@ impl World {
             {
                 return Err(format!("request {} fails with {errno} for no reason", done.ticket));
             }
+            if done.lost > 0 && done.result.is_ok() && self.scenario.transfer == Transfer::GetData {
+                return Err(format!("request {}: {} bytes are lost", done.ticket, done.lost));
+            }
             if self.scenario.backend != Backend::Null {
                 let ended = self.shadow.ended(&done);
                 ended.map_err(|problem| format!("request {}: {problem}", done.ticket))?;
@@ -242,7 +262,7 @@ impl World {
         Ok(())
     }
 
-    /// Whether a request may fail. Short, slow and interrupted operations and a refused UNREGISTER_IO_BUF
+    /// Whether a request may fail: a read too whose data the driver cannot copy. Short, slow and interrupted operations and a refused UNREGISTER_IO_BUF
     /// must not fail a request.
     fn may_fail(&self) -> bool {
         let injected = self.sim.injected();
@@ -250,7 +270,7 @@ impl World {
             self.scenario.incident.1,
             Incident::Trouble(trouble) if trouble.no_punch || trouble.no_zero_range
         );
-        self.over || unsupported || injected.error > 0 || injected.register > 0
+        self.over || unsupported || [injected.error, injected.register, injected.copied] != [0; 3]
     }
 
     fn incident(&mut self) {
@@ -259,6 +279,11 @@ impl World {
             Incident::Stop => {
                 self.over = true;
                 self.sim.begin_stop(self.servers.id).unwrap();
+            }
+            Incident::Delete => {
+                self.over = true;
+                let same = self.rng.chance(500);
+                self.deleted = Some(Deleted::begin(&self.sim, self.servers.id, same));
             }
             Incident::Kill => {
                 self.over = true;

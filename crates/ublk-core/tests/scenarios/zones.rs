@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ublk_core::driver::sim::{Client, ClientOp, Done, Rng, Sim, SimConfig, ZoneAction};
 
+use crate::deleting::Deleted;
 use crate::ground::Ground;
 use crate::replacing::{Phase, Servers};
 use crate::scenario::{Backend, Incident, SECTOR, Scenario, ZONE};
@@ -27,6 +28,8 @@ pub(crate) struct Zones {
     born: u64,
     /// The device is being stopped, or the server is dead: requests may fail.
     over: bool,
+    /// `Incident::Delete` has happened.
+    deleted: Option<Deleted>,
 }
 
 /// A request under way.
@@ -60,6 +63,10 @@ enum What {
 impl Zones {
     pub(crate) fn new(scenario: &Scenario, traced: bool) -> Self {
         let mut config = SimConfig { trace: traced, ..SimConfig::stepping(scenario.seed) };
+        // In half of the scenarios START_DEV, too, meets faults.
+        if scenario.seed % 4 < 2 {
+            config.faults = scenario.faults;
+        }
         config.faults.auto_register = scenario.faults.auto_register;
         let sim = Sim::new(config);
         let mut ground = Ground::new(scenario);
@@ -82,6 +89,7 @@ impl Zones {
             born: 0,
             sim,
             over: false,
+            deleted: None,
         }
     }
 
@@ -119,8 +127,12 @@ impl Zones {
             }
         }
         self.sim.audit();
-        let Servers { id, reactors, .. } = &mut self.servers;
-        take_down(&self.sim, *id, reactors, self.scenario.patience())?;
+        let (Servers { id, reactors, .. }, patience) =
+            (&mut self.servers, self.scenario.patience());
+        match &self.deleted {
+            Some(deleted) => deleted.finish(reactors, patience)?,
+            None => take_down(&self.sim, *id, reactors, patience)?,
+        }
         check_rules(&self.sim)
     }
 
@@ -148,6 +160,10 @@ impl Zones {
     fn incident(&mut self) {
         match self.scenario.incident.1 {
             Incident::Stop => self.sim.begin_stop(self.servers.id).unwrap(),
+            Incident::Delete => {
+                let same = self.rng.chance(500);
+                self.deleted = Some(Deleted::begin(&self.sim, self.servers.id, same));
+            }
             Incident::Kill => {
                 self.ground.kill_server();
                 self.servers.reactors.clear();

@@ -38,6 +38,8 @@ pub(super) struct BlockRequest {
     pub(super) metadata: Vec<u8>,
     /// Sector of the append, from the server's commit.
     pub(super) landed: Option<u64>,
+    /// Bytes at the end of a write that the server never gets, and that the driver reports as written.
+    pub(super) lost: u32,
     /// The pages of a request in shared memory, instead of `data`.
     pub(super) memory: Option<Span>,
     /// Index of the shared buffer that holds the pages, and the offset in the buffer.
@@ -79,7 +81,7 @@ impl BlockRequest {
         let metadata = std::mem::take(&mut self.metadata);
         let metadata = if self.reads() { metadata } else { Vec::new() };
         let landed = self.landed.map(|sector| sector << 9);
-        Done { ticket, result, metadata, landed, data: self.into_read() }
+        Done { ticket, result, metadata, landed, lost: self.lost, data: self.into_read() }
     }
 
     /// The pages of the remainder of the request.

@@ -14,7 +14,7 @@ use ublk_sys::{
 };
 
 use super::control::{Answer, Pending};
-use super::device::{Device, Stop};
+use super::device::{Device, Starting, Stop};
 use super::model::Model;
 
 /// A command that the kernel has taken and not answered.
@@ -42,7 +42,7 @@ impl Device {
     /// Whether somebody holds `ub->mutex`: a stop that waits for requests, a command that waits for
     /// the frozen queue, or a start that reads.
     pub(super) fn is_locked(&self) -> bool {
-        self.stop != Stop::No || self.frozen || self.scanning
+        self.stop != Stop::No || self.frozen || self.starting != Starting::No
     }
 }
 

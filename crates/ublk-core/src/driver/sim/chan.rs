@@ -13,6 +13,7 @@ use super::device::{
 };
 use super::model::Model;
 use super::ops::Issued;
+use super::ring::Work;
 use super::violation::Rule;
 
 /// `_IOC_NR`: the driver tells its commands apart by this byte alone.
@@ -308,8 +309,15 @@ impl Model {
         }
         let queue = &self.devices[call.device].queues[usize::from(call.cmd.q_id)];
         queue.area.set_address(call.cmd.tag, call.cmd.addr);
-        self.fill_copy_buffer(id);
-        Issued::Done(UBLK_IO_RES_OK)
+        if self.fill_copy_buffer(id) {
+            return Issued::Done(UBLK_IO_RES_OK);
+        }
+        // The command stays, and announces the write once more.
+        self.arm(call);
+        self.io(call.device, call.cmd.q_id, call.cmd.tag).request = None;
+        self.put_back(id);
+        self.ring(call.ring).work.push_back(Work::Kick(call.device));
+        Issued::Pending
     }
 }
 

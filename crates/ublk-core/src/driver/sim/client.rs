@@ -24,6 +24,8 @@ pub struct Done {
     pub metadata: Vec<u8>,
     /// Where an append went, in bytes, as the server has said.
     pub landed: Option<u64>,
+    /// Bytes at the end of a write that the driver has lost, although it reports success (trap 63).
+    pub lost: u32,
 }
 
 /// An opener of `/dev/ublkbN`.
@@ -189,6 +191,7 @@ impl Client {
                 data: Vec::new(),
                 metadata: Vec::new(),
                 landed: None,
+                lost: 0,
             },
         }
     }

@@ -40,6 +40,9 @@ pub struct Kernel {
     pub root: bool,
     /// How many seconds pass for it in one of ours.
     pub speed: u32,
+    /// The driver hands the rest of a write that the server has completed in part to the server again.
+    /// Since 7.1 at the latest the driver takes the part for the whole request.
+    pub rest_of_writes: bool,
     /// START_DEV waits for the partition scan and holds the mutex of the device meanwhile. Since 6.19 a
     /// worker scans after START_DEV.
     pub start_reads: bool,
@@ -83,6 +86,7 @@ impl Kernel {
             throttling: true,
             root: true,
             speed: 1,
+            rest_of_writes: false,
             start_reads: false,
         }
     }
@@ -103,6 +107,7 @@ impl Kernel {
             throttling: true,
             root: true,
             speed: 1,
+            rest_of_writes: true,
             start_reads: true,
         }
     }
@@ -123,6 +128,8 @@ pub struct Faults {
     pub error: u16,
     /// A backend read or write fails with `EINTR` or `EAGAIN` and does nothing.
     pub interrupted: u16,
+    /// ublk_map_io or ublk_unmap_io copies only some pages of a request's data, or none.
+    pub copied: u16,
     /// REGISTER_IO_BUF fails with `ENOMEM`.
     pub register: u16,
     /// UNREGISTER_IO_BUF fails with `ENOMEM` before it does anything.

@@ -31,6 +31,8 @@ const INFO_SIZE: usize = size_of::<ublksrv_ctrl_dev_info>();
 pub(super) enum Pending {
     /// Every tag is fetched.
     Start { device: usize, server: i32 },
+    /// A request of the report of all zones has ended; `known` zones have been reported before.
+    Zones { device: usize, request: u64, known: u32 },
     /// The read of the partition scan has ended.
     Scan { device: usize, request: u64 },
     /// Every tag is fetched again.
@@ -134,13 +136,10 @@ impl Model {
     /// Whether what a command waits for has come.
     pub(super) fn answer(&mut self, pending: &mut Pending) -> Option<Result<i32, i32>> {
         match *pending {
-            Pending::Start { device, server } => match self.start(device, server)? {
-                Ok(Some(request)) => {
-                    *pending = Pending::Scan { device, request };
-                    None
-                }
-                result => Some(result.map(|_| 0)),
-            },
+            Pending::Start { device, server } => self.start(device, server)?.go_on(pending),
+            Pending::Zones { device, request, known } => {
+                self.zones_reported(device, request, known)?.go_on(pending)
+            }
             Pending::Scan { device, request } => self.scanned(device, request),
             Pending::Recovery { device, server } => self.end_recovery(device, server),
             Pending::Stop { device } => self.has_stopped(device).then_some(Ok(0)),

@@ -75,6 +75,16 @@ pub(super) enum Stop {
     Draining,
 }
 
+/// What a START_DEV that holds the device's mutex waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Starting {
+    No,
+    /// The server's report of all zones. `/dev/ublkbN` does not exist yet.
+    Zones,
+    /// The read of the partition scan.
+    Partitions,
+}
+
 /// `struct ublk_device`.
 #[derive(Debug)]
 pub(super) struct Device {
@@ -82,7 +92,7 @@ pub(super) struct Device {
     pub(super) params: ublk_params,
     pub(super) queues: Vec<Queue>,
     pub(super) queues_ready: usize,
-    /// Whether `/dev/ublkbN` exists.
+    /// `ub_disk`: requests can be submitted.
     pub(super) disk: bool,
     /// How many have `/dev/ublkbN` open.
     pub(super) openers: u32,
@@ -111,8 +121,7 @@ pub(super) struct Device {
     pub(super) queue_settings: BTreeMap<String, String>,
     /// blk_mq_freeze_queue: requests get no tags.
     pub(super) frozen: bool,
-    /// A START_DEV waits for the partition scan and holds the mutex.
-    pub(super) scanning: bool,
+    pub(super) starting: Starting,
 }
 
 impl Device {
@@ -140,8 +149,13 @@ impl Device {
             shared: BTreeMap::new(),
             queue_settings: BTreeMap::new(),
             frozen: false,
-            scanning: false,
+            starting: Starting::No,
         }
+    }
+
+    /// Whether the disk has been added: `/dev/ublkbN` exists.
+    pub(super) fn has_node(&self) -> bool {
+        self.disk && self.starting != Starting::Zones
     }
 
     /// How far apart its descriptors are, in bytes.
@@ -274,6 +288,14 @@ impl Area {
     /// Changes the address in a tag's descriptor.
     pub(super) fn set_address(&self, tag: u16, address: u64) {
         self.words[usize::from(tag) * self.stride + 2].store(address, Ordering::Relaxed);
+    }
+
+    /// Changes the length in a tag's descriptor, in sectors.
+    pub(super) fn set_sectors(&self, tag: u16, sectors: u32) {
+        let word = &self.words[usize::from(tag) * self.stride];
+        let [a, b, c, d, ..] = word.load(Ordering::Relaxed).to_ne_bytes();
+        let [e, f, g, h] = sectors.to_ne_bytes();
+        word.store(u64::from_ne_bytes([a, b, c, d, e, f, g, h]), Ordering::Relaxed);
     }
 
     pub(super) fn write(&self, tag: u16, descriptor: &ublksrv_io_desc) {

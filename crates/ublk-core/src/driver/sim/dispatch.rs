@@ -12,7 +12,11 @@ use super::block::{POISON, errno_to_client};
 use super::device::{ACTIVE, AUTO_REGISTERED, OWNED_BY_SRV, REFCOUNT_INIT, WANTS_GET_DATA};
 use super::memory;
 use super::model::Model;
+use super::ring::Work;
 use super::violation::Rule;
+
+/// What the driver copies to or from at once, in bytes.
+const PAGE: usize = 4096;
 
 impl Model {
     /// Hands a started request to the server, in the context of the ring that waits for it.
@@ -37,13 +41,15 @@ impl Model {
     }
 
     /// ublk_start_io, ublk_auto_buf_register and ublk_init_req_ref: makes the request's data
-    /// reachable; false if the request failed.
+    /// reachable; false if the request failed or comes again.
     pub(super) fn lend(&mut self, ring: usize, id: u64) -> bool {
         let request = self.request(id);
         let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
         let has_data = request.has_data();
-        if self.devices[device].copies() {
-            self.fill_copy_buffer(id);
+        if self.devices[device].copies() && !self.fill_copy_buffer(id) {
+            self.put_back(id);
+            self.ring(ring).work.push_back(Work::Kick(device));
+            return false;
         }
         if self.devices[device].auto_registers() && has_data && !self.auto_register(ring, id) {
             return false;
@@ -142,50 +148,84 @@ impl Model {
         self.write_descriptor(id, 0);
     }
 
-    /// ublk_map_io: a write's data goes into the server's buffer. A read's buffer is spoilt, so
-    /// that bytes which the server never supplied are known as such.
-    pub(super) fn fill_copy_buffer(&mut self, id: u64) {
+    /// ublk_start_io and ublk_map_io: a write's data goes into the server's buffer; false if nothing of the
+    /// data does. A read's buffer is spoilt, so that bytes which the server never supplied are known as such.
+    pub(super) fn fill_copy_buffer(&mut self, id: u64) -> bool {
         let request = self.request(id);
         let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
         let (op, shared, pages) = (request.op, request.place.is_some(), request.pages().to_vec());
         // With get-data, a read's buffer comes with its commit: what is known now was the last
         // request's, and may be anybody's.
         let known = !self.devices[device].needs_get_data();
-        let bytes = match op {
-            _ if shared => return,
-            UBLK_IO_OP_WRITE => pages,
-            UBLK_IO_OP_READ if known => vec![POISON; pages.len()],
-            _ => return,
-        };
         let address = self.io(device, queue, tag).buf;
-        memory::store(address, &bytes);
+        match op {
+            _ if shared => {}
+            UBLK_IO_OP_WRITE => {
+                let copied = self.draw_copied(pages.len());
+                memory::store(address, &pages[..copied]);
+                return copied == pages.len() || copied > 0 && self.shorten(id, copied);
+            }
+            UBLK_IO_OP_READ if known => memory::store(address, &vec![POISON; pages.len()]),
+            _ => {}
+        }
+        true
+    }
+
+    /// Tells the server of a part of a write; true.
+    fn shorten(&mut self, id: u64, copied: usize) -> bool {
+        let loses = !self.config.kernel.rest_of_writes;
+        let request = self.request(id);
+        let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
+        let copied = u32::try_from(copied).unwrap_or(u32::MAX);
+        request.lost = if loses { request.left - copied } else { 0 };
+        self.devices[device].queues[usize::from(queue)].area.set_sectors(tag, copied >> 9);
+        true
+    }
+
+    /// How many of so many bytes ublk_copy_user_pages copies: all, unless a page of the server's buffer
+    /// is missing. The buffer begins at a page.
+    fn draw_copied(&mut self, length: usize) -> usize {
+        if length == 0 || !self.rng.chance(self.config.faults.copied) {
+            return length;
+        }
+        self.injected.copied += 1;
+        let copied = self.rng.index(length.div_ceil(PAGE)) * PAGE;
+        self.note(|| format!("injected: {copied} of {length} bytes are copied"));
+        copied
     }
 
     /// __ublk_complete_rq.
     pub(super) fn complete_rq(&mut self, device: usize, queue: u16, tag: u16, id: u64) {
-        let copies = self.devices[device].copies();
+        let (copies, rest) = (self.devices[device].copies(), self.config.kernel.rest_of_writes);
         let io = self.io(device, queue, tag);
         let (res, address) = (io.res, io.buf);
         let request = self.request(id);
-        let is_read = request.op == UBLK_IO_OP_READ;
+        let (is_read, is_write) = (request.op == UBLK_IO_OP_READ, request.op == UBLK_IO_OP_WRITE);
         let res = if res == 0 && is_read { -libc::EIO } else { res };
         let Ok(length) = u32::try_from(res) else {
             self.end_request(id, Err(errno_to_client(-res)));
             return;
         };
-        if !(copies && is_read) || request.place.is_some() {
+        let length = length.min(request.left);
+        let whole = length == request.left;
+        let moves = copies && request.place.is_none();
+        if moves && is_write && rest && !whole {
+            self.requeue(id, length);
+            return;
+        }
+        if !moves || !is_read {
             // Zero copy takes whatever was moved for the whole request (trap 1).
             self.end_request(id, Ok(()));
             return;
         }
-        let length = length.min(request.left);
-        let whole = length == request.left;
-        let pages = request.pages();
-        memory::load(address, &mut pages[..length as usize]);
-        if whole {
+        let copied = self.draw_copied(length as usize);
+        memory::load(address, &mut self.request(id).pages()[..copied]);
+        if copied == 0 {
+            self.end_request(id, Err(libc::EIO));
+        } else if whole && copied == length as usize {
             self.end_request(id, Ok(()));
         } else {
-            self.requeue(id, length);
+            self.requeue(id, u32::try_from(copied).unwrap_or(length));
         }
     }
 

@@ -6,11 +6,16 @@
 //! (a short result committed as success, another request's buffer unregistered), so does the
 //! model. What no correct server does is collected as [`Violation`]s.
 //!
+//! The pages of a request are one piece of memory in the model, where the kernel has segments: a server
+//! reaches the bytes of a request by offset only (in registered buffer, user copy or copy buffer), and the
+//! model cuts transfers short at any byte, so no server can see the border of a segment, apart from the
+//! alignment of the pages, which limits direct I/O (trap 14).
+//!
 //! All chance (which completion comes first, what is short, what fails) follows from one seed.
 //!
-//! * `chan`, `batch`, `events`, `dispatch`, `block`, `control`, `call`, `permission`, `teardown`,
-//!   `recovery`, `sysfs`, `device`, `user_copy`, `shared`: drivers/block/ublk_drv.c and the block layer above
-//!   it
+//! * `chan`, `batch`, `events`, `dispatch`, `block`, `control`, `call`, `permission`, `start`, `zones`,
+//!   `teardown`, `recovery`, `sysfs`, `device`, `user_copy`, `shared`: drivers/block/ublk_drv.c and the block
+//!   layer above it
 //! * `ring`, `chains`, `ops`, `buffers`, `kbuf`, `waits`, `step`: io_uring
 //! * `backend`, `storage`, `cache`, `files`, `memory`: what operations work on; `power`: its end
 //! * `client`, `op`, `transfer`: who uses the device
@@ -20,7 +25,7 @@ use std::os::fd::RawFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ublk_sys::ublksrv_ctrl_cmd;
+use ublk_sys::{UBLK_U_CMD_STOP_DEV, ublksrv_ctrl_cmd};
 
 use super::{
     BlockNode, ControlAnswer, Descriptors, DiskFacts, Driver, Errands, Identity, MemoryMap,
@@ -73,6 +78,7 @@ mod transfer;
 mod user_copy;
 mod violation;
 mod waits;
+mod zones;
 
 #[cfg(test)]
 mod tests;
@@ -123,7 +129,7 @@ impl Sim {
     pub fn client(&self, id: u32) -> io::Result<Client> {
         let device = {
             let model = self.lock();
-            model.find_device(id).filter(|&device| model.devices[device].disk)
+            model.find_device(id).filter(|&device| model.devices[device].has_node())
         };
         match device {
             Some(device) => Ok(Client::new(self.clone(), device)),
@@ -151,13 +157,21 @@ impl Sim {
     /// # Errors
     /// `ENODEV` without such a device.
     pub fn begin_stop(&self, id: u32) -> io::Result<()> {
+        let command = ublksrv_ctrl_cmd { dev_id: id, queue_id: u16::MAX, ..Default::default() };
+        let mut call = Call::new(UBLK_U_CMD_STOP_DEV, command, None);
         let mut model = self.lock();
-        let device = model.find_device(id);
-        let device = device.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
-        model.stop(device);
+        let answer = model.advance(&mut call);
+        if answer.is_none() {
+            model.abandon(call);
+        }
         drop(model);
         self.wake();
-        Ok(())
+        answer.map_or(Ok(()), |result| result.map(drop).map_err(io::Error::from_raw_os_error))
+    }
+
+    /// How many control commands have timed out and are still to be executed.
+    pub fn unanswered(&self) -> usize {
+        self.lock().late.len()
     }
 
     /// How many devices have been added so far.

@@ -27,6 +27,8 @@ pub struct Injected {
     pub error: u32,
     /// Backend operations answered with `EINTR` or `EAGAIN`.
     pub interrupted: u32,
+    /// Requests of which the driver copied only a part.
+    pub copied: u32,
     /// REGISTER_IO_BUF that failed.
     pub register: u32,
     /// UNREGISTER_IO_BUF that failed.

@@ -137,6 +137,7 @@ impl ClientOp {
             data,
             metadata: Vec::new(),
             landed: None,
+            lost: 0,
             memory: None,
             place: None,
             started: false,

@@ -37,7 +37,7 @@ impl Device {
 
 impl Model {
     pub(super) fn set_queue(&mut self, id: u32, name: &str, value: &str) -> io::Result<()> {
-        let device = self.find_device(id).filter(|&device| self.devices[device].disk);
+        let device = self.find_device(id).filter(|&device| self.devices[device].has_node());
         let known =
             SETTINGS.contains(&name) && (name != "wbt_lat_usec" || self.config.kernel.throttling);
         let Some(device) = device.filter(|_| known) else {

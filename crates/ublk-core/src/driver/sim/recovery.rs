@@ -45,7 +45,7 @@ impl Model {
         request.started = false;
         let (device, queue) = (request.device, usize::from(request.queue));
         self.devices[device].queues[queue].requeued.push_back(id);
-        self.note(|| format!("request {id} waits for a server"));
+        self.note(|| format!("request {id} is put back"));
     }
 
     /// __ublk_abort_rq: no server has heard of it.
@@ -77,6 +77,14 @@ impl Model {
                     self.end_request(id, Err(errno));
                 }
             }
+        }
+    }
+
+    /// blk_mq_delay_kick_requeue_list, when its time has come.
+    pub(super) fn kick_later(&mut self, device: usize) {
+        // A quiesced queue starts nothing; the stop kicks it.
+        if self.devices[device].stop != Stop::Quiesced {
+            self.kick(device);
         }
     }
 

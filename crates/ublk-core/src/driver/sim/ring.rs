@@ -53,6 +53,8 @@ pub(super) struct Operation {
 pub(super) enum Work {
     /// A block request goes to the server.
     Dispatch(u64),
+    /// The requests that a device's driver has put back are started again.
+    Kick(usize),
     /// What waits in a queue's fifo goes to the server.
     Events(usize, u16),
     /// The next operation of a chain is issued.

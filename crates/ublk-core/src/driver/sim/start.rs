@@ -1,15 +1,38 @@
-//! START_DEV: waits for fetches, checks the device, and starts the partition scan.
+//! START_DEV: waits for fetches, checks the device, has its zones reported, and starts the partition
+//! scan.
 
 use ublk_sys::{UBLK_F_NO_AUTO_PART_SCAN, UBLK_F_UNPRIVILEGED_DEV, UBLK_S_DEV_LIVE};
 
 use super::block::POISON;
-use super::device::Device;
+use super::control::Pending;
+use super::device::{Device, Starting};
 use super::model::Model;
 use super::op::ClientOp;
 use super::params::validate_limits;
 
 /// Length of the read of the partition scan: a page, in bytes.
 const LOOKED_AT: u64 = 4096;
+
+/// How a stage of START_DEV ends.
+pub(super) enum Stage {
+    /// The command waits for something else.
+    Next(Pending),
+    /// The command is answered.
+    End(Result<i32, i32>),
+}
+
+impl Stage {
+    /// The answer, if `pending` is over.
+    pub(super) fn go_on(self, pending: &mut Pending) -> Option<Result<i32, i32>> {
+        match self {
+            Self::Next(next) => {
+                *pending = next;
+                None
+            }
+            Self::End(result) => Some(result),
+        }
+    }
+}
 
 impl Device {
     /// Whether the kernel scans the disk for partitions (`GD_SUPPRESS_PART_SCAN` is not set).
@@ -19,34 +42,51 @@ impl Device {
 }
 
 impl Model {
-    /// ublk_ctrl_start_dev; none while the command waits. Returns the request of the partition scan if
-    /// the command waits for the scan.
-    pub(super) fn start(&mut self, device: usize, server: i32) -> Option<Result<Option<u64>, i32>> {
+    /// ublk_ctrl_start_dev, up to the first request to the server; none while the command waits.
+    pub(super) fn start(&mut self, device: usize, server: i32) -> Option<Stage> {
         let found = &mut self.devices[device];
         if !found.ready() && !found.stopping || found.is_locked() {
             return None;
         }
-        if found.server != server {
-            return Some(Err(libc::EINVAL));
-        }
-        if found.in_use() {
-            return Some(Err(libc::EEXIST));
-        }
-        if found.stopping {
-            return Some(Err(libc::EBUSY));
-        }
-        if let Err(errno) = validate_limits(&found.params) {
-            return Some(Err(errno));
+        let refusal = if found.server != server {
+            Err(libc::EINVAL)
+        } else if found.in_use() {
+            Err(libc::EEXIST)
+        } else if found.stopping {
+            Err(libc::EBUSY)
+        } else {
+            validate_limits(&found.params)
+        };
+        if let Err(errno) = refusal {
+            return Some(Stage::End(Err(errno)));
         }
         found.disk = true;
         found.info.state = UBLK_S_DEV_LIVE;
         found.info.ublksrv_pid = server;
+        Some(if found.is_zoned() { self.revalidate_zones(device) } else { self.add_disk(device) })
+    }
+
+    /// add_disk: `/dev/ublkbN` appears, and the kernel looks for partitions.
+    pub(super) fn add_disk(&mut self, device: usize) -> Stage {
         if !self.config.partition_scan || !self.devices[device].has_partitions() {
-            return Some(Ok(None));
+            self.end_start(device);
+            return Stage::End(Ok(0));
         }
         let request = self.look_for_partitions(device);
-        self.devices[device].scanning = self.config.kernel.start_reads;
-        Some(Ok(self.config.kernel.start_reads.then_some(request)))
+        if !self.config.kernel.start_reads {
+            self.end_start(device);
+            return Stage::End(Ok(0));
+        }
+        self.devices[device].starting = Starting::Partitions;
+        Stage::Next(Pending::Scan { device, request })
+    }
+
+    /// START_DEV releases the device's mutex. A server that has gone meanwhile is noticed now.
+    pub(super) fn end_start(&mut self, device: usize) {
+        self.devices[device].starting = Starting::No;
+        if self.devices[device].releasing {
+            self.release_char(device);
+        }
     }
 
     /// The end of a START_DEV with a partition scan; none while the read is in flight.
@@ -56,7 +96,7 @@ impl Model {
         }
         // A failed read does not fail START_DEV.
         self.requests.remove(&request);
-        self.devices[device].scanning = false;
+        self.end_start(device);
         Some(Ok(0))
     }
 

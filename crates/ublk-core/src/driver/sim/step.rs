@@ -102,6 +102,7 @@ impl Model {
     fn run(&mut self, ring: usize, work: &Work) {
         match *work {
             Work::Dispatch(id) => self.dispatch(ring, id),
+            Work::Kick(device) => self.kick_later(device),
             Work::Events(device, queue) => self.dispatch_events(device, queue),
             Work::Issue(operation) => self.queue(ring, operation),
             Work::Command(operation, device) => {

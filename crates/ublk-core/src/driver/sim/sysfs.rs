@@ -25,7 +25,7 @@ impl Model {
     pub(super) fn disk(&self, id: u32) -> Option<DiskFacts> {
         let device = &self.devices[self.find_device(id)?];
         let basic = &device.params.basic;
-        device.disk.then(|| DiskFacts {
+        device.has_node().then(|| DiskFacts {
             // A disk that goes is marked dead before its requests are waited for.
             size: if device.stop == Stop::No { basic.dev_sectors << 9 } else { 0 },
             logical_block: 1 << basic.logical_bs_shift,
@@ -36,7 +36,7 @@ impl Model {
     pub(super) fn block_node(&self, id: u32) -> BlockNode {
         match self.find_device(id) {
             _ if self.files_in_dev.contains(&id) => BlockNode::Occupied("a plain file".into()),
-            Some(device) if !self.devices[device].disk => BlockNode::NotYet,
+            Some(device) if !self.devices[device].has_node() => BlockNode::NotYet,
             Some(_) if self.without_nodes => {
                 BlockNode::Missing(io::Error::from_raw_os_error(libc::EPERM))
             }

@@ -3,7 +3,7 @@
 use ublk_sys::{UBLK_IO_RES_ABORT, UBLK_S_DEV_DEAD};
 
 use super::control::{Answer, Pending};
-use super::device::{ACTIVE, CANCELED, Device, OWNED_BY_SRV, Queue, REFCOUNT_INIT, Stop};
+use super::device::{ACTIVE, CANCELED, Device, OWNED_BY_SRV, Queue, REFCOUNT_INIT, Starting, Stop};
 use super::files::FileRef;
 use super::model::Model;
 use super::ring::Work;
@@ -72,7 +72,7 @@ impl Model {
     }
 
     /// del_gendisk and ublk_detach_disk.
-    fn detach_disk(&mut self, device: usize) {
+    pub(super) fn detach_disk(&mut self, device: usize) {
         self.note(|| format!("device {device} is stopped"));
         let found = &mut self.devices[device];
         found.stop = Stop::No;
@@ -136,6 +136,10 @@ impl Model {
         if self.devices[device].disk {
             self.devices[device].set_canceling();
             self.abort_requests(device);
+            if self.devices[device].starting != Starting::No {
+                // The worker waits for the device's mutex, which START_DEV holds.
+                return;
+            }
             self.lose_server(device);
         }
         self.devices[device].reset();

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use ublk_sys::{
     IORING_URING_CMD_MULTISHOT, UBLK_BATCH_F_HAS_BUF_ADDR, UBLK_BATCH_F_HAS_ZONE_LBA,
-    UBLK_F_BATCH_IO, UBLK_U_IO_COMMIT_IO_CMDS, UBLK_U_IO_FETCH_IO_CMDS, UBLK_U_IO_PREP_IO_CMDS,
-    ublk_batch_io, ublk_elem_header,
+    UBLK_F_BATCH_IO, UBLK_F_ZONED, UBLK_U_IO_COMMIT_IO_CMDS, UBLK_U_IO_FETCH_IO_CMDS,
+    UBLK_U_IO_PREP_IO_CMDS, ublk_batch_io, ublk_elem_header,
 };
 
 use super::super::sqe::{BUFFER_SELECT, OP_URING_CMD, Sqe};
@@ -70,18 +70,25 @@ impl BatchRig {
         let mut this = Self::armed(config, flags, depth);
         (0..ENTRIES).for_each(|_| this.provide(128));
         this.rig.push(&fetch_batch());
-        assert_eq!(this.rig.turn(), []);
+        if flags & UBLK_F_ZONED == 0 {
+            assert_eq!(this.rig.turn(), []);
+        } else {
+            let [tag] = this.take()[..] else { panic!("one report") };
+            let length = this.rig.fill_report(tag);
+            assert_eq!(this.answer(&[tag], length), 8);
+        }
         this
     }
 
-    /// A started device that has neither fetch nor buffers.
+    /// A started device that has neither fetch nor buffers; a device with zones waits for their report.
     pub(super) fn armed(config: SimConfig, flags: u64, depth: u16) -> Self {
         let mut this = Self::added(config, flags, depth);
         let tags: Vec<u16> = (0..depth).collect();
         let prep = this.prep(&tags);
         this.rig.push(&prep);
         assert_eq!(this.rig.results(), [(PREP, 0)]);
-        start(&this.rig.sim, this.rig.id).unwrap();
+        let started = start(&this.rig.sim, this.rig.id);
+        assert_eq!(started.is_err(), flags & UBLK_F_ZONED != 0);
         this
     }
 

@@ -130,3 +130,98 @@ fn with_need_get_data_a_write_s_data_is_asked_for() {
     rig.turn();
     assert_eq!(client.take()[0].result, Ok(()));
 }
+
+/// A device of which the driver copies only a part of the data of each request; `rest` as in
+/// [`Kernel::rest_of_writes`].
+fn partial(flags: u64, rest: bool, seed: u64) -> (Rig, Client) {
+    let kernel = Kernel { rest_of_writes: rest, ..Kernel::linux_7_3() };
+    let rig = Rig::with(SimConfig { kernel, ..SimConfig::stepping(seed) }, flags, 1);
+    rig.sim.set_faults(Faults { copied: 1000, ..Faults::default() });
+    let client = rig.client();
+    (rig, client)
+}
+
+#[test]
+fn trap_63_a_write_that_is_copied_in_part_is_announced_shorter_and_its_tail_is_lost() {
+    // Each seed draws how many of the 16 pages are copied.
+    for seed in 1..=20 {
+        let (mut rig, client) = partial(0, false, seed);
+        client.submit(&write(0, &[8; MAX_IO as usize]), None);
+        let (tag, descriptor) = rig.take_request();
+        let copied = descriptor.nr_sectors << 9;
+        assert!((4096..MAX_IO).contains(&copied) && copied.is_multiple_of(4096), "{copied}");
+        let at = copied as usize;
+        assert_eq!(rig.buffers[0][at - 1..=at], [8, 0]);
+        rig.push(&rig.commit(tag, i32::try_from(copied).unwrap()));
+        rig.turn();
+        let done = client.take();
+        assert_eq!((done[0].result, done[0].lost), (Ok(()), MAX_IO - copied));
+        assert_eq!(rig.rules(), []);
+    }
+}
+
+#[test]
+fn trap_63_an_older_driver_hands_the_tail_of_such_a_write_over_again() {
+    let (mut rig, client) = partial(0, true, 3);
+    client.submit(&write(0, &[8; MAX_IO as usize]), None);
+    let mut next = 0;
+    while next < MAX_IO {
+        let (tag, descriptor) = rig.take_request();
+        assert_eq!(descriptor.start_sector, u64::from(next >> 9));
+        next += descriptor.nr_sectors << 9;
+        if next + 4096 == MAX_IO {
+            // Of a single page all is copied, or nothing, and then the driver tries again.
+            rig.sim.set_faults(Faults::none());
+        }
+        rig.push(&rig.commit(tag, i32::try_from(descriptor.nr_sectors << 9).unwrap()));
+    }
+    rig.turn();
+    let done = client.take();
+    assert_eq!((done[0].result, done[0].lost), (Ok(()), 0));
+}
+
+#[test]
+fn a_read_that_is_copied_back_in_part_comes_again_and_fails_when_nothing_is_copied() {
+    let (mut rig, client) = partial(0, false, 2);
+    client.submit(&read(0, MAX_IO), None);
+    let mut next = 0;
+    let done = loop {
+        let all = rig.turn();
+        let Some(done) = client.take().pop() else {
+            assert_eq!(all[0].result, 0);
+            let rest = rig.descriptors.read(0);
+            assert!(rest.start_sector > next || next == 0);
+            next = rest.start_sector;
+            rig.push(&rig.commit(0, i32::try_from(rest.nr_sectors << 9).unwrap()));
+            continue;
+        };
+        break done;
+    };
+    assert!(next > 0, "the read comes again");
+    assert_eq!(done.result, Err(libc::EIO));
+}
+
+#[test]
+fn a_write_of_which_nothing_can_be_copied_is_tried_again_and_with_get_data_announced_again() {
+    let (mut rig, client) = partial(0, false, 1);
+    client.submit(&write(0, &[8; 512]), None);
+    rig.sim.set_faults(Faults { copied: 999, ..Faults::default() });
+    let (_, descriptor) = rig.take_request();
+    assert_eq!(descriptor.nr_sectors, 1);
+    assert!(rig.sim.injected().copied > 0);
+
+    let (mut rig, client) = partial(UBLK_F_NEED_GET_DATA, false, 1);
+    client.submit(&write(0, &[8; 512]), None);
+    assert_eq!(rig.results(), [(0, UBLK_IO_RES_NEED_GET_DATA)]);
+    let addr = rig.buffers[0].as_ptr() as u64;
+    let ask = |number| {
+        let cmd = ublksrv_io_cmd { q_id: 0, tag: 0, result: 0, addr };
+        ublk_sqe(UBLK_U_IO_NEED_GET_DATA, cmd, number)
+    };
+    rig.push(&ask(1));
+    assert_eq!(rig.results(), [(1, UBLK_IO_RES_NEED_GET_DATA)]);
+    rig.sim.set_faults(Faults::none());
+    rig.push(&ask(2));
+    assert_eq!(rig.results(), [(2, 0)]);
+    assert_eq!(rig.rules(), []);
+}

@@ -13,4 +13,5 @@ mod shared;
 mod threads;
 mod user_copy;
 mod zero_copy;
+mod zone_reports;
 mod zones;

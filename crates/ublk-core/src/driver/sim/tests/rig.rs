@@ -125,7 +125,11 @@ impl Rig {
             rig.push(&rig.fetch(tag));
         }
         assert_eq!(rig.turn(), []);
-        start(&rig.sim, rig.id).unwrap();
+        if flags & UBLK_F_ZONED == 0 {
+            start(&rig.sim, rig.id).unwrap();
+        } else {
+            rig.start_with_zones();
+        }
         rig
     }
 
