@@ -52,6 +52,15 @@ export function checkOneOf<T extends string>(value: unknown, name: string, known
   throw invalid(`${name} is ${describe(value)}`, hint);
 }
 
+/** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless `value` is the name of a device. */
+export function checkName(value: unknown, name: string): string {
+  if (typeof value === 'string' && /^[a-z\d][\w.-]{0,63}$/i.test(value)) return value;
+  throw invalid(
+    `${name} is ${describe(value)}; it must be 1 to 64 letters, digits, '.', '_' or '-'`,
+    "begin the name with a letter or a digit, for example 'data-1'",
+  );
+}
+
 /** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless `value` is a list of CPU numbers. */
 export function checkCpus(value: unknown, name: string): readonly number[] {
   if (Array.isArray(value) && value.length > 0) {

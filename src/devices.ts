@@ -2,6 +2,8 @@ import { checkBoolean, checkCpus, checkInteger, checkKeys } from './check.ts';
 import { unwrap } from './errors.ts';
 import type { DeviceInfo, DeviceUsers, Feature, StopCheck } from './info.ts';
 import { native } from './native.ts';
+import { instanceOf } from './records/identity.ts';
+import { removeRecord } from './records/store.ts';
 import { parseSize, type Size } from './size.ts';
 
 const MAX_ID = 2 ** 31 - 1;
@@ -127,7 +129,9 @@ export interface DeleteOptions {
 export async function deleteDevice(id: number, options: DeleteOptions = {}): Promise<void> {
   checkKeys(options, 'the options of deleteDevice()', ['force']);
   const force = checkBoolean(options.force ?? false, 'force');
-  unwrap(await native().deleteDevice(checkId(id), force));
+  const instance = instanceOf(checkId(id));
+  unwrap(await native().deleteDevice(id, force));
+  if (instance !== undefined) removeRecord(id, instance);
 }
 
 /**

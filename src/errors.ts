@@ -24,6 +24,8 @@ export const UblkErrorCode = {
   NoBackend: 'ERR_UBLK_NO_BACKEND',
   /** The backing store cannot be served. */
   BadBackend: 'ERR_UBLK_BAD_BACKEND',
+  /** The record that a server has left of a device is half-written, foreign or of a later version. */
+  BadRecord: 'ERR_UBLK_BAD_RECORD',
   /** The kernel did not answer in time. */
   Timeout: 'ERR_UBLK_TIMEOUT',
   /** A handler threw, or its promise was rejected. */

@@ -8,7 +8,7 @@
 export type { CompletionsMessage, CreateMessage, EndMessage } from './channels.ts';
 export type { Completion, CompletionBatch, CompletionsOptions } from './completions.ts';
 export { createDevice } from './create.ts';
-export type { CreateDeviceContext, DeviceOptions } from './create.ts';
+export type { CreateDeviceContext } from './create.ts';
 export type { Device, DeviceEvents, EndReason } from './device.ts';
 export type { FeatureOptions, PlacementOptions } from './device-features.ts';
 export {
@@ -23,6 +23,9 @@ export {
   stopDevice,
 } from './devices.ts';
 export type { DeleteOptions, ResizeOptions, StopOptions } from './devices.ts';
+export type { DeviceOptions } from './options.ts';
+export { listOrphans, prune } from './orphans.ts';
+export type { OrphanRecord, Orphans, Pruned, PruneOptions } from './orphans.ts';
 export { createReactorPool, ReactorPool } from './pool.ts';
 export type { ReactorPoolOptions } from './pool.ts';
 export { recoverDevice } from './recover.ts';

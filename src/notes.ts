@@ -26,16 +26,19 @@ export interface ServerNote {
   readonly since: string;
   /** What lies behind the device, in words. */
   readonly serves: string;
+  /** The name that the device was given. */
+  readonly name?: string;
 }
 
 /** Notes the server of a device, as long as it serves it; after a quiesce until the next server. */
-export function noteServer(device: Device, target: NativeTarget): void {
+export function noteServer(device: Device, target: NativeTarget, name?: string): void {
   // A device of tests is no device of this machine.
   if (!existsSync(`/sys/class/ublk-char/ublkc${device.id}`)) return;
   const folder = folderOf(process.getuid?.() ?? 0);
   const path = fileIn(folder, device.id);
   const since = new Date().toISOString();
-  const note: ServerNote = { pid: process.pid, since, serves: inWords(target) };
+  const serves = inWords(target);
+  const note: ServerNote = { pid: process.pid, since, serves, ...(name !== undefined && { name }) };
   // A note that cannot be written is none: the device is served all the same.
   if (attempt(() => replace(folder, path, JSON.stringify(note))) === undefined) return;
   const remove = (): void => {
@@ -109,10 +112,11 @@ function parse(path: string, owner = process.getuid?.() ?? 0): ServerNote | unde
   return attempt(() => {
     const { uid } = statSync(path);
     if (uid !== 0 && uid !== owner) return undefined;
-    const { pid, since, serves } = JSON.parse(readFileSync(path, 'utf8')) as Partial<ServerNote>;
+    const note = JSON.parse(readFileSync(path, 'utf8')) as Partial<ServerNote>;
+    const { pid, since, serves, name } = note;
     const isNote =
       typeof pid === 'number' && typeof since === 'string' && typeof serves === 'string';
-    return isNote ? { pid, since, serves } : undefined;
+    return isNote ? { pid, since, serves, ...(typeof name === 'string' && { name }) } : undefined;
   });
 }
 

@@ -1,5 +1,5 @@
 import { checkBoolean, checkInteger, checkKeys } from './check.ts';
-import { checkPlacement, hasEnded, toNative, type CreateDeviceContext } from './create.ts';
+import { hasEnded, type CreateDeviceContext } from './create.ts';
 import { PLACEMENT_KEYS, toNativePlacement, type PlacementOptions } from './device-features.ts';
 import type { Device } from './device.ts';
 import { getDeviceInfo } from './devices.ts';
@@ -15,17 +15,24 @@ import {
   type NativePool,
 } from './native.ts';
 import { noteServer } from './notes.ts';
+import { checkPlacement, toNative } from './options.ts';
 import { createIn, type ReactorPool } from './pool.ts';
+import { keepRecord } from './records/keep.ts';
+import { recall } from './records/recall.ts';
 import type { Target } from './targets/index.ts';
 
 /**
  * What {@link recoverDevice} is asked for. What the device is otherwise was decided when it was
- * created.
+ * created. Without a `target`, options that are left out are those of the last server; with a
+ * `target`, they have the defaults below.
  */
 export interface RecoverOptions extends PlacementOptions {
-  /** What answers the device's requests from now on: what answered them before. */
+  /**
+   * What answers the device's requests from now on: what answered them before.
+   * @default the target in the record that the last server has left in `/run/ublk`
+   */
   // oxlint-disable-next-line typescript/no-explicit-any -- whatever its backends are called
-  readonly target: Target | Handler<any> | HandlerModule;
+  readonly target?: Target | Handler<any> | HandlerModule | undefined;
   /**
    * With `buffers: 'register'`: register, I/O and unregister each in a system call of its own.
    * @default false
@@ -73,32 +80,43 @@ const KEYS = [
  * version of this package that wrote no layout down is recovered on trust. If the promise rejects,
  * the device waits on.
  *
+ * Each server of a device with `recovery` leaves a record of its target and options in `/run/ublk`,
+ * which is read where no `target` is given. A handler's functions, and the data of a handler's module,
+ * are in no record: such a device needs its `target`.
+ *
  * An abort takes effect when the device is being served: it is left again before the promise rejects
  * with `signal.reason`. If that fails, the promise resolves to the device in spite of the abort,
  * since it is served.
  *
  * @example
- * await using device = await recoverDevice(0, { target: targets.file('disk.img') });
+ * await using device = await recoverDevice(0);
+ * await using other = await recoverDevice(1, { target: targets.file('disk.img') });
  *
  * @throws {UblkError} `ERR_UBLK_NO_DEVICE`; `ERR_UBLK_INVALID_ARGUMENT` for a device without
- * `recovery`; `ERR_UBLK_BUSY` when its server stays, or what lies behind the device is in use;
- * `ERR_UBLK_BAD_BACKEND` when the target is another; and what {@link createDevice} throws.
+ * `recovery`, and without a `target` where no record names one; `ERR_UBLK_BAD_RECORD` where the record
+ * is half-written, foreign or of a later version, and stays as it is; `ERR_UBLK_BUSY` when its server
+ * stays, or what lies behind the device is in use; `ERR_UBLK_BAD_BACKEND` when the target is another;
+ * and what {@link createDevice} throws.
  */
 export async function recoverDevice(
   id: number,
-  options: RecoverOptions,
+  options: RecoverOptions = {},
   context: CreateDeviceContext = {},
 ): Promise<Device> {
-  const asked = toNativeOptions(options);
+  toNativeServing(options);
+  if (options.target !== undefined) toNative(options.target);
   checkKeys(context, 'the context of recoverDevice()', ['signal']);
   const { signal } = context;
   signal?.throwIfAborted();
-  const { queues, depth } = await getDeviceInfo(id);
-  const request = { ...asked, queues, depth };
+  const info = await getDeviceInfo(id);
+  const { serving, recorded } = recall(info, options);
+  const { queues, depth } = info;
+  const target = toNative(serving.target);
+  const request = { ...toNativeServing(serving), target, queues, depth };
   let onEnd!: (end: NativeEnd) => void;
   const ended = new Promise<NativeEnd>((resolve) => (onEnd = resolve));
-  const server = await serverOf(options.target, request);
-  const { pool } = options;
+  const server = await serverOf(serving.target, request);
+  const { pool } = serving;
   const recover = async (maker: Pick<NativePool, 'recoverDevice'>): Promise<NativeDevice> =>
     unwrap(await maker.recoverDevice(id, server?.request ?? request, onEnd));
   const device = await serve(server, ended, () =>
@@ -107,17 +125,17 @@ export async function recoverDevice(
   // Before Linux 6.16 nobody can quiesce it, and it is left as at the end of the program.
   const leave = (): Promise<void> => device.quiesce().catch(() => device.part());
   if (signal?.aborted && (await hasEnded(leave()))) throw signal.reason;
-  noteServer(device, request.target);
+  noteServer(device, request.target, recorded.name);
+  keepRecord(device, recorded);
   return device;
 }
 
-function toNativeOptions(options: RecoverOptions): NativeDeviceOptions {
+/** Checks how a device shall be served, as the addon takes it, but for the target. */
+function toNativeServing(options: RecoverOptions): Omit<NativeDeviceOptions, 'target'> {
   checkKeys(options, 'recoverDevice()', KEYS);
-  const { target, splitRegister, rotateSlots, spinUsec, pool, timeoutMs } = options;
-  const given: { -readonly [K in keyof NativeDeviceOptions]: NativeDeviceOptions[K] } = {
-    target: toNative(target),
-    ...toNativePlacement(options),
-  };
+  const { splitRegister, rotateSlots, spinUsec, pool, timeoutMs } = options;
+  const given: { -readonly [K in keyof NativeDeviceOptions]?: NativeDeviceOptions[K] } =
+    toNativePlacement(options);
   if (splitRegister !== undefined) {
     given.splitRegister = checkBoolean(splitRegister, 'splitRegister');
   }

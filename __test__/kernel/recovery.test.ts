@@ -17,6 +17,7 @@ import {
 import { mountPoint } from './filesystem.ts';
 import { sparseImage } from './image.ts';
 import { createOrSkip, expectNoDevices, isTestMachine, need, withUblk } from './machine.ts';
+import { endLoad, pause, startLoad } from './load.ts';
 import { makeNullDisk, removeNullDisk } from './null-disk.ts';
 import { startServer } from './server.ts';
 
@@ -28,48 +29,6 @@ const EXCHANGES: readonly ExchangeMode[] = ['per-io', 'batch'];
 function needFor(context: TestContext, exchange: ExchangeMode): Promise<void> {
   return need(context, ...(exchange === 'batch' ? ['BATCH_IO'] : []), 'USER_RECOVERY_REISSUE');
 }
-
-type Load = ReturnType<typeof startLoad>;
-
-/** Writes until it is told to stop, each block with its checksum, and reads back what it wrote. */
-function startLoad(filename: string, ...more: string[]) {
-  const load = execa(
-    'fio',
-    [
-      '--name=verify',
-      `--filename=${filename}`,
-      '--rw=randrw',
-      '--bs=4k',
-      '--size=24M',
-      '--ioengine=libaio',
-      '--iodepth=16',
-      '--direct=1',
-      '--verify=crc32c',
-      '--verify_fatal=1',
-      '--verify_backlog=128',
-      '--randrepeat=0',
-      '--time_based',
-      '--runtime=600',
-      ...more,
-    ],
-    { reject: false },
-  );
-  onTestFinished(() => void load.kill('SIGKILL'));
-  return load;
-}
-
-/** What fio adds its errors to when a signal has ended it. */
-const ENDED_BY_SIGNAL = 128;
-
-/** The load has gone on to this moment, and met no error. */
-async function endLoad(load: Load): Promise<void> {
-  expect(load.exitCode).toBeNull();
-  load.kill('SIGINT');
-  const { exitCode, stderr } = await load;
-  expect({ exitCode, stderr }).toEqual({ exitCode: ENDED_BY_SIGNAL, stderr: '' });
-}
-
-const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 withUblk('a device that outlives its server', () => {
   afterEach(expectNoDevices);

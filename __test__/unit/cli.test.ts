@@ -69,6 +69,7 @@ describe('ublk', () => {
     ['stop'],
     ['delete'],
     ['recover'],
+    ['prune'],
     ['quiesce'],
     ['resize'],
     ['set-affinity'],
@@ -91,6 +92,10 @@ describe('ublk', () => {
     [['stop'], /missing required argument 'id'/],
     [['stop', 'x'], /must be a whole number/],
     [['delete'], /number of a device is missing/],
+    [['recover'], /number of a device is missing/],
+    [['recover', '--all', '0'], /exclude each other/],
+    [['recover', '0', '--queues', '2'], /unknown option '--queues'/],
+    [['add', 'null', '--size', '1M', '--name', '../x'], /name is "..\/x"/],
     [['delete', '0', '--all'], /exclude each other/],
     [['delete', '0', 'x'], /must be a whole number/],
     [['list', '--jsno'], /Did you mean --json/],
@@ -150,8 +155,8 @@ describe('ublk', () => {
     binding.listDevices.mockResolvedValue({ value: [device] });
     binding.deviceUsers.mockResolvedValue({ value: mounted });
     expect(await runCli(['list'])).toBe(0);
-    expect(stdout).toMatch(/ID +PATH +STATE/);
-    const row = /0 +\/dev\/ublkb0 +live +1 GiB +2 +128 +- +unknown +mounted on \/mnt\n/;
+    expect(stdout).toMatch(/ID +PATH +NAME +STATE/);
+    const row = /0 +\/dev\/ublkb0 +- +live +1 GiB +2 +128 +- +unknown +mounted on \/mnt\n/;
     expect(stdout).toMatch(row);
   });
 

@@ -1,6 +1,7 @@
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 
-import { createDevice, toNativeOptions } from '../../src/create.ts';
+import { createDevice } from '../../src/create.ts';
+import { toNativeOptions } from '../../src/options.ts';
 import { native, type NativeDevice, type NativeEnd } from '../../src/native.ts';
 import { targets } from '../../src/targets/index.ts';
 import { fakeDevice } from './fake-device.ts';

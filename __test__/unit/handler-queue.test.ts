@@ -4,7 +4,7 @@ import { setImmediate } from 'node:timers/promises';
 import { describe, expect, test, vi } from 'vitest';
 
 import { toProcessWarning, type UblkError } from '../../src/errors.ts';
-import { toNative } from '../../src/create.ts';
+import { toNative } from '../../src/options.ts';
 import { checkHandler, handler } from '../../src/handler/handler.ts';
 import { handlerModule } from '../../src/handler/module.ts';
 import { targets } from '../../src/targets/index.ts';

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { toNativeOptions } from '../../src/create.ts';
+import { toNativeOptions } from '../../src/options.ts';
 import { parseQueueSettings } from '../../src/queue-settings.ts';
 import { targets } from '../../src/targets/index.ts';
 

@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 
-import { toNativeOptions } from '../../src/create.ts';
+import { toNativeOptions } from '../../src/options.ts';
 import { quiesceDevice, resizeDevice, setDeviceAffinity } from '../../src/devices.ts';
 import { native, type NativeDevice, type NativeEnd } from '../../src/native.ts';
 import { recoverDevice } from '../../src/recover.ts';
@@ -43,6 +43,22 @@ describe('recoverDevice', () => {
       expect.any(Function),
     );
     expect(device.path).toBe('/dev/ublkb7');
+  });
+
+  test.each([
+    [undefined, 'ublk device 7 was created without recovery, so that no other server can serve it'],
+    ['queue', 'there is no record of ublk device 7 (/run/ublk/7.json)'],
+  ])('without a target needs a record (recovery: %s)', async (recovery, message) => {
+    binding.deviceInfo.mockResolvedValue({ value: { id: 7, queues: 2, depth: 64, recovery } });
+    await expect(recoverDevice(7)).rejects.toMatchObject({
+      code: 'ERR_UBLK_INVALID_ARGUMENT',
+      message,
+      hint: expect.stringContaining('ublk') as string,
+    });
+    await expect(recoverDevice(7, { threads: 0 })).rejects.toMatchObject({
+      message: expect.stringContaining('threads is 0') as string,
+    });
+    expect(binding.recoverDevice).not.toHaveBeenCalled();
   });
 
   test.each([

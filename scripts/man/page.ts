@@ -15,7 +15,7 @@ const FILES: readonly (readonly [path: string, meaning: string])[] = [
   ['/dev/ublk-control', 'The driver, for control commands.'],
   ['/dev/ublkbN', 'The block device with the id N.'],
   ['/dev/ublkcN', 'The character device through which a server serves device N.'],
-  ['/run/ublk', 'Layouts of devices with recovery; sockets of ublk share.'],
+  ['/run/ublk', 'Records and layouts of devices with recovery; sockets of ublk share.'],
   ['/run/ublk-servers', 'The server and the backing store of each device, for ublk list.'],
 ];
 

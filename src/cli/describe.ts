@@ -6,6 +6,8 @@ import { readNote } from '../notes.ts';
 
 /** A device as `ublk list` and `ublk info` show it; what nobody knows is absent. */
 export interface DescribedDevice extends DeviceInfo {
+  /** The name that the device was given. */
+  readonly name?: string;
   /** What lies behind the device, as its server has noted. */
   readonly serves?: string;
   /** When its server began to serve it, as ISO 8601. */
@@ -26,6 +28,7 @@ export async function describe(device: DeviceInfo): Promise<DescribedDevice> {
   return {
     ...device,
     ...(note && { serves: note.serves, since: note.since }),
+    ...(note?.name !== undefined && { name: note.name }),
     ...(name !== undefined && { serverName: name }),
     ...modesOf(device.features),
     ...(users && { users }),

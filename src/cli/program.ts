@@ -4,8 +4,10 @@ import { Argument, Command, Option } from 'commander';
 
 import { BUFFER_MODES, type ExchangeMode, type Recovery } from '../info.ts';
 import { bufferModes, collect, cpuList, example, wholeNumber } from './arguments.ts';
-import type { FileFlags, NullFlags } from './commands/add.ts';
 import type { Shell } from './commands/completion.ts';
+import type { AddFlags, FileFlags, NullFlags } from './commands/add.ts';
+import type { PruneFlags } from './commands/prune.ts';
+import type { RecoverAllFlags } from './commands/recover.ts';
 import { integrityOptions } from './integrity.ts';
 import { addLayers } from './layers.ts';
 import { changeDevices } from './lifecycle.ts';
@@ -50,16 +52,46 @@ function addCommands(program: Command): void {
 function recoverCommand(program: Command): void {
   program
     .command('recover')
-    .description('Serve a device that its server has left.')
-    .argument('<id>', 'the number N of /dev/ublkbN', wholeNumber)
-    .argument('<target...>', 'the target that it had, in the words of ublk add')
+    .description('Serve a device that its server has left, or all such devices.')
+    .argument('[id]', 'the number N of /dev/ublkbN', wholeNumber)
+    .argument('[target...]', 'the target, in the words of ublk add (default: as recorded)')
+    .option('--all', 'all devices that wait for a server, as recorded')
+    .option('--background', 'go on in the background when the devices are ready')
+    .option('--json', 'one line of JSON for each device')
     .passThroughOptions()
-    .addHelpText('after', '\nublk recover 0 file --help lists what may follow, --json among it.')
-    .addHelpText('after', example('ublk recover 0 file disk.img'))
-    .action(async (id: number, target: string[]) => {
+    .addHelpText(
+      'after',
+      '\nublk recover 0 --help and ublk recover 0 file --help list what may follow.',
+    )
+    .addHelpText(
+      'after',
+      example('ublk recover 0', 'ublk recover 0 file disk.img', 'ublk recover --all'),
+    )
+    .action(async (id: number | undefined, words: string[], flags: RecoverAllFlags) => {
+      if (id === undefined || flags.all) {
+        await (await import('./commands/recover.ts')).recoverAll(id, flags);
+        return;
+      }
       const recover = new Command(`ublk recover ${id}`).copyInheritedSettings(program);
-      addTargets(recover, (command) => servingOptions(command).setOptionValue('recover', id));
-      await recover.parseAsync(target, { from: 'user' });
+      const options = (command: Command): Command =>
+        servingOptions(command).setOptionValue('recover', id);
+      if (words[0]?.startsWith('-') ?? true) recorded(options(recover));
+      else addTargets(recover, options);
+      const before = [
+        ...(flags.background ? ['--background'] : []),
+        ...(flags.json ? ['--json'] : []),
+      ];
+      await recover.parseAsync([...words, ...before], { from: 'user' });
+    });
+}
+
+/** Without the words of a target, a device is served as its record says. */
+function recorded(recover: Command): void {
+  recover
+    .description('Serve a device as its last server did, from the record in /run/ublk.')
+    .addHelpText('after', example('ublk recover 0', 'ublk recover 0 --background'))
+    .action(async (flags: AddFlags) => {
+      await (await import('./commands/recover.ts')).recoverRecorded(flags);
     });
 }
 
@@ -107,6 +139,7 @@ function deviceOptions(command: Command): Command {
   const recovery = new Option('--recovery <kind>', 'what happens when the server dies');
   return servingOptions(command)
     .optionsGroup('Device options:')
+    .option('--name <name>', 'a name for ublk list, kept by later servers')
     .option('--id <n>', 'the number N of /dev/ublkbN (default: the first free one)', wholeNumber)
     .option('--queues <n>', 'hardware queues (default: 1)', wholeNumber)
     .option('--depth <n>', 'requests of a queue in flight at once (default: 128)', wholeNumber)
@@ -144,10 +177,17 @@ function servingOptions(command: Command): Command {
 function describeDevices(program: Command): void {
   program
     .command('list')
-    .description('List the ublk devices of this machine.')
+    .description('List the ublk devices of this machine, and what servers have left of others.')
     .option('--json', 'as JSON')
     .addHelpText('after', example("ublk list --json | jq -r '.[].path'"))
     .action(async (flags: OutputFlags) => (await import('./commands/list.ts')).list(flags));
+  program
+    .command('prune')
+    .description('Remove what dead servers have left and nobody can use: devices, records.')
+    .option('--dry-run', 'remove nothing, and say what would be removed')
+    .option('--json', 'as JSON')
+    .addHelpText('after', example('ublk prune --dry-run'))
+    .action(async (flags: PruneFlags) => (await import('./commands/prune.ts')).prune(flags));
   program
     .command('info')
     .description('Describe one device.')

@@ -9,40 +9,63 @@ import type { EndSignals } from './signals.ts';
 const LOOK_MS = 1000;
 
 /**
- * Ends the service of a device after a signal, and takes the device from nobody: a device with
- * recovery is left to the next server, another one is served until nobody uses it or the second
- * signal comes. Resolves when the kernel has been asked; `device.closed` tells the rest.
+ * Ends the service of devices after a signal, and takes no device from its users: a device with
+ * recovery is left to the next server at once, another device is served until nobody uses the device,
+ * the second signal comes or the limit has passed. Resolves when the kernel has been asked for all of
+ * them; `device.closed` tells the rest. Ends the process where the end of the process alone leaves a
+ * device.
+ *
+ * @param limitMs How long users are waited for, in milliseconds; for ever, if absent.
  */
-export async function shutDown(device: Device, signals: EndSignals): Promise<void> {
-  const isRecoverable = device.features.includes('USER_RECOVERY');
-  await (isRecoverable ? leave(device, signals) : release(device, signals));
+export async function shutDown(
+  devices: readonly Device[],
+  { second }: EndSignals,
+  limitMs?: number,
+): Promise<void> {
+  const late =
+    limitMs === undefined ? second : AbortSignal.any([second, AbortSignal.timeout(limitMs)]);
+  const left = await Promise.all(devices.map((device) => endService(device, late)));
+  const abandoned = devices.filter((_, at) => !left[at]);
+  for (const { id, path } of abandoned)
+    say(`${path} waits for its next server: ublk recover ${id}`);
+  if (abandoned.length > 0) process.exit(0);
 }
 
-/** Leaves the device to the next server; at the second signal without waiting for its requests. */
-async function leave(device: Device, { second }: EndSignals): Promise<void> {
-  const abandon = (): never => endAtOnce(device);
-  second.addEventListener('abort', abandon);
+/** Whether the device has been left or stopped; otherwise the end of the process leaves the device. */
+async function endService(device: Device, late: AbortSignal): Promise<boolean> {
+  if (device.features.includes('USER_RECOVERY')) return await leave(device, late);
+  await release(device, late);
+  return true;
+}
+
+/** Leaves the device to the next server, and waits no longer than `late` for its requests. */
+async function leave(device: Device, late: AbortSignal): Promise<boolean> {
+  const abandoned = untilAborted(late).then(() => false);
   try {
-    await device.quiesce();
-    second.removeEventListener('abort', abandon);
+    return await Promise.race([device.quiesce().then(() => true), abandoned]);
   } catch (error) {
     if (!UblkError.is(error)) throw error;
-    // The end of the process leaves the device too.
-    if (error.code === UblkErrorCode.Unsupported) abandon();
-    else say(`${error.message}; ${device.path} is served on, a second signal ends its server`);
+    if (error.code === UblkErrorCode.Unsupported) return false;
+    say(`${error.message}; ${device.path} is served on, a second signal ends its server`);
+    const ended = device.closed.then(
+      () => true,
+      () => true,
+    );
+    return await Promise.race([ended, abandoned]);
   }
 }
 
-/** Ends the process, which leaves a device with recovery to the next server. */
-function endAtOnce({ id, path }: Device): never {
-  say(`${path} waits for its next server: ublk recover ${id} …`);
-  process.exit(0);
+function untilAborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise((resolve) =>
+    signal.addEventListener('abort', () => resolve(), { once: true }),
+  );
 }
 
-/** Stops the device as soon as nobody uses it; after the second signal, whoever does. */
-async function release(device: Device, { second }: EndSignals): Promise<void> {
+/** Stops the device as soon as nobody uses the device; after `late`, whoever does. */
+async function release(device: Device, late: AbortSignal): Promise<void> {
   const told = new Set<string>();
-  while (!second.aborted) {
+  while (!late.aborted) {
     try {
       await stopDevice(device.id);
       return;
@@ -52,15 +75,15 @@ async function release(device: Device, { second }: EndSignals): Promise<void> {
       if (error.code === UblkErrorCode.NoDevice) return;
       tell(error.message, told);
     }
-    await untilUnused(device.id, second, told);
+    await untilUnused(device.id, late, told);
   }
   await device.close();
 }
 
-async function untilUnused(id: number, second: AbortSignal, told: Set<string>): Promise<void> {
+async function untilUnused(id: number, late: AbortSignal, told: Set<string>): Promise<void> {
   for (;;) {
-    await pause(LOOK_MS, undefined, { signal: second }).catch(() => {});
-    if (second.aborted) return;
+    await pause(LOOK_MS, undefined, { signal: late }).catch(() => {});
+    if (late.aborted) return;
     const users = await deviceUsers(id).catch(() => undefined);
     if (users === undefined || users.found.length === 0) return;
     tell(`ublk device ${id} is in use: ${users.text}`, told);

@@ -8,14 +8,16 @@ export interface EndSignals {
   readonly second: AbortSignal;
 }
 
+const SIGNALS: readonly NodeJS.Signals[] = ['SIGINT', 'SIGTERM', 'SIGHUP'];
+
 /**
- * Hears SIGINT, SIGTERM and SIGHUP, except those that the starter of this process ignores. The third
- * one ends the process.
+ * Hears signals, except those that the starter of this process ignores. The third one ends the
+ * process.
  */
-export function hearSignals(): EndSignals {
+export function hearSignals(names: readonly NodeJS.Signals[] = SIGNALS): EndSignals {
   const [first, second] = [new AbortController(), new AbortController()];
   const ignored = ignoredSignals();
-  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  for (const name of names) {
     if (ignored.includes(name)) continue;
     process.on(name, () => {
       if (second.signal.aborted) process.exit(1);

@@ -1,5 +1,5 @@
 import { checkInteger, checkKeys, checkOneOf } from '../check.ts';
-import { DEVICE_KEYS, toNativeOptions, type DeviceOptions } from '../create.ts';
+import { DEVICE_KEYS, toNativeOptions, type DeviceOptions } from '../options.ts';
 import type { HandlerModule } from '../handler/module.ts';
 import type { Handler } from '../handler/types.ts';
 import type { Target } from '../targets/index.ts';

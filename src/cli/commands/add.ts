@@ -1,20 +1,20 @@
 import { createDevice } from '../../create.ts';
 import type { Device } from '../../device.ts';
-import type { BufferMode, Counters, ExchangeMode, Recovery } from '../../info.ts';
+import type { BufferMode, ExchangeMode, Recovery } from '../../info.ts';
 import { parseQueueSettings } from '../../queue-settings.ts';
 import { recoverDevice } from '../../recover.ts';
-import { formatSize } from '../../size.ts';
 import { targets, type Target } from '../../targets/index.ts';
 import { isInBackground, runInBackground } from '../background.ts';
 import { integrityOf, type IntegrityFlags } from '../integrity.ts';
 import type { OutputFlags } from '../output.ts';
 import { writePidFile } from '../pid-file.ts';
 import { hearWishes } from '../sharing.ts';
-import { shutDown } from '../shutdown.ts';
+import { endOnSignal, readyData, readyText, reportEnd } from '../serving.ts';
 import { hearSignals, type EndSignals } from '../signals.ts';
 
 /** The flags that all targets share. */
 export interface AddFlags extends OutputFlags {
+  readonly name?: string;
   readonly id?: number;
   readonly queues?: number;
   readonly depth?: number;
@@ -80,19 +80,28 @@ export async function addFile(image: string, flags: FileFlags): Promise<void> {
   await serve(targets.file(image, options), image, flags);
 }
 
-/** Serves a target until a signal or `ublk stop`, in this process or in the background. */
-export async function serve(target: Target, what: string, flags: AddFlags): Promise<void> {
+/**
+ * Serves a target until a signal or `ublk stop`, in this process or in the background.
+ *
+ * @param target The target; the one of the record, for a recovery without a target.
+ * @param what The target in words.
+ */
+export async function serve(
+  target: Target | undefined,
+  what: string | (() => string),
+  flags: AddFlags,
+): Promise<void> {
   const signals = hearSignals();
   if (flags.background && !isInBackground()) return runInBackground(signals.first);
   const device = await openUnlessSignalled(target, flags, signals);
   if (device === undefined) return;
-  signals.first.addEventListener('abort', () => void shutDown(device, signals).catch(giveUp));
-  await serveUntilEnd(device, what, flags, signals);
+  endOnSignal(() => [device], signals);
+  await serveUntilEnd(device, typeof what === 'string' ? what : what(), flags, signals);
 }
 
 /** The device; nothing if a signal has come before the device was there: then nothing is left. */
 async function openUnlessSignalled(
-  target: Target,
+  target: Target | undefined,
   flags: AddFlags,
   { first, second }: EndSignals,
 ): Promise<Device | undefined> {
@@ -108,26 +117,32 @@ async function openUnlessSignalled(
   }
 }
 
-async function open(target: Target, flags: AddFlags, signal: AbortSignal): Promise<Device> {
+async function open(
+  target: Target | undefined,
+  flags: AddFlags,
+  signal: AbortSignal,
+): Promise<Device> {
   const { splitRegister, rotateSlots, threads, ringsApart, affinity } = flags;
   const placement = { threads, ringsApart, affinity, pin: flags.pin ? undefined : false };
-  const serving = { target, splitRegister, rotateSlots, spinUsec: flags.spin, ...placement };
-  if (flags.recover !== undefined) return recoverDevice(flags.recover, serving, { signal });
-  const { id, queues, depth, maxIo: maxIoBytes, buffers, exchange } = flags;
+  const serving = { splitRegister, rotateSlots, spinUsec: flags.spin, ...placement };
+  if (target === undefined || flags.recover !== undefined) {
+    return recoverDevice(flags.recover ?? 0, { target, ...serving }, { signal });
+  }
+  const { name, id, queues, depth, maxIo: maxIoBytes, buffers, exchange } = flags;
   const { recovery, partScan, unprivileged, ioDescSize } = flags;
   const { dmaAlignment, maxSegments, maxSegmentSize, segmentBoundary } = flags;
   const limits = { dmaAlignment, maxSegments, maxSegmentSize, segmentBoundary };
   const queue = flags.set && parseQueueSettings(flags.set);
-  const shape = { id, queues, depth, maxIoBytes, buffers, exchange };
+  const shape = { name, id, queues, depth, maxIoBytes, buffers, exchange };
   const features = { recovery, partScan, unprivileged, ioDescSize };
-  return createDevice({ ...serving, ...shape, ...features, queue, limits }, { signal });
+  return createDevice({ target, ...serving, ...shape, ...features, queue, limits }, { signal });
 }
 
 async function serveUntilEnd(
   device: Device,
   what: string,
   flags: AddFlags,
-  { first }: EndSignals,
+  signals: EndSignals,
 ): Promise<void> {
   try {
     for (const file of flags.share ?? []) await device.share(file);
@@ -135,10 +150,7 @@ async function serveUntilEnd(
     await using _wishes = await hearWishes(device);
     await using _pidFile = await writePidFile(flags.pidFile);
     announce(device, what, flags);
-    const reason = await device.closed;
-    const ended = reason === 'stopped' && first.aborted ? 'closed' : reason;
-    process.stderr.write(`${device.path} ${ended}: ${summary(device.stats().total)}\n`);
-    if (reason === 'quiesced') process.stderr.write(`${nextServer(device)}\n`);
+    await reportEnd(device, signals);
   } finally {
     await device.close();
   }
@@ -146,37 +158,6 @@ async function serveUntilEnd(
 
 /** Scripts wait for the line on stdout; people read the one on stderr. */
 function announce(device: Device, what: string, flags: AddFlags): void {
-  const { id, path, size, logicalBlockSize, readOnly, queues, depth, maxIoBytes } = device;
-  const { buffers, features } = device;
-  const modes = [buffers.mode, buffers.userCopy && 'user-copy', buffers.shared && 'shared'];
-  const access = readOnly ? 'read-only' : 'read-write';
-  const shape = `${formatSize(size)}, ${access}, ${queues} x ${depth} requests`;
-  const ends = flags.background ? `ublk stop ${id} ends it` : `Ctrl-C or ublk stop ${id} ends it`;
-  process.stderr.write(
-    `${path} serves ${what} (${shape}, buffers: ${modes.filter(Boolean).join(', ')}); ${ends}\n`,
-  );
-  const shown = { id, path, pid: process.pid, size, logicalBlockSize, readOnly, queues, depth };
-  const described = { ...shown, maxIoBytes, buffers, features };
-  process.stdout.write(`${flags.json ? JSON.stringify(described) : path}\n`);
-}
-
-function nextServer({ id, path }: Device): string {
-  return `${path} waits for its next server: ublk recover ${id} …; ublk delete ${id} removes it`;
-}
-
-function summary(total: Counters): string {
-  const { reads, writes, flushes, readBytes, writeBytes, zeroCopyBytes, copiedBytes } = total;
-  return [
-    `${reads} reads (${formatSize(readBytes)})`,
-    `${writes} writes (${formatSize(writeBytes)})`,
-    `${flushes} flushes`,
-    `${formatSize(zeroCopyBytes)} zero-copy`,
-    `${formatSize(copiedBytes)} copied`,
-  ].join(', ');
-}
-
-/** The kernel does not let go of the device, so the process cannot end in good order. */
-function giveUp(error: unknown): never {
-  process.stderr.write(`error: ${error instanceof Error ? error.message : String(error)}\n`);
-  process.exit(1);
+  process.stderr.write(`${readyText(device, what, flags.background)}\n`);
+  process.stdout.write(`${flags.json ? JSON.stringify(readyData(device)) : device.path}\n`);
 }

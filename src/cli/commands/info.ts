@@ -13,6 +13,7 @@ function rows(device: DescribedDevice): string[][] {
   const { size, logicalBlockSize: block, serverPid: pid, serverName = 'unknown' } = device;
   return [
     ['path', device.path],
+    ['name', device.name ?? '-'],
     ['state', device.state],
     ['size', size === undefined ? '-' : `${formatSize(size)} (${size} bytes)`],
     ['logical block', block === undefined ? '-' : `${block} bytes`],

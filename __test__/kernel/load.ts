@@ -1,0 +1,47 @@
+import { execa } from 'execa';
+import { expect, onTestFinished } from 'vitest';
+
+export type Load = ReturnType<typeof startLoad>;
+
+/** Writes until it is told to stop, each block with its checksum, and reads back what it wrote. */
+export function startLoad(filename: string, ...more: string[]) {
+  // Where a device was is soon nothing, and fio would make a plain file there.
+  const isDevice = filename.startsWith('/dev/');
+  const load = execa(
+    'fio',
+    [
+      '--name=verify',
+      `--filename=${filename}`,
+      '--rw=randrw',
+      '--bs=4k',
+      '--size=24M',
+      '--ioengine=libaio',
+      '--iodepth=16',
+      '--direct=1',
+      '--verify=crc32c',
+      '--verify_fatal=1',
+      '--verify_backlog=128',
+      '--randrepeat=0',
+      '--time_based',
+      '--runtime=36000',
+      ...(isDevice ? ['--allow_file_create=0'] : []),
+      ...more,
+    ],
+    { reject: false },
+  );
+  onTestFinished(() => void load.kill('SIGKILL'));
+  return load;
+}
+
+/** What fio adds its errors to when a signal has ended it. */
+const ENDED_BY_SIGNAL = 128;
+
+/** The load has gone on to this moment, and met no error. */
+export async function endLoad(load: Load): Promise<void> {
+  expect(load.exitCode).toBeNull();
+  load.kill('SIGINT');
+  const { exitCode, stderr } = await load;
+  expect({ exitCode, stderr }).toEqual({ exitCode: ENDED_BY_SIGNAL, stderr: '' });
+}
+
+export const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));

@@ -1,0 +1,265 @@
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+
+import { afterEach, expect, onTestFinished, test, vi, type TestContext } from 'vitest';
+
+import {
+  createDevice,
+  deleteDevice,
+  getDeviceInfo,
+  listOrphans,
+  prune,
+  recoverDevice,
+  targets,
+} from '../../src/index.ts';
+import { randomImage, sparseImage } from './image.ts';
+import { endLoad, pause, startLoad } from './load.ts';
+import { expectNoDevices, need, withUblk } from './machine.ts';
+import { startServer, ublk } from './server.ts';
+
+const MIB = 1 << 20;
+/** How often a server is killed, and how often a device is made; UBLK_CYCLES=100 for the bar. */
+const CYCLES = Number(process.env.UBLK_CYCLES ?? 3);
+
+/** The records in /run/ublk, those of this package and of its native core. */
+function recordFiles(): string[] {
+  return existsSync('/run/ublk') ? readdirSync('/run/ublk').sort() : [];
+}
+
+async function expectNothing(): Promise<void> {
+  await expectNoDevices();
+  expect(recordFiles()).toEqual([]);
+}
+
+async function needRecovery(context: TestContext): Promise<void> {
+  await need(context, 'USER_RECOVERY_REISSUE', 'QUIESCE');
+}
+
+/** Waits until the kernel has noticed that the server is dead. */
+async function untilLeft(id: number): Promise<void> {
+  await vi.waitFor(async () => expect((await getDeviceInfo(id)).state).toBe('quiesced'), {
+    timeout: 60_000,
+  });
+}
+
+async function killed(server: Awaited<ReturnType<typeof startServer>>['server']): Promise<void> {
+  server.kill('SIGKILL');
+  await server;
+}
+
+withUblk('the record of a device', () => {
+  afterEach(expectNothing);
+
+  const kinds: Record<string, () => string[]> = {
+    file: () => [sparseImage(64 * MIB)],
+    striped: () => [sparseImage(16 * MIB), sparseImage(16 * MIB), '--chunk', '8KiB'],
+  };
+
+  test.for(Object.entries(kinds))(
+    'recovers it under load, as often as its server is killed (%s)',
+    { timeout: 120_000 * CYCLES + 180_000 },
+    async ([kind, words], context) => {
+      await needRecovery(context);
+      const shape = ['--recovery', 'reissue', '--queues', '2', '--name', 'data'];
+      let { server } = await startServer('add', kind, ...words(), ...shape);
+      const load = startLoad('/dev/ublkb0');
+      for (let cycle = 0; cycle < CYCLES; cycle += 1) {
+        await pause(1000 + Math.random() * 1000);
+        await killed(server);
+        ({ server } = await startServer('recover', '0'));
+        expect(await getDeviceInfo(0)).toMatchObject({ state: 'live', serverPid: server.pid });
+      }
+      await pause(1000);
+      await endLoad(load);
+      expect((await ublk('info', '0')).stdout).toMatch(/name +data/);
+      expect((await ublk('stop', '0')).exitCode).toBe(0);
+      expect((await server).exitCode).toBe(0);
+    },
+  );
+
+  test('recovers it although whoever recovers it is killed, at any moment', async (context) => {
+    await needRecovery(context);
+    const { server } = await startServer(
+      'add',
+      'file',
+      sparseImage(64 * MIB),
+      '--recovery',
+      'reissue',
+    );
+    const load = startLoad('/dev/ublkb0');
+    await pause(1500);
+    await killed(server);
+    for (let cycle = 0; cycle < CYCLES; cycle += 1) {
+      const next = ublk('recover', '0');
+      await pause(Math.random() * 8000);
+      next.kill('SIGKILL');
+      await next;
+    }
+    const last = await startServer('recover', '0');
+    await pause(1000);
+    await endLoad(load);
+    expect((await ublk('stop', '0')).exitCode).toBe(0);
+    await last.server;
+  });
+
+  test('is there for root alone as long as the device is, whatever ends that', async (context) => {
+    await needRecovery(context);
+    const target = targets.null({ size: '1MiB' });
+    const device = await createDevice({ target, recovery: 'reissue', name: 'none', id: 3 });
+    expect(recordFiles()).toEqual(['3.json', '3.layout']);
+    const text = readFileSync('/run/ublk/3.json', 'utf8');
+    expect(JSON.parse(text)).toMatchObject({ version: 1, id: 3, name: 'none', pid: process.pid });
+    await device.quiesce();
+    expect(recordFiles()).toEqual(['3.json', '3.layout']);
+    const again = await recoverDevice(3);
+    await again.close();
+    expect(recordFiles()).toEqual([]);
+    const other = await createDevice({ target, recovery: 'queue' });
+    await other.quiesce();
+    await deleteDevice(other.id);
+    expect(recordFiles()).toEqual([]);
+    await using _plain = await createDevice({ target });
+    expect(recordFiles()).toEqual([]);
+  });
+
+  test('gives the next server the options of the last, as far as none are given', async (context) => {
+    await needRecovery(context);
+    const { path } = randomImage(MIB);
+    const target = targets.file(path, { size: MIB / 2 });
+    const device = await createDevice({ target, recovery: 'reissue', affinity: [0], queues: 1 });
+    await device.resize(MIB);
+    await device.quiesce();
+    const again = await recoverDevice(0);
+    expect(again.size).toBe(MIB);
+    await again.quiesce();
+    const record = () =>
+      JSON.parse(readFileSync('/run/ublk/0.json', 'utf8')) as { options: object };
+    expect(record().options).toEqual({ recovery: 'reissue', affinity: [0], queues: 1 });
+    const third = await recoverDevice(0, { pin: true });
+    expect(record().options).toEqual({ recovery: 'reissue', pin: true, queues: 1 });
+    await third.close();
+  });
+
+  test('says what must be given where a handler answered', async (context) => {
+    await needRecovery(context);
+    const target = { size: MIB, read: () => {} };
+    const device = await createDevice({ target, recovery: 'reissue' });
+    await device.quiesce();
+    await expect(recoverDevice(0)).rejects.toMatchObject({
+      code: 'ERR_UBLK_INVALID_ARGUMENT',
+      message: expect.stringContaining(
+        'a handler answered for, lacks its JavaScript functions',
+      ) as string,
+    });
+    expect((await getDeviceInfo(0)).state).toBe('quiesced');
+    const again = await recoverDevice(0, { target });
+    await again.close();
+  });
+
+  test('that is bad is refused by name and stays, and a given target still wins', async (context) => {
+    await needRecovery(context);
+    const path = sparseImage(MIB);
+    const device = await createDevice({ target: targets.file(path), recovery: 'reissue' });
+    await device.quiesce();
+    const file = '/run/ublk/0.json';
+    const whole = readFileSync(file, 'utf8');
+    for (const bad of [whole.slice(0, 99), '{}\n', whole.replace('"version":1', '"version":2')]) {
+      writeFileSync(file, bad);
+      await expect(recoverDevice(0)).rejects.toMatchObject({
+        code: 'ERR_UBLK_BAD_RECORD',
+        message: expect.stringContaining(file) as string,
+      });
+      expect(readFileSync(file, 'utf8')).toBe(bad);
+    }
+    const said = await ublk('recover', '0');
+    expect(said.exitCode).toBe(1);
+    expect(said.stderr).toContain(file);
+    expect((await ublk('list')).stdout).toContain(file);
+    const other = targets.file(sparseImage(2 * MIB), { size: MIB / 2 });
+    await expect(recoverDevice(0, { target: other })).rejects.toMatchObject({
+      code: 'ERR_UBLK_BAD_BACKEND',
+    });
+    const again = await recoverDevice(0, { target: targets.file(path) });
+    // The bad record is in the place of the new one.
+    expect(readFileSync(file, 'utf8')).toContain('"version":2');
+    await again.quiesce();
+    writeFileSync(file, whole);
+    await (await recoverDevice(0)).close();
+  });
+
+  test('of an earlier device is not the record of this one', async (context) => {
+    await needRecovery(context);
+    const target = targets.file(sparseImage(MIB));
+    const device = await createDevice({ target, recovery: 'reissue' });
+    const stale = readFileSync('/run/ublk/0.json', 'utf8');
+    await device.close();
+    const next = await createDevice({ target: targets.null({ size: MIB }), recovery: 'reissue' });
+    await next.quiesce();
+    writeFileSync('/run/ublk/0.json', stale);
+    await expect(recoverDevice(0)).rejects.toMatchObject({
+      code: 'ERR_UBLK_BAD_RECORD',
+      message: expect.stringContaining('earlier device') as string,
+    });
+    await deleteDevice(0);
+    expect((await listOrphans()).records).toMatchObject([{ path: '/run/ublk/0.json' }]);
+    expect(await prune()).toMatchObject({ records: ['/run/ublk/0.json'] });
+  });
+
+  test('is left by no device of many', { timeout: 20_000 * CYCLES + 180_000 }, async (context) => {
+    await needRecovery(context);
+    const target = targets.null({ size: MIB });
+    for (let cycle = 0; cycle < CYCLES; cycle += 1) {
+      const device = await createDevice({ target, recovery: 'reissue', partScan: false });
+      expect(recordFiles()).toEqual(['0.json', '0.layout']);
+      await device.close();
+      expect(recordFiles()).toEqual([]);
+    }
+  });
+});
+
+withUblk('what dead servers have left', () => {
+  afterEach(expectNoDevices);
+
+  test('is listed, and mended by recover --all and prune', async (context) => {
+    await needRecovery(context);
+    const one = await startServer('add', 'file', sparseImage(MIB), '--recovery', 'reissue');
+    const two = await startServer('add', 'null', '--size', '1MiB', '--recovery', 'queue');
+    const dead = await startServer('add', 'null', '--size', '1MiB', '--name', 'lost');
+    for (const { server } of [one, two, dead]) await killed(server);
+    await untilLeft(0);
+    await untilLeft(1);
+    const record = readFileSync('/run/ublk/0.json', 'utf8');
+    writeFileSync('/run/ublk/9.json', record.replace('"id":0', '"id":9'));
+    onTestFinished(() => expect(existsSync('/run/ublk/9.json')).toBe(false));
+
+    const listed = (await ublk('list')).stdout;
+    expect(listed).toContain('/dev/ublkb0 has no server: ublk recover 0');
+    expect(listed).toContain('/dev/ublkb2 has no server: ublk delete 2');
+    expect(listed).toContain('/run/ublk/9.json is the record of a device that is gone: ublk prune');
+    const asData = JSON.parse((await ublk('list', '--json')).stdout) as object[];
+    expect(asData.map((each) => (each as { state: string }).state)).toEqual([
+      'quiesced',
+      'quiesced',
+      'dead',
+      'gone',
+    ]);
+
+    const wouldDo = { devices: [2], records: ['/run/ublk/9.json'] };
+    expect(await prune({ dryRun: true })).toMatchObject(wouldDo);
+    const pruned = JSON.parse((await ublk('prune', '--json')).stdout) as object;
+    expect(pruned).toMatchObject({
+      ...wouldDo,
+      kept: [{ path: '/dev/ublkb0' }, { path: '/dev/ublkb1' }],
+    });
+
+    const all = await startServer('recover', '--all');
+    expect(await getDeviceInfo(0)).toMatchObject({ state: 'live', serverPid: all.server.pid });
+    expect(await getDeviceInfo(1)).toMatchObject({ state: 'live', serverPid: all.server.pid });
+    expect((await ublk('recover', '--all')).stdout).toBe('no device waits for a server');
+    all.server.kill('SIGTERM');
+    expect((await all.server).exitCode).toBe(0);
+    expect((await getDeviceInfo(1)).state).toBe('quiesced');
+    await deleteDevice(0);
+    await deleteDevice(1);
+    expect((await ublk('prune')).stdout).toBe('nothing is left behind');
+  });
+});

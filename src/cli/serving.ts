@@ -1,0 +1,63 @@
+import type { Device } from '../device.ts';
+import type { Counters } from '../info.ts';
+import { formatSize } from '../size.ts';
+import { shutDown } from './shutdown.ts';
+import type { EndSignals } from './signals.ts';
+
+/** Lets the first signal end the service of the devices that `served` names at that moment. */
+export function endOnSignal(
+  served: () => readonly Device[],
+  signals: EndSignals,
+  limitMs?: number,
+): void {
+  signals.first.addEventListener('abort', () => {
+    void shutDown(served(), signals, limitMs).catch(giveUp);
+  });
+}
+
+/** Waits for the end of a device, and says on stderr how the device ended and what was done. */
+export async function reportEnd(device: Device, { first }: EndSignals): Promise<void> {
+  const reason = await device.closed;
+  const ended = reason === 'stopped' && first.aborted ? 'closed' : reason;
+  process.stderr.write(`${device.path} ${ended}: ${summary(device.stats().total)}\n`);
+  if (reason === 'quiesced') process.stderr.write(`${nextServer(device)}\n`);
+}
+
+/** A device that has become ready, in words for people. */
+export function readyText(device: Device, what: string, isInBackground = false): string {
+  const { id, path, size, readOnly, queues, depth, buffers } = device;
+  const modes = [buffers.mode, buffers.userCopy && 'user-copy', buffers.shared && 'shared'];
+  const access = readOnly ? 'read-only' : 'read-write';
+  const shape = `${formatSize(size)}, ${access}, ${queues} x ${depth} requests`;
+  const ends = isInBackground ? `ublk stop ${id} ends it` : `Ctrl-C or ublk stop ${id} ends it`;
+  return `${path} serves ${what} (${shape}, buffers: ${modes.filter(Boolean).join(', ')}); ${ends}`;
+}
+
+/** A device that has become ready, for scripts. */
+export function readyData(device: Device): object {
+  const { id, path, size, logicalBlockSize, readOnly, queues, depth } = device;
+  const { maxIoBytes, buffers, features } = device;
+  const shown = { id, path, pid: process.pid, size, logicalBlockSize, readOnly, queues, depth };
+  return { ...shown, maxIoBytes, buffers, features };
+}
+
+function nextServer({ id, path }: Device): string {
+  return `${path} waits for its next server: ublk recover ${id}; ublk delete ${id} removes it`;
+}
+
+function summary(total: Counters): string {
+  const { reads, writes, flushes, readBytes, writeBytes, zeroCopyBytes, copiedBytes } = total;
+  return [
+    `${reads} reads (${formatSize(readBytes)})`,
+    `${writes} writes (${formatSize(writeBytes)})`,
+    `${flushes} flushes`,
+    `${formatSize(zeroCopyBytes)} zero-copy`,
+    `${formatSize(copiedBytes)} copied`,
+  ].join(', ');
+}
+
+/** The kernel does not let go of a device, so the process cannot end in good order. */
+function giveUp(error: unknown): never {
+  process.stderr.write(`error: ${error instanceof Error ? error.message : String(error)}\n`);
+  process.exit(1);
+}

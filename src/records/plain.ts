@@ -1,0 +1,63 @@
+import { checkAbsolutePath } from '../check.ts';
+import { DEVICE_KEYS, type DeviceOptions } from '../options.ts';
+import { isHandler } from '../handler/handler.ts';
+import { isHandlerModule, type HandlerModule } from '../handler/module.ts';
+import type { Target } from '../targets/index.ts';
+
+/** A target as a record holds it: plain JSON. */
+export interface RecordedTarget {
+  readonly kind: string;
+  /** What of the target is not in the record, in words; absent: nothing is missing. */
+  readonly needs?: string;
+  readonly [key: string]: unknown;
+}
+
+/** Options as a record holds them: those of {@link DeviceOptions} that are plain JSON. */
+export type RecordedOptions = Omit<DeviceOptions, 'target' | 'pool' | 'id' | 'name'>;
+
+/** Keys that a record never holds: identity is recorded apart, a pool belongs to one process. */
+const NOT_OPTIONS: ReadonlySet<string> = new Set(['target', 'pool', 'id', 'name']);
+/** The keys of {@link RecordedOptions}. */
+export const RECORDED_KEYS: readonly string[] = DEVICE_KEYS.filter((key) => !NOT_OPTIONS.has(key));
+/** Keys whose text is a path, which another process may resolve from another folder. */
+const PATHS: ReadonlySet<string> = new Set(['path', 'state']);
+
+/**
+ * A target as a record holds it. Functions cannot be written down, and the data of a handler's module
+ * may hold secrets: the record says then what is missing. `create` is left out: a file of zones or
+ * metadata that is missing later is lost, and an empty one in its place would hide the loss.
+ */
+export function recordTarget(target: DeviceOptions['target']): RecordedTarget {
+  if (isHandlerModule(target)) return recordModule(target);
+  if (isHandler(target)) return { kind: 'handler', needs: 'its JavaScript functions' };
+  return plain(target as Target, '') as RecordedTarget;
+}
+
+function recordModule({ url, workers, data }: HandlerModule): RecordedTarget {
+  const { protocol, search } = new URL(url);
+  if (protocol !== 'file:' || search !== '') return { kind: 'module', needs: "its module's URL" };
+  const known = { kind: 'module', url, workers };
+  return data === undefined ? known : { ...known, needs: 'the data of its module' };
+}
+
+/** The options that a device was asked for, as a record holds them. */
+export function recordOptions(options: Partial<DeviceOptions>): RecordedOptions {
+  const kept = Object.entries(options).filter(([key]) => !NOT_OPTIONS.has(key));
+  const recorded = plain(Object.fromEntries(kept), '') as RecordedOptions;
+  if (options.pool === undefined) return recorded;
+  // With a pool, `threads` counts parts of the pool's reactors.
+  const { threads: _parts, ...rest } = recorded;
+  return rest;
+}
+
+/** A value as JSON: sizes as numbers, paths absolute, what is absent left out. */
+function plain(value: unknown, key: string): unknown {
+  if (PATHS.has(key)) return checkAbsolutePath(value, key);
+  if (typeof value === 'bigint') return Number(value);
+  if (Array.isArray(value)) return value.map((one) => plain(one, ''));
+  if (typeof value !== 'object' || value === null) return value;
+  const entries = Object.entries(value).filter(([name, one]) => {
+    return one !== undefined && name !== 'create';
+  });
+  return Object.fromEntries(entries.map(([name, one]) => [name, plain(one, name)]));
+}

@@ -1,0 +1,156 @@
+import { debug } from '../debug.ts';
+import { invalid, UblkError } from '../errors.ts';
+import type { DeviceInfo } from '../info.ts';
+import { inWords } from '../notes.ts';
+import { toNative, type DeviceOptions } from '../options.ts';
+import type { RecoverOptions } from '../recover.ts';
+import type { Recordable } from './keep.ts';
+import type { RecordedOptions, RecordedTarget } from './plain.ts';
+import { badRecord, wholeTarget, type DeviceRecord } from './record.ts';
+import { findRecord, FOLDER, recordOf, recordPath } from './store.ts';
+
+/** A recovery whose target is known. */
+export type ServingOptions = RecoverOptions & { readonly target: DeviceOptions['target'] };
+
+/** How a device is to be served again. */
+export interface Recalled {
+  /** What the next server is asked for. */
+  readonly serving: ServingOptions;
+  /** What the next server writes down in its turn. */
+  readonly recorded: Recordable;
+}
+
+/** The options that a server may choose anew, in contrast to those of the device. */
+export const SERVING = [
+  'timeoutMs',
+  'splitRegister',
+  'rotateSlots',
+  'spinUsec',
+  'threads',
+  'ringsApart',
+  'pin',
+  'affinity',
+] as const;
+
+/**
+ * The target and the options of a recovery: those that are given, and, where no target is given, those
+ * that the last server has written down.
+ *
+ * @throws {UblkError} `ERR_UBLK_BAD_RECORD`; `ERR_UBLK_INVALID_ARGUMENT` where nothing names the
+ * target.
+ */
+export function recall(
+  info: DeviceInfo,
+  options: RecoverOptions,
+  folder: string = FOLDER,
+): Recalled {
+  const { target: given, ...asked } = options;
+  if (given !== undefined) {
+    const before = readable(info.id, folder);
+    const shape = before ? withoutServing(before.options) : shapeOf(info);
+    const recorded = { ...shape, ...asked, target: given, name: before?.name };
+    return { serving: { ...asked, target: given }, recorded };
+  }
+  const record = recordToRecover(info, folder);
+  const target = targetOf(record, info);
+  const serving = { ...recalledServing(record.options, asked), target };
+  const recorded = { ...withoutServing(record.options), ...serving, name: record.name };
+  return { serving, recorded };
+}
+
+/**
+ * The record that a device can be recovered from.
+ *
+ * @throws {UblkError} As {@link recall}.
+ */
+function recordToRecover(info: DeviceInfo, folder: string): DeviceRecord {
+  const { id } = info;
+  if (info.recovery === undefined) {
+    throw invalid(
+      `ublk device ${id} was created without recovery, so that no other server can serve it`,
+      `remove it with ublk delete ${id}; devices with the option recovery outlive their server`,
+    );
+  }
+  const record = recordOf(id, folder);
+  if (record === undefined) {
+    const path = recordPath(id, folder);
+    if (findRecord(id, folder)) throw badRecord(path, `is of an earlier device with number ${id}`);
+    throw invalid(`there is no record of ublk device ${id} (${path})`, giveTarget(id));
+  }
+  const other = (['queues', 'depth', 'maxIoBytes', 'logicalBlockSize'] as const).find((key) => {
+    return info[key] !== undefined && info[key] !== record.told[key];
+  });
+  if (other !== undefined) {
+    const why = `tells of another device: ${other} is ${info[other]}, not ${record.told[other]}`;
+    throw badRecord(recordPath(id, folder), why);
+  }
+  return record;
+}
+
+/**
+ * The target in a record, as large as the device is now, which may have been resized since.
+ *
+ * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` where the record does not hold the whole target.
+ */
+function targetOf({ id, target }: DeviceRecord, { size }: DeviceInfo): DeviceOptions['target'] {
+  const whole = wholeTarget(sized(target, size));
+  if (whole !== undefined) return whole;
+  const what = target.kind === 'module' ? "a handler's module" : 'a handler';
+  throw invalid(
+    `the record of ublk device ${id}, which ${what} answered for, lacks ${target.needs}`,
+    `the program that serves the device must give the target: recoverDevice(${id}, { target })`,
+  );
+}
+
+const RESIZABLE: readonly string[] = ['file', 'null', 'error'];
+
+/** A target that says how large it is, as large as its device is now. */
+export function sized(target: RecordedTarget, size: number | undefined): RecordedTarget {
+  const says = RESIZABLE.includes(target.kind) && target['size'] !== undefined;
+  return says && size !== undefined ? { ...target, size } : target;
+}
+
+/** The recorded options of a server, but for those that are given and those that they exclude. */
+function recalledServing(recorded: RecordedOptions, given: RecoverOptions): RecoverOptions {
+  const excluded = new Set<string>();
+  // The reactors of a pool have their own threads.
+  if (given.pool !== undefined) for (const key of SERVING.slice(3)) excluded.add(key);
+  if (given.affinity !== undefined) excluded.add('pin');
+  if (given.pin !== undefined) excluded.add('affinity');
+  const keys = SERVING.filter((key) => recorded[key] !== undefined && !excluded.has(key));
+  return { ...Object.fromEntries(keys.map((key) => [key, recorded[key]])), ...given };
+}
+
+function withoutServing(options: RecordedOptions): RecordedOptions {
+  const kept = Object.entries(options).filter(
+    ([key]) => !(SERVING as readonly string[]).includes(key),
+  );
+  return Object.fromEntries(kept);
+}
+
+/** The options of a device that no record tells of, as far as the kernel knows them. */
+function shapeOf({ queues, depth, maxIoBytes, recovery }: DeviceInfo): RecordedOptions {
+  return { queues, depth, maxIoBytes, recovery };
+}
+
+/** The record of the device, if it can be read: where the target is given nothing depends on it. */
+function readable(id: number, folder: string): DeviceRecord | undefined {
+  try {
+    return recordOf(id, folder);
+  } catch (error) {
+    if (!UblkError.is(error)) throw error;
+    debug('the record of device %d is not used: %O', id, error);
+    return undefined;
+  }
+}
+
+function giveTarget(id: number): string {
+  return `give the target that the device had, for example: ublk recover ${id} file disk.img`;
+}
+
+/** What lies behind a device in the words of its record; a guess at nothing where there is none. */
+export function recordedWords(id: number): string {
+  const record = readable(id, FOLDER);
+  const target = record && wholeTarget(record.target);
+  return target === undefined ? 'what it served before' : inWords(toNative(target));
+}
