@@ -198,6 +198,8 @@ impl Model {
         for queue in 0..self.devices[device].info.nr_hw_queues {
             self.pump(device, queue);
         }
+        // A stop waits for the requests that got no tag meanwhile, and that have failed now.
+        self.advance_stop(device);
     }
 
     /// ublk_try_buf_match.
