@@ -10,7 +10,9 @@ export type Section = readonly [title: string, pages: readonly string[]];
 export const SECTIONS: readonly Section[] = [
   [
     'Using ublk',
-    ['devices', 'targets', 'buffers', 'handlers', 'recovery', 'watching', 'testing'].map(guide),
+    ['devices', 'targets', 'buffers', 'handlers', 'recovery', 'service', 'watching', 'testing'].map(
+      guide,
+    ),
   ],
   ['In production', ['production', 'performance', 'security', 'troubleshooting'].map(guide)],
   [

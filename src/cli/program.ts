@@ -8,6 +8,7 @@ import type { Shell } from './commands/completion.ts';
 import type { AddFlags, FileFlags, NullFlags } from './commands/add.ts';
 import type { PruneFlags } from './commands/prune.ts';
 import type { RecoverAllFlags } from './commands/recover.ts';
+import type { ServeFlags } from './commands/serve.ts';
 import { integrityOptions } from './integrity.ts';
 import { addLayers } from './layers.ts';
 import { changeDevices } from './lifecycle.ts';
@@ -31,6 +32,7 @@ export function createProgram(quiet = false): Command {
     .exitOverride()
     .addHelpText('after', example('ublk doctor', 'ublk add file disk.img', 'ublk stop 0'));
   addCommands(program);
+  serveCommand(program);
   recoverCommand(program);
   describeDevices(program);
   changeDevices(program);
@@ -46,6 +48,22 @@ function addCommands(program: Command): void {
     .description('Create a device and serve it, until a signal or ublk stop.')
     .addHelpText('after', example('ublk add file disk.img', 'ublk add null --size 1GiB'));
   addTargets(add, deviceOptions);
+}
+
+function serveCommand(program: Command): void {
+  program
+    .command('serve')
+    .description('Serve the devices of a configuration until a signal; SIGHUP reads it again.')
+    .argument('<config>', 'ublk.json, or a module whose default export is the configuration')
+    .option('--dry-run', 'do nothing, and say what would be done')
+    .option('--stop-after <seconds>', 'wait no longer for users at the end', wholeNumber)
+    .option('--background', 'go on in the background when the devices are ready')
+    .option('--pid-file <file>', 'write the process id there when the devices are ready')
+    .option('--json', 'describe the devices as one line of JSON when they are ready')
+    .addHelpText('after', example('ublk serve /etc/ublk.json', 'ublk serve ublk.js --dry-run'))
+    .action(async (path: string, flags: ServeFlags) => {
+      await (await import('./commands/serve.ts')).serve(path, flags);
+    });
 }
 
 /** The target comes with its own options, so it is parsed as the subcommands of `add` are. */

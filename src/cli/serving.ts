@@ -34,10 +34,20 @@ export function readyText(device: Device, what: string, isInBackground = false):
 }
 
 /** A device that has become ready, for scripts. */
-export function readyData(device: Device): object {
+export function readyData(device: Device, name?: string): object {
   const { id, path, size, logicalBlockSize, readOnly, queues, depth } = device;
   const { maxIoBytes, buffers, features } = device;
-  const shown = { id, path, pid: process.pid, size, logicalBlockSize, readOnly, queues, depth };
+  const shown = {
+    name,
+    id,
+    path,
+    pid: process.pid,
+    size,
+    logicalBlockSize,
+    readOnly,
+    queues,
+    depth,
+  };
   return { ...shown, maxIoBytes, buffers, features };
 }
 

@@ -1,0 +1,143 @@
+import { readFileSync } from 'node:fs';
+import { dirname, extname, resolve } from 'node:path';
+import { pathToFileURL } from 'node:url';
+
+import { checkKeys } from '../check.ts';
+import { invalid, messageOf, UblkError } from '../errors.ts';
+import { isHandler } from '../handler/handler.ts';
+import { handlerModule, isHandlerModule, type HandlerModule } from '../handler/module.ts';
+import { blame, configError, nameOf, type Source } from './blame.ts';
+import { checkConfig, type NamedOptions } from './config.ts';
+import { JsonSyntaxError, readJson } from './json.ts';
+
+const MODULES: readonly string[] = ['.js', '.mjs', '.cjs', '.ts', '.mts', '.cts'];
+const NAMES =
+  'a configuration is JSON (ublk.json), or a module whose default export it is (ublk.js)';
+let loads = 0;
+
+/**
+ * Reads a configuration from a file: JSON, or a module of JavaScript or, where this Node.js imports it,
+ * TypeScript. Relative paths of targets count from the folder of the file. A module is run anew at each
+ * call; what the module imports is not.
+ *
+ * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` with the file, the line (of JSON), the key and what
+ * to do.
+ */
+export async function loadConfig(path: string): Promise<NamedOptions[]> {
+  const file = resolve(path);
+  const source = await read(file, path);
+  const based = rebase(source.value, dirname(file), source);
+  return checkConfig(based, (problem) => blame(source, problem));
+}
+
+async function read(file: string, shown: string): Promise<Source> {
+  const kind = extname(file);
+  if (MODULES.includes(kind)) return { file: shown, value: await importDefault(file, shown) };
+  if (kind !== '.json') {
+    throw configError(`${shown}: '${kind || 'no extension'}' is no kind of configuration`, NAMES);
+  }
+  const text = readText(file, shown);
+  try {
+    return { file: shown, ...readJson(text) };
+  } catch (error) {
+    if (!(error instanceof JsonSyntaxError)) throw error;
+    const { line, path, message, hint } = error;
+    const key = path.length === 0 ? '' : `${nameOf(path)}: `;
+    throw configError(`${shown}:${line}: ${key}${message}`, hint);
+  }
+}
+
+function readText(file: string, shown: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    throw configError(
+      `${shown}: cannot be read: ${messageOf(error)}`,
+      `is the path right? ${NAMES}`,
+    );
+  }
+}
+
+async function importDefault(file: string, shown: string): Promise<unknown> {
+  loads += 1;
+  try {
+    const url = `${pathToFileURL(file).href}?ublk=${loads}`;
+    const module = (await import(url)) as { default?: unknown };
+    if (module.default !== undefined) return module.default;
+  } catch (error) {
+    const hint = hintFor(error, file);
+    throw configError(`${shown}: ${whereOf(error, file)}${messageOf(error)}`, hint, error);
+  }
+  const hint = 'write: export default defineConfig({ devices: { … } })';
+  throw configError(`${shown}: the module has no default export`, hint);
+}
+
+/** The line of an error in a module, where its stack begins with it. */
+function whereOf(error: unknown, file: string): string {
+  const stack = error instanceof Error ? (error.stack ?? '') : '';
+  const [, line] = new RegExp(`${escape(file)}\\S*?:(\\d+)`).exec(stack) ?? [];
+  return line === undefined ? '' : `line ${line}: `;
+}
+
+function escape(text: string): string {
+  return text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
+}
+
+function hintFor(error: unknown, file: string): string {
+  const { code } = Object(error) as { code?: unknown };
+  if (code === 'ERR_UNKNOWN_FILE_EXTENSION') {
+    return 'this Node.js imports no TypeScript (22.18 and later do): write the module in JavaScript';
+  }
+  if (code === 'ERR_MODULE_NOT_FOUND') return `is ${file} there, and what it imports installed?`;
+  return 'correct the module: it is run as it would be by node';
+}
+
+/** A configuration as the rest of this package takes it: with paths that count from `folder`. */
+function rebase(config: unknown, folder: string, source: Source): unknown {
+  if (!isPlain(config) || !isPlain(config.devices)) return config;
+  const devices = Object.entries(config.devices).map(([name, device]) => {
+    if (!isPlain(device) || device.target === undefined) return [name, device];
+    try {
+      return [name, { ...device, target: rebaseTarget(device.target, folder) }];
+    } catch (error) {
+      if (!UblkError.is(error)) throw error;
+      throw blame(source, { path: ['devices', name, 'target'], error });
+    }
+  });
+  return { ...config, devices: Object.fromEntries(devices) as unknown };
+}
+
+/** A handler is code, and says itself where its files are. */
+function rebaseTarget(target: unknown, folder: string): unknown {
+  if (Object.isFrozen(target) && isHandlerModule(target)) return target;
+  if (isHandlerModule(target)) return toModule(target, folder);
+  return isHandler(target) ? target : rebased(target, folder, '');
+}
+
+function rebased(value: unknown, folder: string, key: string): unknown {
+  if (typeof value === 'string') {
+    const isPath = (key === 'path' || key === 'state') && value !== '' && !value.includes('\0');
+    return isPath ? resolve(folder, value) : value;
+  }
+  if (Array.isArray(value)) return value.map((one) => rebased(one, folder, ''));
+  if (!isPlain(value)) return value;
+  const entries = Object.entries(value).map(([name, one]) => [name, rebased(one, folder, name)]);
+  return Object.fromEntries(entries) as unknown;
+}
+
+/** The module of a handler, as JSON names it. */
+function toModule(target: object, folder: string): HandlerModule {
+  checkKeys(target, "a handler's module", ['kind', 'url', 'workers', 'data']);
+  const { url, workers, data } = target as Record<string, unknown>;
+  if (typeof url !== 'string' || url === '') {
+    throw invalid(`url is ${JSON.stringify(url)}; it must be a path or a URL`, 'write "./disk.js"');
+  }
+  const place = URL.canParse(url) ? url : resolve(folder, url);
+  return handlerModule(place, { workers: workers as number | undefined, data });
+}
+
+function isPlain(value: unknown): value is Record<string, unknown> {
+  if (typeof value !== 'object' || value === null) return false;
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === Object.prototype || prototype === null;
+}

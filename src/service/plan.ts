@@ -1,0 +1,139 @@
+import { SERVING } from '../records/recall.ts';
+import { wholeTarget } from '../records/record.ts';
+import { formatSize } from '../size.ts';
+import type { NamedOptions } from './config.ts';
+import { differences, resizedText, wantedSize, type Comparable } from './differences.ts';
+import type { SeenDevice } from './observe.ts';
+
+/**
+ * What is done with a device.
+ * - `keep`: the device is served as declared, or the differences cannot change during the service.
+ * - `resize`: a device of this service gets another size.
+ * - `recover`: the server is gone, and this process serves the device again.
+ * - `replace`: the server is gone, and the device had no `recovery`: the device is deleted and created
+ *   anew.
+ * - `create`: the device does not exist.
+ * - `stop`: a device of this service is not in the configuration.
+ * - `refuse`: another device has the number, or two devices have the name.
+ */
+export type ServiceAction =
+  'keep' | 'resize' | 'recover' | 'replace' | 'create' | 'stop' | 'refuse';
+
+/** One step of a plan, about one device. */
+export interface ServiceStep {
+  readonly name: string;
+  readonly action: ServiceAction;
+  /** The number of the device, if there is one. */
+  readonly id?: number | undefined;
+  /** With `resize`: the new size, in bytes. */
+  readonly size?: number | undefined;
+  /** Why, in words. */
+  readonly why: string;
+  /** Differences to the configuration that cannot change while the device exists. */
+  readonly remains: readonly string[];
+}
+
+/** A device of the service itself, with the options of its creation. */
+export interface OwnDevice {
+  readonly id: number;
+  /** In bytes. */
+  readonly size: number;
+  readonly logicalBlockSize: number;
+  readonly options: NamedOptions;
+}
+
+/** The steps that give the machine the wanted devices. Reads, and changes nothing. */
+export function plan(
+  wanted: readonly NamedOptions[],
+  seen: readonly SeenDevice[],
+  own: ReadonlyMap<string, OwnDevice> = new Map(),
+): ServiceStep[] {
+  const names = new Set(wanted.map(({ name }) => name));
+  const gone = [...own].filter(([name]) => !names.has(name));
+  // A device that stops leaves its number and its name to others.
+  const stopping = new Set(gone.map(([, { id }]) => id));
+  const staying = seen.filter(({ info }) => !stopping.has(info.id));
+  const steps = wanted.map((options) => stepFor(options, staying, own.get(options.name)));
+  const stops = gone.map(([name, { id }]) =>
+    step(name, 'stop', 'the configuration does not name the device', id),
+  );
+  return [...stops, ...steps];
+}
+
+function stepFor(
+  options: NamedOptions,
+  seen: readonly SeenDevice[],
+  own: OwnDevice | undefined,
+): ServiceStep {
+  const { name } = options;
+  if (own !== undefined) return changeOwn(options, own);
+  const [found, second] = seen.filter((one) => one.name === name);
+  if (found === undefined) return createUnlessTaken(options, seen);
+  if (second !== undefined) {
+    const ids = `${found.info.path} and ${second.info.path}`;
+    return step(name, 'refuse', `${ids} both have the name: remove one with ublk delete`);
+  }
+  const { info, isServed } = found;
+  const remains = remaining(options, found);
+  if (isServed) {
+    const why = `process ${info.serverPid} serves the device`;
+    return { ...step(name, 'keep', why, info.id), remains };
+  }
+  if (info.recovery !== undefined) {
+    return { ...step(name, 'recover', 'the device waits for a server', info.id), remains };
+  }
+  return step(name, 'replace', 'the server has died, and the device has no recovery', info.id);
+}
+
+function createUnlessTaken(options: NamedOptions, seen: readonly SeenDevice[]): ServiceStep {
+  const { name, id } = options;
+  const other = id === undefined ? undefined : seen.find(({ info }) => info.id === id);
+  if (other === undefined) return step(name, 'create', 'the device does not exist');
+  const whose = other.name === undefined ? (other.serves ?? 'something else') : `'${other.name}'`;
+  return step(name, 'refuse', `number ${id} is that of a device of ${whose}`);
+}
+
+/** A device of the service itself: only its size can change while it is served. */
+function changeOwn(options: NamedOptions, own: OwnDevice): ServiceStep {
+  const { name } = options;
+  const { id, size, options: before } = own;
+  const wanted = wantedSize(options.target, own.logicalBlockSize);
+  const found = differences(before, options).filter(({ key }) => key !== 'target.size');
+  const remains = [...numberDiffers(options, id), ...found.map(({ text }) => text)];
+  if (
+    wanted === undefined ||
+    wanted === size ||
+    found.some(({ key }) => key.startsWith('target.'))
+  ) {
+    return { ...step(name, 'keep', 'the device is served', id), remains };
+  }
+  if (wanted < size && (options.target as { readonly size?: unknown }).size === undefined) {
+    // A file that somebody has cut by mistake must not take the end of the device away.
+    const cut = `the file holds ${formatSize(wanted)} only; declare that size to shrink the device`;
+    return { ...step(name, 'keep', 'the device is served', id), remains: [...remains, cut] };
+  }
+  return { ...step(name, 'resize', resizedText(size, wanted), id), size: wanted, remains };
+}
+
+/** The differences of a device of another server, as far as the record says. */
+function remaining(options: NamedOptions, { info, record }: SeenDevice): string[] {
+  const number = numberDiffers(options, info.id);
+  if (record === undefined) return number;
+  const before: Comparable = { ...record.options, target: wholeTarget(record.target) };
+  const found = differences(before, options).filter(({ key }) => !CHANGEABLE.has(key));
+  const size = wantedSize(options.target, info.logicalBlockSize ?? 512);
+  const differs = size !== undefined && info.size !== undefined && size !== info.size;
+  const grown = differs ? [resizedText(info.size, size)] : [];
+  return [...number, ...found.map(({ text }) => text), ...grown];
+}
+
+/** Options that each server chooses anew, and the size, which the kernel knows better. */
+const CHANGEABLE: ReadonlySet<string> = new Set<string>([...SERVING, 'target.size']);
+
+function numberDiffers({ id: wanted }: NamedOptions, id: number): string[] {
+  return wanted === undefined || wanted === id ? [] : [`the number is ${id}, not ${wanted}`];
+}
+
+function step(name: string, action: ServiceAction, why: string, id?: number): ServiceStep {
+  return { name, action, id, why, remains: [] };
+}

@@ -1,0 +1,217 @@
+import { EventEmitter } from 'node:events';
+
+import { createDevice } from '../create.ts';
+import type { Device } from '../device.ts';
+import { deleteDevice, stopDevice } from '../devices.ts';
+import { invalid, UblkError, UblkErrorCode } from '../errors.ts';
+import { recoverDevice, type RecoverOptions } from '../recover.ts';
+import { SERVING } from '../records/recall.ts';
+import { checkConfig, type NamedOptions, type ServiceConfig } from './config.ts';
+import { observe } from './observe.ts';
+import { plan, type OwnDevice, type ServiceStep } from './plan.ts';
+
+/** A step that was taken; with an error, if the step failed. */
+export interface ServiceResult extends ServiceStep {
+  readonly error?: UblkError | undefined;
+}
+
+/** The events of a {@link Service}. */
+export interface ServiceEvents {
+  /** The service of a device has ended, with the error of a device that failed. */
+  end: [name: string, device: Device, error?: UblkError];
+}
+
+interface Served {
+  readonly device: Device;
+  readonly options: NamedOptions;
+}
+
+/**
+ * Devices that one process serves by name, made by {@link serve}. A device that fails or is stopped
+ * leaves the service, and the other devices stay; the next {@link reload} makes the device again.
+ */
+export class Service extends EventEmitter<ServiceEvents> {
+  readonly #served = new Map<string, Served>();
+  #last: Promise<unknown> = Promise.resolve();
+  #results: readonly ServiceResult[] = [];
+
+  /** The devices that this service serves now, by name. */
+  get devices(): ReadonlyMap<string, Device> {
+    return new Map([...this.#served].map(([name, { device }]) => [name, device]));
+  }
+
+  /** The steps of the last {@link reload}. */
+  get results(): readonly ServiceResult[] {
+    return this.#results;
+  }
+
+  /**
+   * Gives the machine the devices of a configuration: keeps devices that are right, recovers devices
+   * without a server, creates devices that are missing, and changes sizes during the service. Resolves
+   * to one step per device; a step that fails has an `error`, and the other steps go on. Reloads run
+   * one after another.
+   *
+   * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` for a wrong configuration, before anything is
+   * touched; what {@link listDevices} throws.
+   */
+  async reload(config: ServiceConfig, signal?: AbortSignal): Promise<readonly ServiceResult[]> {
+    return await this.apply(checkConfig(config), signal);
+  }
+
+  /** The steps that {@link reload} would take. Changes nothing. */
+  async plan(config: ServiceConfig): Promise<ServiceStep[]> {
+    return plan(checkConfig(config), await observe(), this.#own());
+  }
+
+  /** @internal {@link reload} with a configuration that has been checked. */
+  apply(wanted: readonly NamedOptions[], signal?: AbortSignal): Promise<readonly ServiceResult[]> {
+    const done = this.#last.then(() => this.#apply(wanted, signal));
+    this.#last = done.catch(() => {});
+    return done;
+  }
+
+  /** @internal Resolves when no reload is under way. */
+  async settled(): Promise<void> {
+    await this.#last;
+  }
+
+  /** Closes all devices of the service, as {@link Device.close} does, those with `recovery` too. */
+  async close(): Promise<void> {
+    await this.#last;
+    await Promise.all([...this.#served.values()].map(({ device }) => device.close()));
+  }
+
+  /** Ends all devices of the service with the scope of `await using`, as a {@link Device} ends. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#last;
+    const all = [...this.#served.values()];
+    await Promise.all(all.map(({ device }) => device[Symbol.asyncDispose]()));
+  }
+
+  async #apply(
+    wanted: readonly NamedOptions[],
+    signal?: AbortSignal,
+  ): Promise<readonly ServiceResult[]> {
+    const steps = plan(wanted, await observe(), this.#own());
+    const options = new Map(wanted.map((one) => [one.name, one]));
+    // A device that stops frees its number and its files for another device.
+    const stops = steps.filter(({ action }) => action === 'stop');
+    const rest = steps.filter(({ action }) => action !== 'stop');
+    const stopped = await Promise.all(stops.map((step) => this.#attempt(step, undefined, signal)));
+    const done = rest.map((step) => this.#attempt(step, options.get(step.name), signal));
+    this.#results = [...stopped, ...(await Promise.all(done))];
+    return this.#results;
+  }
+
+  async #attempt(
+    step: ServiceStep,
+    options: NamedOptions | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<ServiceResult> {
+    try {
+      if (step.action === 'refuse') throw refused(step);
+      await this.#do(step, options, signal);
+      return step;
+    } catch (error) {
+      if (UblkError.is(error)) return { ...step, error };
+      if (signal?.aborted) return { ...step, error: aborted(step, error) };
+      throw error;
+    }
+  }
+
+  async #do(step: ServiceStep, options?: NamedOptions, signal?: AbortSignal): Promise<void> {
+    const { name, action, id = -1 } = step;
+    const served = this.#served.get(name);
+    if (action === 'stop') await stopDevice(id);
+    // The end of the device removes the device from the service.
+    if (action === 'stop') await served?.device.closed.catch(() => {});
+    if (action === 'resize') await served?.device.resize(step.size ?? 0);
+    if (options === undefined || action === 'keep' || action === 'stop') return;
+    if (served !== undefined)
+      this.#served.set(name, { ...served, options: resized(served, options) });
+    else this.#add(options, await open(step, options, signal));
+  }
+
+  #add(options: NamedOptions, device: Device): void {
+    const { name } = options;
+    const served = { device, options };
+    this.#served.set(name, served);
+    const end = (error?: UblkError): void => {
+      if (this.#served.get(name)?.device === device) this.#served.delete(name);
+      this.emit('end', name, device, ...(error ? [error] : ([] as [])));
+    };
+    device.closed.then(() => end(), end);
+  }
+
+  #own(): ReadonlyMap<string, OwnDevice> {
+    return new Map(
+      [...this.#served].map(([name, { device, options }]) => {
+        const { id, size, logicalBlockSize } = device;
+        return [name, { id, size, logicalBlockSize, options }];
+      }),
+    );
+  }
+}
+
+/** The options of a device whose size has changed, and nothing else. */
+function resized({ options: before }: Served, now: NamedOptions): NamedOptions {
+  return { ...before, target: now.target };
+}
+
+/** Makes the device of a step. */
+async function open(
+  { action, id = -1 }: ServiceStep,
+  options: NamedOptions,
+  signal?: AbortSignal,
+): Promise<Device> {
+  if (action === 'recover') return await recoverDevice(id, serving(options), { signal });
+  if (action === 'replace') await deleteDevice(id);
+  return await createDevice(options, { signal });
+}
+
+function serving(options: NamedOptions): RecoverOptions {
+  const keys = SERVING.filter((key) => options[key] !== undefined);
+  return {
+    target: options.target,
+    ...Object.fromEntries(keys.map((key) => [key, options[key]])),
+  };
+}
+
+function refused({ name, why }: ServiceStep): UblkError {
+  const hint = 'give it another id, or remove the other device';
+  return invalid(`device '${name}' cannot be created: ${why}`, hint);
+}
+
+function aborted({ name }: ServiceStep, cause: unknown): UblkError {
+  return new UblkError(UblkErrorCode.Closed, `device '${name}' was given up`, { cause });
+}
+
+/** How {@link serve} can be cancelled. */
+export interface ServeContext {
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * Serves the devices of a configuration. Can be called again, in a new process too: {@link Service.reload}
+ * says what happens to each device. A device that cannot be served does not keep the others:
+ * {@link Service.results} names the device and the error.
+ *
+ * @example
+ * const service = await serve({
+ *   devices: { data: { target: targets.file('/srv/data.img'), recovery: 'reissue' } },
+ * });
+ * console.log(service.devices.get('data')?.path); // /dev/ublkb0
+ *
+ * @throws {UblkError} What {@link Service.reload} throws; the error of the first device, if none of
+ * the devices that this process was to serve can be served.
+ */
+export async function serve(
+  config: ServiceConfig,
+  { signal }: ServeContext = {},
+): Promise<Service> {
+  const service = new Service();
+  const results = await service.reload(config, signal);
+  const failed = results.find(({ error }) => error !== undefined)?.error;
+  if (failed !== undefined && service.devices.size === 0) throw failed;
+  return service;
+}
