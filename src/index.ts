@@ -26,6 +26,8 @@ export type { DeleteOptions, ResizeOptions, StopOptions } from './devices.ts';
 export type { DeviceOptions } from './options.ts';
 export { listOrphans, prune } from './orphans.ts';
 export type { OrphanRecord, Orphans, Pruned, PruneOptions } from './orphans.ts';
+export { createOverlay, forkOverlay, overlayInfo } from './overlays.ts';
+export type { ForkOptions, OverlayLayer } from './overlays.ts';
 export { createReactorPool, ReactorPool } from './pool.ts';
 export type { ReactorPoolOptions } from './pool.ts';
 export { recoverDevice } from './recover.ts';
@@ -82,6 +84,8 @@ export type {
   LinearTargetOptions,
   NullTarget,
   NullTargetOptions,
+  OverlayTarget,
+  OverlayTargetOptions,
   PresentationOptions,
   StripedTarget,
   StripedTargetOptions,

@@ -12,11 +12,13 @@ import type {
   Recovery,
   StopCheck,
 } from './info.ts';
+import type { OverlayLayer } from './overlays.ts';
 import type { NativeQueueSettings } from './queue-settings.ts';
 
 /** A target for the addon. */
 export interface NativeTarget {
-  readonly kind: 'null' | 'error' | 'file' | 'striped' | 'linear' | 'delay' | 'zoned' | 'handler';
+  readonly kind:
+    'null' | 'error' | 'file' | 'striped' | 'linear' | 'delay' | 'zoned' | 'overlay' | 'handler';
   readonly size?: number;
   readonly path?: string;
   readonly direct?: 'auto' | 'yes' | 'no';
@@ -33,6 +35,8 @@ export interface NativeTarget {
   readonly ops?: readonly string[];
   readonly fua?: boolean;
   readonly integrity?: NativeIntegrity;
+  readonly create?: boolean;
+  readonly history?: string;
 }
 
 /** Metadata options for the addon. */
@@ -248,6 +252,13 @@ export interface Binding {
     options: NativeDeviceOptions,
     onEnd: (end: NativeEnd) => void,
   ): Promise<Outcome<NativeDevice>>;
+  createOverlay(base: NativeTarget, path: string): Promise<Outcome<string>>;
+  forkOverlay(
+    path: string,
+    children: readonly string[],
+    history: string | undefined,
+  ): Promise<Outcome<void>>;
+  overlayInfo(path: string): Promise<Outcome<OverlayLayer[]>>;
   /** Ends the service of all devices of the process, like the end of the process. */
   partAll(): Promise<Outcome<void>>;
   createBridge(

@@ -79,6 +79,8 @@ export function inWords(target: NativeTarget): string {
       return `${below.join()}, late`;
     case 'handler':
       return below.length === 0 ? 'a handler' : `a handler over ${below.join(', ')}`;
+    case 'overlay':
+      return `${target.path ?? 'a layer'} on ${below.join()}`;
     case 'zoned':
       return `zones in ${target.path ?? 'memory'}`;
     default:

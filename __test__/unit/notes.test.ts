@@ -59,5 +59,7 @@ test('targets are told in words', () => {
   expect(words(targets.striped([a, b]))).toBe('stripes over /a.img, null:1GiB');
   expect(words(targets.delay(targets.linear([a, b]), {}))).toBe('/a.img, then null:1GiB, late');
   expect(words(targets.zoned({ size: '4MiB', zoneSize: '1MiB' }))).toBe('zones in memory');
+  const base = targets.file('/base.img');
+  expect(words(targets.overlay(base, '/vm.layer'))).toBe('/vm.layer on /base.img');
   expect(inWords({ kind: 'handler' })).toBe('a handler');
 });

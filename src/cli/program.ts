@@ -13,6 +13,7 @@ import { integrityOptions } from './integrity.ts';
 import { addLayers } from './layers.ts';
 import { changeDevices } from './lifecycle.ts';
 import type { OutputFlags } from './output.ts';
+import { addOverlays, lookAfterOverlays } from './overlays.ts';
 
 const EXCHANGES: readonly ExchangeMode[] = ['per-io', 'batch'];
 const RECOVERIES: readonly Recovery[] = ['queue', 'reissue', 'fail'];
@@ -36,6 +37,7 @@ export function createProgram(quiet = false): Command {
   recoverCommand(program);
   describeDevices(program);
   changeDevices(program);
+  lookAfterOverlays(program);
   describeMachine(program);
   serveUdev(program);
   printCompletion(program);
@@ -141,6 +143,7 @@ function addTargets(parent: Command, options: (command: Command) => Command): vo
       await (await import('./commands/add.ts')).addNull(flags);
     });
   addLayers(parent, (command) => targetOptions(options(command)));
+  addOverlays(parent, (command) => targetOptions(options(command)));
 }
 
 /** What follows describes the target. */

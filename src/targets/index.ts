@@ -7,6 +7,7 @@ import { fileTarget, toNativeFile, type FileTarget } from './file.ts';
 import { checkTarget, checkTargets } from './layer.ts';
 import { linearTarget, toNativeLinear, type LinearTarget } from './linear.ts';
 import { nullTarget, toNativeNull, type NullTarget } from './null.ts';
+import { overlayTarget, toNativeOverlay, type OverlayTarget } from './overlay.ts';
 import { stripedTarget, toNativeStriped, type StripedTarget } from './striped.ts';
 import { toNativeZoned, zonedTarget, type ZonedTarget } from './zoned.ts';
 
@@ -16,13 +17,21 @@ export type { FileTarget, FileTargetOptions } from './file.ts';
 export type { Checksum, FileIntegrityOptions, IntegrityOptions } from './integrity.ts';
 export type { LinearTarget, LinearTargetOptions } from './linear.ts';
 export type { NullTarget, NullTargetOptions } from './null.ts';
+export type { OverlayTarget, OverlayTargetOptions } from './overlay.ts';
 export type { PresentationOptions } from './presentation.ts';
 export type { StripedTarget, StripedTargetOptions } from './striped.ts';
 export type { ZonedTarget, ZonedTargetOptions } from './zoned.ts';
 
 /** The description of a device's contents: plain data from a function of {@link targets}. */
 export type Target =
-  NullTarget | FileTarget | ErrorTarget | StripedTarget | LinearTarget | DelayTarget | ZonedTarget;
+  | NullTarget
+  | FileTarget
+  | ErrorTarget
+  | StripedTarget
+  | LinearTarget
+  | DelayTarget
+  | ZonedTarget
+  | OverlayTarget;
 
 /** Makes targets: plain, frozen data. `createDevice` opens the files. */
 export const targets: {
@@ -33,6 +42,7 @@ export const targets: {
   readonly linear: typeof linearTarget;
   readonly delay: typeof delayTarget;
   readonly zoned: typeof zonedTarget;
+  readonly overlay: typeof overlayTarget;
 } = Object.freeze({
   null: nullTarget,
   file: fileTarget,
@@ -41,6 +51,7 @@ export const targets: {
   linear: linearTarget,
   delay: delayTarget,
   zoned: zonedTarget,
+  overlay: overlayTarget,
 });
 
 /** The largest depth of layers. */
@@ -67,6 +78,10 @@ export function toNativeTarget(target: Target, depth = 0): NativeTarget {
       ]);
     case 'zoned':
       return toNativeZoned(target as ZonedTarget);
+    case 'overlay':
+      return toNativeOverlay(target as OverlayTarget, [
+        below(checkTarget((target as OverlayTarget).base, 'base')),
+      ]);
     default:
       throw noTarget(target);
   }

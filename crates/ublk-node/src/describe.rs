@@ -181,7 +181,7 @@ fn state(state: DeviceState) -> &'static str {
 
 /// As JavaScript counts: exact up to 2^53, which no disk and no counter of ours reaches soon.
 #[expect(clippy::cast_precision_loss, reason = "beyond 2^53 nobody counts single bytes")]
-fn number(value: u64) -> f64 {
+pub(crate) fn number(value: u64) -> f64 {
     value as f64
 }
 

@@ -18,6 +18,7 @@ mod memory;
 mod open_devices;
 mod options;
 mod outcome;
+mod overlay;
 mod pool;
 mod served;
 mod simulation;

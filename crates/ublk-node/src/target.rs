@@ -12,6 +12,7 @@ use ublk_core::target::integrity::{Checksum, Integrity, IntegrityFormat, Integri
 use ublk_core::target::linear::Linear;
 use ublk_core::target::native::Native;
 use ublk_core::target::null::Null;
+use ublk_core::target::overlay::{Overlay, OverlayOptions};
 use ublk_core::target::striped::Striped;
 use ublk_core::target::zoned::{Zoned, ZonedOptions};
 use ublk_core::target::{Boot, Op, Presentation, Target, ZoneOp, ZonedLimits};
@@ -23,11 +24,11 @@ use crate::options::{refused, unknown};
 #[derive(Clone, Debug)]
 #[napi(object, object_to_js = false)]
 pub struct NativeTarget {
-    /// `null`, `error`, `file`, `striped`, `linear`, `delay`, `zoned` or `handler`.
+    /// `null`, `error`, `file`, `striped`, `linear`, `delay`, `zoned`, `overlay` or `handler`.
     pub kind: String,
     /// In bytes.
     pub size: Option<i64>,
-    /// Of the file, absolute.
+    /// Of the file, or of an overlay's live layer, absolute.
     pub path: Option<String>,
     /// `auto`, `yes` or `no`.
     pub direct: Option<String>,
@@ -37,7 +38,7 @@ pub struct NativeTarget {
     pub lock: Option<bool>,
     /// In bytes.
     pub logical_block_size: Option<u32>,
-    /// The targets of a layer, or the backends of a handler.
+    /// The targets of a layer, the base of an overlay, or the backends of a handler.
     pub targets: Option<Vec<NativeTarget>>,
     /// In bytes.
     pub chunk: Option<u32>,
@@ -58,6 +59,10 @@ pub struct NativeTarget {
     pub fua: Option<bool>,
     /// Metadata beside the data.
     pub integrity: Option<NativeIntegrity>,
+    /// Whether an overlay's layer that is missing is made.
+    pub create: Option<bool>,
+    /// The folder of an overlay's history; absent: the default one.
+    pub history: Option<String>,
 }
 
 /// Metadata beside a target's data; sizes in bytes.
@@ -119,6 +124,7 @@ impl NativeTarget {
     pub(crate) fn open_in(self, boot: Boot) -> Result<Native> {
         match self.kind.as_str() {
             "zoned" => self.open_zoned(None, Some(boot)),
+            "overlay" => self.open_overlay(None, Some(boot)),
             _ => self.open(),
         }
     }
@@ -153,6 +159,7 @@ impl NativeTarget {
                 Delay::new(target, delays).presented(asked).map(Native::Delay)
             }
             "zoned" => self.open_zoned(promised, None),
+            "overlay" => self.open_overlay(promised, None),
             "handler" => self.open_handler(promised).map(Native::Handler),
             kind => Err(unknown("kind of target", kind)),
         }
@@ -200,6 +207,28 @@ impl NativeTarget {
             None => Zoned::in_memory(given(options.size, "size")?, &zones),
         };
         zoned.map(|zoned| Native::Zoned(Box::new(zoned)))
+    }
+
+    fn open_overlay(mut self, promised: Option<Promised>, boot: Option<Boot>) -> Result<Native> {
+        let path = given(self.path.take(), "path")?;
+        let options = OverlayOptions {
+            create: self.create.unwrap_or(false),
+            history: self.history.take().map(PathBuf::from),
+            promised,
+            boot,
+            ..OverlayOptions::default()
+        };
+        let base = given(self.targets.and_then(|mut targets| targets.pop()), "targets")?;
+        let base = base.as_base().open_for(promised)?;
+        let overlay = Overlay::open(base, Path::new(&path), &options)?;
+        Ok(Native::Overlay(Box::new(overlay)))
+    }
+
+    /// This target, and all that lies below it, for reading only.
+    pub(crate) fn as_base(mut self) -> Self {
+        self.read_only = Some(true);
+        self.targets = self.targets.map(|targets| targets.into_iter().map(Self::as_base).collect());
+        self
     }
 
     fn file_options(&self, promised: Option<Promised>) -> Result<FileOptions> {

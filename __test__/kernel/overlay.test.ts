@@ -1,0 +1,199 @@
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { open } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+
+import { execa } from 'execa';
+import { afterEach, expect, onTestFinished, test, vi } from 'vitest';
+
+import {
+  createDevice,
+  createOverlay,
+  deleteDevice,
+  forkOverlay,
+  getDeviceInfo,
+  overlayInfo,
+  targets,
+  type Device,
+} from '../../src/index.ts';
+import { carries, mountPoint } from './filesystem.ts';
+import { fioVerify } from './fio.ts';
+import { randomImage, sparseImage, temporaryFolder } from './image.ts';
+import { expectNoDevices, need, withUblk } from './machine.ts';
+import { startServer } from './server.ts';
+
+const MIB = 1024 * 1024;
+/** How often a server is killed. */
+const KILLS = process.env.UBLK_TEST_MATRIX === 'brief' ? 1 : 3;
+
+/** What the device holds, past the page cache. */
+async function contents({ path, size }: Pick<Device, 'path' | 'size'>): Promise<Buffer> {
+  const dd = ['dd', `if=${path}`, 'iflag=direct', 'bs=1M', 'status=none'] as const;
+  const { stdout } = await execa(dd[0], dd.slice(1), { encoding: 'buffer', maxBuffer: 2 * size });
+  return Buffer.from(stdout);
+}
+
+/** Writes bytes past the page cache. */
+async function write({ path }: Pick<Device, 'path'>, offset: number, input: Buffer): Promise<void> {
+  const place = [`of=${path}`, `seek=${offset}`, 'oflag=direct,seek_bytes', 'bs=64k'];
+  await execa('dd', [...place, 'iflag=fullblock', 'conv=notrunc', 'status=none'], { input });
+}
+
+/** Writes until a signal ends it, each block with its checksum, and reads back what it wrote. */
+function startLoad(filename: string) {
+  const job =
+    '--name=verify --rw=randrw --bs=4k --size=24M --ioengine=libaio --iodepth=16 --direct=1';
+  const verify = '--verify=crc32c --verify_fatal=1 --verify_backlog=128 --randrepeat=0';
+  const how = `${job} ${verify} --time_based --runtime=600 --fsync=64`.split(' ');
+  return execa('fio', [...how, `--filename=${filename}`], { reject: false });
+}
+
+/** What servers have left in memory for the next ones. */
+function histories(): string[] {
+  const folders = ['/run/ublk', '/dev/shm'].filter((folder) => existsSync(folder));
+  return folders
+    .flatMap((folder) => readdirSync(folder))
+    .filter((name) => name.startsWith('overlay-'));
+}
+
+withUblk('an overlay', () => {
+  afterEach(expectNoDevices);
+
+  test('carries a file system, and its base stays as it was', async () => {
+    const path = sparseImage(96 * MIB);
+    const base = targets.file(path);
+    const layer = join(dirname(path), 'vm.layer');
+    {
+      await using device = await createDevice({
+        target: targets.overlay(base, layer, { create: true }),
+        queues: 2,
+      });
+      expect(device).toMatchObject({ size: 96 * MIB, logicalBlockSize: 4096, readOnly: false });
+      expect(await carries(device, ['mkfs.ext4', '-q'], ['e2fsck', '-f', '-n'])).toBe(true);
+    }
+    expect(statSync(path).blocks).toBe(0);
+    expect(histories()).toEqual([]);
+    await using again = await createDevice({ target: targets.overlay(base, layer) });
+    await execa('e2fsck', ['-f', '-n', again.path]);
+  });
+
+  test('reads its base, and keeps what fio writes', async () => {
+    const { path, bytes } = randomImage(32 * MIB);
+    const layer = join(dirname(path), 'vm.layer');
+    await using device = await createDevice({
+      target: targets.overlay(targets.file(path), layer, { create: true }),
+    });
+    expect((await contents(device)).equals(bytes)).toBe(true);
+    await fioVerify(device, ['--fsync=16']);
+    expect((await contents(device)).subarray(16 * MIB).equals(bytes.subarray(16 * MIB))).toBe(true);
+    await execa('blkdiscard', [device.path]);
+    expect((await contents(device)).every((byte) => byte === 0)).toBe(true);
+    expect(readFileSync(path).equals(bytes)).toBe(true);
+  });
+
+  test('gives the space of what was discarded back', async () => {
+    const path = sparseImage(64 * MIB);
+    const layer = join(dirname(path), 'vm.layer');
+    await using device = await createDevice({
+      target: targets.overlay(targets.file(path), layer, { create: true }),
+    });
+    await write(device, 0, Buffer.alloc(48 * MIB, 7));
+    const flush = async () => {
+      const file = await open(device.path, 'r+');
+      await file.sync();
+      await file.close();
+    };
+    await flush();
+    const full = statSync(layer).blocks * 512;
+    expect(full).toBeGreaterThan(48 * MIB);
+    await execa('blkdiscard', [device.path]);
+    // The record becomes durable with the first, and the space is given back with the second.
+    await flush();
+    await write(device, 0, Buffer.alloc(4096, 1));
+    await flush();
+    expect(statSync(layer).blocks * 512).toBeLessThan(full - 0.95 * 48 * MIB);
+  });
+
+  test('loses no answered write when its server is killed under load', async (context) => {
+    await need(context, 'USER_RECOVERY_REISSUE');
+    const path = sparseImage(96 * MIB);
+    const layer = join(dirname(path), 'vm.layer');
+    const folder = mountPoint();
+    const words = ['overlay', path, layer];
+    const shape = ['--create', '--queues', '2', '--recovery', 'reissue'];
+    let { server } = await startServer('add', ...words, ...shape);
+    await execa('mkfs.ext4', ['-q', '/dev/ublkb0']);
+    await execa('mount', ['/dev/ublkb0', folder]);
+    const load = startLoad(join(folder, 'data'));
+    onTestFinished(() => void load.kill('SIGKILL'));
+    const written = async () => {
+      const [, , , , , , sectors] = readFileSync('/sys/block/ublkb0/stat', 'utf8')
+        .trim()
+        .split(/\s+/);
+      return Number(sectors);
+    };
+    for (let kill = 0; kill < KILLS; kill += 1) {
+      const before = await written();
+      await vi.waitFor(async () => expect(await written()).toBeGreaterThan(before + 2000), {
+        timeout: 60_000,
+      });
+      server.kill('SIGKILL');
+      await server;
+      await vi.waitFor(async () => expect((await getDeviceInfo(0)).state).toBe('quiesced'), {
+        timeout: 60_000,
+      });
+      ({ server } = await startServer('recover', '0', ...words));
+    }
+    expect(load.exitCode).toBeNull();
+    load.kill('SIGINT');
+    const { exitCode, stderr } = await load;
+    expect({ exitCode, stderr }).toEqual({ exitCode: 128, stderr: '' });
+    await execa('umount', [folder]);
+    server.kill('SIGTERM');
+    expect((await server).exitCode).toBe(0);
+    await deleteDevice(0);
+    await using device = await createDevice({ target: targets.overlay(targets.file(path), layer) });
+    await execa('e2fsck', ['-f', '-n', device.path]);
+  });
+
+  test('is forked while nobody serves it, into disks that differ', async () => {
+    const { path, bytes } = randomImage(8 * MIB);
+    const folder = temporaryFolder();
+    const [golden, ...children] = ['golden', 'a', 'b'].map((name) => join(folder, `${name}.layer`));
+    const base = targets.file(path);
+    await createOverlay(base, golden!);
+    const expected = Buffer.from(bytes);
+    {
+      await using device = await createDevice({ target: targets.overlay(base, golden!) });
+      await write(device, 64 * 1024, Buffer.alloc(64 * 1024, 1));
+      expected.fill(1, 64 * 1024, 128 * 1024);
+      await expect(forkOverlay(golden!, children)).rejects.toMatchObject({ code: 'ERR_UBLK_BUSY' });
+    }
+    await forkOverlay(golden!, children);
+    await expect(createDevice({ target: targets.overlay(base, golden!) })).rejects.toThrow(
+      /is frozen/,
+    );
+    const serve = (layer: string) => createDevice({ target: targets.overlay(base, layer) });
+    await using a = await serve(children[0]!);
+    await using b = await serve(children[1]!);
+    for (const [device, byte] of [
+      [a, 2],
+      [b, 3],
+    ] as const) {
+      expect((await contents(device)).equals(expected)).toBe(true);
+      await write(device, 96 * 1024, Buffer.alloc(64 * 1024, byte));
+    }
+    for (const [device, byte] of [
+      [a, 2],
+      [b, 3],
+    ] as const) {
+      const own = Buffer.from(expected).fill(byte, 96 * 1024, 160 * 1024);
+      expect((await contents(device)).equals(own)).toBe(true);
+    }
+    await a.close();
+    const layers = await overlayInfo(children[0]!);
+    expect(layers.map(({ frozen, stored }) => [frozen, stored])).toEqual([
+      [false, 64 * 1024],
+      [true, 64 * 1024],
+    ]);
+  });
+});

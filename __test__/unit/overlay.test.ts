@@ -1,0 +1,112 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+
+import { createOverlay, forkOverlay, overlayInfo, targets } from '../../src/index.ts';
+import { toNativeTarget } from '../../src/targets/index.ts';
+import { simulate, type SimulateOptions } from '../../src/testing/index.ts';
+
+const SIZE = 1 << 20;
+const block = (byte: number, blocks = 1) => Buffer.alloc(blocks * 4096, byte);
+
+describe('targets.overlay', () => {
+  test('passes on its base, an absolute path, and what is asked for', () => {
+    const target = targets.overlay(targets.null({ size: '1MiB' }), 'a.layer', { create: true });
+    expect(Object.isFrozen(target)).toBe(true);
+    expect(toNativeTarget(target)).toEqual({
+      kind: 'overlay',
+      path: resolve('a.layer'),
+      targets: [{ kind: 'null', size: SIZE }],
+      create: true,
+    });
+  });
+
+  test.each([
+    [{ create: 'yes' }, /create is "yes"; it must be true or false/],
+    [{ history: 7 }, /history is 7/],
+    [{ histroy: '/dev/shm' }, /has no 'histroy'/],
+  ])('refuses %o', (options, message) => {
+    const base = targets.null({ size: '1MiB' });
+    expect(() => targets.overlay(base, 'a.layer', options as never)).toThrow(message);
+  });
+
+  test('refuses a base that is no target', () => {
+    expect(() => targets.overlay('base.img' as never, 'a.layer')).toThrow(/base is no target/);
+    expect(() => targets.overlay({ size: 1, read: () => {} } as never, 'a')).toThrow(
+      /is a handler/,
+    );
+  });
+});
+
+describe('a simulated overlay', () => {
+  let folder = '';
+  let layer = '';
+  const base = () => targets.file(join(folder, 'base.img'));
+  const disk = (options?: SimulateOptions) =>
+    simulate(targets.overlay(base(), layer, { create: true, history: '/dev/shm' }), options);
+
+  beforeEach(() => {
+    folder = mkdtempSync(join(tmpdir(), 'ublk-overlay-'));
+    layer = join(folder, 'vm.layer');
+    writeFileSync(join(folder, 'base.img'), Buffer.alloc(SIZE, 9));
+  });
+  afterEach(() => rmSync(folder, { recursive: true }));
+
+  test('stores differences from its base, which stays as it was', async () => {
+    {
+      await using simulated = await disk();
+      expect(simulated).toMatchObject({ size: SIZE, logicalBlockSize: 4096 });
+      await simulated.write(8192, block(7, 3));
+      await simulated.writeZeroes(12288, 4096);
+      await simulated.discard(65536, 65536);
+      const expected = Buffer.concat([block(9), block(7), block(0), block(7), block(9)]);
+      expect((await simulated.read(4096, 5 * 4096)).equals(expected)).toBe(true);
+      expect((await simulated.read(65536, 65536)).equals(block(0, 16))).toBe(true);
+    }
+    await using again = await disk();
+    expect((await again.read(8192, 4096)).equals(block(7))).toBe(true);
+    expect(readFileSync(join(folder, 'base.img')).equals(Buffer.alloc(SIZE, 9))).toBe(true);
+  });
+
+  test('keeps what was flushed through a power cut, and shows nothing else than was written', async () => {
+    for (let seed = 1; seed <= 8; seed += 1) {
+      rmSync(layer, { force: true });
+      await using simulated = await disk({ seed, faults: { short: 0.1 } });
+      await simulated.write(0, block(1, 16));
+      await simulated.flush();
+      await simulated.write(32 * 4096, block(2, 16));
+      await simulated.discard(8 * 4096, 4096);
+      await simulated.powerCut();
+      const bytes = await simulated.read(0, SIZE);
+      const firsts = Array.from({ length: SIZE / 4096 }, (_, at) => bytes[at * 4096]!);
+      for (const [at, first] of firsts.entries()) {
+        expect(bytes.subarray(at * 4096, (at + 1) * 4096).equals(block(first))).toBe(true);
+        const flushed = at < 16 ? (at === 8 ? [1, 0] : [1]) : [9];
+        expect(at >= 32 && at < 48 ? [9, 2] : flushed).toContain(first);
+      }
+    }
+  });
+
+  test('is forked and described', async () => {
+    await createOverlay(base(), layer);
+    const children = ['a', 'b'].map((name) => join(folder, name));
+    await forkOverlay(layer, children, { history: '/dev/shm' });
+    await expect(disk()).rejects.toThrow(/is frozen/);
+    await expect(forkOverlay(layer, children)).rejects.toThrow(/it exists/);
+    const layers = await overlayInfo(children[1]!);
+    expect(layers.map(({ path, frozen, size }) => [path, frozen, size])).toEqual([
+      [children[1], false, SIZE],
+      [layer, true, SIZE],
+    ]);
+  });
+
+  test('says what is wrong with its files', async () => {
+    await expect(overlayInfo(layer)).rejects.toMatchObject({ code: 'ERR_UBLK_NO_BACKEND' });
+    writeFileSync(layer, 'something else');
+    await expect(disk()).rejects.toMatchObject({ code: 'ERR_UBLK_BAD_BACKEND' });
+    await expect(createOverlay(base(), layer)).rejects.toThrow(/it exists/);
+    expect(readFileSync(layer, 'utf8')).toBe('something else');
+  });
+});

@@ -1,0 +1,72 @@
+import type { Command } from 'commander';
+
+import { example } from './arguments.ts';
+import type { ForkFlags, OverlayFlags } from './commands/overlay.ts';
+import type { OutputFlags } from './output.ts';
+
+const BASE = 'a file, a block device, null:SIZE or error:SIZE; it is only read';
+const HISTORY = 'a folder on a tmpfs, for what a killed server must not lose';
+
+/** `ublk add overlay` */
+export function addOverlays(add: Command, options: (command: Command) => Command): void {
+  options(add.command('overlay'))
+    .description('Serve a disk that stores only its differences from a base.')
+    .argument('<base>', BASE)
+    .argument('<layer>', 'the file that stores the differences')
+    .option('--create', 'make that file if it is missing')
+    .option('--history <folder>', `${HISTORY} (default: /run/ublk or /dev/shm)`)
+    .addHelpText('after', example('ublk add overlay debian.img vm1.layer --create'))
+    .action(async (base: string, layer: string, flags: OverlayFlags) => {
+      await (await import('./commands/overlay.ts')).addOverlay(base, layer, flags);
+    });
+}
+
+/** `ublk overlay`: what is done with disks that are not served. */
+export function lookAfterOverlays(program: Command): void {
+  const overlay = program
+    .command('overlay')
+    .description(
+      'Make, fork and describe disks that store only differences, while no server has them.',
+    )
+    .addHelpText('after', example('ublk overlay fork golden.layer vm1.layer vm2.layer'));
+  overlay
+    .command('create')
+    .description('Make an empty layer on a base.')
+    .argument('<base>', BASE)
+    .argument('<layer>', 'the file to make')
+    .option('--json', 'as JSON')
+    .addHelpText('after', example('ublk overlay create debian.img golden.layer'))
+    .action(async (base: string, layer: string, flags: OutputFlags) => {
+      await (await import('./commands/overlay.ts')).create(base, layer, flags);
+    });
+  forking(overlay, 'snapshot', '<child>')
+    .description('Freeze a layer, and make one on it with which the disk goes on.')
+    .addHelpText('after', example('ublk overlay snapshot vm1.layer vm1-tuesday.layer'))
+    .action(async (layer: string, child: string, flags: ForkFlags) => {
+      await (await import('./commands/overlay.ts')).fork(layer, [child], flags);
+    });
+  forking(overlay, 'fork', '<child...>')
+    .description('Freeze a layer, and make layers on it, each a disk with the same contents.')
+    .addHelpText('after', example('ublk overlay fork golden.layer vm1.layer vm2.layer'))
+    .action(async (layer: string, children: string[], flags: ForkFlags) => {
+      await (await import('./commands/overlay.ts')).fork(layer, children, flags);
+    });
+  overlay
+    .command('info')
+    .description('Describe a layer and those that it stands on.')
+    .argument('<layer>', 'the file of the layer')
+    .option('--json', 'as JSON')
+    .addHelpText('after', example('ublk overlay info vm1.layer --json'))
+    .action(async (layer: string, flags: OutputFlags) => {
+      await (await import('./commands/overlay.ts')).info(layer, flags);
+    });
+}
+
+function forking(overlay: Command, name: string, children: string): Command {
+  return overlay
+    .command(name)
+    .argument('<layer>', 'the file of the layer, of a disk that nobody serves')
+    .argument(children, 'what to make, in the same folder')
+    .option('--history <folder>', 'that of the last server, if it named one')
+    .option('--json', 'as JSON');
+}

@@ -1,0 +1,85 @@
+import { checkAbsolutePath, checkBoolean, checkKeys } from '../check.ts';
+import type { NativeTarget } from '../native.ts';
+import type { Target } from './index.ts';
+import { checkTarget } from './layer.ts';
+
+/** What {@link targets.overlay} can be asked for. */
+export interface OverlayTargetOptions {
+  /**
+   * Whether a layer that is missing is made, empty. What is there is never replaced.
+   * @default false
+   */
+  readonly create?: boolean | undefined;
+  /**
+   * A folder on a tmpfs. The server keeps there, until the next flush, where written blocks are, so
+   * that a server that is killed loses no answered write: at most 1 MiB for each disk. The next server
+   * of the disk must name the same folder.
+   * @default `/run/ublk` for root, where `/run` is a tmpfs, and `/dev/shm` elsewhere
+   */
+  readonly history?: string | URL | undefined;
+}
+
+/** A disk that stores only its differences from a base. */
+export interface OverlayTarget extends OverlayTargetOptions {
+  readonly kind: 'overlay';
+  readonly base: Target;
+  readonly path: string | URL;
+}
+
+const KEYS = ['create', 'history'];
+
+/**
+ * A disk that stores only its differences from a base (copy-on-write), in blocks of 4 KiB. The base is
+ * opened for reading only, and many disks can share it. The differences lie in a layer, a file on any file
+ * system with fallocate (ext4, xfs, btrfs, tmpfs). {@link forkOverlay} freezes a layer and makes new ones
+ * on it, as many as 255 on each other; the files of a disk's layers lie in one folder.
+ *
+ * The first write of a block is appended to the layer, and later ones go in place. Discards and writes of
+ * zeros never let the base show through, and give space back with a later flush. When the file system is
+ * full, writes of new blocks fail with `ENOSPC`, and nothing that was written before is lost.
+ *
+ * A base cannot be a handler, a zoned target, a target with integrity, or another overlay; an overlay
+ * cannot lie below stripes, a linear target or a handler. The size of the base is a multiple of
+ * 4 KiB, and the device has logical blocks of 4 KiB.
+ *
+ * @example
+ * await using device = await createDevice({
+ *   target: targets.overlay(targets.file('debian.img'), 'vm1.layer', { create: true }),
+ * });
+ *
+ * Creating the device fails with `ERR_UBLK_NO_BACKEND` where the layer, or one that it stands on, is
+ * missing; with `ERR_UBLK_BAD_BACKEND` where a layer is damaged or frozen, and where the base has another
+ * size or was modified since the layer was made; with `ERR_UBLK_BUSY` where another server has the layer;
+ * with `ERR_UBLK_UNSUPPORTED` on a file system without fallocate, or without a tmpfs.
+ *
+ * @param base A target, for example `targets.file('debian.img')`.
+ * @param path The file of the live layer.
+ * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`.
+ */
+export function overlayTarget(
+  base: Target,
+  path: string | URL,
+  options: OverlayTargetOptions = {},
+): OverlayTarget {
+  checkKeys(options, 'targets.overlay()', KEYS);
+  const below = checkTarget(base, 'base');
+  const target: OverlayTarget = Object.freeze({ ...options, kind: 'overlay', base: below, path });
+  toNativeOverlay(target, []);
+  return target;
+}
+
+/** Checks an overlay and puts it as the addon takes it, over what its base became. */
+export function toNativeOverlay(
+  target: OverlayTarget,
+  base: readonly NativeTarget[],
+): NativeTarget {
+  checkKeys(target, 'an overlay target', ['kind', 'base', 'path', ...KEYS]);
+  const { path, create = false, history } = target;
+  return {
+    kind: 'overlay',
+    path: checkAbsolutePath(path, 'path'),
+    targets: base,
+    ...(checkBoolean(create, 'create') ? { create } : {}),
+    ...(history === undefined ? {} : { history: checkAbsolutePath(history, 'history') }),
+  };
+}
