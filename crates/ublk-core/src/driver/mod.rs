@@ -15,6 +15,8 @@ use std::time::Duration;
 use io_uring::squeue::Entry;
 use ublk_sys::{ublksrv_ctrl_cmd, ublksrv_io_desc};
 
+use crate::memory::Region;
+
 pub mod linux;
 pub mod sim;
 mod users;
@@ -85,6 +87,12 @@ pub trait Driver: Clone + Send + Sync + 'static {
     /// What open(2) says; `EINVAL` for other files.
     fn reopen(&self, fd: RawFd) -> io::Result<OpenFile> {
         linux::reopen(fd)
+    }
+
+    /// Steps of a queue are going to use this memory of its target. For a model of the kernel, which takes
+    /// other memory than the requests' for a mistake; the kernel does not ask.
+    fn expect_memory(&self, memory: &Arc<Region>) {
+        let _ = memory;
     }
 
     /// Opens a file that reads as zeros for ever, whatever the offset: what a read beyond the end

@@ -99,6 +99,7 @@ impl<T: Target> Seat<T> {
         let (queue, batches) =
             (service.config.queue, service.config.exchange == ExchangeMode::Batch);
         let char_device = service.char_device.clone();
+        service.target.memory().into_iter().for_each(|memory| driver.expect_memory(memory));
         let (descriptors, mut exchange, buffers, aids) = parts(driver, &mut service, &loan.slots)?;
         if let (Some(asking), Buffers::Copy(_), true) = (&asking, &buffers, batches) {
             asking.open(Bypass::new(driver.errands()?, queue, char_device));

@@ -1,19 +1,21 @@
 //! Memory of the server that the model touches: copy buffers, whose addresses came with FETCH and
 //! COMMIT, shared memory, and what reads and writes name.
 
+use std::sync::Weak;
+
 use super::device::OWNED_BY_SRV;
 use super::model::Model;
 
 impl Model {
     /// Whether an operation may use this memory: it lies in the copy buffer of a tag whose request
-    /// the server has, or in shared memory. With user copy or get-data the driver knows of no
+    /// the server has, in shared memory, or in memory of a target. With user copy or get-data the driver knows of no
     /// buffers, and any memory may be one.
     pub(super) fn may_use_memory(&self, address: u64, length: u32) -> bool {
         let Some(end) = address.checked_add(u64::from(length)) else { return false };
         if self.devices.iter().any(|device| device.user_copies() || device.needs_get_data()) {
             return true;
         }
-        if self.shared_at(address, length) {
+        if self.shared_at(address, length) || self.is_of_target(address, end) {
             return true;
         }
         self.devices.iter().filter(|device| device.copies()).any(|device| {
@@ -22,6 +24,13 @@ impl Model {
                 let owned = io.flags & OWNED_BY_SRV != 0 && io.buf != 0;
                 owned && address >= io.buf && end <= io.buf + size
             })
+        })
+    }
+
+    fn is_of_target(&self, address: u64, end: u64) -> bool {
+        self.target_memory.iter().filter_map(Weak::upgrade).any(|region| {
+            let begin = region.base() as u64;
+            address >= begin && end <= begin + region.size() as u64
         })
     }
 }

@@ -35,6 +35,8 @@ use call::Call;
 use files::FileRef;
 use model::Model;
 
+use crate::memory::Region;
+
 mod backend;
 mod batch;
 mod block;
@@ -304,6 +306,10 @@ impl Driver for Sim {
             Some(fd) => Ok(OpenFile::new(fd, Arc::new(OpenFd { sim: self.clone(), fd }))),
             None => super::linux::reopen(fd),
         }
+    }
+
+    fn expect_memory(&self, memory: &Arc<Region>) {
+        self.lock().target_memory.push(Arc::downgrade(memory));
     }
 
     fn control(

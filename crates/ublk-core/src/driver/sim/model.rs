@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::RawFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::{self, ThreadId};
 
 use super::backend::Disk;
@@ -17,6 +17,7 @@ use super::ring::Uring;
 use super::rng::Rng;
 use super::shared::Memory;
 use super::violation::{Rule, Violation};
+use crate::memory::Region;
 
 /// Number of faults that the model has injected, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,6 +71,8 @@ pub(super) struct Model {
     pub(super) next_fd: RawFd,
     pub(super) disks: Vec<Disk>,
     pub(super) memories: Vec<Arc<Memory>>,
+    /// Memory of targets that their steps use.
+    pub(super) target_memory: Vec<Weak<Region>>,
     /// Real files with their caches; the index of a file is never reused.
     pub(super) storages: Vec<CachedFile>,
     pub(super) power: Power,
@@ -106,6 +109,7 @@ impl Model {
             next_fd: 1 << 30,
             disks: Vec::new(),
             memories: Vec::new(),
+            target_memory: Vec::new(),
             storages: Vec::new(),
             power: Power::On,
             files_in_dev: BTreeSet::new(),
