@@ -90,7 +90,7 @@ describe('the text of a record', () => {
     ['null', 'null\n', 'half-written'],
     ['text', 'ublk layout 1\n', 'half-written'],
     ['an unknown key', writeRecordText({ ...record, x: 1 } as never), "has no 'x'"],
-    ['a kind of a later version', withTarget({ kind: 'overlay' }), "no target of kind 'overlay'"],
+    ['a kind of a later version', withTarget({ kind: 'raid' }), "no target of kind 'raid'"],
     ['an option of a later version', withOptions({ flying: true }), "has no 'flying'"],
     ['a bad name', writeRecordText({ ...record, name: '../x' }), 'name is "../x"'],
   ])('of %s is refused', (_, text, message) => {
@@ -114,6 +114,12 @@ describe('a recorded target', () => {
       kind: 'zoned',
       path: join(process.cwd(), 'z.img'),
       zoneSize: '64KiB',
+    });
+    const disk = targets.overlay(targets.file('/b.img'), '/a.layer', { create: true });
+    expect(recordTarget(disk)).toEqual({
+      kind: 'overlay',
+      base: { kind: 'file', path: '/b.img' },
+      path: '/a.layer',
     });
     expect(recordTarget(targets.file('/a', { integrity }))).toEqual({
       kind: 'file',

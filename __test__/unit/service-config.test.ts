@@ -29,6 +29,7 @@ function device(...lines: string[]): string {
 }
 
 const FILE = '"target": { "kind": "file", "path": "a.img" }';
+const LAYER = `"target": { "kind": "overlay", "path": "a.layer", "base": { "kind": "null", "size": "1GiB" } }`;
 const NULL = '"target": { "kind": "null", "size": "1GiB" }';
 
 /** What is wrong, the text, the line, the key (where there is one), and what the error says. */
@@ -267,6 +268,20 @@ const WRONG: readonly [string, string, number, string, RegExp][] = [
     4,
     'devices.b.id',
     /id is 1, as that of device 'a'/,
+  ],
+  [
+    'a layer twice',
+    `{"devices": {\n"a": { ${LAYER} },\n"b": { ${LAYER} } } }`,
+    3,
+    'devices.b.target',
+    /served twice, first by device 'a'/,
+  ],
+  [
+    'a base that cannot be',
+    `{"devices": { "a": {\n"target": { "kind": "overlay", "path": "/a.layer",\n"base": { "kind": "file" } } } } }`,
+    3,
+    'devices.a.target.base',
+    /path/,
   ],
   [
     'a file twice',

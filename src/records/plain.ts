@@ -20,7 +20,7 @@ const NOT_OPTIONS: ReadonlySet<string> = new Set(['target', 'pool', 'id', 'name'
 /** The keys of {@link RecordedOptions}. */
 export const RECORDED_KEYS: readonly string[] = DEVICE_KEYS.filter((key) => !NOT_OPTIONS.has(key));
 /** Keys whose text is a path, which another process may resolve from another folder. */
-const PATHS: ReadonlySet<string> = new Set(['path', 'state']);
+const PATHS: ReadonlySet<string> = new Set(['path', 'state', 'history']);
 
 /**
  * A target as a record holds it. Functions cannot be written down, and the data of a handler's module

@@ -87,12 +87,13 @@ function checkDevice(name: string, device: unknown, fail: Fail): NamedOptions {
 
 /** The innermost target that is wrong is what the error is about. */
 function checkTarget(target: unknown, path: KeyPath, fail: Fail): void {
-  const { kind, targets, target: child } = Object(target) as Record<string, unknown>;
+  const { kind, targets, target: child, base } = Object(target) as Record<string, unknown>;
   if (typeof kind !== 'string') return;
   if (Array.isArray(targets)) {
     for (const [at, one] of targets.entries()) checkTarget(one, [...path, 'targets', at], fail);
   }
   if (child !== undefined) checkTarget(child, [...path, 'target'], fail);
+  if (base !== undefined) checkTarget(base, [...path, 'base'], fail);
   // `createDevice` checks a handler's module.
   if (kind !== 'module') attempt(() => toNativeTarget(target as Target), path, fail);
 }
@@ -130,7 +131,8 @@ function writtenFiles(target: unknown): string[] {
   const { kind, path, readOnly, lock, targets, target: child } = target as Record<string, unknown>;
   const below = [...(Array.isArray(targets) ? targets : []), child].flatMap(writtenFiles);
   const isWritten = readOnly !== true && lock !== false;
-  const isFile = (kind === 'file' || kind === 'zoned') && typeof path === 'string';
+  // The base of an overlay is only read.
+  const isFile = ['file', 'zoned', 'overlay'].includes(String(kind)) && typeof path === 'string';
   return isFile && isWritten ? [path, ...below] : below;
 }
 

@@ -55,7 +55,7 @@ impl From<&overlay::Info> for OverlayLayer {
 #[napi(catch_unwind, ts_return_type = "Promise<Outcome<string>>")]
 pub fn create_overlay(env: &Env, base: NativeTarget, path: String) -> napi::Result<Object<'_>> {
     task::promise(env, move || {
-        let base = base.as_base().open()?;
+        let base = base.into_base().open()?;
         Ok(overlay::create(&base, Path::new(&path))?.to_string())
     })
 }

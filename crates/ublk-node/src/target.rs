@@ -219,15 +219,16 @@ impl NativeTarget {
             ..OverlayOptions::default()
         };
         let base = given(self.targets.and_then(|mut targets| targets.pop()), "targets")?;
-        let base = base.as_base().open_for(promised)?;
+        let base = base.into_base().open_for(promised)?;
         let overlay = Overlay::open(base, Path::new(&path), &options)?;
         Ok(Native::Overlay(Box::new(overlay)))
     }
 
     /// This target, and all that lies below it, for reading only.
-    pub(crate) fn as_base(mut self) -> Self {
+    pub(crate) fn into_base(mut self) -> Self {
         self.read_only = Some(true);
-        self.targets = self.targets.map(|targets| targets.into_iter().map(Self::as_base).collect());
+        self.targets =
+            self.targets.map(|targets| targets.into_iter().map(Self::into_base).collect());
         self
     }
 
