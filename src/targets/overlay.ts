@@ -31,7 +31,7 @@ const KEYS = ['create', 'history'];
 /**
  * A disk that stores only its differences from a base (copy-on-write), in blocks of 4 KiB. The base is
  * opened for reading only, and many disks can share it. The differences lie in a layer, a file on any file
- * system with fallocate (ext4, xfs, btrfs, tmpfs). {@link forkOverlay} freezes a layer and makes new ones
+ * system with fallocate (ext4, xfs, btrfs, tmpfs). `forkOverlay()` freezes a layer and makes new ones
  * on it, as many as 255 on each other; the files of a disk's layers lie in one folder.
  *
  * The first write of a block is appended to the layer, and later ones go in place. Discards and writes of
