@@ -18,7 +18,7 @@ import { startServer, ublk } from './server.ts';
 
 const MIB = 1 << 20;
 /** How often a server is killed, and how often a device is made; UBLK_CYCLES=100 for the bar. */
-const CYCLES = Number(process.env.UBLK_CYCLES ?? 3);
+const CYCLES = Number(process.env.UBLK_CYCLES ?? 1);
 
 /** The records in /run/ublk, those of this package and of its native core. */
 function recordFiles(): string[] {
