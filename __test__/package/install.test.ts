@@ -154,9 +154,11 @@ describe.runIf(process.arch === 'x64')('the packages, installed without a compil
     const args = ['--input-type=commonjs', '--eval', program];
     const { stdout } = await execa('node', args, { cwd: project });
     expect(stdout).toBe(
-      'IoError,ReactorPool,UblkError,UblkErrorCode,closeOnSignals,createDevice,createReactorPool,' +
-        'deleteDevice,deviceUsers,features,formatSize,getDeviceInfo,handler,handlerModule,' +
-        'listDevices,parseSize,quiesceDevice,recoverDevice,resizeDevice,setDeviceAffinity,' +
+      'IoError,ReactorPool,Service,UblkError,UblkErrorCode,closeOnSignals,createDevice,' +
+        'createOverlay,createReactorPool,defineConfig,deleteDevice,deviceUsers,features,' +
+        'forkOverlay,formatSize,getDeviceInfo,handler,handlerModule,listDevices,listOrphans,' +
+        'overlayInfo,parseSize,prune,quiesceDevice,recoverDevice,resizeDevice,serve,' +
+        'setDeviceAffinity,' +
         'stopDevice,targets false',
     );
   });
