@@ -99,12 +99,9 @@ impl<T: Target> Engine<T> {
         let flight = &mut self.flights[usize::from(tag)];
         let fresh = flight.lease.slot().is_none();
         (flight.held, flight.errno) = (after == After::Hold, 0);
-        if !self.direct && flight.lease == Lease::Standing {
-            let address = self.staging[usize::from(tag)].address() as u64;
-            return Ok(self.begin_placed(pass, tag, steps, address));
-        }
-        if after == After::Hold || steps != 1 || !fresh {
-            return Ok(self.launch(pass, tag, steps));
+        let placed = self.direct || flight.lease != Lease::Standing;
+        if !placed || after == After::Hold || steps != 1 || !fresh {
+            return Ok(self.launch_round(pass, tag, steps));
         }
         Ok(match self.express_step(pass, tag, &request, alone) {
             Some(outcome) => Ok(outcome),

@@ -10,11 +10,11 @@ use ublk_sys::{
 use super::flight::Progress;
 use crate::file_table::{FIRST_OF_TARGET, ZEROS};
 use crate::pass::Seat;
-use crate::target::{Place as Memory, Step, StepKind};
+use crate::target::{Place, Step, StepKind};
 
-/// Where a step's bytes are.
+/// Where a request's bytes are.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Place {
+pub(super) enum Bytes {
     /// In the buffer registered at this index.
     Slot(u16),
     /// In our own memory, at the request's start.
@@ -23,17 +23,17 @@ pub(super) enum Place {
 
 /// The entry that does what is left of `step`; none for one that is special.
 #[inline(always)]
-pub(super) fn step(step: &Step, progress: &Progress, place: Place, seat: Seat) -> Option<Entry> {
+pub(super) fn step(step: &Step, progress: &Progress, bytes: Bytes, seat: Seat) -> Option<Entry> {
     let file = Fixed(seat.files + FIRST_OF_TARGET + u32::from(step.file));
-    if step.place != Memory::Request {
+    if step.place != Place::Request {
         return None;
     }
     Some(match step.kind {
         StepKind::Read | StepKind::Write { .. } => {
             let zeros = Fixed(seat.files + ZEROS);
-            transfer(step, progress, place, if progress.zeroing { zeros } else { file })
+            transfer(step, progress, bytes, if progress.zeroing { zeros } else { file })
         }
-        StepKind::Zeros => transfer(step, progress, place, Fixed(seat.files + ZEROS)),
+        StepKind::Zeros => transfer(step, progress, bytes, Fixed(seat.files + ZEROS)),
         StepKind::Allocate => fallocate(step, file, 0),
         StepKind::Sync => {
             opcode::Fsync::new(file).flags(io_uring::types::FsyncFlags::DATASYNC).build()
@@ -50,29 +50,29 @@ pub(super) fn step(step: &Step, progress: &Progress, place: Place, seat: Seat) -
 }
 
 #[inline]
-fn transfer(step: &Step, progress: &Progress, place: Place, file: Fixed) -> Entry {
+fn transfer(step: &Step, progress: &Progress, bytes: Bytes, file: Fixed) -> Entry {
     let length = step.length - progress.from;
     let at = step.at + progress.from;
     let zeros = progress.zeroing || step.kind == StepKind::Zeros;
     let offset = if zeros { 0 } else { step.offset + u64::from(progress.from) };
     let dsync = if step.kind == (StepKind::Write { dsync: true }) { libc::RWF_DSYNC } else { 0 };
-    match (place, step.kind) {
+    match (bytes, step.kind) {
         // In a buffer that the kernel lent, addresses are offsets from the request's start.
-        (Place::Slot(slot), StepKind::Read | StepKind::Zeros) => {
+        (Bytes::Slot(slot), StepKind::Read | StepKind::Zeros) => {
             let address = std::ptr::without_provenance_mut(at as usize);
             opcode::ReadFixed::new(file, address, length, slot).offset(offset).build()
         }
-        (Place::Slot(slot), _) => {
+        (Bytes::Slot(slot), _) => {
             let address = std::ptr::without_provenance(at as usize);
             opcode::WriteFixed::new(file, address, length, slot)
                 .offset(offset)
                 .rw_flags(dsync)
                 .build()
         }
-        (Place::Memory(base), StepKind::Read | StepKind::Zeros) => {
+        (Bytes::Memory(base), StepKind::Read | StepKind::Zeros) => {
             opcode::Read::new(file, base.wrapping_add(at as usize), length).offset(offset).build()
         }
-        (Place::Memory(base), _) => {
+        (Bytes::Memory(base), _) => {
             opcode::Write::new(file, base.wrapping_add(at as usize), length)
                 .offset(offset)
                 .rw_flags(dsync)

@@ -140,7 +140,8 @@ impl<T: Target> Engine<T> {
         aids: Aids,
         rotates: bool,
     ) -> Self {
-        let max_steps = target.max_steps();
+        // A pause is a step.
+        let max_steps = target.max_steps().max(usize::from(target.takes_rounds()));
         assert!(max_steps <= 255, "a plan of {max_steps} steps");
         let block = target.geometry().logical_block;
         let all_steps = usize::from(depth) * max_steps;
@@ -188,9 +189,12 @@ impl<T: Target> Engine<T> {
         if let Err(errno) = planned {
             return Ok(Outcome::Commit(self.fail(pass, tag, errno)));
         }
+        if !self.direct {
+            self.staging[usize::from(tag)] = Staging::at(address);
+        }
         if ticket.is_some() {
             self.flights[usize::from(tag)].take(ticket);
-            return self.begin_rounds(pass, tag, steps, address);
+            return self.launch_round(pass, tag, steps);
         }
         match steps {
             0 => return Ok(Outcome::Commit(self.succeed(pass, tag))),
@@ -205,23 +209,7 @@ impl<T: Target> Engine<T> {
             _ if self.direct => return self.launch(pass, tag, steps),
             _ => {}
         }
-        self.begin_placed(pass, tag, steps, address)
-    }
-
-    /// Starts a request whose target has asked to hear when its steps have ended.
-    #[inline(never)]
-    fn begin_rounds<R: Ring>(
-        &mut self,
-        pass: &mut Pass<'_, R>,
-        tag: u16,
-        steps: usize,
-        address: u64,
-    ) -> Settled {
-        if self.direct {
-            self.launch(pass, tag, steps)
-        } else {
-            self.begin_placed(pass, tag, steps, address)
-        }
+        self.begin_placed(pass, tag, steps)
     }
 
     /// Takes a completion of this queue's steps that have not [arrived](Self::arrive), registrations

@@ -1,34 +1,36 @@
-//! From one round of a request to the next: what its target wants when its steps have ended.
+//! From one round of a request to the next: when the steps of a round have ended, the engine asks the
+//! target how the request goes on.
 
 use super::flight::{Flight, Lease};
-use super::{Engine, Outcome, Settled};
+use super::{Engine, Settled};
 use crate::driver::Ring;
 use crate::pass::Pass;
 use crate::target::{Ended, Errno, Next, Plan, Step, StepKind, Target};
 
-/// The round of a request whose target is asked nothing more.
+/// The number that stands for the round of a request which its target has ended.
 const LAST: u16 = u16::MAX;
 
 impl Flight {
-    /// A plan of the target's lies ready, which asks if it has a ticket.
+    /// Notes whether the plan that lies ready asks, and with which ticket.
     #[inline]
     pub(super) fn take(&mut self, ticket: Option<u64>) {
         (self.asks, self.ticket) = (ticket.is_some(), ticket.unwrap_or(0));
     }
 
-    /// Its target is asked nothing more: it ends with the errno that it has, or well.
+    /// Notes that the target has ended the request.
     pub(super) fn ask_no_more(&mut self) {
         (self.asks, self.round) = (false, LAST);
     }
 
-    /// Whether its target may know how to go on after a failure.
+    /// Whether the target has not ended the request yet.
     pub(super) fn may_go_on(&self) -> bool {
         self.round < LAST
     }
 }
 
 impl<T: Target> Engine<T> {
-    /// A round has ended so, nothing is pending, and a buffer that failed is given up.
+    /// Asks the target what comes after a round that has ended with `result`. No completion of the request
+    /// is pending, and a buffer that could not be registered is not tried again.
     #[cold]
     pub(super) fn next_round<R: Ring>(
         &mut self,
@@ -46,7 +48,6 @@ impl<T: Target> Engine<T> {
                 let (steps, ticket) = (plan.len(), plan.ticket());
                 let flight = &mut self.flights[index];
                 flight.take(ticket);
-                // The last number of a round says that there is none.
                 flight.round = (round + 1).min(LAST - 1);
                 self.launch_round(pass, tag, steps)
             }
@@ -57,41 +58,39 @@ impl<T: Target> Engine<T> {
                 self.flights[index].take(Some(ticket));
                 self.launch(pass, tag, 1)
             }
-            Next::Done => {
-                let flight = &mut self.flights[index];
-                flight.ask_no_more();
-                (flight.started, flight.errno) = (flight.planned, 0);
-                self.finish(pass, tag)
-            }
-            Next::Fail(errno) => {
-                let flight = &mut self.flights[index];
-                flight.ask_no_more();
-                flight.errno = errno.0;
-                self.finish(pass, tag)
-            }
+            Next::Done => self.end_rounds(pass, tag, 0),
+            Next::Fail(errno) => self.end_rounds(pass, tag, errno.0),
         }
     }
 
-    /// Starts a round whose steps lie ready. The request's bytes may not have been needed before.
-    fn launch_round<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, steps: usize) -> Settled {
+    /// The target has ended the request: with `errno`, or well where that is 0.
+    fn end_rounds<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, errno: i32) -> Settled {
+        let flight = &mut self.flights[usize::from(tag)];
+        flight.ask_no_more();
+        (flight.started, flight.errno) = (flight.planned, errno);
+        self.finish(pass, tag)
+    }
+
+    /// Starts a round whose steps lie ready. A first round may not have needed the request's bytes.
+    pub(super) fn launch_round<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        steps: usize,
+    ) -> Settled {
         if self.direct || self.flights[usize::from(tag)].lease != Lease::Standing {
-            return self.launch(pass, tag, steps);
+            self.launch(pass, tag, steps)
+        } else {
+            self.begin_placed(pass, tag, steps)
         }
-        let address = self.staging[usize::from(tag)].address() as u64;
-        self.begin_placed(pass, tag, steps, address)
     }
 
-    /// A request that was planned fails, and nothing more is planned for it.
+    /// Tells the target that a request fails, unless the target has ended the request by itself.
     #[cold]
     pub(super) fn tell_failure(&self, tag: u16) {
-        let Flight { request, ticket, .. } = &self.flights[usize::from(tag)];
-        self.target.failed(request, *ticket);
-    }
-
-    /// A request fails for good, with the errno that it has.
-    #[cold]
-    pub(super) fn fail_for_good<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Outcome {
-        let errno = Errno(self.flights[usize::from(tag)].errno);
-        Outcome::Commit(self.fail(pass, tag, errno))
+        let flight = &self.flights[usize::from(tag)];
+        if flight.may_go_on() {
+            self.target.failed(&flight.request, flight.ticket);
+        }
     }
 }

@@ -16,7 +16,7 @@ impl<T: Target> Engine<T> {
         if flight.held && !flight.may_attach_again() {
             return Ok(self.hold(tag));
         }
-        if flight.asks && flight.errno == 0 && flight.started == flight.planned {
+        if flight.asks && flight.errno == 0 {
             return self.next_round(pass, tag, Ok(()));
         }
         if let Lease::Attached(_) = self.flights[usize::from(tag)].lease {
@@ -43,11 +43,12 @@ impl<T: Target> Engine<T> {
             let steps = usize::from(flight.planned);
             return self.launch(pass, tag, steps);
         }
-        if !flight.may_go_on() {
-            return Ok(self.fail_for_good(pass, tag));
-        }
         let errno = Errno(flight.errno);
-        self.next_round(pass, tag, Err(errno))
+        if flight.may_go_on() {
+            self.next_round(pass, tag, Err(errno))
+        } else {
+            Ok(Outcome::Commit(self.fail(pass, tag, errno)))
+        }
     }
 
     #[inline(always)]

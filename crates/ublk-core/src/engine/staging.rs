@@ -88,18 +88,14 @@ impl<T: Target> Engine<T> {
         }
     }
 
-    /// Starts a request whose plan lies ready. `address` is the descriptor's, or where the
-    /// exchange has put the bytes.
+    /// Starts a round whose steps lie ready, where the bytes of the request have no place yet.
     #[inline(never)]
     pub(super) fn begin_placed<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
         tag: u16,
         steps: usize,
-        address: u64,
     ) -> Settled {
-        // A later round may need the bytes.
-        self.staging[usize::from(tag)] = Staging::at(address);
         if !self.plan(tag, steps).iter().any(Step::uses_buffer) {
             return self.launch(pass, tag, steps);
         }
@@ -107,7 +103,7 @@ impl<T: Target> Engine<T> {
         {
             self.flights[usize::from(tag)].planned = steps as u8;
         }
-        if let Err(errno) = self.place(tag, address) {
+        if let Err(errno) = self.place(tag) {
             return Ok(self.refuse(pass, tag, errno));
         }
         match self.staging[usize::from(tag)].copying {
@@ -117,7 +113,8 @@ impl<T: Target> Engine<T> {
     }
 
     /// Decides how steps reach the request's bytes.
-    fn place(&mut self, tag: u16, address: u64) -> Result<(), Errno> {
+    fn place(&mut self, tag: u16) -> Result<(), Errno> {
+        let address = self.staging[usize::from(tag)].address() as u64;
         let request = self.flights[usize::from(tag)].request;
         let registered =
             matches!(self.buffers, Buffers::Auto { .. }) && !request.flags.needs_registration();

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::entries::Place;
+use super::entries::Bytes;
 use super::flight::{Lease, Progress, Way};
 use super::verdict::{Verdict, judge};
 use super::{Engine, Outcome, Settled, entries};
@@ -37,18 +37,18 @@ impl<T: Target> Engine<T> {
     pub(super) fn push_step<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, step: u8) {
         let index = usize::from(tag) * self.max_steps + usize::from(step);
         let flight = &mut self.flights[usize::from(tag)];
-        let place = match (&self.buffers, flight.lease) {
-            (_, Lease::Empty(slot) | Lease::Attached(slot)) => Place::Slot(slot),
+        let bytes = match (&self.buffers, flight.lease) {
+            (_, Lease::Empty(slot) | Lease::Attached(slot)) => Bytes::Slot(slot),
             (_, Lease::InMemory | Lease::ToStore) => {
-                Place::Memory(self.staging[usize::from(tag)].address())
+                Bytes::Memory(self.staging[usize::from(tag)].address())
             }
-            (Buffers::Copy(pool), _) => Place::Memory(pool.at(tag, 0)),
-            (Buffers::Auto { slots }, _) => Place::Slot(slots[usize::from(tag)].get()),
+            (Buffers::Copy(pool), _) => Bytes::Memory(pool.at(tag, 0)),
+            (Buffers::Auto { slots }, _) => Bytes::Slot(slots[usize::from(tag)].get()),
             // No step of this plan uses the buffer.
-            _ => Place::Slot(0),
+            _ => Bytes::Slot(0),
         };
         let (planned, progress) = (&self.steps[index], &self.progress[index]);
-        let entry = match entries::step(planned, progress, place, pass.seat) {
+        let entry = match entries::step(planned, progress, bytes, pass.seat) {
             Some(entry) => entry,
             None => self.special_entry(pass, tag, index),
         };

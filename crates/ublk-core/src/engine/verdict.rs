@@ -31,14 +31,11 @@ pub(super) fn judge(step: &Step, progress: &mut Progress, result: i32, block: u3
     let Ok(result) = u32::try_from(result) else {
         return interrupted_or_failed(step.kind, progress, -result);
     };
+    let is_short = progress.from + result < step.length;
     match step.kind {
-        StepKind::Read | StepKind::Write { .. } | StepKind::Zeros
-            if progress.from + result < step.length && !step.is_whole() =>
-        {
+        _ if is_short && step.is_whole() => continue_whole(progress, result),
+        StepKind::Read | StepKind::Write { .. } | StepKind::Zeros if is_short => {
             continue_short(step, progress, result, block)
-        }
-        _ if step.is_whole() && progress.from + result < step.length => {
-            continue_whole(progress, result)
         }
         kind if kind.syncs() => Verdict::CompleteDurably,
         // Of a block device the kernel changes what there is of the range, and answers success.

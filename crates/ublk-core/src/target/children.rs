@@ -149,8 +149,8 @@ impl Children {
         if targets.iter().any(|target| target.elsewhere().is_some()) {
             return Err(refused(format!("a handler cannot lie below {layer}")));
         }
-        // A layer does not pass on what its children ask after a round that ended well.
-        if targets.iter().any(|target| target.memory().is_some()) {
+        // A layer hears of failures only.
+        if targets.iter().any(Target::takes_rounds) {
             return Err(refused(format!("an overlay cannot lie below {layer}")));
         }
         let max_steps = targets.iter().map(Target::max_steps).sum();

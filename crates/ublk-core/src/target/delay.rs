@@ -85,6 +85,10 @@ impl Target for Delay {
         plan.part(later, |plan| self.child.plan(request, plan))
     }
 
+    fn takes_rounds(&self) -> bool {
+        self.child.takes_rounds()
+    }
+
     fn next(&self, request: &Request, ended: Ended, plan: &mut Plan<'_>) -> Next {
         self.child.next(request, ended, plan)
     }

@@ -122,6 +122,12 @@ pub trait Target: Send + Sync + 'static {
         None
     }
 
+    /// Whether plans of this target ever [ask](Plan::ask). A layer that hears only of failures cannot be
+    /// made of such targets.
+    fn takes_rounds(&self) -> bool {
+        false
+    }
+
     /// A round of `request` has ended: it has failed, or its plan has [asked](Plan::ask). With
     /// [`Next::Round`] the next one is what `plan`, emptied before, has now. Must not block.
     ///

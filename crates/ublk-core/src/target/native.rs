@@ -138,6 +138,10 @@ impl Target for Native {
         forward!(self, target => target.memory())
     }
 
+    fn takes_rounds(&self) -> bool {
+        forward!(self, target => target.takes_rounds())
+    }
+
     fn next(&self, request: &Request, ended: Ended, plan: &mut Plan<'_>) -> Next {
         forward!(self, target => target.next(request, ended, plan))
     }

@@ -22,6 +22,7 @@ mod backing;
 mod common;
 mod lost;
 mod pool;
+mod rounds;
 mod starting;
 mod threads;
 

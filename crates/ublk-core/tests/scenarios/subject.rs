@@ -232,6 +232,10 @@ impl Target for Subject {
         self.kind.target().memory()
     }
 
+    fn takes_rounds(&self) -> bool {
+        self.rounds.is_some() || self.kind.target().takes_rounds()
+    }
+
     fn next(&self, request: &Request, ended: Ended, plan: &mut Plan<'_>) -> Next {
         let target = self.kind.target();
         match &self.rounds {

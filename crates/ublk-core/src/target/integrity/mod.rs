@@ -190,6 +190,10 @@ impl Target for Integrity {
         Some(self.headers.memory())
     }
 
+    fn takes_rounds(&self) -> bool {
+        true
+    }
+
     fn next(&self, request: &Request, ended: Ended, plan: &mut Plan<'_>) -> Next {
         let Ended { result, ticket, round } = ended;
         if let Err(errno) = result {

@@ -224,6 +224,10 @@ impl Target for Overlay {
         begun
     }
 
+    fn takes_rounds(&self) -> bool {
+        true
+    }
+
     fn next(&self, request: &Request, ended: Ended, plan: &mut Plan<'_>) -> Next {
         let (mut live, ticket) = (self.live(), ended.ticket);
         let result = match ended.result {

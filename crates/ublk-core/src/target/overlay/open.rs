@@ -200,7 +200,8 @@ pub(super) fn check_base(base: &Native) -> Result<i64> {
     if base.elsewhere().is_some() {
         return refused("a handler");
     }
-    if matches!(base, Native::Overlay(_)) {
+    // An overlay tells its base of no end of a read.
+    if base.takes_rounds() {
         return refused("an overlay");
     }
     if base.max_steps() + ROUND > 250 {

@@ -317,6 +317,10 @@ impl Target for Zoned {
         Some(&self.image)
     }
 
+    fn takes_rounds(&self) -> bool {
+        true
+    }
+
     fn next(&self, request: &Request, ended: Ended, plan: &mut Plan<'_>) -> Next {
         let Ended { result, ticket, round } = ended;
         match (request.op, result) {
