@@ -2,6 +2,9 @@ import { InvalidArgumentError } from 'commander';
 
 import { BUFFER_MODES, type BufferMode } from '../info.ts';
 
+/** The words that name a target below another target, for help texts. */
+export const PART = 'a file, a block device, null:SIZE or error:SIZE';
+
 /** Parses a whole number. */
 export function wholeNumber(text: string): number {
   if (!/^\d+$/.test(text)) throw new InvalidArgumentError('It must be a whole number.');

@@ -1,40 +1,29 @@
 import type { Command } from 'commander';
 
-import { example, wholeNumber } from './arguments.ts';
+import { example, PART, wholeNumber } from './arguments.ts';
 import type { DelayFlags, PartsFlags, StripedFlags, ZonedFlags } from './commands/add-layers.ts';
 import type { ErrorFlags } from './commands/add.ts';
 
-const TARGET = 'a file, a block device, null:SIZE or error:SIZE';
-
 /** The subcommands of `ublk add` beyond plain files: layers, zones. */
 export function addLayers(add: Command, options: (command: Command) => Command): void {
-  options(add.command('striped'))
+  partOptions(options(add.command('striped')))
     .description('Serve chunks spread over several targets in turn.')
-    .argument('<target...>', TARGET)
-    .option('--no-lock', 'serve files although another server does')
-    .option('--read-only', 'refuse writes, and open files for reading only')
-    .option('--block-size <bytes>', 'logical block size: 512, 1024, 2048 or 4096', wholeNumber)
+    .argument('<target...>', PART)
     .option('--chunk <size>', 'bytes on each target before the next target (default: 64KiB)')
     .addHelpText('after', example('ublk add striped a.img b.img --chunk 128KiB'))
     .action(async (parts: string[], flags: StripedFlags) => {
       await (await import('./commands/add-layers.ts')).addStriped(parts, flags);
     });
-  options(add.command('linear'))
+  partOptions(options(add.command('linear')))
     .description('Serve several targets in sequence.')
-    .argument('<target...>', TARGET)
-    .option('--no-lock', 'serve files although another server does')
-    .option('--read-only', 'refuse writes, and open files for reading only')
-    .option('--block-size <bytes>', 'logical block size: 512, 1024, 2048 or 4096', wholeNumber)
+    .argument('<target...>', PART)
     .addHelpText('after', example('ublk add linear a.img error:1MiB b.img'))
     .action(async (parts: string[], flags: PartsFlags) => {
       await (await import('./commands/add-layers.ts')).addLinear(parts, flags);
     });
-  options(add.command('delay'))
+  partOptions(options(add.command('delay')))
     .description('Serve a target with delays, for tests.')
-    .argument('<target>', TARGET)
-    .option('--no-lock', 'serve files although another server does')
-    .option('--read-only', 'refuse writes, and open files for reading only')
-    .option('--block-size <bytes>', 'logical block size: 512, 1024, 2048 or 4096', wholeNumber)
+    .argument('<target>', PART)
     .option('--read-us <n>', 'delay of reads, in microseconds', wholeNumber)
     .option('--write-us <n>', 'delay of writes and discards', wholeNumber)
     .option('--flush-us <n>', 'delay of flushes (default: as writes)', wholeNumber)
@@ -64,4 +53,12 @@ export function addLayers(add: Command, options: (command: Command) => Command):
     .action(async (image: string | undefined, flags: ZonedFlags) => {
       await (await import('./commands/add-layers.ts')).addZoned(image, flags);
     });
+}
+
+/** The options of targets that are made of other targets. */
+function partOptions(command: Command): Command {
+  return command
+    .option('--no-lock', 'serve files although another server does')
+    .option('--read-only', 'refuse writes, and open files for reading only')
+    .option('--block-size <bytes>', 'logical block size: 512, 1024, 2048 or 4096', wholeNumber);
 }

@@ -1,10 +1,10 @@
 import type { Command } from 'commander';
 
-import { example } from './arguments.ts';
+import { example, PART } from './arguments.ts';
 import type { ForkFlags, OverlayFlags } from './commands/overlay.ts';
 import type { OutputFlags } from './output.ts';
 
-const BASE = 'a file, a block device, null:SIZE or error:SIZE; it is only read';
+const BASE = `${PART}; ublk only reads the base`;
 const HISTORY = 'a folder on a tmpfs, for what a killed server must not lose';
 
 /** `ublk add overlay` */
