@@ -1,4 +1,5 @@
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 
 import { afterEach, expect, onTestFinished, test, vi, type TestContext } from 'vitest';
 
@@ -46,6 +47,46 @@ async function killed(server: Awaited<ReturnType<typeof startServer>>['server'])
   await server;
 }
 
+/** The paths of the files that a process has open. */
+function openFiles(pid: number): string[] {
+  const folder = `/proc/${pid}/fd`;
+  return readdirSync(folder).flatMap((file) => {
+    try {
+      return readlinkSync(join(folder, file));
+    } catch {
+      // The process has closed the file since.
+      return [];
+    }
+  });
+}
+
+function recordOf(id: number): { readonly pid: number; readonly options: object } {
+  return JSON.parse(readFileSync(`/run/ublk/${id}.json`, 'utf8')) as ReturnType<typeof recordOf>;
+}
+
+/**
+ * Starts recoveries of device 0, and kills each when `reached` becomes true, until one of them has been
+ * killed while the device was in `state`.
+ */
+async function killRecoveryIn(
+  reached: (pid: number) => boolean | Promise<boolean>,
+  state: string,
+): Promise<void> {
+  for (let found = ''; found !== state;) {
+    const recovery = ublk('recover', '0');
+    while (!(await reached(recovery.pid!))) {
+      expect(recovery.exitCode, 'the recovery has ended by itself').toBeNull();
+      await new Promise(setImmediate);
+    }
+    // A process that stands still changes no state before it is killed.
+    recovery.kill('SIGSTOP');
+    found = (await getDeviceInfo(0)).state;
+    recovery.kill('SIGKILL');
+    await recovery;
+    await untilLeft(0);
+  }
+}
+
 withUblk('the record of a device', () => {
   afterEach(expectNothing);
 
@@ -76,30 +117,33 @@ withUblk('the record of a device', () => {
     },
   );
 
-  test('recovers it although whoever recovers it is killed, at any moment', async (context) => {
-    await needRecovery(context);
-    const { server } = await startServer(
-      'add',
-      'file',
-      sparseImage(64 * MIB),
-      '--recovery',
-      'reissue',
-    );
-    const load = startLoad('/dev/ublkb0');
-    await pause(1500);
-    await killed(server);
-    for (let cycle = 0; cycle < CYCLES; cycle += 1) {
-      const next = ublk('recover', '0');
-      await pause(Math.random() * 8000);
-      next.kill('SIGKILL');
-      await next;
-    }
-    const last = await startServer('recover', '0');
-    await pause(1000);
-    await endLoad(load);
-    expect((await ublk('stop', '0')).exitCode).toBe(0);
-    await last.server;
-  });
+  test(
+    'recovers it although each recovering process is killed on its way',
+    { timeout: 240_000 * CYCLES + 180_000 },
+    async (context) => {
+      await needRecovery(context);
+      const image = sparseImage(64 * MIB);
+      const { server } = await startServer('add', 'file', image, '--recovery', 'reissue');
+      const load = startLoad('/dev/ublkb0');
+      await pause(1500);
+      await killed(server);
+      await untilLeft(0);
+      const moments: [reached: (pid: number) => boolean | Promise<boolean>, state: string][] = [
+        [(pid) => openFiles(pid).includes(image), 'quiesced'],
+        [(pid) => openFiles(pid).includes('/dev/ublkc0'), 'quiesced'],
+        [async (pid) => (await getDeviceInfo(0)).serverPid === pid, 'live'],
+        [(pid) => recordOf(0).pid === pid, 'live'],
+      ];
+      for (let cycle = 0; cycle < CYCLES; cycle += 1) {
+        for (const [reached, state] of moments) await killRecoveryIn(reached, state);
+      }
+      const last = await startServer('recover', '0');
+      await pause(1000);
+      await endLoad(load);
+      expect((await ublk('stop', '0')).exitCode).toBe(0);
+      await last.server;
+    },
+  );
 
   test('is there for root alone as long as the device is, whatever ends that', async (context) => {
     await needRecovery(context);
@@ -131,11 +175,9 @@ withUblk('the record of a device', () => {
     const again = await recoverDevice(0);
     expect(again.size).toBe(MIB);
     await again.quiesce();
-    const record = () =>
-      JSON.parse(readFileSync('/run/ublk/0.json', 'utf8')) as { options: object };
-    expect(record().options).toEqual({ recovery: 'reissue', affinity: [0], queues: 1 });
+    expect(recordOf(0).options).toEqual({ recovery: 'reissue', affinity: [0], queues: 1 });
     const third = await recoverDevice(0, { pin: true });
-    expect(record().options).toEqual({ recovery: 'reissue', pin: true, queues: 1 });
+    expect(recordOf(0).options).toEqual({ recovery: 'reissue', pin: true, queues: 1 });
     await third.close();
   });
 
