@@ -3,7 +3,7 @@ import { open } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 
 import { execa } from 'execa';
-import { afterEach, expect, onTestFinished, test, vi } from 'vitest';
+import { afterEach, expect, test, vi } from 'vitest';
 
 import {
   createDevice,
@@ -18,6 +18,7 @@ import {
 import { carries, mountPoint } from './filesystem.ts';
 import { fioVerify } from './fio.ts';
 import { randomImage, sparseImage, temporaryFolder } from './image.ts';
+import { endLoad, startLoad } from './load.ts';
 import { expectNoDevices, need, withUblk } from './machine.ts';
 import { startServer } from './server.ts';
 
@@ -36,15 +37,6 @@ async function contents({ path, size }: Pick<Device, 'path' | 'size'>): Promise<
 async function write({ path }: Pick<Device, 'path'>, offset: number, input: Buffer): Promise<void> {
   const place = [`of=${path}`, `seek=${offset}`, 'oflag=direct,seek_bytes', 'bs=64k'];
   await execa('dd', [...place, 'iflag=fullblock', 'conv=notrunc', 'status=none'], { input });
-}
-
-/** Writes until a signal ends it, each block with its checksum, and reads back what it wrote. */
-function startLoad(filename: string) {
-  const job =
-    '--name=verify --rw=randrw --bs=4k --size=24M --ioengine=libaio --iodepth=16 --direct=1';
-  const verify = '--verify=crc32c --verify_fatal=1 --verify_backlog=128 --randrepeat=0';
-  const how = `${job} ${verify} --time_based --runtime=600 --fsync=64`.split(' ');
-  return execa('fio', [...how, `--filename=${filename}`], { reject: false });
 }
 
 /** What servers have left in memory for the next ones. */
@@ -123,8 +115,7 @@ withUblk('an overlay', () => {
     let { server } = await startServer('add', ...words, ...shape);
     await execa('mkfs.ext4', ['-q', '/dev/ublkb0']);
     await execa('mount', ['/dev/ublkb0', folder]);
-    const load = startLoad(join(folder, 'data'));
-    onTestFinished(() => void load.kill('SIGKILL'));
+    const load = startLoad(join(folder, 'data'), '--fsync=64');
     const written = async () => {
       const [, , , , , , sectors] = readFileSync('/sys/block/ublkb0/stat', 'utf8')
         .trim()
@@ -143,10 +134,7 @@ withUblk('an overlay', () => {
       });
       ({ server } = await startServer('recover', '0', ...words));
     }
-    expect(load.exitCode).toBeNull();
-    load.kill('SIGINT');
-    const { exitCode, stderr } = await load;
-    expect({ exitCode, stderr }).toEqual({ exitCode: 128, stderr: '' });
+    await endLoad(load);
     await execa('umount', [folder]);
     server.kill('SIGTERM');
     expect((await server).exitCode).toBe(0);
