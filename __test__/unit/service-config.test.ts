@@ -379,10 +379,13 @@ describe('a configuration', () => {
   test('of JSON names its paths from its own folder', async () => {
     const state = '"path": "z.img", "state": "/var/z", "zoneSize": "64KiB"';
     const module = '"target": { "kind": "module", "url": "./disk.js", "data": { "path": "x" } }';
+    const overlay =
+      '"base": { "kind": "null", "size": 4096 }, "path": "l.layer", "history": "./history"';
     const path = configFile(`{ "devices": {
       "data": { ${FILE}, "id": 3, "recovery": "reissue" },
       "zoned": { "target": { "kind": "zoned", ${state} } },
-      "code": { ${module} }
+      "code": { ${module} },
+      "fork": { "target": { "kind": "overlay", ${overlay} } }
     } }`);
     const folder = join(path, '..');
     expect(await loadConfig(path)).toEqual([
@@ -403,6 +406,15 @@ describe('a configuration', () => {
           url: `file://${folder}/disk.js`,
           workers: 1,
           data: { path: 'x' },
+        },
+      },
+      {
+        name: 'fork',
+        target: {
+          kind: 'overlay',
+          base: { kind: 'null', size: 4096 },
+          path: join(folder, 'l.layer'),
+          history: join(folder, 'history'),
         },
       },
     ]);

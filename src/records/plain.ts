@@ -19,8 +19,8 @@ export type RecordedOptions = Omit<DeviceOptions, 'target' | 'pool' | 'id' | 'na
 const NOT_OPTIONS: ReadonlySet<string> = new Set(['target', 'pool', 'id', 'name']);
 /** The keys of {@link RecordedOptions}. */
 export const RECORDED_KEYS: readonly string[] = DEVICE_KEYS.filter((key) => !NOT_OPTIONS.has(key));
-/** Keys whose text is a path, which another process may resolve from another folder. */
-const PATHS: ReadonlySet<string> = new Set(['path', 'state', 'history']);
+/** The keys of targets whose text is a path, which another process may resolve from another folder. */
+export const PATH_KEYS: ReadonlySet<string> = new Set(['path', 'state', 'history']);
 
 /**
  * A target as a record holds it. Functions cannot be written down, and the data of a handler's module
@@ -52,7 +52,7 @@ export function recordOptions(options: Partial<DeviceOptions>): RecordedOptions 
 
 /** A value as JSON: sizes as numbers, paths absolute, what is absent left out. */
 function plain(value: unknown, key: string): unknown {
-  if (PATHS.has(key)) return checkAbsolutePath(value, key);
+  if (PATH_KEYS.has(key)) return checkAbsolutePath(value, key);
   if (typeof value === 'bigint') return Number(value);
   if (Array.isArray(value)) return value.map((one) => plain(one, ''));
   if (typeof value !== 'object' || value === null) return value;

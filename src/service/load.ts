@@ -6,6 +6,7 @@ import { checkKeys } from '../check.ts';
 import { invalid, messageOf, UblkError } from '../errors.ts';
 import { isHandler } from '../handler/handler.ts';
 import { handlerModule, isHandlerModule, type HandlerModule } from '../handler/module.ts';
+import { PATH_KEYS } from '../records/plain.ts';
 import { blame, configError, nameOf, type Source } from './blame.ts';
 import { checkConfig, type NamedOptions } from './config.ts';
 import { JsonSyntaxError, readJson } from './json.ts';
@@ -116,7 +117,7 @@ function rebaseTarget(target: unknown, folder: string): unknown {
 
 function rebased(value: unknown, folder: string, key: string): unknown {
   if (typeof value === 'string') {
-    const isPath = (key === 'path' || key === 'state') && value !== '' && !value.includes('\0');
+    const isPath = PATH_KEYS.has(key) && value !== '' && !value.includes('\0');
     return isPath ? resolve(folder, value) : value;
   }
   if (Array.isArray(value)) return value.map((one) => rebased(one, folder, ''));
