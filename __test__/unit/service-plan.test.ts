@@ -97,6 +97,20 @@ describe('the plan of a service', () => {
     ]);
   });
 
+  test('recovers with the declared target, and says how that differs', () => {
+    const before = { ...wanted, target: targets.file('/srv/a.img', { size: MIB }) };
+    const now = { ...before, depth: 128, target: targets.file('/srv/b.img', { size: MIB }) };
+    const path = 'target.path was "/srv/a.img" and is "/srv/b.img"';
+    const depth = 'depth was 64 and is 128';
+    const recorded = { ...left, record: recordOf(before) };
+    expect(plan([now], [recorded])).toMatchObject([
+      { action: 'recover', why: `the device waits for a server; ${path}`, remains: [depth] },
+    ]);
+    expect(plan([now], [{ ...recorded, isServed: true }])).toMatchObject([
+      { action: 'keep', remains: [path, depth] },
+    ]);
+  });
+
   test('takes no number and no name from another device', () => {
     const other = { ...served, name: undefined, serves: '/srv/other.img' };
     expect(plan([{ ...wanted, id: 3 }], [other])).toMatchObject([

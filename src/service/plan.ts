@@ -2,7 +2,13 @@ import { SERVING } from '../records/recall.ts';
 import { wholeTarget } from '../records/record.ts';
 import { formatSize } from '../size.ts';
 import type { NamedOptions } from './config.ts';
-import { differences, resizedText, wantedSize, type Comparable } from './differences.ts';
+import {
+  differences,
+  resizedText,
+  wantedSize,
+  type Comparable,
+  type Difference,
+} from './differences.ts';
 import type { SeenDevice } from './observe.ts';
 
 /**
@@ -74,13 +80,17 @@ function stepFor(
     return step(name, 'refuse', `${ids} both have the name: remove one with ublk delete`);
   }
   const { info, isServed } = found;
-  const remains = remaining(options, found);
+  const differing = differencesOf(options, found);
   if (isServed) {
     const why = `process ${info.serverPid} serves the device`;
-    return { ...step(name, 'keep', why, info.id), remains };
+    return { ...step(name, 'keep', why, info.id), remains: textsOf(differing) };
   }
   if (info.recovery !== undefined) {
-    return { ...step(name, 'recover', 'the device waits for a server', info.id), remains };
+    // The new server takes the declared target, and the kernel keeps the rest.
+    const taken = differing.filter(isOfTarget);
+    const kept = differing.filter((one) => !taken.includes(one));
+    const why = ['the device waits for a server', ...textsOf(taken)].join('; ');
+    return { ...step(name, 'recover', why, info.id), remains: textsOf(kept) };
   }
   return step(name, 'replace', 'the server has died, and the device has no recovery', info.id);
 }
@@ -99,12 +109,8 @@ function changeOwn(options: NamedOptions, own: OwnDevice): ServiceStep {
   const { id, size, options: before } = own;
   const wanted = wantedSize(options.target, own.logicalBlockSize);
   const found = differences(before, options).filter(({ key }) => key !== 'target.size');
-  const remains = [...numberDiffers(options, id), ...found.map(({ text }) => text)];
-  if (
-    wanted === undefined ||
-    wanted === size ||
-    found.some(({ key }) => key.startsWith('target.'))
-  ) {
+  const remains = textsOf([...numberDiffers(options, id), ...found]);
+  if (wanted === undefined || wanted === size || found.some(isOfTarget)) {
     return { ...step(name, 'keep', 'the device is served', id), remains };
   }
   if (wanted < size && (options.target as { readonly size?: unknown }).size === undefined) {
@@ -116,22 +122,31 @@ function changeOwn(options: NamedOptions, own: OwnDevice): ServiceStep {
 }
 
 /** The differences of a device of another server, as far as the record says. */
-function remaining(options: NamedOptions, { info, record }: SeenDevice): string[] {
+function differencesOf(options: NamedOptions, { info, record }: SeenDevice): Difference[] {
   const number = numberDiffers(options, info.id);
   if (record === undefined) return number;
   const before: Comparable = { ...record.options, target: wholeTarget(record.target) };
   const found = differences(before, options).filter(({ key }) => !CHANGEABLE.has(key));
   const size = wantedSize(options.target, info.logicalBlockSize ?? 512);
   const differs = size !== undefined && info.size !== undefined && size !== info.size;
-  const grown = differs ? [resizedText(info.size, size)] : [];
-  return [...number, ...found.map(({ text }) => text), ...grown];
+  const resized = differs ? [{ key: 'size', text: resizedText(info.size, size) }] : [];
+  return [...number, ...found, ...resized];
 }
 
 /** Options that each server chooses anew, and the size, which the kernel knows better. */
 const CHANGEABLE: ReadonlySet<string> = new Set<string>([...SERVING, 'target.size']);
 
-function numberDiffers({ id: wanted }: NamedOptions, id: number): string[] {
-  return wanted === undefined || wanted === id ? [] : [`the number is ${id}, not ${wanted}`];
+function numberDiffers({ id: wanted }: NamedOptions, id: number): Difference[] {
+  if (wanted === undefined || wanted === id) return [];
+  return [{ key: 'id', text: `the number is ${id}, not ${wanted}` }];
+}
+
+function isOfTarget({ key }: Difference): boolean {
+  return key.startsWith('target.');
+}
+
+function textsOf(found: readonly Difference[]): string[] {
+  return found.map(({ text }) => text);
 }
 
 function step(name: string, action: ServiceAction, why: string, id?: number): ServiceStep {
