@@ -1,4 +1,4 @@
-import { statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, statSync, writeFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
@@ -9,7 +9,10 @@ import { features, getDeviceInfo } from '../../src/index.ts';
 import { expectNoDevices, isTestMachine, withUblk } from './machine.ts';
 import { ublk } from './server.ts';
 
-const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+const CHECKOUT = fileURLToPath(new URL('../..', import.meta.url));
+/** The checkout once more: users may not enter the folder of root, where the checkout may lie. */
+const FOR_USERS = '/run/ublk-checkout';
+const CLI = `${FOR_USERS}/dist/cli/main.js`;
 const RULES = '/etc/udev/rules.d/97-ublk.rules';
 const USER = 1234;
 
@@ -28,8 +31,13 @@ withUblk('a user who is not root', () => {
       writeFileSync(RULES, `${stdout}\n`);
       await execa('udevadm', ['control', '--reload']);
       await execa('udevadm', ['trigger', '--settle', '--name-match=ublk-control']);
+      mkdirSync(FOR_USERS, { recursive: true });
+      await execa('mount', ['--bind', CHECKOUT, FOR_USERS]);
     });
-    afterAll(() => writeFileSync(RULES, ''));
+    afterAll(async () => {
+      writeFileSync(RULES, '');
+      await execa('umount', [FOR_USERS]);
+    });
     afterEach(expectNoDevices);
 
     test('serves a device of their own, and stops it', async (context) => {
