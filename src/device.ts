@@ -26,8 +26,8 @@ export interface DeviceEvents {
   /**
    * A request failed in JavaScript, and the service continues: a handler threw (`ERR_UBLK_HANDLER`),
    * did not answer in time (`ERR_UBLK_REQUEST_TIMEOUT`), answered an ended request
-   * (`ERR_UBLK_LATE_ANSWER`), and others. Without a listener, Node.js prints the first warning of
-   * each code.
+   * (`ERR_UBLK_LATE_ANSWER`), and others. Without a listener, and after `close`, Node.js prints the
+   * first warning of each code.
    */
   warning: [warning: UblkError];
 }
@@ -295,7 +295,9 @@ export class Device extends EventEmitter<DeviceEvents> {
 
   /** @internal Reports a failed request. */
   warn(warning: UblkError): void {
-    if (this.#tell('warning', warning) || this.#printed.has(warning.code)) return;
+    // A worker's message may arrive after the end, and `close` is the last event.
+    const isHeard = !this.#ended && this.#tell('warning', warning);
+    if (isHeard || this.#printed.has(warning.code)) return;
     this.#printed.add(warning.code);
     process.emitWarning(toProcessWarning(warning));
   }

@@ -5,6 +5,7 @@ import { inspect } from 'node:util';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 
 import { Device } from '../../src/device.ts';
+import { UblkError } from '../../src/errors.ts';
 import type { NativeEnd } from '../../src/native.ts';
 import { fakeDevice } from './fake-device.ts';
 
@@ -62,6 +63,19 @@ describe('Device', () => {
     await expect(device.share('')).rejects.toThrow('path is ""');
     await expect(device.share('a', { readonly: true } as never)).rejects.toThrow("no 'readonly'");
     expect(native.share).not.toHaveBeenCalled();
+  });
+
+  test('tells no warning after its last event', async () => {
+    const events: string[] = [];
+    device.on('warning', ({ message }) => events.push(message));
+    device.on('close', () => events.push('close'));
+    const printed = vi.spyOn(process, 'emitWarning').mockImplementation(() => {});
+    device.warn(new UblkError('ERR_UBLK_HANDLER', 'early'));
+    await device.close();
+    device.warn(new UblkError('ERR_UBLK_HANDLER', 'late'));
+    expect(events).toEqual(['early', 'close']);
+    expect(printed.mock.calls).toMatchObject([[{ message: 'late' }]]);
+    printed.mockRestore();
   });
 
   test('adds up the counters of its queues', () => {

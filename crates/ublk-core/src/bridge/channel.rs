@@ -255,7 +255,10 @@ impl Channel {
     }
 
     pub(super) fn tick(&self, now: u32) {
-        self.watch_peer(now);
+        // The loss of a peer was reported; the requests of a lost peer are not late.
+        if !self.is_abandoned() {
+            self.watch_peer(now);
+        }
         let due = now.is_multiple_of(self.shared.pace());
         if due && self.waiting.load(Ordering::Relaxed) > 0 {
             self.ask_to_look();
