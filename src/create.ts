@@ -15,13 +15,14 @@ export interface CreateDeviceContext {
 }
 
 /**
- * Creates a block device and serves it. When the promise resolves, `device.path` exists and can
- * be opened. Needs the right to use `/dev/ublk-control` (root, as a rule) and Linux 6.0; zero copy
+ * Creates a block device and serves the device. When the promise resolves, clients can open
+ * `device.path`. Needs the right to use `/dev/ublk-control` (root, as a rule) and Linux 6.0; zero copy
  * needs 6.15.
  *
  * An abort takes effect when the kernel has answered: the device is removed again before the
  * promise rejects with `signal.reason`, so that nothing is left behind. If the kernel does not
- * remove the device, the promise resolves to it in spite of the abort, since it is served.
+ * remove the device, the promise resolves to the device in spite of the abort, since the device is
+ * served.
  *
  * @example
  * await using device = await createDevice({ target: targets.file('disk.img'), queues: 2 });
@@ -56,8 +57,8 @@ export async function createDevice(
 }
 
 /**
- * Whether a device that nobody wants any more has ended. Where it has not, it is served on, so that
- * its maker must have it.
+ * Whether a device that nobody wants any more has ended. A device that has not ended is served on, so
+ * that its maker must get the device.
  */
 export async function hasEnded(end: Promise<void>): Promise<boolean> {
   try {

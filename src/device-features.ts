@@ -1,36 +1,10 @@
-import { checkBoolean, checkCpus, checkInteger, checkOneOf } from './check.ts';
+import { checkBoolean, checkInteger, checkOneOf } from './check.ts';
 import { invalid } from './errors.ts';
 import type { Recovery } from './info.ts';
 import type { NativeDeviceOptions } from './native.ts';
 
-/** A device's threads and their CPUs. */
-export interface PlacementOptions {
-  /**
-   * The number of threads for the tags of all queues, 1 to 1024: ublk deals the tags out in turn, so that
-   * a client on a single CPU keeps all threads busy (more than 1 needs `PER_IO_DAEMON`, Linux 6.16). With
-   * a pool, the number of shares for its reactors. Not with `exchange: 'batch'`, nor with handlers.
-   * @default a thread for each queue
-   */
-  readonly threads?: number | undefined;
-  /**
-   * Replaces each thread by two: the first fetches and commits requests, the second registers buffers
-   * with another ring and does the I/O (`BUF_REG_OFF_DAEMON`, Linux 6.17). Needs `buffers: 'register'`,
-   * the default with this option; not for handlers and zoned targets, nor with a pool.
-   * @default false
-   */
-  readonly ringsApart?: boolean | undefined;
-  /**
-   * Whether each queue's thread stays on the CPUs mapped to the queue by the kernel. Without effect on
-   * `threads`, which serve all queues.
-   * @default true
-   */
-  readonly pin?: boolean | undefined;
-  /** The numbers of the CPUs for all threads of the device; not with `pin`. */
-  readonly affinity?: readonly number[] | undefined;
-}
-
 /** Features of a device, independent of the target. */
-export interface FeatureOptions extends PlacementOptions {
+export interface FeatureOptions {
   /**
    * Whether, and how, the device survives the end of its server, for `recoverDevice`.
    * Not with buffers `shared`. With exchange `batch` take `reissue`: with `queue`, requests that arrive while a
@@ -64,9 +38,7 @@ export interface FeatureOptions extends PlacementOptions {
   readonly ioDescSize?: number | undefined;
 }
 
-export const PLACEMENT_KEYS: readonly string[] = ['threads', 'ringsApart', 'pin', 'affinity'];
 export const FEATURE_KEYS: readonly string[] = [
-  ...PLACEMENT_KEYS,
   'recovery',
   'partScan',
   'unprivileged',
@@ -75,24 +47,13 @@ export const FEATURE_KEYS: readonly string[] = [
 
 export const RECOVERIES: readonly Recovery[] = ['queue', 'reissue', 'fail'];
 
-type Given = { -readonly [K in keyof NativeDeviceOptions]?: NativeDeviceOptions[K] };
-
-/** Checks the placement options and converts the options for the addon. */
-export function toNativePlacement(options: PlacementOptions): Given {
-  const { threads, ringsApart, pin, affinity } = options;
-  const given: Given = {};
-  if (threads !== undefined) given.threads = checkInteger(threads, 'threads', 1, 1024);
-  if (ringsApart !== undefined) given.ringsApart = checkBoolean(ringsApart, 'ringsApart');
-  if (pin !== undefined) given.pin = checkBoolean(pin, 'pin');
-  if (affinity === undefined) return given;
-  if (pin) throw invalid('pin and affinity exclude each other', 'leave one of them out');
-  return { ...given, affinity: checkCpus(affinity, 'affinity') };
-}
+/** Options as the addon takes them, as far as they have been checked. */
+export type Given = { -readonly [K in keyof NativeDeviceOptions]?: NativeDeviceOptions[K] };
 
 /** Checks the feature options and converts the options for the addon. */
 export function toNativeFeatures(options: FeatureOptions): Given {
   const { recovery, partScan, unprivileged, ioDescSize } = options;
-  const given = toNativePlacement(options);
+  const given: Given = {};
   if (recovery !== undefined) given.recovery = checkOneOf(recovery, 'recovery', RECOVERIES);
   if (partScan !== undefined) given.partScan = checkBoolean(partScan, 'partScan');
   if (unprivileged !== undefined) given.unprivileged = checkBoolean(unprivileged, 'unprivileged');

@@ -10,7 +10,7 @@ export type { Completion, CompletionBatch, CompletionsOptions } from './completi
 export { createDevice } from './create.ts';
 export type { CreateDeviceContext } from './create.ts';
 export type { Device, DeviceEvents, EndReason } from './device.ts';
-export type { FeatureOptions, PlacementOptions } from './device-features.ts';
+export type { FeatureOptions } from './device-features.ts';
 export {
   deleteDevice,
   deviceUsers,
@@ -32,6 +32,7 @@ export { createReactorPool, ReactorPool } from './pool.ts';
 export type { ReactorPoolOptions } from './pool.ts';
 export { recoverDevice } from './recover.ts';
 export type { RecoverOptions } from './recover.ts';
+export type { PlacementOptions, ServingOptions } from './serving.ts';
 export { closeOnSignals } from './signals.ts';
 export type { CloseOnSignalsOptions } from './signals.ts';
 export { UblkError, UblkErrorCode } from './errors.ts';

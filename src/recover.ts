@@ -1,92 +1,52 @@
-import { checkBoolean, checkInteger, checkKeys } from './check.ts';
+import { checkKeys } from './check.ts';
 import { hasEnded, type CreateDeviceContext } from './create.ts';
-import { PLACEMENT_KEYS, toNativePlacement, type PlacementOptions } from './device-features.ts';
 import type { Device } from './device.ts';
 import { getDeviceInfo } from './devices.ts';
 import { unwrap } from './errors.ts';
 import { serve, serverOf } from './handler/server.ts';
 import type { HandlerModule } from './handler/module.ts';
 import type { Handler } from './handler/types.ts';
-import {
-  native,
-  type NativeDevice,
-  type NativeDeviceOptions,
-  type NativeEnd,
-  type NativePool,
-} from './native.ts';
+import { native, type NativeDevice, type NativeEnd, type NativePool } from './native.ts';
 import { noteServer } from './notes.ts';
-import { checkPlacement, toNative } from './options.ts';
-import { createIn, type ReactorPool } from './pool.ts';
+import { toNative } from './options.ts';
+import { createIn } from './pool.ts';
 import { keepRecord } from './records/keep.ts';
 import { recall } from './records/recall.ts';
+import { SERVING_KEYS, toNativeServing, type ServingOptions } from './serving.ts';
 import type { Target } from './targets/index.ts';
 
 /**
- * What {@link recoverDevice} is asked for. What the device is otherwise was decided when it was
- * created. Without a `target`, options that are left out are those of the last server; with a
- * `target`, they have the defaults below.
+ * The options of {@link recoverDevice}: those of the new server. The options of the device were decided
+ * when the device was created. Without a `target`, an option that is left out is that of the last
+ * server; with a `target`, the option has the default below.
  */
-export interface RecoverOptions extends PlacementOptions {
+export interface RecoverOptions extends ServingOptions {
   /**
-   * What answers the device's requests from now on: what answered them before.
+   * The answerer of the device's requests from now on: the same as before.
    * @default the target in the record that the last server has left in `/run/ublk`
    */
-  // oxlint-disable-next-line typescript/no-explicit-any -- whatever its backends are called
+  // oxlint-disable-next-line typescript/no-explicit-any -- a handler may have backends of any name
   readonly target?: Target | Handler<any> | HandlerModule | undefined;
-  /**
-   * With `buffers: 'register'`: register, I/O and unregister each in a system call of its own.
-   * @default false
-   */
-  readonly splitRegister?: boolean | undefined;
-  /**
-   * As {@link DeviceOptions.rotateSlots}.
-   * @default false
-   */
-  readonly rotateSlots?: boolean | undefined;
-  /**
-   * As {@link DeviceOptions.spinUsec}, in microseconds, 0 to 1000000; not with `pool`.
-   * @default 0
-   */
-  readonly spinUsec?: number | undefined;
-  /**
-   * Reactors from {@link createReactorPool} that serve the queues from now on; not with `affinity`.
-   * @default each queue has a reactor of its own
-   */
-  readonly pool?: ReactorPool | undefined;
-  /**
-   * How long the old server may take to leave, and the kernel to go on, in milliseconds, 1 to
-   * 600000.
-   * @default 30000
-   */
-  readonly timeoutMs?: number | undefined;
 }
 
-const KEYS = [
-  'target',
-  'splitRegister',
-  'rotateSlots',
-  'spinUsec',
-  'pool',
-  'timeoutMs',
-  ...PLACEMENT_KEYS,
-];
+const KEYS = ['target', ...SERVING_KEYS];
 
 /**
- * Serves a device whose server has died, or has left it ({@link Device.quiesce}); a server that is
- * about to is waited for, and so are its locks. The device must have been created with `recovery`, and
- * the target must be what it was: its size, the layout of its bytes and its abilities are compared
- * with what clients were told and with what the last server has written down in `/run/ublk`. The
- * device keeps its size and its blocks when the target is larger or needs larger ones. A device of a
- * version of this package that wrote no layout down is recovered on trust. If the promise rejects,
+ * Serves a device whose server has died, or has left the device ({@link Device.quiesce}); waits for a
+ * server that is about to leave, and for the server's locks. The device must have been created with
+ * `recovery`, and the target must be the same: ublk compares the size, the layout of the bytes and the
+ * abilities of the target with what clients were told and with what the last server has written down
+ * in `/run/ublk`. The device keeps the size and the block size when the target's are larger. A device of
+ * a version of this package that wrote no layout down is recovered on trust. If the promise rejects,
  * the device waits on.
  *
- * Each server of a device with `recovery` leaves a record of its target and options in `/run/ublk`,
+ * Each server of a device with `recovery` leaves a record of the target and the options in `/run/ublk`,
  * which is read where no `target` is given. A handler's functions, and the data of a handler's module,
  * are in no record: such a device needs its `target`.
  *
- * An abort takes effect when the device is being served: it is left again before the promise rejects
- * with `signal.reason`. If that fails, the promise resolves to the device in spite of the abort,
- * since it is served.
+ * An abort takes effect when the device is being served: the new server leaves the device again before
+ * the promise rejects with `signal.reason`. If the server cannot leave, the promise resolves to the
+ * device in spite of the abort, since the device is served.
  *
  * @example
  * await using device = await recoverDevice(0);
@@ -94,8 +54,8 @@ const KEYS = [
  *
  * @throws {UblkError} `ERR_UBLK_NO_DEVICE`; `ERR_UBLK_INVALID_ARGUMENT` for a device without
  * `recovery`, and without a `target` where no record names one; `ERR_UBLK_BAD_RECORD` where the record
- * is half-written, foreign or of a later version, and stays as it is; `ERR_UBLK_BUSY` when its server
- * stays, or what lies behind the device is in use; `ERR_UBLK_BAD_BACKEND` when the target is another;
+ * is half-written, foreign or of a later version, and the file stays; `ERR_UBLK_BUSY` when the server
+ * stays, or a backing file of the device is in use; `ERR_UBLK_BAD_BACKEND` when the target is another;
  * and what {@link createDevice} throws.
  */
 export async function recoverDevice(
@@ -103,6 +63,7 @@ export async function recoverDevice(
   options: RecoverOptions = {},
   context: CreateDeviceContext = {},
 ): Promise<Device> {
+  checkKeys(options, 'recoverDevice()', KEYS);
   toNativeServing(options);
   if (options.target !== undefined) toNative(options.target);
   checkKeys(context, 'the context of recoverDevice()', ['signal']);
@@ -122,26 +83,10 @@ export async function recoverDevice(
   const device = await serve(server, ended, () =>
     pool === undefined ? recover(native()) : createIn(pool, ended, recover),
   );
-  // Before Linux 6.16 nobody can quiesce it, and it is left as at the end of the program.
+  // Before Linux 6.16 nobody can quiesce a device; the server leaves as at the end of the program.
   const leave = (): Promise<void> => device.quiesce().catch(() => device.part());
   if (signal?.aborted && (await hasEnded(leave()))) throw signal.reason;
   noteServer(device, request.target, recorded.name);
   keepRecord(device, recorded);
   return device;
-}
-
-/** Checks how a device shall be served, as the addon takes it, but for the target. */
-function toNativeServing(options: RecoverOptions): Omit<NativeDeviceOptions, 'target'> {
-  checkKeys(options, 'recoverDevice()', KEYS);
-  const { splitRegister, rotateSlots, spinUsec, pool, timeoutMs } = options;
-  const given: { -readonly [K in keyof NativeDeviceOptions]?: NativeDeviceOptions[K] } =
-    toNativePlacement(options);
-  if (splitRegister !== undefined) {
-    given.splitRegister = checkBoolean(splitRegister, 'splitRegister');
-  }
-  if (rotateSlots !== undefined) given.rotateSlots = checkBoolean(rotateSlots, 'rotateSlots');
-  if (spinUsec !== undefined) given.spinUsec = checkInteger(spinUsec, 'spinUsec', 0, 1_000_000);
-  if (pool !== undefined) checkPlacement(options);
-  if (timeoutMs !== undefined) given.timeoutMs = checkInteger(timeoutMs, 'timeoutMs', 1, 600_000);
-  return given;
 }

@@ -4,33 +4,22 @@ import type { DeviceInfo } from '../info.ts';
 import { inWords } from '../notes.ts';
 import { toNative, type DeviceOptions } from '../options.ts';
 import type { RecoverOptions } from '../recover.ts';
+import { RECALLED_KEYS } from '../serving.ts';
 import type { Recordable } from './keep.ts';
 import type { RecordedOptions, RecordedTarget } from './plain.ts';
 import { badRecord, wholeTarget, type DeviceRecord } from './record.ts';
 import { findRecord, FOLDER, recordOf, recordPath } from './store.ts';
 
 /** A recovery whose target is known. */
-export type ServingOptions = RecoverOptions & { readonly target: DeviceOptions['target'] };
+type Recovery = RecoverOptions & { readonly target: DeviceOptions['target'] };
 
 /** How a device is to be served again. */
 export interface Recalled {
   /** What the next server is asked for. */
-  readonly serving: ServingOptions;
+  readonly serving: Recovery;
   /** What the next server writes down in its turn. */
   readonly recorded: Recordable;
 }
-
-/** The options that a server may choose anew, in contrast to those of the device. */
-export const SERVING = [
-  'timeoutMs',
-  'splitRegister',
-  'rotateSlots',
-  'spinUsec',
-  'threads',
-  'ringsApart',
-  'pin',
-  'affinity',
-] as const;
 
 /**
  * The target and the options of a recovery: those that are given, and, where no target is given, those
@@ -110,20 +99,22 @@ export function sized(target: RecordedTarget, size: number | undefined): Recorde
   return says && size !== undefined ? { ...target, size } : target;
 }
 
+const OF_THREADS: readonly string[] = ['spinUsec', 'threads', 'ringsApart', 'pin', 'affinity'];
+
 /** The recorded options of a server, but for those that are given and those that they exclude. */
 function recalledServing(recorded: RecordedOptions, given: RecoverOptions): RecoverOptions {
   const excluded = new Set<string>();
   // The reactors of a pool have their own threads.
-  if (given.pool !== undefined) for (const key of SERVING.slice(3)) excluded.add(key);
+  if (given.pool !== undefined) for (const key of OF_THREADS) excluded.add(key);
   if (given.affinity !== undefined) excluded.add('pin');
   if (given.pin !== undefined) excluded.add('affinity');
-  const keys = SERVING.filter((key) => recorded[key] !== undefined && !excluded.has(key));
+  const keys = RECALLED_KEYS.filter((key) => recorded[key] !== undefined && !excluded.has(key));
   return { ...Object.fromEntries(keys.map((key) => [key, recorded[key]])), ...given };
 }
 
 function withoutServing(options: RecordedOptions): RecordedOptions {
   const kept = Object.entries(options).filter(
-    ([key]) => !(SERVING as readonly string[]).includes(key),
+    ([key]) => !(RECALLED_KEYS as readonly string[]).includes(key),
   );
   return Object.fromEntries(kept);
 }

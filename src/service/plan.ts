@@ -1,5 +1,5 @@
-import { SERVING } from '../records/recall.ts';
 import { wholeTarget } from '../records/record.ts';
+import { RECALLED_KEYS } from '../serving.ts';
 import { formatSize } from '../size.ts';
 import type { NamedOptions } from './config.ts';
 import {
@@ -134,7 +134,7 @@ function differencesOf(options: NamedOptions, { info, record }: SeenDevice): Dif
 }
 
 /** Options that each server chooses anew, and the size, which the kernel knows better. */
-const CHANGEABLE: ReadonlySet<string> = new Set<string>([...SERVING, 'target.size']);
+const CHANGEABLE: ReadonlySet<string> = new Set<string>([...RECALLED_KEYS, 'target.size']);
 
 function numberDiffers({ id: wanted }: NamedOptions, id: number): Difference[] {
   if (wanted === undefined || wanted === id) return [];

@@ -5,7 +5,7 @@ import type { Device } from '../device.ts';
 import { deleteDevice, stopDevice } from '../devices.ts';
 import { invalid, UblkError, UblkErrorCode } from '../errors.ts';
 import { recoverDevice, type RecoverOptions } from '../recover.ts';
-import { SERVING } from '../records/recall.ts';
+import { RECALLED_KEYS } from '../serving.ts';
 import { checkConfig, type NamedOptions, type ServiceConfig } from './config.ts';
 import { observe } from './observe.ts';
 import { plan, type OwnDevice, type ServiceStep } from './plan.ts';
@@ -170,7 +170,7 @@ async function open(
 }
 
 function serving(options: NamedOptions): RecoverOptions {
-  const keys = SERVING.filter((key) => options[key] !== undefined);
+  const keys = RECALLED_KEYS.filter((key) => options[key] !== undefined);
   return {
     target: options.target,
     ...Object.fromEntries(keys.map((key) => [key, options[key]])),

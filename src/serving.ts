@@ -1,0 +1,115 @@
+import { checkBoolean, checkCpus, checkInteger } from './check.ts';
+import type { Given } from './device-features.ts';
+import { invalid } from './errors.ts';
+import { checkPool, type ReactorPool } from './pool.ts';
+
+/** A device's threads and their CPUs. */
+export interface PlacementOptions {
+  /**
+   * The number of threads for the tags of all queues, 1 to 1024: ublk deals the tags out in turn, so that
+   * a client on a single CPU keeps all threads busy (more than 1 needs `PER_IO_DAEMON`, Linux 6.16). With
+   * a pool, the number of shares for its reactors. Not with `exchange: 'batch'`, nor with handlers.
+   * @default a thread for each queue
+   */
+  readonly threads?: number | undefined;
+  /**
+   * Replaces each thread by two: the first fetches and commits requests, the second registers buffers
+   * with another ring and does the I/O (`BUF_REG_OFF_DAEMON`, Linux 6.17). Needs `buffers: 'register'`,
+   * the default with this option; not for handlers and zoned targets, nor with a pool.
+   * @default false
+   */
+  readonly ringsApart?: boolean | undefined;
+  /**
+   * Whether each queue's thread stays on the CPUs mapped to the queue by the kernel. Without effect on
+   * `threads`, which serve all queues.
+   * @default true
+   */
+  readonly pin?: boolean | undefined;
+  /** The numbers of the CPUs for all threads of the device; not with `pin`. */
+  readonly affinity?: readonly number[] | undefined;
+}
+
+/** What each server of a device chooses anew: the options of the server, not of the device. */
+export interface ServingOptions extends PlacementOptions {
+  /**
+   * With `buffers: 'register'`: register, I/O and unregister each in a system call of its own
+   * instead of all in one.
+   * @default false
+   */
+  readonly splitRegister?: boolean | undefined;
+  /**
+   * For finding defects of the server, with zero copy: each tag's requests take turns at two slots
+   * of the buffer table, so that a stale index finds an empty slot (`EFAULT`) and not another
+   * request's data.
+   * @default false
+   */
+  readonly rotateSlots?: boolean | undefined;
+  /**
+   * How long a queue's thread looks for work before the thread sleeps, in microseconds, 0 to 1000000;
+   * with 0 the thread sleeps at once. Saves most of a wake-up's cost at low depth, and keeps a CPU busy
+   * meanwhile. A thread that looks in vain four times stops, and tries again after 256 waits; a thread
+   * that looks yields the CPU to others. A handler's thread does the same where the thread has a single
+   * queue; the thread's event loop then turns every 10 ms or so. Not with `pool`.
+   * @default 0
+   */
+  readonly spinUsec?: number | undefined;
+  /**
+   * Reactors from `createReactorPool` that serve the queues; not with `affinity`.
+   * @default each queue has a reactor of its own
+   */
+  readonly pool?: ReactorPool | undefined;
+  /**
+   * How long the kernel may take to start, to take up again or to remove the device, and an old server
+   * to leave, in milliseconds, 1 to 600000. Before the removal, the kernel writes to the device what
+   * clients have left in the page cache; the writes may take longer, as long as requests end.
+   * @default 30000
+   */
+  readonly timeoutMs?: number | undefined;
+}
+
+/** The keys of {@link ServingOptions} that are plain data, which the next server can take over. */
+export const RECALLED_KEYS = [
+  'timeoutMs',
+  'splitRegister',
+  'rotateSlots',
+  'spinUsec',
+  'threads',
+  'ringsApart',
+  'pin',
+  'affinity',
+] as const;
+/** The keys of {@link ServingOptions}. */
+export const SERVING_KEYS: readonly string[] = [...RECALLED_KEYS, 'pool'];
+
+/** Checks the options of a server and converts the options for the addon. */
+export function toNativeServing(options: ServingOptions): Given {
+  const { splitRegister, rotateSlots, spinUsec, pool, timeoutMs } = options;
+  const given = toNativePlacement(options);
+  if (splitRegister !== undefined) {
+    given.splitRegister = checkBoolean(splitRegister, 'splitRegister');
+  }
+  if (rotateSlots !== undefined) given.rotateSlots = checkBoolean(rotateSlots, 'rotateSlots');
+  if (spinUsec !== undefined) given.spinUsec = checkInteger(spinUsec, 'spinUsec', 0, 1_000_000);
+  if (pool !== undefined) checkWithPool(pool, options);
+  if (timeoutMs !== undefined) given.timeoutMs = checkInteger(timeoutMs, 'timeoutMs', 1, 600_000);
+  return given;
+}
+
+/** Checks the placement options and converts the options for the addon. */
+function toNativePlacement(options: PlacementOptions): Given {
+  const { threads, ringsApart, pin, affinity } = options;
+  const given: Given = {};
+  if (threads !== undefined) given.threads = checkInteger(threads, 'threads', 1, 1024);
+  if (ringsApart !== undefined) given.ringsApart = checkBoolean(ringsApart, 'ringsApart');
+  if (pin !== undefined) given.pin = checkBoolean(pin, 'pin');
+  if (affinity === undefined) return given;
+  if (pin) throw invalid('pin and affinity exclude each other', 'leave one of them out');
+  return { ...given, affinity: checkCpus(affinity, 'affinity') };
+}
+
+/** Checks a pool, and that no option is about the pool's own threads. */
+function checkWithPool(pool: ReactorPool, { spinUsec, affinity }: ServingOptions): void {
+  checkPool(pool);
+  const other = spinUsec === undefined ? affinity && 'affinity' : 'spinUsec';
+  if (other) throw invalid(`${other} and pool exclude each other: the pool has its own threads`);
+}
