@@ -15,22 +15,22 @@ import type { NativeTarget } from './native.ts';
 import { formatSize } from './size.ts';
 
 /**
- * What a server of this package notes of a device while it serves it, for `ublk list` and `ublk info`:
- * what the kernel does not tell. Notes lie in memory, in a folder of root's or of the user's, and
- * nothing depends on them.
+ * A note of a server about a device during the service, for `ublk list` and `ublk info`: facts that the
+ * kernel does not know. Notes lie in memory, in a folder of root or of the user, and no data depends on
+ * a note.
  */
 export interface ServerNote {
-  /** The server's process. */
+  /** The process of the server. */
   readonly pid: number;
-  /** When it began to serve the device, as ISO 8601. */
+  /** When the service of the device began, as ISO 8601. */
   readonly since: string;
-  /** What lies behind the device, in words. */
+  /** The target of the device, in words. */
   readonly serves: string;
   /** The name that the device was given. */
   readonly name?: string;
 }
 
-/** Notes the server of a device, as long as it serves it; after a quiesce until the next server. */
+/** Writes a note for the time of the service, after a quiesce until the next server. */
 export function noteServer(device: Device, target: NativeTarget, name?: string): void {
   // A device of tests is no device of this machine.
   if (!existsSync(`/sys/class/ublk-char/ublkc${device.id}`)) return;
@@ -39,7 +39,7 @@ export function noteServer(device: Device, target: NativeTarget, name?: string):
   const since = new Date().toISOString();
   const serves = inWords(target);
   const note: ServerNote = { pid: process.pid, since, serves, ...(name !== undefined && { name }) };
-  // A note that cannot be written is none: the device is served all the same.
+  // Without a note, the device is served all the same.
   if (attempt(() => replace(folder, path, JSON.stringify(note))) === undefined) return;
   const remove = (): void => {
     if (parse(path)?.since === since) rmSync(path, { force: true });
@@ -52,7 +52,7 @@ export function noteServer(device: Device, target: NativeTarget, name?: string):
   );
 }
 
-/** The note of a device's server; of the last one, while the device has none. */
+/** The note of the server of a device, or of the last server, if the device has no server now. */
 export function readNote(
   info: DeviceInfo,
   folders: readonly string[] = foldersOf(info),
@@ -65,7 +65,7 @@ export function readNote(
   });
 }
 
-/** What lies behind a target, in words: paths, sizes, layers. */
+/** A target in words: paths, sizes, layers. */
 export function inWords(target: NativeTarget): string {
   const below = (target.targets ?? []).map(inWords);
   switch (target.kind) {

@@ -120,7 +120,7 @@ function isOfDevice({ id, instance }: { id: number; instance: string }): boolean
 
 /**
  * Whether the server of a device is gone. The kernel may not have noticed the end of a process yet; a
- * recovery waits for that. A live device without recovery counts as served: its server may be in a
+ * recovery waits for the kernel. A live device without recovery counts as served: its server may be in a
  * container, and not visible here.
  */
 export function hasNoServer({ serverPid, state, recovery }: DeviceInfo): boolean {

@@ -4,22 +4,22 @@ import { deviceUsers } from '../devices.ts';
 import type { Buffering, DeviceInfo, DeviceUsers, ExchangeMode } from '../info.ts';
 import { readNote } from '../notes.ts';
 
-/** A device as `ublk list` and `ublk info` show it; what nobody knows is absent. */
+/** A device as `ublk list` and `ublk info` show devices; unknown values are absent. */
 export interface DescribedDevice extends DeviceInfo {
   /** The name that the device was given. */
   readonly name?: string;
-  /** What lies behind the device, as its server has noted. */
+  /** The target of the device, in the words of the server's note. */
   readonly serves?: string;
-  /** When its server began to serve it, as ISO 8601. */
+  /** When the service of the device began, as ISO 8601. */
   readonly since?: string;
-  /** The program of its server. */
+  /** The program of the server. */
   readonly serverName?: string;
   readonly buffers: Buffering['mode'];
   readonly exchange: ExchangeMode;
   readonly users?: DeviceUsers;
 }
 
-/** Adds what the server has noted, and who uses the device, to what the kernel says. */
+/** Adds the server's note and the users of the device to the facts of the kernel. */
 export async function describe(device: DeviceInfo): Promise<DescribedDevice> {
   const note = readNote(device);
   const name = nameOf(device.serverPid);
@@ -35,7 +35,7 @@ export async function describe(device: DeviceInfo): Promise<DescribedDevice> {
   };
 }
 
-/** The modes that the features in force come to. */
+/** The modes that follow from the features in force. */
 function modesOf(features: readonly string[]): Pick<DescribedDevice, 'buffers' | 'exchange'> {
   const has = (name: string) => features.includes(name);
   const exchange = has('BATCH_IO') ? 'batch' : 'per-io';

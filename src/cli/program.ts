@@ -20,9 +20,10 @@ const RECOVERIES: readonly Recovery[] = ['queue', 'reissue', 'fail'];
 const SHELLS: readonly Shell[] = ['bash', 'zsh', 'fish'];
 
 /**
- * The `ublk` command. What a subcommand needs is imported when it runs, so that help is quick.
+ * The `ublk` command. Each subcommand imports its modules when the subcommand runs, so that help is
+ * quick.
  *
- * @param quiet Whether commander keeps to itself what is wrong with the words, for a caller that tells.
+ * @param quiet Whether commander prints no errors about the words; the caller then prints the errors.
  */
 export function createProgram(quiet = false): Command {
   const program = new Command('ublk')
@@ -68,7 +69,7 @@ function serveCommand(program: Command): void {
     });
 }
 
-/** The target comes with its own options, so it is parsed as the subcommands of `add` are. */
+/** The target has its own options, so that the words are parsed as the subcommands of `add`. */
 function recoverCommand(program: Command): void {
   program
     .command('recover')
@@ -105,7 +106,7 @@ function recoverCommand(program: Command): void {
     });
 }
 
-/** Without the words of a target, a device is served as its record says. */
+/** Without the words of a target, the record of the device has the target. */
 function recorded(recover: Command): void {
   recover
     .description('Serve a device as its last server did, from the record in /run/ublk.')

@@ -11,11 +11,11 @@ const LOOK_MS = 1000;
 /**
  * Ends the service of devices after a signal, and takes no device from its users: a device with
  * recovery is left to the next server at once, another device is served until nobody uses the device,
- * the second signal comes or the limit has passed. Resolves when the kernel has been asked for all of
- * them; `device.closed` tells the rest. Ends the process where the end of the process alone leaves a
- * device.
+ * the second signal comes or the limit has passed. Resolves when the kernel has been asked about all
+ * devices; `device.closed` reports the end of each. Ends the process where only the end of the process
+ * leaves a device to the next server.
  *
- * @param limitMs How long users are waited for, in milliseconds; for ever, if absent.
+ * @param limitMs The limit of the wait for users, in milliseconds; none, if absent.
  */
 export async function shutDown(
   devices: readonly Device[],
@@ -71,7 +71,7 @@ async function release(device: Device, late: AbortSignal): Promise<void> {
       return;
     } catch (error) {
       if (!UblkError.is(error)) throw error;
-      // Somebody else has stopped the device: `device.closed` tells.
+      // Another process has stopped the device: `device.closed` reports the end.
       if (error.code === UblkErrorCode.NoDevice) return;
       tell(error.message, told);
     }

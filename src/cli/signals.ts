@@ -1,18 +1,18 @@
 import { ignoredSignals } from './ignored.ts';
 
-/** The signals that ask a server to end, by how often they have come. */
+/** Requests by signals to end a server. */
 export interface EndSignals {
-  /** Aborts at the first of them. */
+  /** Aborts at the first signal. */
   readonly first: AbortSignal;
-  /** Aborts at the second: what has begun shall not be waited for. */
+  /** Aborts at the second signal, which ends all waiting. */
   readonly second: AbortSignal;
 }
 
 const SIGNALS: readonly NodeJS.Signals[] = ['SIGINT', 'SIGTERM', 'SIGHUP'];
 
 /**
- * Hears signals, except those that the starter of this process ignores. The third one ends the
- * process.
+ * Listens to signals, except signals that the starter of this process ignores. The third signal ends
+ * the process.
  */
 export function hearSignals(names: readonly NodeJS.Signals[] = SIGNALS): EndSignals {
   const [first, second] = [new AbortController(), new AbortController()];

@@ -6,9 +6,9 @@ export function bootId(): string {
 }
 
 /**
- * What tells a device from every other device of this boot, also from an earlier one with the same
- * number: the inode of the folder that the kernel makes with the device. Nothing, where there is no
- * device with this number.
+ * The instance of a device: the inode of the folder in sysfs that the kernel makes with the device.
+ * Differs for all devices of a boot, also for an earlier device with the same number. Absent, where no
+ * device has this number.
  */
 export function instanceOf(id: number): string | undefined {
   const path = `/sys/class/ublk-char/ublkc${id}`;

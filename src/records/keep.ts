@@ -7,12 +7,12 @@ import { recordOptions, recordTarget } from './plain.ts';
 import type { DeviceRecord } from './record.ts';
 import { removeRecord, writeRecord } from './store.ts';
 
-/** What a record says beyond what the device itself does. */
+/** The part of a record that the device itself does not know. */
 export type Recordable = Partial<DeviceOptions> & Pick<DeviceOptions, 'target'>;
 
 /**
  * Writes the record of a device with `recovery`, and removes the record when the device is gone. A
- * record that cannot be written is a warning: the device is served all the same, and its next server
+ * record that cannot be written is a warning: the device is served all the same, and the next server
  * needs the target.
  */
 export function keepRecord(device: Device, options: Recordable): void {

@@ -4,18 +4,21 @@ import { isHandler } from '../handler/handler.ts';
 import { isHandlerModule, type HandlerModule } from '../handler/module.ts';
 import type { Target } from '../targets/index.ts';
 
-/** A target as a record holds it: plain JSON. */
+/** A target in a record: plain JSON. */
 export interface RecordedTarget {
   readonly kind: string;
-  /** What of the target is not in the record, in words; absent: nothing is missing. */
+  /** The part of the target that is missing in the record, in words; absent: nothing is missing. */
   readonly needs?: string;
   readonly [key: string]: unknown;
 }
 
-/** Options as a record holds them: those of {@link DeviceOptions} that are plain JSON. */
+/** Options as a record holds options: the part of {@link DeviceOptions} that is plain JSON. */
 export type RecordedOptions = Omit<DeviceOptions, 'target' | 'pool' | 'id' | 'name'>;
 
-/** Keys that a record never holds: identity is recorded apart, a pool belongs to one process. */
+/**
+ * Keys that are never among the recorded options: the record has places of their own for the target, the
+ * number and the name, and a pool belongs to a process.
+ */
 const NOT_OPTIONS: ReadonlySet<string> = new Set(['target', 'pool', 'id', 'name']);
 /** The keys of {@link RecordedOptions}. */
 export const RECORDED_KEYS: readonly string[] = DEVICE_KEYS.filter((key) => !NOT_OPTIONS.has(key));
@@ -23,9 +26,9 @@ export const RECORDED_KEYS: readonly string[] = DEVICE_KEYS.filter((key) => !NOT
 export const PATH_KEYS: ReadonlySet<string> = new Set(['path', 'state', 'history']);
 
 /**
- * A target as a record holds it. Functions cannot be written down, and the data of a handler's module
- * may hold secrets: the record says then what is missing. `create` is left out: a file of zones or
- * metadata that is missing later is lost, and an empty one in its place would hide the loss.
+ * A target as a record holds the target. Functions cannot be written down, and the data of a handler's
+ * module may hold secrets: the record then names the missing part. `create` is left out: a file of zones
+ * or metadata that is missing later is lost, and an empty new file would hide the loss.
  */
 export function recordTarget(target: DeviceOptions['target']): RecordedTarget {
   if (isHandlerModule(target)) return recordModule(target);
@@ -40,7 +43,7 @@ function recordModule({ url, workers, data }: HandlerModule): RecordedTarget {
   return data === undefined ? known : { ...known, needs: 'the data of its module' };
 }
 
-/** The options that a device was asked for, as a record holds them. */
+/** The options of a device as a record holds options. */
 export function recordOptions(options: Partial<DeviceOptions>): RecordedOptions {
   const kept = Object.entries(options).filter(([key]) => !NOT_OPTIONS.has(key));
   const recorded = plain(Object.fromEntries(kept), '') as RecordedOptions;
@@ -50,7 +53,7 @@ export function recordOptions(options: Partial<DeviceOptions>): RecordedOptions 
   return rest;
 }
 
-/** A value as JSON: sizes as numbers, paths absolute, what is absent left out. */
+/** A value as JSON: sizes as numbers, paths absolute, absent values left out. */
 function plain(value: unknown, key: string): unknown {
   if (PATH_KEYS.has(key)) return checkAbsolutePath(value, key);
   if (typeof value === 'bigint') return Number(value);

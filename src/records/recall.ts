@@ -15,15 +15,15 @@ type Recovery = RecoverOptions & { readonly target: DeviceOptions['target'] };
 
 /** How a device is to be served again. */
 export interface Recalled {
-  /** What the next server is asked for. */
+  /** The options of the next server. */
   readonly serving: Recovery;
-  /** What the next server writes down in its turn. */
+  /** The content of the next server's record. */
   readonly recorded: Recordable;
 }
 
 /**
- * The target and the options of a recovery: those that are given, and, where no target is given, those
- * that the last server has written down.
+ * The target and the options of a recovery: the given ones, and, without a given target, also the
+ * target and the options that the last server has written down.
  *
  * @throws {UblkError} `ERR_UBLK_BAD_RECORD`; `ERR_UBLK_INVALID_ARGUMENT` where nothing names the
  * target.
@@ -77,7 +77,7 @@ function recordToRecover(info: DeviceInfo, folder: string): DeviceRecord {
 }
 
 /**
- * The target in a record, as large as the device is now, which may have been resized since.
+ * The target in a record, with the device's size of today: the device may have been resized since.
  *
  * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` where the record does not hold the whole target.
  */
@@ -93,7 +93,7 @@ function targetOf({ id, target }: DeviceRecord, { size }: DeviceInfo): DeviceOpt
 
 const RESIZABLE: readonly string[] = ['file', 'null', 'error'];
 
-/** A target that says how large it is, as large as its device is now. */
+/** A target with a size of its own gets the size of the device. */
 export function sized(target: RecordedTarget, size: number | undefined): RecordedTarget {
   const says = RESIZABLE.includes(target.kind) && target['size'] !== undefined;
   return says && size !== undefined ? { ...target, size } : target;
@@ -101,10 +101,10 @@ export function sized(target: RecordedTarget, size: number | undefined): Recorde
 
 const OF_THREADS: readonly string[] = ['spinUsec', 'threads', 'ringsApart', 'pin', 'affinity'];
 
-/** The recorded options of a server, but for those that are given and those that they exclude. */
+/** The recorded options of a server, without given options and options that given options exclude. */
 function recalledServing(recorded: RecordedOptions, given: RecoverOptions): RecoverOptions {
   const excluded = new Set<string>();
-  // The reactors of a pool have their own threads.
+  // The reactors of a pool have threads of their own.
   if (given.pool !== undefined) for (const key of OF_THREADS) excluded.add(key);
   if (given.affinity !== undefined) excluded.add('pin');
   if (given.pin !== undefined) excluded.add('affinity');
@@ -119,12 +119,12 @@ function withoutServing(options: RecordedOptions): RecordedOptions {
   return Object.fromEntries(kept);
 }
 
-/** The options of a device that no record tells of, as far as the kernel knows them. */
+/** The options of a device without a record, as far as the kernel knows the options. */
 function shapeOf({ queues, depth, maxIoBytes, recovery }: DeviceInfo): RecordedOptions {
   return { queues, depth, maxIoBytes, recovery };
 }
 
-/** The record of the device, if it can be read: where the target is given nothing depends on it. */
+/** The record of a device, if usable: with a given target, nothing depends on the record. */
 function readable(id: number, folder: string): DeviceRecord | undefined {
   try {
     return recordOf(id, folder);
@@ -139,7 +139,7 @@ function giveTarget(id: number): string {
   return `give the target that the device had, for example: ublk recover ${id} file disk.img`;
 }
 
-/** What lies behind a device in the words of its record; a guess at nothing where there is none. */
+/** The target of a device in words, as the record says; general words without a usable record. */
 export function recordedWords(id: number): string {
   const record = readable(id, FOLDER);
   const target = record && wholeTarget(record.target);

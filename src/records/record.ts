@@ -5,12 +5,12 @@ import { handlerModule, type HandlerModule } from '../handler/module.ts';
 import { toNativeTarget, type Target } from '../targets/index.ts';
 import { RECORDED_KEYS, type RecordedOptions, type RecordedTarget } from './plain.ts';
 
-/** The first key of a record; a file that begins otherwise is not a record of this package. */
+/** The first value in a record; a file that begins otherwise is not a record of this package. */
 const FORMAT = 'ublk device record';
 /** The version of records that this package writes, and the latest that this package reads. */
 const VERSION = 1;
 
-/** What the clients of a device were told, which holds as long as the device exists. */
+/** What clients of a device were told. Holds as long as the device exists, but for the size. */
 export interface Told {
   readonly queues: number;
   readonly depth: number;
@@ -21,11 +21,11 @@ export interface Told {
   readonly readOnly: boolean;
 }
 
-/** What a server writes down of a device with `recovery`, for the next server. */
+/** The record of a device with `recovery`: a server writes the record for the next server. */
 export interface DeviceRecord {
   /** The boot that the device belongs to, by the kernel's number. */
   readonly boot: string;
-  /** Tells the device from all others of the boot; see `identity.ts`. */
+  /** Differs for all devices of the boot; see `identity.ts`. */
   readonly instance: string;
   readonly id: number;
   readonly name?: string | undefined;
@@ -114,7 +114,7 @@ function checkTold(told: Told): void {
   }
 }
 
-/** The target of a record; nothing, where the record does not hold all of the target. */
+/** The target of a record; absent, where the record does not hold the whole target. */
 export function wholeTarget(recorded: RecordedTarget): Target | HandlerModule | undefined {
   if (typeof recorded?.needs === 'string') return undefined;
   if (recorded?.kind === 'module') {

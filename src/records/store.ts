@@ -19,7 +19,7 @@ import { badRecord, readRecordText, writeRecordText, type DeviceRecord } from '.
 /** Where records lie, beside the layouts that the native core writes: in memory, for root alone. */
 export const FOLDER = '/run/ublk';
 
-/** A record that was found: what it says, or why it cannot be used. */
+/** A record that was found: its content, or the reason why the record cannot be used. */
 export interface FoundRecord {
   /** The number in the name of the file. */
   readonly id: number;
@@ -35,8 +35,8 @@ export function recordPath(id: number, folder: string = FOLDER): string {
 }
 
 /**
- * Writes a record so that a reader, also after a crash at any point, finds the old record or the new
- * one. Replaces a record that this boot's ublk has written, and nothing else.
+ * Writes a record so that a reader, also after a crash at any point, finds the old or the new record.
+ * Replaces a record that ublk has written during this boot, and no other file.
  *
  * @throws {UblkError} `ERR_UBLK_BAD_RECORD` where another file is in the record's place; errors of the
  * file system.
@@ -46,7 +46,7 @@ export function writeRecord(record: DeviceRecord, folder: string = FOLDER): void
   findRecord(record.id, folder);
   const path = recordPath(record.id, folder);
   const draft = `${path}.draft`;
-  // The draft of a server that was killed. A new file follows no link that lies there.
+  // Removes the draft of a killed server, or a link, which the new draft must not follow.
   rmSync(draft, { force: true });
   try {
     writeDurably(draft, writeRecordText(record));

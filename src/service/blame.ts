@@ -2,15 +2,15 @@ import { UblkError, UblkErrorCode } from '../errors.ts';
 import type { ConfigProblem } from './config.ts';
 import { pathKey, type KeyPath, type Lines } from './json.ts';
 
-/** Text that was read as a configuration. */
+/** A configuration as it was read from a file. */
 export interface Source {
   readonly file: string;
   readonly value: unknown;
-  /** The lines of its keys, where the file says them. */
+  /** The lines of the keys; absent for a module. */
   readonly lines?: Lines;
 }
 
-/** The error that names the file, the line and the key of what is wrong, and the remedy. */
+/** An error that names the file, the line, the wrong key and the remedy. */
 export function blame(source: Source, { path, error }: ConfigProblem): UblkError {
   const key = [...path, ...keyBelow(valueAt(source.value, path), error.message)];
   const line = lineOf(source.lines, key);

@@ -4,19 +4,19 @@ import { DEVICE_KEYS, toNativeOptions, type DeviceOptions } from '../options.ts'
 import { toNativeTarget, type Target } from '../targets/index.ts';
 import type { KeyPath } from './json.ts';
 
-/** A device of a {@link ServiceConfig}: what {@link createDevice} takes, but for `name` and `pool`. */
+/** A device of a {@link ServiceConfig}: the options of {@link createDevice}, but for `name` and `pool`. */
 export type DeviceConfig = Omit<DeviceOptions, 'name' | 'pool'>;
 
-/** The devices that a service serves: what {@link serve} and `ublk serve` take. */
+/** The devices of a service, for {@link serve} and `ublk serve`. */
 export interface ServiceConfig {
   /** The devices by name: 1 to 64 letters, digits, `.`, `_` and `-`. */
   readonly devices: Readonly<Record<string, DeviceConfig>>;
 }
 
-/** A device of a service: its options, with its name among them. */
+/** The options of a device of a service, including the name. */
 export type NamedOptions = DeviceOptions & { readonly name: string };
 
-/** What is wrong with a configuration: where, and why. */
+/** An error in a configuration, with its place. */
 export interface ConfigProblem {
   readonly path: KeyPath;
   readonly error: UblkError;
@@ -34,14 +34,14 @@ export function defineConfig(config: ServiceConfig): ServiceConfig {
   return config;
 }
 
-/** Another way to say where something is wrong; see {@link checkConfig}. */
+/** Makes the error that {@link checkConfig} throws. */
 type Fail = (problem: ConfigProblem) => UblkError;
 
 /**
  * Checks a configuration, before anything is touched.
  *
- * @param fail Makes an error of what is wrong and where.
- * @throws {UblkError} What `fail` makes; by default `ERR_UBLK_INVALID_ARGUMENT` with the key.
+ * @param fail Makes the error from the problem and its place.
+ * @throws {UblkError} The error of `fail`; by default `ERR_UBLK_INVALID_ARGUMENT` with the key.
  */
 export function checkConfig(config: unknown, fail: Fail = atKey): NamedOptions[] {
   const at = <T>(path: KeyPath, check: () => T): T => attempt(check, path, fail);
@@ -77,7 +77,7 @@ function checkDevice(name: string, device: unknown, fail: Fail): NamedOptions {
   }
   checkTarget(options.target, [...path, 'target'], fail);
   const { target } = options;
-  // One key after the other tells which of them is wrong; all together, which do not go together.
+  // A check of each key finds the wrong key; a check of all finds keys that exclude each other.
   for (const [key, value] of Object.entries(options)) {
     attempt(() => toNativeOptions({ target, [key]: value }), [...path, key], fail);
   }
@@ -98,7 +98,7 @@ function checkTarget(target: unknown, path: KeyPath, fail: Fail): void {
   if (kind !== 'module') attempt(() => toNativeTarget(target as Target), path, fail);
 }
 
-/** What no two devices can have. */
+/** Refuses equal numbers and equal files of two devices. */
 function checkTogether(devices: readonly NamedOptions[], fail: Fail): void {
   const ids = new Map<number, string>();
   const files = new Map<string, string>();

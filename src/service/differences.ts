@@ -8,7 +8,7 @@ import type { Target } from '../targets/index.ts';
 
 /** A difference of two devices: the option, and both values. */
 export interface Difference {
-  /** The option as the native core takes it, for example `depth` or `target.chunk`. */
+  /** The option by the name in the native core, for example `depth` or `target.chunk`. */
   readonly key: string;
   readonly text: string;
 }
@@ -19,7 +19,7 @@ export type Comparable = Omit<DeviceOptions, 'target' | 'name'> & {
   readonly target?: DeviceOptions['target'] | undefined;
 };
 
-/** What the options of a device were and what they shall be, where that differs; but for the `id`. */
+/** The differences between the options of a device and the wanted options, but for the `id`. */
 export function differences(before: Comparable, now: DeviceOptions): Difference[] {
   const isKnown = before.target !== undefined;
   const was = flatten(toNativeOptions({ ...before, target: before.target ?? now.target }));
@@ -56,10 +56,10 @@ function urlOf(target: unknown): string | undefined {
 }
 
 /**
- * How large a device with this target shall be, in bytes: what the target says, or the size of its file.
- * Nothing, where the target decides that when it is opened.
+ * The size of a device with this target, in bytes: the size in the target, or the size of the file.
+ * Absent, where the size is known only when the target is opened.
  *
- * @param block The logical block size of the device; what does not fill a last block is not used.
+ * @param block The logical block size of the device; bytes that do not fill a last block are not used.
  */
 export function wantedSize(target: DeviceOptions['target'], block: number): number | undefined {
   if (isHandler(target) || isHandlerModule(target)) return undefined;

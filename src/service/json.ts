@@ -54,7 +54,7 @@ export function readJson(text: string): { readonly value: unknown; readonly line
 
 /** Notes the line of each key and element in `lines`, and throws at the first error. */
 function strictVisitor(json: string, lines: Map<string, number>): JSONVisitor {
-  // The parser passes each callback but `onError` the same function, which returns the path of the moment.
+  // The parser passes `pathOf` to each callback but `onError`; the function always returns the current path.
   let path = (): KeyPath => [];
   let literal: KeyPath = [];
   const note = (place: KeyPath, line: number): void => {

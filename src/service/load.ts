@@ -17,12 +17,12 @@ const NAMES =
 let loads = 0;
 
 /**
- * Reads a configuration from a file: JSON, or a module of JavaScript or, where this Node.js imports it,
- * TypeScript. Relative paths of targets count from the folder of the file. A module is run anew at each
- * call; what the module imports is not.
+ * Reads a configuration from a file: JSON, or a module of JavaScript or, where this Node.js imports
+ * TypeScript, of TypeScript. Relative paths of targets count from the folder of the file. A module runs
+ * anew at each call; modules that the module imports do not.
  *
- * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` with the file, the line (of JSON), the key and what
- * to do.
+ * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` with the file, the line (of JSON), the key and the
+ * remedy.
  */
 export async function loadConfig(path: string): Promise<NamedOptions[]> {
   const file = resolve(path);
@@ -73,7 +73,7 @@ async function importDefault(file: string, shown: string): Promise<unknown> {
   throw configError(`${shown}: the module has no default export`, hint);
 }
 
-/** The line of an error in a module, where its stack begins with it. */
+/** The line of an error in a module, if the error's stack names the module. */
 function whereOf(error: unknown, file: string): string {
   const stack = error instanceof Error ? (error.stack ?? '') : '';
   const [, line] = new RegExp(`${escape(file)}\\S*?:(\\d+)`).exec(stack) ?? [];
@@ -93,7 +93,7 @@ function hintFor(error: unknown, file: string): string {
   return 'correct the module: it is run as it would be by node';
 }
 
-/** A configuration as the rest of this package takes it: with paths that count from `folder`. */
+/** A configuration with absolute paths: relative paths count from `folder`. */
 function rebase(config: unknown, folder: string, source: Source): unknown {
   if (!isPlain(config) || !isPlain(config.devices)) return config;
   const devices = Object.entries(config.devices).map(([name, device]) => {
@@ -108,7 +108,7 @@ function rebase(config: unknown, folder: string, source: Source): unknown {
   return { ...config, devices: Object.fromEntries(devices) as unknown };
 }
 
-/** A handler is code, and says itself where its files are. */
+/** A target with absolute paths. A handler is code, and resolves its paths by itself. */
 function rebaseTarget(target: unknown, folder: string): unknown {
   if (Object.isFrozen(target) && isHandlerModule(target)) return target;
   if (isHandlerModule(target)) return toModule(target, folder);
@@ -126,7 +126,7 @@ function rebased(value: unknown, folder: string, key: string): unknown {
   return Object.fromEntries(entries) as unknown;
 }
 
-/** The module of a handler, as JSON names it. */
+/** A handler's module, from the fields in JSON. */
 function toModule(target: object, folder: string): HandlerModule {
   checkKeys(target, "a handler's module", ['kind', 'url', 'workers', 'data']);
   const { url, workers, data } = target as Record<string, unknown>;

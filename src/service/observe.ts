@@ -6,14 +6,14 @@ import { hasNoServer } from '../orphans.ts';
 import type { DeviceRecord } from '../records/record.ts';
 import { recordOf } from '../records/store.ts';
 
-/** A device of this machine, as a plan sees it. */
+/** A device of this machine, as input of a plan. */
 export interface SeenDevice {
   readonly info: DeviceInfo;
-  /** The name that its server gave it. */
+  /** The name from the server. */
   readonly name?: string | undefined;
-  /** What lies behind the device, in words. */
+  /** The target of the device, in words. */
   readonly serves?: string | undefined;
-  /** Whether a process serves it. */
+  /** Whether a process serves the device. */
   readonly isServed: boolean;
   readonly record?: DeviceRecord | undefined;
 }
@@ -28,7 +28,7 @@ export async function observe(): Promise<SeenDevice[]> {
   });
 }
 
-/** The target of a configuration wins, so that a record that cannot be read is none. */
+/** The record of a device, if usable: the target of the configuration wins over the record. */
 function usableRecord(id: number): DeviceRecord | undefined {
   try {
     return recordOf(id);

@@ -12,7 +12,7 @@ import {
 import type { SeenDevice } from './observe.ts';
 
 /**
- * What is done with a device.
+ * The action for a device.
  * - `keep`: the device is served as declared, or the differences cannot change during the service.
  * - `resize`: a device of this service gets another size.
  * - `recover`: the server is gone, and this process serves the device again.
@@ -103,7 +103,7 @@ function createUnlessTaken(options: NamedOptions, seen: readonly SeenDevice[]): 
   return step(name, 'refuse', `number ${id} is that of a device of ${whose}`);
 }
 
-/** A device of the service itself: only its size can change while it is served. */
+/** A step for a device of the service itself: during the service, only the size can change. */
 function changeOwn(options: NamedOptions, own: OwnDevice): ServiceStep {
   const { name } = options;
   const { id, size, options: before } = own;
@@ -114,7 +114,7 @@ function changeOwn(options: NamedOptions, own: OwnDevice): ServiceStep {
     return { ...step(name, 'keep', 'the device is served', id), remains };
   }
   if (wanted < size && (options.target as { readonly size?: unknown }).size === undefined) {
-    // A file that somebody has cut by mistake must not take the end of the device away.
+    // A file that was cut by mistake must not take the end of the device away.
     const cut = `the file holds ${formatSize(wanted)} only; declare that size to shrink the device`;
     return { ...step(name, 'keep', 'the device is served', id), remains: [...remains, cut] };
   }
@@ -133,7 +133,7 @@ function differencesOf(options: NamedOptions, { info, record }: SeenDevice): Dif
   return [...number, ...found, ...resized];
 }
 
-/** Options that each server chooses anew, and the size, which the kernel knows better. */
+/** Options that each server chooses anew, and the size, which is compared with the kernel's size. */
 const CHANGEABLE: ReadonlySet<string> = new Set<string>([...RECALLED_KEYS, 'target.size']);
 
 function numberDiffers({ id: wanted }: NamedOptions, id: number): Difference[] {
