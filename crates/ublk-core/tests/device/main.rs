@@ -21,8 +21,10 @@ mod backing;
 #[path = "../common/mod.rs"]
 mod common;
 mod lost;
+mod partial;
 mod pool;
 mod rounds;
+mod segments;
 mod starting;
 mod threads;
 

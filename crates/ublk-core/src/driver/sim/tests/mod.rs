@@ -9,6 +9,7 @@ mod control;
 mod copy;
 mod recovery;
 mod rig;
+mod segments;
 mod shared;
 mod threads;
 mod user_copy;
