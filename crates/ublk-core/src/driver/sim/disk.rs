@@ -2,9 +2,10 @@
 
 use std::os::fd::RawFd;
 
+use super::Sim;
 use super::backend::{Disk, Trouble};
 use super::files::{FileRef, Reported};
-use super::{OpenFd, Sim};
+use super::seam::OpenFd;
 
 /// A disk or file of the model. Its descriptor is good until it is dropped, and in rings that have
 /// registered it for longer.

@@ -7,9 +7,10 @@
 //! model. What no correct server does is collected as [`Violation`]s.
 //!
 //! The pages of a request are one piece of memory in the model, where the kernel has segments: a server
-//! reaches the bytes of a request by offset only (in registered buffer, user copy or copy buffer), and the
-//! model cuts transfers short at any byte, so no server can see the border of a segment, apart from the
-//! alignment of the pages, which limits direct I/O (trap 14).
+//! reaches the bytes of a request by offset only (in registered buffer, user copy or copy buffer), so no
+//! server sees the border of a segment, apart from the alignment of the pages, which limits direct I/O
+//! (trap 14). Steps may begin and end inside of a segment (`tests/segments.rs`). The model cuts user copies
+//! short at any byte, copies of the driver at pages, and backend I/O at sectors or pages.
 //!
 //! All chance (which completion comes first, what is short, what fails) follows from one seed.
 //!
@@ -18,24 +19,17 @@
 //!   layer above it
 //! * `ring`, `chains`, `ops`, `buffers`, `kbuf`, `waits`, `step`: io_uring
 //! * `backend`, `storage`, `cache`, `files`, `memory`: what operations work on; `power`: its end
-//! * `client`, `op`, `transfer`: who uses the device
+//! * `client`, `op`, `transfer`: who uses the device; `seam`: what its server uses
 
 use std::io;
-use std::os::fd::RawFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ublk_sys::{UBLK_U_CMD_STOP_DEV, ublksrv_ctrl_cmd};
 
-use super::{
-    BlockNode, ControlAnswer, Descriptors, DiskFacts, Driver, Errands, Identity, MemoryMap,
-    OpenFile, RingSize, User, Users,
-};
+use super::ControlAnswer;
 use call::Call;
-use files::FileRef;
 use model::Model;
-
-use crate::memory::Region;
 
 mod backend;
 mod batch;
@@ -68,6 +62,7 @@ mod queue;
 mod recovery;
 mod ring;
 mod rng;
+mod seam;
 mod shared;
 mod slab;
 mod sqe;
@@ -294,179 +289,5 @@ impl Sim {
             }
             model = self.sleep(model);
         }
-    }
-}
-
-impl Driver for Sim {
-    type Ring = SimRing;
-
-    fn reopen(&self, fd: RawFd) -> io::Result<OpenFile> {
-        let again = self.lock().reopen(fd);
-        match again {
-            Some(fd) => Ok(OpenFile::new(fd, Arc::new(OpenFd { sim: self.clone(), fd }))),
-            None => super::linux::reopen(fd),
-        }
-    }
-
-    fn expect_memory(&self, memory: &Arc<Region>) {
-        self.lock().target_memory.push(Arc::downgrade(memory));
-    }
-
-    fn control(
-        &self,
-        operation: u32,
-        command: ublksrv_ctrl_cmd,
-        buffer: Option<Box<[u8]>>,
-        limit: Duration,
-    ) -> io::Result<ControlAnswer> {
-        let answer = self.carry_out(Call::new(operation, command, buffer), limit);
-        self.wake();
-        answer
-    }
-
-    fn devices(&self) -> Vec<u32> {
-        self.lock().listed()
-    }
-
-    fn device_identity(&self, id: u32) -> Option<Identity> {
-        self.lock().identity(id)
-    }
-
-    fn disk(&self, id: u32) -> Option<DiskFacts> {
-        self.lock().disk(id)
-    }
-
-    fn open_char(&self, id: u32) -> io::Result<OpenFile> {
-        let server = i32::try_from(std::process::id()).map_err(io::Error::other)?;
-        let opened = self.lock().open_char(id, server);
-        let fd = opened.map_err(io::Error::from_raw_os_error)?;
-        Ok(OpenFile::new(fd, Arc::new(OpenFd { sim: self.clone(), fd })))
-    }
-
-    fn map_descriptors(
-        &self,
-        char_device: &OpenFile,
-        queue: u16,
-        depth: u16,
-        stride: usize,
-    ) -> io::Result<Descriptors> {
-        let mut model = self.lock();
-        let file = model.open_file(char_device.fd())?;
-        let FileRef::Char(device) = file else { return Err(io::ErrorKind::InvalidInput.into()) };
-        let info = &model.devices[device].info;
-        if queue >= info.nr_hw_queues
-            || depth != info.queue_depth
-            || stride != model.devices[device].stride()
-        {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        let area = Arc::clone(&model.devices[device].queues[usize::from(queue)].area);
-        model.hold(&file);
-        drop(model);
-        let base = area.base();
-        let mapping = Mapping { sim: self.clone(), file, _area: area };
-        // SAFETY: the area has `depth` descriptors of three aligned words each, `stride` bytes
-        // apart, which change only by atomic stores; `mapping` keeps them.
-        Ok(unsafe { Descriptors::new(base, stride, depth, Box::new(mapping)) })
-    }
-
-    fn open_zeros(&self) -> io::Result<OpenFile> {
-        let fd = self.lock().install(FileRef::Zero);
-        Ok(OpenFile::new(fd, Arc::new(OpenFd { sim: self.clone(), fd })))
-    }
-
-    fn map_memory(&self, fd: RawFd, _writable: bool) -> io::Result<MemoryMap> {
-        let FileRef::Memory(memory) = self.lock().open_file(fd)? else {
-            return Err(io::Error::from_raw_os_error(libc::ENODEV));
-        };
-        // SAFETY: the memory is as long as it says, and `memory` keeps it.
-        Ok(unsafe { MemoryMap::new(memory.base(), memory.length(), Box::new(Arc::clone(&memory))) })
-    }
-
-    fn block_node(&self, id: u32) -> BlockNode {
-        self.lock().block_node(id)
-    }
-
-    fn counts_requests(&self, id: u32) -> bool {
-        let model = self.lock();
-        model.find_device(id).is_none_or(|device| model.devices[device].counts_requests())
-    }
-
-    fn set_queue(&self, id: u32, name: &str, value: &str) -> io::Result<()> {
-        self.lock().set_queue(id, name, value)
-    }
-
-    fn requests_in_flight(&self, id: u32) -> u32 {
-        let model = self.lock();
-        let device = model.find_device(id);
-        let of_it = model.requests.values().filter(|request| Some(request.device) == device);
-        let counted = of_it.filter(|request| request.started && request.counted);
-        u32::try_from(counted.count()).unwrap_or(u32::MAX)
-    }
-
-    fn identity(&self, fd: RawFd) -> Option<String> {
-        self.lock().files.contains_key(&fd).then(|| fd.to_string())
-    }
-
-    fn record(&self, id: u32) -> io::Result<Option<String>> {
-        Ok(self.lock().records.get(&id).cloned())
-    }
-
-    fn keep_record(&self, id: u32, text: &str) -> io::Result<()> {
-        self.lock().records.insert(id, text.into());
-        Ok(())
-    }
-
-    fn forget_record(&self, id: u32) {
-        self.lock().records.remove(&id);
-    }
-
-    fn block_device_is_held(&self, id: u32) -> bool {
-        let model = self.lock();
-        model.find_device(id).is_some_and(|device| model.devices[device].openers > 0)
-    }
-
-    fn users(&self, id: u32) -> Users {
-        let model = self.lock();
-        let openers = model.find_device(id).map_or(0, |device| model.devices[device].openers);
-        let client = |pid| User::Process { pid, name: "client".into() };
-        Users { found: (1..=openers).map(client).collect(), complete: true }
-    }
-
-    fn ring(&self, entries: RingSize) -> io::Result<SimRing> {
-        SimRing::new(self.clone(), entries)
-    }
-
-    fn errands(&self) -> io::Result<Box<dyn Errands>> {
-        Ok(Box::new(errands::SimErrands::new(self.clone())))
-    }
-}
-
-/// An open descriptor of the model.
-#[derive(Debug)]
-struct OpenFd {
-    sim: Sim,
-    fd: RawFd,
-}
-
-impl Drop for OpenFd {
-    fn drop(&mut self) {
-        self.sim.lock().uninstall(self.fd);
-        self.sim.wake();
-    }
-}
-
-/// A mapping of `/dev/ublkcN`, which keeps it open.
-#[derive(Debug)]
-struct Mapping {
-    sim: Sim,
-    file: FileRef,
-    _area: Arc<device::Area>,
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        self.sim.lock().put_file(&self.file);
-        self.sim.wake();
     }
 }

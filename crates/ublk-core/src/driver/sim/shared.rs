@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use ublk_sys::{UBLK_IO_OP_WRITE, UBLK_SHMEM_BUF_READ_ONLY, ublk_shmem_buf_reg, ublksrv_ctrl_cmd};
 
+use super::Sim;
 use super::control::{Answer, Pending};
 use super::device::OWNED_BY_SRV;
 use super::files::FileRef;
 use super::model::Model;
 use super::params::parse_shared;
-use super::{OpenFd, Sim};
+use super::seam::OpenFd;
 
 const PAGE: usize = 4096;
 /// UBLK_SHMEM_BUF_SIZE_MAX.

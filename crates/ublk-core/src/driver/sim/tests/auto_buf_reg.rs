@@ -7,7 +7,7 @@ use ublk_sys::{
 use super::super::sqe::Sqe;
 use super::super::*;
 use super::rig::*;
-use crate::driver::Ring;
+use crate::driver::{Driver, Ring, RingSize};
 
 fn failing_auto() -> SimConfig {
     let faults = Faults { auto_register: 1000, ..Faults::default() };

@@ -9,7 +9,7 @@ use super::super::sqe::{ASYNC, BUFFER_SELECT, LINK, Sqe};
 use super::super::*;
 use super::batch_rig::*;
 use super::rig::*;
-use crate::driver::Ring;
+use crate::driver::{Driver, Ring, RingSize};
 
 #[test]
 fn trap_8_a_request_committed_in_a_batch_lives_until_its_buffer_is_unregistered() {

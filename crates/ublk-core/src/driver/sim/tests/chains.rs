@@ -7,7 +7,7 @@ use ublk_sys::UBLK_F_SUPPORT_ZERO_COPY as ZC;
 use super::super::sqe::*;
 use super::super::*;
 use super::rig::*;
-use crate::driver::{Completion, Ring, SEVERED};
+use crate::driver::{Completion, Driver, Ring, RingSize, SEVERED};
 
 fn nop(user_data: u64, flags: u8) -> Sqe {
     Sqe { flags, ..sqe(OP_NOP, 0, user_data) }

@@ -12,7 +12,7 @@ use ublk_sys::{
 use super::super::params::{parse_info, parse_params};
 use super::super::*;
 use super::rig::*;
-use crate::driver::Ring;
+use crate::driver::{Driver, Ring, RingSize};
 
 fn send(sim: &Sim, operation: u32, id: u32) -> io::Result<i32> {
     sim.control(operation, command(id), None, Duration::ZERO).map(|answer| answer.result)

@@ -10,7 +10,7 @@ use ublk_sys::{
 use super::super::*;
 use super::rig::*;
 use crate::control::Control;
-use crate::driver::{Driver, Ring};
+use crate::driver::{Driver, Ring, RingSize};
 use crate::error::Code;
 
 const LIMIT: Duration = Duration::from_millis(1);

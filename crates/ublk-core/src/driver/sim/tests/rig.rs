@@ -1,5 +1,6 @@
 //! A device of one queue and a ring that serves it, one submission entry at a time.
 
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 use io_uring::squeue::Entry;
@@ -15,7 +16,7 @@ use ublk_sys::{
 use super::super::params::{info_bytes, params_bytes, parse_info};
 use super::super::sqe::{FIXED_FILE, OP_READ_FIXED, OP_URING_CMD, OP_WRITE_FIXED, Sqe};
 use super::super::*;
-use crate::driver::{Completion, Ring};
+use crate::driver::{Completion, Descriptors, Driver, OpenFile, Ring, RingSize};
 
 pub(super) const SIZE: u32 = 1 << 20;
 pub(super) const MAX_IO: u32 = 64 << 10;

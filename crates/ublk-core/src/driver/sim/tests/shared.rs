@@ -11,6 +11,7 @@ use ublk_sys::{
 use super::super::sqe::{OP_READ, OP_WRITE, Sqe};
 use super::super::*;
 use super::rig::*;
+use crate::driver::Driver;
 
 const LENGTH: usize = 16384;
 

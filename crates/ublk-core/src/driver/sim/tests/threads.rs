@@ -6,7 +6,7 @@ use ublk_sys::{UBLK_F_SUPPORT_ZERO_COPY as ZC, UBLK_IO_RES_ABORT, UBLK_U_CMD_STO
 
 use super::super::*;
 use super::rig::*;
-use crate::driver::Ring;
+use crate::driver::{Driver, Ring, RingSize};
 
 #[test]
 fn only_the_thread_that_fetched_may_commit() {

@@ -10,6 +10,7 @@ use ublk_sys::{
 use super::super::sqe::{OP_WRITE, Sqe};
 use super::super::*;
 use super::rig::*;
+use crate::driver::Driver;
 
 const ZONED: u64 = UBLK_F_ZONED | UC;
 const ZONE_SECTORS: u64 = (MAX_IO >> 9) as u64;
