@@ -1,4 +1,4 @@
-//! Exchanges that are not on anybody's fast path, behind one branch of those that are.
+//! Exchanges outside of the fast path, behind one branch of the fast exchanges.
 
 use std::io;
 
@@ -13,23 +13,23 @@ use crate::pass::Pass;
 use crate::share::Share;
 use crate::token::Token;
 
-/// An exchange of one queue that does more than to fetch and to commit.
+/// An exchange of one queue that does more than fetches and commits.
 #[derive(Debug)]
 pub(crate) enum Special {
-    /// Buffers are found when requests have come.
+    /// The server gives a buffer to each request after the announcement of the request.
     GetData(GetData),
-    /// The kernel registers each tag's requests in two slots in turn.
+    /// The kernel registers the requests of each tag in two slots in turn.
     Rotating {
-        /// What fetches and commits.
+        /// The exchange that fetches and commits.
         exchange: Exchange,
         /// The slots.
         turns: Turns,
     },
-    /// Commits say where appends went.
+    /// Commits report the places of appends.
     Zoned {
-        /// What fetches and commits.
+        /// The exchange that fetches and commits.
         exchange: Exchange,
-        /// Where they went.
+        /// The places of appends.
         landings: Landings,
     },
     /// Another reactor does the I/O.
@@ -134,7 +134,7 @@ impl Special {
         }
     }
 
-    /// Where the tag's next request is to be registered.
+    /// Sets the slot in which the kernel registers the next request of the tag.
     pub(super) fn set_slot(&mut self, tag: u16, slot: u16) {
         match self {
             Self::Zoned { exchange, .. } => exchange.set_slot(tag, slot),
@@ -181,7 +181,7 @@ impl Special {
         }
     }
 
-    /// What comes from another reactor.
+    /// The receiver of messages from another reactor.
     pub(super) fn ear(&mut self) -> Option<&mut Receiver> {
         match self {
             Self::Front(front) => Some(front.results()),
@@ -190,8 +190,7 @@ impl Special {
         }
     }
 
-    /// Takes what another reactor has to say: commits its results, or answers the tag of the next
-    /// request.
+    /// Takes messages from another reactor: commits results, or returns the tag of the next request.
     pub(super) fn listen<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<Option<u16>> {
         match self {
             Self::Front(front) => front.listen(pass).map(|()| None),
@@ -200,7 +199,7 @@ impl Special {
         }
     }
 
-    /// Lets another reactor see what there is for it.
+    /// Publishes messages for another reactor.
     pub(super) fn show(&self) {
         match self {
             Self::Front(front) => front.show(),
@@ -209,7 +208,7 @@ impl Special {
         }
     }
 
-    /// Requests that another reactor has.
+    /// Number of requests in another reactor.
     pub(super) fn away(&self) -> u32 {
         if let Self::Front(front) = self { front.away() } else { 0 }
     }

@@ -1,4 +1,4 @@
-//! What becomes of requests when what lies behind the device fails.
+//! Requests on a device whose backing store fails.
 
 use ublk_core::driver::sim::Client;
 use ublk_core::target::native::Native;
@@ -30,7 +30,7 @@ fn discarding(disk: &SimDisk) -> Native {
     Native::File(File::borrowed(disk.fd(), geometry))
 }
 
-/// Lets `work` use a device over a disk, in every buffer mode and exchange; over a part of stripes, too.
+/// Runs `work` on a device over a disk, in every buffer mode and exchange, and on a device over stripes.
 fn over(disk: impl Fn(&Sim) -> SimDisk, work: impl Fn(&str, &SimDisk, &Client)) {
     for exchange in [ExchangeMode::PerIo, ExchangeMode::Batch] {
         for (mode, split_register) in MODES {
@@ -71,7 +71,7 @@ fn write(offset: u64, length: u32) -> ClientOp {
     ClientOp::Write { offset, data: vec![1; length as usize], fua: false }
 }
 
-/// The kernel sets the capacity of a disk that goes to 0. Reads of it return 0, writes ENOSPC.
+/// The kernel sets the capacity of a removed disk to 0. Reads of the disk return 0, writes ENOSPC.
 #[test]
 fn a_block_device_that_is_pulled_fails_all_requests() {
     let _alone = alone();
@@ -107,7 +107,7 @@ fn a_block_device_that_shrinks_fails_what_reaches_beyond_its_end() {
             for op in [read(0, 3 * BLOCK), write(0, 3 * BLOCK), read(3 * 4096, 512)] {
                 assert_eq!(client.run(&op).result, Ok(()), "{how}: {op:?}");
             }
-            // A disk that comes back, or grows, has its bytes again.
+            // A disk that comes back, or grows, has the old bytes.
             disk.set_trouble(Trouble::default());
             assert_eq!(client.run(&read(4 * 4096, BLOCK)).result, Ok(()), "{how}");
         },
@@ -131,7 +131,7 @@ fn a_thin_pool_that_is_full_still_says_so() {
     }
 }
 
-/// As with the kernel's loop driver.
+/// The kernel's loop driver does the same.
 #[test]
 fn a_file_that_is_cut_reads_as_zeros_beyond_its_end_and_grows_where_it_is_written() {
     let _alone = alone();
@@ -154,7 +154,7 @@ fn fua(offset: u64) -> ClientOp {
     ClientOp::Write { offset, data: vec![2; BLOCK as usize], fua: true }
 }
 
-/// The kernel reports what a sync could not store once, and drops it.
+/// The kernel reports a failed sync once, and drops the data that the sync could not store.
 #[test]
 fn a_sync_that_fails_is_the_last_of_its_file_in_all_queues() {
     let _alone = alone();
@@ -184,7 +184,7 @@ fn a_sync_that_fails_is_the_last_of_its_file_in_all_queues() {
     }
 }
 
-/// One queue's sync fails, and another queue's asks a moment later.
+/// The sync of one queue fails, and another queue syncs a moment later.
 #[test]
 fn each_queue_hears_of_what_another_ones_sync_has_dropped() {
     let _alone = alone();
@@ -218,7 +218,7 @@ fn each_queue_hears_of_what_another_ones_sync_has_dropped() {
     }
 }
 
-/// A kernel that is short of memory takes a transfer without the commit that is linked to it.
+/// A kernel that is short of memory takes a transfer without the commit that is linked to the transfer.
 #[test]
 fn a_link_that_the_kernel_cuts_acknowledges_nothing_that_was_not_done() {
     let _alone = alone();

@@ -1,5 +1,5 @@
-//! Who answers beyond a bridge: one that takes its time, cuts requests in pieces, or runs steps
-//! before it says that it is done.
+//! The peer beyond a bridge: answers requests late and in any order, cuts requests in pieces, or has the
+//! engine run steps before the answer.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::scenario::{SECTOR, Scenario};
 
 const MAX_PIECES: u8 = 4;
 
-/// A bridge without a clock: nothing is overdue.
+/// A bridge without a clock, so no request is overdue.
 pub(crate) fn bridge(scenario: &Scenario) -> Bridge {
     let (queues, depth) = (scenario.queues, scenario.depth);
     let timeout = Duration::from_secs(30);
@@ -23,9 +23,9 @@ pub(crate) fn bridge(scenario: &Scenario) -> Bridge {
 /// The answering ends of a device's queues.
 pub(crate) struct Answering {
     peers: Vec<Peer>,
-    /// What has been asked and not been answered, by queue.
+    /// Questions without an answer, by queue.
     asked: Vec<(usize, Asked)>,
-    /// What each tag is asked for while its steps run, and how many those are.
+    /// The question of each tag whose steps run, and the number of the steps.
     stepping: HashMap<(usize, u16), (u8, u32)>,
 }
 
@@ -35,7 +35,7 @@ impl Answering {
         Self { peers, asked: Vec::new(), stepping: HashMap::new() }
     }
 
-    /// Answers some of what it is asked, in any order, but something at least. Whether it was asked.
+    /// Answers some questions in any order, at least one. Returns whether there was a question.
     pub(crate) fn answer(&mut self, rng: &mut Rng) -> bool {
         for (queue, peer) in self.peers.iter_mut().enumerate() {
             while let Some(asked) = peer.take() {
@@ -54,7 +54,7 @@ impl Answering {
         }
         for peer in &mut self.peers {
             peer.flush();
-            // It may go to sleep, and must be woken then.
+            // The peer may go to sleep, and the bridge must wake the peer.
             peer.may_sleep();
         }
         true
@@ -89,7 +89,7 @@ impl Answering {
     }
 }
 
-/// Pieces that a request is made of, in any order, all where they are on the device.
+/// Pieces of a request, in any order; each piece has the same offset on the disk as on the device.
 fn cut(asked: &Asked, kind: u8, rng: &mut Rng) -> Vec<Piece> {
     let op = Op::of(kind).unwrap();
     let sectors = asked.length as usize / SECTOR;

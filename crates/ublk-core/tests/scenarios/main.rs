@@ -7,9 +7,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 mod answering;
 mod deleting;
+mod drawing;
 mod ground;
 mod layered;
 mod memory;
+mod mode;
 mod pairs;
 mod replacing;
 mod rounds;
@@ -21,7 +23,8 @@ mod world;
 mod zone;
 mod zones;
 
-use scenario::{Mode, Scenario, exchange_of};
+use mode::{Mode, exchange_of};
+use scenario::Scenario;
 use ublk_core::reactor::ExchangeMode::{self, Batch, PerIo};
 use ublk_core::reactor::Transfer;
 use world::World;

@@ -15,7 +15,7 @@ use ublk_sys::{UBLK_SHMEM_BUF_READ_ONLY, ublk_shmem_buf_reg};
 use crate::scenario::{SECTOR, Scenario};
 
 const PIECES: usize = 2;
-/// Nobody sleeps in a model that is stepped.
+/// Has no effect: a control command does not sleep in a model that is stepped.
 const LIMIT: Duration = Duration::from_secs(20);
 /// Requests that one piece has room for.
 const ROOMS: usize = 24;
@@ -73,7 +73,8 @@ impl Memory {
         }
     }
 
-    /// As a thread that stays with the command does: notes what the kernel has executed.
+    /// Notes that the kernel has executed a late command. `Device::share` waits for late answers on a
+    /// thread; a scenario has one thread, since a seed must repeat the run.
     fn settle(&mut self, sim: &Sim) {
         let executed = self.doubt.take_if(|_| sim.unanswered() == 0);
         if let Some(Doubt { piece, registers: false }) = executed {

@@ -1,4 +1,4 @@
-//! The server of a scenario: what adds its device, what serves it, what takes it down.
+//! The server of a scenario: adds the device, serves the device and takes the device down.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,8 @@ use ublk_sys::{
 };
 
 use crate::memory::Memory;
-use crate::scenario::{Mode, Scenario};
+use crate::mode::Mode;
+use crate::scenario::Scenario;
 use crate::subject::Subject;
 use crate::world::MOST_ROUNDS;
 
@@ -30,10 +31,10 @@ pub(crate) type Outcome = Result<(), String>;
 
 pub(crate) type Reactors = Vec<Reactor<Sim, Subject>>;
 
-/// The reactors of a server, and what ends each.
+/// The reactors of a server, and the wakers that end the reactors.
 pub(crate) type Served = (Reactors, Vec<Waker>);
 
-/// Gives each reactor a turn; those that have ended go.
+/// Gives each reactor a turn, and removes the reactors that have ended.
 pub(crate) fn turn(reactors: &mut Reactors) -> Outcome {
     let mut lost = None;
     reactors.retain_mut(|reactor| match reactor.turn() {
@@ -47,8 +48,8 @@ pub(crate) fn turn(reactors: &mut Reactors) -> Outcome {
     lost.map_or(Ok(()), |error| Err(format!("a reactor is lost: {error}")))
 }
 
-/// Stops the device, lets the reactors see it, and deletes it. The model may stand still for less
-/// than `patience` rounds.
+/// Stops the device, runs the reactors until the reactors end, and deletes the device. The model may stand
+/// still for less than `patience` rounds.
 pub(crate) fn take_down(sim: &Sim, id: u32, reactors: &mut Reactors, patience: u32) -> Outcome {
     sim.begin_stop(id).unwrap();
     end(sim, reactors, patience)?;
@@ -57,7 +58,7 @@ pub(crate) fn take_down(sim: &Sim, id: u32, reactors: &mut Reactors, patience: u
     deleted.map(drop).map_err(|error| format!("the device cannot be deleted: {error}"))
 }
 
-/// Lets the reactors serve until the kernel has ended them.
+/// Runs the reactors until the kernel has ended all reactors.
 pub(crate) fn end(sim: &Sim, reactors: &mut Reactors, patience: u32) -> Outcome {
     let mut rounds_at_rest = 0;
     while !reactors.is_empty() {
@@ -73,7 +74,7 @@ pub(crate) fn end(sim: &Sim, reactors: &mut Reactors, patience: u32) -> Outcome 
     Ok(())
 }
 
-/// Nothing was done that no correct server does.
+/// Fails if the server broke a rule of the model.
 pub(crate) fn check_rules(sim: &Sim) -> Outcome {
     let violations = sim.violations();
     if violations.is_empty() {
@@ -83,7 +84,7 @@ pub(crate) fn check_rules(sim: &Sim) -> Outcome {
     Err(format!("rules are broken:\n{}", lines.concat()))
 }
 
-/// A device for the scenario, and its server.
+/// Adds and starts a device for the scenario, with a server.
 pub(crate) fn bring_up(
     scenario: &Scenario,
     sim: &Sim,
@@ -102,8 +103,7 @@ pub(crate) fn bring_up(
     let Geometry { integrity, zoned, .. } = *subject.geometry();
     let special = if integrity.is_some() { UBLK_F_INTEGRITY } else { 0 }
         | if zoned.is_some() { UBLK_F_ZONED } else { 0 };
-    let copies = special != 0;
-    let copies = if copies { UBLK_F_USER_COPY } else { 0 };
+    let copies = if special != 0 { UBLK_F_USER_COPY } else { 0 };
     let shares = if memory.is_some() { UBLK_F_SHMEM_ZC } else { 0 };
     let wanted = ublksrv_ctrl_dev_info {
         nr_hw_queues: scenario.queues,
@@ -120,8 +120,8 @@ pub(crate) fn bring_up(
     (info.dev_id, served)
 }
 
-/// Starts the device. START_DEV of a zoned device waits for reports of the zones, which the server
-/// answers meanwhile; a report that fails fails the command, which may be sent again.
+/// Starts the device. START_DEV of a zoned device waits until the server has reported the zones. A failed
+/// report fails START_DEV, and the server may send START_DEV again.
 fn start(sim: &Sim, control: &Control<Sim>, id: u32, reactors: &mut Reactors) {
     let begin = || match control.start(id, std::process::id(), Duration::ZERO) {
         Ok(()) => false,
@@ -142,7 +142,7 @@ fn start(sim: &Sim, control: &Control<Sim>, id: u32, reactors: &mut Reactors) {
     panic!("the device does not start");
 }
 
-/// A server for the device, as far as its first fetches.
+/// A server for the device, up to the first fetches.
 pub(crate) fn serve(
     scenario: &Scenario,
     sim: &Sim,
@@ -194,13 +194,13 @@ pub(crate) fn serve(
         });
         let (fronts, backs) = both.unzip();
         wakers.push(begin(fronts));
-        // It ends by itself, when the fronts have.
+        // The backs end when the fronts have ended.
         begin(backs);
     }
     (reactors, wakers)
 }
 
-/// What each reactor serves.
+/// The queues that each reactor serves, and the share of the tags.
 fn shifts(scenario: &Scenario, info: &ublksrv_ctrl_dev_info) -> Vec<Vec<(u16, Share)>> {
     let queues = 0..info.nr_hw_queues;
     let whole: Vec<_> = queues.clone().map(|queue| (queue, Share::WHOLE)).collect();

@@ -1,9 +1,9 @@
-//! The oracle: what each sector may hold, now and after a power cut.
+//! The oracle: the contents that each sector may have, now and after a power cut.
 //!
-//! A read returns what was written last, or what is being written meanwhile. A failed write leaves
-//! the old or the new in each sector. What completed before a flush began is durable once the
-//! flush has completed. A sector and its metadata are judged together: data of one write beside the
-//! metadata of another is neither the old nor the new.
+//! A read returns the data of the last write, or of a write in flight. A failed write leaves old or new
+//! data in each sector. Writes that completed before a flush began are durable when the flush has
+//! completed. The oracle judges data and metadata of a sector together: data of one write with metadata of
+//! another write is an error.
 
 use std::collections::BTreeMap;
 
@@ -11,15 +11,15 @@ use ublk_core::driver::sim::{ClientOp, Done};
 
 use crate::scenario::SECTOR;
 
-/// What a sector may hold.
+/// Contents that a sector may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Candidate {
-    /// When it was submitted: its name, and the pattern's number. 0: the zeros at the beginning.
+    /// Time of submission, which also names the write and the pattern. 0: the zeros at the beginning.
     born: u64,
-    /// When it ended, whatever its end was.
+    /// Time of the end, with success or not.
     ended: Option<u64>,
     zeros: bool,
-    /// How many of its bytes are left; zeros follow.
+    /// Number of bytes of the pattern that are left; zeros follow.
     kept: usize,
 }
 
@@ -30,7 +30,7 @@ impl Candidate {
             && bytes[kept..].iter().all(|&byte| byte == 0)
     }
 
-    /// Whether this is its metadata; a device without metadata has none of any.
+    /// Whether `metadata` belongs to the candidate; on a device without metadata `metadata` is empty.
     fn is_guarded_by(&self, sector: usize, metadata: &[u8]) -> bool {
         match self.zeros {
             true => metadata.iter().all(|&byte| byte == 0),
@@ -42,14 +42,14 @@ impl Candidate {
 type Sectors = Vec<Vec<Candidate>>;
 
 enum Kind {
-    /// What each of its sectors may hold.
+    /// Contents that the read may return, for each sector.
     Read(Sectors),
     Write {
         fua: bool,
     },
-    /// Zeros or the old, for good.
+    /// Each sector keeps the old data or becomes zeros, for good.
     Discard,
-    /// What each sector of the device could hold when it began.
+    /// Contents that each sector of the device could have when the flush began.
     Flush(Sectors),
 }
 
@@ -67,7 +67,7 @@ pub(crate) struct Shadow {
     open: BTreeMap<u64, Open>,
 }
 
-/// A sector that nothing else looks like.
+/// Bytes that no other write and no other sector has.
 pub(crate) fn pattern(born: u64, sector: usize) -> [u8; SECTOR] {
     let mut bytes = [0; SECTOR];
     for (at, word) in bytes.chunks_exact_mut(8).enumerate() {
@@ -78,7 +78,7 @@ pub(crate) fn pattern(born: u64, sector: usize) -> [u8; SECTOR] {
     bytes
 }
 
-/// The metadata of such a sector.
+/// The metadata of a sector with the pattern.
 pub(crate) fn guard(born: u64, sector: usize, size: usize) -> Vec<u8> {
     let mut bytes = pattern(born, sector)[..size].to_vec();
     bytes.iter_mut().for_each(|byte| *byte = !*byte);
@@ -92,7 +92,7 @@ impl Shadow {
         Self { clock: 1, now: all.clone(), durable: all, open: BTreeMap::new() }
     }
 
-    /// The number of the next write's pattern.
+    /// The number of the pattern of the next write.
     pub(crate) fn next(&self) -> u64 {
         self.clock
     }
@@ -127,7 +127,7 @@ impl Shadow {
         self.open.insert(ticket, Open { kind, first, count, born });
     }
 
-    /// A new candidate, for reads that are under way too.
+    /// Adds a candidate, for reads in flight too.
     fn appears(&mut self, first: usize, count: usize, candidate: Candidate) {
         for sector in first..first + count {
             self.now[sector].push(candidate);
@@ -178,7 +178,7 @@ impl Shadow {
         Ok(())
     }
 
-    /// The backing file was cut: what lay beyond is zeros, durably.
+    /// The backing file was cut: bytes beyond the cut are zeros, durably.
     pub(crate) fn truncated(&mut self, size: usize) {
         let at = self.clock;
         self.clock += 1;
@@ -188,7 +188,7 @@ impl Shadow {
                 let mut short: Vec<_> = list.clone();
                 for c in &mut short {
                     c.kept = c.kept.min(kept);
-                    // What is cut is over: what is written later replaces it.
+                    // Later writes replace a candidate that was cut.
                     c.ended = c.ended.or(Some(at));
                 }
                 list.retain(|c| keep_whole || c.ended.is_none());
@@ -210,18 +210,18 @@ impl Shadow {
         }
     }
 
-    /// Compares what the disks hold now: the data, and the metadata of each sector, if there is any.
+    /// Compares the contents of the disks now: data, and metadata of each sector of a device with metadata.
     pub(crate) fn check_now(&self, image: &[u8], metadata: &[u8]) -> Result<(), String> {
         check_all("at the end", 0, (image, metadata), &self.now)
     }
 
-    /// Compares what a power cut has left.
+    /// Compares the contents of the disks after a power cut.
     pub(crate) fn check_durable(&self, image: &[u8], metadata: &[u8]) -> Result<(), String> {
         check_all("after the power cut", 0, (image, metadata), &self.durable)
     }
 }
 
-/// A write has ended. One that succeeded replaces all that had ended before it began.
+/// Notes the end of a write. With `replaces`, removes the candidates that had ended before the write began.
 fn settle(list: &mut Vec<Candidate>, born: u64, end: u64, replaces: bool) {
     if replaces {
         list.retain(|c| c.born == born || c.ended.is_none_or(|ended| ended > born));
@@ -231,7 +231,7 @@ fn settle(list: &mut Vec<Candidate>, born: u64, end: u64, replaces: bool) {
     }
 }
 
-/// Sectors from `first` on: each is what one of its candidates has written, data and metadata.
+/// Checks sectors from `first` on: data and metadata of each sector must be of one candidate.
 fn check_all(
     when: &str,
     first: usize,

@@ -1,4 +1,4 @@
-//! The targets of the scenarios as one type, with the disks below them.
+//! The targets of the scenarios as one type, with the disks below the targets.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -19,9 +19,10 @@ use ublk_core::target::{
 
 use crate::answering;
 use crate::layered::Layered;
+use crate::mode::Mode;
 use crate::pairs::Pairs;
 use crate::rounds::Rounds;
-use crate::scenario::{Backend, Mode, SECTOR, Scenario};
+use crate::scenario::{Backend, SECTOR, Scenario};
 
 /// The target of a scenario, whose requests may take several rounds.
 #[derive(Debug)]
@@ -42,14 +43,14 @@ enum Kind {
 }
 
 impl Subject {
-    /// A target for the scenario, and the disks that it lies on.
+    /// A target for the scenario, and the disks of the target.
     pub(crate) fn new(scenario: &Scenario, sim: &Sim) -> (Self, Vec<SimDisk>) {
         let (kind, disks) = Kind::new(scenario, sim, geometry(scenario));
         let rounds = (scenario.mode == Mode::Rounds).then(Rounds::default);
         (Self { kind, rounds }, disks)
     }
 
-    /// The target of the next server on the same disks, where it has to be another one.
+    /// The target of the next server on the same disks, where the next server needs a new target.
     pub(crate) fn of_next_server(scenario: &Scenario, disks: &[SimDisk]) -> Option<Self> {
         let pairs = Pairs::of(scenario)?;
         pairs.restore(disks);
@@ -61,7 +62,7 @@ impl Subject {
         Self { kind: Kind::Zoned(Box::new(target)), rounds: None }
     }
 
-    /// Whether every request that was to hear of its end has heard of it.
+    /// Fails if the target did not hear of the end of a request, or heard twice.
     pub(crate) fn check(&self) -> Result<(), String> {
         self.rounds.as_ref().map_or(Ok(()), Rounds::check)
     }
@@ -71,7 +72,7 @@ impl Subject {
         self.geometry().integrity.map_or(0, |format| format.metadata_size.into())
     }
 
-    /// What the device holds, put together from its disks.
+    /// Contents of the device, put together from the disks.
     pub(crate) fn image(&self, disks: &[SimDisk], size: usize) -> Option<Vec<u8>> {
         self.kind.image(disks, size)
     }
@@ -91,7 +92,7 @@ fn geometry(scenario: &Scenario) -> Geometry {
 }
 
 impl Kind {
-    /// On a disk for the data, and one for the metadata.
+    /// A target on a disk for the data and a disk for the metadata.
     fn guarded(scenario: &Scenario, disks: &[SimDisk], geometry: Geometry) -> Self {
         let format = Pairs::of(scenario).map(|pairs| pairs.format).unwrap_or_default();
         let file = File::borrowed(disks[0].fd(), geometry);
@@ -191,7 +192,7 @@ impl Kind {
     }
 }
 
-/// Where the striped target must put things.
+/// The disk, and the offset on the disk, at which the striped target must put a sector.
 fn layout(disks: &[SimDisk], chunk: u32) -> Layered {
     let stripes = u16::try_from(disks.len()).unwrap();
     let geometry = Geometry::new(0);

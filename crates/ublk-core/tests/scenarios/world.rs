@@ -9,12 +9,14 @@ use ublk_core::target::Target;
 use crate::answering::Answering;
 use crate::deleting::Deleted;
 use crate::memory::Memory;
-use crate::pairs::Pairs;
+use crate::mode::Mode;
 use crate::replacing::{Phase, Servers};
-use crate::scenario::{Backend, Incident, Mode, SECTOR, Scenario};
+use crate::scenario::{Backend, Incident, SECTOR, Scenario};
 use crate::server::{Outcome, bring_up, check_rules, serve, take_down};
 use crate::shadow::{Shadow, guard, pattern};
 use crate::subject::Subject;
+
+mod disks;
 
 pub(crate) struct World {
     scenario: Scenario,
@@ -262,8 +264,8 @@ impl World {
         Ok(())
     }
 
-    /// Whether a request may fail: a read too whose data the driver cannot copy. Short, slow and interrupted operations and a refused UNREGISTER_IO_BUF
-    /// must not fail a request.
+    /// Whether a request may fail. Short, slow and interrupted operations and a refused UNREGISTER_IO_BUF
+    /// must not fail a request; a copy of the driver that ends early may.
     fn may_fail(&self) -> bool {
         let injected = self.sim.injected();
         let unsupported = matches!(
@@ -305,66 +307,6 @@ impl World {
                 self.disks[disk].set_trouble(trouble);
             }
         }
-    }
-
-    /// The server must write nothing beyond the end of the device.
-    fn check_growth(&self) -> Outcome {
-        let Incident::Grow(bytes) = self.scenario.incident.1 else { return Ok(()) };
-        if !self.has_grown {
-            return Ok(());
-        }
-        for disk in &self.disks {
-            let contents = disk.contents();
-            let grown = contents.len().saturating_sub(bytes);
-            if contents[grown..].iter().any(|&byte| byte != 0) {
-                return Err("something is written beyond the device's end".into());
-            }
-        }
-        Ok(())
-    }
-
-    fn check_disks(&mut self) -> Outcome {
-        self.check_growth()?;
-        // A next server would complete and sync unfinished writes.
-        let power_goes_first = self.scenario.cache && self.rng.chance(500);
-        if !power_goes_first {
-            self.restore()?;
-            let Some((image, metadata)) = self.contents() else { return Ok(()) };
-            self.shadow.check_now(&image, &metadata)?;
-        }
-        if !self.scenario.cache {
-            // Clients send no flush to a device without a volatile cache.
-            return Ok(());
-        }
-        self.disks.iter().for_each(SimDisk::cut_power);
-        self.restore()?;
-        let Some((image, metadata)) = self.contents() else { return Ok(()) };
-        self.shadow.check_durable(&image, &metadata)
-    }
-
-    /// Opens the pairs of data and metadata as a server does. The server must find no half-done write
-    /// unless a write failed or a server was killed.
-    fn restore(&self) -> Outcome {
-        let Some(pairs) = Pairs::of(&self.scenario) else { return Ok(()) };
-        let restored = pairs.restore(&self.disks);
-        let killed = match self.scenario.incident.1 {
-            Incident::Kill => true,
-            Incident::Replace(how) => !how.gently,
-            _ => false,
-        };
-        if restored > 0 && self.sim.injected().error == 0 && !killed {
-            return Err(format!("{restored} writes were left half done"));
-        }
-        Ok(())
-    }
-
-    /// Contents of the device and metadata of the sectors.
-    fn contents(&self) -> Option<(Vec<u8>, Vec<u8>)> {
-        let size = self.scenario.sectors * SECTOR;
-        let image = self.subject.image(&self.disks, size)?;
-        let pairs = Pairs::of(&self.scenario);
-        let metadata = pairs.map(|pairs| pairs.metadata(&self.disks)).unwrap_or_default();
-        Some((image, metadata))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The power of the backends, and what its end leaves of them.
+//! The power of the disks, and the contents of the disks after a power cut.
 
 use std::mem;
 
@@ -8,18 +8,18 @@ use super::model::Model;
 /// Whether the disks have power.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Power {
-    /// They have.
+    /// The disks have power.
     On,
-    /// It ends after so many moves, or when nothing moves any more.
+    /// The power ends after this number of moves, or when nothing moves any more.
     Failing(u64),
-    /// What is asked of them fails with `EIO` and changes nothing.
+    /// I/O on the disks fails with `EIO` and changes nothing.
     Off,
 }
 
 impl Sim {
-    /// Waits until the power that [`Client::begin`](super::Client::begin) was told to cut is off:
-    /// of each sector that was written and not synced, the old or the new is left; of writes under
-    /// way, some sectors. From then on the disks fail, and so does what clients ask for.
+    /// Waits until the power cut that [`Client::begin`](super::Client::begin) began is over. Each sector that
+    /// was written and not synced has old or new data, and a write in flight has written some sectors. From
+    /// then on I/O on the disks fails, and so do requests of clients.
     pub fn wait_for_darkness(&self) {
         let mut model = self.lock();
         while let Power::Failing(_) = model.power {
@@ -33,13 +33,12 @@ impl Sim {
         self.wake();
     }
 
-    /// Gives the disks their power back.
+    /// Turns the power of the disks on.
     pub fn restore_power(&self) {
         self.lock().power = Power::On;
     }
 
-    /// Makes everything that was written durable, as a system does when it shuts down in good
-    /// order.
+    /// Makes all writes durable, as an orderly shutdown does.
     ///
     /// # Errors
     /// The errno of the real file that could not be written.
@@ -51,20 +50,20 @@ impl Sim {
 }
 
 impl Model {
-    /// No ring has anything to do.
+    /// Whether no ring has work.
     pub(super) fn is_quiet(&self) -> bool {
         self.rings.iter().flatten().all(super::ring::Uring::is_quiet)
     }
 
-    /// The power ends in the middle of what is under way, at a moment that chance chooses.
+    /// Cuts the power in the middle of operations, at a random moment.
     pub(super) fn begin_power_cut(&mut self) {
-        /// About what one request takes from its dispatch to its end.
+        /// About the number of moves that one request takes from dispatch to end.
         const MOVES_PER_REQUEST: u64 = 5;
         let open = self.requests.values().filter(|request| request.outcome.is_none()).count();
         self.power = Power::Failing(self.rng.below(open as u64 * MOVES_PER_REQUEST + 1));
     }
 
-    /// Another move is about to be made.
+    /// Called before each move.
     pub(super) fn count_down(&mut self) {
         match &mut self.power {
             Power::Failing(0) => self.go_dark(),
@@ -81,7 +80,7 @@ impl Model {
             disk.cut_power(&mut rng);
         }
         for storage in &mut self.storages {
-            // A real file that cannot be written keeps what it had, which is allowed.
+            // A real file that cannot be written keeps old data, which is allowed.
             let _lost = storage.cut_power(&mut rng);
         }
         self.rng = rng;
