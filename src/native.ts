@@ -38,6 +38,7 @@ export interface NativeTarget {
   readonly integrity?: NativeIntegrity;
   readonly create?: boolean;
   readonly history?: string;
+  readonly loseUnflushed?: boolean;
 }
 
 /** Metadata options for the addon. */

@@ -13,6 +13,11 @@ export interface OverlayLayer {
   readonly generation: number;
   /** Whether other layers may stand on it. A frozen layer is never written to. */
   readonly frozen: boolean;
+  /**
+   * Whether the last server has closed the layer. A layer that is not closed may lack answered writes, and
+   * so does a copy of the file: serve the layer again and end that server before copying.
+   */
+  readonly closed: boolean;
   /** The size of the disk. */
   readonly size: number;
   /** How much of the disk the layer stores, zeros not counted. */
@@ -61,7 +66,8 @@ export async function createOverlay(base: Target, path: string | URL): Promise<s
  * @param path The file of the live layer; from now on it is never written to.
  * @param children The files to make, in the folder of `path`.
  * @throws {UblkError} `ERR_UBLK_BUSY` while the disk is served; `ERR_UBLK_BAD_BACKEND` where a child
- * exists, or `path` is no layer; `ERR_UBLK_INVALID_ARGUMENT` for a child in another folder;
+ * exists, where `path` is no layer, and where the last server was killed and `history` does not hold what
+ * that server had answered and not flushed; `ERR_UBLK_INVALID_ARGUMENT` for a child in another folder;
  * `ERR_UBLK_NO_BACKEND` where there is no such layer.
  */
 export async function forkOverlay(

@@ -13,19 +13,24 @@ const block = (byte: number, blocks = 1) => Buffer.alloc(blocks * 4096, byte);
 
 describe('targets.overlay', () => {
   test('passes on its base, an absolute path, and what is asked for', () => {
-    const target = targets.overlay(targets.null({ size: '1MiB' }), 'a.layer', { create: true });
+    const target = targets.overlay(targets.null({ size: '1MiB' }), 'a.layer', {
+      create: true,
+      loseUnflushed: true,
+    });
     expect(Object.isFrozen(target)).toBe(true);
     expect(toNativeTarget(target)).toEqual({
       kind: 'overlay',
       path: resolve('a.layer'),
       targets: [{ kind: 'null', size: SIZE }],
       create: true,
+      loseUnflushed: true,
     });
   });
 
   test.each([
     [{ create: 'yes' }, /create is "yes"; it must be true or false/],
     [{ history: 7 }, /history is 7/],
+    [{ loseUnflushed: 1 }, /loseUnflushed is 1; it must be true or false/],
     [{ histroy: '/dev/shm' }, /has no 'histroy'/],
   ])('refuses %o', (options, message) => {
     const base = targets.null({ size: '1MiB' });
@@ -96,9 +101,9 @@ describe('a simulated overlay', () => {
     await expect(disk()).rejects.toThrow(/is frozen/);
     await expect(forkOverlay(layer, children)).rejects.toThrow(/it exists/);
     const layers = await overlayInfo(children[1]!);
-    expect(layers.map(({ path, frozen, size }) => [path, frozen, size])).toEqual([
-      [children[1], false, SIZE],
-      [layer, true, SIZE],
+    expect(layers.map(({ path, frozen, closed, size }) => [path, frozen, closed, size])).toEqual([
+      [children[1], false, true, SIZE],
+      [layer, true, true, SIZE],
     ]);
   });
 

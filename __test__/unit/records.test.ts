@@ -115,7 +115,8 @@ describe('a recorded target', () => {
       path: join(process.cwd(), 'z.img'),
       zoneSize: '64KiB',
     });
-    const disk = targets.overlay(targets.file('/b.img'), '/a.layer', { create: true });
+    const once = { create: true, loseUnflushed: true };
+    const disk = targets.overlay(targets.file('/b.img'), '/a.layer', once);
     expect(recordTarget(disk)).toEqual({
       kind: 'overlay',
       base: { kind: 'file', path: '/b.img' },

@@ -15,6 +15,7 @@ export function addOverlays(add: Command, options: (command: Command) => Command
     .argument('<layer>', 'the file that stores the differences')
     .option('--create', 'make that file if it is missing')
     .option('--history <folder>', `${HISTORY} (default: /run/ublk or /dev/shm)`)
+    .option('--lose-unflushed', "serve without a killed server's unflushed writes if they are lost")
     .addHelpText('after', example('ublk add overlay debian.img vm1.layer --create'))
     .action(async (base: string, layer: string, flags: OverlayFlags) => {
       await (await import('./commands/overlay.ts')).addOverlay(base, layer, flags);

@@ -24,11 +24,14 @@ const NOT_OPTIONS: ReadonlySet<string> = new Set(['target', 'pool', 'id', 'name'
 export const RECORDED_KEYS: readonly string[] = DEVICE_KEYS.filter((key) => !NOT_OPTIONS.has(key));
 /** The keys of targets whose text is a path, which another process may resolve from another folder. */
 export const PATH_KEYS: ReadonlySet<string> = new Set(['path', 'state', 'history']);
+/** The keys of targets that are meant for one start alone. */
+const ONCE: ReadonlySet<string> = new Set(['create', 'loseUnflushed']);
 
 /**
  * A target as a record holds the target. Functions cannot be written down, and the data of a handler's
  * module may hold secrets: the record then names the missing part. `create` is left out: a file of zones
- * or metadata that is missing later is lost, and an empty new file would hide the loss.
+ * or metadata that is missing later is lost, and an empty new file would hide the loss. `loseUnflushed`
+ * would hide a loss, too.
  */
 export function recordTarget(target: DeviceOptions['target']): RecordedTarget {
   if (isHandlerModule(target)) return recordModule(target);
@@ -60,7 +63,7 @@ function plain(value: unknown, key: string): unknown {
   if (Array.isArray(value)) return value.map((one) => plain(one, ''));
   if (typeof value !== 'object' || value === null) return value;
   const entries = Object.entries(value).filter(([name, one]) => {
-    return one !== undefined && name !== 'create';
+    return one !== undefined && !ONCE.has(name);
   });
   return Object.fromEntries(entries.map(([name, one]) => [name, plain(one, name)]));
 }

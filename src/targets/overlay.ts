@@ -17,6 +17,14 @@ export interface OverlayTargetOptions {
    * @default `/run/ublk` for root, where `/run` is a tmpfs, and `/dev/shm` elsewhere
    */
   readonly history?: string | URL | undefined;
+  /**
+   * Whether the disk is served although the last server was killed and `history` does not hold where
+   * that server's unflushed writes are. These answered writes are lost then, as by a power cut. Without
+   * this option such a disk is refused until the machine has rebooted. Meant for one start: records of
+   * devices leave the option out.
+   * @default false
+   */
+  readonly loseUnflushed?: boolean | undefined;
 }
 
 /** A disk that stores only its differences from a base. */
@@ -26,7 +34,7 @@ export interface OverlayTarget extends OverlayTargetOptions {
   readonly path: string | URL;
 }
 
-const KEYS = ['create', 'history'];
+const KEYS = ['create', 'history', 'loseUnflushed'];
 
 /**
  * A disk that stores only its differences from a base (copy-on-write), in blocks of 4 KiB. The base is
@@ -48,8 +56,9 @@ const KEYS = ['create', 'history'];
  * });
  *
  * Creating the device fails with `ERR_UBLK_NO_BACKEND` where the layer, or one that it stands on, is
- * missing; with `ERR_UBLK_BAD_BACKEND` where a layer is damaged or frozen, and where the base has another
- * size or was modified since the layer was made; with `ERR_UBLK_BUSY` where another server has the layer;
+ * missing; with `ERR_UBLK_BAD_BACKEND` where a layer is damaged or frozen, where the base has another
+ * size or was modified since the layer was made, and where the last server was killed and `history` does
+ * not hold what that server had answered and not flushed; with `ERR_UBLK_BUSY` where another server has the layer;
  * with `ERR_UBLK_UNSUPPORTED` on a file system without fallocate, or without a tmpfs.
  *
  * @param base A target, for example `targets.file('debian.img')`.
@@ -74,12 +83,13 @@ export function toNativeOverlay(
   base: readonly NativeTarget[],
 ): NativeTarget {
   checkKeys(target, 'an overlay target', ['kind', 'base', 'path', ...KEYS]);
-  const { path, create = false, history } = target;
+  const { path, create = false, history, loseUnflushed = false } = target;
   return {
     kind: 'overlay',
     path: checkAbsolutePath(path, 'path'),
     targets: base,
     ...(checkBoolean(create, 'create') ? { create } : {}),
+    ...(checkBoolean(loseUnflushed, 'loseUnflushed') ? { loseUnflushed } : {}),
     ...(history === undefined ? {} : { history: checkAbsolutePath(history, 'history') }),
   };
 }

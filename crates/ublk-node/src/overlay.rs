@@ -23,6 +23,8 @@ pub struct OverlayLayer {
     pub generation: f64,
     /// Whether nothing is written to it any more.
     pub frozen: bool,
+    /// Whether the last server has closed the layer.
+    pub closed: bool,
     /// The size of the disk, in bytes.
     pub size: f64,
     /// Bytes of the disk that lie in the layer, zeros not counted.
@@ -42,6 +44,7 @@ impl From<&overlay::Info> for OverlayLayer {
             layer: info.layer.to_string(),
             generation: number(info.generation),
             frozen: info.frozen,
+            closed: info.closed,
             size: number(info.size),
             stored: number(info.stored),
             zeros: number(info.zeros),

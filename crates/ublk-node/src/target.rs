@@ -63,6 +63,8 @@ pub struct NativeTarget {
     pub create: Option<bool>,
     /// The folder of an overlay's history; absent: the default one.
     pub history: Option<String>,
+    /// Whether an overlay is served although a killed server's unflushed writes are lost.
+    pub lose_unflushed: Option<bool>,
 }
 
 /// Metadata beside a target's data; sizes in bytes.
@@ -214,6 +216,7 @@ impl NativeTarget {
         let options = OverlayOptions {
             create: self.create.unwrap_or(false),
             history: self.history.take().map(PathBuf::from),
+            lose_unflushed: self.lose_unflushed.unwrap_or(false),
             promised,
             boot,
             ..OverlayOptions::default()

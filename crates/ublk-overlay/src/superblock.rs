@@ -18,10 +18,14 @@ const MAGIC: [u8; 16] = *b"ublk overlay\r\n\x1a\0";
 const VERSION: u32 = 1;
 const FROZEN: u32 = 1;
 const HAS_PARENT: u32 = 2;
+const IN_USE: u32 = 4;
 /// Where the CRC32C of the block lies; it is computed with zeros there.
 const CRC: std::ops::Range<usize> = 20..24;
-/// Where the name of the parent's file lies, after its length.
+/// Where the name of the parent's file lies, after the length of the name.
 const NAME: usize = 128;
+/// Where the boot and the history of [`InUse`] lie, behind the name.
+const BOOT: usize = 384;
+const HISTORY: usize = 400;
 
 /// What a layer stands on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +70,16 @@ impl std::fmt::Debug for FileName {
     }
 }
 
+/// A server has opened the layer and has not closed the layer. The file may lack answered writes: the
+/// server's history has the places of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InUse {
+    /// The boot of the server's machine.
+    pub boot: [u8; 16],
+    /// The number of the server's history: random.
+    pub history: u64,
+}
+
 /// What a layer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Superblock {
@@ -88,6 +102,8 @@ pub struct Superblock {
     /// When the files of the base were last modified, in nanoseconds since 1970; 0 for a base without
     /// such a time.
     pub base_modified: i64,
+    /// The server that has not closed the layer; none: the log names every published block.
+    pub in_use: Option<InUse>,
 }
 
 /// Why a block is no superblock.
@@ -118,7 +134,9 @@ impl Superblock {
     /// The block as the file has it.
     pub fn to_page(&self) -> Page {
         let mut page = [0; PAGE];
-        let flags = if self.frozen { FROZEN } else { 0 } | self.parent.map_or(0, |_| HAS_PARENT);
+        let flags = if self.frozen { FROZEN } else { 0 }
+            | self.parent.map_or(0, |_| HAS_PARENT)
+            | self.in_use.map_or(0, |_| IN_USE);
         page[..16].copy_from_slice(&MAGIC);
         page[16..20].copy_from_slice(&VERSION.to_le_bytes());
         page[24..28].copy_from_slice(&flags.to_le_bytes());
@@ -130,6 +148,10 @@ impl Superblock {
             page[72..80].copy_from_slice(&generation.to_le_bytes());
             page[NAME] = file.length;
             page[NAME + 1..=NAME + file.bytes.len()].copy_from_slice(&file.bytes);
+        }
+        if let Some(InUse { boot, history }) = self.in_use {
+            page[BOOT..HISTORY].copy_from_slice(&boot);
+            page[HISTORY..HISTORY + 8].copy_from_slice(&history.to_le_bytes());
         }
         page[80..88].copy_from_slice(&self.blocks.to_le_bytes());
         page[88..96].copy_from_slice(&self.salt.to_le_bytes());
@@ -178,11 +200,13 @@ impl Superblock {
             log: u32_at(96),
             salt: u64_at(88),
             base_modified: i64::from_le_bytes(bytes(page, 104)),
+            in_use: (flags & IN_USE != 0)
+                .then(|| InUse { boot: bytes(page, BOOT), history: u64_at(HISTORY) }),
         };
         let sane = superblock.blocks > 0
             && superblock.blocks <= MAX_BLOCKS
             && (2..=20).contains(&superblock.segment_shift)
-            && flags & !(FROZEN | HAS_PARENT) == 0;
+            && flags & !(FROZEN | HAS_PARENT | IN_USE) == 0;
         if sane { Ok(superblock) } else { Err(Unfit::Damaged) }
     }
 
@@ -232,12 +256,13 @@ mod tests {
             log: 5,
             salt: 99,
             base_modified: 1_790_000_000_123_456_789,
+            in_use: Some(InUse { boot: [8; 16], history: u64::MAX - 9 }),
         }
     }
 
     #[test]
     fn a_superblock_says_what_was_written() {
-        let root = Superblock { parent: None, frozen: false, ..superblock(1) };
+        let root = Superblock { parent: None, frozen: false, in_use: None, ..superblock(1) };
         for written in [superblock(4), root] {
             assert_eq!(Superblock::parse(&written.to_page()), Ok(written));
         }
@@ -246,7 +271,7 @@ mod tests {
     #[test]
     fn any_flipped_bit_is_noticed() {
         let page = superblock(4).to_page();
-        for bit in 0..8 * 400 {
+        for bit in 0..8 * (HISTORY + 8) {
             let mut flipped = page;
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert!(Superblock::parse(&flipped).is_err(), "bit {bit}");

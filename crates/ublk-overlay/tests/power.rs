@@ -272,6 +272,7 @@ fn new_file(random: &mut Random) -> (File, Head) {
         log: 0,
         salt: random.next(),
         base_modified: 0,
+        in_use: None,
     };
     let head = Head::new(superblock, 0, Index::new(), random.next()).unwrap();
     let mut file = File { segments: head.space().segments().into(), ..File::default() };

@@ -9,6 +9,7 @@ import { serve, type AddFlags } from './add.ts';
 export interface OverlayFlags extends AddFlags {
   readonly create?: true;
   readonly history?: string;
+  readonly loseUnflushed?: true;
 }
 
 /** The flags of `ublk overlay fork`. */
@@ -18,9 +19,10 @@ export interface ForkFlags extends OutputFlags {
 
 /** `ublk add overlay BASE LAYER` */
 export async function addOverlay(base: string, layer: string, flags: OverlayFlags): Promise<void> {
-  const { create, history } = flags;
+  const { create, history, loseUnflushed } = flags;
   const below = parseTarget(base, { readOnly: true });
-  await serve(targets.overlay(below, layer, { create, history }), `${layer} on ${base}`, flags);
+  const target = targets.overlay(below, layer, { create, history, loseUnflushed });
+  await serve(target, `${layer} on ${base}`, flags);
 }
 
 /** `ublk overlay create BASE LAYER` */
@@ -42,15 +44,17 @@ export async function fork(
 /** `ublk overlay info LAYER` */
 export async function info(path: string, flags: OutputFlags): Promise<void> {
   const layers = await overlayInfo(path);
-  const rows = layers.map(({ path: file, frozen, stored, zeros, extents, allocated, layer }) => [
-    file,
-    frozen ? 'frozen' : 'live',
-    formatSize(stored),
-    formatSize(zeros),
-    String(extents),
-    formatSize(allocated),
-    layer,
-  ]);
+  const rows = layers.map(
+    ({ path: file, frozen, closed, stored, zeros, extents, allocated, layer }) => [
+      file,
+      frozen ? 'frozen' : closed ? 'live' : 'not closed',
+      formatSize(stored),
+      formatSize(zeros),
+      String(extents),
+      formatSize(allocated),
+      layer,
+    ],
+  );
   const head = ['layer', 'state', 'stored', 'zeros', 'extents', 'takes', 'uuid'];
   await answer(flags, layers, () => table(rows, head));
 }

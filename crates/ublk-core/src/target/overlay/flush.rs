@@ -96,7 +96,6 @@ impl Overlay {
 
     /// The next round of the flush under way.
     pub(super) fn plan_flush(&self, live: &mut Live, plan: &mut Plan<'_>) -> Result<Way, Errno> {
-        let failed = |_| Errno(libc::EIO);
         let mut flushing = live.flushing.take().ok_or(Errno(libc::EIO))?;
         let way = loop {
             match flushing.phase {
@@ -122,7 +121,6 @@ impl Overlay {
                     live.draining.add(live.flights.now(), unused);
                     flushing.phase = Phase::Punch;
                     if let Some(superblock) = live.head.next_superblock() {
-                        live.history.expect(superblock.generation).map_err(failed)?;
                         self.write_page(0, &superblock.to_page(), superblock.place(), plan);
                         plan.push(Step { stage: 1, ..step(StepKind::Sync, 0, 0) });
                         flushing.phase = Phase::Switch;
@@ -132,7 +130,6 @@ impl Overlay {
                 Phase::Switch => {
                     if let Some(superblock) = live.head.next_superblock() {
                         live.head.adopt(superblock);
-                        live.history.settle(superblock.generation).map_err(failed)?;
                     }
                     flushing.phase = Phase::Punch;
                 }

@@ -31,6 +31,8 @@ const REGION: u64 = if cfg!(test) { 16 } else { 1024 };
 const REGION_BYTES: u64 = REGION * RECORD as u64;
 /// The most regions: 1 MiB.
 const MOST_REGIONS: usize = if cfg!(test) { 3 } else { 32 };
+/// The fewest regions: while one is filled, a flush makes another free, without more memory.
+const LEAST_REGIONS: usize = 2;
 /// The most extents that are added at once.
 pub(super) const MOST_AT_ONCE: usize = 8;
 
@@ -83,53 +85,59 @@ pub(super) struct History {
 }
 
 impl History {
-    /// Opens the history of a layer whose superblock has this generation, and answers the extents
-    /// of a killed server: the end of the layer's history, in order.
+    /// Makes an empty history of this number, in the place of any other history of the owner.
     ///
     /// # Errors
     /// `Unsupported` when `folder` is not in memory; `Busy` when another server has the history;
     /// `Permission`; `Resources` when there is no memory.
-    pub(super) fn open(
+    pub(super) fn new(folder: &Path, owner: &Owner, number: u64) -> Result<Self> {
+        let path = folder.join(owner.name());
+        let file = open(folder, &path, true)?;
+        let mut this = Self::of(path, file, Header::new(owner, number), Vec::new());
+        this.clear().map_err(|error| {
+            Error::os(Code::Resources, "cannot reserve memory", "fallocate", &error)
+                .hint(format!("{} is full: make room there", folder.display()))
+        })?;
+        Ok(this)
+    }
+
+    /// Opens the history of this number, and answers the extents of a killed server: the end of the
+    /// layer's history, in order. None: the folder has no such history.
+    ///
+    /// # Errors
+    /// `Unsupported` when `folder` is not in memory; `Busy` when another server has the history;
+    /// `Permission`.
+    pub(super) fn resume(
         folder: &Path,
         owner: &Owner,
-        generation: u64,
-    ) -> Result<(Self, Vec<Extent>)> {
+        number: u64,
+    ) -> Result<Option<(Self, Vec<Extent>)>> {
         let path = folder.join(owner.name());
-        let file = open(folder, &path)?;
-        let failed = |error| {
-            Error::os(Code::Kernel, format!("cannot use {}", path.display()), "write", &error)
-                .hint("the overlay keeps there what a killed server must not lose")
-        };
-        let left = read(&file, owner, generation).map_err(failed)?;
-        let taken = left.is_some();
-        let (regions, extents) = left.unwrap_or_default();
-        let next = regions.iter().max().map_or(1, |last| last + 1);
-        let header = Header { boot: owner.boot, layer: owner.layer, generations: [generation; 2] };
-        let durable = next - extents.len() as u64;
-        let mut this = Self {
-            path,
-            file,
-            header,
-            regions,
-            region: 0,
-            at: REGION,
-            next,
-            durable,
-            failed: false,
-        };
-        if !taken {
-            this.clear().map_err(|error| {
-                Error::os(Code::Resources, "cannot reserve memory", "fallocate", &error)
-                    .hint(format!("{} is full: make room there", folder.display()))
-            })?;
+        if !path.exists() {
+            return Ok(None);
         }
-        Ok((this, extents))
+        let file = open(folder, &path, false)?;
+        let header = Header::new(owner, number);
+        let left = read(&file, &header).map_err(|error| {
+            Error::os(Code::Kernel, format!("cannot use {}", path.display()), "read", &error)
+                .hint("the overlay keeps there what a killed server must not lose")
+        })?;
+        let Some((regions, extents)) = left else { return Ok(None) };
+        let mut this = Self::of(path, file, header, regions);
+        this.durable = this.next - extents.len() as u64;
+        Ok(Some((this, extents)))
+    }
+
+    fn of(path: PathBuf, file: File, header: Header, regions: Vec<u64>) -> Self {
+        let next = regions.iter().max().map_or(1, |last| last + 1);
+        // No region is open.
+        let (region, at) = (0, REGION);
+        Self { path, file, header, regions, region, at, next, durable: next, failed: false }
     }
 
     fn clear(&mut self) -> io::Result<()> {
         self.file.set_len(0)?;
-        self.grow()?;
-        self.at = 0;
+        (0..LEAST_REGIONS).try_for_each(|_| self.grow())?;
         self.write_header()
     }
 
@@ -216,25 +224,25 @@ impl History {
         self.durable = self.durable.max(mark);
     }
 
-    /// A superblock of this generation is going to be written.
+    /// A superblock with this number is going to be written.
     ///
     /// # Errors
-    /// What writing the header says.
-    pub(super) fn expect(&mut self, generation: u64) -> io::Result<()> {
-        self.header.generations[1] = generation;
+    /// The error of the write to the header.
+    pub(super) fn expect(&mut self, number: u64) -> io::Result<()> {
+        self.header.numbers[1] = number;
         self.write_header()
     }
 
-    /// The superblock of this generation is durable.
+    /// The expected superblock is durable.
     ///
     /// # Errors
-    /// What writing the header says.
-    pub(super) fn settle(&mut self, generation: u64) -> io::Result<()> {
-        self.header.generations = [generation; 2];
+    /// The error of the write to the header.
+    pub(super) fn settle(&mut self) -> io::Result<()> {
+        self.header.numbers = [self.header.numbers[1]; 2];
         self.write_header()
     }
 
-    /// Everything is durable: nothing is left to the next server.
+    /// Nothing is left to the next server.
     pub(super) fn remove(&self) -> io::Result<()> {
         fs::remove_file(&self.path)
     }
@@ -249,7 +257,7 @@ pub(super) fn default_folder() -> PathBuf {
     place.into()
 }
 
-fn open(folder: &Path, path: &Path) -> Result<File> {
+fn open(folder: &Path, path: &Path, create: bool) -> Result<File> {
     let hint =
         "name a folder on a tmpfs with the option history (ublk add overlay --history FOLDER)";
     let kept = "what a killed server must not lose is kept in memory";
@@ -261,7 +269,7 @@ fn open(folder: &Path, path: &Path) -> Result<File> {
         Error::os(code, format!("cannot open {} ({kept})", path.display()), syscall, error)
             .hint(hint)
     };
-    if folder == Path::new("/run/ublk") {
+    if create && folder == Path::new("/run/ublk") {
         // A folder that cannot be made is reported when the file is opened.
         let _ = fs::create_dir(folder);
     }
@@ -272,7 +280,7 @@ fn open(folder: &Path, path: &Path) -> Result<File> {
     let how = |options: &mut OpenOptions| {
         options.read(true).write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)
     };
-    let file = how(OpenOptions::new().create(true).truncate(false));
+    let file = how(OpenOptions::new().create(create).truncate(false));
     let file = file.map_err(|error| failed(&error, "open"))?;
     // SAFETY: flock on a descriptor that we own.
     if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
@@ -292,22 +300,20 @@ fn open(folder: &Path, path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// The regions and the unbroken end of a history, if the file is of this owner and generation.
+/// The last number of each region, and the unbroken end of the history.
 type Left = (Vec<u64>, Vec<Extent>);
 
-fn read(file: &File, owner: &Owner, generation: u64) -> io::Result<Option<Left>> {
+/// Reads a file that has the owner and the number of `wanted`; none for any other file.
+fn read(file: &File, wanted: &Header) -> io::Result<Option<Left>> {
     let length = file.metadata()?.len();
-    let whole = HEADER as u64 + MOST_REGIONS as u64 * REGION_BYTES;
-    if length <= HEADER as u64 || length > whole {
+    let whole = |regions: usize| HEADER as u64 + regions as u64 * REGION_BYTES;
+    if length < whole(LEAST_REGIONS) || length > whole(MOST_REGIONS) {
         return Ok(None);
     }
     let mut bytes = vec![0; usize::try_from(length).unwrap_or(HEADER)];
     file.read_exact_at(&mut bytes, 0)?;
-    let Some(header) = Header::parse(&bytes[..HEADER]) else { return Ok(None) };
-    let is_own = header.boot == owner.boot && header.layer == owner.layer;
-    if !is_own || !header.generations.contains(&generation) {
-        return Ok(None);
-    }
+    let header = Header::parse(&bytes[..HEADER]).filter(|header| header.continues(wanted));
+    let Some(header) = header else { return Ok(None) };
     let mut records = Vec::new();
     let mut regions = Vec::new();
     for region in bytes[HEADER..].chunks(usize::try_from(REGION_BYTES).unwrap_or(usize::MAX)) {

@@ -73,6 +73,7 @@ impl Unnamed {
             log: 0,
             salt: random(),
             base_modified: birth.base_modified,
+            in_use: None,
         };
         let head = Head::new(superblock, 0, Index::new(), random());
         let head = head.map_err(|full| Error::new(Code::Internal, full.to_string()))?;

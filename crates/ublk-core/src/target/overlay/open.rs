@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use ublk_overlay::extent::BLOCK;
+use ublk_overlay::extent::{BLOCK, Extent};
+use ublk_overlay::head::Head;
 use ublk_overlay::index::Index;
-use ublk_overlay::superblock::{PAGE, Superblock, blocks_of};
+use ublk_overlay::superblock::{InUse, PAGE, Superblock, blocks_of};
 
 use super::super::file::{Direct, File, FileOptions, Promised};
 use super::super::native::Native;
@@ -29,6 +30,9 @@ pub struct OverlayOptions {
     /// The folder, on a tmpfs, of the history, with the unflushed writes; absent: `/run/ublk` for root, where
     /// `/run` is in memory, and `/dev/shm` elsewhere. The next server must have the same.
     pub history: Option<PathBuf>,
+    /// Open a layer whose history is not found, too: the answered and unflushed writes of the killed
+    /// server are lost, as by a power cut.
+    pub lose_unflushed: bool,
     /// Whether the page cache is passed by for the layers.
     pub direct: Direct,
     /// The promises to the clients of a recovered device; absent for a new device.
@@ -48,6 +52,7 @@ impl Overlay {
     /// `NoBackend` when a layer is missing; `BadBackend` when a layer is damaged, frozen, or of another base;
     /// `InvalidArgument` for an unsuitable base; `Busy` when another server has the layer;
     /// `Unsupported` on a file system without fallocate, or without a tmpfs; `Permission`; `Resources`.
+    /// `BadBackend` also when a server of this boot was killed and the folder lacks the server's history.
     pub fn open(base: Native, path: &Path, options: &OverlayOptions) -> Result<Self> {
         let base_modified = check_base(&base)?;
         let blocks = blocks(&base)?;
@@ -66,16 +71,15 @@ impl Overlay {
         let boot = options.boot.clone().map_or_else(Boot::of_machine, Ok).map_err(|error| {
             Error::os(Code::Kernel, "cannot ask the kernel for the boot's id", "read", &error)
         })?;
-        let folder = options.history.clone().unwrap_or_else(default_folder);
-        Self::assemble(base, layer, parents, (&folder, boot))
+        let memory = Memory {
+            folder: options.history.clone().unwrap_or_else(default_folder),
+            boot,
+            lose_unflushed: options.lose_unflushed,
+        };
+        Self::assemble(base, layer, parents, memory)
     }
 
-    fn assemble(
-        base: Native,
-        layer: Layer,
-        parents: Vec<Layer>,
-        (folder, boot): (&Path, Boot),
-    ) -> Result<Self> {
+    fn assemble(base: Native, layer: Layer, parents: Vec<Layer>, memory: Memory) -> Result<Self> {
         let number = u32::try_from(parents.len()).unwrap_or(u32::MAX);
         let mut index = Index::new();
         let mut layers = Vec::with_capacity(parents.len() + 1);
@@ -84,7 +88,8 @@ impl Overlay {
             contents.load(number, &mut index).map_err(|error| unfit(&path, &error))?;
             layers.push(file);
         }
-        let Awake { live, file, backing } = wake(layer, number, index, (folder, &boot))?;
+        let loaded = Loaded::of(layer, number, index, &memory)?;
+        let (live, file, backing) = loaded.wake(&memory)?;
         let mut files = vec![file.files()[0]];
         files.extend(layers.iter().map(|layer| layer.files()[0]));
         layers.push(file);
@@ -103,79 +108,122 @@ impl Overlay {
             pages: Arc::new(pages),
             punches: layers.last().is_some_and(|live| live.geometry().discard.is_some()),
             live: Mutex::new(live),
-            boot,
+            boot: memory.boot,
             backing,
             _layers: layers,
         })
     }
 }
 
-/// A live layer, ready for requests.
-pub(super) struct Awake {
-    pub(super) live: Live,
-    pub(super) file: File,
-    pub(super) backing: fs::File,
+/// Where the history of a layer is looked for.
+pub(super) struct Memory {
+    pub(super) folder: PathBuf,
+    pub(super) boot: Boot,
+    /// See [`OverlayOptions::lose_unflushed`].
+    pub(super) lose_unflushed: bool,
 }
 
-/// Reads the live layer's file and the history of a killed server. Writes a superblock with a new
-/// generation: from now on a history of an earlier generation is ignored.
-pub(super) fn wake(
-    layer: Layer,
-    number: u32,
-    index: Index,
-    (folder, boot): (&Path, &Boot),
-) -> Result<Awake> {
-    let Layer { path, file, backing, contents } = layer;
-    let superblock = contents.superblock;
-    settle::allocate(&backing, 0, BLOCK).map_err(|error| match error.raw_os_error() {
-        Some(libc::EOPNOTSUPP) => without_fallocate(&path),
-        _ => failed(&path, "fallocate", &error),
-    })?;
-    let owner = Owner::of(superblock.layer, &backing, boot);
-    let owner = owner.map_err(|error| failed(&path, "fstat", &error))?;
-    let (mut history, unflushed) = History::open(folder, &owner, superblock.generation)?;
-    let head = contents.load_head(number, index, random(), &unflushed);
-    let mut head = head.map_err(|error| {
-        if unflushed.is_empty() {
-            // An empty history has no use.
-            let _ = history.remove();
+/// A live layer with the unflushed writes of a killed server; nothing has been written.
+pub(super) struct Loaded {
+    pub(super) head: Head,
+    pub(super) file: File,
+    pub(super) backing: fs::File,
+    /// The history of the killed server.
+    pub(super) history: Option<History>,
+    path: PathBuf,
+    owner: Owner,
+}
+
+impl Loaded {
+    /// Reads the live layer's file and the history of a killed server.
+    pub(super) fn of(layer: Layer, number: u32, index: Index, memory: &Memory) -> Result<Self> {
+        let Layer { path, file, backing, contents } = layer;
+        let superblock = contents.superblock;
+        settle::allocate(&backing, 0, BLOCK).map_err(|error| match error.raw_os_error() {
+            Some(libc::EOPNOTSUPP) => without_fallocate(&path),
+            _ => failed(&path, "fallocate", &error),
+        })?;
+        let owner = Owner::of(superblock.layer, &backing, &memory.boot);
+        let owner = owner.map_err(|error| failed(&path, "fstat", &error))?;
+        let (history, unflushed) = memory.unflushed(&path, &owner, &superblock)?.unzip();
+        let head = contents.load_head(number, index, random(), &unflushed.unwrap_or_default());
+        let head = head.map_err(|error| unfit(&path, &error))?;
+        Ok(Self { head, file, backing, history, path, owner })
+    }
+
+    /// Writes a superblock that names this server's history.
+    fn wake(self, memory: &Memory) -> Result<(Live, File, fs::File)> {
+        let Self { mut head, file, backing, history, path, owner } = self;
+        let in_use = InUse { boot: owner.boot, history: random() };
+        let mut history = match history {
+            Some(history) => history,
+            None => History::new(&memory.folder, &owner, in_use.history)?,
+        };
+        // A kill leaves either superblock, and a history with the number of both.
+        let superblock = settle::next(&head, Some(in_use));
+        history
+            .expect(in_use.history)
+            .and_then(|()| settle::write(&backing, &superblock))
+            .and_then(|()| history.settle())
+            .map_err(|error| failed(&path, "write", &error))?;
+        head.adopt(superblock);
+        let space = head.space();
+        // A free segment may be a hole.
+        let segments = (0..space.segments()).map(|segment| !space.is_free(segment));
+        let live = Live {
+            allocated: Allocated::new(segments),
+            head,
+            history,
+            flights: Flights::default(),
+            draining: Draining::default(),
+            flushing: None,
+            lost: false,
+        };
+        Ok((live, file, backing))
+    }
+}
+
+impl Memory {
+    /// The history of a server of this boot that has not closed the layer, and the extents of the history.
+    /// None after a close, and after a reboot: what was in memory is gone.
+    fn unflushed(
+        &self,
+        path: &Path,
+        owner: &Owner,
+        superblock: &Superblock,
+    ) -> Result<Option<(History, Vec<Extent>)>> {
+        let in_use = superblock.in_use.filter(|in_use| in_use.boot == self.boot.id());
+        let Some(InUse { history, .. }) = in_use else { return Ok(None) };
+        let resumed = History::resume(&self.folder, owner, history)?;
+        if resumed.is_some() || self.lose_unflushed {
+            return Ok(resumed);
         }
-        unfit(&path, &error)
-    })?;
-    let superblock = Superblock { generation: superblock.generation + 1, ..superblock };
-    history
-        .expect(superblock.generation)
-        .and_then(|()| settle::write(&backing, &superblock))
-        .and_then(|()| history.settle(superblock.generation))
-        .map_err(|error| failed(&path, "write", &error))?;
-    head.adopt(superblock);
-    let space = head.space();
-    // A free segment may be a hole.
-    let allocated = Allocated::new((0..space.segments()).map(|segment| !space.is_free(segment)));
-    let live = Live {
-        head,
-        history,
-        flights: Flights::default(),
-        allocated,
-        draining: Draining::default(),
-        flushing: None,
-        lost: false,
-    };
-    Ok(Awake { live, file, backing })
+        let message = format!(
+            "{} was not closed by its last server, and {} does not hold what that server had answered and \
+             not flushed",
+            path.display(),
+            self.folder.display()
+        );
+        Err(Error::new(Code::BadBackend, message).hint(
+            "name the folder that the last server had with the option history (ublk add overlay --history \
+             FOLDER); a copy of a layer has no history: serve and close the original, then copy the file; \
+             to serve the disk without these writes, as after a power cut, set loseUnflushed \
+             (--lose-unflushed)",
+        ))
+    }
 }
 
 impl Drop for Overlay {
-    /// A server that ends in good order flushes and removes the history.
+    /// A server that ends in good order flushes, closes the layer, and removes the history.
     fn drop(&mut self) {
         let lost = self.durability.is_lost(super::LIVE) || self.boot.is_over();
         let mut live = self.live();
         if lost || live.lost {
             return;
         }
-        let Live { head, history, .. } = &mut *live;
-        if settle::flush(head, &self.backing).is_ok() {
-            // A history that stays repeats the log and changes nothing.
-            let _ = history.remove();
+        if settle::close(&mut live.head, &self.backing, false).is_ok() {
+            // The next server makes a new history in the place of a history that stays.
+            let _ = live.history.remove();
         }
     }
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 
 use ublk_overlay::extent::BLOCK;
 use ublk_overlay::head::Head;
-use ublk_overlay::superblock::Superblock;
+use ublk_overlay::superblock::{InUse, Superblock};
 use uuid::Uuid;
 
 /// A random number.
@@ -15,8 +15,20 @@ pub(super) fn random() -> u64 {
     Uuid::new_v4().as_u64_pair().1
 }
 
+/// The superblock that follows the head's, of a server's history or of a closed layer.
+pub(super) fn next(head: &Head, in_use: Option<InUse>) -> Superblock {
+    let last = head.superblock();
+    Superblock { generation: last.generation + 1, in_use, ..*last }
+}
+
+/// Closes the layer: everything is durable, and the superblock says so. `freezes`: for ever.
+pub(super) fn close(head: &mut Head, file: &File, freezes: bool) -> io::Result<()> {
+    flush(head, file)?;
+    write(file, &Superblock { frozen: freezes, ..next(head, None) })
+}
+
 /// Makes the layer durable.
-pub(super) fn flush(head: &mut Head, file: &File) -> io::Result<()> {
+fn flush(head: &mut Head, file: &File) -> io::Result<()> {
     let number = head.flush().map_err(|_| io::Error::from_raw_os_error(libc::ENOSPC))?;
     file.sync_data()?;
     let segment = head.space().segment_blocks() * BLOCK;

@@ -14,7 +14,7 @@ use super::super::native::Native;
 use super::chain::{Layer, failed, folder, unfit};
 use super::history::default_folder;
 use super::make::{Birth, Unnamed};
-use super::open::{Awake, blocks, check_base, wake};
+use super::open::{Loaded, Memory, blocks, check_base};
 use super::settle;
 use crate::error::{Code, Error, Result};
 
@@ -34,7 +34,8 @@ pub fn create(base: &Native, path: &Path) -> Result<Uuid> {
 /// An interrupted fork leaves a frozen layer without some of the children; a second fork makes the others.
 ///
 /// # Errors
-/// `Busy` when the disk is served; `BadBackend` for a file without a superblock, or where a child exists;
+/// `Busy` when the disk is served; `BadBackend` for a file without a superblock, where a child exists, or
+/// when a server of this boot was killed and the folder lacks the server's history;
 /// `InvalidArgument` for a child in another folder.
 pub fn fork(path: &Path, children: &[PathBuf], history: Option<&Path>) -> Result<()> {
     let path = fs::canonicalize(path).map_err(|error| failed(path, "stat", &error))?;
@@ -50,8 +51,7 @@ pub fn fork(path: &Path, children: &[PathBuf], history: Option<&Path>) -> Result
     let layer = Layer::open(&path, &how)?;
     let frozen = match *layer.superblock() {
         frozen if frozen.frozen => frozen,
-        // Waking the layer writes a superblock, and freezing it another.
-        live => Superblock { generation: live.generation + 2, frozen: true, ..live },
+        live => Superblock { generation: live.generation + 1, ..live },
     };
     let parent = Parent { layer: frozen.layer, generation: frozen.generation, file: name };
     let Superblock { blocks, base_modified, .. } = frozen;
@@ -68,17 +68,20 @@ pub fn fork(path: &Path, children: &[PathBuf], history: Option<&Path>) -> Result
 fn freeze(layer: Layer, history: Option<&Path>) -> Result<()> {
     let path = layer.path.clone();
     let failed = |error| failed(&path, "write", &error);
-    let boot = Boot::of_machine().map_err(failed)?;
-    let folder = history.map_or_else(default_folder, Path::to_owned);
-    let Awake { mut live, backing, file } = wake(layer, 0, Index::new(), (&folder, &boot))?;
-    settle::flush(&mut live.head, &backing).map_err(failed)?;
-    live.history.remove().map_err(failed)?;
-    let superblock = *live.head.superblock();
-    let frozen = Superblock { generation: superblock.generation + 1, frozen: true, ..superblock };
-    let written = settle::write(&backing, &frozen).map_err(failed);
-    // With the lock until now.
-    drop(file);
-    written
+    let memory = Memory {
+        folder: history.map_or_else(default_folder, Path::to_owned),
+        boot: Boot::of_machine().map_err(failed)?,
+        lose_unflushed: false,
+    };
+    let loaded = Loaded::of(layer, 0, Index::new(), &memory)?;
+    // The file is locked as long as it is there.
+    let Loaded { mut head, backing, history, file: _locked, .. } = loaded;
+    settle::close(&mut head, &backing, true).map_err(failed)?;
+    if let Some(history) = history {
+        // A frozen layer has no use for a history.
+        let _ = history.remove();
+    }
+    Ok(())
 }
 
 /// Children find the parent by name, in one folder.
@@ -111,6 +114,8 @@ pub struct Info {
     pub generation: u64,
     /// Whether the layer is read-only, so that other layers may stand on this layer.
     pub frozen: bool,
+    /// Whether the last server has closed the layer; the file of another layer may lack answered writes.
+    pub closed: bool,
     /// The size of the disk, in bytes.
     pub size: u64,
     /// Bytes of the disk in this layer, zeros not counted.
@@ -140,7 +145,7 @@ fn describe(layer: Layer) -> Result<Info> {
     use std::os::unix::fs::MetadataExt;
     let Layer { path, backing, contents, .. } = layer;
     let found = backing.metadata().map_err(|error| failed(&path, "fstat", &error))?;
-    let Superblock { layer, generation, frozen, blocks, .. } = contents.superblock;
+    let Superblock { layer, generation, frozen, blocks, in_use, .. } = contents.superblock;
     let mut index = Index::new();
     contents.load(0, &mut index).map_err(|error| unfit(&path, &error))?;
     let (mut stored, mut zeros) = (0, 0);
@@ -149,6 +154,6 @@ fn describe(layer: Layer) -> Result<Info> {
         *counted += u64::from(extent.count()) * BLOCK;
     }
     let (size, allocated) = (blocks * BLOCK, found.blocks() * 512);
-    let extents = index.len() as u64;
-    Ok(Info { path, layer, generation, frozen, size, stored, zeros, extents, allocated })
+    let (extents, closed) = (index.len() as u64, in_use.is_none());
+    Ok(Info { path, layer, generation, frozen, closed, size, stored, zeros, extents, allocated })
 }

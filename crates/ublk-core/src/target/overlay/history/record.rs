@@ -3,6 +3,8 @@
 use ublk_overlay::extent::Extent;
 use uuid::Uuid;
 
+use super::Owner;
+
 /// Bytes of the header.
 pub(super) const HEADER: usize = 4096;
 /// Bytes of a record, which never crosses a page.
@@ -10,25 +12,35 @@ pub(super) const RECORD: usize = 32;
 
 const MAGIC: [u8; 16] = *b"ublk overlay his";
 
-/// The owner, and the superblocks of the layer's file that the history continues.
+/// The owner, and the numbers of the history: a history belongs to the superblock of the same number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) boot: [u8; 16],
     pub(super) layer: Uuid,
-    /// The generation of the superblock, and of a superblock being written.
-    pub(super) generations: [u64; 2],
+    /// The number in the superblock, and the number in a superblock being written.
+    pub(super) numbers: [u64; 2],
 }
 
 impl Header {
     const BYTES: usize = 68;
+
+    pub(super) fn new(owner: &Owner, number: u64) -> Self {
+        Self { boot: owner.boot, layer: owner.layer, numbers: [number; 2] }
+    }
+
+    /// Whether this is the history of the owner and the number of `wanted`.
+    pub(super) fn continues(&self, wanted: &Self) -> bool {
+        (self.boot, self.layer) == (wanted.boot, wanted.layer)
+            && self.numbers.contains(&wanted.numbers[0])
+    }
 
     pub(super) fn to_bytes(&self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
         bytes[..16].copy_from_slice(&MAGIC);
         bytes[16..32].copy_from_slice(&self.boot);
         bytes[32..48].copy_from_slice(self.layer.as_bytes());
-        bytes[48..56].copy_from_slice(&self.generations[0].to_le_bytes());
-        bytes[56..64].copy_from_slice(&self.generations[1].to_le_bytes());
+        bytes[48..56].copy_from_slice(&self.numbers[0].to_le_bytes());
+        bytes[56..64].copy_from_slice(&self.numbers[1].to_le_bytes());
         let crc = crc32c::crc32c(&bytes[..64]);
         bytes[64..].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -38,10 +50,7 @@ impl Header {
         let this = Self {
             boot: part(bytes, 16)?,
             layer: Uuid::from_bytes(part(bytes, 32)?),
-            generations: [
-                u64::from_le_bytes(part(bytes, 48)?),
-                u64::from_le_bytes(part(bytes, 56)?),
-            ],
+            numbers: [u64::from_le_bytes(part(bytes, 48)?), u64::from_le_bytes(part(bytes, 56)?)],
         };
         bytes.starts_with(&this.to_bytes()).then_some(this)
     }

@@ -36,11 +36,16 @@ fn append(
     history.append(extents(numbers).into_iter())
 }
 
+/// The unflushed extents for the next server.
+fn left(folder: &Folder) -> Option<(History, Vec<Extent>)> {
+    History::resume(&folder.0, &owner(), 5).unwrap()
+}
+
 #[test]
 fn the_next_server_finds_what_was_added_since_the_last_flush_in_order() {
     let folder = Folder::new("order");
-    let (mut history, left) = History::open(&folder.0, &owner(), 5).unwrap();
-    assert_eq!(left, []);
+    assert!(left(&folder).is_none());
+    let mut history = History::new(&folder.0, &owner(), 5).unwrap();
     let mut number = 0;
     for _ in 0..40 {
         append(&mut history, number..number + 3).unwrap();
@@ -50,21 +55,21 @@ fn the_next_server_finds_what_was_added_since_the_last_flush_in_order() {
         number += 2;
         history.durable(mark);
     }
-    assert_eq!(History::open(&folder.0, &owner(), 5).unwrap_err().code, Code::Busy);
+    assert_eq!(History::resume(&folder.0, &owner(), 5).unwrap_err().code, Code::Busy);
     drop(history);
-    let (mut history, left) = History::open(&folder.0, &owner(), 5).unwrap();
+    let (mut history, found) = left(&folder).unwrap();
     let all = extents(0..number);
-    assert!(left.len() >= 2 && all.ends_with(&left), "{left:?}");
+    assert!(found.len() >= 2 && all.ends_with(&found), "{found:?}");
     append(&mut history, number..number + 4).unwrap();
     drop(history);
-    let (_, left) = History::open(&folder.0, &owner(), 5).unwrap();
-    assert!(left.len() >= 6 && extents(0..number + 4).ends_with(&left), "{left:?}");
+    let (_, found) = left(&folder).unwrap();
+    assert!(found.len() >= 6 && extents(0..number + 4).ends_with(&found), "{found:?}");
 }
 
 #[test]
 fn a_history_that_is_full_takes_nothing_until_a_flush() {
     let folder = Folder::new("full");
-    let (mut history, _) = History::open(&folder.0, &owner(), 5).unwrap();
+    let mut history = History::new(&folder.0, &owner(), 5).unwrap();
     let most = MOST_REGIONS as u64 * REGION;
     let mut number = 0;
     while number < most {
@@ -76,36 +81,47 @@ fn a_history_that_is_full_takes_nothing_until_a_flush() {
     history.durable(mark);
     append(&mut history, number..number + 8).unwrap();
     drop(history);
-    let (_, left) = History::open(&folder.0, &owner(), 5).unwrap();
-    assert!(extents(0..number + 8).ends_with(&left) && left.len() >= 8);
+    let (_, found) = left(&folder).unwrap();
+    assert!(extents(0..number + 8).ends_with(&found) && found.len() >= 8);
 }
 
 #[test]
-fn a_history_of_another_boot_layer_or_superblock_is_none() {
+fn a_history_of_another_boot_layer_or_number_is_none() {
     let folder = Folder::new("foreign");
-    let (mut history, _) = History::open(&folder.0, &owner(), 5).unwrap();
+    let mut history = History::new(&folder.0, &owner(), 5).unwrap();
     append(&mut history, 0..3).unwrap();
     history.expect(6).unwrap();
-    drop(history);
-    let left = |owner: &Owner, generation| {
-        // A copy, since what is not its own is overwritten.
+    let left = |owner: &Owner, number| {
+        // A folder of its own, where the lock is free.
         let copy = Folder::new("copy");
-        fs::copy(folder.0.join(owner.name()), copy.0.join(owner.name())).unwrap();
-        History::open(&copy.0, owner, generation).unwrap().1
+        let name = owner.name();
+        fs::copy(folder.0.join(&name), copy.0.join(&name)).unwrap();
+        History::resume(&copy.0, owner, number).unwrap().map(|(_, extents)| extents)
     };
-    assert_eq!(left(&owner(), 5), extents(0..3));
-    assert_eq!(left(&owner(), 6), extents(0..3), "killed while the superblock was written");
-    assert_eq!(left(&owner(), 7), []);
-    assert_eq!(left(&Owner { boot: [4; 16], ..owner() }, 5), []);
+    assert_eq!(left(&owner(), 5), Some(extents(0..3)));
+    assert_eq!(left(&owner(), 6), Some(extents(0..3)), "killed while the superblock was written");
+    assert_eq!(left(&owner(), 7), None);
+    assert_eq!(left(&Owner { boot: [4; 16], ..owner() }, 5), None);
+    history.settle().unwrap();
+    assert_eq!(left(&owner(), 5), None);
+    assert_eq!(left(&owner(), 6), Some(extents(0..3)));
 }
 
 #[test]
-fn a_file_that_is_cut_under_its_server_kills_nobody() {
+fn a_new_history_takes_the_place_of_an_old_one() {
+    let folder = Folder::new("new");
+    append(&mut History::new(&folder.0, &owner(), 4).unwrap(), 0..3).unwrap();
+    drop(History::new(&folder.0, &owner(), 5).unwrap());
+    assert_eq!(left(&folder).unwrap().1, []);
+}
+
+#[test]
+fn a_file_that_is_cut_under_its_server_kills_nobody_and_is_noticed() {
     let folder = Folder::new("cut");
-    let (mut history, _) = History::open(&folder.0, &owner(), 5).unwrap();
+    let mut history = History::new(&folder.0, &owner(), 5).unwrap();
     append(&mut history, 0..3).unwrap();
     fs::write(folder.0.join(owner().name()), b"").unwrap();
     append(&mut history, 3..5).unwrap();
     drop(history);
-    assert_eq!(History::open(&folder.0, &owner(), 5).unwrap().1, []);
+    assert!(left(&folder).is_none());
 }

@@ -83,6 +83,23 @@ impl Folder {
         Overlay::open(self.base(), &self.layer(), &self.options(boot))
     }
 
+    /// An empty folder for histories.
+    pub(super) fn empty_history(&self, name: &str) -> PathBuf {
+        let history = self.path.join(name);
+        fs::create_dir_all(&history).unwrap();
+        history
+    }
+
+    /// Opens the disk with this folder for the history.
+    pub(super) fn open_with(&self, boot: &Boot, history: &Path, lose: bool) -> Result<Overlay> {
+        let options = OverlayOptions {
+            history: Some(history.into()),
+            lose_unflushed: lose,
+            ..self.options(boot)
+        };
+        Overlay::open(self.base(), &self.layer(), &options)
+    }
+
     /// How many histories there are.
     pub(super) fn histories(&self) -> usize {
         fs::read_dir(self.path.join("history")).unwrap().count()

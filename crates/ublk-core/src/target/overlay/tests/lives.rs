@@ -5,6 +5,7 @@ use super::super::super::{Boot, Errno, Op, Step, StepKind};
 use super::super::Overlay;
 use super::disk::{BLOCK, Cache, Folder, block_of, of_base, stamp_of};
 use super::machine::{Now, Running, run};
+use crate::error::Code;
 
 /// Lives; `UBLK_LIVES` asks for another number.
 const LIVES: u64 = 3000;
@@ -192,6 +193,8 @@ impl Life<'_> {
 enum End {
     PowerCut,
     Kill,
+    /// A kill, and the history was lost.
+    Lost,
     Close,
 }
 
@@ -202,9 +205,21 @@ fn lives(seed: u64, count: u64) {
     let mut cache = Cache::new(&folder.layer());
     let mut blocks: Vec<_> = (0..DISK).map(|block| Block::new(of_base(block))).collect();
     let (mut boot_id, mut stamp, mut last) = (1, 0, End::Close);
+    let mut history = folder.path.join("history");
     for life in 0..count {
         let boot = Boot::simulated(boot_id);
-        let overlay = folder.open(&boot);
+        if random.below(3) == 0 {
+            let other = folder.empty_history(&format!("history-{life}"));
+            if last == End::Kill {
+                let refused = folder.open_with(&boot, &other, false).unwrap_err();
+                assert_eq!(refused.code, Code::BadBackend, "seed {seed}, life {life}: {refused}");
+            }
+            if last != End::Kill || random.below(3) == 0 {
+                history = other;
+                last = if last == End::Kill { End::Lost } else { last };
+            }
+        }
+        let overlay = folder.open_with(&boot, &history, last == End::Lost);
         let overlay = overlay.unwrap_or_else(|error| panic!("seed {seed}, life {life}: {error}"));
         // Opening writes a superblock and syncs it alone.
         cache.sync();
@@ -257,7 +272,7 @@ fn check_all(
     for (number, (found, block)) in bytes.chunks(BLOCK).zip(blocks).enumerate() {
         let stamp = stamp_of(found);
         let allowed = match last {
-            End::PowerCut => &block.stamps[..],
+            End::PowerCut | End::Lost => &block.stamps[..],
             End::Kill | End::Close => block.visible_from(block.now),
         };
         assert!(

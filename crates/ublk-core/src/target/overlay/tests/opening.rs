@@ -106,6 +106,86 @@ fn a_history_that_is_not_in_memory_is_refused() {
     assert!(error.hint.unwrap().contains("history"));
 }
 
+/// A disk whose server was killed after a write that was answered and not flushed.
+fn killed() -> (Folder, Cache) {
+    let folder = Folder::new(DISK);
+    create(&folder.base(), &folder.layer()).unwrap();
+    let mut cache = Cache::new(&folder.layer());
+    write_and_kill(&folder, &mut cache, 3, 30);
+    (folder, cache)
+}
+
+fn write_and_kill(folder: &Folder, cache: &mut Cache, block: u64, stamp: u64) {
+    let killed = boot();
+    let overlay = folder.open(&killed).unwrap();
+    write(&overlay, cache, block, stamp);
+    killed.end();
+}
+
+#[test]
+fn a_disk_whose_killed_servers_history_is_elsewhere_is_refused_and_left_as_it_is() {
+    let (folder, mut cache) = killed();
+    let before = fs::read(folder.layer()).unwrap();
+    let elsewhere = folder.empty_history("elsewhere");
+    let error = folder.open_with(&boot(), &elsewhere, false).unwrap_err();
+    assert_eq!(error.code, Code::BadBackend);
+    assert!(error.hint.unwrap().contains("the folder that the last server had"));
+    let child = folder.path.join("child");
+    let error = fork(&folder.layer(), std::slice::from_ref(&child), Some(&elsewhere)).unwrap_err();
+    assert_eq!(error.code, Code::BadBackend);
+    assert!(!child.exists());
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+    assert!(fs::read(folder.layer()).unwrap() == before);
+    assert!(!info(&folder.layer()).unwrap()[0].closed);
+    assert_eq!(read(&folder.open(&boot()).unwrap(), &mut cache, 3), 30);
+    assert!(info(&folder.layer()).unwrap()[0].closed);
+    folder.open_with(&boot(), &elsewhere, false).unwrap();
+}
+
+#[test]
+fn a_disk_whose_killed_servers_history_is_lost_is_opened_after_a_reboot_or_when_a_user_says_so() {
+    for reboots in [true, false] {
+        let (folder, mut cache) = killed();
+        fs::remove_dir_all(folder.path.join("history")).unwrap();
+        let emptied = folder.empty_history("history");
+        assert_eq!(refused(&folder).0, Code::BadBackend);
+        let next = if reboots { Boot::simulated(77) } else { boot() };
+        let opened = folder.open_with(&next, &emptied, !reboots).unwrap();
+        assert_eq!(read(&opened, &mut cache, 3), of_base(3));
+    }
+}
+
+#[test]
+fn losing_unflushed_writes_loses_none_that_are_found() {
+    let (folder, mut cache) = killed();
+    let opened = folder.open_with(&boot(), &folder.path.join("history"), true).unwrap();
+    assert_eq!(read(&opened, &mut cache, 3), 30);
+}
+
+#[test]
+fn a_copy_of_a_layer_is_opened_if_the_layer_was_closed() {
+    let (folder, mut cache) = killed();
+    let copy = folder.path.join("copy");
+    let open = || Overlay::open(folder.base(), &copy, &folder.options(&boot()));
+    fs::copy(folder.layer(), &copy).unwrap();
+    assert_eq!(open().unwrap_err().code, Code::BadBackend);
+    drop(folder.open(&boot()).unwrap());
+    fs::copy(folder.layer(), &copy).unwrap();
+    let _beside = folder.open(&boot()).unwrap();
+    assert_eq!(read(&open().unwrap(), &mut cache, 3), 30);
+}
+
+#[test]
+fn a_file_put_back_as_an_earlier_kill_left_it_is_refused() {
+    let (folder, mut cache) = killed();
+    let before = fs::read(folder.layer()).unwrap();
+    write_and_kill(&folder, &mut cache, 4, 40);
+    fs::write(folder.layer(), before).unwrap();
+    let (code, message) = refused(&folder);
+    assert_eq!(code, Code::BadBackend);
+    assert!(message.contains("was not closed"), "the history is of later contents: {message}");
+}
+
 #[test]
 fn children_of_a_fork_begin_as_their_parent_was_and_see_nothing_of_each_other() {
     let folder = Folder::new(DISK);
