@@ -334,6 +334,39 @@ fn where_nothing_makes_nodes_a_device_is_refused_at_once() {
     assert_nothing_left(&sim, ID);
 }
 
+/// An old kernel holds the mutex of the device while START_DEV reads the disk (trap 65). With `reissue` the
+/// read waits for the next server, and START_DEV for the read; each command ends at its time limit.
+#[test]
+fn a_server_that_dies_while_an_old_kernel_starts_its_device_holds_up_no_command() {
+    for recovery in [Recovery::Queue, Recovery::Reissue] {
+        let kernel = Kernel::linux_6_12();
+        let sim = Sim::new(SimConfig { kernel, partition_scan: true, ..SimConfig::blocking(22) });
+        let disk = sim.file(SIZE);
+        let mortal = Mortal { file: file(&disk), dies: Arc::new(AtomicBool::new(true)) };
+        let limit = Duration::from_millis(300);
+        let asked = DeviceOptions { recovery: Some(recovery), limit, queues: 1, ..options() };
+        let error = Device::create(&sim, mortal, asked).unwrap_err();
+        assert!(error.message.starts_with("a queue of the device is lost"), "{error}");
+        if recovery == Recovery::Queue {
+            assert_nothing_left(&sim, ID);
+            continue;
+        }
+        assert_eq!(state(&sim), DeviceState::Live);
+        let control = Control::new(sim.clone());
+        let ended = [
+            control.stop(ID, limit),
+            control.delete(ID, limit),
+            control.params_within(ID, limit).map(drop),
+            Device::recover(&sim, ID, file(&disk), DeviceOptions { limit, ..options() }).map(drop),
+        ];
+        for (at, ended) in ended.into_iter().enumerate() {
+            let error = ended.unwrap_err();
+            assert_eq!(error.code, Code::Timeout, "{at}: {error}");
+        }
+        assert_eq!(state(&sim), DeviceState::Live);
+    }
+}
+
 #[test]
 fn the_new_server_may_wait_for_the_old_one() {
     let sim = Sim::new(SimConfig::blocking(9));

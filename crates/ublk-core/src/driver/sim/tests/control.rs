@@ -1,12 +1,12 @@
-//! The life of a device: traps 23, 24, 30, 31, 33, 57, 58.
+//! The life of a device: traps 23, 24, 30, 31, 33, 57, 58, 65.
 
 use ublk_sys::{
     UBLK_F_AUTO_BUF_REG, UBLK_F_SUPPORT_ZERO_COPY as ZC, UBLK_F_UNPRIVILEGED_DEV,
-    UBLK_F_USER_RECOVERY_REISSUE, UBLK_IO_RES_ABORT, UBLK_S_DEV_DEAD, UBLK_S_DEV_LIVE,
-    UBLK_U_CMD_DEL_DEV, UBLK_U_CMD_DEL_DEV_ASYNC, UBLK_U_CMD_GET_DEV_INFO, UBLK_U_CMD_GET_FEATURES,
-    UBLK_U_CMD_GET_PARAMS, UBLK_U_CMD_GET_QUEUE_AFFINITY, UBLK_U_CMD_START_DEV,
-    UBLK_U_CMD_START_USER_RECOVERY, UBLK_U_CMD_STOP_DEV, UBLK_U_CMD_TRY_STOP_DEV,
-    UBLK_U_CMD_UPDATE_SIZE, ublk_params, ublksrv_ctrl_cmd,
+    UBLK_F_USER_RECOVERY, UBLK_F_USER_RECOVERY_REISSUE, UBLK_IO_RES_ABORT, UBLK_S_DEV_DEAD,
+    UBLK_S_DEV_LIVE, UBLK_U_CMD_DEL_DEV, UBLK_U_CMD_DEL_DEV_ASYNC, UBLK_U_CMD_GET_DEV_INFO,
+    UBLK_U_CMD_GET_FEATURES, UBLK_U_CMD_GET_PARAMS, UBLK_U_CMD_GET_QUEUE_AFFINITY,
+    UBLK_U_CMD_START_DEV, UBLK_U_CMD_START_USER_RECOVERY, UBLK_U_CMD_STOP_DEV,
+    UBLK_U_CMD_TRY_STOP_DEV, UBLK_U_CMD_UPDATE_SIZE, ublk_params, ublksrv_ctrl_cmd,
 };
 
 use super::super::params::{parse_info, parse_params};
@@ -157,6 +157,25 @@ fn trap_65_an_old_kernel_reads_while_it_starts_and_lets_nobody_stop_the_device()
     assert_eq!(state(&rig.sim, rig.id), UBLK_S_DEV_LIVE, "the start has the mutex");
     answer_the_scan(&mut rig);
     assert_eq!(state(&rig.sim, rig.id), UBLK_S_DEV_DEAD, "the stop was late");
+}
+
+#[test]
+fn trap_65_a_read_that_is_kept_for_the_next_server_keeps_the_start_waiting_for_ever() {
+    let kernel = Kernel::linux_6_12();
+    for (kind, ends) in [(0, true), (UBLK_F_USER_RECOVERY_REISSUE, false)] {
+        let config = SimConfig { kernel, partition_scan: true, ..SimConfig::stepping(1) };
+        let mut rig = Rig::added(config, UBLK_F_USER_RECOVERY | kind, 1);
+        rig.push(&rig.fetch(0));
+        rig.turn();
+        assert_eq!(errno(start(&rig.sim, rig.id)), libc::ETIMEDOUT);
+        rig.take_request();
+        let (sim, id) = (rig.sim.clone(), rig.id);
+        drop(rig);
+        let recovery = send(&sim, UBLK_U_CMD_START_USER_RECOVERY, id);
+        assert_eq!(recovery.is_ok(), ends, "{recovery:?}");
+        let deleted = send(&sim, UBLK_U_CMD_DEL_DEV, id);
+        assert_eq!(deleted.is_ok(), ends, "{deleted:?}");
+    }
 }
 
 #[test]
