@@ -82,6 +82,10 @@ for (const shell of SHELLS) {
     ['ublk add null --pid-file d|', ['disk.img']],
     ['ublk add file d|', ['disk.img']],
     ['ublk add --queues 2 file d|', ['disk.img']],
+    ['ublk add overlay d|', ['disk.img']],
+    ['ublk overlay info d|', ['disk.img']],
+    ['ublk overlay fork --history d|', ['disk.img']],
+    ['ublk serve d|', ['disk.img']],
     ['ublk completion |', ['bash', 'fish', 'zsh']],
   ])(`${shell} completes %s`, async (line, expected) => {
     const words = line.slice(0, -1).split(' ');

@@ -26,8 +26,12 @@ const DEVICE_OPTIONS = 'Device options:';
 
 /** The offers for a placeholder such as `<file>`. */
 const OFFERS: Readonly<Record<string, Offer>> = {
+  base: 'files',
+  config: 'files',
   file: 'files',
+  folder: 'files',
   image: 'files',
+  layer: 'files',
   target: 'files',
   id: 'devices',
 };
