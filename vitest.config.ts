@@ -2,6 +2,8 @@ import { fileURLToPath } from 'node:url';
 
 import { defineConfig } from 'vitest/config';
 
+import { Balanced } from './__test__/balanced.ts';
+
 // A guest without hardware virtualisation runs node some thirty times slower.
 const GUEST_MS = 180_000;
 
@@ -23,11 +25,30 @@ const SAME_EVERYWHERE = [
   'queue-settings',
 ].map(testFile);
 
-/** Where the release matters most, in a few minutes: what `npm test` runs on the older kernels. */
+/** Where the release matters most, in a few minutes: what `npm test` runs on an older kernel. */
 const MOST_TELLING = ['defaults', 'features', 'recovery', 'verify'].map(testFile);
 
-/** How much is to be run on an older kernel, if this is one: `brief` or `whole`. */
-const matrix = process.env.UBLK_TEST_MATRIX;
+/** Commands, ends of processes, examples, many cycles, other releases of Node: half an hour. */
+const LONG = [
+  'bad-input',
+  'cli',
+  'examples',
+  'exit',
+  'handler-cycles',
+  'handler-threads',
+  'handler-twice',
+  'lifetime',
+  'node-versions',
+  'rings-apart',
+  'short-enter',
+  'shutdown',
+  'threads',
+].map(testFile);
+
+/** The part of the kernel's tests that a stage of `npm test` asks for; all tests without the variable. */
+const matrix = process.env.UBLK_TEST_MATRIX ?? '';
+const INCLUDED: Record<string, string[]> = { brief: MOST_TELLING, long: LONG };
+const EXCLUDED: Record<string, string[]> = { short: LONG, whole: SAME_EVERYWHERE };
 
 function testFile(name: string): string {
   return `__test__/kernel/${name}.test.ts`;
@@ -35,6 +56,7 @@ function testFile(name: string): string {
 
 export default defineConfig({
   test: {
+    sequence: { sequencer: Balanced },
     reporters: ['default', './__test__/reporters/skips.ts', './__test__/reporters/failures.ts'],
     projects: [
       {
@@ -46,8 +68,8 @@ export default defineConfig({
         test: {
           name: 'kernel',
           setupFiles: ['__test__/kernel/stuck.ts'],
-          include: matrix === 'brief' ? MOST_TELLING : ['__test__/kernel/**/*.test.ts'],
-          exclude: matrix === 'whole' ? SAME_EVERYWHERE : [],
+          include: INCLUDED[matrix] ?? ['__test__/kernel/**/*.test.ts'],
+          exclude: EXCLUDED[matrix] ?? [],
           // One kernel, one set of device numbers: tests look at what is left behind.
           fileParallelism: false,
           // A process for each file would take longer than most of them.

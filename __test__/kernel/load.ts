@@ -1,6 +1,9 @@
 import { execa } from 'execa';
 import { expect, onTestFinished } from 'vitest';
 
+/** How often a test kills a server; `UBLK_CYCLES=100` for a long run. */
+export const CYCLES = Number(process.env.UBLK_CYCLES ?? 1);
+
 export type Load = ReturnType<typeof startLoad>;
 
 /** Writes until it is told to stop, each block with its checksum, and reads back what it wrote. */

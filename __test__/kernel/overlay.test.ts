@@ -18,13 +18,11 @@ import {
 import { carries, mountPoint } from './filesystem.ts';
 import { fioVerify } from './fio.ts';
 import { randomImage, sparseImage, temporaryFolder } from './image.ts';
-import { endLoad, startLoad } from './load.ts';
+import { CYCLES, endLoad, startLoad } from './load.ts';
 import { expectNoDevices, need, withUblk } from './machine.ts';
 import { startServer } from './server.ts';
 
 const MIB = 1024 * 1024;
-/** How often a server is killed. */
-const KILLS = process.env.UBLK_TEST_MATRIX === 'brief' ? 1 : 3;
 
 /** What the device holds, past the page cache. */
 async function contents({ path, size }: Pick<Device, 'path' | 'size'>): Promise<Buffer> {
@@ -105,7 +103,8 @@ withUblk('an overlay', () => {
     expect(statSync(layer).blocks * 512).toBeLessThan(full - 0.95 * 48 * MIB);
   });
 
-  test('loses no answered write when its server is killed under load', async (context) => {
+  const life = { timeout: 120_000 * CYCLES + 180_000 };
+  test('loses no answered write when its server is killed under load', life, async (context) => {
     await need(context, 'USER_RECOVERY_REISSUE');
     const path = sparseImage(96 * MIB);
     const layer = join(dirname(path), 'vm.layer');
@@ -122,7 +121,7 @@ withUblk('an overlay', () => {
         .split(/\s+/);
       return Number(sectors);
     };
-    for (let kill = 0; kill < KILLS; kill += 1) {
+    for (let cycle = 0; cycle < CYCLES; cycle += 1) {
       const before = await written();
       await vi.waitFor(async () => expect(await written()).toBeGreaterThan(before + 2000), {
         timeout: 60_000,

@@ -13,13 +13,11 @@ import {
   targets,
 } from '../../src/index.ts';
 import { randomImage, sparseImage } from './image.ts';
-import { endLoad, pause, startLoad } from './load.ts';
+import { CYCLES, endLoad, pause, startLoad } from './load.ts';
 import { expectNoDevices, need, withUblk } from './machine.ts';
 import { startServer, ublk } from './server.ts';
 
 const MIB = 1 << 20;
-/** How often a server is killed, and how often a device is made; UBLK_CYCLES=100 for the bar. */
-const CYCLES = Number(process.env.UBLK_CYCLES ?? 1);
 
 /** The records in /run/ublk, those of this package and of its native core. */
 function recordFiles(): string[] {

@@ -17,13 +17,11 @@ import {
 import { mountPoint } from './filesystem.ts';
 import { sparseImage } from './image.ts';
 import { createOrSkip, expectNoDevices, isTestMachine, need, withUblk } from './machine.ts';
-import { endLoad, pause, startLoad } from './load.ts';
+import { CYCLES, endLoad, pause, startLoad } from './load.ts';
 import { makeNullDisk, removeNullDisk } from './null-disk.ts';
 import { startServer } from './server.ts';
 
 const MIB = 1024 * 1024;
-/** How often a server is killed; most of it is waiting for the next one. */
-const KILLS = process.env.UBLK_TEST_MATRIX === 'brief' ? 1 : 3;
 const EXCHANGES: readonly ExchangeMode[] = ['per-io', 'batch'];
 
 function needFor(context: TestContext, exchange: ExchangeMode): Promise<void> {
@@ -35,6 +33,7 @@ withUblk('a device that outlives its server', () => {
 
   test.for(EXCHANGES)(
     'loses nothing of a file system when its server is killed under load (%s)',
+    { timeout: 120_000 * CYCLES + 180_000 },
     async (exchange, context) => {
       await needFor(context, exchange);
       const path = sparseImage(96 * MIB);
@@ -44,7 +43,7 @@ withUblk('a device that outlives its server', () => {
       await execa('mkfs.ext4', ['-q', '/dev/ublkb0']);
       await execa('mount', ['/dev/ublkb0', folder]);
       const load = startLoad(join(folder, 'data'), '--fsync=32');
-      for (let kill = 0; kill < KILLS; kill += 1) {
+      for (let cycle = 0; cycle < CYCLES; cycle += 1) {
         await pause(1000 + Math.random() * 1000);
         server.kill('SIGKILL');
         await server;
