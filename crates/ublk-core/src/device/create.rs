@@ -19,6 +19,7 @@ use super::{Device, Shared, SizeCheck, admin, layout, needs, negotiate, params, 
 use crate::control::Control;
 use crate::driver::{BlockNode, Driver};
 use crate::error::{Code, Error, Result};
+use crate::reactor::can_be_left;
 use crate::target::Target;
 
 pub(super) fn create<D: Driver, T: Target>(
@@ -124,10 +125,10 @@ impl<D: Driver> Launch<'_, D> {
             .staff(&options, memory.as_ref(), (&target, shifts), &events, pool, &mut crew)
             .and_then(|()| muster(&inbox, &mut crew, options.limit))
             .and_then(|()| self.start(&options, arrange, &events, &inbox, &mut crew))
-            .and_then(|()| wait_for_node(self.driver, id, options.limit))
-            .and_then(|()| match recovers(self.info.flags) {
-                true => layout::keep(self.driver, id, &*target),
-                false => Ok(()),
+            .and_then(|()| match self.begin {
+                Begin::Start => self.leave_traces(&*target, options.limit),
+                // There already: nothing may fail between END_USER_RECOVERY and a server.
+                Begin::Recover => Ok(()),
             })
             .and_then(|()| control.info(id));
         let info = match started {
@@ -156,11 +157,23 @@ impl<D: Driver> Launch<'_, D> {
         Ok(Device { shared })
     }
 
-    /// What becomes of the device where serving it fails: what is created is deleted, and what was
-    /// to be recovered waits for another server.
+    /// What a device that has started must have: its node, and the record of its layout.
+    fn leave_traces(&self, target: &impl Target, limit: Duration) -> Result<()> {
+        let id = self.info.dev_id;
+        wait_for_node(self.driver, id, limit)?;
+        match recovers(self.info.flags) {
+            true => layout::keep(self.driver, id, target),
+            false => Ok(()),
+        }
+    }
+
+    /// The fate of the device where serving it fails: a created device is deleted, and a device to be
+    /// recovered waits for another server. QUIESCE_DEV takes the device from a pool after
+    /// END_USER_RECOVERY, and does nothing before.
     fn parting(&self) -> Parting {
         match self.begin {
             Begin::Start => Parting::Stop,
+            Begin::Recover if can_be_left(self.info.flags) => Parting::Quiesce,
             Begin::Recover => Parting::Stay,
         }
     }
@@ -265,7 +278,7 @@ impl<D: Driver> Launch<'_, D> {
 }
 
 /// Waits until clients can open the block device.
-fn wait_for_node<D: Driver>(driver: &D, id: u32, limit: Duration) -> Result<()> {
+pub(super) fn wait_for_node<D: Driver>(driver: &D, id: u32, limit: Duration) -> Result<()> {
     let deadline = Instant::now() + limit;
     loop {
         match driver.block_node(id) {

@@ -10,7 +10,7 @@ use ublk_sys::{
 };
 
 use super::abilities::recovers;
-use super::create::{Begin, Launch};
+use super::create::{Begin, Launch, wait_for_node};
 use super::options::{Buffering, DeviceOptions, DeviceState, ExchangeMode};
 use super::pool::Pool;
 use super::{Device, layout, needs, negotiate, params, staff};
@@ -38,6 +38,7 @@ pub(super) fn recover<D: Driver, T: Target>(
     let before = control.info(id)?;
     let modes = check_device(&before, &options)?;
     let deadline = Instant::now() + options.limit;
+    wait_for_node(driver, id, options.limit)?;
     let promised = promised(&control.params(id)?, modes.0);
     let check = |target: &T| -> Result<ublk_params> {
         needs::check_threads(&options, target, pool.is_some())?;
@@ -66,6 +67,7 @@ pub(super) fn recover<D: Driver, T: Target>(
         None => open_in_time(|| open(promised), deadline)?,
     };
     let params = check(&target)?;
+    layout::keep(driver, id, &target)?;
     let begin = Begin::Recover;
     Launch { driver, control: &control, info: &info, modes, begin }
         .run(target, &params, options, pool)

@@ -107,3 +107,34 @@ fn a_device_of_a_pool_is_left_under_a_load_that_takes_all_tags_and_no_request_fa
     next.close().unwrap();
     assert_nothing_left(&sim, 3);
 }
+
+#[test]
+fn a_recovery_behind_a_file_in_place_of_the_device_is_refused_before_anything_is_touched() {
+    let _alone = alone();
+    let sim = Sim::new(SimConfig::blocking(8));
+    let disk = sim.file(SIZE);
+    let pool = Pool::new(&sim, PoolOptions { reactors: 2, spin: Duration::ZERO }).unwrap();
+    let recovery = Some(Recovery::Reissue);
+    let shape = DeviceOptions { id: Some(3), recovery, ..options() };
+    create(&sim, &disk, shape.clone()).quiesce().unwrap();
+    let client = sim.client(3).unwrap();
+    client.submit(&ClientOp::Read { offset: 0, length: 4096 }, Some(0));
+    sim.put_file_in_place_of(3, true);
+    for pool in [Some(&pool), None] {
+        let recover = || match pool {
+            Some(pool) => Device::recover_in(pool, &sim, 3, file(&disk), shape.clone()),
+            None => Device::recover(&sim, 3, file(&disk), shape.clone()),
+        };
+        let before = sim.trace();
+        assert!(recover().unwrap_err().message.contains("in place of the block device"));
+        assert_eq!(sim.trace(), before);
+        assert_eq!(device::info(sim.clone(), 3).unwrap().state, DeviceState::Quiesced);
+    }
+    assert_eq!(client.in_flight(), 1);
+    sim.put_file_in_place_of(3, false);
+    let next = Device::recover_in(&pool, &sim, 3, file(&disk), shape).unwrap();
+    until("the request is answered", || client.in_flight() == 0);
+    drop(client);
+    next.close().unwrap();
+    assert_nothing_left(&sim, 3);
+}
