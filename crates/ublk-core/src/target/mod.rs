@@ -138,7 +138,8 @@ pub trait Target: Send + Sync + 'static {
     }
 
     /// A request whose plan has asked, with `ticket`, fails, and [`next`](Self::next) is not asked: its
-    /// bytes could not be reached, or it was given up. By default nothing.
+    /// bytes could not be reached, or it was given up. No step of the request is under way. By default
+    /// nothing.
     fn failed(&self, request: &Request, ticket: u64) {
         let _ = (request, ticket);
     }

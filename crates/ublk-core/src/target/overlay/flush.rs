@@ -10,7 +10,7 @@ use ublk_overlay::superblock::{PAGE, Page};
 
 use super::super::{Errno, Place, Plan, Step, StepKind};
 use super::settle::random;
-use super::{Live, Overlay, Way, segments, step, writes};
+use super::{LIVE, Live, Overlay, Way, segments, step, writes};
 
 /// Pages of memory for log blocks.
 pub(super) const PAGES: usize = 8;
@@ -74,7 +74,8 @@ impl Overlay {
         ticket: u64,
         plan: &mut Plan<'_>,
     ) -> Result<Way, Errno> {
-        if live.lost {
+        // A sync that has failed is final, so nobody waits for another.
+        if live.lost || self.durability.is_lost(LIVE) {
             return Err(Errno(libc::EIO));
         }
         if live.flushing.is_some() {

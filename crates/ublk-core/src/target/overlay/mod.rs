@@ -82,7 +82,7 @@ struct Live {
     draining: Draining,
     /// The only flush under way.
     flushing: Option<Flushing>,
-    /// A flush was lost whose steps may still write to the log: no other flush begins.
+    /// A reactor is gone whose steps of a flush may still write to the log: no other flush begins.
     lost: bool,
 }
 
@@ -145,7 +145,11 @@ impl Overlay {
             Ok(()) if !transfers || live.flights.get(ticket).at >= to => Ok(Way::Done),
             Ok(()) => self.begin(live, ticket, request, plan).map(|()| Way::Round),
             Err(Refused::Full) => self.begin_flush(live, ticket, plan),
-            Err(Refused::Failed) => Err(Errno(libc::EIO)),
+            Err(Refused::Failed) => {
+                // The history may have some of the places: another write must not get these.
+                live.flights.get(ticket).parts.clear();
+                Err(Errno(libc::EIO))
+            }
         }
     }
 }
@@ -217,10 +221,10 @@ impl Target for Overlay {
         let mut live = self.live();
         let ticket = live.flights.begin(blocks(request).0);
         let begun = self.begin(&mut live, ticket, request, plan);
-        if begun.is_err() {
-            live.flights.end(ticket);
+        match begun {
+            Ok(()) => plan.ask(ticket),
+            Err(_) => live.flights.end(ticket),
         }
-        plan.ask(ticket);
         begun
     }
 
@@ -250,9 +254,8 @@ impl Target for Overlay {
 
     fn failed(&self, _request: &Request, ticket: u64) {
         let mut live = self.live();
-        // Steps may still be under way: the places are not reused, and neither is the memory of the flush.
-        live.lost |= live.flights.get(ticket).flushes;
-        live.flights.get(ticket).parts.clear();
+        // No step is under way any more.
+        live.fail(ticket);
         live.flights.end(ticket);
     }
 

@@ -86,6 +86,45 @@ fn a_history_that_is_full_takes_nothing_until_a_flush() {
 }
 
 #[test]
+fn a_history_that_cannot_grow_has_room_after_a_flush_wherever_it_is_full() {
+    for first in 0..REGION {
+        let folder = Folder::new("sealed");
+        let mut history = History::new(&folder.0, &owner(), 5).unwrap();
+        history.file = sealed(&history.file);
+        (0..first).for_each(|number| append(&mut history, number..number + 1).unwrap());
+        let mut number = first;
+        while append(&mut history, number..number + 8).is_ok() {
+            number += 8;
+        }
+        let mark = history.mark();
+        history.durable(mark);
+        assert_eq!(append(&mut history, number..number + 8), Ok(()), "after {number} records");
+    }
+}
+
+/// A file of the same contents that cannot grow.
+fn sealed(file: &File) -> File {
+    // SAFETY: a string with its NUL; the descriptor is new.
+    let fd = unsafe { libc::memfd_create(c"history".as_ptr(), libc::MFD_ALLOW_SEALING) };
+    assert!(fd >= 0);
+    // SAFETY: the descriptor is ours alone.
+    let sealed = unsafe { <File as std::os::fd::FromRawFd>::from_raw_fd(fd) };
+    let mut bytes = vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    sealed.write_all_at(&bytes, 0).unwrap();
+    // SAFETY: seals a file of ours.
+    assert_eq!(unsafe { libc::fcntl(fd, libc::F_ADD_SEALS, libc::F_SEAL_GROW) }, 0);
+    sealed
+}
+
+impl History {
+    /// From now on no record can be written.
+    pub(in super::super) fn break_file(&mut self) {
+        self.file = File::open(&self.path).unwrap();
+    }
+}
+
+#[test]
 fn a_history_of_another_boot_layer_or_number_is_none() {
     let folder = Folder::new("foreign");
     let mut history = History::new(&folder.0, &owner(), 5).unwrap();

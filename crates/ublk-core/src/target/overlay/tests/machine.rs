@@ -88,6 +88,14 @@ impl Running {
         }
     }
 
+    /// Gives the request up, once its steps have ended.
+    pub(super) fn give_up(mut self, overlay: &Overlay, cache: &mut Cache) {
+        for step in std::mem::take(&mut self.steps) {
+            self.run(overlay, cache, &step);
+        }
+        overlay.failed(&self.request, self.ticket);
+    }
+
     fn run(&mut self, overlay: &Overlay, cache: &mut Cache, step: &Step) {
         let own = step.file == 0;
         let range = step.at as usize..step.at as usize + step.length as usize;

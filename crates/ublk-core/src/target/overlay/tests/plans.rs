@@ -1,6 +1,6 @@
 //! What requests become.
 
-use super::super::super::{Boot, Op, Place, StepKind, Target};
+use super::super::super::{Boot, Errno, Op, Place, Step, StepKind, Target};
 use super::super::Overlay;
 use super::disk::{BLOCK, Cache, Folder, block_of, of_base, stamp_of};
 use super::machine::{Now, Running, run};
@@ -155,7 +155,7 @@ fn what_a_lost_reactor_used_is_not_used_again_and_nobody_waits_for_its_flush() {
 #[test]
 fn a_full_disk_fails_the_write_and_loses_nothing() {
     let (_folder, mut cache, overlay, _) = disk();
-    let full = super::super::super::Errno(libc::ENOSPC);
+    let full = Errno(libc::ENOSPC);
     let bytes = block_of(3).repeat(2);
     let mut refused = Running::begin(&overlay, Op::Write, (7, 2), bytes).unwrap();
     refused.advance(&overlay, &mut cache, |_| 0, |_| Some(full));
@@ -165,4 +165,101 @@ fn a_full_disk_fails_the_write_and_loses_nothing() {
     write(&overlay, &mut cache, 7, 2, 4);
     let found = run(&overlay, &mut cache, Op::Read, (7, 1), Vec::new()).unwrap();
     assert_eq!(stamp_of(&found), 4);
+}
+
+/// Advances a request until its end; none: the request does not end. Steps fail where `fails` says so.
+fn end(
+    running: &mut Running,
+    (overlay, cache): (&Overlay, &mut Cache),
+    fails: impl Fn(&Step) -> Option<Errno>,
+) -> Option<Result<(), Errno>> {
+    (0..1000).find_map(|_| match running.advance(overlay, cache, |_| 0, &fails) {
+        Now::Ended(result) => Some(result),
+        Now::Runs | Now::Parked => None,
+    })
+}
+
+const EIO: Errno = Errno(libc::EIO);
+
+fn fails_in_the_log(step: &Step) -> Option<Errno> {
+    (step.kind == WRITE && step.place == Place::Own).then_some(EIO)
+}
+
+#[test]
+fn a_flush_that_was_given_up_is_done_by_the_next() {
+    let (folder, mut cache, overlay, boot) = disk();
+    write(&overlay, &mut cache, 1, 1, 5);
+    let mut given_up = Running::begin(&overlay, Op::Flush, (0, 0), Vec::new()).unwrap();
+    // In the round that writes the log.
+    while given_up.steps().first().is_none_or(|step| step.place != Place::Own) {
+        given_up.advance(&overlay, &mut cache, |_| 0, |_| None);
+    }
+    let mut waits = Running::begin(&overlay, Op::Flush, (0, 0), Vec::new()).unwrap();
+    assert_eq!(waits.advance(&overlay, &mut cache, |_| 0, |_| None), Now::Parked);
+    given_up.give_up(&overlay, &mut cache);
+    assert_eq!(end(&mut waits, (&overlay, &mut cache), |_| None), Some(Ok(())));
+    boot.end();
+    drop(overlay);
+    cache.cut_power(|_| 0);
+    let again = folder.open(&Boot::simulated(2)).unwrap();
+    let found = run(&again, &mut cache, Op::Read, (1, 1), Vec::new()).unwrap();
+    assert_eq!(stamp_of(&found), 5);
+}
+
+#[test]
+fn writes_end_while_the_history_is_full_and_no_flush_succeeds_and_go_on_after_that() {
+    let (_folder, mut cache, overlay, _) = disk();
+    let begin = |block| Running::begin(&overlay, Op::Write, (block, 1), block_of(7)).unwrap();
+    // More writes than the history has records.
+    let results = (0..200).step_by(2).map(|block| {
+        end(&mut begin(block), (&overlay, &mut cache), fails_in_the_log).expect("an end")
+    });
+    let results: Vec<_> = results.collect();
+    let full = results.iter().position(|result| *result == Err(EIO)).expect("a full history");
+    assert!(full > 8 && results[full..].iter().all(|result| *result == Err(EIO)), "{results:?}");
+    // Of two that wait, each runs a flush of its own.
+    let mut both = [begin(300), begin(302)];
+    for _ in 0..3 {
+        for one in &mut both {
+            one.advance(&overlay, &mut cache, |_| 0, fails_in_the_log);
+        }
+    }
+    let ends = both.each_mut().map(|one| end(one, (&overlay, &mut cache), fails_in_the_log));
+    assert_eq!(ends, [Some(Err(EIO)); 2]);
+    write(&overlay, &mut cache, 300, 1, 8);
+    for (block, stamp) in [(0, 7), (200, of_base(200)), (300, 8), (302, of_base(302))] {
+        let found = run(&overlay, &mut cache, Op::Read, (block, 1), Vec::new()).unwrap();
+        assert_eq!(stamp_of(&found), stamp);
+    }
+}
+
+#[test]
+fn nobody_waits_for_a_flush_once_a_sync_has_failed() {
+    let (_folder, mut cache, overlay, _) = disk();
+    write(&overlay, &mut cache, 1, 1, 5);
+    let mut fails = Running::begin(&overlay, Op::Flush, (0, 0), Vec::new()).unwrap();
+    let mut waits = Running::begin(&overlay, Op::Flush, (0, 0), Vec::new()).unwrap();
+    assert_eq!(waits.advance(&overlay, &mut cache, |_| 0, |_| None), Now::Parked);
+    fails.advance(&overlay, &mut cache, |_| 0, |_| Some(EIO));
+    // As the engine does.
+    overlay.durability().lose(0);
+    assert_eq!(fails.advance(&overlay, &mut cache, |_| 0, |_| None), Now::Ended(Err(EIO)));
+    assert_eq!(waits.advance(&overlay, &mut cache, |_| 0, |_| None), Now::Ended(Err(EIO)));
+}
+
+#[test]
+fn a_place_that_a_broken_history_may_have_is_not_used_again() {
+    let (_folder, mut cache, overlay, _) = disk();
+    overlay.live().history.break_file();
+    let segment = 256;
+    let places = |range| {
+        let steps = steps(&overlay, Op::Write, range);
+        let writes = steps.iter().filter(|step| step.0 == WRITE);
+        writes.map(|step| step.5 / MIB).collect::<Vec<_>>()
+    };
+    // A whole segment, so that it would be free.
+    let bytes = block_of(7).repeat(segment);
+    let mut refused = Running::begin(&overlay, Op::Write, (0, 256), bytes).unwrap();
+    assert_eq!(end(&mut refused, (&overlay, &mut cache), |_| None), Some(Err(EIO)));
+    assert_eq!(places((512, 256)), [3], "segment 2 may be in the history");
 }
