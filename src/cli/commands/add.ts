@@ -144,16 +144,14 @@ async function serveUntilEnd(
   flags: AddFlags,
   signals: EndSignals,
 ): Promise<void> {
-  try {
-    for (const file of flags.share ?? []) await device.share(file);
-    for (const file of flags.shareReadOnly ?? []) await device.share(file, { readOnly: true });
-    await using _wishes = await hearWishes(device);
-    await using _pidFile = await writePidFile(flags.pidFile);
-    announce(device, what, flags);
-    await reportEnd(device, signals);
-  } finally {
-    await device.close();
-  }
+  // After an error, a device with recovery that a client uses waits for the next server.
+  await using _device = device;
+  for (const file of flags.share ?? []) await device.share(file);
+  for (const file of flags.shareReadOnly ?? []) await device.share(file, { readOnly: true });
+  await using _wishes = await hearWishes(device);
+  await using _pidFile = await writePidFile(flags.pidFile);
+  announce(device, what, flags);
+  await reportEnd(device, signals);
 }
 
 /** Scripts wait for the line on stdout; people read the one on stderr. */

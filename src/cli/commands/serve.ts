@@ -29,7 +29,7 @@ export async function serve(path: string, flags: ServeFlags): Promise<void> {
   }
   const signals = hearSignals(['SIGINT', 'SIGTERM']);
   if (flags.background && !isInBackground()) return runInBackground(signals.first);
-  const service = new Service();
+  await using service = new Service();
   const ended = serviceEnd(service, signals);
   const limitMs = flags.stopAfter === undefined ? undefined : flags.stopAfter * 1000;
   endOnSignal(() => [...service.devices.values()], signals, limitMs);
