@@ -3,51 +3,51 @@ import { invalid, unwrap } from './errors.ts';
 import { native } from './native.ts';
 import { toNativeTarget, type Target } from './targets/index.ts';
 
-/** What the file of an overlay's layer says; sizes in bytes. */
+/** The contents of an overlay's layer, from its file; sizes in bytes. */
 export interface OverlayLayer {
   /** The file, absolute. */
   readonly path: string;
   /** The UUID of the layer. */
   readonly layer: string;
-  /** Counts the superblocks that were written: a larger number is a later state of the file. */
+  /** The number of superblocks written so far: a larger number is a later state of the file. */
   readonly generation: number;
-  /** Whether other layers may stand on it. A frozen layer is never written to. */
+  /** Whether other layers may stand on this layer. A frozen layer is never written to. */
   readonly frozen: boolean;
   /**
-   * Whether the last server has closed the layer. A layer that is not closed may lack answered writes, and
-   * so does a copy of the file: serve the layer again and end that server before copying.
+   * Whether the last server has closed the layer. The file of another layer may lack answered writes, and
+   * so may a copy of the file: serve the layer again and end that server before copying.
    */
   readonly closed: boolean;
   /** The size of the disk. */
   readonly size: number;
-  /** How much of the disk the layer stores, zeros not counted. */
+  /** Bytes of the disk that the layer stores, zeros not counted. */
   readonly stored: number;
-  /** How much of the disk reads as zeros by this layer. */
+  /** Bytes of the disk that read as zeros by this layer. */
   readonly zeros: number;
   /** The number of runs of blocks that the layer stores. */
   readonly extents: number;
-  /** How much the file takes of its file system. */
+  /** Bytes of the file system that the file takes. */
   readonly allocated: number;
 }
 
-/** How {@link forkOverlay} forks. */
+/** Options of {@link forkOverlay}. */
 export interface ForkOptions {
   /**
-   * The `history` of the disk's last server, if that server named one.
+   * The `history` of the disk's last server, if the user named a folder.
    * @default `/run/ublk` for root, where `/run` is a tmpfs, and `/dev/shm` elsewhere
    */
   readonly history?: string | URL | undefined;
 }
 
 /**
- * Makes an empty layer, to be served with {@link targets.overlay}.
+ * Makes an empty layer for {@link targets.overlay}.
  *
- * @param base What the disk stores its differences from.
- * @param path The file to make.
+ * @param base The target whose differences the layer stores.
+ * @param path The new file.
  * @returns The UUID of the layer.
- * @throws {UblkError} `ERR_UBLK_BAD_BACKEND` where there is something at `path`;
- * `ERR_UBLK_UNSUPPORTED` on a file system without fallocate; `ERR_UBLK_INVALID_ARGUMENT` for a base
- * that cannot be one; and what opening the base throws.
+ * @throws {UblkError} `ERR_UBLK_BAD_BACKEND` where `path` exists;
+ * `ERR_UBLK_UNSUPPORTED` on a file system without fallocate; `ERR_UBLK_INVALID_ARGUMENT` for an
+ * unsuitable base; and the errors of opening the base.
  */
 export async function createOverlay(base: Target, path: string | URL): Promise<string> {
   const file = checkAbsolutePath(path, 'path');
@@ -55,20 +55,20 @@ export async function createOverlay(base: Target, path: string | URL): Promise<s
 }
 
 /**
- * Forks a disk that is not served: freezes its live layer, and makes empty layers on it, each of which is
- * a disk that begins with the same contents. A layer that is frozen already is forked as it is. Nothing
- * is copied. A fork that is interrupted has made all, some or none of the children, and can be done again
- * for the others.
+ * Forks a disk without a server: freezes the live layer, and makes empty layers on the live layer, each a
+ * disk that begins with the same contents. A frozen layer is forked without a change of the layer. ublk
+ * copies nothing. An interrupted fork has made all, some or none of the children; another fork makes the
+ * others.
  *
  * @example
  * await forkOverlay('golden.layer', ['vm1.layer', 'vm2.layer']);
  *
- * @param path The file of the live layer; from now on it is never written to.
- * @param children The files to make, in the folder of `path`.
+ * @param path The file of the live layer, which is never written to from now on.
+ * @param children The new files, in the folder of `path`.
  * @throws {UblkError} `ERR_UBLK_BUSY` while the disk is served; `ERR_UBLK_BAD_BACKEND` where a child
  * exists, where `path` is no layer, and where the last server was killed and `history` does not hold what
  * that server had answered and not flushed; `ERR_UBLK_INVALID_ARGUMENT` for a child in another folder;
- * `ERR_UBLK_NO_BACKEND` where there is no such layer.
+ * `ERR_UBLK_NO_BACKEND` where the layer is missing.
  */
 export async function forkOverlay(
   path: string | URL,
@@ -86,8 +86,8 @@ export async function forkOverlay(
 }
 
 /**
- * Describes the layers of a disk that is not served: the one at `path` first, then those that it stands
- * on. What a killed server has not flushed is not counted.
+ * Describes the layers of a disk without a server: the layer at `path` first, then the layers below.
+ * Unflushed writes of a killed server are not counted.
  *
  * @throws {UblkError} `ERR_UBLK_BUSY` while the disk is served; `ERR_UBLK_NO_BACKEND` where a layer is
  * missing; `ERR_UBLK_BAD_BACKEND` where a file is no layer, or is damaged.
