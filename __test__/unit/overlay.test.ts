@@ -94,6 +94,24 @@ describe('a simulated overlay', () => {
     }
   });
 
+  test('lies below a delay, and below no other layer', async () => {
+    const overlay = targets.overlay(base(), layer, { create: true, history: '/dev/shm' });
+    {
+      await using delayed = await simulate(targets.delay(overlay, { writeUs: 100 }));
+      await delayed.write(8192, block(7));
+      await delayed.flush();
+      expect((await delayed.read(4096, 8192)).equals(Buffer.concat([block(9), block(7)]))).toBe(
+        true,
+      );
+    }
+    const handler = { size: SIZE, backends: { overlay }, read: () => {} };
+    for (const above of [targets.linear([overlay]), targets.striped([overlay]), handler]) {
+      await expect(simulate(above)).rejects.toThrow(/an overlay cannot lie below/);
+    }
+    await using again = await disk();
+    expect((await again.read(8192, 4096)).equals(block(7))).toBe(true);
+  });
+
   test('is forked and described', async () => {
     await createOverlay(base(), layer);
     const children = ['a', 'b'].map((name) => join(folder, name));
