@@ -5,47 +5,70 @@ use std::sync::Arc;
 use ublk_core::device::DeviceState;
 use ublk_core::driver::sim::Client;
 use ublk_core::target::file::File;
-use ublk_core::target::{Errno, Geometry, Plan, Request, Target};
+use ublk_core::target::integrity::{Integrity, IntegrityFormat, length_of_metadata};
+use ublk_core::target::{Ended, Errno, Geometry, Next, Plan, Region, Request, Target};
 
 use super::*;
 
-/// A file whose reactor panics with the first request after `dies` was set, as soon as `waits` is not.
+/// A target whose reactor panics with the first request after `dies` was set, as soon as `waits` is not.
+/// The target has planned that request.
 #[derive(Debug)]
-struct Mortal {
-    file: File,
+struct Mortal<T = File> {
+    target: T,
     dies: Arc<AtomicBool>,
     waits: Arc<AtomicBool>,
 }
 
-impl Target for Mortal {
+impl<T: Target> Target for Mortal<T> {
     fn geometry(&self) -> &Geometry {
-        self.file.geometry()
+        self.target.geometry()
     }
 
     fn files(&self) -> &[i32] {
-        self.file.files()
+        self.target.files()
     }
 
     fn max_steps(&self) -> usize {
-        self.file.max_steps()
+        self.target.max_steps()
     }
 
     fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> Result<(), Errno> {
+        let planned = self.target.plan(request, plan);
         if self.dies.swap(false, Ordering::Relaxed) {
             while self.waits.load(Ordering::Relaxed) {
                 thread::yield_now();
             }
             panic!("dies");
         }
-        self.file.plan(request, plan)
+        planned
+    }
+
+    fn memory(&self) -> Option<&Arc<Region>> {
+        self.target.memory()
+    }
+
+    fn takes_rounds(&self) -> bool {
+        self.target.takes_rounds()
+    }
+
+    fn next(&self, request: &Request, ended: Ended, plan: &mut Plan<'_>) -> Next {
+        self.target.next(request, ended, plan)
+    }
+
+    fn failed(&self, request: &Request, ticket: u64) {
+        self.target.failed(request, ticket);
+    }
+
+    fn deserted(&self) {
+        self.target.deserted();
     }
 }
 
 fn mortal(disk: &SimDisk, dies: &Arc<AtomicBool>) -> Mortal {
-    Mortal { file: file(disk), dies: Arc::clone(dies), waits: Arc::default() }
+    Mortal { target: file(disk), dies: Arc::clone(dies), waits: Arc::default() }
 }
 
-fn pool_of(sim: &Sim, reactors: u16) -> Pool<Mortal> {
+fn pool_of<T: Target>(sim: &Sim, reactors: u16) -> Pool<Mortal<T>> {
     Pool::new(sim, PoolOptions { reactors, spin: Duration::ZERO }).unwrap()
 }
 
@@ -187,4 +210,38 @@ fn what_a_pool_cannot_take_in_is_refused_before_anything_is_touched() {
     assert_eq!(device::info(sim.clone(), 9).unwrap().state, DeviceState::Quiesced);
     full.close().unwrap();
     Device::recover_in(&pool, &sim, 9, mortal(&disk, &lives), left).unwrap().close().unwrap();
+}
+
+#[test]
+fn requests_that_wait_for_one_of_a_lost_reactor_end() {
+    let _alone = alone();
+    let sim = Sim::new(SimConfig::blocking(8));
+    let format = IntegrityFormat { interval: 512, metadata_size: 8, ..Default::default() };
+    let disk = sim.file(SIZE);
+    let length = length_of_metadata(format, SIZE as u64);
+    let metadata = sim.file(usize::try_from(length).unwrap());
+    let geometry = *file(&disk).geometry();
+    let data = File::borrowed(disk.fd(), Geometry { discard: None, ..geometry });
+    let target = Integrity::borrowed(data, metadata.fd(), format).unwrap();
+    let (dies, waits) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(true)));
+    let target = Mortal { target, dies: Arc::clone(&dies), waits: Arc::clone(&waits) };
+    let pool = pool_of(&sim, 2);
+    let device = Device::create_in(&pool, &sim, target, options()).unwrap();
+    let client = sim.client(device.info().id).unwrap();
+    let write = ClientOp::Write { offset: 0, data: vec![1; 4096], fua: false };
+    client.submit(&write, Some(0));
+    until("the first write has its turn", || !dies.load(Ordering::Relaxed));
+    client.submit(&write, Some(1));
+    // The second write meets the first, and waits on the other reactor.
+    thread::sleep(Duration::from_millis(20));
+    assert_eq!(client.in_flight(), 2);
+    waits.store(false, Ordering::Relaxed);
+    assert!(matches!(device.wait(), End::Failed(_)));
+    until("both writes are answered", || client.in_flight() == 0);
+    assert!(client.take().iter().all(|done| done.result == Err(libc::EIO)));
+    drop(client);
+    until("it is deleted", || device::info(sim.clone(), device.info().id).is_err());
+    assert!(sim.violations().is_empty(), "{:?}", sim.violations());
+    drop(device);
+    pool.close().unwrap();
 }
