@@ -1,4 +1,4 @@
-//! What is done with overlays that are not served.
+//! Verbs on overlays without a server: create, fork, info.
 
 use std::path::{Path, PathBuf};
 
@@ -11,29 +11,29 @@ use crate::describe::number;
 use crate::target::NativeTarget;
 use crate::task;
 
-/// What a layer's file says.
+/// The contents of a layer, from the layer's file.
 #[derive(Debug)]
 #[napi(object, object_from_js = false)]
 pub struct OverlayLayer {
-    /// Where the file is.
+    /// The path of the file.
     pub path: String,
     /// The layer's UUID.
     pub layer: String,
-    /// Counts the superblocks that were written.
+    /// The number of superblocks written so far.
     pub generation: f64,
-    /// Whether nothing is written to it any more.
+    /// Whether the layer is never written to again.
     pub frozen: bool,
     /// Whether the last server has closed the layer.
     pub closed: bool,
     /// The size of the disk, in bytes.
     pub size: f64,
-    /// Bytes of the disk that lie in the layer, zeros not counted.
+    /// Bytes of the disk in the layer, zeros not counted.
     pub stored: f64,
-    /// Bytes of the disk that are zeros by the layer.
+    /// Bytes of the disk that the layer makes zeros.
     pub zeros: f64,
-    /// Runs of blocks that the layer has.
+    /// Runs of blocks in the layer.
     pub extents: f64,
-    /// Bytes that the file takes of its file system.
+    /// Bytes of the file system that the file takes.
     pub allocated: f64,
 }
 
@@ -54,7 +54,7 @@ impl From<&overlay::Info> for OverlayLayer {
     }
 }
 
-/// Makes an empty layer on a base; answers its UUID.
+/// Makes an empty layer on a base; answers the UUID of the layer.
 #[napi(catch_unwind, ts_return_type = "Promise<Outcome<string>>")]
 pub fn create_overlay(env: &Env, base: NativeTarget, path: String) -> napi::Result<Object<'_>> {
     task::promise(env, move || {
@@ -63,7 +63,7 @@ pub fn create_overlay(env: &Env, base: NativeTarget, path: String) -> napi::Resu
     })
 }
 
-/// Freezes a layer and makes empty ones on it.
+/// Freezes a layer and makes empty layers on the frozen layer.
 #[napi(catch_unwind, ts_return_type = "Promise<Outcome<void>>")]
 pub fn fork_overlay(
     env: &Env,
@@ -77,7 +77,7 @@ pub fn fork_overlay(
     })
 }
 
-/// What is known of a layer and of those that it stands on, the lowest last.
+/// Describes a layer and the layers below, the lowest last.
 #[napi(catch_unwind, ts_return_type = "Promise<Outcome<OverlayLayer[]>>")]
 pub fn overlay_info(env: &Env, path: String) -> napi::Result<Object<'_>> {
     task::promise(env, move || {
