@@ -1,4 +1,5 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
@@ -6,9 +7,16 @@ import { fileURLToPath } from 'node:url';
 import { execa } from 'execa';
 import { afterEach, expect, test, vi } from 'vitest';
 
-import type { DeviceInfo, Feature } from '../../src/index.ts';
+import {
+  createDevice,
+  deleteDevice,
+  getDeviceInfo,
+  targets,
+  type DeviceInfo,
+  type Feature,
+} from '../../src/index.ts';
 import { randomImage, temporaryFolder } from './image.ts';
-import { expectNoDevices, withUblk } from './machine.ts';
+import { expectNoDevices, need, withUblk } from './machine.ts';
 
 const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 
@@ -26,6 +34,33 @@ async function add(...args: string[]) {
 
 withUblk('ublk', () => {
   afterEach(expectNoDevices);
+
+  test('leaves a device in use to the next server when its pid file cannot be written', async (context) => {
+    await need(context, 'USER_RECOVERY_REISSUE', 'SAFE_STOP_DEV');
+    const target = targets.null({ size: '1MiB' });
+    const device = await createDevice({ target, recovery: 'reissue', name: 'data' });
+    const client = await open(device.path, 'r');
+    await device.quiesce();
+    const config = join(temporaryFolder(), 'ublk.json');
+    writeFileSync(config, JSON.stringify({ devices: { data: { target, recovery: 'reissue' } } }));
+    for (const words of [
+      ['recover', '0'],
+      ['serve', config],
+    ]) {
+      const pidFile = ['--pid-file', '/nowhere/pid'];
+      const { exitCode, stderr } = await execa('node', [CLI, ...words, ...pidFile], {
+        reject: false,
+        timeout: 60_000,
+      });
+      expect({ exitCode, stderr }).toEqual({
+        exitCode: 2,
+        stderr: expect.stringContaining('/nowhere/pid') as string,
+      });
+      expect((await getDeviceInfo(0)).state).toBe('quiesced');
+    }
+    await client.close();
+    await deleteDevice(0);
+  });
 
   test('add serves an image, with its path on stdout and a pid file, until SIGTERM', async () => {
     const { path } = randomImage(1 << 20);
