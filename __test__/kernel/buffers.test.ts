@@ -1,11 +1,11 @@
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { truncate } from 'node:fs/promises';
+import { open, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { execa } from 'execa';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 
-import { targets, type BufferMode, type DeviceOptions } from '../../src/index.ts';
+import { targets, type BufferMode, type Device, type DeviceOptions } from '../../src/index.ts';
 import { fioVerify, MIXED, VERIFY } from './fio.ts';
 import { fleet, NO_TROUBLE } from './fleet.ts';
 import { folderOfTests, sparseImage } from './image.ts';
@@ -28,6 +28,14 @@ async function memoryAt(path: string, size = MEMORY): Promise<string> {
   writeFileSync(path, '');
   await truncate(path, size);
   return path;
+}
+
+/** Fills 8 MiB of a device with a byte, out of the memory at `path`. */
+async function fioFill(device: Device, byte: number, offset: number, path: string): Promise<void> {
+  const what = ['--rw=write', '--bs=64k', '--size=8M', `--offset=${offset}`];
+  const how = ['--ioengine=libaio', '--iodepth=32', '--direct=1', '--allow_file_create=0'];
+  const bytes = [`--mem=mmapshared:${path}`, `--buffer_pattern=${byte}`];
+  await execa('fio', ['--name=fill', `--filename=${device.path}`, ...what, ...how, ...bytes]);
 }
 
 withUblk('shared memory', () => {
@@ -102,6 +110,44 @@ withUblk('shared memory', () => {
       expect([zeroCopyBytes, copiedBytes]).toEqual([writeBytes, readBytes]);
     });
   });
+
+  test(
+    'that the kernel registers after the time limit is taken back, and reaches no other memory',
+    { timeout: 120_000 },
+    async (context) => {
+      const late = '/dev/shm/ublk-clients-late';
+      const other = '/dev/shm/ublk-clients-other';
+      onTestFinished(() => [late, other].forEach((path) => rmSync(path, { force: true })));
+      await Promise.all([memoryAt(late), memoryAt(other)]);
+      const image = sparseImage(SIZE);
+      const options: DeviceOptions = {
+        target: targets.delay(targets.file(image), { readUs: 12_000_000 }),
+        buffers: ['shared', 'copy'],
+        partScan: false,
+        timeoutMs: 4000,
+      };
+      await using device = await createOrSkip(context, options);
+      await using client = await open(device.path, 'r');
+      const read = client.read(Buffer.alloc(4096), 0, 4096, 0);
+      await expect
+        .poll(() => readFileSync(`/sys/block/ublkb${device.id}/inflight`, 'utf8').trim())
+        .toMatch(/^[1-9]/);
+      await expect(device.share(late)).rejects.toMatchObject({ code: 'ERR_UBLK_TIMEOUT' });
+      await expect(device.share(other)).rejects.toMatchObject({ code: 'ERR_UBLK_BUSY' });
+      await read;
+      await expect
+        .poll(() => device.share(other).catch((error: unknown) => error), { timeout: 20_000 })
+        .toHaveProperty('index');
+      await fioFill(device, 0xaa, 0, late);
+      const { zeroCopyBytes: before } = device.stats().total;
+      await fioFill(device, 0xbb, 8 * MIB, other);
+      const { zeroCopyBytes, errors } = device.stats().total;
+      expect([before, zeroCopyBytes, errors]).toEqual([0, 8 * MIB, 0]);
+      const written = readFileSync(image);
+      expect(written.subarray(0, 8 * MIB).equals(Buffer.alloc(8 * MIB, 0xaa))).toBe(true);
+      expect(written.subarray(8 * MIB, 16 * MIB).equals(Buffer.alloc(8 * MIB, 0xbb))).toBe(true);
+    },
+  );
 
   describe.runIf(isTestMachine)('of huge pages', () => {
     const folder = '/run/ublk-huge';

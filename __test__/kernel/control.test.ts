@@ -1,10 +1,21 @@
+import { once } from 'node:events';
 import { open } from 'node:fs/promises';
-import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 
+import { execa } from 'execa';
 import { afterEach, expect, test, type TestContext } from 'vitest';
 
-import { createDevice, getDeviceInfo, listDevices, targets } from '../../src/index.ts';
+import {
+  createDevice,
+  getDeviceInfo,
+  listDevices,
+  targets,
+  UblkError,
+  type Device,
+  type DeviceOptions,
+} from '../../src/index.ts';
+import { sparseImage } from './image.ts';
 import { deviceIds, expectNoDevices, isTestMachine, need, withUblk } from './machine.ts';
 
 const target = targets.null({ size: '64MiB' });
@@ -62,6 +73,43 @@ withUblk('control commands', () => {
     await closed;
   });
 
+  test('a device is closed though its number is taken at once', { timeout: 60_000 }, async () => {
+    const options = { target, id: 41, partScan: false } as const;
+    let gone = await createDevice(options);
+    for (let round = 0; round < 5; round++) {
+      const closed = gone.close();
+      const next = await takeNumber(options);
+      await closed;
+      await gone.close();
+      expect(await getDeviceInfo(next.id)).toMatchObject({ id: 41, state: 'live' });
+      gone = next;
+    }
+    await gone.close();
+  });
+
+  test('a device that no file can be opened for is refused, and the limit named', async (context) => {
+    onlyOnTestMachine(context);
+    const backing = targets.file(sparseImage(1 << 20));
+    await (await createDevice({ target: backing })).close();
+    // Each limit fails another call: the control device, rings, event descriptors, the target's files.
+    for (let more = 0; more < 64; more++) {
+      const created = await withFileLimit(more, () =>
+        createDevice({ target: backing, queues: 2 }),
+      ).then(
+        (device) => device.close(),
+        (error: unknown) => error,
+      );
+      if (created === undefined) return;
+      expect(created).toBeInstanceOf(UblkError);
+      expect(created).toMatchObject({
+        code: 'ERR_UBLK_RESOURCES',
+        hint: expect.stringContaining('ulimit -n'),
+      });
+      expect(deviceIds()).toEqual([]);
+    }
+    throw new Error('no device fits into the limits');
+  });
+
   test('a closed device changes nothing of the device that has its number now', async (context) => {
     await need(context, 'UPDATE_SIZE', 'QUIESCE');
     const options = { target, id: 40, recovery: 'queue' } as const;
@@ -74,6 +122,37 @@ withUblk('control commands', () => {
     expect(await getDeviceInfo(lives.id)).toMatchObject({ state: 'live', size: 64 << 20 });
   });
 });
+
+/** Creates a device with a number as soon as the number is free. */
+async function takeNumber(options: DeviceOptions): Promise<Device> {
+  for (;;) {
+    try {
+      return await createDevice(options);
+    } catch (error) {
+      if (!(error instanceof UblkError) || error.code !== 'ERR_UBLK_DEVICE_EXISTS') throw error;
+    }
+  }
+}
+
+/** Does `work` while this process may open `more` files beside the files that it has. */
+async function withFileLimit<T>(more: number, work: () => Promise<T>): Promise<T> {
+  const [, usual] = /^Max open files +(\d+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))!;
+  // Started before: this process can start none within the limit.
+  const set = `prlimit --pid ${process.pid} --nofile=`;
+  const script = `read lowered; ${set}$lowered: && echo lowered; read end; ${set}${usual}:`;
+  const limits = execa('sh', ['-c', script], { buffer: false });
+  const open = new Set(readdirSync('/proc/self/fd').map(Number));
+  let lowered = 0;
+  for (let free = 0; free < more || open.has(lowered); lowered++) free += open.has(lowered) ? 0 : 1;
+  limits.stdin.write(`${lowered}\n`);
+  await once(limits.stdout, 'data');
+  try {
+    return await work();
+  } finally {
+    limits.stdin.end('\n');
+    await limits;
+  }
+}
 
 const GROUP = '/sys/fs/cgroup/ublk-test';
 
