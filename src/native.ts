@@ -12,7 +12,7 @@ import type {
   Recovery,
   StopCheck,
 } from './info.ts';
-import type { OverlayLayer } from './overlays.ts';
+import type { OverlayChange, OverlayLayer } from './overlays.ts';
 import type { NativeQueueSettings } from './queue-settings.ts';
 import { unloaded } from './unloaded.ts';
 
@@ -261,6 +261,7 @@ export interface Binding {
     history: string | undefined,
   ): Promise<Outcome<void>>;
   overlayInfo(path: string): Promise<Outcome<OverlayLayer[]>>;
+  overlayDiff(path: string, from: string | undefined): Promise<Outcome<OverlayChange[]>>;
   /** Ends the service of all devices of the process, like the end of the process. */
   partAll(): Promise<Outcome<void>>;
   createBridge(

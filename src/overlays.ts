@@ -30,6 +30,22 @@ export interface OverlayLayer {
   readonly allocated: number;
 }
 
+/** A range of a disk that a layer stores or makes zeros; the bytes below may be the same. In bytes. */
+export interface OverlayChange {
+  /** The first byte, a multiple of 4096. */
+  readonly offset: number;
+  /** The number of bytes, a multiple of 4096. */
+  readonly length: number;
+  /** Whether the range reads as zeros and takes no space in a layer. */
+  readonly zeros: boolean;
+}
+
+/** Options of {@link overlayDiff}. */
+export interface DiffOptions {
+  /** The file of a layer below, for the changes since that layer was frozen. @default the base */
+  readonly from?: string | URL | undefined;
+}
+
 /** Options of {@link forkOverlay}. */
 export interface ForkOptions {
   /**
@@ -94,4 +110,27 @@ export async function forkOverlay(
  */
 export async function overlayInfo(path: string | URL): Promise<OverlayLayer[]> {
   return unwrap(await native().overlayInfo(checkAbsolutePath(path, 'path')));
+}
+
+/**
+ * Lists the ranges in which a disk without a server differs from its base, or from a layer below: all
+ * that a backup since then has to copy. In order, without overlaps.
+ *
+ * @example
+ * await forkOverlay('monday.layer', ['vm1.layer']); // then serve vm1.layer until Tuesday
+ * const changes = await overlayDiff('vm1.layer', { from: 'monday.layer' });
+ *
+ * @throws {UblkError} `ERR_UBLK_BUSY` while the disk is served; `ERR_UBLK_BAD_BACKEND` where the last
+ * server has not closed the layer, and where a file is no layer, or is damaged;
+ * `ERR_UBLK_INVALID_ARGUMENT` where `from` is no layer below; `ERR_UBLK_NO_BACKEND` where a layer is
+ * missing.
+ */
+export async function overlayDiff(
+  path: string | URL,
+  options: DiffOptions = {},
+): Promise<OverlayChange[]> {
+  checkKeys(options, 'the options of overlayDiff()', ['from']);
+  const { from } = options;
+  const below = from === undefined ? undefined : checkAbsolutePath(from, 'from');
+  return unwrap(await native().overlayDiff(checkAbsolutePath(path, 'path'), below));
 }

@@ -157,7 +157,7 @@ describe.runIf(process.arch === 'x64')('the packages, installed without a compil
       'IoError,ReactorPool,Service,UblkError,UblkErrorCode,closeOnSignals,createDevice,' +
         'createOverlay,createReactorPool,defineConfig,deleteDevice,deviceUsers,features,' +
         'forkOverlay,formatSize,getDeviceInfo,handler,handlerModule,listDevices,listOrphans,' +
-        'overlayInfo,parseSize,prune,quiesceDevice,recoverDevice,resizeDevice,serve,' +
+        'overlayDiff,overlayInfo,parseSize,prune,quiesceDevice,recoverDevice,resizeDevice,serve,' +
         'setDeviceAffinity,' +
         'stopDevice,targets false',
     );

@@ -4,7 +4,7 @@ import { join, resolve } from 'node:path';
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
-import { createOverlay, forkOverlay, overlayInfo, targets } from '../../src/index.ts';
+import { createOverlay, forkOverlay, overlayDiff, overlayInfo, targets } from '../../src/index.ts';
 import { toNativeTarget } from '../../src/targets/index.ts';
 import { simulate, type SimulateOptions } from '../../src/testing/index.ts';
 
@@ -123,6 +123,33 @@ describe('a simulated overlay', () => {
       [children[1], false, true, SIZE],
       [layer, true, true, SIZE],
     ]);
+  });
+
+  test('tells its changes, since the base and since a layer below', async () => {
+    await createOverlay(base(), layer);
+    {
+      await using first = await disk();
+      await first.write(8192, block(7, 2));
+      await first.write(65536, block(7));
+    }
+    const child = join(folder, 'child');
+    await forkOverlay(layer, [child], { history: '/dev/shm' });
+    {
+      const target = targets.overlay(base(), child, { history: '/dev/shm' });
+      await using second = await simulate(target);
+      await second.write(16384, block(8));
+      await second.writeZeroes(65536, 8192);
+    }
+    expect(await overlayDiff(child)).toEqual([
+      { offset: 8192, length: 12288, zeros: false },
+      { offset: 65536, length: 8192, zeros: true },
+    ]);
+    expect(await overlayDiff(child, { from: layer })).toEqual([
+      { offset: 16384, length: 4096, zeros: false },
+      { offset: 65536, length: 8192, zeros: true },
+    ]);
+    await expect(overlayDiff(layer, { from: child })).rejects.toThrow(/is no layer below/);
+    await expect(overlayDiff(child, { since: layer } as never)).rejects.toThrow(/has no 'since'/);
   });
 
   test('says what is wrong with its files', async () => {

@@ -1,10 +1,11 @@
 import type { Command } from 'commander';
 
 import { example, PART } from './arguments.ts';
-import type { ForkFlags, OverlayFlags } from './commands/overlay.ts';
+import type { DiffFlags, ForkFlags, OverlayFlags } from './commands/overlay.ts';
 import type { OutputFlags } from './output.ts';
 
 const BASE = `${PART}; ublk only reads the base`;
+const LAYER = 'the file of the layer, of a disk that nobody serves';
 const HISTORY = 'a folder on a tmpfs, for what a killed server must not lose';
 
 /** `ublk add overlay` */
@@ -27,7 +28,7 @@ export function lookAfterOverlays(program: Command): void {
   const overlay = program
     .command('overlay')
     .description(
-      'Make, fork and describe disks that store only differences, while no server has them.',
+      'Make, fork, compare and describe disks that store only differences, while no server has them.',
     )
     .addHelpText('after', example('ublk overlay fork golden.layer vm1.layer vm2.layer'));
   overlay
@@ -53,6 +54,16 @@ export function lookAfterOverlays(program: Command): void {
       await (await import('./commands/overlay.ts')).fork(layer, children, flags);
     });
   overlay
+    .command('diff')
+    .description('List the ranges in which a disk differs from its base, or from a layer below.')
+    .argument('<layer>', LAYER)
+    .option('--from <layer>', 'a layer below, as `ublk overlay info` names it (default: the base)')
+    .option('--json', 'as JSON')
+    .addHelpText('after', example('ublk overlay diff vm1.layer --from monday.layer --json'))
+    .action(async (layer: string, flags: DiffFlags) => {
+      await (await import('./commands/overlay.ts')).diff(layer, flags);
+    });
+  overlay
     .command('info')
     .description('Describe a layer and those that it stands on.')
     .argument('<layer>', 'the file of the layer')
@@ -66,7 +77,7 @@ export function lookAfterOverlays(program: Command): void {
 function forking(overlay: Command, name: string, children: string): Command {
   return overlay
     .command(name)
-    .argument('<layer>', 'the file of the layer, of a disk that nobody serves')
+    .argument('<layer>', LAYER)
     .argument(children, 'what to make, in the same folder')
     .option('--history <folder>', 'that of the last server, if it named one')
     .option('--json', 'as JSON');

@@ -1,4 +1,4 @@
-//! Verbs on overlays without a server: create, fork, info.
+//! Verbs on overlays without a server: create, fork, info, diff.
 
 use std::path::{Path, PathBuf};
 
@@ -54,6 +54,24 @@ impl From<&overlay::Info> for OverlayLayer {
     }
 }
 
+/// Bytes of a disk that a layer stores or makes zeros.
+#[derive(Debug)]
+#[napi(object, object_from_js = false)]
+pub struct OverlayChange {
+    /// The first byte.
+    pub offset: f64,
+    /// The number of bytes.
+    pub length: f64,
+    /// Whether the bytes read as zeros and are not stored.
+    pub zeros: bool,
+}
+
+impl From<&overlay::Change> for OverlayChange {
+    fn from(&overlay::Change { offset, length, zeros }: &overlay::Change) -> Self {
+        Self { offset: number(offset), length: number(length), zeros }
+    }
+}
+
 /// Makes an empty layer on a base; answers the UUID of the layer.
 #[napi(catch_unwind, ts_return_type = "Promise<Outcome<string>>")]
 pub fn create_overlay(env: &Env, base: NativeTarget, path: String) -> napi::Result<Object<'_>> {
@@ -83,5 +101,14 @@ pub fn overlay_info(env: &Env, path: String) -> napi::Result<Object<'_>> {
     task::promise(env, move || {
         let layers = overlay::info(Path::new(&path))?;
         Ok(layers.iter().map(OverlayLayer::from).collect::<Vec<_>>())
+    })
+}
+
+/// The difference between a disk and its base, or the disk of a layer below.
+#[napi(catch_unwind, ts_return_type = "Promise<Outcome<OverlayChange[]>>")]
+pub fn overlay_diff(env: &Env, path: String, from: Option<String>) -> napi::Result<Object<'_>> {
+    task::promise(env, move || {
+        let changes = overlay::diff(Path::new(&path), from.as_deref().map(Path::new))?;
+        Ok(changes.iter().map(OverlayChange::from).collect::<Vec<_>>())
     })
 }

@@ -26,6 +26,7 @@ use super::{
 use crate::memory::Region;
 
 mod chain;
+mod diff;
 mod flights;
 mod flush;
 mod history;
@@ -37,6 +38,7 @@ mod unused;
 mod verbs;
 mod writes;
 
+pub use diff::{Change, diff};
 use flights::Flights;
 use flush::Flushing;
 use history::{History, Refused};

@@ -99,7 +99,7 @@ fn refused(message: String) -> Error {
     Error::new(Code::InvalidArgument, message)
 }
 
-fn reading() -> FileOptions {
+pub(super) fn reading() -> FileOptions {
     FileOptions { read_only: true, ..FileOptions::default() }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use super::super::super::native::Native;
 use super::super::super::null::Null;
 use super::super::super::{Boot, Op};
-use super::super::{Overlay, OverlayOptions, create, fork, info};
+use super::super::{Change, Overlay, OverlayOptions, create, diff, fork, info};
 use super::disk::{Cache, Folder, block_of, of_base, stamp_of};
 use super::machine::run;
 use crate::error::Code;
@@ -259,4 +259,17 @@ fn a_parent_that_is_missing_or_another_is_refused() {
     let error = open();
     assert_eq!(error.code, Code::BadBackend);
     assert!(error.message.contains("is layer"), "{error}");
+}
+
+#[test]
+fn the_changes_of_a_disk_are_told_once_its_server_has_closed_it() {
+    let (folder, _cache) = killed();
+    let refused = diff(&folder.layer(), None).unwrap_err();
+    assert_eq!(refused.code, Code::BadBackend);
+    assert!(refused.message.contains("may lack answered writes"), "{refused}");
+    let served = folder.open(&boot()).unwrap();
+    assert_eq!(diff(&folder.layer(), None).unwrap_err().code, Code::Busy);
+    drop(served);
+    let changes = diff(&folder.layer(), None).unwrap();
+    assert_eq!(changes, [Change { offset: 3 * 4096, length: 4096, zeros: false }]);
 }
