@@ -22,6 +22,8 @@ import { CYCLES, endLoad, startLoad } from './load.ts';
 import { expectNoDevices, need, withUblk } from './machine.ts';
 import { startServer } from './server.ts';
 
+type Server = Awaited<ReturnType<typeof startServer>>['server'];
+
 const MIB = 1024 * 1024;
 
 /** What the device holds, past the page cache. */
@@ -35,6 +37,16 @@ async function contents({ path, size }: Pick<Device, 'path' | 'size'>): Promise<
 async function write({ path }: Pick<Device, 'path'>, offset: number, input: Buffer): Promise<void> {
   const place = [`of=${path}`, `seek=${offset}`, 'oflag=direct,seek_bytes', 'bs=64k'];
   await execa('dd', [...place, 'iflag=fullblock', 'conv=notrunc', 'status=none'], { input });
+}
+
+/** Kills the server of device 0; answers the next server. */
+async function killAndRecover(server: Server, words: readonly string[]) {
+  server.kill('SIGKILL');
+  await server;
+  await vi.waitFor(async () => expect((await getDeviceInfo(0)).state).toBe('quiesced'), {
+    timeout: 60_000,
+  });
+  return await startServer('recover', '0', ...words);
 }
 
 /** What servers have left in memory for the next ones. */
@@ -104,6 +116,25 @@ withUblk('an overlay', () => {
   });
 
   const life = { timeout: 120_000 * CYCLES + 180_000 };
+  test('keeps new blocks, answered and not flushed, of a killed server', life, async (context) => {
+    await need(context, 'USER_RECOVERY_REISSUE');
+    const path = sparseImage(4 * MIB);
+    const words = ['overlay', path, join(dirname(path), 'vm.layer')];
+    const device = { path: '/dev/ublkb0', size: 4 * MIB };
+    const expected = Buffer.alloc(4 * MIB);
+    let { server } = await startServer('add', ...words, '--create', '--recovery', 'reissue');
+    for (let kill = 0; kill < 2; kill += 1) {
+      // Without a flush: the history alone has the places.
+      await write(device, kill * MIB, Buffer.alloc(64 * 1024, kill + 1));
+      expected.fill(kill + 1, kill * MIB, kill * MIB + 64 * 1024);
+      ({ server } = await killAndRecover(server, words));
+      expect((await contents(device)).equals(expected)).toBe(true);
+    }
+    server.kill('SIGTERM');
+    await server;
+    await deleteDevice(0);
+  });
+
   test('loses no answered write when its server is killed under load', life, async (context) => {
     await need(context, 'USER_RECOVERY_REISSUE');
     const path = sparseImage(96 * MIB);
@@ -126,12 +157,7 @@ withUblk('an overlay', () => {
       await vi.waitFor(async () => expect(await written()).toBeGreaterThan(before + 2000), {
         timeout: 60_000,
       });
-      server.kill('SIGKILL');
-      await server;
-      await vi.waitFor(async () => expect((await getDeviceInfo(0)).state).toBe('quiesced'), {
-        timeout: 60_000,
-      });
-      ({ server } = await startServer('recover', '0', ...words));
+      ({ server } = await killAndRecover(server, words));
     }
     await endLoad(load);
     await execa('umount', [folder]);
