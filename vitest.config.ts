@@ -61,7 +61,12 @@ export default defineConfig({
     projects: [
       {
         resolve,
-        test: { name: 'unit', include: ['__test__/unit/**/*.test.ts', 'examples/**/*.test.ts'] },
+        test: {
+          name: 'unit',
+          include: ['__test__/unit/**/*.test.ts', 'examples/**/*.test.ts'],
+          // For what hangs: a loaded machine needs more than the usual five seconds for some tests.
+          testTimeout: 60_000,
+        },
       },
       {
         resolve,
