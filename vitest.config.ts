@@ -9,12 +9,12 @@ const GUEST_MS = 180_000;
 
 const source = (file: string): string => fileURLToPath(new URL(`src/${file}`, import.meta.url));
 
-// What examples import; see `paths` in tsconfig.json.
+// The imports of the examples, like `paths` in tsconfig.json.
 const resolve = {
   alias: { 'ublk/testing': source('testing/index.ts'), ublk: source('index.ts') },
 };
 
-/** What these test does not depend on the kernel's release: one kernel is enough for them. */
+/** Tests independent of the kernel's release: one kernel is enough. */
 const SAME_EVERYWHERE = [
   'bad-input',
   'completions',
@@ -25,10 +25,10 @@ const SAME_EVERYWHERE = [
   'queue-settings',
 ].map(testFile);
 
-/** Where the release matters most, in a few minutes: what `npm test` runs on an older kernel. */
+/** Tests where the release matters most, in a few minutes: `npm test` on an older kernel. */
 const MOST_TELLING = ['defaults', 'features', 'recovery', 'verify'].map(testFile);
 
-/** Commands, ends of processes, examples, many cycles, other releases of Node: half an hour. */
+/** Commands, ends of processes, examples, many cycles, other releases of Node: 18 minutes. */
 const LONG = [
   'bad-input',
   'cli',
@@ -75,14 +75,14 @@ export default defineConfig({
           setupFiles: ['__test__/kernel/stuck.ts'],
           include: INCLUDED[matrix] ?? ['__test__/kernel/**/*.test.ts'],
           exclude: EXCLUDED[matrix] ?? [],
-          // One kernel, one set of device numbers: tests look at what is left behind.
+          // One kernel has one set of device numbers, and tests look for devices that are left behind.
           fileParallelism: false,
           // A process for each file would take longer than most of them.
           isolate: false,
           testTimeout: GUEST_MS,
           hookTimeout: GUEST_MS,
-          // A guest that stands still for a second breaks what waits for a second. What passes only
-          // then is named at the end.
+          // An emulated guest stands still for a second at times. A test that passes on the second try is
+          // named at the end.
           retry: 1,
         },
       },

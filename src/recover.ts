@@ -55,8 +55,8 @@ const KEYS = ['target', ...SERVING_KEYS];
  * @throws {UblkError} `ERR_UBLK_NO_DEVICE`; `ERR_UBLK_INVALID_ARGUMENT` for a device without
  * `recovery`, and without a `target` where no record names one; `ERR_UBLK_BAD_RECORD` where the record
  * is half-written, foreign or of a later version, and the file stays; `ERR_UBLK_BUSY` when the server
- * stays, or a backing file of the device is in use; `ERR_UBLK_BAD_BACKEND` when the target is another;
- * and what {@link createDevice} throws.
+ * stays, or a backing file of the device is in use; `ERR_UBLK_CLOSED` for a device that was
+ * stopped; `ERR_UBLK_BAD_BACKEND` when the target is another; and the errors of {@link createDevice}.
  */
 export async function recoverDevice(
   id: number,

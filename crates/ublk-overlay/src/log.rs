@@ -1,8 +1,9 @@
-//! The log of a layer: extents, in the order in which they came to be, block after block.
+//! The log of a layer: extents in order of creation, in a sequence of blocks.
 //!
-//! A block names its predecessor, whose id is a number that no other block has. So a log ends where
-//! a block does not continue it: what an earlier log, or an earlier life of the server, has left
-//! there is not taken for a part of it. A block that is durable is never written again.
+//! Each block has a unique id and names the id of the preceding block. A reader ends the log at the first
+//! block with another predecessor or a wrong checksum, so the reader never takes leftovers of an earlier
+//! log, or of an earlier life of the server, for blocks of the log. A durable block is never written
+//! again.
 
 use std::collections::VecDeque;
 
@@ -11,59 +12,64 @@ use crate::space::Space;
 use crate::superblock::{PAGE, Page};
 
 const HEADER: usize = 32;
-/// The extents of one block.
+/// Largest number of extents in a block.
 pub(crate) const ENTRIES: usize = (PAGE - HEADER) / Extent::BYTES;
 
-/// The file cannot have more segments.
+/// Error: the file cannot have more segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a layer's file cannot grow further")]
 pub struct Full;
 
-/// A place in a log, and the block that comes before it.
+/// A place in a log, with the id of the preceding block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Position {
     segment: u32,
-    /// The block within the segment.
+    /// Number of the block within the segment.
     at: u64,
-    /// The id of the block before.
+    /// Id of the preceding block; at the start of a log, the salt.
     previous: u64,
 }
 
-/// A log that is written.
+/// The writer of a log.
 #[derive(Clone, Debug)]
 pub(crate) struct Log {
     position: Position,
     segments: Vec<u32>,
-    /// Ids are this and what follows.
+    /// Id of the next block. Each further block has the next higher id, wrapping around.
     next_id: u64,
-    /// Blocks that may not be durable: the flush that needs them, where they go, what they are.
+    /// Blocks not known to be durable, oldest first: the number of the flush, the block's number in the
+    /// file, and the contents.
     unsynced: VecDeque<(u64, u64, Box<Page>)>,
 }
 
 impl Log {
-    /// An empty log. `id` is random: no log of this file may have had blocks of these ids.
+    /// Creates an empty log with block ids from `id` on. `id` must be random: no earlier log of the file
+    /// may have used the same ids.
+    ///
+    /// # Errors
+    /// When `space` has no segment for the log.
     pub(crate) fn new(space: &mut Space, salt: u64, id: u64) -> Result<Self, Full> {
         let segment = space.take_log().ok_or(Full)?;
         let position = Position { segment, at: 0, previous: salt };
         Ok(Self { position, segments: vec![segment], next_id: id, unsynced: VecDeque::new() })
     }
 
-    /// The segment in which it begins.
+    /// Returns the segment of the first block.
     pub(crate) fn first_segment(&self) -> u32 {
         self.segments[0]
     }
 
-    /// All segments that it has, the one of the next block included.
+    /// Returns all segments of the log, including the segment of the next block.
     pub(crate) fn segments(&self) -> &[u32] {
         &self.segments
     }
 
-    /// The blocks that it takes up.
+    /// Returns the number of blocks in all segments of the log.
     pub(crate) fn blocks(&self, space: &Space) -> u64 {
         self.segments.len() as u64 * space.segment_blocks()
     }
 
-    /// Adds `extents`, which become durable with the flush of this number.
+    /// Appends `extents`, to become durable with flush number `flush`.
     pub(crate) fn append(
         &mut self,
         space: &mut Space,
@@ -113,27 +119,27 @@ impl Log {
         Ok(())
     }
 
-    /// The blocks that must be written for the flush of this number: those of earlier flushes too,
-    /// unless they are known to be durable.
+    /// Returns the blocks to write for flush number `flush`, and the place of each block in the file.
+    /// Blocks of earlier flushes are included, unless known to be durable.
     pub(crate) fn unsynced(&self, flush: u64) -> impl Iterator<Item = (u64, &Page)> {
         let until = self.unsynced.iter().take_while(move |(needed, ..)| *needed <= flush);
         until.map(|(_, place, page)| (*place, &**page))
     }
 
-    /// The flush of this number is durable.
+    /// Forgets the blocks of flush number `flush` and of all earlier flushes: the blocks are durable.
     pub(crate) fn synced(&mut self, flush: u64) {
         while self.unsynced.front().is_some_and(|(needed, ..)| *needed <= flush) {
             self.unsynced.pop_front();
         }
     }
 
-    /// Nothing of it is needed any more.
+    /// Returns all segments to `space`. No block of the log may be needed any more.
     pub(crate) fn give_back(self, space: &mut Space) {
         self.segments.into_iter().for_each(|segment| space.give_back_log(segment));
     }
 }
 
-/// A log that is read, block by block, until one does not continue it.
+/// The reader of a log: reads block by block until a block does not continue the log.
 #[derive(Clone, Debug)]
 pub(crate) struct Reader {
     position: Position,
@@ -141,7 +147,7 @@ pub(crate) struct Reader {
     segment_blocks: u64,
 }
 
-/// Why a block of a log is refused although it continues it.
+/// Error: a block continues the log but has invalid contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Damaged;
 
@@ -151,17 +157,18 @@ impl Reader {
         Self { position, segments: vec![segment], segment_blocks }
     }
 
-    /// The block to be read next.
+    /// Returns the number of the next block to read, in the file.
     pub(crate) fn place(&self) -> u64 {
         u64::from(self.position.segment) * self.segment_blocks + self.position.at
     }
 
-    /// The segments that the log takes up so far.
+    /// Returns the segments of the log as far as read.
     pub(crate) fn segments(&self) -> &[u32] {
         &self.segments
     }
 
-    /// Takes the block at [`place`](Self::place). None: the log has ended before it.
+    /// Parses `page`, the block at [`place`](Self::place), and advances to the next block. Returns `None`
+    /// if the log ends before the block.
     pub(crate) fn take<'a>(
         &mut self,
         page: &'a Page,
@@ -195,8 +202,8 @@ impl Reader {
         Ok(Some((0..count).filter_map(move |at| Extent::parse(&entry(at)))))
     }
 
-    /// The log, to be continued with blocks of ids from `id` on: a random number, see
-    /// [`Log::new`].
+    /// Turns the reader into a writer of the following blocks, with ids from `id` on. `id` must be
+    /// random, see [`Log::new`].
     pub(crate) fn into_log(self, id: u64) -> Log {
         let Self { position, segments, .. } = self;
         Log { position, segments, next_id: id, unsynced: VecDeque::new() }
@@ -275,14 +282,14 @@ mod tests {
         write(&mut file, &mut log, 1);
         let mut first_life = log.clone();
         let mut space_then = space.clone();
-        // Of two blocks the power cut leaves the second alone.
+        // The power cut keeps only the second of two blocks.
         first_life.append(&mut space_then, 2, extents(1, 1)).unwrap();
         first_life.append(&mut space_then, 3, extents(2, 1)).unwrap();
         let (place, stale) = first_life.unsynced(3).last().unwrap();
         file.insert(place, *stale);
         let (found, reader) = read(&file, &log, 77);
         assert_eq!(found, extents(0, 1));
-        // The second life writes the very same extents again.
+        // The second life writes the same extents again.
         let mut second_life = reader.into_log(5000);
         second_life.append(&mut space, 1, extents(1, 1)).unwrap();
         write(&mut file, &mut second_life, 1);

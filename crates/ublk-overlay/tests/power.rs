@@ -1,8 +1,8 @@
-//! Power cuts: after each, every block has its old or its new contents, and what was flushed is
-//! there.
+//! Power cuts: after each cut, every block has the old or the new contents, and flushed writes survive.
 //!
-//! The file stands behind a cache that keeps any part of what was written since its last sync, in
-//! any order. A seed decides everything; one that fails is named.
+//! The file has a volatile write cache: a power cut keeps any subset of the writes since the last sync,
+//! in any order. A seed determines the whole run, and a failure message names the seed. Set `UBLK_SEED`
+//! to run a single seed.
 
 use std::collections::HashMap;
 
@@ -14,17 +14,18 @@ use ublk_overlay::space::Run;
 use ublk_overlay::superblock::{PAGE, Page, Superblock};
 use uuid::Uuid;
 
-/// Lives of a server, each ended by a power cut; `UBLK_CUTS` asks for another number.
+/// Default number of server lives, each ended by a power cut. `UBLK_CUTS` overrides the number.
 const CUTS: u64 = 100_000;
-/// Blocks of the disk.
+/// Size of the disk, in blocks.
 const DISK: u64 = 24;
 const SEGMENT_SHIFT: u32 = 3;
 const SEGMENT: u64 = 1 << SEGMENT_SHIFT;
-/// What the base holds, and what zeros are.
+/// Stamp of a block of the base.
 const BASE: u64 = u64::MAX;
+/// Stamp of a block of zeros.
 const ZEROS: u64 = 0;
 
-/// A small generator with a seed (splitmix64).
+/// A seeded pseudorandom number generator (splitmix64).
 struct Random(u64);
 
 impl Random {
@@ -41,18 +42,18 @@ impl Random {
     }
 }
 
-/// A block of the file: data, by a stamp, or a block of the format.
+/// A block of the file: data, represented by a stamp, or a block of the format (superblock or log).
 #[derive(Clone)]
 enum Content {
     Data(u64),
     Page(Box<Page>),
 }
 
-/// The file behind its cache.
+/// A layer file with a volatile write cache.
 #[derive(Default)]
 struct File {
     durable: HashMap<u64, Content>,
-    /// In the order in which it was written.
+    /// Writes since the last sync, oldest first.
     cached: Vec<(u64, Content)>,
     segments: u64,
 }
@@ -67,7 +68,7 @@ impl File {
         self.durable.extend(self.cached.drain(..));
     }
 
-    /// Of each block what is durable, or any of what was written since.
+    /// Cuts the power: each block keeps the durable contents or any write since the last sync.
     fn cut(&mut self, random: &mut Random) {
         let kept = random.below(4);
         for (block, content) in std::mem::take(&mut self.cached) {
@@ -85,25 +86,26 @@ impl File {
     }
 }
 
-/// A write under way.
+/// A write in flight.
 struct Flight {
     began: u64,
     stamp: u64,
-    /// Its data has reached the file already.
+    /// The data is in the file already, perhaps only in the cache.
     stored: bool,
     parts: Vec<Target>,
 }
 
-/// A server, its file, and what its client may find.
+/// A server, the layer file, and the contents a client may find after a power cut.
 struct Server<'a> {
     random: &'a mut Random,
     file: File,
     head: Head,
     flights: Vec<Flight>,
-    /// Runs that may be reused when all requests have ended that began before.
+    /// Unused runs, each with the clock of the flush. A run is reusable once all writes begun by then
+    /// have ended.
     unused: Vec<(u64, Run)>,
     clock: u64,
-    /// What each block may hold after a power cut; the last one is what it holds now.
+    /// For each block, the stamps allowed after a power cut.
     allowed: Vec<Vec<u64>>,
 }
 
@@ -152,7 +154,7 @@ impl Server<'_> {
                 (true, false) => self.head.publish(part),
                 (false, _) => {}
             }
-            // The file holds what was written last to a place that two writes share.
+            // Two writes in flight may share a place: the file then holds the data stored last.
             for block in part.block..part.block + u64::from(part.run.count) {
                 self.allowed[usize::try_from(block).unwrap()].push(flight.stamp);
             }
@@ -169,10 +171,10 @@ impl Server<'_> {
         }
     }
 
-    /// A flush, or a compaction, which is one; false where the power goes in the middle of it.
+    /// Runs a flush, or a compaction, which includes a flush. Returns false if the power fails partway.
     fn flush(&mut self) -> bool {
         let compacts = self.random.below(4) == 0 && self.head.next_superblock().is_none();
-        // Compaction may not begin while another one is under way.
+        // A compaction must not begin while another compaction is running.
         let number = if compacts && !self.compacting() {
             let (salt, id) = (self.random.next(), self.random.next());
             self.head.begin_compaction(salt, id).unwrap()
@@ -238,7 +240,7 @@ impl Server<'_> {
         });
     }
 
-    /// What a client reads, from the cache.
+    /// Returns the stamp a client reads: of the last cached write, or else of the durable contents.
     fn holds(&self, block: u64) -> u64 {
         let piece = self.head.index().pieces(block, block + 1).next().unwrap();
         let cached = |at: u64| {
@@ -282,7 +284,7 @@ fn new_file(random: &mut Random) -> (File, Head) {
     (file, head)
 }
 
-/// Lives of one file, one after another, each of which ends with a power cut.
+/// Runs `count` servers in turn on one file. Each server ends with a power cut and a check of all blocks.
 fn lives(seed: u64, count: u64) {
     let mut random = Random(seed);
     let (mut file, mut head) = new_file(&mut random);

@@ -1,4 +1,4 @@
-//! What the two sides of one queue have in common.
+//! The shared state of a queue's reactor and the queue's peer.
 
 use std::fmt;
 use std::io;
@@ -16,35 +16,35 @@ use super::report::{Report, ReportKind};
 use super::{Bell, Shared, TICK, lock};
 use crate::memory::Region;
 
-/// How many ticks requests may lie there before the peer counts as blocked.
+/// Ticks with untaken requests before the peer counts as blocked.
 const BLOCKED_AFTER: u32 = 2;
 
-/// The way between the reactor of one queue and whoever answers its requests.
+/// Connects the reactor of a queue with the peer, the thread that answers the queue's requests.
 pub struct Channel {
     queue: u16,
     depth: u16,
     layout: Layout,
     memory: Arc<Region>,
-    /// Each tag's buffer, where requests' data is copied to memory of ours.
+    /// The buffer of each tag; empty if requests' data is never copied to the server's memory.
     buffers: Mutex<Box<[Arc<Region>]>>,
     pub(super) shared: Arc<Shared>,
     reactor: OnceLock<Bell>,
     peer: Mutex<Option<Bell>>,
-    /// The peer is gone for good.
+    /// Set when the peer has ended; never cleared.
     abandoned: AtomicBool,
-    /// The reactor is to look for requests that are overdue.
+    /// Set to make the reactor look for overdue and refused requests.
     look: AtomicBool,
-    /// Requests that wait for the peer; the reactor's.
+    /// Number of requests that wait for the peer; stored by the reactor.
     pub(super) waiting: AtomicU32,
     pub(super) bypass: Bypass,
     pace: Mutex<Pace>,
 }
 
-/// How the peer gets on, as the watchdog sees it.
+/// The peer's progress, as seen by the watchdog.
 #[derive(Debug, Default)]
 struct Pace {
     head: u32,
-    /// Since when requests lie there and none is taken, in ticks.
+    /// The last tick at which the peer had made progress or the request ring was empty.
     since: u32,
     told: bool,
 }
@@ -79,17 +79,17 @@ impl Channel {
         self.queue
     }
 
-    /// Its tags.
+    /// The number of the queue's tags.
     pub fn depth(&self) -> u16 {
         self.depth
     }
 
-    /// Where things are in [`memory`](Self::memory).
+    /// The places of the rings and pieces in [`memory`](Self::memory).
     pub fn places(&self) -> Places {
         self.layout.places()
     }
 
-    /// What both sides see.
+    /// The memory shared by the reactor and the peer.
     pub fn memory(&self) -> &Arc<Region> {
         &self.memory
     }
@@ -104,7 +104,7 @@ impl Channel {
         self.memory.words()
     }
 
-    /// The buffer of `tag`; absent where the requests' data never comes to memory of ours.
+    /// The buffer of `tag`; `None` if requests' data is never copied to the server's memory.
     pub fn buffer(&self, tag: u16) -> Option<Arc<Region>> {
         lock(&self.buffers).get(usize::from(tag)).map(Arc::clone)
     }
@@ -117,8 +117,8 @@ impl Channel {
         Ok(buffers)
     }
 
-    /// Gives `tag` another buffer, since somebody may still write to the one that it had. Without
-    /// memory for another it keeps the old one.
+    /// Gives `tag` a new buffer, because the old buffer may still be written to. If no memory is
+    /// available, `tag` keeps the old buffer.
     pub(super) fn renew_buffer(&self, tag: u16) {
         if let Some(buffer) = lock(&self.buffers).get_mut(usize::from(tag))
             && let Ok(another) = Region::new(buffer.size())
@@ -127,7 +127,8 @@ impl Channel {
         }
     }
 
-    /// Who wakes the peer when it sleeps in its event loop. Called by the reactor's thread.
+    /// Sets the bell that wakes a peer asleep in an event loop. The reactor's thread and the watchdog's
+    /// thread call `bell`.
     pub fn attach_peer(&self, bell: Bell) {
         *lock(&self.peer) = Some(bell);
         if self.abandoned.load(Ordering::Acquire) {
@@ -136,45 +137,48 @@ impl Channel {
     }
 
     pub(super) fn attach_reactor(&self, bell: Bell) {
-        // A queue is served once; a second reactor would be a defect, and would not be woken.
+        // A queue is served once; a second reactor would be a defect and would never be woken.
         let attached = self.reactor.set(bell);
         debug_assert!(attached.is_ok(), "a channel has one reactor");
     }
 
-    /// From now on nobody answers this queue's requests: see [`Bridge::abandon`](super::Bridge::abandon).
-    /// When this has returned, the peer's bell is rung no more.
+    /// Records that the peer no longer answers this queue's requests: see
+    /// [`Bridge::abandon`](super::Bridge::abandon). The peer's bell is not rung after `abandon` has
+    /// returned.
     pub fn abandon(&self) {
-        // Release: seen by the reactor together with all that the peer has answered.
+        // Release: a reactor that sees the flag also sees all answers of the peer.
         self.abandoned.store(true, Ordering::Release);
         *lock(&self.peer) = None;
         self.wake_reactor();
     }
 
-    /// Whether nobody answers any more.
+    /// Whether the peer no longer answers.
     #[inline]
     pub fn is_abandoned(&self) -> bool {
         self.abandoned.load(Ordering::Acquire)
     }
 
-    /// Whether the reactor fails what nobody answers, rather than keep it for the next server.
+    /// Whether the reactor fails unanswered requests instead of keeping the requests for the next
+    /// server.
     #[inline]
     pub(super) fn is_given_up(&self) -> bool {
         self.is_abandoned() && !self.shared.outlives()
     }
 
-    /// Wakes the reactor, which has been seen to sleep.
+    /// Wakes the reactor, without a check whether the reactor sleeps.
     pub fn wake_reactor(&self) {
         if let Some(bell) = self.reactor.get() {
             bell();
         }
     }
 
-    /// Wakes the peer if it sleeps. What it is woken for has been published.
+    /// Wakes the peer if the peer sleeps. The caller has published the requests before.
     #[inline]
     pub(super) fn wake_peer(&self) {
         let waits = &self.words()[PEER_WAITS as usize];
-        // Sequentially consistent: after the tail was stored. A peer that says that it sleeps
-        // looks at the tail afterwards, so one of the two sees the other.
+        // Sequentially consistent: the reactor stores the tail, then loads this word; the peer stores
+        // this word, then loads the tail. So the reactor sees the sleeping peer, or the peer sees the
+        // tail.
         if waits.load(Ordering::SeqCst) == AWAKE {
             return;
         }
@@ -193,10 +197,11 @@ impl Channel {
         }
     }
 
-    /// The peer's: sleeps until there are requests, or for `limit`. Whether there are any.
+    /// Called by the peer: sleeps until requests arrive, at most for `limit`. Returns whether requests
+    /// wait to be taken.
     pub fn wait(&self, limit: Duration) -> bool {
         let waits = &self.words()[PEER_WAITS as usize];
-        // Sequentially consistent: before the tail is looked at once more; see `wake_peer`.
+        // Sequentially consistent: the store precedes the next load of the tail; see `wake_peer`.
         waits.store(IN_CALL, Ordering::SeqCst);
         if !self.has_requests() && !self.is_abandoned() {
             futex_wait(waits, IN_CALL, limit);
@@ -205,51 +210,51 @@ impl Channel {
         self.has_requests()
     }
 
-    /// Whether there are requests that the peer has not taken.
+    /// Whether the ring holds requests not yet taken by the peer.
     #[inline]
     pub(super) fn has_requests(&self) -> bool {
         let words = self.words();
         let head = words[REQUESTS_HEAD as usize].load(Ordering::Relaxed);
-        // Sequentially consistent, for a peer that has just said that it sleeps.
+        // Sequentially consistent: a peer about to sleep has stored `PEER_WAITS` before this load.
         words[REQUESTS_TAIL as usize].load(Ordering::SeqCst) != head
     }
 
-    /// Says that the reactor is about to sleep: from now on it is woken for answers.
+    /// Announces that the reactor is about to sleep: the peer wakes the reactor for new answers.
     #[inline]
     pub(super) fn reactor_sleeps(&self) {
-        // Sequentially consistent: before the answers' tail is looked at once more.
+        // Sequentially consistent: the store precedes the next load of the answers' tail.
         self.words()[REACTOR_SLEEPS as usize].store(1, Ordering::SeqCst);
     }
 
-    /// Says that it is awake.
+    /// Announces that the reactor is awake.
     #[inline]
     pub(super) fn reactor_is_awake(&self) {
-        // Relaxed: a peer that still sees it asleep wakes it once too often, no more.
+        // Relaxed: a peer that still sees a sleeping reactor causes a superfluous wake-up, no harm.
         self.words()[REACTOR_SLEEPS as usize].store(0, Ordering::Relaxed);
     }
 
-    /// Whether it says that it sleeps.
+    /// Whether the reactor has announced sleep.
     pub(super) fn reactor_seems_asleep(&self) -> bool {
-        // Relaxed: a guess, which nothing depends on.
+        // Relaxed: the result is a hint; correctness does not depend on the hint.
         self.words()[REACTOR_SLEEPS as usize].load(Ordering::Relaxed) != 0
     }
 
-    /// Wakes the reactor if it says that it sleeps.
+    /// Wakes the reactor if the reactor has announced sleep.
     pub(super) fn wake_sleeping_reactor(&self) {
         let sleeps = &self.words()[REACTOR_SLEEPS as usize];
-        // Sequentially consistent, as in `wake_peer`.
+        // Sequentially consistent, as in `wake_peer`, with the answers' tail.
         if sleeps.load(Ordering::SeqCst) != 0 && sleeps.swap(0, Ordering::SeqCst) != 0 {
             self.wake_reactor();
         }
     }
 
-    /// Whether the reactor is to look for requests that are overdue.
+    /// Whether the reactor should look for overdue and refused requests.
     #[inline]
     pub(super) fn is_asked_to_look(&self) -> bool {
         self.look.load(Ordering::Relaxed)
     }
 
-    /// As much, and it is being done.
+    /// Returns whether the reactor should look for overdue and refused requests, and clears the flag.
     pub(super) fn take_look(&self) -> bool {
         self.look.swap(false, Ordering::AcqRel)
     }
@@ -263,27 +268,27 @@ impl Channel {
         if due && self.waiting.load(Ordering::Relaxed) > 0 {
             self.ask_to_look();
         } else if self.has_answers() {
-            // What was committed past the reactor it has still to count.
+            // The reactor has yet to count the requests committed by bypass.
             self.wake_sleeping_reactor();
         }
     }
 
-    /// Lets the reactor look for requests that are overdue or refused.
+    /// Makes the reactor look for overdue and refused requests.
     pub(super) fn ask_to_look(&self) {
-        // Release: the clock and the flags that it is to look at come before.
+        // Release: the clock and the flags read by the reactor were stored before.
         self.look.store(true, Ordering::Release);
         self.wake_reactor();
     }
 
-    /// Whether there are answers that the reactor has not taken.
+    /// Whether the ring holds answers not yet taken by the reactor.
     pub(super) fn has_answers(&self) -> bool {
-        // Acquire: what it has counted comes before the head.
+        // Acquire: the reactor updated the counters before the head.
         let word = |at: u32| self.words()[at as usize].load(Ordering::Acquire);
         word(ANSWERS_TAIL) != word(ANSWERS_HEAD)
     }
 
-    /// Requests that nobody takes while the clock moves mean that the peer's thread is busy with
-    /// something else.
+    /// Reports a peer that takes no requests while the clock moves: the peer's thread is busy with other
+    /// work. Also reports the end of the blockage.
     fn watch_peer(&self, now: u32) {
         let words = self.words();
         let head = words[REQUESTS_HEAD as usize].load(Ordering::Relaxed);
@@ -299,7 +304,7 @@ impl Channel {
         } else if !pace.told && now.wrapping_sub(pace.since) >= BLOCKED_AFTER {
             pace.told = true;
             self.tell(ReportKind::Blocked);
-            // Should a wake-up ever be lost, this one is not.
+            // Makes up for a lost wake-up.
             self.ring_peer(words[PEER_WAITS as usize].swap(AWAKE, Ordering::SeqCst));
         }
     }
@@ -321,7 +326,7 @@ fn futex_wait(word: &AtomicU32, expected: u32, limit: Duration) {
         tv_sec: limit.as_secs().try_into().unwrap_or(libc::time_t::MAX),
         tv_nsec: limit.subsec_nanos().into(),
     };
-    // SAFETY: the word lives through the call, and so does the time.
+    // SAFETY: the word and the timeout live until the call returns.
     unsafe {
         libc::syscall(
             libc::SYS_futex,
@@ -331,12 +336,12 @@ fn futex_wait(word: &AtomicU32, expected: u32, limit: Duration) {
             &raw const timeout,
         )
     };
-    // Orders what is read next after the word has changed, whoever changed it.
+    // Orders the caller's next loads after the change of the word, for any thread that changes the word.
     fence(Ordering::SeqCst);
 }
 
 fn futex_wake(word: &AtomicU32) {
-    // SAFETY: the address is only a key here.
+    // SAFETY: FUTEX_WAKE uses the address only as a key.
     unsafe {
         libc::syscall(
             libc::SYS_futex,

@@ -278,31 +278,37 @@ impl<D: Driver> Launch<'_, D> {
 }
 
 /// Waits until clients can open the block device.
-pub(super) fn wait_for_node<D: Driver>(driver: &D, id: u32, limit: Duration) -> Result<()> {
+fn wait_for_node<D: Driver>(driver: &D, id: u32, limit: Duration) -> Result<()> {
     let deadline = Instant::now() + limit;
-    loop {
-        match driver.block_node(id) {
-            BlockNode::Ready => return Ok(()),
-            BlockNode::Occupied(what) => {
-                let message = format!("/dev/ublkb{id} is {what}, in place of the block device");
-                return Err(Error::new(Code::Kernel, message).hint(format!(
-                    "what clients write there never reaches the device; look at it, and remove it: \
-                     rm /dev/ublkb{id}"
-                )));
-            }
-            BlockNode::Missing(error) => {
-                let tried = format!("/dev/ublkb{id} is missing, and cannot be made");
-                return Err(Error::os(Code::Kernel, tried, "mknod", &error).hint(
-                    "the kernel makes the nodes of devices in a devtmpfs: mount one on /dev, or \
-                     let this process make nodes (CAP_MKNOD)",
-                ));
-            }
-            BlockNode::NotYet if Instant::now() >= deadline => {
-                let message = format!("/dev/ublkb{id} may not be opened");
-                return Err(Error::new(Code::Timeout, message)
-                    .hint("the node is another user's: may udev still give it to this one?"));
-            }
-            BlockNode::NotYet => thread::sleep(Duration::from_millis(5)),
+    while !has_node(driver, id)? {
+        if Instant::now() >= deadline {
+            let message = format!("/dev/ublkb{id} may not be opened");
+            return Err(Error::new(Code::Timeout, message)
+                .hint("the node is another user's: may udev still give it to this one?"));
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// Whether clients can open the block device now; an error where clients never will.
+pub(super) fn has_node<D: Driver>(driver: &D, id: u32) -> Result<bool> {
+    match driver.block_node(id) {
+        BlockNode::Ready => Ok(true),
+        BlockNode::NotYet => Ok(false),
+        BlockNode::Occupied(what) => {
+            let message = format!("/dev/ublkb{id} is {what}, in place of the block device");
+            Err(Error::new(Code::Kernel, message).hint(format!(
+                "what clients write there never reaches the device; look at it, and remove it: \
+                 rm /dev/ublkb{id}"
+            )))
+        }
+        BlockNode::Missing(error) => {
+            let tried = format!("/dev/ublkb{id} is missing, and cannot be made");
+            Err(Error::os(Code::Kernel, tried, "mknod", &error).hint(
+                "the kernel makes the nodes of devices in a devtmpfs: mount one on /dev, or \
+                 let this process make nodes (CAP_MKNOD)",
+            ))
         }
     }
 }

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use ublk_sys::{
     UBLK_ATTR_FUA, UBLK_ATTR_READ_ONLY, UBLK_ATTR_VOLATILE_CACHE, UBLK_PARAM_TYPE_DMA_ALIGN,
-    UBLK_PARAM_TYPE_INTEGRITY, UBLK_PARAM_TYPE_ZONED, ublk_param_integrity, ublk_param_zoned,
-    ublk_params, ublksrv_ctrl_dev_info,
+    UBLK_PARAM_TYPE_INTEGRITY, UBLK_PARAM_TYPE_ZONED, UBLK_S_DEV_DEAD, ublk_param_integrity,
+    ublk_param_zoned, ublk_params, ublksrv_ctrl_dev_info,
 };
 
 use super::abilities::recovers;
-use super::create::{Begin, Launch, wait_for_node};
+use super::create::{Begin, Launch, has_node};
 use super::options::{Buffering, DeviceOptions, DeviceState, ExchangeMode};
 use super::pool::Pool;
 use super::{Device, layout, needs, negotiate, params, staff};
@@ -38,7 +38,8 @@ pub(super) fn recover<D: Driver, T: Target>(
     let before = control.info(id)?;
     let modes = check_device(&before, &options)?;
     let deadline = Instant::now() + options.limit;
-    wait_for_node(driver, id, options.limit)?;
+    // The node of a live device is there; only what lies in its place is of interest.
+    has_node(driver, id)?;
     let promised = promised(&control.params(id)?, modes.0);
     let check = |target: &T| -> Result<ublk_params> {
         needs::check_threads(&options, target, pool.is_some())?;
@@ -93,6 +94,11 @@ fn check_device(
             "the driver goes on to name memory that only the server that registered it has: \
              delete the device, and create it again",
         ));
+    }
+    if device.state == UBLK_S_DEV_DEAD {
+        let message =
+            format!("ublk device {id} cannot be recovered: it was stopped, or never started");
+        return Err(Error::new(Code::Closed, message).hint("delete it, and create it again"));
     }
     Ok(modes)
 }

@@ -1,8 +1,8 @@
-//! Taking a device down, whoever ended it.
+//! Takes a device down, for every cause of the service's end.
 //!
-//! The order cannot hang: the queues serve until the kernel has aborted their commands; their
-//! rings, mappings and the character device are gone before the device is deleted; nobody who
-//! serves waits for the kernel (traps 30 and 31).
+//! The order prevents a hang: the queues serve until the kernel has aborted the queues' commands; the
+//! rings, the mappings and the character device are released before the device is deleted; no
+//! serving thread waits for STOP_DEV or DEL_DEV (traps 30 and 31).
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -18,54 +18,56 @@ use crate::driver::Driver;
 use crate::error::{Code, Error, Result};
 use crate::reactor::{News, Waker, can_be_left};
 
-/// What is being told while a device comes up and goes down.
+/// An event of a device's start, service or end.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// Of one of its queues.
+    /// News of a queue of the device.
     Queue(News),
-    /// `START_DEV` has answered.
+    /// `START_DEV` or `END_USER_RECOVERY` has returned.
     Started(Result<()>),
-    /// The device shall be left to the next server.
+    /// A caller wants to leave the device to the next server.
     Leave,
 }
 
-/// What becomes of a device when those who serve it are dismissed.
+/// The fate of a device whose crew is dismissed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Parting {
-    /// It is stopped.
+    /// The device is stopped.
     Stop,
-    /// It is taken away from reactors that do not end (`QUIESCE_DEV`), and waits for its next server.
+    /// `QUIESCE_DEV` takes the device away from reactors that do not end (a pool's); the device waits
+    /// for the next server.
     Quiesce,
-    /// It stays as it is: it is in recovery, where the kernel takes it away from nobody.
+    /// The device stays in recovery, a state in which the kernel takes a device from no reactor.
     Stay,
 }
 
-/// How often a device is taken away from reactors that have not left it.
+/// Interval of the attempts to take a device away from a pool's reactors.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Those who serve a device's queues.
+/// The threads that serve a device's queues, and the state of the queues.
 #[derive(Debug, Default)]
 pub(super) struct Crew {
-    /// Reactors of its own; none, if the device's queues are served by a pool.
+    /// The threads of the device's own reactors; empty if a pool serves the device's queues.
     threads: Vec<JoinHandle<()>>,
     wakers: Vec<Waker>,
-    /// Queues, or what each thread has of one.
+    /// The number of services: a service is a queue, or a thread's share or part of a queue.
     queues: usize,
     ready: usize,
     ended: usize,
     lost: Option<Error>,
-    /// The kernel takes fetches back.
+    /// The kernel has aborted a fetch.
     closing: bool,
     leaving: bool,
 }
 
 impl Crew {
-    /// So many queues more will tell what becomes of them.
+    /// Adds `queues` services, each of which will send news.
     pub(super) fn expect(&mut self, queues: usize) {
         self.queues += queues;
     }
 
-    /// A thread for some of the queues, which the waker ends, if it does not end by itself.
+    /// Adds a thread that serves some of the queues. `waker` ends the thread; `None` for a thread that
+    /// ends without a waker.
     pub(super) fn hire(&mut self, thread: JoinHandle<()>, waker: Option<Waker>) {
         self.threads.push(thread);
         self.wakers.extend(waker);
@@ -75,8 +77,9 @@ impl Crew {
         self.ready == self.queues
     }
 
-    /// Whether somebody takes the device from us, rather than stops it. The kernel then takes back
-    /// only the fetches that it meets; the rest are those of requests that ended meanwhile.
+    /// Whether the device is being taken from this server (`QUIESCE_DEV`) rather than stopped. The
+    /// kernel then aborts only the fetches present at the time of `QUIESCE_DEV`, not the fetches of
+    /// requests completed later.
     fn is_quiesced<D: Driver>(&self, shared: &Shared<D>) -> bool {
         !self.wakers.is_empty() && !shared.lock().asked && waits_for_a_server(shared)
     }
@@ -85,7 +88,8 @@ impl Crew {
         self.ended == self.queues
     }
 
-    /// Takes note of an event; an error when a queue is lost.
+    /// Records an event. Returns the error of a queue that is lost, refused by the kernel or ended by
+    /// an error.
     pub(super) fn note(&mut self, event: Event) -> Result<()> {
         let lost = match event {
             Event::Queue(News::Ready) => {
@@ -115,10 +119,10 @@ impl Crew {
         })
     }
 
-    /// Ends all queues and waits until nothing of them is left: those with a thread of their own
-    /// without the kernel's help, those of a pool by taking the device away from them, or by
-    /// stopping it. What does not end, because what lies behind it does not answer, is left to
-    /// itself.
+    /// Ends all queues and waits until the queues are released. The wakers end the queues of own
+    /// threads, without the kernel's help; the queues of a pool end because the kernel takes the device
+    /// away or stops the device. After `limit`, a queue whose backing store does not answer is left
+    /// running.
     pub(super) fn dismiss<D: Driver>(
         &mut self,
         inbox: &Receiver<Event>,
@@ -127,19 +131,19 @@ impl Crew {
     ) {
         let pooled = self.wakers.is_empty();
         if pooled && !self.is_gone() && parting == Parting::Stop {
-            // A queue that is told to end meanwhile is what this is for.
+            // STOP_DEV makes the kernel end the queues; the result of STOP_DEV does not matter.
             let _stopped = control.stop(id, limit);
         }
         let deadline = Instant::now() + limit;
         while !self.is_gone() {
             self.wakers.iter().for_each(Waker::quit);
             if pooled && parting == Parting::Quiesce {
-                // Refused while all tags of a queue are taken by requests that wait: tried again.
+                // Fails while waiting requests occupy all tags of a queue; the loop tries again.
                 let _taken = change::take_away(control, id);
             }
             let left = deadline.saturating_duration_since(Instant::now());
             match inbox.recv_timeout(if pooled { left.min(PAUSE) } else { left }) {
-                // What is lost by now has been told, or will be.
+                // The caller has reported the loss of a queue, or reports `self.lost` later.
                 Ok(event) => drop(self.note(event)),
                 Err(_) if Instant::now() < deadline => {}
                 Err(_) => return,
@@ -150,7 +154,7 @@ impl Crew {
 
     fn join(&mut self) {
         for thread in self.threads.drain(..) {
-            // A panic was caught and sent as the queue's end.
+            // The thread has caught a panic and sent the panic as the queue's end.
             let _told = thread.join();
         }
     }
@@ -166,21 +170,22 @@ fn queue_lost(error: &io::Error) -> Error {
         .hint("the device is taken down; requests in flight fail")
 }
 
-/// The thread that waits for the end of a device's queues, and takes the device down then. It is
-/// there before the queues are served, so that nothing that is served is left to nobody.
+/// The thread that waits for the end of a device's queues and then takes the device down. The thread
+/// starts before the queues are served, so a served device always has a supervisor.
 #[derive(Debug)]
 pub(super) struct Supervisor<D: Driver> {
     charge: Sender<Charge<D>>,
 }
 
-/// A device, its crew, and where the crew's news arrives.
+/// A device, the device's crew, and the receiver of the crew's events.
 type Charge<D> = (Arc<Shared<D>>, Crew, Receiver<Event>);
 
 impl<D: Driver> Supervisor<D> {
-    /// Starts the thread for device `id`. The thread ends by itself when no device is handed over.
+    /// Starts the thread for device `id`. The thread ends when the supervisor is dropped without a
+    /// call of [`take`](Self::take).
     ///
     /// # Errors
-    /// What clone(2) says.
+    /// The error of clone(2).
     pub(super) fn new(id: u32) -> Result<Self> {
         let (charge, handed_over) = channel::<Charge<D>>();
         let spawned = thread::Builder::new().name(format!("ublk{id}")).spawn(move || {
@@ -192,18 +197,19 @@ impl<D: Driver> Supervisor<D> {
         Ok(Self { charge })
     }
 
-    /// Hands a device over that is being served.
+    /// Hands a served device over to the thread.
     pub(super) fn take(self, shared: Arc<Shared<D>>, crew: Crew, inbox: Receiver<Event>) {
-        // The thread waits for it.
+        // Cannot fail: the thread waits to receive the device.
         let _taken = self.charge.send((shared, crew, inbox));
     }
 }
 
-/// Waits for the end of all queues, then takes the device down.
+/// Waits until all queues have ended, a queue is lost, or the device is left to the next server; then
+/// dismisses the crew and takes the device down, unless the device waits for the next server.
 fn supervise<D: Driver>(shared: &Shared<D>, mut crew: Crew, inbox: &Receiver<Event>) {
     while !crew.is_gone() && crew.lost.is_none() && !crew.leaving {
         match inbox.recv() {
-            // Kept in `crew.lost`.
+            // `note` keeps the error in `crew.lost`.
             Ok(event) => drop(crew.note(event)),
             Err(_) => break,
         }
@@ -216,14 +222,14 @@ fn supervise<D: Driver>(shared: &Shared<D>, mut crew: Crew, inbox: &Receiver<Eve
     let parting = if leaves { Parting::Quiesce } else { Parting::Stop };
     let device = (&shared.control, shared.info.id);
     crew.dismiss(inbox, device, (parting, shared.options.limit));
-    // Who leaves the device has not left before the last request has ended.
+    // A device counts as left only when the last request has ended, even after `limit`.
     while crew.leaving && !crew.is_gone() {
         crew.dismiss(inbox, device, (parting, shared.options.limit));
     }
     conclude(shared, crew.lost.take());
 }
 
-/// Decides what becomes of a device that is served no more, and tells who waits.
+/// Decides the end of a device that is no longer served, and wakes the threads that wait for the end.
 fn conclude<D: Driver>(shared: &Shared<D>, lost: Option<Error>) {
     let waits = waits_for_a_server(shared);
     let mut closing = shared.lock();
@@ -243,13 +249,13 @@ fn conclude<D: Driver>(shared: &Shared<D>, lost: Option<Error>) {
     shared.ended.notify_all();
 }
 
-/// Whether the device has outlived us, rather than been stopped.
+/// Whether the device has recovery and has not been stopped, so that the next server can take over.
 fn waits_for_a_server<D: Driver>(shared: &Shared<D>) -> bool {
     let state = shared.control.info(shared.info.id).map(|info| info.state);
     shared.info.recovery.is_some() && state.is_ok_and(|state| state != UBLK_S_DEV_DEAD)
 }
 
-/// All queues have ended, and with them the last hold on the character device.
+/// Stops and deletes a device whose queues have ended and have released the character device.
 fn take_down<D: Driver>(shared: &Shared<D>) -> Result<()> {
     let (id, limit) = (shared.info.id, shared.options.limit);
     match shared.control.stop(id, limit) {

@@ -1,5 +1,6 @@
-//! Requests whose plans come from elsewhere, piece by piece: they begin with none, may have
-//! several, and end when they are told to.
+//! Requests of a handler, whose plans come from the peer of the bridge: such a request begins without
+//! a plan, may run several plans, and ends with the peer's answer or with the plan that the peer
+//! marked as the last ([`After::End`]).
 
 use super::flight::{Flight, Lease};
 use super::staging::Staging;
@@ -8,18 +9,19 @@ use crate::driver::Ring;
 use crate::pass::Pass;
 use crate::target::{Errno, Plan, Request, Target};
 
-/// What to do once a plan's steps have ended.
+/// The state of a request once the steps of a plan have ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum After {
     /// The request ends.
     End,
-    /// The request waits for what comes next, and keeps its buffer.
+    /// The request keeps the buffer and waits for the next plan or the answer.
     Hold,
 }
 
 impl<T: Target> Engine<T> {
-    /// Takes a request in that is answered elsewhere; `address` as for [`begin`](Self::begin).
-    /// `Held` when it can be asked for, `Running` while its bytes are fetched.
+    /// Takes in a request that the peer answers; `address` as for [`begin`](Self::begin). Returns
+    /// `Held` if the reactor can ask the peer now, `Running` while the engine fetches the request's
+    /// bytes.
     #[inline]
     pub(crate) fn admit<R: Ring>(
         &mut self,
@@ -39,7 +41,8 @@ impl<T: Target> Engine<T> {
         Ok(Outcome::Held(0))
     }
 
-    /// The bytes of a request are to be where somebody else sees them.
+    /// Places a request's bytes in the tag's lent buffer, visible to the peer: fetches the bytes of a
+    /// write; the buffer of a read is stored when the read has succeeded.
     #[cold]
     fn bring<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
         let flight = &mut self.flights[usize::from(tag)];
@@ -54,7 +57,7 @@ impl<T: Target> Engine<T> {
         self.fetch(pass, tag)
     }
 
-    /// Says where a zone append has gone, in bytes, before it is [answered](Self::answer).
+    /// Records the offset of a zone append's data, in bytes; called before [`answer`](Self::answer).
     #[cold]
     pub(crate) fn landed(&self, tag: u16, place: u64) {
         if let Some(landings) = &self.aids.landings {
@@ -62,7 +65,7 @@ impl<T: Target> Engine<T> {
         }
     }
 
-    /// The request has been answered, and none of its steps is in flight.
+    /// Ends a request with the peer's answer. No step of the request may be in flight.
     #[inline]
     pub(crate) fn answer<R: Ring>(
         &mut self,
@@ -74,16 +77,16 @@ impl<T: Target> Engine<T> {
         flight.held = false;
         (flight.planned, flight.started, flight.attach_errno) = (0, 0, 0);
         flight.errno = result.err().map_or(0, |errno| errno.0);
-        // Elsewhere is where another way would have been known.
+        // The peer's answer is final: the engine does not ask the target for another round.
         flight.ask_no_more();
         self.finish(pass, tag)
     }
 
-    /// Runs what `fill` puts into a plan, then does what `fill` returns; `alone` as for
-    /// [`begin`](Self::begin).
+    /// Runs the plan that `fill` makes, then ends or holds the request as `fill` returns; `alone` as
+    /// for [`begin`](Self::begin).
     ///
     /// # Errors
-    /// What `fill` says; nothing has happened then.
+    /// The error of `fill`; no step has started then.
     pub(crate) fn run<R: Ring, E>(
         &mut self,
         pass: &mut Pass<'_, R>,
@@ -110,8 +113,8 @@ impl<T: Target> Engine<T> {
         })
     }
 
-    /// Which of the steps that were asked for have failed, now that they have ended with `errno`,
-    /// and of what: an errno of their own, or none where they have not begun because of another's.
+    /// Lists the failed steps of a plan that has ended with `errno`: the number of the step as asked for
+    /// by the peer, and the errno, or `None` for a step not begun because another step failed.
     #[cold]
     pub(crate) fn failures(&self, tag: u16, errno: i32) -> impl Iterator<Item = (u8, Option<i32>)> {
         let flight = &self.flights[usize::from(tag)];
@@ -119,7 +122,7 @@ impl<T: Target> Engine<T> {
         let first = usize::from(tag) * self.max_steps;
         let steps = self.steps[first..first + planned].iter();
         let progress = &self.progress[first..first + planned];
-        // Otherwise it is the request's buffer that was not to be had.
+        // If no step has an errno, the request's buffer was unavailable.
         let owned = progress.iter().any(|progress| progress.errno != 0);
         steps.zip(progress).enumerate().filter_map(move |(at, (step, progress))| {
             let ended = at < started && !progress.waiting;
@@ -132,7 +135,7 @@ impl<T: Target> Engine<T> {
         })
     }
 
-    /// The steps of a request that goes on have ended.
+    /// Reports the end of a held request's steps; the reactor decides how the request continues.
     #[cold]
     pub(super) fn hold(&mut self, tag: u16) -> Outcome {
         let flight = &mut self.flights[usize::from(tag)];

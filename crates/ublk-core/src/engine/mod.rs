@@ -1,13 +1,14 @@
 //! Runs plans.
 //!
-//! A request comes in with [`Engine::begin`]; each completion of its steps and registrations
-//! with [`Engine::completed`]. Either call answers the result to commit once the request has
-//! ended: its full length, or a negative errno, never less (trap 1).
+//! [`Engine::begin`] takes a request; [`Engine::completed`] takes each completion of the request's
+//! steps and registrations. Either call returns the result to commit once the request has ended: the
+//! full length or a negative errno, never a shorter length (trap 1).
 //!
-//! Where we register buffers ourselves, register → steps → unregister are pushed together and
-//! without links. That is in order: all three are issued inline, in turn, and a step takes its
-//! own reference to the buffer when it is issued, so the unregistration behind it cannot take the
-//! buffer away (traps 4 and 5). No `IOSQE_ASYNC`, no drain, no link may come near them.
+//! Where the engine registers buffers, the engine pushes register → steps → unregister together and
+//! without links. The order holds: the kernel issues all three inline, in turn, and a step takes a
+//! reference to the buffer when issued, so the unregistration behind the step cannot remove the
+//! buffer (traps 4 and 5). Register, steps and unregister must never use `IOSQE_ASYNC`, a drain or a
+//! link.
 
 use std::io;
 use std::mem;
@@ -44,9 +45,9 @@ use special::Waits;
 pub(crate) use staging::Aids;
 use staging::Staging;
 
-/// How often a buffer's registration is tried again before its request fails.
+/// Retries of a buffer's registration before the request fails.
 const MAX_ATTACH_FAILURES: u8 = 4;
-/// How often a buffer's unregistration is tried again before its slot is given up.
+/// Retries of a buffer's unregistration before the slot is given up.
 const MAX_DETACH_FAILURES: u8 = 16;
 
 /// Runs the plans of one queue.
@@ -56,11 +57,11 @@ pub(crate) struct Engine<T> {
     queue: u16,
     buffers: Buffers,
     aids: Aids,
-    /// The buffer of every request is there, or goes in with its steps.
+    /// No request needs staging: the buffer is in place, or is registered together with the steps.
     direct: bool,
-    /// Slots that are given back wait longest.
+    /// A released slot is reused only after all other free slots.
     rotates: bool,
-    /// What a continuation's offset must be a multiple of.
+    /// Alignment of a continuation's offset, in bytes: the target's logical block size.
     block: u32,
     max_steps: usize,
     flights: Box<[Flight]>,
@@ -71,43 +72,43 @@ pub(crate) struct Engine<T> {
     own: Option<Arc<Region>>,
     staging: Box<[Staging]>,
     running: u32,
-    /// The buffers of requests that were given up, with their tags.
+    /// Buffers of requests that were given up, with the tags; steps in flight may still use a buffer.
     given_up: Vec<(u16, Arc<Region>)>,
-    /// [`Target::deserted`], for whoever does not know that this is a target.
+    /// [`Target::deserted`], for methods without the bound `T: Target`.
     desert: fn(&T),
 }
 
-/// What became of a request.
+/// The state of a request after a call of the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It goes on.
+    /// The request is still running.
     Running,
-    /// It has ended: this is to be committed.
+    /// The request has ended; the caller commits this result.
     Commit(i32),
-    /// Its step is linked to what is pushed next, which must be the commit of this: see
-    /// `Engine::express`.
+    /// The request's step is linked to the next entry: the caller must push the commit of this result
+    /// next. See `Engine::express`.
     CommitLinked(i32),
-    /// The steps that were asked for have ended, with a positive errno or 0; it waits for what
-    /// comes next.
+    /// The steps asked for by the bridge's peer have ended, with a positive errno or 0; the request
+    /// waits for the next plan or the answer.
     Held(i32),
 }
 
 type Settled = io::Result<Outcome>;
 
 impl<T> Engine<T> {
-    /// Requests that have begun and not ended.
+    /// The number of requests that have begun and not ended.
     pub(crate) fn running(&self) -> u32 {
         self.running
     }
 
-    /// The tag's buffer is another one from now on; the request that had the old one has failed.
-    /// Whether it is the kernel that copies to it.
+    /// Gives `tag` another buffer; the request with the old buffer fails. Returns whether the kernel
+    /// copies to the buffer.
     pub(crate) fn move_buffer(&mut self, tag: u16, buffer: Arc<Region>) -> bool {
         self.lend(tag, buffer);
         matches!(self.buffers, Buffers::Copy(_))
     }
 
-    /// Gives a tag another buffer; the one that it had, if it had one.
+    /// Gives `tag` another buffer and returns the old buffer; `None` if the tag has no buffer to replace.
     fn lend(&mut self, tag: u16, buffer: Arc<Region>) -> Option<Arc<Region>> {
         match (&mut self.buffers, &mut self.aids.lent) {
             (Buffers::Copy(pool), _) => pool.lend(tag, buffer),
@@ -121,7 +122,8 @@ impl<T> Engine<T> {
         self.flights[usize::from(tag)].request
     }
 
-    /// Nobody will see the running requests end: memory that they may still work on is given up.
+    /// Called when the reactor ends before the running requests: leaks all memory that steps in flight
+    /// may still use, and reports the end to the target.
     pub(crate) fn abandon(&mut self) {
         (self.desert)(&self.target);
         let nothing = Buffers::Register { split: false };
@@ -140,7 +142,7 @@ impl<T: Target> Engine<T> {
         aids: Aids,
         rotates: bool,
     ) -> Self {
-        // A pause is a step.
+        // A pause between two rounds takes a step.
         let max_steps = target.max_steps().max(usize::from(target.takes_rounds()));
         assert!(max_steps <= 255, "a plan of {max_steps} steps");
         let block = target.geometry().logical_block;
@@ -170,8 +172,9 @@ impl<T: Target> Engine<T> {
         }
     }
 
-    /// Starts a request; `alone` when no other is there, to be started or to be committed.
-    /// `address` is the descriptor's, or where the exchange has found a buffer.
+    /// Starts a request. `address` is the address in the descriptor, or of the buffer that the exchange
+    /// has found. `alone`: no other request is running, about to start or about to be committed, so
+    /// the request's step may be linked to the commit.
     #[inline(never)]
     pub(crate) fn begin<R: Ring>(
         &mut self,
@@ -212,8 +215,8 @@ impl<T: Target> Engine<T> {
         self.begin_placed(pass, tag, steps)
     }
 
-    /// Takes a completion of this queue's steps that have not [arrived](Self::arrive), registrations
-    /// or copies.
+    /// Takes a completion of this queue: of a registration, of a copy, or of a step for which
+    /// [`arrive`](Self::arrive) has returned `None`.
     #[inline(always)]
     pub(crate) fn completed<R: Ring>(
         &mut self,
@@ -233,7 +236,7 @@ impl<T: Target> Engine<T> {
         }
     }
 
-    /// Starts the plan that lies ready.
+    /// Starts the plan that the first `steps` entries of the tag's `self.steps` hold.
     #[inline]
     fn launch<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, steps: usize) -> Settled {
         let first = usize::from(tag) * self.max_steps;
@@ -255,7 +258,7 @@ impl<T: Target> Engine<T> {
         self.advance(pass, tag)
     }
 
-    /// A completion has been taken: the request goes on, or has ended.
+    /// Continues or ends a request after a completion, unless further completions are pending.
     #[inline(always)]
     fn settle_or_advance<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
         let flight = &self.flights[usize::from(tag)];
@@ -268,7 +271,7 @@ impl<T: Target> Engine<T> {
         self.advance(pass, tag)
     }
 
-    /// Nothing is pending: starts the next stage, or ends the request.
+    /// Starts the next stage of a request without pending completions, or ends the request.
     #[inline]
     fn advance<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
         let flight = &self.flights[usize::from(tag)];

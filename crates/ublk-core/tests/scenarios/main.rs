@@ -1,7 +1,8 @@
-//! Thousands of seeded scenarios: a reactor serves a simulated device that is short of memory,
-//! slow, torn, stopped or killed, while a client compares what it reads with what it wrote.
+//! Thousands of seeded scenarios: a reactor serves a simulated device, and a client compares the data of
+//! reads with the data written, while memory runs short, operations are slow or torn, the device is
+//! stopped, or the server is killed.
 //!
-//! Everything a scenario does follows from its seed. One that fails says how to replay it.
+//! The seed determines everything in a scenario. A failing scenario prints the command for a replay.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -30,7 +31,7 @@ use ublk_core::reactor::Transfer;
 use world::World;
 use zones::Zones;
 
-/// Scenarios of each buffer mode and exchange; `UBLK_SCENARIOS` asks for another number.
+/// Default number of scenarios per buffer mode and exchange. `UBLK_SCENARIOS` overrides the number.
 const SCENARIOS: u64 = 1500;
 
 fn run_mode(mode: Mode, exchange: ExchangeMode) {
@@ -219,8 +220,8 @@ fn whoever_answers_beyond_a_bridge_keeps_the_data_in_batches() {
 fn a_seed_always_tells_the_same_story() {
     for seed in 0..200 {
         let scenario = Scenario::draw(seed);
-        // Get-data is not to be had in batches. Addresses of memory are the real system's, and so
-        // are in no two traces the same.
+        // Scenarios with memory addresses in the trace are skipped: the real system chooses the
+        // addresses, so no two traces are the same.
         let lends = matches!(scenario.transfer, Transfer::Auto | Transfer::Register { .. });
         if !lends
             || matches!(scenario.mode, Mode::Shared | Mode::Rounds | Mode::Integrity | Mode::Zoned)

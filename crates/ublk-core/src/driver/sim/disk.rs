@@ -1,4 +1,4 @@
-//! A test's view of a disk of the model.
+//! The handle with which a test controls a disk of the model.
 
 use std::os::fd::RawFd;
 
@@ -7,8 +7,8 @@ use super::backend::{Disk, Trouble};
 use super::files::{FileRef, Reported};
 use super::seam::OpenFd;
 
-/// A disk or file of the model. Its descriptor is good until it is dropped, and in rings that have
-/// registered it for longer.
+/// A disk or file of the model. The descriptor is valid until the `SimDisk` is dropped; a ring with the
+/// descriptor registered keeps the open file for longer.
 #[derive(Debug)]
 pub struct SimDisk {
     file: OpenFd,
@@ -25,37 +25,37 @@ impl SimDisk {
         Self { file: OpenFd { sim, fd }, disk }
     }
 
-    /// A descriptor that rings of the same model understand, and nobody else.
+    /// Returns a descriptor valid only in the same model, not in the real system.
     pub fn fd(&self) -> RawFd {
         self.file.fd
     }
 
-    /// What reads see.
+    /// Returns the contents seen by reads.
     pub fn contents(&self) -> Vec<u8> {
         self.with(|disk| disk.contents.clone())
     }
 
-    /// What is certain to survive a power cut.
+    /// Returns the contents certain to survive a power cut.
     pub fn durable(&self) -> Vec<u8> {
         self.with(|disk| disk.durable.clone())
     }
 
-    /// Puts bytes in, durably.
+    /// Writes `bytes` at `offset`, durably.
     pub fn store(&self, offset: u64, bytes: &[u8]) {
         self.with(|disk| disk.write(offset, bytes, true));
     }
 
-    /// Truncates or grows it under whoever uses it.
+    /// Truncates or grows the disk to `size` bytes, even while a server uses the disk.
     pub fn resize(&self, size: usize) {
         self.with(|disk| disk.resize(size));
     }
 
-    /// Makes it misbehave from now on.
+    /// Makes the disk misbehave as `trouble` says from now on.
     pub fn set_trouble(&self, trouble: Trouble) {
         self.with(|disk| disk.trouble = trouble);
     }
 
-    /// Cuts the power: of each sector written and not synced, the old or the new is left.
+    /// Cuts the power: each sector written since the last sync keeps the old or the new contents.
     pub fn cut_power(&self) {
         let mut model = self.file.sim.lock();
         let mut rng = model.rng.clone();

@@ -1,4 +1,5 @@
-//! A device of one queue and a ring that serves it, one submission entry at a time.
+//! The test rig: a device with one queue, and a ring. Tests serve the queue one submission entry at
+//! a time.
 
 use std::os::fd::RawFd;
 use std::time::Duration;
@@ -20,8 +21,9 @@ use crate::driver::{Completion, Descriptors, Driver, OpenFile, Ring, RingSize};
 
 pub(super) const SIZE: u32 = 1 << 20;
 pub(super) const MAX_IO: u32 = 64 << 10;
-/// The ring's fixed files.
+/// Fixed file of the ring: the device's `/dev/ublkcN`.
 pub(super) const CHAR: i32 = 0;
+/// Fixed file of the ring: the disk below the server.
 pub(super) const DISK: i32 = 1;
 pub(super) struct Rig {
     pub(super) descriptors: Descriptors,
@@ -82,7 +84,7 @@ pub(super) fn params() -> ublk_params {
     }
 }
 
-/// With what zones and metadata need.
+/// Returns [`params`] with the parameters for zones and metadata, if `flags` enable zones or metadata.
 fn params_for(flags: u64) -> ublk_params {
     let mut params = params();
     if flags & UBLK_F_ZONED != 0 {
@@ -115,7 +117,7 @@ pub(super) fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> i32 {
 }
 
 impl Rig {
-    /// A started device with these `UBLK_F_*`.
+    /// Adds and starts a device with the `UBLK_F_*` flags in `flags`.
     pub(super) fn live(flags: u64, depth: u16) -> Self {
         Self::with(SimConfig::stepping(1), flags, depth)
     }
@@ -134,7 +136,7 @@ impl Rig {
         rig
     }
 
-    /// A device that is added and nothing else.
+    /// Adds a device and prepares the ring, but neither fetches requests nor starts the device.
     pub(super) fn added(config: SimConfig, flags: u64, depth: u16) -> Self {
         Self::on(Sim::new(config), flags, depth)
     }
@@ -159,12 +161,12 @@ impl Rig {
     }
 
     pub(super) fn push(&mut self, sqe: &Sqe) {
-        // SAFETY: the same 64 bytes under another name. What entries of these tests point to are
-        // buffers of the rig, which outlive its ring's operations.
+        // SAFETY: `Sqe` and `Entry` have the same 64 bytes. Entries of these tests point to buffers of
+        // the rig, and the buffers outlive the ring's operations.
         unsafe { self.ring.push(&std::mem::transmute_copy::<Sqe, Entry>(sqe)) };
     }
 
-    /// Submits, lets everything move that can, and takes the completions.
+    /// Submits entries and takes completions until a submission yields no further completion.
     pub(super) fn turn(&mut self) -> Vec<Completion> {
         let mut all = Vec::new();
         loop {
@@ -177,7 +179,7 @@ impl Rig {
         }
     }
 
-    /// The results of the operations whose completions somebody waits for.
+    /// Runs [`turn`](Self::turn) and returns the user data and result of each completion, sorted.
     pub(super) fn results(&mut self) -> Vec<(u64, i32)> {
         let all = self.turn();
         let mut results: Vec<_> = all.iter().map(|done| (done.user_data, done.result)).collect();
@@ -185,7 +187,8 @@ impl Rig {
         results
     }
 
-    /// Runs the device until one request has come; answers its tag.
+    /// Runs the device until a request arrives, which must be the only completion. Returns the tag and
+    /// the descriptor of the request.
     pub(super) fn take_request(&mut self) -> (u16, ublksrv_io_desc) {
         let all = self.turn();
         assert_eq!(all.len(), 1, "{all:?}");
@@ -206,8 +209,8 @@ impl Rig {
         self.io_cmd(UBLK_U_IO_COMMIT_AND_FETCH_REQ, tag, result)
     }
 
-    /// FETCH or COMMIT with what the device's mode wants: the buffer's address, or the slot that
-    /// has the tag's number, with fallback.
+    /// Builds FETCH or COMMIT for the device's buffer mode: with the buffer's address for copying, or
+    /// with slot number `tag` and the fallback flag for automatic registration.
     fn io_cmd(&self, op: u32, tag: u16, result: i32) -> Sqe {
         let (copies, auto) = {
             let model = self.sim.lock();
