@@ -4,21 +4,28 @@ import { fileURLToPath } from 'node:url';
 
 import { closest, distance } from 'fastest-levenshtein';
 
-import { invalid } from './errors.ts';
+import { invalid, wrong } from './errors.ts';
 
 /**
  * Refuses a value that is no options object, and unknown keys.
  *
  * @param what The name of the object in the error.
+ * @param at The option whose value the object is, for the error's key; absent for the options themselves.
  * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`.
  */
-export function checkKeys(value: unknown, what: string, known: readonly string[]): void {
+export function checkKeys(
+  value: unknown,
+  what: string,
+  known: readonly string[],
+  at?: string,
+): void {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    throw invalid(`${what} must be an object, not ${describe(value)}`);
+    throw invalid(`${what} must be an object, not ${describe(value)}`, undefined, at);
   }
   for (const key of Object.keys(value)) {
     if (!known.includes(key)) {
-      throw invalid(`${what} has no '${key}'`, suggest(key, known));
+      const place = at === undefined ? key : `${at}.${key}`;
+      throw invalid(`${what} has no '${key}'`, suggest(key, known), place);
     }
   }
 }
@@ -35,13 +42,13 @@ export function checkInteger(value: unknown, name: string, min: number, max: num
   if (typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max) {
     return value;
   }
-  throw invalid(`${name} is ${describe(value)}; it must be a whole number from ${min} to ${max}`);
+  throw wrong(name, `is ${describe(value)}; it must be a whole number from ${min} to ${max}`);
 }
 
 /** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless `value` is true or false. */
 export function checkBoolean(value: unknown, name: string): boolean {
   if (typeof value === 'boolean') return value;
-  throw invalid(`${name} is ${describe(value)}; it must be true or false`);
+  throw wrong(name, `is ${describe(value)}; it must be true or false`);
 }
 
 /** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless `known` has `value`. */
@@ -49,14 +56,15 @@ export function checkOneOf<T extends string>(value: unknown, name: string, known
   const found = known.find((one) => one === value);
   if (found !== undefined) return found;
   const hint = typeof value === 'string' ? suggest(value, known) : `there is: ${known.join(', ')}`;
-  throw invalid(`${name} is ${describe(value)}`, hint);
+  throw wrong(name, `is ${describe(value)}`, hint);
 }
 
 /** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless `value` is the name of a device. */
 export function checkName(value: unknown, name: string): string {
   if (typeof value === 'string' && /^[a-z\d][\w.-]{0,63}$/i.test(value)) return value;
-  throw invalid(
-    `${name} is ${describe(value)}; it must be 1 to 64 letters, digits, '.', '_' or '-'`,
+  throw wrong(
+    name,
+    `is ${describe(value)}; it must be 1 to 64 letters, digits, '.', '_' or '-'`,
     "begin the name with a letter or a digit, for example 'data-1'",
   );
 }
@@ -66,7 +74,7 @@ export function checkCpus(value: unknown, name: string): readonly number[] {
   if (Array.isArray(value) && value.length > 0) {
     return value.map((cpu, at) => checkInteger(cpu, `${name}[${at}]`, 0, 8191));
   }
-  throw invalid(`${name} is ${describe(value)}; it must be a list of CPU numbers, like [0, 1]`);
+  throw wrong(name, `is ${describe(value)}; it must be a list of CPU numbers, like [0, 1]`);
 }
 
 /**
@@ -77,12 +85,13 @@ export function checkCpus(value: unknown, name: string): readonly number[] {
 export function checkPath(value: unknown, name: string): string {
   const path = value instanceof URL ? pathOfUrl(value, name) : value;
   if (typeof path !== 'string' || path === '' || path.includes('\0')) {
-    throw invalid(`${name} is ${describe(path)}; it must be the path of a file`);
+    throw wrong(name, `is ${describe(path)}; it must be the path of a file`);
   }
   // Node.js puts U+FFFD for bytes outside UTF-8, for example in an argument in Latin-1.
   if (path.includes('\uFFFD') && !existsSync(path)) {
-    throw invalid(
-      `${name} is ${describe(path)}: a name with bytes that are no UTF-8 is lost on its way here`,
+    throw wrong(
+      name,
+      `is ${describe(path)}: a name with bytes that are no UTF-8 is lost on its way here`,
       'give the file another name, or make a link to it: ln -s FILE disk.img',
     );
   }
@@ -99,8 +108,9 @@ export function checkAbsolutePath(value: unknown, name: string): string {
   try {
     return resolve(path);
   } catch {
-    throw invalid(
-      `${name} is ${describe(path)}, but the working directory has been deleted`,
+    throw wrong(
+      name,
+      `is ${describe(path)}, but the working directory has been deleted`,
       'give an absolute path, or change to a directory that exists',
     );
   }
@@ -110,9 +120,7 @@ function pathOfUrl(url: URL, name: string): string {
   try {
     return fileURLToPath(url);
   } catch {
-    throw invalid(
-      `${name} is ${url.href}; a URL must be that of a file, like file:///srv/disk.img`,
-    );
+    throw wrong(name, `is ${url.href}; a URL must be that of a file, like file:///srv/disk.img`);
   }
 }
 

@@ -1,5 +1,5 @@
 import { checkBoolean, checkInteger, checkOneOf } from './check.ts';
-import { invalid } from './errors.ts';
+import { wrong } from './errors.ts';
 import type { Recovery } from './info.ts';
 import type { NativeDeviceOptions } from './native.ts';
 
@@ -58,8 +58,9 @@ export function toNativeFeatures(options: FeatureOptions): Given {
   if (partScan !== undefined) given.partScan = checkBoolean(partScan, 'partScan');
   if (unprivileged !== undefined) given.unprivileged = checkBoolean(unprivileged, 'unprivileged');
   if (unprivileged && recovery !== undefined) {
-    throw invalid(
-      'unprivileged and recovery exclude each other',
+    throw wrong(
+      'unprivileged',
+      'and recovery exclude each other',
       'the kernel has no recovery for the devices of users who are not root',
     );
   }
@@ -70,5 +71,5 @@ export function toNativeFeatures(options: FeatureOptions): Given {
 function checkDescriptor(size: number): number {
   const bytes = checkInteger(size, 'ioDescSize', 24, 256);
   if (bytes % 8 === 0) return bytes;
-  throw invalid(`ioDescSize is ${size}; it must be a multiple of 8 from 24 to 256`);
+  throw wrong('ioDescSize', `is ${size}; it must be a multiple of 8 from 24 to 256`);
 }

@@ -76,6 +76,7 @@ export interface UblkErrorDetails extends ErrorOptions {
   readonly errno?: number | undefined;
   readonly syscall?: string | undefined;
   readonly hint?: string | undefined;
+  readonly key?: string | undefined;
   readonly request?: RequestInfo | undefined;
 }
 
@@ -113,15 +114,17 @@ export class UblkError extends Error {
   declare readonly syscall: string | undefined;
   /** The probable cause and the fix. */
   declare readonly hint: string | undefined;
+  /** The wrong argument or option, as a path: `depth`, `limits.maxSegments`, `target.targets[1].size`. */
+  declare readonly key: string | undefined;
   /** The request of a handler's error. */
   declare readonly request: RequestInfo | undefined;
 
   constructor(code: UblkErrorCode, message: string, details: UblkErrorDetails = {}) {
     super(message, 'cause' in details ? { cause: details.cause } : undefined);
     this.code = code;
-    const { errno, syscall, hint, request } = details;
+    const { errno, syscall, hint, key, request } = details;
     // Only known details become properties, so that console.log() prints no `undefined`.
-    const known = Object.entries({ errno, syscall, hint, request }).filter(
+    const known = Object.entries({ errno, syscall, hint, key, request }).filter(
       ([, value]) => value !== undefined,
     );
     Object.assign(this, Object.fromEntries(known));
@@ -129,9 +132,9 @@ export class UblkError extends Error {
   }
 
   /** For `JSON.stringify()`, which leaves out the message of an `Error`. */
-  toJSON(): Failure & { readonly name: string; readonly request?: RequestInfo | undefined } {
-    const { name, code, message, errno, syscall, hint, request } = this;
-    return { name, code, message, errno, syscall, hint, request };
+  toJSON(): Failure & Pick<UblkErrorDetails, 'key' | 'request'> & { readonly name: string } {
+    const { name, code, message, errno, syscall, hint, key, request } = this;
+    return { name, code, message, errno, syscall, hint, key, request };
   }
 
   /** Whether `value` is a `UblkError`, also of another copy of the package. */
@@ -175,7 +178,27 @@ export function toProcessWarning(error: UblkError): UblkError {
   return detail === '' ? error : Object.defineProperty(error, 'detail', { value: detail });
 }
 
-/** An error about an argument. */
-export function invalid(message: string, hint?: string): UblkError {
-  return new UblkError(UblkErrorCode.InvalidArgument, message, { hint });
+/** An error about arguments; `key` is the wrong one: see {@link UblkError.key}. */
+export function invalid(message: string, hint?: string, key?: string): UblkError {
+  return new UblkError(UblkErrorCode.InvalidArgument, message, { hint, key });
+}
+
+/** An error about the argument or option `key`; the message is the key, followed by `problem`. */
+export function wrong(key: string, problem: string, hint?: string): UblkError {
+  return invalid(`${key} ${problem}`, hint, key);
+}
+
+/**
+ * Runs a check of the value of the option `outer`. The key of an error then begins with `outer`: the
+ * `path` of a `target` becomes `target.path`.
+ */
+export function within<T>(outer: string, check: () => T): T {
+  try {
+    return check();
+  } catch (error) {
+    if (UblkError.is(error)) {
+      Object.assign(error, { key: error.key === undefined ? outer : `${outer}.${error.key}` });
+    }
+    throw error;
+  }
 }

@@ -1,5 +1,5 @@
 import { checkInteger, checkKeys } from './check.ts';
-import { invalid } from './errors.ts';
+import { wrong } from './errors.ts';
 import type { NativeLimits } from './native.ts';
 import { parseSize, type Size } from './size.ts';
 
@@ -26,7 +26,7 @@ const PAGE = 4096;
 
 /** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` */
 export function toNativeLimits(limits: DeviceLimits): NativeLimits {
-  checkKeys(limits, 'limits', KEYS);
+  checkKeys(limits, 'limits', KEYS, 'limits');
   const { dmaAlignment, maxSegments, maxSegmentSize, segmentBoundary } = limits;
   return {
     ...(dmaAlignment === undefined
@@ -45,11 +45,12 @@ export function toNativeLimits(limits: DeviceLimits): NativeLimits {
 function powerOfTwo(size: Size, name: string, min: number, max: number): number {
   const bytes = parseSize(size, name);
   if (bytes >= min && bytes <= max && Number.isInteger(Math.log2(bytes))) return bytes;
-  throw invalid(`${name} is ${size}; it must be a power of two from ${min} to ${max}`);
+  throw wrong(name, `is ${size}; it must be a power of two from ${min} to ${max}`);
 }
 
 function segmentSize(size: Size): number {
-  const bytes = parseSize(size, 'limits.maxSegmentSize');
+  const name = 'limits.maxSegmentSize';
+  const bytes = parseSize(size, name);
   if (bytes >= PAGE && bytes <= 0xffff_ffff) return bytes;
-  throw invalid(`limits.maxSegmentSize is ${size}; it must be from 4 KiB to 4 GiB less one byte`);
+  throw wrong(name, `is ${size}; it must be from 4 KiB to 4 GiB less one byte`);
 }

@@ -1,6 +1,6 @@
 import { checkInteger, checkKeys, checkName, checkOneOf } from './check.ts';
 import { FEATURE_KEYS, toNativeFeatures, type FeatureOptions } from './device-features.ts';
-import { invalid } from './errors.ts';
+import { within, wrong } from './errors.ts';
 import { checkHandler, isHandler } from './handler/handler.ts';
 import { isHandlerModule, type HandlerModule } from './handler/module.ts';
 import type { Handler } from './handler/types.ts';
@@ -94,7 +94,7 @@ export function toNativeOptions(options: DeviceOptions): NativeDeviceOptions {
   checkKeys(options, 'createDevice()', DEVICE_KEYS);
   const { name, id, queues, depth, maxIoBytes, buffers, exchange, queue, limits } = options;
   const given: { -readonly [K in keyof NativeDeviceOptions]: NativeDeviceOptions[K] } = {
-    target: toNative(options.target),
+    target: within('target', () => toNative(options.target)),
     ...toNativeServing(options),
     ...toNativeFeatures(options),
   };
@@ -113,10 +113,10 @@ export function toNativeOptions(options: DeviceOptions): NativeDeviceOptions {
 /** The addon refuses modes that exclude each other, before the addon asks the kernel. */
 function checkModes(buffers: BufferMode | readonly BufferMode[]): readonly BufferMode[] {
   const modes = typeof buffers === 'object' ? buffers : [buffers];
-  if (!Array.isArray(modes)) throw invalid('buffers is an object; it must be a mode or an array');
+  if (!Array.isArray(modes)) throw wrong('buffers', 'is an object; it must be a mode or an array');
   return modes.map((mode) => {
     if (ZERO_COPY.has(String(mode).toLowerCase())) {
-      throw invalid(`buffers is ${JSON.stringify(mode)}`, ZERO_COPY_HINT);
+      throw wrong('buffers', `is ${JSON.stringify(mode)}`, ZERO_COPY_HINT);
     }
     return checkOneOf(mode, 'buffers', BUFFER_MODES);
   });
@@ -131,5 +131,5 @@ export function toNative(target: DeviceOptions['target']): NativeTarget {
 function checkMaxIo(size: Size): number {
   const bytes = parseSize(size, 'maxIoBytes');
   if (bytes >= 4096 && bytes <= 32 << 20 && bytes % 4096 === 0) return bytes;
-  throw invalid(`maxIoBytes is ${size}; it must be a multiple of 4 KiB from 4 KiB to 32 MiB`);
+  throw wrong('maxIoBytes', `is ${size}; it must be a multiple of 4 KiB from 4 KiB to 32 MiB`);
 }

@@ -1,5 +1,5 @@
 import { checkInteger, checkKeys } from './check.ts';
-import { invalid, UblkError, UblkErrorCode, unwrap } from './errors.ts';
+import { UblkError, UblkErrorCode, unwrap, wrong } from './errors.ts';
 import { type NativeDevice, type NativeEnd, type NativePool, native } from './native.ts';
 import { once } from './once.ts';
 
@@ -128,7 +128,7 @@ export async function createIn(
 function membersOf(pool: ReactorPool): Members {
   const found = pools.get(pool);
   if (found) return found;
-  throw invalid('pool is no pool; it must come from createReactorPool()');
+  throw wrong('pool', 'is no pool; it must come from createReactorPool()');
 }
 
 function busy(devices: readonly (string | undefined)[]): UblkError {

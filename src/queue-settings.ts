@@ -1,5 +1,5 @@
 import { checkBoolean, checkInteger, checkKeys } from './check.ts';
-import { invalid } from './errors.ts';
+import { invalid, wrong } from './errors.ts';
 
 /**
  * Settings of the kernel's queue above the device, by their names in `/sys/block/ublkbN/queue`. ublk
@@ -60,7 +60,7 @@ const RANGES = {
 
 /** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` */
 export function checkQueueSettings(settings: QueueSettings): NativeQueueSettings {
-  checkKeys(settings, 'queue', Object.values(SYSFS));
+  checkKeys(settings, 'queue', Object.values(SYSFS), 'queue');
   const { scheduler, iostats } = settings;
   const given: NativeQueueSettings = {};
   if (scheduler !== undefined) given.scheduler = checkScheduler(scheduler);
@@ -75,7 +75,7 @@ export function checkQueueSettings(settings: QueueSettings): NativeQueueSettings
 
 function checkScheduler(name: unknown): string {
   if (typeof name === 'string' && /^[\w-]{1,32}$/.test(name)) return name;
-  throw invalid("queue.scheduler must be a scheduler's name, such as 'none' or 'mq-deadline'");
+  throw wrong('queue.scheduler', "must be a scheduler's name, such as 'none' or 'mq-deadline'");
 }
 
 /**

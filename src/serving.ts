@@ -1,6 +1,6 @@
 import { checkBoolean, checkCpus, checkInteger } from './check.ts';
 import type { Given } from './device-features.ts';
-import { invalid } from './errors.ts';
+import { wrong } from './errors.ts';
 import { checkPool, type ReactorPool } from './pool.ts';
 
 /** A device's threads and their CPUs. */
@@ -103,7 +103,7 @@ function toNativePlacement(options: PlacementOptions): Given {
   if (ringsApart !== undefined) given.ringsApart = checkBoolean(ringsApart, 'ringsApart');
   if (pin !== undefined) given.pin = checkBoolean(pin, 'pin');
   if (affinity === undefined) return given;
-  if (pin) throw invalid('pin and affinity exclude each other', 'leave one of them out');
+  if (pin) throw wrong('pin', 'and affinity exclude each other', 'leave one of them out');
   return { ...given, affinity: checkCpus(affinity, 'affinity') };
 }
 
@@ -111,5 +111,5 @@ function toNativePlacement(options: PlacementOptions): Given {
 function checkWithPool(pool: ReactorPool, { spinUsec, affinity }: ServingOptions): void {
   checkPool(pool);
   const other = spinUsec === undefined ? affinity && 'affinity' : 'spinUsec';
-  if (other) throw invalid(`${other} and pool exclude each other: the pool has its own threads`);
+  if (other) throw wrong(other, 'and pool exclude each other: the pool has its own threads');
 }

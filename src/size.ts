@@ -1,4 +1,4 @@
-import { invalid } from './errors.ts';
+import { wrong } from './errors.ts';
 
 /**
  * A number of bytes, or text: `'4k'`, `'1GiB'`, `'1.5G'`, `'2048s'` (sectors of 512 bytes).
@@ -20,7 +20,7 @@ const TEXT = /^(\d+)(?:\.(\d+))? ?([a-z]*)$/i;
 export function parseSize(size: Size, name = 'size'): number {
   const bytes = exactBytes(size, name);
   if (bytes > BigInt(Number.MAX_SAFE_INTEGER)) {
-    throw invalid(`${name} is ${size}; it can be 9007199254740991 bytes (8 PiB) at most`);
+    throw wrong(name, `is ${size}; it can be 9007199254740991 bytes (8 PiB) at most`);
   }
   return Number(bytes);
 }
@@ -29,8 +29,9 @@ function exactBytes(size: Size, name: string): bigint {
   if (typeof size === 'string') return textBytes(size, name);
   const whole = typeof size === 'bigint' || (typeof size === 'number' && Number.isInteger(size));
   if (!whole || size < 0) {
-    throw invalid(
-      `${name} is ${String(size)}; it must be a whole number of bytes`,
+    throw wrong(
+      name,
+      `is ${String(size)}; it must be a whole number of bytes`,
       "write a number, a bigint, or text such as '64MiB'",
     );
   }
@@ -42,7 +43,7 @@ function textBytes(text: string, name: string): bigint {
   if (whole === undefined) throw noSize(text, name);
   const product = BigInt(whole + fraction) * unitBytes(unit, text, name);
   const scale = 10n ** BigInt(fraction.length);
-  if (product % scale !== 0n) throw invalid(`${name} '${text}' is no whole number of bytes`);
+  if (product % scale !== 0n) throw wrong(name, `'${text}' is no whole number of bytes`);
   return product / scale;
 }
 
@@ -53,8 +54,9 @@ function unitBytes(unit: string, text: string, name: string): bigint {
   const rest = unit.slice(1).toLowerCase();
   if (power === 0 || !['', 'i', 'ib', 'b'].includes(rest)) throw noSize(text, name);
   if (rest === 'b') {
-    throw invalid(
-      `${name} '${text}' can be read in two ways`,
+    throw wrong(
+      name,
+      `'${text}' can be read in two ways`,
       `write '${text.slice(0, -1)}iB' for steps of 1024, or the number of bytes`,
     );
   }
@@ -62,7 +64,7 @@ function unitBytes(unit: string, text: string, name: string): bigint {
 }
 
 function noSize(text: string, name: string): Error {
-  return invalid(`${name} '${text}' is no size`, "write it like '4096', '4k', '64MiB' or '1GiB'");
+  return wrong(name, `'${text}' is no size`, "write it like '4096', '4k', '64MiB' or '1GiB'");
 }
 
 /** A size for people: `1.5 GiB`; exact sizes without a fraction. */

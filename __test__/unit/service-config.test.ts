@@ -74,6 +74,9 @@ describe('a wrong configuration', () => {
   test('given to serve() names the key', () => {
     const config = { devices: { data: { target: { kind: 'null', size: '1GiB' }, depth: 0 } } };
     expect(() => checkConfig(config)).toThrow(/^devices\.data\.depth: depth is 0/);
+    expect(() => checkConfig(config)).toThrow(
+      expect.objectContaining({ key: 'devices.data.depth' }),
+    );
   });
 });
 

@@ -253,6 +253,20 @@ export const WRONG: readonly [string, string, number, string, RegExp][] = [
     /checksum is "md5"/,
   ],
   [
+    'a wrong path beside a right one',
+    device('"target": { "kind": "file", "path": "a.img",', '"integrity": {', '"path": "" } }'),
+    6,
+    'devices.data.target.integrity.path',
+    /integrity\.path is ""/,
+  ],
+  [
+    'a wrong option of a device whose name has a dot',
+    `{"devices": {\n"a": { ${NULL} },\n"a.b": { ${NULL},\n"depth": 0 } } }`,
+    4,
+    'devices.a.b.depth',
+    /depth is 0/,
+  ],
+  [
     'a module without URL',
     device('"target": { "kind": "module",', '"workers": 2 }'),
     4,

@@ -1,5 +1,5 @@
 import { checkBoolean, checkInteger, suggest } from '../check.ts';
-import { invalid } from '../errors.ts';
+import { invalid, within, wrong } from '../errors.ts';
 import type { NativeTarget } from '../native.ts';
 import { OPS, type RequestOp } from '../request-op.ts';
 import { parseSize } from '../size.ts';
@@ -112,9 +112,7 @@ export function checkHandler(definition: Handler): CheckedHandler {
       ops: OPS.filter(
         (op, number) => op !== undefined && methods[number] !== undefined,
       ) as RequestOp[],
-      targets: names.map((name) =>
-        toNativeTarget(checkTarget(backends[name], `backends.${name}`), 1),
-      ),
+      targets: names.map((name) => backend(backends[name], `backends.${name}`)),
       ...(blockSize === undefined ? {} : { logicalBlockSize: checkBlock(blockSize) }),
       ...(readOnly === undefined ? {} : { readOnly: checkBoolean(readOnly, 'readOnly') }),
       ...(zones === undefined ? {} : { zones: toNativeZones(zones) }),
@@ -130,6 +128,11 @@ export function checkHandler(definition: Handler): CheckedHandler {
   };
 }
 
+function backend(target: unknown, key: string): NativeTarget {
+  const checked = checkTarget(target, key);
+  return within(key, () => toNativeTarget(checked, 1));
+}
+
 function methodFor(definition: Handler, op: RequestOp | undefined): Method | undefined {
   if (op === undefined) return undefined;
   const maps = isMapped(definition, op);
@@ -137,7 +140,7 @@ function methodFor(definition: Handler, op: RequestOp | undefined): Method | und
   if (method === undefined) return undefined;
   // V8 calls a bound function at a higher cost.
   if (typeof method === 'function') return (request) => method.call(definition, request) as Answer;
-  throw invalid(`${maps ? 'map' : op} must be a function, not ${typeof method}`);
+  throw wrong(maps ? 'map' : op, `must be a function, not ${typeof method}`);
 }
 
 /** Whether `map` answers these requests, for lack of another method. */
@@ -178,14 +181,13 @@ function refuseUnknown(definition: Handler): void {
     if ((KNOWN as readonly string[]).includes(name)) continue;
     const word = name.toLowerCase();
     const meant = ALIASES.get(word) ?? KNOWN.find((known) => known.toLowerCase() === word);
-    if (meant !== undefined) throw invalid(unknown(name), `did you mean '${meant}'?`);
-    if (isPlain)
-      throw invalid(unknown(name), `${suggest(name, KNOWN)}; state belongs into a class`);
+    if (meant !== undefined) throw unknown(name, `did you mean '${meant}'?`);
+    if (isPlain) throw unknown(name, `${suggest(name, KNOWN)}; state belongs into a class`);
   }
 }
 
-function unknown(name: string): string {
-  return `the handler has no '${name}'`;
+function unknown(name: string, hint: string): Error {
+  return invalid(`the handler has no '${name}'`, hint, name);
 }
 
 /** The names of an object's properties and methods, without the members of `Object.prototype`. */
@@ -201,5 +203,5 @@ function namesOf(definition: object): string[] {
 
 function checkBlock(value: unknown): number {
   if (value === 512 || value === 1024 || value === 2048 || value === 4096) return value;
-  throw invalid(`blockSize is ${String(value)}; it must be 512, 1024, 2048 or 4096`);
+  throw wrong('blockSize', `is ${String(value)}; it must be 512, 1024, 2048 or 4096`);
 }

@@ -58,7 +58,7 @@ export class IoError extends Error {
   /** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` for any other code. */
   constructor(code: IoErrorCode, message: string = code, options?: ErrorOptions) {
     super(message, options);
-    this.code = checkOneOf(code, 'the code of an IoError', CODES);
+    this.code = checkOneOf(code, 'code', CODES);
     this.errno = this.code === 'ETOOMANYREFS' ? ETOOMANYREFS : constants.errno[this.code];
     Object.defineProperty(this, brand, { value: true });
   }

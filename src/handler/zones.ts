@@ -1,5 +1,5 @@
 import { checkInteger, checkKeys } from '../check.ts';
-import { invalid } from '../errors.ts';
+import { invalid, wrong } from '../errors.ts';
 import type { NativeZones } from '../native.ts';
 import { parseSize, type Size } from '../size.ts';
 import { checkBytes } from './request.ts';
@@ -59,11 +59,11 @@ const MAX_COUNT = 1 << 20;
 
 /** Checks zones and converts the zones for the addon. */
 export function toNativeZones(zones: HandlerZones): NativeZones {
-  checkKeys(zones, 'zones', ['size', 'maxOpen', 'maxActive']);
+  checkKeys(zones, 'zones', ['size', 'maxOpen', 'maxActive'], 'zones');
   const { size, maxOpen = 0, maxActive = 0 } = zones;
   const bytes = parseSize(size, 'zones.size');
   if (!Number.isInteger(Math.log2(bytes)) || bytes < 65_536 || bytes > 2 ** 39) {
-    throw invalid(`zones.size is ${size}; it must be a power of two from 64 KiB to 512 GiB`);
+    throw wrong('zones.size', `is ${size}; it must be a power of two from 64 KiB to 512 GiB`);
   }
   return {
     size: bytes,

@@ -1,8 +1,7 @@
 import { checkKeys, checkName } from '../check.ts';
-import { invalid, UblkError, UblkErrorCode } from '../errors.ts';
+import { invalid, UblkError, within, wrong } from '../errors.ts';
 import { DEVICE_KEYS, toNativeOptions, type DeviceOptions } from '../options.ts';
-import { toNativeTarget, type Target } from '../targets/index.ts';
-import type { KeyPath } from './json.ts';
+import { nameOf, pathOf } from './keys.ts';
 
 /** A device of a {@link ServiceConfig}: the options of {@link createDevice}, but for `name` and `pool`. */
 export type DeviceConfig = Omit<DeviceOptions, 'name' | 'pool'>;
@@ -16,12 +15,6 @@ export interface ServiceConfig {
 /** The options of a device of a service, including the name. */
 export type NamedOptions = DeviceOptions & { readonly name: string };
 
-/** An error in a configuration, with its place. */
-export interface ConfigProblem {
-  readonly path: KeyPath;
-  readonly error: UblkError;
-}
-
 /**
  * A configuration with its types, for the default export of a module that `ublk serve` reads.
  *
@@ -34,89 +27,69 @@ export function defineConfig(config: ServiceConfig): ServiceConfig {
   return config;
 }
 
-/** Makes the error that {@link checkConfig} throws. */
-type Fail = (problem: ConfigProblem) => UblkError;
-
 /**
  * Checks a configuration, before anything is touched.
  *
- * @param fail Makes the error from the problem and its place.
- * @throws {UblkError} The error of `fail`; by default `ERR_UBLK_INVALID_ARGUMENT` with the key.
+ * @param explain Makes the error for people from an error whose `key` is the path of the wrong key.
+ * @throws {UblkError} The error of `explain`; by default `ERR_UBLK_INVALID_ARGUMENT` with the key.
  */
-export function checkConfig(config: unknown, fail: Fail = atKey): NamedOptions[] {
-  const at = <T>(path: KeyPath, check: () => T): T => attempt(check, path, fail);
-  at([], () => checkKeys(config, 'the configuration', ['devices']));
-  const { devices } = config as Partial<ServiceConfig>;
-  at(devices === undefined ? [] : ['devices'], () => checkDevices(devices));
-  const named = Object.entries(devices as object).map(([name, device]) => {
-    at(['devices', name], () => checkName(name, "a device's name"));
-    return checkDevice(name, device, fail);
-  });
-  checkTogether(named, fail);
-  return named;
+export function checkConfig(
+  config: unknown,
+  explain: (error: UblkError) => UblkError = (error) => atKey(config, error),
+): NamedOptions[] {
+  try {
+    checkKeys(config, 'the configuration', ['devices']);
+    const { devices } = config as Partial<ServiceConfig>;
+    checkDevices(devices);
+    const named = Object.entries(devices as object).map(([name, device]) =>
+      within(`devices.${name}`, () => checkDevice(name, device)),
+    );
+    checkTogether(named);
+    return named;
+  } catch (error) {
+    throw UblkError.is(error) ? explain(error) : error;
+  }
 }
 
 function checkDevices(devices: unknown): void {
-  if (devices === undefined) {
-    throw invalid("there is no 'devices'", 'write "devices": { "data": { "target": … } }');
+  const hint = 'write "devices": { "data": { "target": … } }';
+  if (devices === undefined) throw invalid("there is no 'devices'", hint);
+  checkKeys(devices, 'devices', Object.keys(Object(devices) as object), 'devices');
+  if (Object.keys(devices as object).length === 0) {
+    throw wrong('devices', 'names no device', hint);
   }
-  checkKeys(devices, 'devices', Object.keys(Object(devices) as object));
-  if (Object.keys(devices as object).length > 0) return;
-  throw invalid('devices names no device', 'write "devices": { "data": { "target": … } }');
 }
 
 const KEYS = DEVICE_KEYS.filter((key) => key !== 'name' && key !== 'pool');
 
-function checkDevice(name: string, device: unknown, fail: Fail): NamedOptions {
-  const path = ['devices', name];
-  attempt(() => checkKeys(device, `device '${name}'`, KEYS), path, fail);
+function checkDevice(name: string, device: unknown): NamedOptions {
+  checkName(name, 'name');
+  checkKeys(device, `device '${name}'`, KEYS);
   const options = device as DeviceConfig;
   if (options.target === undefined) {
     const hint = 'write "target": { "kind": "file", "path": "disk.img" }';
-    throw fail({ path, error: invalid(`device '${name}' has no target`, hint) });
+    throw invalid(`device '${name}' has no target`, hint, 'target');
   }
-  checkTarget(options.target, [...path, 'target'], fail);
-  const { target } = options;
-  // A check of each key finds the wrong key; a check of all finds keys that exclude each other.
-  for (const [key, value] of Object.entries(options)) {
-    attempt(() => toNativeOptions({ target, [key]: value }), [...path, key], fail);
-  }
-  attempt(() => toNativeOptions({ ...options, name }), path, fail);
+  toNativeOptions({ ...options, name });
   return { ...options, name };
 }
 
-/** The innermost target that is wrong is what the error is about. */
-function checkTarget(target: unknown, path: KeyPath, fail: Fail): void {
-  const { kind, targets, target: child, base } = Object(target) as Record<string, unknown>;
-  if (typeof kind !== 'string') return;
-  if (Array.isArray(targets)) {
-    for (const [at, one] of targets.entries()) checkTarget(one, [...path, 'targets', at], fail);
-  }
-  if (child !== undefined) checkTarget(child, [...path, 'target'], fail);
-  if (base !== undefined) checkTarget(base, [...path, 'base'], fail);
-  // `createDevice` checks a handler's module.
-  if (kind !== 'module') attempt(() => toNativeTarget(target as Target), path, fail);
-}
-
 /** Refuses equal numbers and equal files of two devices. */
-function checkTogether(devices: readonly NamedOptions[], fail: Fail): void {
+function checkTogether(devices: readonly NamedOptions[]): void {
   const ids = new Map<number, string>();
   const files = new Map<string, string>();
   for (const { name, id, target } of devices) {
     const other = id === undefined ? undefined : ids.get(id);
     if (id !== undefined && other !== undefined) {
-      const error = invalid(
-        `id is ${id}, as that of device '${other}'`,
-        'give each device its own id',
-      );
-      throw fail({ path: ['devices', name, 'id'], error });
+      const message = `id is ${id}, as that of device '${other}'`;
+      throw invalid(message, 'give each device its own id', `devices.${name}.id`);
     }
     if (id !== undefined) ids.set(id, name);
     for (const file of writtenFiles(target)) {
       const owner = files.get(file);
       if (owner !== undefined) {
-        const error = invalid(`${file} is served twice, first by device '${owner}'`, SHARED);
-        throw fail({ path: ['devices', name, 'target'], error });
+        const message = `${file} is served twice, first by device '${owner}'`;
+        throw invalid(message, SHARED, `devices.${name}.target`);
       }
       files.set(file, name);
     }
@@ -136,20 +109,9 @@ function writtenFiles(target: unknown): string[] {
   return isFile && isWritten ? [path, ...below] : below;
 }
 
-/** Runs a check whose error is about `path`, or about a key below that the message names. */
-function attempt<T>(check: () => T, path: KeyPath, fail: Fail): T {
-  try {
-    return check();
-  } catch (error) {
-    if (!UblkError.is(error)) throw error;
-    throw fail({ path, error });
-  }
-}
-
-/** An error about a key of a configuration. */
-function atKey({ path, error }: ConfigProblem): UblkError {
-  const place = path.length === 0 ? 'the configuration' : path.join('.');
-  return new UblkError(UblkErrorCode.InvalidArgument, `${place}: ${error.message}`, {
-    hint: error.hint ?? `correct ${place}; nothing has been changed`,
-  });
+/** An error with the key, as far as the configuration has the key. */
+function atKey(config: unknown, { key = '', message, hint }: UblkError): UblkError {
+  const place = nameOf(pathOf(config, key)) || 'the configuration';
+  const remedy = `correct ${place}; nothing has been changed`;
+  return invalid(`${place}: ${message}`, hint ?? remedy, key || undefined);
 }

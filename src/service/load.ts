@@ -3,13 +3,14 @@ import { dirname, extname, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 
 import { checkKeys } from '../check.ts';
-import { invalid, messageOf, UblkError } from '../errors.ts';
+import { messageOf, UblkError, within, wrong } from '../errors.ts';
 import { isHandler } from '../handler/handler.ts';
 import { handlerModule, isHandlerModule, type HandlerModule } from '../handler/module.ts';
 import { PATH_KEYS } from '../records/plain.ts';
-import { blame, configError, nameOf, type Source } from './blame.ts';
+import { blame, configError, type Source } from './blame.ts';
 import { checkConfig, type NamedOptions } from './config.ts';
 import { JsonSyntaxError, readJson } from './json.ts';
+import { nameOf } from './keys.ts';
 
 const MODULES: readonly string[] = ['.js', '.mjs', '.cjs', '.ts', '.mts', '.cts'];
 const NAMES =
@@ -28,7 +29,7 @@ export async function loadConfig(path: string): Promise<NamedOptions[]> {
   const file = resolve(path);
   const source = await read(file, path);
   const based = rebase(source.value, dirname(file), source);
-  return checkConfig(based, (problem) => blame(source, problem));
+  return checkConfig(based, (error) => blame(source, error));
 }
 
 async function read(file: string, shown: string): Promise<Source> {
@@ -99,10 +100,10 @@ function rebase(config: unknown, folder: string, source: Source): unknown {
   const devices = Object.entries(config.devices).map(([name, device]) => {
     if (!isPlain(device) || device.target === undefined) return [name, device];
     try {
-      return [name, { ...device, target: rebaseTarget(device.target, folder) }];
+      const rebase = (): unknown => rebaseTarget(device.target, folder);
+      return [name, { ...device, target: within(`devices.${name}.target`, rebase) }];
     } catch (error) {
-      if (!UblkError.is(error)) throw error;
-      throw blame(source, { path: ['devices', name, 'target'], error });
+      throw UblkError.is(error) ? blame(source, error) : error;
     }
   });
   return { ...config, devices: Object.fromEntries(devices) as unknown };
@@ -131,7 +132,11 @@ function toModule(target: object, folder: string): HandlerModule {
   checkKeys(target, "a handler's module", ['kind', 'url', 'workers', 'data']);
   const { url, workers, data } = target as Record<string, unknown>;
   if (typeof url !== 'string' || url === '') {
-    throw invalid(`url is ${JSON.stringify(url)}; it must be a path or a URL`, 'write "./disk.js"');
+    throw wrong(
+      'url',
+      `is ${JSON.stringify(url)}; it must be a path or a URL`,
+      'write "./disk.js"',
+    );
   }
   const place = URL.canParse(url) ? url : resolve(folder, url);
   return handlerModule(place, { workers: workers as number | undefined, data });

@@ -1,5 +1,5 @@
 import { checkKeys } from '../check.ts';
-import { invalid } from '../errors.ts';
+import { wrong } from '../errors.ts';
 import type { NativeTarget } from '../native.ts';
 import { parseSize, type Size } from '../size.ts';
 
@@ -31,6 +31,6 @@ export function errorTarget(options: ErrorTargetOptions): ErrorTarget {
 export function toNativeError(target: ErrorTarget): NativeTarget {
   checkKeys(target, 'an error target', ['kind', 'size']);
   const size = parseSize(target.size);
-  if (size === 0) throw invalid('size is 0; a device has one block at least');
+  if (size === 0) throw wrong('size', 'is 0; a device has one block at least');
   return { kind: 'error', size };
 }

@@ -1,5 +1,5 @@
 import { checkBoolean, checkAbsolutePath, checkKeys, checkPath } from '../check.ts';
-import { invalid } from '../errors.ts';
+import { wrong } from '../errors.ts';
 import type { NativeTarget } from '../native.ts';
 import { parseSize, type Size } from '../size.ts';
 import { checkBlock } from './presentation.ts';
@@ -85,7 +85,7 @@ export function toNativeFile(target: FileTarget): NativeTarget {
   checkKeys(target, 'a file target', ['kind', 'path', ...KEYS]);
   const direct = DIRECT.get(target.direct);
   if (direct === undefined) {
-    throw invalid(`direct is ${String(target.direct)}; it must be true, false or 'auto'`);
+    throw wrong('direct', `is ${String(target.direct)}; it must be true, false or 'auto'`);
   }
   const { readOnly, lock, logicalBlockSize, size, integrity } = target;
   return {

@@ -1,5 +1,5 @@
 import { suggest } from '../check.ts';
-import { invalid } from '../errors.ts';
+import { invalid, within } from '../errors.ts';
 import type { NativeTarget } from '../native.ts';
 import { delayTarget, toNativeDelay, type DelayTarget } from './delay.ts';
 import { errorTarget, toNativeError, type ErrorTarget } from './error.ts';
@@ -60,7 +60,10 @@ const DEEPEST = 8;
 /** Checks a target with all children, and converts the target for the addon. */
 export function toNativeTarget(target: Target, depth = 0): NativeTarget {
   if (depth > DEEPEST) throw invalid(`the target has more than ${DEEPEST} layers`);
-  const below = (child: Target): NativeTarget => toNativeTarget(child, depth + 1);
+  const below = (child: Target, key: string): NativeTarget =>
+    within(key, () => toNativeTarget(child, depth + 1));
+  const all = (layer: StripedTarget | LinearTarget): NativeTarget[] =>
+    checkTargets(layer.targets, 'targets').map((child, at) => below(child, `targets[${at}]`));
   switch ((target as Partial<Target> | null | undefined)?.kind) {
     case 'null':
       return toNativeNull(target as NullTarget);
@@ -69,26 +72,22 @@ export function toNativeTarget(target: Target, depth = 0): NativeTarget {
     case 'error':
       return toNativeError(target as ErrorTarget);
     case 'striped':
-      return toNativeStriped(target as StripedTarget, children(target as StripedTarget).map(below));
+      return toNativeStriped(target as StripedTarget, all(target as StripedTarget));
     case 'linear':
-      return toNativeLinear(target as LinearTarget, children(target as LinearTarget).map(below));
+      return toNativeLinear(target as LinearTarget, all(target as LinearTarget));
     case 'delay':
       return toNativeDelay(target as DelayTarget, [
-        below(checkTarget((target as DelayTarget).target, 'target')),
+        below(checkTarget((target as DelayTarget).target, 'target'), 'target'),
       ]);
     case 'zoned':
       return toNativeZoned(target as ZonedTarget);
     case 'overlay':
       return toNativeOverlay(target as OverlayTarget, [
-        below(checkTarget((target as OverlayTarget).base, 'base')),
+        below(checkTarget((target as OverlayTarget).base, 'base'), 'base'),
       ]);
     default:
       throw noTarget(target);
   }
-}
-
-function children(layer: StripedTarget | LinearTarget): readonly Target[] {
-  return checkTargets(layer.targets, 'targets');
 }
 
 function isObject(value: unknown): value is object {
@@ -103,5 +102,9 @@ function noTarget(target: unknown): Error {
     return invalid('the target has a size, but neither a kind nor methods', methods);
   }
   if (typeof kind !== 'string') return invalid('target is no target', hint);
-  return invalid(`there is no target of kind '${kind}'`, suggest(kind, Object.keys(targets)));
+  return invalid(
+    `there is no target of kind '${kind}'`,
+    suggest(kind, Object.keys(targets)),
+    'kind',
+  );
 }

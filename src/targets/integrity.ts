@@ -1,5 +1,5 @@
 import { checkBoolean, checkInteger, checkKeys, checkOneOf, checkAbsolutePath } from '../check.ts';
-import { invalid } from '../errors.ts';
+import { wrong } from '../errors.ts';
 import type { NativeIntegrity } from '../native.ts';
 
 /** The checksum of the data: see {@link IntegrityOptions.checksum}. */
@@ -88,34 +88,35 @@ const KEYS = [
 
 /** Checks metadata options and converts the options for the addon; `inFile` allows a path. */
 export function toNativeIntegrity(options: FileIntegrityOptions, inFile: boolean): NativeIntegrity {
-  checkKeys(options, 'integrity', inFile ? [...KEYS, 'path', 'create'] : KEYS);
+  checkKeys(options, 'integrity', inFile ? [...KEYS, 'path', 'create'] : KEYS, 'integrity');
   const { piOffset = 0, interval, tagSize = 0, capable = false, path } = options;
   const { create = false } = options;
   const checksum = checkOneOf(
     options.checksum ?? 'crc16',
-    'checksum',
+    'integrity.checksum',
     Object.keys(TUPLE) as Checksum[],
   );
   const { metadataSize = TUPLE[checksum], referenceTags = checksum !== 'none' } = options;
-  const size = checkInteger(metadataSize, 'metadataSize', 1, 255);
-  const offset = checkInteger(piOffset, 'piOffset', 0, 255);
+  const size = checkInteger(metadataSize, 'integrity.metadataSize', 1, 255);
+  const offset = checkInteger(piOffset, 'integrity.piOffset', 0, 255);
   if (offset + TUPLE[checksum] > size) {
-    throw invalid(
-      `metadataSize is ${size}; protection information of '${checksum}' takes ` +
+    throw wrong(
+      'integrity.metadataSize',
+      `is ${size}; protection information of '${checksum}' takes ` +
         `${TUPLE[checksum]} bytes from piOffset ${offset} on`,
     );
   }
-  if (checkBoolean(referenceTags, 'referenceTags') && checksum === 'none') {
-    throw invalid("referenceTags and checksum 'none' exclude each other");
+  if (checkBoolean(referenceTags, 'integrity.referenceTags') && checksum === 'none') {
+    throw wrong('integrity.referenceTags', "and checksum 'none' exclude each other");
   }
   return {
     checksum,
     metadataSize: size,
     piOffset: offset,
     ...(interval === undefined ? {} : { interval: checkInterval(interval) }),
-    tagSize: checkInteger(tagSize, 'tagSize', 0, 255),
+    tagSize: checkInteger(tagSize, 'integrity.tagSize', 0, 255),
     referenceTags,
-    capable: checkBoolean(capable, 'capable'),
+    capable: checkBoolean(capable, 'integrity.capable'),
     ...(path === undefined ? {} : { path: checkAbsolutePath(path, 'integrity.path') }),
     ...(checkBoolean(create, 'integrity.create') ? { create } : {}),
   };
@@ -132,5 +133,5 @@ export function freezeWithIntegrity<T extends { readonly integrity?: object | un
 
 function checkInterval(value: unknown): number {
   if (value === 512 || value === 1024 || value === 2048 || value === 4096) return value;
-  throw invalid(`interval is ${String(value)}; it must be 512, 1024, 2048 or 4096`);
+  throw wrong('integrity.interval', `is ${String(value)}; it must be 512, 1024, 2048 or 4096`);
 }

@@ -1,4 +1,4 @@
-import { invalid } from '../errors.ts';
+import { wrong } from '../errors.ts';
 import type { Target } from './index.ts';
 
 /** The largest number of targets in a layer. */
@@ -8,17 +8,18 @@ const MOST = 64;
 export function checkTarget(value: unknown, name: string): Target {
   refuseHandler(value, name);
   if (typeof value === 'object' && value !== null && 'kind' in value) return value as Target;
-  throw invalid(
-    `${name} is no target`,
+  throw wrong(
+    name,
+    'is no target',
     "make it with one of targets, for example targets.file('disk.img')",
   );
 }
 
 /** Checks the targets of a layer. */
 export function checkTargets(value: unknown, name: string): readonly Target[] {
-  if (!Array.isArray(value)) throw invalid(`${name} must be an array of targets`);
+  if (!Array.isArray(value)) throw wrong(name, 'must be an array of targets');
   if (value.length < 1 || value.length > MOST) {
-    throw invalid(`${name} has ${value.length} targets; it must have from 1 to ${MOST}`);
+    throw wrong(name, `has ${value.length} targets; it must have from 1 to ${MOST}`);
   }
   return value.map((one, index) => checkTarget(one, `${name}[${index}]`));
 }
@@ -26,8 +27,9 @@ export function checkTargets(value: unknown, name: string): readonly Target[] {
 /** Refuses a handler in the place of a native target: below a layer, or as a handler's backend. */
 export function refuseHandler(value: unknown, name: string): void {
   if (!isLikeHandler(value)) return;
-  throw invalid(
-    `${name} is a handler, which cannot lie below another target`,
+  throw wrong(
+    name,
+    'is a handler, which cannot lie below another target',
     'make the handler the target of the device, and give it the native targets as backends',
   );
 }

@@ -1,5 +1,5 @@
 import { checkKeys } from '../check.ts';
-import { invalid } from '../errors.ts';
+import { wrong } from '../errors.ts';
 import type { NativeTarget } from '../native.ts';
 import { parseSize, type Size } from '../size.ts';
 import { freezeWithIntegrity, toNativeIntegrity, type IntegrityOptions } from './integrity.ts';
@@ -46,7 +46,7 @@ export function toNativeNull(target: NullTarget): NativeTarget {
   checkKeys(target, 'a null target', ['kind', 'size', 'integrity', ...PRESENTATION_KEYS]);
   const { integrity } = target;
   const size = parseSize(target.size);
-  if (size === 0) throw invalid('size is 0; a device has one block at least');
+  if (size === 0) throw wrong('size', 'is 0; a device has one block at least');
   return {
     kind: 'null',
     size,

@@ -1,5 +1,5 @@
 import { checkBoolean } from '../check.ts';
-import { invalid } from '../errors.ts';
+import { wrong } from '../errors.ts';
 import type { NativeTarget } from '../native.ts';
 
 /** Properties of a device that a target can narrow for clients. */
@@ -35,5 +35,5 @@ export function toNativePresentation(
 /** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless the kernel accepts the block size. */
 export function checkBlock(value: unknown): number {
   if (value === 512 || value === 1024 || value === 2048 || value === 4096) return value;
-  throw invalid(`logicalBlockSize is ${String(value)}; it must be 512, 1024, 2048 or 4096`);
+  throw wrong('logicalBlockSize', `is ${String(value)}; it must be 512, 1024, 2048 or 4096`);
 }

@@ -1,5 +1,5 @@
 import { checkKeys } from '../check.ts';
-import { invalid } from '../errors.ts';
+import { wrong } from '../errors.ts';
 import type { NativeTarget } from '../native.ts';
 import { parseSize, type Size } from '../size.ts';
 import type { Target } from './index.ts';
@@ -58,7 +58,7 @@ export function toNativeStriped(
   const { chunk = '64KiB' } = target;
   const bytes = parseSize(chunk, 'chunk');
   if (bytes < 4096 || bytes > 16 << 20 || (bytes & (bytes - 1)) !== 0) {
-    throw invalid(`chunk is ${chunk}; it must be a power of two from 4 KiB to 16 MiB`);
+    throw wrong('chunk', `is ${chunk}; it must be a power of two from 4 KiB to 16 MiB`);
   }
   return { kind: 'striped', targets: children, chunk: bytes, ...toNativePresentation(target) };
 }

@@ -1,5 +1,5 @@
 import { checkBoolean, checkInteger, checkKeys, checkAbsolutePath } from '../check.ts';
-import { invalid } from '../errors.ts';
+import { invalid, wrong } from '../errors.ts';
 import type { NativeTarget, NativeZones } from '../native.ts';
 import { parseSize, type Size } from '../size.ts';
 
@@ -100,10 +100,10 @@ export function toNativeZoned(target: ZonedTarget): NativeTarget {
     throw invalid('a zoned target needs a size or a path', 'in memory it is as large as size says');
   }
   if (path === undefined && state !== undefined) {
-    throw invalid('state is given without path', 'zones in memory are gone with the device');
+    throw wrong('state', 'is given without path', 'zones in memory are gone with the device');
   }
   if (path === undefined && create !== undefined) {
-    throw invalid('create is given without path', 'zones in memory are always made');
+    throw wrong('create', 'is given without path', 'zones in memory are always made');
   }
   return {
     kind: 'zoned',
@@ -119,8 +119,9 @@ function toNativeZones(target: ZonedTarget): NativeZones {
   const maxOpen = checkInteger(maxOpenZones, 'maxOpenZones', 0, MAX_COUNT);
   const maxActive = checkInteger(maxActiveZones, 'maxActiveZones', 0, MAX_COUNT);
   if (maxActive !== 0 && maxOpen > maxActive) {
-    throw invalid(
-      `maxOpenZones is ${maxOpen}, more than maxActiveZones (${maxActive}); open zones are active`,
+    throw wrong(
+      'maxOpenZones',
+      `is ${maxOpen}, more than maxActiveZones (${maxActive}); open zones are active`,
     );
   }
   return {
@@ -138,5 +139,5 @@ function checkZoneSize(size: Size): number {
   const bytes = parseSize(size, 'zoneSize');
   const isPowerOfTwo = Number.isInteger(Math.log2(bytes));
   if (isPowerOfTwo && bytes >= 65_536 && bytes <= 2 ** 39) return bytes;
-  throw invalid(`zoneSize is ${size}; it must be a power of two from 64 KiB to 512 GiB`);
+  throw wrong('zoneSize', `is ${size}; it must be a power of two from 64 KiB to 512 GiB`);
 }
