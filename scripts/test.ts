@@ -1,7 +1,7 @@
 // `npm test`: every check of this checkout, from formatters to the real kernel.
 //
 //   npm test                        all stages
-//   npm test -- unit kernel         only these, in this order
+//   npm test -- unit kernel         only these
 //   npm test -- --list              what there is
 
 import { performance } from 'node:perf_hooks';
@@ -11,25 +11,32 @@ import { KERNELS, TEST_PACKAGES, VM_PACKAGES, kernelHasUblk } from '../vm/index.
 import { ensurePackages, findProgram } from './debian.ts';
 import { kernelHeaders } from './headers.ts';
 import { otherNodes } from './node.ts';
+import { runAll, type Scheduled } from './schedule.ts';
 
-interface Stage {
-  name: string;
+interface Stage extends Scheduled {
   what: string;
   /** Only when it is named: not one of those that a checkout must pass every time. */
   byName?: boolean;
-  /** The stage that it runs beside, if that comes just before it. */
-  beside?: string;
-  run(): Promise<void>;
+  /** The Debian packages that the stage needs, beside those for building and for test machines. */
+  packages?: readonly string[];
+  /** @param part The number of this run, from 0, of a stage with several parts. */
+  run(part: number): Promise<void>;
 }
 
 type CommandError = Error & { all?: string };
 
 interface Failure {
-  stage: string;
+  stage: Stage;
+  /** The stage's name, and the part. */
+  name: string;
   /** The last lines of the command that failed; none where a person has seen them go by. */
   end: string[];
 }
 
+/** Stages at a time: cargo and a test machine keep one processor busy, most of the time. */
+const PLACES = 2;
+/** The test machines that share the tests on the newest kernel. */
+const MACHINES = 2;
 const BASELINE = 'docs/benchmarks/report.json';
 const OLDER = KERNELS.slice(1);
 const OLDEST = KERNELS.at(-1)!;
@@ -70,12 +77,12 @@ const STAGES: Stage[] = [
   {
     name: 'docs',
     what: 'the documentation site builds: every link has a page, every public item its types',
-    beside: 'lint',
     run: () => show('npm', ['run', '-s', 'docs']),
   },
   {
     name: 'headers',
     what: "ublk-sys says what the kernel's own newest header says",
+    after: ['lint'], // cargo would wait for its lock
     async run() {
       const UBLK_UAPI_INCLUDE = await kernelHeaders();
       const test = ['test', '-p', 'ublk-sys', '--features', 'header-test'];
@@ -85,43 +92,49 @@ const STAGES: Stage[] = [
   {
     name: 'core',
     what: 'cargo tests: scenarios on the simulated driver, power cuts of overlay files',
+    after: ['headers'], // cargo would wait for its lock
     run: () => show('cargo', ['test', '-p', 'ublk-core', '-p', 'ublk-overlay']),
   },
   {
     name: 'build',
     what: 'the addon and dist',
-    beside: 'core', // its linker keeps one processor busy, most of the time
     run: () => show('npm', ['run', '-s', 'build']),
   },
   {
     name: 'unit',
     what: 'vitest without a kernel that has ublk',
-    async run() {
-      await ensurePackages(SHELL_PACKAGES, 'test shell completion and the manual page');
-      await show('npx', ['vitest', 'run', '--project', 'unit']);
-    },
+    after: ['build'],
+    packages: SHELL_PACKAGES,
+    run: () => show('npx', ['vitest', 'run', '--project', 'unit']),
   },
   {
     name: 'kernel',
-    what: 'vitest on a kernel that has ublk, in the test machine unless this one has it: data first',
-    run: () => onNewestKernel('short'),
+    what: 'vitest on a kernel that has ublk, in the test machine unless this one has it',
+    after: ['build'],
+    packages: TEST_PACKAGES,
+    parts: MACHINES,
+    run: (part) => onNewestKernel('short', part),
   },
   {
     name: 'kernel-long',
     what: 'the rest of these: commands, ends of processes, examples, many cycles; only when named',
     byName: true,
-    run: () => onNewestKernel('long'),
+    after: ['build'],
+    packages: TEST_PACKAGES,
+    parts: MACHINES,
+    run: (part) => onNewestKernel('long', part),
   },
   stageOn(OLDEST),
   {
     name: 'bench',
     what: 'no I/O costs over 3 % more instructions than docs/benchmarks says',
-    beside: `kernel-${OLDEST}`, // on one processor, whose instructions are counted and not timed
+    after: ['build'], // instructions are counted, not timed: another stage may run beside this one
     run: () => show('npm', ['run', '-s', 'bench', '--', '--quick', '--compare', BASELINE]),
   },
   {
     name: 'package',
     what: 'the packed packages install, compile and run without Rust',
+    after: ['build'],
     run: () => show('npx', ['vitest', 'run', '--project', 'package']),
   },
   ...OLDER.flatMap(stagesOn),
@@ -131,6 +144,8 @@ function stageOn(series: string): Stage {
   return {
     name: `kernel-${series}`,
     what: `what of these depends most on the kernel, on Linux ${series}`,
+    after: ['build'],
+    packages: TEST_PACKAGES,
     run: () => onOlderKernel(series, 'brief'),
   };
 }
@@ -141,6 +156,8 @@ function stagesOn(series: string): Stage[] {
     name: `kernel-${series}-whole`,
     what: `all of these that depends on the kernel, on Linux ${series}; only when named`,
     byName: true,
+    after: ['build'],
+    packages: TEST_PACKAGES,
     run: () => onOlderKernel(series, 'whole'),
   };
   return series === OLDEST
@@ -148,12 +165,14 @@ function stagesOn(series: string): Stage[] {
     : [{ ...brief, what: `${brief.what}; only when named` }, whole];
 }
 
-/** In two machines, which keep two processors busy; a running kernel that has ublk is only one. */
-async function onNewestKernel(matrix: 'short' | 'long'): Promise<void> {
+/** One machine's part of the tests; a running kernel that has ublk is the only machine. */
+async function onNewestKernel(matrix: 'short' | 'long', part: number): Promise<void> {
   const nodes = matrix === 'long' ? { UBLK_NODES: await otherNodes() } : {};
   const env = { UBLK_TEST_MATRIX: matrix, ...nodes };
-  if (await kernelHasUblk()) return testOnKernel([], env);
-  await together(['1/2', '2/2'].map((part) => testOnKernel([], env, [`--shard=${part}`])));
+  if (!(await kernelHasUblk())) {
+    return testOnKernel([], env, [`--shard=${part + 1}/${MACHINES}`]);
+  }
+  if (part === 0) await testOnKernel([], env);
 }
 
 async function onOlderKernel(series: string, matrix: 'brief' | 'whole'): Promise<void> {
@@ -165,17 +184,9 @@ async function testOnKernel(
   env: Record<string, string>,
   which: string[] = [],
 ): Promise<void> {
-  await ensurePackages(TEST_PACKAGES, 'test file systems on ublk devices');
   const vitest = ['npx', 'vitest', 'run', '--project', 'kernel', ...which];
   const limit = ['--timeout', String(MACHINE_SECONDS)];
   await show('npm', ['run', '-s', 'vm', '--', ...limit, ...machine, ...vitest], env);
-}
-
-/** Waits for all of them, then fails with what failed. */
-async function together(runs: Promise<void>[]): Promise<void> {
-  const settled = await Promise.allSettled(runs);
-  const reasons = settled.flatMap((one) => (one.status === 'rejected' ? [one.reason] : []));
-  if (reasons.length > 0) throw new AggregateError(reasons);
 }
 
 async function show(program: string, args: string[], env: Record<string, string> = {}) {
@@ -197,32 +208,23 @@ function chosen(names: string[]): Stage[] {
   });
 }
 
-/** The stages that run at the same time, in their order. */
-function groupsOf(all: readonly Stage[]): Stage[][] {
-  const groups: Stage[][] = [];
-  for (const stage of all) {
-    const group = groups.at(-1);
-    if (group && stage.beside === group.at(-1)?.name) group.push(stage);
-    else groups.push([stage]);
-  }
-  return groups;
-}
-
-async function runStage(stage: Stage): Promise<Failure | undefined> {
-  console.log(styleText('bold', `\n── ${stage.name}: ${stage.what}`));
+/** Runs a stage, or one of its parts, and notes in `failed` how that failed. */
+async function runStage(stage: Stage, part: number, failed: Failure[]): Promise<void> {
+  const parts = stage.parts ?? 1;
+  const name = parts > 1 ? `${stage.name} ${part + 1}/${parts}` : stage.name;
+  console.log(styleText('bold', `\n── ${name}: ${stage.what}`));
   const start = performance.now();
-  const failure = await stage.run().then(
-    () => undefined,
-    (error: CommandError | AggregateError) => {
-      const errors: CommandError[] = error instanceof AggregateError ? error.errors : [error];
-      for (const { message } of errors) console.error(styleText('red', message.split('\n', 1)[0]!));
-      return { stage: stage.name, end: errors.flatMap(({ all }) => lastLines(all)) };
-    },
-  );
+  let verdict = styleText('green', 'passed');
+  try {
+    await stage.run(part);
+  } catch (error) {
+    const { message, all } = error as CommandError;
+    console.error(styleText('red', message.split('\n', 1)[0]!));
+    failed.push({ stage, name, end: lastLines(all) });
+    verdict = styleText('red', 'FAILED');
+  }
   const seconds = ((performance.now() - start) / 1000).toFixed(0);
-  const verdict = failure ? styleText('red', 'FAILED') : styleText('green', 'passed');
-  console.log(`${stage.name} ${verdict} in ${seconds} s`);
-  return failure;
+  console.log(`${name} ${verdict} in ${seconds} s`);
 }
 
 /** What tests name as failed; where they do not, the last lines. */
@@ -233,8 +235,8 @@ function lastLines(output = ''): string[] {
   return lines.slice(failures, failures + LAST_LINES).map((line) => line.slice(0, LINE_WIDTH));
 }
 
-function showAgain({ stage, end }: Failure): void {
-  if (end.length > 0) console.log(`\n── the end of ${stage}, which failed:\n${end.join('\n')}`);
+function showAgain({ name, end }: Failure): void {
+  if (end.length > 0) console.log(`\n── the end of ${name}, which failed:\n${end.join('\n')}`);
 }
 
 const args = process.argv.slice(2);
@@ -251,15 +253,17 @@ if (!findProgram('cargo')) {
   console.error('error: cargo is missing; install Rust (rustup, or the Debian package rustup)');
   process.exit(1);
 }
-await ensurePackages([...BUILD_PACKAGES, ...VM_PACKAGES], 'build and test this checkout');
+const packages = stages.flatMap((stage) => stage.packages ?? []);
+await ensurePackages(
+  [...new Set([...BUILD_PACKAGES, ...VM_PACKAGES, ...packages])],
+  'build and test this checkout',
+);
 const failed: Failure[] = [];
-for (const group of groupsOf(stages)) {
-  const failures = await Promise.all(group.map(runStage));
-  failed.push(...failures.filter((failure) => failure !== undefined));
-}
+await runAll(stages, PLACES, (stage, part) => runStage(stage, part, failed));
 for (const failure of failed) showAgain(failure);
 if (failed.length > 0) {
-  console.log(styleText('red', `\nfailed: ${failed.map(({ stage }) => stage).join(', ')}`));
+  console.log(styleText('red', `\nfailed: ${failed.map(({ name }) => name).join(', ')}`));
 }
-console.log(`\nstages: ${stages.length - failed.length} passed, ${failed.length} failed`);
+const bad = new Set(failed.map(({ stage }) => stage)).size;
+console.log(`\nstages: ${stages.length - bad} passed, ${bad} failed`);
 process.exitCode = failed.length > 0 ? 1 : 0;
