@@ -37,6 +37,18 @@ const APART = [...MODES, ...SPREAD]
 /** All of them, on all the threads that they can be served by. */
 export const SERVED_MODES: readonly Mode[] = [...MODES, ...SPREAD, ...APART];
 
+/** Whether the stage of `npm test` is one that every change passes, so that one variant stands for others. */
+export const isBrief = ['short', 'brief'].includes(process.env.UBLK_TEST_MATRIX ?? '');
+
+/** The modes for tests of what hardly depends on the mode: briefly, one mode of each way for data. */
+export const KINDS: readonly Mode[] = isBrief
+  ? MODES.filter(
+      ({ exchange, buffers, splitRegister }) =>
+        !splitRegister &&
+        ['auto', ...(exchange === 'batch' ? [] : ['user-copy', 'copy'])].includes(String(buffers)),
+    )
+  : MODES;
+
 /** Those of both exchanges with these buffers. */
 export function modesOf(...buffers: DeviceOptions['buffers'][]): Mode[] {
   return MODES.filter((mode) => !mode.splitRegister && buffers.includes(mode.buffers));

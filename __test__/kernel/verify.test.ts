@@ -11,7 +11,7 @@ import { MIXED, VERIFY } from './fio.ts';
 import { fleet, NO_TROUBLE } from './fleet.ts';
 import { folderOfTests, sparseImage, temporaryFolder } from './image.ts';
 import { createOrSkip, expectNoDevices, isTestMachine, withUblk } from './machine.ts';
-import { MODES, SERVED_MODES } from './modes.ts';
+import { isBrief, KINDS, MODES, SERVED_MODES } from './modes.ts';
 import { makeNullDisk, removeNullDisk } from './null-disk.ts';
 
 const run = promisify(execFile);
@@ -51,7 +51,7 @@ withUblk('data', () => {
       },
     );
 
-    test.for(MODES)(
+    test.for(KINDS)(
       'fails where the disk fails, and only there ($buffers, $exchange)',
       async (mode, context) => {
         await using device = await createOrSkip(context, {
@@ -90,7 +90,7 @@ withUblk('data', () => {
     });
   });
 
-  describe.each([1, 2])('that goes nowhere, with %s queues,', (queues) => {
+  describe.each(isBrief ? [2] : [1, 2])('that goes nowhere, with %s queues,', (queues) => {
     const target = targets.null({ size: SIZE });
     const devices = fleet({
       modes: SERVED_MODES,
@@ -104,7 +104,7 @@ withUblk('data', () => {
     });
   });
 
-  test.for(MODES)(
+  test.for(KINDS)(
     'beyond the end of a file that was cut are zeros ($buffers, $exchange)',
     async (mode, context) => {
       const image = join(temporaryFolder(), 'disk.img');
