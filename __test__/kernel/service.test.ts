@@ -121,9 +121,9 @@ withUblk('a service', () => {
   });
 
   test('serves the others when one cannot be served, and says which', slow, async () => {
-    const good = { target: { kind: 'null', size: '1MiB' } };
-    const bad = { target: { kind: 'file', path: '/nowhere/disk.img' } };
-    const { path } = configFile({ devices: { good, bad } });
+    const path = join(temporaryFolder(), 'ublk.toml');
+    const bad = '[devices.bad]\ntarget = { kind = "file", path = "nowhere.img" }\n';
+    writeFileSync(path, `[devices.good.target]\nkind = "null"\nsize = "1MiB"\n${bad}`);
     const { server, path: line } = await startServer('serve', path, '--json');
     const { devices, steps } = JSON.parse(line) as { devices: object[]; steps: object[] };
     expect(devices).toMatchObject([{ name: 'good', path: '/dev/ublkb0' }]);

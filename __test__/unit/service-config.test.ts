@@ -8,7 +8,9 @@ import { UblkError } from '../../src/errors.ts';
 import { checkConfig } from '../../src/service/config.ts';
 import { readJson } from '../../src/service/json.ts';
 import { loadConfig } from '../../src/service/load.ts';
+import { readToml } from '../../src/service/toml.ts';
 import { FILE, WRONG } from './wrong-configs.ts';
+import { WRONG_TOML } from './wrong-toml.ts';
 
 function configFile(text: string, name = 'ublk.json'): string {
   const folder = mkdtempSync(join(tmpdir(), 'ublk-config-'));
@@ -25,28 +27,33 @@ async function errorOf(path: string): Promise<UblkError> {
 }
 
 describe('a wrong configuration', () => {
-  test('comes in fifty kinds and more', () => {
-    expect(WRONG.length).toBeGreaterThanOrEqual(50);
+  test.each([
+    ['JSON', WRONG],
+    ['TOML', WRONG_TOML],
+  ])('of %s comes in fifty kinds and more', (_, wrong) => {
+    expect(wrong.length).toBeGreaterThanOrEqual(50);
   });
 
-  test.each(WRONG)(
-    'with %s is one error with line, key and remedy',
-    async (_, text, line, key, says) => {
-      const path = configFile(text);
+  const wrong = [
+    ...WRONG.map((one) => ['ublk.json', one[0], one] as const),
+    ...WRONG_TOML.map((one) => ['ublk.toml', one[0], one] as const),
+  ];
+  test.each(wrong)(
+    'in %s with %s is one error with line, key and remedy',
+    async (name, _, [, text, line, key, says, remedy = /\w+\W+\w+/]) => {
+      const path = configFile(text, name);
       const { code, message, hint } = await errorOf(path);
       expect(code).toBe('ERR_UBLK_INVALID_ARGUMENT');
-      const named = key === '' ? '' : `${key}: `;
-      expect(message.slice(0, `${path}:${line}: ${named}`.length)).toBe(
-        `${path}:${line}: ${named}`,
-      );
+      const start = `${path}:${line}: ${key === '' ? '' : `${key}: `}`;
+      expect(message.slice(0, start.length)).toBe(start);
       expect(message).toMatch(says);
-      expect(hint).toMatch(/\w+\W+\w+/);
+      expect(hint).toMatch(remedy);
       expect(message).not.toContain('\n');
     },
   );
 
   test.each([
-    ['ublk.toml', 'x', /'\.toml' is no kind of configuration/, /JSON/],
+    ['ublk.yaml', 'x', /'\.yaml' is no kind of configuration/, /TOML/],
     ['ublk', 'x', /'no extension' is no kind/, /JSON/],
     ['ublk.mjs', 'export const devices = {};', /no default export/, /export default/],
 
@@ -56,7 +63,7 @@ describe('a wrong configuration', () => {
       'ublk.mjs',
       'export default { devices: { a: {} } }',
       /devices\.a: device 'a' has no target/,
-      /"kind"/,
+      /kind "file"/,
     ],
   ])('in %s is one error: %s', async (name, text, says, remedy) => {
     const path = configFile(text, name);
@@ -146,4 +153,59 @@ test('JSON is read as JSON.parse() reads it', () => {
   const { value, lines } = readJson(text);
   expect(JSON.stringify(value)).toBe(JSON.stringify(JSON.parse(text.slice(1))));
   expect(lines.get('["a",2]')).toBe(1);
+});
+
+describe('TOML', () => {
+  const text = `\uFEFF# disks
+[devices.data]
+target = { kind = "striped", targets = [
+  { kind = "file", path = "a.img" },
+  { kind = "file", path = "b.img" } ] } # two
+recovery = 'reissue'
+queue.nomerges = 2
+[[a.b]]
+[[a.b]]
+c = [1_000, 0x10, 2.5, true]
+[a."b c".__proto__]
+d = 1
+`;
+
+  test('is read with the line of each key', () => {
+    const { value, lines } = readToml(text);
+    expect(JSON.parse(JSON.stringify(value))).toEqual({
+      devices: {
+        data: {
+          target: {
+            kind: 'striped',
+            targets: [
+              { kind: 'file', path: 'a.img' },
+              { kind: 'file', path: 'b.img' },
+            ],
+          },
+          recovery: 'reissue',
+          queue: { nomerges: 2 },
+        },
+      },
+      a: JSON.parse('{"b":[{},{"c":[1000,16,2.5,true]}],"b c":{"__proto__":{"d":1}}}') as unknown,
+    });
+    expect(Object.hasOwn(Object.prototype, 'd')).toBe(false);
+    const at = (...path: (string | number)[]) => lines.get(JSON.stringify(path));
+    const targets = ['devices', 'data', 'target', 'targets'];
+    expect(at('devices')).toBe(2);
+    expect(at(...targets, 1, 'path')).toBe(5);
+    expect(at('devices', 'data', 'queue', 'nomerges')).toBe(7);
+    expect([at('a', 'b', 0), at('a', 'b', 1), at('a', 'b', 1, 'c', 3)]).toEqual([8, 9, 10]);
+  });
+
+  test('is a configuration, with paths from its own folder', async () => {
+    const path = configFile(text.slice(0, text.indexOf('[[a')), 'ublk.toml');
+    const [device, ...none] = await loadConfig(path);
+    expect(none).toEqual([]);
+    expect(device).toMatchObject({
+      name: 'data',
+      recovery: 'reissue',
+      queue: { nomerges: 2 },
+      target: { targets: [{ path: join(path, '../a.img') }, { path: join(path, '../b.img') }] },
+    });
+  });
 });

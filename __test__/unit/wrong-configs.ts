@@ -7,8 +7,13 @@ export const FILE = '"target": { "kind": "file", "path": "a.img" }';
 const LAYER = `"target": { "kind": "overlay", "path": "a.layer", "base": { "kind": "null", "size": "1GiB" } }`;
 const NULL = '"target": { "kind": "null", "size": "1GiB" }';
 
-/** What is wrong, the text, the line, the key (where there is one), and what the error says. */
-export const WRONG: readonly [string, string, number, string, RegExp][] = [
+/**
+ * What is wrong, the text, the line, the key (where there is one), what the error says, and what the
+ * remedy says.
+ */
+export type WrongConfig = readonly [string, string, number, string, RegExp, RegExp?];
+
+export const WRONG: readonly WrongConfig[] = [
   // Not JSON.
   ['an empty file', '', 1, '', /the file is empty/],
   ['blanks alone', '\n\n', 3, '', /the file is empty/],

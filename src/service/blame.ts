@@ -1,6 +1,6 @@
 import { invalid, UblkError, UblkErrorCode } from '../errors.ts';
-import { pathKey, type KeyPath, type Lines } from './json.ts';
 import { nameOf, pathOf } from './keys.ts';
+import { pathKey, type KeyPath, type Lines } from './syntax.ts';
 
 /** A configuration as it was read from a file. */
 export interface Source {

@@ -52,13 +52,14 @@ export function checkConfig(
 }
 
 function checkDevices(devices: unknown): void {
-  const hint = 'write "devices": { "data": { "target": … } }';
-  if (devices === undefined) throw invalid("there is no 'devices'", hint);
+  if (devices === undefined) throw invalid("there is no 'devices'", EMPTY);
   checkKeys(devices, 'devices', Object.keys(Object(devices) as object), 'devices');
   if (Object.keys(devices as object).length === 0) {
-    throw wrong('devices', 'names no device', hint);
+    throw wrong('devices', 'names no device', EMPTY);
   }
 }
+
+const EMPTY = 'declare a device by its name in devices, with a target';
 
 const KEYS = DEVICE_KEYS.filter((key) => key !== 'name' && key !== 'pool');
 
@@ -67,7 +68,7 @@ function checkDevice(name: string, device: unknown): NamedOptions {
   checkKeys(device, `device '${name}'`, KEYS);
   const options = device as DeviceConfig;
   if (options.target === undefined) {
-    const hint = 'write "target": { "kind": "file", "path": "disk.img" }';
+    const hint = 'give the device a target: kind "file" and path "disk.img", for example';
     throw invalid(`device '${name}' has no target`, hint, 'target');
   }
   toNativeOptions({ ...options, name });

@@ -1,40 +1,25 @@
 import { printParseErrorCode, type ParseErrorCode } from 'jsonc-parser';
 
-/** An error of a text that should be JSON, in words. */
-export interface JsonProblem {
-  readonly message: string;
-  /** How to correct the text. */
-  readonly hint: string;
-}
+import type { SyntaxProblem } from './syntax.ts';
 
 /** A file without JSON. */
-export function emptyFile(): JsonProblem {
+export function emptyFile(): SyntaxProblem {
   return { message: 'the file is empty', hint: 'begin with { "devices": { } }' };
 }
 
-/** Objects and arrays that are nested too deep. */
-export function tooDeep(): JsonProblem {
-  return { message: 'there are too many brackets', hint: 'nest less' };
-}
-
-/** A key that an object has twice; `first` is the line of the first one. */
-export function duplicate(key: string, first: number): JsonProblem {
-  return { message: `'${key}' is there twice; the first is in line ${first}`, hint: 'remove one' };
-}
-
 /** A comma before the end of an object or array. */
-export function trailingComma(end: string): JsonProblem {
+export function trailingComma(end: string): SyntaxProblem {
   return { message: `a comma is before '${end}'`, hint: 'remove the comma' };
 }
 
 /** A word that begins as a number. */
-export function malformedNumber(word: string): JsonProblem {
+export function malformedNumber(word: string): SyntaxProblem {
   const hint = 'write a number such as 64, or text such as "64MiB"';
   return { message: `'${word}' is no number`, hint };
 }
 
 /** The error that the parser reports at a token; an empty token is the end of the file. */
-export function problemAt(token: string, code: ParseErrorCode): JsonProblem {
+export function problemAt(token: string, code: ParseErrorCode): SyntaxProblem {
   const [start = ''] = token.split('\n', 1);
   const shown = token === '' ? 'the end of the file' : `'${start}'`;
   switch (printParseErrorCode(code)) {
@@ -71,7 +56,7 @@ export function problemAt(token: string, code: ParseErrorCode): JsonProblem {
 
 const NO_COMMENTS = 'JSON has no comments: remove the comment, or write a module (ublk.js)';
 
-function missing(what: string, place: string): JsonProblem {
+function missing(what: string, place: string): SyntaxProblem {
   return { message: `${what} is missing before ${place}`, hint: `write ${what} before ${place}` };
 }
 

@@ -1,49 +1,21 @@
 import { visit, type JSONVisitor } from 'jsonc-parser';
 
+import { emptyFile, malformedNumber, problemAt, trailingComma } from './json-problems.ts';
 import {
+  ConfigSyntaxError,
+  DEEPEST,
   duplicate,
-  emptyFile,
-  malformedNumber,
-  problemAt,
+  pathKey,
   tooDeep,
-  trailingComma,
-  type JsonProblem,
-} from './json-problems.ts';
-
-/** The line of each key and of each array element in a text, by the path as {@link pathKey} writes it. */
-export type Lines = ReadonlyMap<string, number>;
-
-/** The place of a value in JSON: keys of objects and indexes of array elements. */
-export type KeyPath = readonly (string | number)[];
-
-/** An error of a text that should be JSON. */
-export class JsonSyntaxError extends Error {
-  readonly line: number;
-  readonly hint: string;
-  /** The object or array around the error, or the wrong key. */
-  readonly path: KeyPath;
-
-  constructor(line: number, path: KeyPath, { message, hint }: JsonProblem) {
-    super(message);
-    this.line = line;
-    this.hint = hint;
-    this.path = path;
-  }
-}
-
-/** A path as text. */
-export function pathKey(path: KeyPath): string {
-  return JSON.stringify(path);
-}
-
-/** The greatest number of objects and arrays around a value. */
-const DEEPEST = 64;
+  type KeyPath,
+  type Lines,
+} from './syntax.ts';
 
 /**
  * Reads JSON, with the line of each key. `JSON.parse()` reports no lines, and takes the last of two
  * equal keys.
  *
- * @throws {JsonSyntaxError} The first error of the text.
+ * @throws {ConfigSyntaxError} The first error of the text.
  */
 export function readJson(text: string): { readonly value: unknown; readonly lines: Lines } {
   const json = text.replace(/^\uFEFF/, '');
@@ -58,7 +30,7 @@ function strictVisitor(json: string, lines: Map<string, number>): JSONVisitor {
   let path = (): KeyPath => [];
   let literal: KeyPath = [];
   const note = (place: KeyPath, line: number): void => {
-    if (place.length > DEEPEST) throw new JsonSyntaxError(line, place, tooDeep());
+    if (place.length > DEEPEST) throw new ConfigSyntaxError(line, place, tooDeep());
     const key = pathKey(place);
     if (!lines.has(key)) lines.set(key, line);
   };
@@ -72,7 +44,7 @@ function strictVisitor(json: string, lines: Map<string, number>): JSONVisitor {
     onObjectProperty(name, _offset, _length, line) {
       const place = [...path(), name];
       const first = lines.get(pathKey(place));
-      if (first !== undefined) throw new JsonSyntaxError(line + 1, place, duplicate(name, first));
+      if (first !== undefined) throw new ConfigSyntaxError(line + 1, place, duplicate(name, first));
       note(place, line + 1);
     },
     onLiteralValue(_value, _offset, _length, line) {
@@ -85,15 +57,15 @@ function strictVisitor(json: string, lines: Map<string, number>): JSONVisitor {
       // The parser ends the number `01` after the 0, and reports the 1.
       const [digits] = /\d[\w.+-]*$/.exec(before) ?? [];
       if (digits !== undefined && /^\w/.test(token)) {
-        throw new JsonSyntaxError(line + 1, literal, malformedNumber(digits + token));
+        throw new ConfigSyntaxError(line + 1, literal, malformedNumber(digits + token));
       }
       const [comma] = /,\s*$/.exec(before) ?? [];
       if (comma !== undefined && (token === '}' || token === ']')) {
         const above = comma.split('\n').length - 1;
-        throw new JsonSyntaxError(line + 1 - above, path(), trailingComma(token));
+        throw new ConfigSyntaxError(line + 1 - above, path(), trailingComma(token));
       }
       const isEmpty = before.trim() === '' && token === '';
-      throw new JsonSyntaxError(line + 1, path(), isEmpty ? emptyFile() : problemAt(token, code));
+      throw new ConfigSyntaxError(line + 1, path(), isEmpty ? emptyFile() : problemAt(token, code));
     },
   };
 }

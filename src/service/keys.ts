@@ -1,4 +1,4 @@
-import type { KeyPath } from './json.ts';
+import type { KeyPath } from './syntax.ts';
 
 /** The path of the key that an error names, as far as `value` has the key: a missing key is at its object. */
 export function pathOf(value: unknown, key: string): KeyPath {

@@ -9,21 +9,27 @@ import { handlerModule, isHandlerModule, type HandlerModule } from '../handler/m
 import { PATH_KEYS } from '../records/plain.ts';
 import { blame, configError, type Source } from './blame.ts';
 import { checkConfig, type NamedOptions } from './config.ts';
-import { JsonSyntaxError, readJson } from './json.ts';
+import { readJson } from './json.ts';
 import { nameOf } from './keys.ts';
+import { ConfigSyntaxError } from './syntax.ts';
+import { readToml } from './toml.ts';
 
 const MODULES: readonly string[] = ['.js', '.mjs', '.cjs', '.ts', '.mts', '.cts'];
+const READERS = new Map([
+  ['.json', readJson],
+  ['.toml', readToml],
+]);
 const NAMES =
-  'a configuration is JSON (ublk.json), or a module whose default export it is (ublk.js)';
+  'a configuration is TOML (ublk.toml), JSON (ublk.json), or the default export of a module (ublk.js)';
 let loads = 0;
 
 /**
- * Reads a configuration from a file: JSON, or a module of JavaScript or, where this Node.js imports
+ * Reads a configuration from a file: TOML, JSON, or a module of JavaScript or, where this Node.js imports
  * TypeScript, of TypeScript. Relative paths of targets count from the folder of the file. A module runs
  * anew at each call; modules that the module imports do not.
  *
- * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` with the file, the line (of JSON), the key and the
- * remedy.
+ * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` with the file, the line (of TOML and JSON), the key
+ * and the remedy.
  */
 export async function loadConfig(path: string): Promise<NamedOptions[]> {
   const file = resolve(path);
@@ -35,14 +41,15 @@ export async function loadConfig(path: string): Promise<NamedOptions[]> {
 async function read(file: string, shown: string): Promise<Source> {
   const kind = extname(file);
   if (MODULES.includes(kind)) return { file: shown, value: await importDefault(file, shown) };
-  if (kind !== '.json') {
+  const reader = READERS.get(kind);
+  if (reader === undefined) {
     throw configError(`${shown}: '${kind || 'no extension'}' is no kind of configuration`, NAMES);
   }
   const text = readText(file, shown);
   try {
-    return { file: shown, ...readJson(text) };
+    return { file: shown, ...reader(text) };
   } catch (error) {
-    if (!(error instanceof JsonSyntaxError)) throw error;
+    if (!(error instanceof ConfigSyntaxError)) throw error;
     const { line, path, message, hint } = error;
     const key = path.length === 0 ? '' : `${nameOf(path)}: `;
     throw configError(`${shown}:${line}: ${key}${message}`, hint);
@@ -127,7 +134,7 @@ function rebased(value: unknown, folder: string, key: string): unknown {
   return Object.fromEntries(entries) as unknown;
 }
 
-/** A handler's module, from the fields in JSON. */
+/** A handler's module, from the fields in JSON or TOML. */
 function toModule(target: object, folder: string): HandlerModule {
   checkKeys(target, "a handler's module", ['kind', 'url', 'workers', 'data']);
   const { url, workers, data } = target as Record<string, unknown>;
