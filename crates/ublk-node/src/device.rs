@@ -17,6 +17,7 @@ use crate::describe::{self, Buffers, Counters, DeviceInfo};
 use crate::open_devices::{self, OpenDevices, Place};
 use crate::options::NativeDeviceOptions;
 use crate::outcome::Failure;
+use crate::overlay::OverlaySnapshot;
 use crate::served::Served;
 use crate::watch::NativeWatch;
 use crate::{aside, target, task};
@@ -153,6 +154,19 @@ impl NativeDevice {
         task::promise(env, move || {
             let size = target::bytes(size)?;
             device.resize(size).map(|info| DeviceInfo::from(&info))
+        })
+    }
+
+    /// Freezes what its disk holds now in a file of its own; without a name, one is made.
+    #[napi(catch_unwind, ts_return_type = "Promise<Outcome<OverlaySnapshot>>")]
+    pub fn snapshot<'env>(
+        &self,
+        env: &'env Env,
+        file: Option<String>,
+    ) -> napi::Result<Object<'env>> {
+        let device = Arc::clone(&self.device);
+        task::promise(env, move || {
+            device.snapshot(file.map(Into::into)).map(|taken| OverlaySnapshot::from(&taken))
         })
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use napi::Env;
 use napi::bindgen_prelude::Object;
 use napi_derive::napi;
-use ublk_core::target::overlay;
+use ublk_core::target::{Snapshot, overlay};
 
 use crate::describe::number;
 use crate::target::NativeTarget;
@@ -50,6 +50,28 @@ impl From<&overlay::Info> for OverlayLayer {
             zeros: number(info.zeros),
             extents: number(info.extents),
             allocated: number(info.allocated),
+        }
+    }
+}
+
+/// What a disk held at one moment.
+#[derive(Debug)]
+#[napi(object, object_from_js = false)]
+pub struct OverlaySnapshot {
+    /// The path of the frozen layer's file.
+    pub path: String,
+    /// The layer's UUID.
+    pub layer: String,
+    /// The number of superblocks written so far.
+    pub generation: f64,
+}
+
+impl From<&Snapshot> for OverlaySnapshot {
+    fn from(snapshot: &Snapshot) -> Self {
+        Self {
+            path: snapshot.file.display().to_string(),
+            layer: snapshot.layer.to_string(),
+            generation: number(snapshot.generation),
         }
     }
 }

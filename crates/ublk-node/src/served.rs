@@ -2,11 +2,13 @@
 
 use std::fmt::Debug;
 use std::os::fd::RawFd;
+use std::path::PathBuf;
 
 use ublk_core::device::{Access, Buffering, Device, DeviceInfo, End, ExchangeMode};
 use ublk_core::driver::Driver;
 use ublk_core::error::Error;
 use ublk_core::stats::{QueueStats, Watch};
+use ublk_core::target::Snapshot;
 
 /// What JavaScript can do with a device, whichever driver it is on.
 pub(crate) trait Served: Debug + Send + Sync {
@@ -16,6 +18,7 @@ pub(crate) trait Served: Debug + Send + Sync {
     fn stats(&self) -> Vec<QueueStats>;
     fn watch(&self, capacity: u32) -> Watch;
     fn resize(&self, size: u64) -> Result<DeviceInfo, Error>;
+    fn snapshot(&self, file: Option<PathBuf>) -> Result<Snapshot, Error>;
     fn quiesce(&self) -> Result<(), Error>;
     fn share(&self, fd: RawFd, access: Access) -> Result<u16, Error>;
     fn unshare(&self, index: u16) -> Result<(), Error>;
@@ -49,6 +52,10 @@ impl<D: Driver + Debug> Served for Device<D> {
 
     fn resize(&self, size: u64) -> Result<DeviceInfo, Error> {
         self.resize(size)
+    }
+
+    fn snapshot(&self, file: Option<PathBuf>) -> Result<Snapshot, Error> {
+        self.snapshot(file)
     }
 
     fn quiesce(&self) -> Result<(), Error> {

@@ -116,6 +116,12 @@ impl Head {
         &self.index
     }
 
+    /// Puts the layer, which holds nothing yet, on the layers of this index, of which there are `layer`.
+    pub fn stand_on(&mut self, layer: u32, index: Index) {
+        debug_assert!(self.index.is_empty() && self.pending.is_empty());
+        (self.layer, self.index) = (layer, index);
+    }
+
     /// The space of the layer's file. The file must have as many segments before a run of the
     /// last one is written.
     pub fn space(&self) -> &Space {
@@ -271,6 +277,15 @@ impl Head {
             salt: next.salt,
             ..self.superblock
         })
+    }
+
+    /// The superblock after which nothing is written to the layer: valid once everything published is
+    /// durable.
+    pub fn frozen(&self) -> Superblock {
+        let next = self.next_superblock();
+        let generation = self.superblock.generation + 1;
+        let next = next.unwrap_or(Superblock { generation, ..self.superblock });
+        Superblock { frozen: true, in_use: None, ..next }
     }
 
     /// The superblock is durable.

@@ -26,6 +26,8 @@ const NAME: usize = 128;
 /// Where the boot and the history of [`InUse`] lie, behind the name.
 const BOOT: usize = 384;
 const HISTORY: usize = 400;
+/// Where the identity of the disk lies, behind the history.
+const DISK: usize = 408;
 
 /// What a layer stands on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +89,8 @@ pub struct Superblock {
     pub generation: u64,
     /// The layer's identity.
     pub layer: Uuid,
+    /// The disk's identity: the same for all live layers that a disk has had since it was made or forked.
+    pub disk: Uuid,
     /// The layer below; none: the base.
     pub parent: Option<Parent>,
     /// The size of the disk, in blocks.
@@ -151,8 +155,9 @@ impl Superblock {
         }
         if let Some(InUse { boot, history }) = self.in_use {
             page[BOOT..HISTORY].copy_from_slice(&boot);
-            page[HISTORY..HISTORY + 8].copy_from_slice(&history.to_le_bytes());
+            page[HISTORY..DISK].copy_from_slice(&history.to_le_bytes());
         }
+        page[DISK..DISK + 16].copy_from_slice(self.disk.as_bytes());
         page[80..88].copy_from_slice(&self.blocks.to_le_bytes());
         page[88..96].copy_from_slice(&self.salt.to_le_bytes());
         page[96..100].copy_from_slice(&self.log.to_le_bytes());
@@ -190,9 +195,13 @@ impl Superblock {
                 Some(Parent { layer, generation: u64_at(72), file })
             }
         };
+        let (layer, disk) =
+            (Uuid::from_bytes(bytes(page, 40)), Uuid::from_bytes(bytes(page, DISK)));
         let superblock = Self {
             generation: u64_at(32),
-            layer: Uuid::from_bytes(bytes(page, 40)),
+            layer,
+            // A layer of a version without this field was its disk's first.
+            disk: if disk.is_nil() { layer } else { disk },
             parent,
             blocks: u64_at(80),
             frozen: flags & FROZEN != 0,
@@ -245,6 +254,7 @@ mod tests {
         Superblock {
             generation,
             layer: Uuid::from_u128(7),
+            disk: Uuid::from_u128(5),
             parent: Some(Parent {
                 layer: Uuid::from_u128(6),
                 generation: 3,
@@ -269,9 +279,18 @@ mod tests {
     }
 
     #[test]
+    fn a_layer_that_names_no_disk_is_of_its_own() {
+        let mut page = Superblock { disk: Uuid::nil(), ..superblock(4) }.to_page();
+        let read = Superblock::parse(&page).unwrap();
+        assert_eq!(read.disk, read.layer);
+        page[DISK] ^= 1;
+        assert_eq!(Superblock::parse(&page), Err(Unfit::Damaged));
+    }
+
+    #[test]
     fn any_flipped_bit_is_noticed() {
         let page = superblock(4).to_page();
-        for bit in 0..8 * (HISTORY + 8) {
+        for bit in 0..8 * (DISK + 16) {
             let mut flipped = page;
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert!(Superblock::parse(&flipped).is_err(), "bit {bit}");

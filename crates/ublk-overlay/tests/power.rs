@@ -267,6 +267,7 @@ fn new_file(random: &mut Random) -> (File, Head) {
     let superblock = Superblock {
         generation: 1,
         layer: Uuid::from_u128(1),
+        disk: Uuid::from_u128(1),
         parent: None,
         blocks: DISK,
         frozen: false,

@@ -14,6 +14,7 @@ use super::memory::Memory;
 use super::negotiate::Kind;
 use super::options::{BufferMode, Buffering, DeviceInfo, DeviceOptions, ExchangeMode};
 use super::pool::Pool;
+use super::snapshot::Snapshots;
 use super::supervise::{Crew, Event, Parting, Supervisor};
 use super::{Device, Shared, SizeCheck, admin, layout, needs, negotiate, params, staff};
 use crate::control::Control;
@@ -121,8 +122,10 @@ impl<D: Driver> Launch<'_, D> {
             move || queue.apply(&driver, &info, throttles_writes)
         };
         let supervisor = Supervisor::new(id)?;
+        let mut reactors = Vec::new();
         let started = self
             .staff(&options, memory.as_ref(), (&target, shifts), &events, pool, &mut crew)
+            .map(|mailboxes| reactors = mailboxes)
             .and_then(|()| muster(&inbox, &mut crew, options.limit))
             .and_then(|()| self.start(&options, arrange, &events, &inbox, &mut crew))
             .and_then(|()| match self.begin {
@@ -138,6 +141,7 @@ impl<D: Driver> Launch<'_, D> {
                 return Err(error);
             }
         };
+        let limit = options.limit;
         let shared = Arc::new(Shared {
             control: control.clone(),
             options,
@@ -148,6 +152,7 @@ impl<D: Driver> Launch<'_, D> {
             counters,
             bridge,
             size_check: SizeCheck::of(&target),
+            snapshots: Snapshots::of(self.driver, &target, reactors, limit),
             links,
             leave: pool.is_none().then_some(events),
             closing: Mutex::default(),

@@ -26,7 +26,7 @@ struct Record {
 impl Record {
     /// Absent where devices cannot be told from each other.
     fn of<D: Driver>(driver: &D, id: u32, target: &impl Target) -> Option<Self> {
-        let files = target.files().iter().map(|&fd| driver.identity(fd)).collect();
+        let files = target.laid_out().iter().map(|&fd| driver.identity(fd)).collect();
         Some(Self {
             instance: driver.device_identity(id)?.to_string(),
             layout: target.layout(),

@@ -1,5 +1,6 @@
 //! The life of a device: added, started, served, stopped, deleted, in the order that cannot hang.
 
+use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,7 +12,9 @@ use crate::error::{Code, Error, Result};
 use crate::stats::{self, QueueStats, Tally, Watch};
 use crate::target::Target;
 use crate::target::file::Promised;
+use crate::target::{Snapshot, SnapshotOptions};
 use memory::Memory;
+use snapshot::Snapshots;
 
 mod abilities;
 mod admin;
@@ -31,6 +34,7 @@ mod pool;
 mod queue_settings;
 mod recover;
 mod serve;
+mod snapshot;
 mod staff;
 mod supervise;
 
@@ -81,6 +85,7 @@ struct Shared<D> {
     /// Where requests are answered elsewhere.
     bridge: Option<Arc<Bridge>>,
     size_check: SizeCheck,
+    snapshots: Snapshots,
     /// Requests may end unseen: while the kernel does not count them, nobody knows of those.
     links: bool,
     /// Reaches the supervisor, if the device's threads are its own.
@@ -331,6 +336,23 @@ impl<D: Driver> Device<D> {
         let shared = &self.shared;
         let limit = shared.options.limit;
         change::resize_with(&shared.control, shared.info.id, size, limit, &shared.size_check.0)
+    }
+
+    /// Freezes what the disk holds now in a file of its own, which other disks may stand on; the device goes
+    /// on, and nothing fails meanwhile. Requests other than reads wait until those that are under way have
+    /// ended, at most for the device's `limit`, and what they wrote is durable. `file` is the new name, in
+    /// the folder of the disk's file; absent: the name of the disk's file, a dot, and a number.
+    ///
+    /// # Errors
+    /// [`Code::Unsupported`](crate::error::Code::Unsupported) for a target that is no overlay;
+    /// [`Code::Timeout`](crate::error::Code::Timeout) when requests do not end;
+    /// [`Code::Closed`](crate::error::Code::Closed) when the device has ended; those of
+    /// [`Overlay::take_snapshot`](crate::target::overlay::Overlay::take_snapshot). The disk goes on as
+    /// before.
+    pub fn snapshot(&self, file: Option<PathBuf>) -> Result<Snapshot> {
+        self.lives()?;
+        let options = SnapshotOptions { file, limit: self.shared.options.limit };
+        self.shared.snapshots.take(&options)
     }
 
     /// Whether there is still something of this device that can be changed: its number may be

@@ -12,8 +12,8 @@ use crate::error::{Code, Error, Result};
 use crate::reactor::{Capacity, Listener, MAX_SLOTS, Mailbox, News, Service};
 use crate::target::Target;
 
-/// Files of a reactor: three or more per queue.
-const FILES: u32 = 1 << 12;
+/// Files of a reactor: three or more per queue, 67 per queue of an overlay.
+const FILES: u32 = 1 << 15;
 
 /// What [`Pool::new`] is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +30,7 @@ pub struct PoolOptions {
 /// the last clone of the pool and the last of its devices.
 ///
 /// A reactor takes as many queues as its tables hold: 16,384 tags with zero copy, and as many
-/// files as the process may have open, up to 4,096. Queues that share a reactor share its CPU, and
+/// files as the process may have open, up to 32,768. Queues that share a reactor share its CPU, and
 /// its fate if the kernel breaks its ring.
 #[derive(Debug)]
 pub struct Pool<T> {
@@ -146,11 +146,11 @@ impl<T: Target> Pool<T> {
     }
 
     /// Gives queues, or shares of them, to the living reactor that has the fewest of those that have
-    /// room for all of these.
+    /// room for all of these; answers the reactor's mailbox.
     ///
     /// # Errors
     /// As [`check`](Self::check).
-    pub(super) fn assign(&self, services: Vec<Service<T>>) -> Result<()> {
+    pub(super) fn assign(&self, services: Vec<Service<T>>) -> Result<Mailbox<T>> {
         let berths = services.iter().map(Berth::of);
         let together = berths.fold(Berth::default(), Berth::and);
         let fitting = self.living().filter(|one| lock(&one.load).fits(together, one.room));
@@ -159,7 +159,7 @@ impl<T: Target> Pool<T> {
             return Err(self.full(1, together, depth));
         };
         services.into_iter().for_each(|service| self.give(member, service));
-        Ok(())
+        Ok(member.mailbox.clone())
     }
 
     fn give(&self, member: &Member<T>, mut service: Service<T>) {
@@ -202,7 +202,7 @@ impl<T: Target> Pool<T> {
             slots.unwrap_or_default(),
         );
         Error::new(Code::Resources, message).hint(
-            "give the pool more `reactors` or the device a smaller `depth`; a reactor has 4,096 places \
+            "give the pool more `reactors` or the device a smaller `depth`; a reactor has 32,768 places \
              for files, or as many as `ulimit -n` allows, and 16,384 for buffers",
         )
     }

@@ -22,8 +22,8 @@ use super::supervise::{Crew, Event};
 use crate::driver::{Driver, OpenFile};
 use crate::error::{Code, Error, Result};
 use crate::reactor::{
-    Listener, Mailbox, News, OWN_FILES, Part, QueueConfig, Service, Share, Transfer, apart,
-    can_be_left,
+    Listener, Mailbox, News, Part, QueueConfig, Service, Share, Transfer, apart, can_be_left,
+    places,
 };
 use crate::stats::{Counters, Tally};
 use crate::target::Target;
@@ -115,8 +115,7 @@ pub(super) fn check_room<T: Target>(
         options.threads.map_or(info.queue_depth, |threads| info.queue_depth.div_ceil(threads));
     let turns = if options.rotate_slots { 2 } else { 1 };
     let slots = if registers { u32::from(share) * turns } else { 0 };
-    let files = u32::try_from(target.files().len()).unwrap_or(u32::MAX).saturating_add(OWN_FILES);
-    let each = Berth { files, slots };
+    let each = Berth { files: places(target), slots };
     let (count, berth) = match go_together(info) {
         true => (1, (1..duties).fold(each, |all, _| all.and(each))),
         false => (duties, each),
@@ -136,7 +135,8 @@ pub(super) fn tally(shifts: &[Shift]) -> Tally {
 }
 
 impl<D: Driver> Launch<'_, D> {
-    /// Finds a reactor for each shift: one of its own, or for each duty one of the pool.
+    /// Finds a reactor for each shift: one of its own, or for each duty one of the pool. Answers the
+    /// reactors' mailboxes.
     pub(super) fn staff<T: Target>(
         &self,
         options: &DeviceOptions,
@@ -145,7 +145,7 @@ impl<D: Driver> Launch<'_, D> {
         events: &Sender<Event>,
         pool: Option<&Pool<T>>,
         crew: &mut Crew,
-    ) -> Result<()> {
+    ) -> Result<Vec<Mailbox<T>>> {
         let char_device = open_char(self.driver, self.info.dev_id, options.limit)?;
         let zeros = self.driver.open_zeros().map_err(|error| {
             Error::os(Code::Kernel, "cannot open the source of zeros /dev/zero", "open", &error)
@@ -172,7 +172,7 @@ impl<D: Driver> Launch<'_, D> {
                 }),
             }
         };
-        let mut lent = Vec::new();
+        let (mut lent, mut mailboxes) = (Vec::new(), Vec::new());
         for shift in shifts {
             let place = self.place(options, &shift);
             let (count, behind) = (shift.duties.len(), shift.behind);
@@ -185,6 +185,7 @@ impl<D: Driver> Launch<'_, D> {
                 move |error| Error::os(Code::Kernel, "cannot start a queue's thread", call, &error)
             };
             let mailbox = Mailbox::new().map_err(cannot("eventfd"))?;
+            mailboxes.push(mailbox.clone());
             let waker = (!behind).then(|| mailbox.waker().clone());
             // Each says when it ends, also one whose thread cannot be made.
             crew.expect(count);
@@ -192,7 +193,7 @@ impl<D: Driver> Launch<'_, D> {
                 .map_err(cannot("clone"))?;
             crew.hire(thread, waker);
         }
-        pool.map_or(Ok(()), |pool| self.lend(pool, lent, crew))
+        pool.map_or(Ok(mailboxes), |pool| self.lend(pool, lent, crew))
     }
 
     /// Spreads queues over the reactors of a pool. Those of a batch device go to one reactor: where
@@ -202,15 +203,16 @@ impl<D: Driver> Launch<'_, D> {
         pool: &Pool<T>,
         mut queues: Vec<Service<T>>,
         crew: &mut Crew,
-    ) -> Result<()> {
+    ) -> Result<Vec<Mailbox<T>>> {
+        let mut mailboxes = Vec::new();
         while !queues.is_empty() {
             let together = if go_together(self.info) { queues.len() } else { 1 };
             let rest = queues.split_off(together);
             crew.expect(together);
-            pool.assign(queues)?;
+            mailboxes.push(pool.assign(queues)?);
             queues = rest;
         }
-        Ok(())
+        Ok(mailboxes)
     }
 
     /// Whether requests may end unseen. A server that leaves its device waits for the requests that

@@ -91,6 +91,14 @@ pub trait Driver: Clone + Send + Sync + 'static {
         linux::reopen(fd)
     }
 
+    /// Lets system calls see what rings have written to files.
+    ///
+    /// # Errors
+    /// What write(2) says, where a model of the kernel has a cache of its own.
+    fn write_back(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Steps of a queue are going to use this memory of its target. For a model of the kernel, which takes
     /// other memory than the requests' for a mistake; the kernel does not ask.
     fn expect_memory(&self, memory: &Arc<Region>) {

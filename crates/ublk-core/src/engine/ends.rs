@@ -55,7 +55,9 @@ impl<T: Target> Engine<T> {
         let (step, progress) = (&self.steps[index], &self.progress[index]);
         let (begin, end) =
             (step.offset + u64::from(progress.from), step.offset + u64::from(step.length));
-        let capacity = || pass.ring.capacity(self.target.files()[usize::from(step.file)]);
+        // A file that has come while the device is served is a plain one.
+        let file = self.target.files().get(usize::from(step.file));
+        let capacity = || file.and_then(|&file| pass.ring.capacity(file));
         match verdict {
             Verdict::Ended if capacity().is_some() => Err(libc::EIO),
             Verdict::CompleteInside if capacity().is_some_and(|capacity| end > capacity) => {

@@ -117,6 +117,11 @@ impl<T> Engine<T> {
         }
     }
 
+    /// Whether `target` plans the requests.
+    pub(crate) fn serves(&self, target: &Arc<T>) -> bool {
+        Arc::ptr_eq(&self.target, target)
+    }
+
     /// The last request of `tag`.
     pub(crate) fn request(&self, tag: u16) -> Request {
         self.flights[usize::from(tag)].request

@@ -1,11 +1,14 @@
-//! Adds queues to a reactor and removes queues: the places and slots that a reactor lends to a seat.
+//! Adds queues to a reactor, gives queues new files, and removes queues: the places and slots that a
+//! reactor lends to a seat.
 
 use std::ops::Range;
+use std::os::fd::{AsRawFd, RawFd};
 use std::{io, mem};
 
+use super::mailbox::{Mail, NewFile};
 use super::seat::{Desk, Seat};
 use super::{Listener, Reactor, Service, Turn, full};
-use crate::driver::{Driver, Ring};
+use crate::driver::{Driver, OpenFile, Ring};
 use crate::file_table::FIRST_OF_TARGET;
 use crate::target::Target;
 
@@ -65,22 +68,37 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         made
     }
 
-    /// Registers the files of a queue. Each queue gets an own open file of each target file where a file
-    /// can be reopened: the kernel reports a failed sync once per open file.
+    /// Registers the files of a queue.
     fn register_files(&mut self, service: &Service<T>, first: u32) -> io::Result<()> {
-        let mut files = service.files();
-        let own: Vec<_> = files[FIRST_OF_TARGET as usize..]
-            .iter_mut()
-            .filter_map(|fd| {
-                let again = self.driver.reopen(*fd).ok()?;
-                *fd = again.fd();
-                Some(again)
-            })
-            .collect();
-        let registered = self.ring.update_files(first, &files);
+        let (own, targets) = service.files();
+        self.ring.update_files(first, &own)?;
+        self.register_of_target(targets, first + FIRST_OF_TARGET)
+    }
+
+    /// Registers files of a target for one queue. Each queue gets an own open file where a file can be
+    /// reopened: the kernel reports a failed sync once per open file.
+    fn register_of_target(&mut self, files: &[RawFd], first: u32) -> io::Result<()> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        let again: Vec<_> = files.iter().map(|&fd| self.driver.reopen(fd).ok()).collect();
+        let fds = files.iter().zip(&again);
+        let fds: Vec<_> = fds.map(|(&fd, again)| again.as_ref().map_or(fd, OpenFile::fd)).collect();
+        let registered = self.ring.update_files(first, &fds);
         // The file table keeps the files open.
-        drop(own);
+        drop(again);
         registered
+    }
+
+    /// Gives a file to all queues that its target answers.
+    fn give(&mut self, new: &NewFile<T>) -> io::Result<()> {
+        let seats = self.seats.iter().flatten();
+        let theirs = seats.filter(|seat| seat.queue.engine.serves(&new.target));
+        let first: Vec<_> = theirs.map(|seat| seat.loan.files.start).collect();
+        let place = FIRST_OF_TARGET + u32::from(new.place);
+        first
+            .into_iter()
+            .try_for_each(|first| self.register_of_target(&[new.file.as_raw_fd()], first + place))
     }
 
     /// Lends number, places and slots to a queue; on failure lends nothing.
@@ -120,12 +138,19 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         number
     }
 
-    /// Adds the queues in the mailbox and removes queues that have ended.
+    /// Sees to the mail, and removes queues that have ended.
     #[cold]
     pub(super) fn attend(&mut self) -> io::Result<Turn> {
         self.attention = false;
-        for service in self.mailbox.take() {
-            self.serve(service)?;
+        for mail in self.mailbox.take() {
+            match mail {
+                Mail::Queue(service) => self.serve(service)?,
+                Mail::File(file) => {
+                    let given = self.give(&file);
+                    // Whoever asked may have given up.
+                    let _unheard = file.told.send(given);
+                }
+            }
         }
         let quit = self.mailbox.waker().should_quit();
         if quit {

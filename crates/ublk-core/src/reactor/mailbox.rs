@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{io, mem};
 
@@ -22,7 +23,29 @@ struct Inner {
 pub struct Mailbox<T> {
     waker: Waker,
     /// Nobody looks into it any more: none.
-    arrivals: Arc<Mutex<Option<Vec<Service<T>>>>>,
+    mail: Arc<Mutex<Option<Vec<Mail<T>>>>>,
+}
+
+/// What a reactor is asked for.
+#[derive(Debug)]
+pub(super) enum Mail<T> {
+    /// To serve a queue.
+    Queue(Service<T>),
+    /// To give a file to queues that it serves.
+    File(NewFile<T>),
+}
+
+/// A file for all queues of a reactor that `target` answers, at a spare place of the target's.
+#[derive(Debug)]
+pub struct NewFile<T> {
+    /// The target, [by identity](Arc::ptr_eq).
+    pub target: Arc<T>,
+    /// The place among the target's files.
+    pub place: u16,
+    /// The file.
+    pub file: Arc<OwnedFd>,
+    /// Hears when all these queues have the file; is dropped when the reactor is gone.
+    pub told: Sender<io::Result<()>>,
 }
 
 impl Waker {
@@ -73,7 +96,7 @@ impl<T> Mailbox<T> {
     /// # Errors
     /// What eventfd(2) says.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { waker: Waker::new()?, arrivals: Arc::new(Mutex::new(Some(Vec::new()))) })
+        Ok(Self { waker: Waker::new()?, mail: Arc::new(Mutex::new(Some(Vec::new()))) })
     }
 
     /// What wakes and ends the reactor.
@@ -83,13 +106,22 @@ impl<T> Mailbox<T> {
 
     /// Asks the reactor to serve a queue; its listener hears what becomes of it.
     pub fn send(&self, service: Service<T>) {
-        if let Some(arrivals) = &mut *self.lock() {
-            arrivals.push(service);
+        self.post(Mail::Queue(service));
+    }
+
+    /// Gives the reactor's queues a file.
+    pub fn give(&self, file: NewFile<T>) {
+        self.post(Mail::File(file));
+    }
+
+    fn post(&self, mail: Mail<T>) {
+        if let Some(waiting) = &mut *self.lock() {
+            waiting.push(mail);
         }
         self.waker.wake();
     }
 
-    pub(super) fn take(&self) -> Vec<Service<T>> {
+    pub(super) fn take(&self) -> Vec<Mail<T>> {
         self.lock().as_mut().map(mem::take).unwrap_or_default()
     }
 
@@ -104,13 +136,13 @@ impl<T> Mailbox<T> {
         drop(unserved);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Vec<Service<T>>>> {
-        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<Mail<T>>>> {
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<T> Clone for Mailbox<T> {
     fn clone(&self) -> Self {
-        Self { waker: self.waker.clone(), arrivals: Arc::clone(&self.arrivals) }
+        Self { waker: self.waker.clone(), mail: Arc::clone(&self.mail) }
     }
 }

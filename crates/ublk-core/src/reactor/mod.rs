@@ -59,9 +59,9 @@ pub use crate::buffers::SharedMemory;
 pub use crate::exchange::{Back, Front, apart};
 pub use crate::share::Share;
 pub(crate) use lost::can_be_left;
-pub use mailbox::{Mailbox, Waker};
+pub use mailbox::{Mailbox, NewFile, Waker};
 pub use service::{Capacity, ExchangeMode, Listener, News, Part, QueueConfig, Service, Transfer};
-pub(crate) use service::{MAX_SLOTS, OWN_FILES};
+pub(crate) use service::{MAX_SLOTS, places};
 
 pub(crate) use clock::UNPRIVILEGED_LIMIT;
 

@@ -9,6 +9,7 @@ use std::{io, mem};
 use crate::buffers::SharedMemory;
 use crate::driver::{OpenFile, RingSize};
 use crate::exchange::{Back, Front};
+use crate::file_table::FIRST_OF_TARGET;
 use crate::share::Share;
 use crate::stats::Counters;
 use crate::target::Target;
@@ -200,8 +201,11 @@ pub struct Capacity {
     pub spin: Duration,
 }
 
-/// Files of each queue beside those of its target: see [`Service::files`].
-pub(crate) const OWN_FILES: u32 = 2;
+/// How many places of a file table a queue takes that `target` answers: see [`Service::files`].
+#[expect(clippy::cast_possible_truncation, reason = "a step names a file by 16 bits")]
+pub(crate) fn places<T: Target>(target: &T) -> u32 {
+    FIRST_OF_TARGET + (target.files().len() + target.spare_places()) as u32
+}
 
 /// The kernel's limit of a buffer table.
 pub(crate) const MAX_SLOTS: u16 = 1 << 14;
@@ -226,16 +230,14 @@ impl Capacity {
 }
 
 impl<T: Target> Service<T> {
-    /// The queue's part of the file table (see `file_table`).
-    pub(super) fn files(&self) -> Vec<RawFd> {
-        let own = [self.char_device.fd(), self.zeros.fd()];
-        own.iter().chain(self.target.files()).copied().collect()
+    /// The queue's part of the file table (see `file_table`): its own files, and its target's.
+    pub(super) fn files(&self) -> ([RawFd; FIRST_OF_TARGET as usize], &[RawFd]) {
+        ([self.char_device.fd(), self.zeros.fd()], self.target.files())
     }
 
-    /// How many places that takes up.
-    #[expect(clippy::cast_possible_truncation, reason = "a step names a file by 16 bits")]
+    /// How many places that takes up, with those of files to come.
     pub(crate) fn places(&self) -> u32 {
-        self.files().len() as u32
+        places(&*self.target)
     }
 
     /// Whether other threads have something to say to it.

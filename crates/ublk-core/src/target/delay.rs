@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::native::Native;
 use super::{
-    Durability, Ended, Errno, Geometry, Next, Op, Part, Plan, Presentation, Region, Request, Step,
-    StepKind, Target, ZoneOp,
+    Durability, Ended, Errno, Geometry, Next, Op, Part, Plan, Presentation, Queues, Region,
+    Request, Snapshot, SnapshotOptions, Step, StepKind, Target, ZoneOp,
 };
 
 /// How long requests wait before the target below sees them, in microseconds.
@@ -51,6 +51,22 @@ impl Target for Delay {
 
     fn files(&self) -> &[RawFd] {
         self.child.files()
+    }
+
+    fn spare_places(&self) -> usize {
+        self.child.spare_places()
+    }
+
+    fn laid_out(&self) -> &[RawFd] {
+        self.child.laid_out()
+    }
+
+    fn snapshot(
+        &self,
+        options: &SnapshotOptions,
+        queues: &dyn Queues,
+    ) -> crate::error::Result<Snapshot> {
+        self.child.snapshot(options, queues)
     }
 
     fn durability(&self) -> &Durability {

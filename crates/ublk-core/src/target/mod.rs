@@ -20,6 +20,7 @@ mod geometry;
 mod plan;
 mod request;
 mod rounds;
+mod snapshot;
 mod state;
 #[cfg(test)]
 mod testing;
@@ -33,6 +34,7 @@ pub use geometry::{
 pub use plan::{Part, Place, Plan, Remap, Step, StepKind};
 pub use request::{Op, Request, RequestFlags, ZoneOp};
 pub use rounds::{Ended, Next};
+pub use snapshot::{Queues, Snapshot, SnapshotOptions};
 
 pub mod delay;
 pub mod error;
@@ -66,8 +68,19 @@ pub trait Target: Send + Sync + 'static {
     /// target lives.
     fn files(&self) -> &[RawFd];
 
+    /// How many files may come while the device is served ([`Queues`]): reactors keep as many places
+    /// free behind those of [`files`](Self::files).
+    fn spare_places(&self) -> usize {
+        0
+    }
+
+    /// Those of the [`files`](Self::files) that the layout names by their order; by default all.
+    fn laid_out(&self) -> &[RawFd] {
+        self.files()
+    }
+
     /// What is known of the durability of [`files`](Self::files), for all queues. A target with files
-    /// has one of as many.
+    /// has one of as many, and of its [spare places](Self::spare_places).
     fn durability(&self) -> &Durability {
         Durability::NONE
     }
@@ -115,6 +128,20 @@ pub trait Target: Send + Sync + 'static {
     fn check_size(&self, size: u64) -> crate::error::Result<()> {
         let message = format!("this target cannot change its size to {size} bytes");
         Err(Error::new(Code::Unsupported, message))
+    }
+
+    /// Freezes what the disk holds now in a file of its own; the device goes on. May block.
+    ///
+    /// # Errors
+    /// [`Code::Unsupported`] by default; those of [`overlay::Overlay::take_snapshot`].
+    fn snapshot(
+        &self,
+        options: &SnapshotOptions,
+        queues: &dyn Queues,
+    ) -> crate::error::Result<Snapshot> {
+        let _ = (options, queues);
+        Err(Error::new(Code::Unsupported, "this target takes no snapshots")
+            .hint("an overlay does, also below a delay: targets.overlay(base, path)"))
     }
 
     /// Memory that steps with the place [`Place::Own`] use, the same for the target's life.

@@ -15,7 +15,10 @@ use super::null::Null;
 use super::overlay::Overlay;
 use super::striped::Striped;
 use super::zoned::Zoned;
-use super::{Durability, Elsewhere, Ended, Errno, Geometry, Next, Plan, Remap, Request, Target};
+use super::{
+    Durability, Elsewhere, Ended, Errno, Geometry, Next, Plan, Queues, Remap, Request, Snapshot,
+    SnapshotOptions, Target,
+};
 use crate::memory::Region;
 
 /// One of the native targets.
@@ -87,6 +90,22 @@ impl Target for Native {
 
     fn files(&self) -> &[RawFd] {
         forward!(self, target => target.files())
+    }
+
+    fn spare_places(&self) -> usize {
+        forward!(self, target => target.spare_places())
+    }
+
+    fn laid_out(&self) -> &[RawFd] {
+        forward!(self, target => target.laid_out())
+    }
+
+    fn snapshot(
+        &self,
+        options: &SnapshotOptions,
+        queues: &dyn Queues,
+    ) -> crate::error::Result<Snapshot> {
+        forward!(self, target => target.snapshot(options, queues))
     }
 
     fn durability(&self) -> &Durability {

@@ -25,6 +25,7 @@ mod partial;
 mod pool;
 mod rounds;
 mod segments;
+mod snapshots;
 mod starting;
 mod threads;
 

@@ -29,6 +29,10 @@ impl Driver for Sim {
         }
     }
 
+    fn write_back(&self) -> io::Result<()> {
+        self.write_back().map_err(io::Error::from_raw_os_error)
+    }
+
     fn expect_memory(&self, memory: &Arc<Region>) {
         self.lock().target_memory.push(Arc::downgrade(memory));
     }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -22,6 +22,15 @@ pub(super) fn take(path: &Path, file: &File, read_only: bool) -> Result<()> {
     }
     // Some network file systems have no locks.
     Ok(())
+}
+
+/// Makes the lock one that readers share.
+pub(super) fn share(file: RawFd) -> io::Result<()> {
+    // SAFETY: flock on a descriptor of our caller's.
+    match unsafe { libc::flock(file, libc::LOCK_SH | libc::LOCK_NB) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 fn hint(holder: Option<u32>) -> String {

@@ -139,6 +139,14 @@ impl File {
         owner.try_clone().map(fs::File::from)
     }
 
+    /// Lets others have the file too: nobody writes to it any more.
+    ///
+    /// # Errors
+    /// What flock(2) says.
+    pub(super) fn share(&self) -> io::Result<()> {
+        self.owner.as_ref().map_or(Ok(()), |owner| lock::share(owner.as_raw_fd()))
+    }
+
     /// Whether the page cache is passed by.
     pub fn is_direct(&self) -> bool {
         self.direct

@@ -14,6 +14,7 @@ use ublk_overlay::superblock::{Page, Parent, Superblock, Unfit};
 
 use super::super::Target;
 use super::super::file::{File, FileOptions};
+use super::settle;
 use crate::error::{Code, Error, Result};
 
 type Read = Box<dyn FnMut(u64, &mut Page) -> io::Result<()> + Send>;
@@ -85,6 +86,22 @@ impl Layer {
         Ok(parents)
     }
 
+    /// Whether this is the live layer of a snapshot that was killed after the exchange of names: all that
+    /// the layer holds is durable, and nobody has opened the layer since.
+    fn was_to_be_frozen(&self, parent: &Parent) -> bool {
+        let found = self.superblock();
+        !found.frozen && found.layer == parent.layer && found.generation + 1 == parent.generation
+    }
+
+    /// Freezes the layer of such a snapshot.
+    fn finish_snapshot(path: &Path, how: &FileOptions) -> Result<()> {
+        let layer = Self::open(path, &FileOptions { read_only: false, ..how.clone() })?;
+        let found = layer.superblock();
+        let generation = found.generation + 1;
+        let frozen = Superblock { generation, frozen: true, in_use: None, ..*found };
+        settle::write(&layer.backing, &frozen).map_err(|error| failed(path, "write", &error))
+    }
+
     fn open_parent(&self, parent: &Parent, how: &FileOptions) -> Result<Self> {
         let path = folder(&self.path).join(OsStr::from_bytes(parent.file.bytes()));
         let of = format!("the layer below {}", self.path.display());
@@ -95,7 +112,13 @@ impl Layer {
                  above it was made",
             ));
         }
-        let below = Self::open(&path, &FileOptions { read_only: true, ..how.clone() })?;
+        let reading = FileOptions { read_only: true, ..how.clone() };
+        let mut below = Self::open(&path, &reading)?;
+        if below.was_to_be_frozen(parent) {
+            drop(below);
+            Self::finish_snapshot(&path, how)?;
+            below = Self::open(&path, &reading)?;
+        }
         let found = below.superblock();
         let wrong = if found.layer != parent.layer {
             format!("is layer {}, not {}", found.layer, parent.layer)

@@ -13,6 +13,10 @@ pub(super) struct Flight {
     pub(super) parts: Vec<Part>,
     /// The request runs the flush.
     pub(super) flushes: bool,
+    /// The request is no read.
+    writes: bool,
+    /// The request has not begun: a snapshot is being taken.
+    pub(super) waits: bool,
 }
 
 /// All requests under way. The ticket of a request is an index of this table.
@@ -27,8 +31,8 @@ pub(super) struct Flights {
 }
 
 impl Flights {
-    /// A request begins at this block. Answers the ticket.
-    pub(super) fn begin(&mut self, at: u64) -> u64 {
+    /// A request begins at this block; `writes`: no read. Answers the ticket.
+    pub(super) fn begin(&mut self, at: u64, writes: bool) -> u64 {
         self.clock += 1;
         let ticket = self.free.pop().unwrap_or_else(|| {
             self.flights.push(Flight::default());
@@ -36,7 +40,7 @@ impl Flights {
         });
         let began = self.clock;
         let flight = self.get(ticket);
-        (flight.began, flight.at) = (began, at);
+        (flight.began, flight.at, flight.writes) = (began, at, writes);
         ticket
     }
 
@@ -64,6 +68,17 @@ impl Flights {
     pub(super) fn oldest(&self) -> Option<u64> {
         let began = self.flights.iter().map(|flight| flight.began).filter(|&began| began > 0);
         (!self.deserted).then(|| began.min().unwrap_or(u64::MAX))
+    }
+
+    /// Whether requests other than reads have begun and not ended.
+    pub(super) fn any_writing(&self) -> bool {
+        let under_way = |flight: &Flight| flight.began > 0 && flight.writes && !flight.waits;
+        self.flights.iter().any(under_way)
+    }
+
+    /// Whether the end of some requests will never be reported.
+    pub(super) fn is_deserted(&self) -> bool {
+        self.deserted
     }
 
     /// A reactor is gone, and the end of some requests will never be reported.

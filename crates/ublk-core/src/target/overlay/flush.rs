@@ -10,7 +10,7 @@ use ublk_overlay::superblock::{PAGE, Page};
 
 use super::super::{Errno, Place, Plan, Step, StepKind};
 use super::settle::random;
-use super::{LIVE, Live, Overlay, Way, segments, step, writes};
+use super::{Gate, Live, Overlay, Way, segments, writes};
 
 /// Pages of memory for log blocks.
 pub(super) const PAGES: usize = 8;
@@ -75,14 +75,15 @@ impl Overlay {
         plan: &mut Plan<'_>,
     ) -> Result<Way, Errno> {
         // A sync that has failed is final, so nobody waits for another.
-        if live.lost || self.durability.is_lost(LIVE) {
+        if live.lost || self.durability.is_lost(live.place()) {
             return Err(Errno(libc::EIO));
         }
         if live.flushing.is_some() {
             return Ok(Way::Park);
         }
         let mark = live.history.mark();
-        let compacted = match live.head.wants_compaction() {
+        let compacts = live.gate == Gate::Open && live.head.wants_compaction();
+        let compacted = match compacts {
             true => live.head.begin_compaction(random(), random()).ok(),
             false => None,
         };
@@ -108,7 +109,7 @@ impl Overlay {
                     flushing.phase = Phase::Sync;
                 }
                 Phase::Sync => {
-                    plan.push(step(StepKind::Sync, 0, 0));
+                    plan.push(live.step(StepKind::Sync, 0, 0));
                     flushing.phase = Phase::Log(0);
                     break Way::Round;
                 }
@@ -121,9 +122,11 @@ impl Overlay {
                     let unused = live.head.flushed(flushing.number);
                     live.draining.add(live.flights.now(), unused);
                     flushing.phase = Phase::Punch;
-                    if let Some(superblock) = live.head.next_superblock() {
-                        self.write_page(0, &superblock.to_page(), superblock.place(), plan);
-                        plan.push(Step { stage: 1, ..step(StepKind::Sync, 0, 0) });
+                    let next = live.head.next_superblock();
+                    // A snapshot on its way has told the new layer the generation of this one.
+                    if let Some(superblock) = next.filter(|_| live.gate == Gate::Open) {
+                        self.write_page(live, 0, (superblock.place(), &superblock.to_page()), plan);
+                        plan.push(Step { stage: 1, ..live.step(StepKind::Sync, 0, 0) });
                         flushing.phase = Phase::Switch;
                         break Way::Round;
                     }
@@ -158,23 +161,29 @@ impl Overlay {
         let mut blocks = live.head.log_blocks(number).skip(written);
         let mut count = 0;
         for (slot, (place, page)) in (0..PAGES).zip(&mut blocks) {
-            self.write_page(slot, page, place, plan);
+            self.write_page(live, slot, (place, page), plan);
             count += 1;
         }
         if blocks.next().is_none() && count > 0 {
-            plan.push(Step { stage: 1, ..step(StepKind::Sync, 0, 0) });
+            plan.push(Step { stage: 1, ..live.step(StepKind::Sync, 0, 0) });
         }
         (count > 0).then_some(written + count)
     }
 
     /// Writes a page to a block of the file, from a page of memory unused by steps under way.
-    fn write_page(&self, slot: usize, page: &Page, block: u64, plan: &mut Plan<'_>) {
+    fn write_page(
+        &self,
+        live: &Live,
+        slot: usize,
+        (block, page): (u64, &Page),
+        plan: &mut Plan<'_>,
+    ) {
         assert!(slot < PAGES);
         let at = slot * PAGE;
         // SAFETY: inside the region, just checked; the only flush under way has no step under way, so
         // nobody reads the memory.
         unsafe { self.pages.base().add(at).copy_from_nonoverlapping(page.as_ptr(), PAGE) };
-        let write = step(StepKind::Write { dsync: false }, PAGE as u64, block << BLOCK_SHIFT);
+        let write = live.step(StepKind::Write { dsync: false }, PAGE as u64, block << BLOCK_SHIFT);
         // Fits: inside the region.
         plan.push(Step { place: Place::Own, at: u32::try_from(at).unwrap_or(u32::MAX), ..write });
     }
@@ -188,7 +197,7 @@ impl Flushing {
         self.growing.extend(missing.take(PAGES));
         let length = live.head.space().segment_blocks() << BLOCK_SHIFT;
         for &segment in &self.growing {
-            plan.push(step(StepKind::Allocate, length, u64::from(segment) * length));
+            plan.push(live.step(StepKind::Allocate, length, u64::from(segment) * length));
         }
     }
 
@@ -207,7 +216,7 @@ impl Flushing {
             let Some(run) = live.draining.take(oldest) else { break };
             if punches {
                 let (offset, length) = writes::bytes(run);
-                plan.push(step(StepKind::PunchHole, length, offset));
+                plan.push(live.step(StepKind::PunchHole, length, offset));
                 self.punching.push(run);
             } else {
                 reuse(live, run);

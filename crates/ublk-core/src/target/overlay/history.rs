@@ -242,6 +242,11 @@ impl History {
         self.write_header()
     }
 
+    /// Where the file is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Nothing is left to the next server.
     pub(super) fn remove(&self) -> io::Result<()> {
         fs::remove_file(&self.path)

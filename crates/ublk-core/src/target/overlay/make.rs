@@ -28,12 +28,14 @@ pub(super) struct Birth {
     pub(super) parent: Option<Parent>,
     pub(super) base_modified: i64,
     pub(super) segment_shift: u32,
+    /// The disk whose next live layer this is, and the number of its first superblock; absent: a new disk.
+    pub(super) succeeds: Option<(Uuid, u64)>,
 }
 
 impl Birth {
     /// An empty layer of a disk of so many blocks.
     pub(super) fn new(blocks: u64, parent: Option<Parent>, base_modified: i64) -> Self {
-        Self { blocks, parent, base_modified, segment_shift: SEGMENT_SHIFT }
+        Self { blocks, parent, base_modified, segment_shift: SEGMENT_SHIFT, succeeds: None }
     }
 }
 
@@ -63,9 +65,12 @@ impl Unnamed {
             }
             _ => failed(path, "open", &error),
         })?;
+        let layer = Uuid::new_v4();
+        let (disk, generation) = birth.succeeds.unwrap_or((layer, 1));
         let superblock = Superblock {
-            generation: 1,
-            layer: Uuid::new_v4(),
+            generation,
+            layer,
+            disk,
             parent: birth.parent,
             blocks: birth.blocks,
             frozen: false,

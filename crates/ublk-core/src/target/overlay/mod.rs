@@ -11,17 +11,19 @@
 
 use std::fs;
 use std::os::fd::RawFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ublk_overlay::extent::{BLOCK_SHIFT, Extent, MAX_COUNT, Place};
 use ublk_overlay::head::Head;
 use ublk_overlay::space::Run;
 
-use super::file::File;
+use super::file::{File, FileOptions};
 use super::native::Native;
 use super::{
-    Boot, Durability, Ended, Errno, Geometry, Next, Op, Plan, Request, Step, StepKind, Target,
+    Durability, Ended, Errno, Geometry, Next, Op, Plan, Queues, Request, Snapshot, SnapshotOptions,
+    Step, StepKind, Target,
 };
 use crate::memory::Region;
 
@@ -34,6 +36,7 @@ mod make;
 mod open;
 mod reads;
 mod settle;
+mod snapshot;
 mod unused;
 mod verbs;
 mod writes;
@@ -42,12 +45,13 @@ pub use diff::{Change, diff};
 use flights::Flights;
 use flush::Flushing;
 use history::{History, Refused};
+use open::Memory;
 pub use open::OverlayOptions;
 use unused::{Allocated, Draining};
 pub use verbs::{Info, create, fork, info};
 
-/// The file of the live layer among [`Target::files`]; the files of frozen layers follow, then the base's.
-const LIVE: u16 = 0;
+/// Files of layers that snapshots may add while a disk is served.
+const SPARE: usize = 64;
 /// Steps of a round, beside those of the base.
 const ROUND: usize = 16;
 /// How long a request waits for the flush of another request before asking again, in microseconds.
@@ -58,6 +62,8 @@ const PATIENCE: u32 = 100;
 pub struct Overlay {
     base: Native,
     geometry: Geometry,
+    /// The files at the time of opening: the live layer's, those of frozen layers, the base's. The files of
+    /// layers that are made later have the places behind.
     files: Vec<RawFd>,
     /// The place of the base's first file.
     base_files: u16,
@@ -67,11 +73,13 @@ pub struct Overlay {
     /// Whether the file system gives space back.
     punches: bool,
     live: Mutex<Live>,
-    boot: Boot,
-    /// The live layer's file, through the page cache, for writes before and after requests.
-    backing: fs::File,
-    /// The files of the layers, the live layer last.
-    _layers: Vec<File>,
+    /// Woken when a request ends that a snapshot waits for.
+    drained: Condvar,
+    /// The name of the disk: the live layer's file.
+    path: PathBuf,
+    memory: Memory,
+    /// How files of layers are opened.
+    how: FileOptions,
 }
 
 /// The state of the live layer.
@@ -86,6 +94,22 @@ struct Live {
     flushing: Option<Flushing>,
     /// A reactor is gone whose steps of a flush may still write to the log: no other flush begins.
     lost: bool,
+    /// The live layer's file, through the page cache, for writes before and after requests.
+    backing: fs::File,
+    /// The files of the layers, the live layer last, and the place of each among the target's files.
+    layers: Vec<(File, u16)>,
+    gate: Gate,
+}
+
+/// Whether a snapshot is being taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gate {
+    /// No.
+    Open,
+    /// The new layer is being made: the live layer keeps its generation.
+    Preparing,
+    /// Requests other than reads wait.
+    Closed,
 }
 
 /// The next thing of a request that does not fail.
@@ -99,6 +123,14 @@ enum Way {
 impl Overlay {
     fn live(&self) -> MutexGuard<'_, Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The request has ended.
+    fn end(&self, live: &mut Live, ticket: u64) {
+        live.flights.end(ticket);
+        if live.gate == Gate::Closed {
+            self.drained.notify_all();
+        }
     }
 
     /// The first round of a request.
@@ -127,6 +159,13 @@ impl Overlay {
         request: &Request,
         plan: &mut Plan<'_>,
     ) -> Result<Way, Errno> {
+        let flight = live.flights.get(ticket);
+        if flight.waits {
+            if live.gate == Gate::Closed {
+                return Ok(Way::Park);
+            }
+            live.flights.get(ticket).waits = false;
+        }
         if live.flights.get(ticket).flushes {
             match self.plan_flush(live, plan)? {
                 Way::Done => live.flights.get(ticket).flushes = false,
@@ -173,6 +212,18 @@ impl Live {
         Ok(())
     }
 
+    /// The place of the live layer's file.
+    fn place(&self) -> u16 {
+        self.layers.last().map_or(0, |(_, place)| *place)
+    }
+
+    /// A step on the live layer's file.
+    fn step(&self, kind: StepKind, length: u64, offset: u64) -> Step {
+        // Fits: a step is no longer than a request, or than the longest run.
+        let length = u32::try_from(length).unwrap_or(u32::MAX);
+        Step { kind, file: self.place(), length, offset, ..Step::EMPTY }
+    }
+
     fn publish_zeros(&mut self, from: u64, to: u64) -> Result<(), Refused> {
         // Fits: a request is shorter than 4 GiB.
         let count = u32::try_from(to - from).unwrap_or(MAX_COUNT);
@@ -198,13 +249,29 @@ impl Target for Overlay {
         &self.files
     }
 
+    fn spare_places(&self) -> usize {
+        SPARE
+    }
+
+    fn laid_out(&self) -> &[RawFd] {
+        self.base.laid_out()
+    }
+
+    fn snapshot(
+        &self,
+        options: &SnapshotOptions,
+        queues: &dyn Queues,
+    ) -> crate::error::Result<Snapshot> {
+        self.take_snapshot(options, queues)
+    }
+
     fn durability(&self) -> &Durability {
         &self.durability
     }
 
     fn layout(&self) -> Option<String> {
         let base = self.base.layout()?;
-        Some(format!("overlay({}, {base})", self.live().head.superblock().layer))
+        Some(format!("overlay({}, {base})", self.live().head.superblock().disk))
     }
 
     fn max_steps(&self) -> usize {
@@ -221,11 +288,13 @@ impl Target for Overlay {
 
     fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> Result<(), Errno> {
         let mut live = self.live();
-        let ticket = live.flights.begin(blocks(request).0);
-        let begun = self.begin(&mut live, ticket, request, plan);
+        let ticket = live.flights.begin(blocks(request).0, request.op != Op::Read);
+        let waits = live.gate == Gate::Closed && request.op != Op::Read;
+        live.flights.get(ticket).waits = waits;
+        let begun = if waits { Ok(()) } else { self.begin(&mut live, ticket, request, plan) };
         match begun {
             Ok(()) => plan.ask(ticket),
-            Err(_) => live.flights.end(ticket),
+            Err(_) => self.end(&mut live, ticket),
         }
         begun
     }
@@ -250,7 +319,7 @@ impl Target for Overlay {
             Ok(Way::Done) => {}
             Err(_) => live.fail(ticket),
         }
-        live.flights.end(ticket);
+        self.end(&mut live, ticket);
         way.map_or_else(Next::Fail, |_| Next::Done)
     }
 
@@ -258,13 +327,14 @@ impl Target for Overlay {
         let mut live = self.live();
         // No step is under way any more.
         live.fail(ticket);
-        live.flights.end(ticket);
+        self.end(&mut live, ticket);
     }
 
     fn deserted(&self) {
         let mut live = self.live();
         live.flights.desert();
         live.lost |= live.flushing.is_some();
+        self.drained.notify_all();
     }
 }
 
@@ -280,12 +350,6 @@ fn segments(run: Run, segment_blocks: u64) -> impl Iterator<Item = u32> {
     // Fits: segments are counted in 32 bits.
     let segment = move |block: u64| u32::try_from(block / segment_blocks).unwrap_or(u32::MAX);
     segment(run.block)..=segment(last)
-}
-
-fn step(kind: StepKind, length: u64, offset: u64) -> Step {
-    // Fits: a step is no longer than a request, or than the longest run.
-    let length = u32::try_from(length).unwrap_or(u32::MAX);
-    Step { kind, file: LIVE, length, offset, ..Step::EMPTY }
 }
 
 #[cfg(test)]

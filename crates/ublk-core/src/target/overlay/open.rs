@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 use ublk_overlay::extent::{BLOCK, Extent};
 use ublk_overlay::head::Head;
@@ -18,7 +18,7 @@ use super::history::{History, Owner, default_folder};
 use super::make::{Birth, Unnamed, without_fallocate};
 use super::settle::{self, random};
 use super::unused::{Allocated, Draining};
-use super::{Live, Overlay, ROUND, flush};
+use super::{Gate, Live, Overlay, ROUND, SPARE, flush};
 use crate::error::{Code, Error, Result};
 use crate::memory::Region;
 
@@ -76,10 +76,16 @@ impl Overlay {
             boot,
             lose_unflushed: options.lose_unflushed,
         };
-        Self::assemble(base, layer, parents, memory)
+        Self::assemble(base, layer, parents, (memory, how))
     }
 
-    fn assemble(base: Native, layer: Layer, parents: Vec<Layer>, memory: Memory) -> Result<Self> {
+    fn assemble(
+        base: Native,
+        layer: Layer,
+        parents: Vec<Layer>,
+        (memory, how): (Memory, FileOptions),
+    ) -> Result<Self> {
+        let path = layer.path.clone();
         let number = u32::try_from(parents.len()).unwrap_or(u32::MAX);
         let mut index = Index::new();
         let mut layers = Vec::with_capacity(parents.len() + 1);
@@ -88,39 +94,63 @@ impl Overlay {
             contents.load(number, &mut index).map_err(|error| unfit(&path, &error))?;
             layers.push(file);
         }
-        let loaded = Loaded::of(layer, number, index, &memory)?;
-        let (live, file, backing) = loaded.wake(&memory)?;
-        let mut files = vec![file.files()[0]];
+        let awake = Loaded::of(layer, number, index, &memory)?.wake(&memory)?;
+        let mut files = vec![awake.file.files()[0]];
         files.extend(layers.iter().map(|layer| layer.files()[0]));
-        layers.push(file);
+        // Fits: there are at most 255 layers.
         let base_files = u16::try_from(files.len()).unwrap_or(u16::MAX);
         files.extend_from_slice(base.files());
-        let geometry = geometry(&base, &layers);
+        let geometry = geometry(&base, layers.iter().chain([&awake.file]));
+        let punches = awake.file.geometry().discard.is_some();
+        let layers = layers.into_iter().zip(1..).chain([(awake.file, 0)]).collect();
+        let live = Live {
+            head: awake.head,
+            history: awake.history,
+            flights: Flights::default(),
+            allocated: awake.allocated,
+            draining: Draining::default(),
+            flushing: None,
+            lost: false,
+            backing: awake.backing,
+            layers,
+            gate: Gate::Open,
+        };
         let pages = Region::new(flush::PAGES * PAGE).map_err(|error| {
             Error::os(Code::Resources, "cannot make memory for a log", "mmap", &error)
         })?;
         Ok(Self {
             geometry,
-            durability: Durability::of(files.len()),
+            durability: Durability::of(files.len() + SPARE),
             files,
             base_files,
             base,
             pages: Arc::new(pages),
-            punches: layers.last().is_some_and(|live| live.geometry().discard.is_some()),
+            punches,
             live: Mutex::new(live),
-            boot: memory.boot,
-            backing,
-            _layers: layers,
+            drained: Condvar::new(),
+            path,
+            memory,
+            how,
         })
     }
 }
 
 /// Where the history of a layer is looked for.
+#[derive(Debug)]
 pub(super) struct Memory {
     pub(super) folder: PathBuf,
     pub(super) boot: Boot,
     /// See [`OverlayOptions::lose_unflushed`].
     pub(super) lose_unflushed: bool,
+}
+
+/// A live layer that this server has opened.
+pub(super) struct Awake {
+    pub(super) head: Head,
+    pub(super) history: History,
+    pub(super) allocated: Allocated,
+    pub(super) file: File,
+    pub(super) backing: fs::File,
 }
 
 /// A live layer with the unflushed writes of a killed server; nothing has been written.
@@ -152,7 +182,7 @@ impl Loaded {
     }
 
     /// Writes a superblock that names this server's history.
-    fn wake(self, memory: &Memory) -> Result<(Live, File, fs::File)> {
+    pub(super) fn wake(self, memory: &Memory) -> Result<Awake> {
         let Self { mut head, file, backing, history, path, owner } = self;
         let in_use = InUse { boot: owner.boot, history: random() };
         let mut history = match history {
@@ -170,16 +200,8 @@ impl Loaded {
         let space = head.space();
         // A free segment may be a hole.
         let segments = (0..space.segments()).map(|segment| !space.is_free(segment));
-        let live = Live {
-            allocated: Allocated::new(segments),
-            head,
-            history,
-            flights: Flights::default(),
-            draining: Draining::default(),
-            flushing: None,
-            lost: false,
-        };
-        Ok((live, file, backing))
+        let allocated = Allocated::new(segments);
+        Ok(Awake { head, history, allocated, file, backing })
     }
 }
 
@@ -216,12 +238,12 @@ impl Memory {
 impl Drop for Overlay {
     /// A server that ends in good order flushes, closes the layer, and removes the history.
     fn drop(&mut self) {
-        let lost = self.durability.is_lost(super::LIVE) || self.boot.is_over();
         let mut live = self.live();
-        if lost || live.lost {
+        let live = &mut *live;
+        if live.lost || self.durability.is_lost(live.place()) || self.memory.boot.is_over() {
             return;
         }
-        if settle::close(&mut live.head, &self.backing, false).is_ok() {
+        if settle::close(&mut live.head, &live.backing, false).is_ok() {
             // The next server makes a new history in the place of a history that stays.
             let _ = live.history.remove();
         }
@@ -314,10 +336,10 @@ fn check_live(layer: &Layer, base: &Native, (blocks, modified): (u64, i64)) -> R
 }
 
 /// The needs of the base and of the layers' files.
-fn geometry(base: &Native, layers: &[File]) -> Geometry {
+fn geometry<'a>(base: &'a Native, layers: impl Iterator<Item = &'a File> + Clone) -> Geometry {
     let block = u32::try_from(BLOCK).unwrap_or(u32::MAX);
-    let all = || std::iter::once(base.geometry()).chain(layers.iter().map(Target::geometry));
-    let live = layers.last().map_or(base.geometry(), Target::geometry);
+    let all = || std::iter::once(base.geometry()).chain(layers.clone().map(Target::geometry));
+    let live = layers.clone().last().map_or(base.geometry(), Target::geometry);
     Geometry {
         logical_block: block,
         physical_block: live.physical_block.max(block),

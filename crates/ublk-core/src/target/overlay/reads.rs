@@ -3,7 +3,7 @@
 use ublk_overlay::extent::{BLOCK_SHIFT, Place};
 
 use super::super::{Errno, Part, Plan, Request, Step, StepKind, Target};
-use super::{LIVE, Live, Overlay, blocks, step};
+use super::{Live, Overlay, blocks};
 
 impl Overlay {
     /// As many pieces as a round has room for.
@@ -26,14 +26,14 @@ impl Overlay {
             let within = u32::try_from(offset - request.offset).unwrap_or(u32::MAX);
             match piece.place {
                 Some(Place::At { layer, block }) => {
-                    let file = Self::file_of(layer, live.head.layer());
-                    let read = step(StepKind::Read, length, block << BLOCK_SHIFT);
+                    let (_, file) = live.layers[layer as usize];
+                    let read = live.step(StepKind::Read, length, block << BLOCK_SHIFT);
                     plan.push(Step { file, at: within, ..read });
                 }
                 Some(Place::Zero) => {
-                    plan.push(Step { at: within, ..step(StepKind::Zeros, length, 0) });
+                    plan.push(Step { at: within, ..live.step(StepKind::Zeros, length, 0) });
                 }
-                None => self.plan_base(request, (offset, length, within), plan)?,
+                None => self.plan_base(live, request, (offset, length, within), plan)?,
             }
             at += piece.count;
         }
@@ -45,6 +45,7 @@ impl Overlay {
     /// A piece in no layer.
     fn plan_base(
         &self,
+        live: &Live,
         request: &Request,
         (offset, length, at): (u64, u64, u32),
         plan: &mut Plan<'_>,
@@ -57,14 +58,8 @@ impl Overlay {
         plan.part(part, |plan| self.base.plan(&piece, plan))?;
         if plan.len() == before {
             // A base that stores nothing reads as zeros.
-            plan.push(Step { at, ..step(StepKind::Zeros, length, 0) });
+            plan.push(Step { at, ..live.step(StepKind::Zeros, length, 0) });
         }
         Ok(())
-    }
-
-    /// The place of a layer's file.
-    fn file_of(layer: u32, live: u32) -> u16 {
-        // Fits: there are at most 255 layers.
-        if layer == live { LIVE } else { u16::try_from(layer + 1).unwrap_or(u16::MAX) }
     }
 }

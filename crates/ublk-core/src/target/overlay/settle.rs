@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 
 use ublk_overlay::extent::BLOCK;
 use ublk_overlay::head::Head;
-use ublk_overlay::superblock::{InUse, Superblock};
+use ublk_overlay::superblock::{InUse, Page, Superblock};
 use uuid::Uuid;
 
 /// A random number.
@@ -23,24 +23,47 @@ pub(super) fn next(head: &Head, in_use: Option<InUse>) -> Superblock {
 
 /// Closes the layer: everything is durable, and the superblock says so. `freezes`: for ever.
 pub(super) fn close(head: &mut Head, file: &File, freezes: bool) -> io::Result<()> {
-    flush(head, file)?;
+    let flush = Flush::of(head)?;
+    flush.write(file, File::sync_data)?;
+    head.flushed(flush.number);
     write(file, &Superblock { frozen: freezes, ..next(head, None) })
 }
 
-/// Makes the layer durable.
-fn flush(head: &mut Head, file: &File) -> io::Result<()> {
-    let number = head.flush().map_err(|_| io::Error::from_raw_os_error(libc::ENOSPC))?;
-    file.sync_data()?;
-    let segment = head.space().segment_blocks() * BLOCK;
-    for number in head.log_segments() {
-        allocate(file, u64::from(number) * segment, segment)?;
+/// What makes a layer durable: blocks of the log of all that was published.
+pub(super) struct Flush {
+    /// What [`Head::flushed`] hears once the flush is [written](Self::write).
+    pub(super) number: u64,
+    /// Bytes of a segment, and the segments of the log.
+    segment: u64,
+    segments: Vec<u32>,
+    pages: Vec<(u64, Page)>,
+}
+
+impl Flush {
+    /// # Errors
+    /// `ENOSPC` when the file cannot hold the log.
+    pub(super) fn of(head: &mut Head) -> io::Result<Self> {
+        let number = head.flush().map_err(|_| io::Error::from_raw_os_error(libc::ENOSPC))?;
+        let pages = head.log_blocks(number).map(|(place, page)| (place, *page)).collect();
+        let segment = head.space().segment_blocks() * BLOCK;
+        Ok(Self { number, segment, segments: head.log_segments().collect(), pages })
     }
-    for (place, page) in head.log_blocks(number) {
-        file.write_all_at(page, place * BLOCK)?;
+
+    /// Syncs the data, writes the log, and syncs the log.
+    pub(super) fn write(
+        &self,
+        file: &File,
+        sync: impl Fn(&File) -> io::Result<()>,
+    ) -> io::Result<()> {
+        sync(file)?;
+        for &number in &self.segments {
+            allocate(file, u64::from(number) * self.segment, self.segment)?;
+        }
+        for (place, page) in &self.pages {
+            file.write_all_at(page, place * BLOCK)?;
+        }
+        sync(file)
     }
-    file.sync_data()?;
-    head.flushed(number);
-    Ok(())
 }
 
 /// Writes a superblock, durably.

@@ -85,7 +85,7 @@ fn freeze(layer: Layer, history: Option<&Path>) -> Result<()> {
 }
 
 /// Children find the parent by name, in one folder.
-fn check_folder(path: &Path, child: &Path) -> Result<()> {
+pub(super) fn check_folder(path: &Path, child: &Path) -> Result<()> {
     let of =
         |path: &Path| fs::canonicalize(folder(path)).map_err(|error| failed(path, "stat", &error));
     if of(child)? == of(path)? {

@@ -6,8 +6,7 @@ use ublk_overlay::space::Run;
 
 use super::super::{Errno, Plan, Request, Step, StepKind};
 use super::history::MOST_AT_ONCE;
-use super::unused::Allocated;
-use super::{Live, Overlay, blocks, segments, step};
+use super::{Live, Overlay, blocks, segments};
 
 /// The most parts of a round, and the most segments of its blocks: with the steps that allocate these,
 /// fewer steps than a round has.
@@ -35,13 +34,13 @@ impl Overlay {
             full = live.head.places(at, until, |part| push(&mut parts, part)).is_err();
             at = until;
         }
-        let grown = plan_growth(&live.allocated, segment, &parts, plan);
+        let grown = plan_growth(live, segment, &parts, plan);
         for part in &parts {
             // Fits: inside the request.
             let within = (part.block << BLOCK_SHIFT) - request.offset;
             let within = u32::try_from(within).unwrap_or(u32::MAX);
             let (place, length) = bytes(part.run);
-            let write = step(StepKind::Write { dsync: false }, length, place);
+            let write = live.step(StepKind::Write { dsync: false }, length, place);
             plan.push(Step { at: within, stage: grown.into(), ..write });
         }
         let flight = live.flights.get(ticket);
@@ -74,10 +73,10 @@ fn push(parts: &mut Vec<Part>, part: Part) {
 }
 
 /// Allocates the missing segments, from the first block of the parts on. Answers whether there are any.
-fn plan_growth(allocated: &Allocated, segment: u64, parts: &[Part], plan: &mut Plan<'_>) -> bool {
+fn plan_growth(live: &Live, segment: u64, parts: &[Part], plan: &mut Plan<'_>) -> bool {
     let mut last = None;
     for run in parts.iter().filter(|part| part.fresh).map(|part| part.run) {
-        for missing in segments(run, segment).filter(|&segment| !allocated.has(segment)) {
+        for missing in segments(run, segment).filter(|&segment| !live.allocated.has(segment)) {
             // A later part of a segment lies behind an earlier one.
             if last.replace(missing) == Some(missing) {
                 continue;
@@ -85,7 +84,7 @@ fn plan_growth(allocated: &Allocated, segment: u64, parts: &[Part], plan: &mut P
             let first = u64::from(missing) * segment;
             let from = run.block.max(first);
             let length = (first + segment - from) << BLOCK_SHIFT;
-            plan.push(step(StepKind::Allocate, length, from << BLOCK_SHIFT));
+            plan.push(live.step(StepKind::Allocate, length, from << BLOCK_SHIFT));
         }
     }
     !plan.is_empty()

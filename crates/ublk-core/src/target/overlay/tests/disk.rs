@@ -1,15 +1,16 @@
 //! A disk in a folder of its own, and its file behind a cache that a power cut empties.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::super::file::{Direct, FileOptions};
 use super::super::super::native::Native;
-use super::super::super::{Boot, Target, file};
+use super::super::super::{Boot, Queues, Target, file};
 use super::super::chain::modified;
 use super::super::make::{Birth, Unnamed};
 use super::super::{Overlay, OverlayOptions};
@@ -114,24 +115,75 @@ impl Drop for Folder {
 
 /// The live layer's file: what is in it is in the cache, and what of that is durable is kept here.
 pub(super) struct Cache {
-    path: PathBuf,
+    file: File,
+    /// The place of the file among the target's.
+    place: u16,
     durable: Vec<u8>,
     /// What was written to each block since the last sync, in order.
     written: BTreeMap<u64, Vec<Vec<u8>>>,
+    /// Files that snapshots have added.
+    added: RefCell<BTreeMap<u16, File>>,
+}
+
+impl Queues for Cache {
+    fn add_file(&self, place: u16, file: BorrowedFd<'_>) -> Result<()> {
+        // An open file of its own, as reactors have: without the server's lock.
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let again = File::options().read(true).write(true).open(path).unwrap();
+        let before = self.added.borrow_mut().insert(place, again);
+        // A snapshot that failed has left its file, which no step names.
+        assert!(before.is_none() || place > self.place, "another file at a place in use");
+        Ok(())
+    }
+
+    fn write_back(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 impl Cache {
     /// All that the file holds is durable.
     pub(super) fn new(path: &Path) -> Self {
-        Self { path: path.into(), durable: fs::read(path).unwrap(), written: BTreeMap::new() }
+        let file = File::options().read(true).write(true).open(path).unwrap();
+        let durable = fs::read(path).unwrap();
+        Self { file, place: 0, durable, written: BTreeMap::new(), added: RefCell::default() }
+    }
+
+    /// The disk has gone on in the file that was added last. Everything is durable.
+    pub(super) fn go_on(&mut self) {
+        let (place, file) = {
+            let added = self.added.borrow();
+            let (place, file) = added.last_key_value().unwrap();
+            (*place, file.try_clone().unwrap())
+        };
+        (self.place, self.file) = (place, file);
+        self.sync();
+    }
+
+    /// Another server has opened the disk, whose live layer is this file.
+    pub(super) fn opened(&mut self) {
+        self.place = 0;
+        self.added.borrow_mut().clear();
+    }
+
+    /// Whether the file at this place is the live layer's.
+    pub(super) fn is_live(&self, place: u16) -> bool {
+        place == self.place
+    }
+
+    /// Reads from any file of the target.
+    pub(super) fn read(&self, files: &[RawFd], place: u16, offset: u64, bytes: &mut [u8]) {
+        match files.get(usize::from(place)) {
+            Some(&fd) => read(fd, offset, bytes),
+            None => self.added.borrow()[&place].read_exact_at(bytes, offset).unwrap(),
+        }
     }
 
     pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) {
         assert!(offset.is_multiple_of(BLOCK as u64) && bytes.len().is_multiple_of(BLOCK));
-        let file = File::options().write(true).open(&self.path).unwrap();
-        let end = file.metadata().unwrap().len();
+        let end = self.file.metadata().unwrap().len();
         assert!(offset + bytes.len() as u64 <= end, "a write behind the end of the file");
-        file.write_all_at(bytes, offset).unwrap();
+        self.file.write_all_at(bytes, offset).unwrap();
         for (block, bytes) in (offset / BLOCK as u64..).zip(bytes.chunks(BLOCK)) {
             self.written.entry(block).or_default().push(bytes.to_vec());
         }
@@ -142,14 +194,15 @@ impl Cache {
     }
 
     pub(super) fn allocate(&mut self, end: u64) {
-        let file = File::options().write(true).open(&self.path).unwrap();
-        if file.metadata().unwrap().len() < end {
-            file.set_len(end).unwrap();
+        if self.file.metadata().unwrap().len() < end {
+            self.file.set_len(end).unwrap();
         }
     }
 
     pub(super) fn sync(&mut self) {
-        self.durable = fs::read(&self.path).unwrap();
+        let length = usize::try_from(self.file.metadata().unwrap().len()).unwrap();
+        self.durable.resize(length, 0);
+        self.file.read_exact_at(&mut self.durable, 0).unwrap();
         self.written.clear();
     }
 
@@ -165,12 +218,13 @@ impl Cache {
                 self.durable[at..at + BLOCK].copy_from_slice(version);
             }
         }
-        fs::write(&self.path, &self.durable).unwrap();
+        self.file.set_len(self.durable.len() as u64).unwrap();
+        self.file.write_all_at(&self.durable, 0).unwrap();
     }
 }
 
-/// Reads from any other file of the target.
-pub(super) fn read(fd: RawFd, offset: u64, bytes: &mut [u8]) {
+/// Reads from a file of the target.
+fn read(fd: RawFd, offset: u64, bytes: &mut [u8]) {
     let file = File::open(format!("/proc/self/fd/{fd}")).unwrap();
     file.read_exact_at(bytes, offset).unwrap();
 }

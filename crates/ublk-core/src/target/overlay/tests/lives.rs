@@ -1,11 +1,17 @@
-//! Lives of a server, each ended by a power cut, by kill -9, or in good order: after each, every block
-//! holds what its clients may expect.
+//! Lives of a server, each ended by a power cut, by kill -9, also in the middle of a snapshot, or in good
+//! order: after each, every block holds what its clients may expect, and so does every snapshot.
 
-use super::super::super::{Boot, Errno, Op, Step, StepKind};
-use super::super::Overlay;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::super::super::{Boot, Errno, Op, SnapshotOptions, Step, StepKind};
+use super::super::snapshot::Stage;
+use super::super::{Overlay, fork};
 use super::disk::{BLOCK, Cache, Folder, block_of, of_base, stamp_of};
 use super::machine::{Now, Running, run};
-use crate::error::Code;
+use super::snapshots::STAGES;
+use crate::error::{Code, Error};
 
 /// Lives; `UBLK_LIVES` asks for another number.
 const LIVES: u64 = 3000;
@@ -59,6 +65,12 @@ impl Block {
     }
 }
 
+/// A snapshot, and the stamps that each block of it may hold.
+struct Kept {
+    file: PathBuf,
+    stamps: Vec<Vec<u64>>,
+}
+
 /// A request under way and what its end means.
 struct Flight {
     running: Running,
@@ -75,6 +87,8 @@ struct Life<'a> {
     flights: Vec<Flight>,
     stamp: &'a mut u64,
     failures: bool,
+    boot: &'a Boot,
+    kept: &'a mut Vec<Kept>,
 }
 
 fn range(blocks: (u64, u64)) -> std::ops::Range<usize> {
@@ -152,6 +166,49 @@ impl Life<'_> {
         }
     }
 
+    /// Takes a snapshot once only reads are under way. Answers whether the server is still there.
+    fn snapshot(&mut self) -> bool {
+        let writes = |flight: &Flight| flight.running.request.op != Op::Read;
+        // One may wait for another.
+        while self.flights.iter().any(writes) {
+            self.advance();
+        }
+        let killed_at = STAGES.get(usize::try_from(self.random.below(15)).unwrap());
+        let options = SnapshotOptions { file: None, limit: Duration::ZERO };
+        let mut last = None;
+        let taken = self.overlay.take_observed_snapshot(&options, &*self.cache, &mut |stage| {
+            last = Some(stage);
+            if Some(&stage) == killed_at {
+                self.boot.end();
+                return Err(Error::new(Code::Closed, "killed"));
+            }
+            Ok(())
+        });
+        let stamps = self.blocks.iter().map(|block| block.visible_from(block.now).to_vec());
+        let kept = Kept {
+            file: taken.as_ref().map_or_else(|_| PathBuf::new(), |one| one.file.clone()),
+            stamps: stamps.collect(),
+        };
+        if matches!(last, Some(Stage::Durable | Stage::Exchanged | Stage::Frozen)) {
+            self.cache.sync();
+            self.blocks.iter_mut().for_each(|block| block.flushed(block.now));
+        }
+        match taken {
+            Ok(_) => {
+                self.cache.go_on();
+                self.kept.push(kept);
+            }
+            Err(error) if error.message == "killed" => {
+                if matches!(last, Some(Stage::Exchanged | Stage::Frozen)) {
+                    self.cache.go_on();
+                }
+                return false;
+            }
+            Err(error) => assert_eq!(error.code, Code::Closed, "{error}"),
+        }
+        true
+    }
+
     fn end(&mut self, flight: &Flight, result: Result<(), Errno>) {
         let op = flight.running.request.op;
         match op {
@@ -206,6 +263,7 @@ fn lives(seed: u64, count: u64) {
     let mut blocks: Vec<_> = (0..DISK).map(|block| Block::new(of_base(block))).collect();
     let (mut boot_id, mut stamp, mut last) = (1, 0, End::Close);
     let mut history = folder.path.join("history");
+    let mut kept = Vec::new();
     for life in 0..count {
         let boot = Boot::simulated(boot_id);
         if random.below(3) == 0 {
@@ -223,6 +281,7 @@ fn lives(seed: u64, count: u64) {
         let overlay = overlay.unwrap_or_else(|error| panic!("seed {seed}, life {life}: {error}"));
         // Opening writes a superblock and syncs it alone.
         cache.sync();
+        cache.opened();
         check_all(&overlay, &mut cache, &mut blocks, last, (seed, life));
         let failures = random.below(3) == 0;
         let steps = random.below(600);
@@ -234,16 +293,24 @@ fn lives(seed: u64, count: u64) {
             flights: Vec::new(),
             stamp: &mut stamp,
             failures,
+            boot: &boot,
+            kept: &mut kept,
         };
+        let mut killed = false;
         for _ in 0..steps {
-            if server.flights.len() < 6 && server.random.below(4) == 0 {
+            if server.random.below(150) == 0 {
+                killed = !server.snapshot();
+                if killed {
+                    break;
+                }
+            } else if server.flights.len() < 6 && server.random.below(4) == 0 {
                 server.begin();
             } else {
                 server.advance();
             }
         }
         let end = [End::PowerCut, End::Kill, End::Close]
-            [usize::try_from(server.random.below(3)).unwrap()];
+            [usize::try_from(server.random.below(if killed { 2 } else { 3 })).unwrap()];
         if end == End::Close {
             while !server.flights.is_empty() {
                 server.advance();
@@ -258,6 +325,28 @@ fn lives(seed: u64, count: u64) {
             boot_id += 1;
         }
     }
+    for Kept { file, stamps } in kept {
+        check_snapshot(&folder, &file, &stamps, seed);
+    }
+}
+
+/// A disk that stands on a snapshot holds what the snapshot may.
+fn check_snapshot(folder: &Folder, file: &Path, stamps: &[Vec<u64>], seed: u64) {
+    let child = folder.path.join("child");
+    fork(file, std::slice::from_ref(&child), None).unwrap();
+    let options = folder.options(&Boot::simulated(0));
+    let overlay = Overlay::open(folder.base(), &child, &options).unwrap();
+    let bytes = run(&overlay, &mut Cache::new(&child), Op::Read, (0, DISK), Vec::new()).unwrap();
+    for (number, (found, allowed)) in bytes.chunks(BLOCK).zip(stamps).enumerate() {
+        let stamp = stamp_of(found);
+        let name = file.display();
+        assert!(
+            allowed.contains(&stamp),
+            "seed {seed}, {name}: block {number} holds {stamp}, not one of {allowed:?}"
+        );
+    }
+    drop(overlay);
+    fs::remove_file(child).unwrap();
 }
 
 /// Each block holds one of the stamps that it may, and from now on that one alone.

@@ -3,7 +3,7 @@
 use super::super::super::testing::request;
 use super::super::super::{Ended, Errno, Next, Op, Place, Plan, Request, Step, StepKind, Target};
 use super::super::Overlay;
-use super::disk::{BLOCK, Cache, read};
+use super::disk::{BLOCK, Cache};
 
 /// A request under way, and its bytes.
 pub(super) struct Running {
@@ -97,12 +97,11 @@ impl Running {
     }
 
     fn run(&mut self, overlay: &Overlay, cache: &mut Cache, step: &Step) {
-        let own = step.file == 0;
+        let own = cache.is_live(step.file);
         let range = step.at as usize..step.at as usize + step.length as usize;
         match (step.kind, step.place) {
             (StepKind::Read, Place::Request) => {
-                let fd = overlay.files()[usize::from(step.file)];
-                read(fd, step.offset, &mut self.bytes[range]);
+                cache.read(overlay.files(), step.file, step.offset, &mut self.bytes[range]);
             }
             (StepKind::Zeros, Place::Request) => self.bytes[range].fill(0),
             (StepKind::Write { dsync: false }, Place::Request) if own => {

@@ -3,3 +3,4 @@ mod lives;
 mod machine;
 mod opening;
 mod plans;
+mod snapshots;
