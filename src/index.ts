@@ -27,7 +27,14 @@ export type { DeviceOptions } from './options.ts';
 export { listOrphans, prune } from './orphans.ts';
 export type { OrphanRecord, Orphans, Pruned, PruneOptions } from './orphans.ts';
 export { createOverlay, forkOverlay, overlayDiff, overlayInfo } from './overlays.ts';
-export type { DiffOptions, ForkOptions, OverlayChange, OverlayLayer } from './overlays.ts';
+export type {
+  DiffOptions,
+  ForkOptions,
+  OverlayChange,
+  OverlayLayer,
+  OverlaySnapshot,
+  SnapshotOptions,
+} from './overlays.ts';
 export { createReactorPool, ReactorPool } from './pool.ts';
 export type { ReactorPoolOptions } from './pool.ts';
 export { recoverDevice } from './recover.ts';

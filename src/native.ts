@@ -12,7 +12,7 @@ import type {
   Recovery,
   StopCheck,
 } from './info.ts';
-import type { OverlayChange, OverlayLayer } from './overlays.ts';
+import type { OverlayChange, OverlayLayer, OverlaySnapshot } from './overlays.ts';
 import type { NativeQueueSettings } from './queue-settings.ts';
 import { unloaded } from './unloaded.ts';
 
@@ -118,6 +118,7 @@ export interface NativeDevice {
   stats(): Counters[];
   watch(capacity: number): NativeWatch;
   resize(size: number): Promise<Outcome<DeviceInfo>>;
+  snapshot(children: readonly string[], path?: string): Promise<Outcome<OverlaySnapshot>>;
   quiesce(): Promise<Outcome<void>>;
   share(path: string, readOnly: boolean): Promise<Outcome<number>>;
   unshare(index: number): Promise<Outcome<void>>;

@@ -30,6 +30,28 @@ export interface OverlayLayer {
   readonly allocated: number;
 }
 
+/** The contents of an overlay's disk at one moment, in a layer that nobody writes to any more. */
+export interface OverlaySnapshot {
+  /** The file of the layer, absolute: {@link forkOverlay} makes disks of it. */
+  readonly path: string;
+  /** The UUID of the layer. */
+  readonly layer: string;
+  /**
+   * The number of superblocks written to the disk so far: later snapshots of the same disk have larger
+   * numbers. A virtual machine monitor can store the number beside a snapshot of the memory.
+   */
+  readonly generation: number;
+}
+
+/** Options of {@link Device.snapshot} and {@link Device.fork}. */
+export interface SnapshotOptions {
+  /**
+   * The file of the snapshot, in the folder of the disk's file.
+   * @default the name of the disk's file, a dot, and the generation: `vm1.layer.7`
+   */
+  readonly path?: string | URL | undefined;
+}
+
 /** A range of a disk that a layer stores or makes zeros; the bytes below may be the same. In bytes. */
 export interface OverlayChange {
   /** The first byte, a multiple of 4096. */

@@ -5,7 +5,9 @@ import type { NativeDevice, NativeEnd } from '../../src/native.ts';
 
 /** The addon's device without a kernel: closing ends it. */
 export function fakeDevice(onEnd: (end: NativeEnd) => void): NativeDevice & {
-  [K in 'share' | 'unshare' | 'quiesce' | 'part' | 'release' | 'close']: Mock<NativeDevice[K]>;
+  [K in 'share' | 'unshare' | 'snapshot' | 'quiesce' | 'part' | 'release' | 'close']: Mock<
+    NativeDevice[K]
+  >;
 } {
   return {
     info: () => INFO,
@@ -17,6 +19,9 @@ export function fakeDevice(onEnd: (end: NativeEnd) => void): NativeDevice & {
     ],
     watch: () => ({ take: () => ({ records: Buffer.alloc(0), dropped: 0 }), end: () => {} }),
     resize: vi.fn<NativeDevice['resize']>(async (size) => ({ value: { ...INFO, size } })),
+    snapshot: vi.fn<NativeDevice['snapshot']>(async (_children, path = '/disks/vm.layer.7') => ({
+      value: { path, layer: '6f8b33b2-7c43-4e8e-bd5e-6f4bd4fbf2f1', generation: 7 },
+    })),
     quiesce: vi.fn<NativeDevice['quiesce']>(async () => {
       onEnd({ reason: 'quiesced' });
       return { value: undefined };

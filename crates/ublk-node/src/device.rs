@@ -157,16 +157,20 @@ impl NativeDevice {
         })
     }
 
-    /// Freezes what its disk holds now in a file of its own; without a name, one is made.
+    /// Freezes what its disk holds now in a file of its own, and makes new disks that begin with the same;
+    /// without a name, one is made.
     #[napi(catch_unwind, ts_return_type = "Promise<Outcome<OverlaySnapshot>>")]
     pub fn snapshot<'env>(
         &self,
         env: &'env Env,
+        children: Vec<String>,
         file: Option<String>,
     ) -> napi::Result<Object<'env>> {
         let device = Arc::clone(&self.device);
         task::promise(env, move || {
-            device.snapshot(file.map(Into::into)).map(|taken| OverlaySnapshot::from(&taken))
+            let children = children.into_iter().map(Into::into).collect();
+            let taken = device.snapshot(file.map(Into::into), children)?;
+            Ok(OverlaySnapshot::from(&taken))
         })
     }
 

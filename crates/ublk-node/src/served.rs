@@ -18,7 +18,7 @@ pub(crate) trait Served: Debug + Send + Sync {
     fn stats(&self) -> Vec<QueueStats>;
     fn watch(&self, capacity: u32) -> Watch;
     fn resize(&self, size: u64) -> Result<DeviceInfo, Error>;
-    fn snapshot(&self, file: Option<PathBuf>) -> Result<Snapshot, Error>;
+    fn snapshot(&self, file: Option<PathBuf>, children: Vec<PathBuf>) -> Result<Snapshot, Error>;
     fn quiesce(&self) -> Result<(), Error>;
     fn share(&self, fd: RawFd, access: Access) -> Result<u16, Error>;
     fn unshare(&self, index: u16) -> Result<(), Error>;
@@ -54,8 +54,8 @@ impl<D: Driver + Debug> Served for Device<D> {
         self.resize(size)
     }
 
-    fn snapshot(&self, file: Option<PathBuf>) -> Result<Snapshot, Error> {
-        self.snapshot(file)
+    fn snapshot(&self, file: Option<PathBuf>, children: Vec<PathBuf>) -> Result<Snapshot, Error> {
+        self.snapshot(file, children)
     }
 
     fn quiesce(&self) -> Result<(), Error> {

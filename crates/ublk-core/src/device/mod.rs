@@ -341,7 +341,8 @@ impl<D: Driver> Device<D> {
     /// Freezes what the disk holds now in a file of its own, which other disks may stand on; the device goes
     /// on, and nothing fails meanwhile. Requests other than reads wait until those that are under way have
     /// ended, at most for the device's `limit`, and what they wrote is durable. `file` is the new name, in
-    /// the folder of the disk's file; absent: the name of the disk's file, a dot, and a number.
+    /// the folder of the disk's file; absent: the name of the disk's file, a dot, and a number. `children`
+    /// are the files of new disks that begin with the same, in that folder too.
     ///
     /// # Errors
     /// [`Code::Unsupported`](crate::error::Code::Unsupported) for a target that is no overlay;
@@ -349,9 +350,9 @@ impl<D: Driver> Device<D> {
     /// [`Code::Closed`](crate::error::Code::Closed) when the device has ended; those of
     /// [`Overlay::take_snapshot`](crate::target::overlay::Overlay::take_snapshot). The disk goes on as
     /// before.
-    pub fn snapshot(&self, file: Option<PathBuf>) -> Result<Snapshot> {
+    pub fn snapshot(&self, file: Option<PathBuf>, children: Vec<PathBuf>) -> Result<Snapshot> {
         self.lives()?;
-        let options = SnapshotOptions { file, limit: self.shared.options.limit };
+        let options = SnapshotOptions { file, children, limit: self.shared.options.limit };
         self.shared.snapshots.take(&options)
     }
 

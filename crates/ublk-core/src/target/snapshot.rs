@@ -14,6 +14,8 @@ pub struct SnapshotOptions {
     /// The file of the snapshot, in the folder of the disk's; absent: the name of the disk's file, a dot,
     /// and the generation.
     pub file: Option<PathBuf>,
+    /// New disks that begin with what the snapshot holds: their files, in the same folder.
+    pub children: Vec<PathBuf>,
     /// How long the requests may take that are under way when the snapshot is taken.
     pub limit: Duration,
 }

@@ -87,7 +87,7 @@ fn write(client: &Client, first: u64, written: &Written, ends: &AtomicBool) {
 fn read(client: &Client, block: u64) -> u64 {
     let done = client.run(&ClientOp::Read { offset: block * BLOCK as u64, length: BLOCK as u32 });
     assert_eq!(done.result, Ok(()));
-    let number = done.data[..8].try_into().unwrap();
+    let number: [u8; 8] = done.data[..8].try_into().unwrap();
     assert_eq!(done.data, number.repeat(BLOCK / 8), "a block of two writes");
     u64::from_le_bytes(number)
 }
@@ -95,7 +95,7 @@ fn read(client: &Client, block: u64) -> u64 {
 /// Each block of a snapshot holds a number that was begun before its end, and none older than what was
 /// answered before its beginning.
 fn check(sim: &Sim, folder: &Folder, snapshot: &Path, oldest: &[u64], newest: &[u64]) {
-    let child = snapshot.with_extension("child");
+    let child = PathBuf::from(format!("{}.child", snapshot.display()));
     overlay::fork(snapshot, std::slice::from_ref(&child), Some(&folder.0)).unwrap();
     let device = Device::create(sim, folder.open(&child), options()).unwrap();
     let client = sim.client(device.info().id).unwrap();
@@ -133,7 +133,7 @@ fn snapshots(options: DeviceOptions, pooled: bool, wrap: impl Fn(Native) -> Nati
             until("writes", || numbers(&written.begun).iter().sum::<u64>() > until_later);
             let oldest = numbers(&written.answered);
             let name = (number % 2 == 0).then(|| folder.0.join(format!("snapshot-{number}")));
-            let snapshot = device.snapshot(name).unwrap();
+            let snapshot = device.snapshot(name, Vec::new()).unwrap();
             taken.push((snapshot, oldest, numbers(&written.begun)));
         }
         ends.store(true, Ordering::Relaxed);
@@ -167,10 +167,10 @@ fn a_snapshot_of_what_has_none_or_has_ended_is_refused() {
     let sim = Sim::new(SimConfig::blocking(5));
     let disk = sim.file(SIZE);
     let device = create(&sim, &disk, options());
-    assert_eq!(device.snapshot(None).unwrap_err().code, Code::Unsupported);
+    assert_eq!(device.snapshot(None, Vec::new()).unwrap_err().code, Code::Unsupported);
     device.close().unwrap();
     let folder = Folder::new();
     let device = Device::create(&sim, folder.open(&folder.0.join("layer")), options()).unwrap();
     device.close().unwrap();
-    assert_eq!(device.snapshot(None).unwrap_err().code, Code::Closed);
+    assert_eq!(device.snapshot(None, Vec::new()).unwrap_err().code, Code::Closed);
 }

@@ -50,10 +50,11 @@ impl Overlay {
     /// # Errors
     /// `Busy` while another snapshot is taken; `BadBackend` where the file exists, where the disk's file has
     /// been moved, or where the live layer cannot be written; `InvalidArgument` for a file in another
-    /// folder; `Resources` on a full file system, and after 64 snapshots by one server; `Timeout` when
+    /// folder, or named twice; `Resources` on a full file system, and after 64 snapshots by one server; `Timeout` when
     /// requests do not end; `Unsupported` at 255 layers, and on a file system that cannot exchange names;
     /// `Closed` when a thread that serves the disk is gone. The disk goes on as before, but for an error of
-    /// the last write: then it goes on in the new layer, and its next server freezes the old one.
+    /// the last write: then it goes on in the new layer, and its next server freezes the old one. A child
+    /// that could not get its name is missing; the snapshot is there.
     pub fn take_snapshot(
         &self,
         options: &SnapshotOptions,
@@ -71,6 +72,7 @@ impl Overlay {
     ) -> Result<Snapshot> {
         let work = Work::begin(self)?;
         let name = work.name(options.file.as_deref())?;
+        let children = work.make_children(&name, &options.children)?;
         let (mut draft, new) = work.make(name)?;
         reached(Stage::Made)?;
         let file = new.file.backing().map_err(|error| failed(&draft.path, "dup", &error))?;
@@ -95,6 +97,7 @@ impl Overlay {
             failed(&file, "write", &error)
                 .hint("the disk goes on; others can stand on the snapshot from its next server on")
         })?;
+        children.into_iter().try_for_each(|child| child.name().map(drop))?;
         Ok(Snapshot { file, layer, generation })
     }
 }
@@ -178,19 +181,34 @@ impl<'a> Work<'a> {
         parent.is_some_and(|parent| Some(parent.file) == own && parent.layer == self.live.layer)
     }
 
-    /// Makes the new layer, under the name that the frozen layer will have.
-    fn make(&self, path: PathBuf) -> Result<(Draft<'a>, Awake)> {
-        let file = file_name(&path).ok_or_else(|| {
+    /// What a layer is like that stands on the frozen layer, whose name will be `path`.
+    fn birth(&self, path: &Path) -> Result<Birth> {
+        let file = file_name(path).ok_or_else(|| {
             let message = format!("{} is no name of a file", path.display());
             Error::new(Code::InvalidArgument, message)
         })?;
-        let Superblock { layer, disk, blocks, base_modified, segment_shift, .. } = self.live;
+        let Superblock { layer, blocks, base_modified, segment_shift, .. } = self.live;
         let parent = Parent { layer, generation: self.generation(), file };
-        let birth = Birth {
-            segment_shift,
-            succeeds: Some((disk, self.generation())),
-            ..Birth::new(blocks, Some(parent), base_modified)
-        };
+        Ok(Birth { segment_shift, ..Birth::new(blocks, Some(parent), base_modified) })
+    }
+
+    /// Makes new disks, without names as yet, that will stand on the frozen layer.
+    fn make_children(&self, name: &Path, children: &[PathBuf]) -> Result<Vec<Unnamed>> {
+        for (at, child) in children.iter().enumerate() {
+            check_folder(&self.overlay.path, child)?;
+            if child == name || children[..at].contains(child) {
+                let message = format!("{} is named twice", child.display());
+                return Err(Error::new(Code::InvalidArgument, message));
+            }
+        }
+        let birth = self.birth(name)?;
+        children.iter().map(|child| Unnamed::make(child, &birth)).collect()
+    }
+
+    /// Makes the new layer, under the name that the frozen layer will have.
+    fn make(&self, path: PathBuf) -> Result<(Draft<'a>, Awake)> {
+        let succeeds = Some((self.live.disk, self.generation()));
+        let birth = Birth { succeeds, ..self.birth(&path)? };
         Unnamed::make(&path, &birth)?.name()?;
         let Overlay { memory, how, .. } = self.overlay;
         let awake = Layer::open(&path, how)

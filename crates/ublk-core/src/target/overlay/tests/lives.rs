@@ -174,7 +174,7 @@ impl Life<'_> {
             self.advance();
         }
         let killed_at = STAGES.get(usize::try_from(self.random.below(15)).unwrap());
-        let options = SnapshotOptions { file: None, limit: Duration::ZERO };
+        let options = SnapshotOptions { file: None, children: Vec::new(), limit: Duration::ZERO };
         let mut last = None;
         let taken = self.overlay.take_observed_snapshot(&options, &*self.cache, &mut |stage| {
             last = Some(stage);

@@ -25,7 +25,7 @@ fn disk() -> (Folder, Cache, Overlay, Boot) {
 }
 
 fn named(file: Option<PathBuf>) -> SnapshotOptions {
-    SnapshotOptions { file, limit: Duration::ZERO }
+    SnapshotOptions { file, children: Vec::new(), limit: Duration::ZERO }
 }
 
 fn snapshot(overlay: &Overlay, cache: &mut Cache, name: Option<PathBuf>) -> Result<Snapshot> {
@@ -87,6 +87,38 @@ fn a_snapshot_keeps_what_the_disk_held_and_the_disk_goes_on() {
     let layers = info(&folder.layer()).unwrap();
     assert_eq!(layers.len(), 3);
     assert_eq!(folder.histories(), 0, "none of a frozen layer, none of a closed one");
+}
+
+#[test]
+fn children_of_a_running_disk_begin_with_what_it_held() {
+    let (folder, mut cache, overlay, _) = disk();
+    write(&overlay, &mut cache, 1, 11);
+    let children = ["a", "b"].map(|name| folder.path.join(name)).to_vec();
+    let options = SnapshotOptions { children: children.clone(), ..named(None) };
+    overlay.take_snapshot(&options, &cache).unwrap();
+    cache.go_on();
+    write(&overlay, &mut cache, 1, 21);
+    for child in &children {
+        let options = folder.options(&Boot::simulated(1));
+        let served = Overlay::open(folder.base(), child, &options).unwrap();
+        let mut own = Cache::new(child);
+        assert_eq!(read(&served, &mut own, 1), 11);
+        assert_ne!(served.layout(), overlay.layout(), "another disk");
+        write(&served, &mut own, 1, 31);
+        assert_eq!(read(&served, &mut own, 1), 31);
+    }
+    assert_eq!(read(&overlay, &mut cache, 1), 21);
+    let before = info_files(&folder);
+    for (children, code) in [
+        (vec![folder.path.join("c"), folder.path.join("c")], Code::InvalidArgument),
+        (vec!["/dev/shm/c".into()], Code::InvalidArgument),
+        (vec![folder.path.join("c"), children[0].clone()], Code::BadBackend),
+    ] {
+        let options = SnapshotOptions { children, ..named(None) };
+        let error = overlay.take_snapshot(&options, &cache).unwrap_err();
+        assert_eq!(error.code, code, "{error}");
+        assert_eq!(info_files(&folder), before, "nothing is left of it");
+    }
 }
 
 #[test]
