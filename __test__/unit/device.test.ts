@@ -1,5 +1,6 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { once } from 'node:events';
+import { resolve } from 'node:path';
 import { inspect } from 'node:util';
 
 import { beforeEach, describe, expect, test, vi } from 'vitest';
@@ -48,6 +49,27 @@ describe('Device', () => {
     more.buffers = () => ({ mode: 'auto', userCopy: true, shared: true });
     const { buffers } = new Device(more, new Promise(() => {})).unref();
     expect(buffers).toEqual({ mode: 'auto', exchange: 'per-io', userCopy: true, shared: true });
+  });
+
+  test('forks and snapshots, with absolute paths', async () => {
+    const snapshot = await device.fork(['a.layer', '/disks/b.layer'], { path: '/disks/7.layer' });
+    expect(snapshot).toMatchObject({ path: '/disks/7.layer', generation: 7 });
+    await device.snapshot();
+    expect(native.snapshot.mock.calls).toEqual([
+      [[resolve('a.layer'), '/disks/b.layer'], '/disks/7.layer'],
+      [[], undefined],
+    ]);
+  });
+
+  test.each([
+    [() => device.fork([]), /children must be an array of paths, at least one/],
+    [() => device.fork('a.layer' as never), /children must be an array of paths/],
+    [() => device.fork([7 as never]), /children\[0\] is 7/],
+    [() => device.fork(['a'], { name: 'b' } as never), /options of fork\(\) has no 'name'/],
+    [() => device.snapshot({ path: 7 as never }), /path is 7/],
+  ])('refuses %s', async (call, message) => {
+    await expect(call()).rejects.toThrow(message);
+    expect(native.snapshot).not.toHaveBeenCalled();
   });
 
   test('takes shared memory back once, however often it is told to', async () => {

@@ -24,7 +24,8 @@ impl Folder {
     fn new() -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = PathBuf::from(format!("/dev/shm/ublk-device-{}-{number}", std::process::id()));
+        let parent = std::env::var("UBLK_FOLDER").unwrap_or("/dev/shm".into());
+        let path = format!("{parent}/ublk-device-{}-{number}", std::process::id()).into();
         fs::create_dir_all(&path).unwrap();
         fs::write(path.join("base"), vec![0; BLOCK * BLOCKS as usize]).unwrap();
         Self(path)
@@ -35,7 +36,7 @@ impl Folder {
         let base = target::file::File::open(&self.0.join("base"), &how).unwrap();
         let options = OverlayOptions {
             create: true,
-            history: Some(self.0.clone()),
+            history: Some(PathBuf::from("/dev/shm")),
             direct: Direct::No,
             boot: Some(Boot::simulated(1)),
             ..OverlayOptions::default()
@@ -96,7 +97,7 @@ fn read(client: &Client, block: u64) -> u64 {
 /// answered before its beginning.
 fn check(sim: &Sim, folder: &Folder, snapshot: &Path, oldest: &[u64], newest: &[u64]) {
     let child = PathBuf::from(format!("{}.child", snapshot.display()));
-    overlay::fork(snapshot, std::slice::from_ref(&child), Some(&folder.0)).unwrap();
+    overlay::fork(snapshot, std::slice::from_ref(&child), None).unwrap();
     let device = Device::create(sim, folder.open(&child), options()).unwrap();
     let client = sim.client(device.info().id).unwrap();
     for block in 0..BLOCKS {
@@ -159,6 +160,53 @@ fn a_disk_that_is_written_to_is_snapshot_and_nothing_fails() {
     let later = Delays { read: 200, write: 300, flush: 100 };
     snapshots(options(), false, |one| Native::Delay(Delay::new(one, later)));
     settle();
+}
+
+/// Prints how long forks of a disk take that is being written to, with few and with 200,000 extents:
+/// `cargo test --release -p ublk-core --test device forks_take -- --ignored --nocapture`. `UBLK_FOLDER` names a
+/// folder on the file system to be measured.
+#[test]
+#[ignore = "measures, and asserts nothing"]
+fn forks_take() {
+    let _alone = alone();
+    for extents in [0, 200_000] {
+        let (sim, folder) = (Sim::new(SimConfig::blocking(6)), Folder::new());
+        let size = 1 << 31;
+        fs::File::create(folder.0.join("base")).unwrap().set_len(size).unwrap();
+        let device = Device::create(&sim, folder.open(&folder.0.join("layer")), options()).unwrap();
+        let client = sim.client(device.info().id).unwrap();
+        for block in 0..extents {
+            // Every second block, so that no two make one extent.
+            let (offset, data) = (block * 2 * BLOCK as u64, vec![1; BLOCK]);
+            assert_eq!(client.run(&ClientOp::Write { offset, data, fua: false }).result, Ok(()));
+        }
+        client.run(&ClientOp::Flush);
+        let ends = AtomicBool::new(false);
+        let mut took: Vec<_> = thread::scope(|scope| {
+            scope.spawn(|| {
+                for block in (0..100_000).cycle() {
+                    let (offset, data) = (block * BLOCK as u64, vec![2; BLOCK]);
+                    client.run(&ClientOp::Write { offset, data, fua: false });
+                    if ends.load(Ordering::Relaxed) {
+                        return;
+                    }
+                }
+            });
+            let took = (0..64).map(|number| {
+                thread::sleep(Duration::from_millis(20));
+                let begun = Instant::now();
+                device.snapshot(None, vec![folder.0.join(format!("child-{number}"))]).unwrap();
+                begun.elapsed()
+            });
+            let took = took.collect();
+            ends.store(true, Ordering::Relaxed);
+            took
+        });
+        took.sort();
+        println!("{extents} extents: p50 {:?}, p99 {:?}, most {:?}", took[32], took[62], took[63]);
+        drop(client);
+        device.close().unwrap();
+    }
 }
 
 #[test]
