@@ -1,4 +1,5 @@
-import { readdirSync, readFileSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 
@@ -21,6 +22,7 @@ import { expectNoDevices, need, withUblk } from './machine.ts';
 
 const MIB = 1024 * 1024;
 const SIZE = 128 * MIB;
+const KEPT = randomBytes(3 * MIB);
 
 /** How a file system is made, and checked once its log has been replayed by a mount. */
 const FILE_SYSTEMS = [
@@ -43,14 +45,24 @@ async function moreWritten(device: string, bytes: number): Promise<void> {
   });
 }
 
-/** A file system that was forked while it was in use mounts, as after a power cut, and is whole then. */
-async function isWhole(path: string, check: readonly string[]) {
+/** Makes a file system and mounts it with a file that is durable. */
+async function prepare(path: string, mkfs: readonly string[]): Promise<string> {
+  await execa(mkfs[0]!, [...mkfs.slice(1), path]);
   const folder = mountPoint();
   await execa('mount', [path, folder]);
-  const files = readdirSync(folder);
+  writeFileSync(join(folder, 'kept'), KEPT);
+  await execa('sync', ['-f', folder]);
+  return folder;
+}
+
+/** A file system that was forked while it was in use mounts, as after a power cut, and is whole then. */
+async function isWhole(path: string, check: readonly string[]): Promise<boolean> {
+  const folder = mountPoint();
+  await execa('mount', [path, folder]);
+  const kept = readFileSync(join(folder, 'kept'));
   await execa('umount', [folder]);
   await execa(check[0]!, [...check.slice(1), path]);
-  return files.includes('data');
+  return kept.equals(KEPT);
 }
 
 withUblk('a fork of a running disk', () => {
@@ -66,9 +78,7 @@ withUblk('a fork of a running disk', () => {
       target: targets.overlay(base, layer, { create: true }),
       queues: 2,
     });
-    await execa(mkfs[0], [...mkfs.slice(1), device.path]);
-    const folder = mountPoint();
-    await execa('mount', [device.path, folder]);
+    const folder = await prepare(device.path, mkfs);
     const load = startLoad(join(folder, 'data'), '--fsync=64');
     const forks = [];
     for (const name of ['a', 'b', 'c']) {
@@ -159,9 +169,7 @@ withUblk('a fork of a running disk', () => {
         return { server, lines };
       };
       let { server, lines } = await start(0);
-      await execa(mkfs[0], [...mkfs.slice(1), '/dev/ublkb0']);
-      const folder = mountPoint();
-      await execa('mount', ['/dev/ublkb0', folder]);
+      const folder = await prepare('/dev/ublkb0', mkfs);
       const load = startLoad(join(folder, 'data'), '--fsync=64');
       const children = [];
       for (let cycle = 0; cycle < CYCLES; cycle += 1) {

@@ -209,6 +209,45 @@ fn a_read_that_began_in_the_old_layer_ends_there() {
 }
 
 #[test]
+fn a_log_that_is_being_made_anew_meanwhile_leaves_the_generation() {
+    let generation = |overlay: &Overlay| overlay.live().head.superblock().generation;
+    let write_and_flush = |overlay: &Overlay, cache: &mut Cache, number: u64| {
+        write(overlay, cache, number % 4, number);
+        run(overlay, cache, Op::Flush, (0, 0), Vec::new()).unwrap();
+    };
+    // Each flush makes the log longer; with one of them a new log takes its place.
+    let (_folder, mut cache, overlay, _) = disk();
+    let first = generation(&overlay);
+    let flushes = (0..500).find(|&number| {
+        run(&overlay, &mut cache, Op::Discard, (number % 4, 1), Vec::new()).unwrap();
+        write_and_flush(&overlay, &mut cache, number);
+        generation(&overlay) > first
+    });
+    let flushes = flushes.expect("a new log");
+
+    let (folder, mut cache, overlay, _) = disk();
+    for number in 0..flushes {
+        run(&overlay, &mut cache, Op::Discard, (number % 4, 1), Vec::new()).unwrap();
+        write_and_flush(&overlay, &mut cache, number);
+    }
+    write(&overlay, &mut cache, 5, 55);
+    let mut flush = Some(Running::begin(&overlay, Op::Flush, (0, 0), Vec::new()).unwrap());
+    let mut meanwhile = Cache::new(&folder.layer());
+    let taken = overlay.take_observed_snapshot(&named(None), &cache, &mut |_| {
+        if let Some(mut flush) = flush.take() {
+            while flush.advance(&overlay, &mut meanwhile, |_| 0, |_| None) != Now::Ended(Ok(())) {}
+        }
+        Ok(())
+    });
+    cache.go_on();
+    assert_eq!(on(&folder, &taken.unwrap().file, &[5]), [55]);
+    drop(overlay);
+    let again = folder.open(&Boot::simulated(1)).unwrap();
+    cache.opened();
+    assert_eq!(read(&again, &mut cache, 5), 55, "the new layer knows the frozen one");
+}
+
+#[test]
 fn a_snapshot_that_cannot_be_leaves_everything_as_it_was() {
     let (folder, mut cache, overlay, _) = disk();
     write(&overlay, &mut cache, 1, 11);
