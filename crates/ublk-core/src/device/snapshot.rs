@@ -10,8 +10,10 @@ use crate::error::{Code, Error, Result};
 use crate::reactor::{Mailbox, NewFile};
 use crate::target::{Queues, Snapshot, SnapshotOptions, Target};
 
+type Take = dyn Fn(&SnapshotOptions) -> Result<Snapshot> + Send + Sync;
+
 /// Takes snapshots of the target, as long as there is a target.
-pub(super) struct Snapshots(Box<dyn Fn(&SnapshotOptions) -> Result<Snapshot> + Send + Sync>);
+pub(super) struct Snapshots(Box<Take>);
 
 impl Snapshots {
     /// Of a target whose queues the reactors of these mailboxes serve; each of them answers within `limit`.

@@ -1,5 +1,7 @@
 //! Snapshots of overlays that are being written to.
 
+#![expect(clippy::cast_possible_truncation, reason = "blocks of a small disk")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,7 +27,8 @@ impl Folder {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let parent = std::env::var("UBLK_FOLDER").unwrap_or("/dev/shm".into());
-        let path = format!("{parent}/ublk-device-{}-{number}", std::process::id()).into();
+        let path = format!("{parent}/ublk-device-{}-{number}", std::process::id());
+        let path = PathBuf::from(path);
         fs::create_dir_all(&path).unwrap();
         fs::write(path.join("base"), vec![0; BLOCK * BLOCKS as usize]).unwrap();
         Self(path)
@@ -167,6 +170,7 @@ fn a_disk_that_is_written_to_is_snapshot_and_nothing_fails() {
 /// folder on the file system to be measured.
 #[test]
 #[ignore = "measures, and asserts nothing"]
+#[expect(clippy::print_stdout, reason = "that is what it is for")]
 fn forks_take() {
     let _alone = alone();
     for extents in [0, 200_000] {

@@ -100,7 +100,8 @@ impl Overlay {
         // Fits: there are at most 255 layers.
         let base_files = u16::try_from(files.len()).unwrap_or(u16::MAX);
         files.extend_from_slice(base.files());
-        let geometry = geometry(&base, layers.iter().chain([&awake.file]));
+        let all: Vec<_> = layers.iter().chain([&awake.file]).collect();
+        let geometry = geometry(&base, &all);
         let punches = awake.file.geometry().discard.is_some();
         let layers = layers.into_iter().zip(1..).chain([(awake.file, 0)]).collect();
         let live = Live {
@@ -336,10 +337,11 @@ fn check_live(layer: &Layer, base: &Native, (blocks, modified): (u64, i64)) -> R
 }
 
 /// The needs of the base and of the layers' files.
-fn geometry<'a>(base: &'a Native, layers: impl Iterator<Item = &'a File> + Clone) -> Geometry {
+fn geometry(base: &Native, layers: &[&File]) -> Geometry {
     let block = u32::try_from(BLOCK).unwrap_or(u32::MAX);
-    let all = || std::iter::once(base.geometry()).chain(layers.clone().map(Target::geometry));
-    let live = layers.clone().last().map_or(base.geometry(), Target::geometry);
+    let all =
+        || std::iter::once(base.geometry()).chain(layers.iter().map(|layer| layer.geometry()));
+    let live = layers.last().map_or(base.geometry(), |live| live.geometry());
     Geometry {
         logical_block: block,
         physical_block: live.physical_block.max(block),
