@@ -153,8 +153,10 @@ fn a_server_that_dies_while_an_old_kernel_starts_its_device_holds_up_no_command(
         let sim = Sim::new(SimConfig { kernel, partition_scan: true, ..SimConfig::blocking(22) });
         let disk = sim.file(SIZE);
         let mortal = Mortal { file: file(&disk), dies: Arc::new(AtomicBool::new(true)) };
-        let limit = Duration::from_millis(300);
+        // Long enough for a thread to die with a backtrace on a loaded machine.
+        let limit = Duration::from_secs(3);
         let asked = DeviceOptions { recovery: Some(recovery), limit, queues: 1, ..options() };
+        let limit = Duration::from_millis(300);
         let error = Device::create(&sim, mortal, asked).unwrap_err();
         assert!(error.message.starts_with("a queue of the device is lost"), "{error}");
         if recovery == Recovery::Queue {
