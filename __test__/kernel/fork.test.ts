@@ -195,7 +195,7 @@ withUblk('a fork of a running disk', () => {
         await using served = await createDevice({
           target: targets.overlay(targets.file(path), file),
         });
-        expect(await isWhole(served.path, check), file).toBe(true);
+        expect({ file, whole: await isWhole(served.path, check) }).toEqual({ file, whole: true });
       }
     },
   );
