@@ -15,6 +15,7 @@ touch=randrw
 loop=
 made=
 tuned=
+files=
 hugepages=$(cat /proc/sys/vm/nr_hugepages)
 
 trap finish EXIT
@@ -66,6 +67,29 @@ finish() {
   done
   echo "$hugepages" >/proc/sys/vm/nr_hugepages
   rm -rf "$dir"
+}
+
+# A file system on $backing until the subject ends, and the server works in it: `base` is written, `sparse`
+# is as long.
+with_files() {
+  files=$dir/files
+  mkdir "$files"
+  mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 "$backing" && mount "$backing" "$files" &&
+    dd if=/dev/zero of="$files/base" bs=1M count=256 oflag=direct 2>/dev/null &&
+    truncate -s 256M "$files/sparse" && cd "$files" || echo "@failed no file system on $backing"
+}
+
+# Writes all blocks of $device in random order, over so many layers.
+fill() {
+  cd /
+  part=0
+  while [ $part -lt "$1" ]; do
+    [ $part = 0 ] || { echo snapshot >&8 && read -r _ <&9; }
+    part=$((part + 1))
+    fio --output="$dir/fio" --name=fill --filename="$device" --ioengine=io_uring --direct=1 --bs=4k \
+      --size=256M --rw=randwrite --iodepth=32 --number_ios=$((65536 / $1)) --randseed=$part ||
+      echo "@failed fio: $(tail -n 3 "$dir/fio")"
+  done
 }
 
 # The kernel's own loop driver over $backing. Sets $device.
@@ -130,9 +154,13 @@ end() {
   for pair in $tuned; do
     echo "${pair#*=}" >"${pair%=*}"
   done
+  if [ -n "$files" ]; then
+    umount "$files" && rmdir "$files"
+    dd if=/dev/zero of="$backing" bs=1M count=256 oflag=direct 2>/dev/null
+  fi
   # Whoever comes next finds huge pages, or not, whatever ran before.
   [ -z "$UBLK_VM" ] || echo 1 >/proc/sys/vm/compact_memory
-  server= loop= stop= others_process= tuned= touch=randrw
+  server= loop= stop= others_process= tuned= touch=randrw files=
 }
 
 # One measurement of $device: index, warm-up I/Os, measured I/Os or seconds, fio's options.

@@ -2,6 +2,7 @@
 
 import { type Other, type Subject, mainSubjects, otherSubject, subjectId } from './subjects.ts';
 import { handlers } from './handlers/index.ts';
+import { overlays } from './overlays.ts';
 import { variants } from './variants.ts';
 import { WORKLOADS, type Workload } from './workloads.ts';
 
@@ -24,7 +25,8 @@ export interface Choice {
 
 /** The rows to measure, those of one subject beside each other. */
 export function chooseRows({ quick = false, rows: filter, others = [] }: Choice = {}): Row[] {
-  const subjects = [...mainSubjects(), ...variants(), ...handlers(), ...others.map(otherSubject)];
+  const own = [...mainSubjects(), ...variants(), ...overlays(), ...handlers()];
+  const subjects = [...own, ...others.map(otherSubject)];
   const rows = subjects.flatMap((subject) =>
     workloadsOf(subject, quick).map((workload) => toRow(subject, workload)),
   );

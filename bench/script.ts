@@ -43,7 +43,7 @@ export function profilingScript({ subject, workload }: Row, server: string): str
 }
 
 function begin(subject: Subject, server: string): string {
-  const { kind, target, queues, devices = 1, options = [], backing = [], other } = subject;
+  const { kind, target, queues, devices = 1, options = [], backing = [], files, other } = subject;
   if (other) {
     const { device, start, stop, program = '' } = other;
     return `begin_other ${[device, start, stop, program].map(quote).join(' ')}`;
@@ -53,6 +53,10 @@ function begin(subject: Subject, server: string): string {
   const data = target === 'null' ? 'null' : '"$backing"';
   const always = [`target=${data}`, `queues=${queues}`, `depth=${QUEUE_DEPTH}`];
   const many = devices > 1 ? [`devices=${devices}`] : [];
+  if (files) {
+    const call = ['begin_server', quote(server), ...options, ...always.slice(1)].join(' ');
+    return `with_files\n${call}\nfill ${files.filled}`;
+  }
   const tune = backing.length > 0 ? `tune ${backing.join(' ')}\n` : '';
   return tune + ['begin_server', quote(server), ...always, ...many, ...options].join(' ');
 }

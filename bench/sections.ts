@@ -84,6 +84,12 @@ const VARIED = [
       'next of them.',
   ],
   [
+    'overlays',
+    'Copy-on-write disks',
+    'Over ext4, against a file of the same file system: blocks that lie in the base, in the one layer, in ' +
+      '64 layers; and first writes, against first writes into a sparse file.',
+  ],
+  [
     'handlers',
     'Handlers',
     'Requests answered in JavaScript, against the native target in the same buffer mode: `sync` ' +
@@ -92,7 +98,7 @@ const VARIED = [
   ],
 ] as const;
 
-/** Options, scale, handlers. */
+/** Options, scale, overlays, handlers. */
 export function variantSections(report: Report): Section {
   return VARIED.flatMap(([varies, title, text]) => {
     const rows = report.rows.filter((row) => row.varies === varies);

@@ -16,11 +16,16 @@ export interface Subject {
   /** The subject that it stands against, as {@link subjectId} names it. */
   against?: string;
   /** What of the server it varies; absent for the subjects that everything is judged by. */
-  varies?: 'settings' | 'scale' | 'handlers';
+  varies?: 'settings' | 'scale' | 'handlers' | 'overlays';
   /** Devices that one process serves; each I/O goes to the next. Absent: 1. */
   devices?: number;
   /** For `server`: its options, as `name=value`. */
   options?: readonly string[];
+  /**
+   * For `server`: serves a file of a file system on the disk; before anything is measured, all blocks are
+   * written over so many layers.
+   */
+  files?: { filled: number };
   /** Settings of the queue of the disk behind a `server`, as `name=value`. */
   backing?: readonly string[];
   /** The processor that the client stays on; absent: wherever the scheduler puts it. */

@@ -1,12 +1,14 @@
 //! The server under test: the very Rust data path that the npm package serves with, in a process
 //! that starts in milliseconds where Node needs seconds of emulated time.
 //!
-//! `ublk-bench-server target=(null | PATH) [read_only=1] [devices=N] [reactors=N]
+//! `ublk-bench-server (target=(null | PATH) | layer=PATH) [read_only=1] [devices=N] [reactors=N]
 //! [buffers=auto|register|split|copy] [exchange=per-io|batch] [queues=N] [depth=N]
 //! [SETTING=VALUE…]`, where a setting is one of the devices' queues, by its name in sysfs.
 //!
+//! With `layer` it serves an overlay of a new layer on the file `base`.
+//!
 //! Prints `ready DEVICE[:DEVICE…]` when the devices can be opened, then its counters as
-//! `name=value` pairs for each line it reads, and takes the devices down when standard input ends.
+//! `name=value` pairs for each line that it reads (`snapshot` takes snapshots instead), and takes the devices down when standard input ends.
 //!
 //! `ublk-bench-server mark` only executes the instruction that ../../profile/plugin.c waits for.
 #![allow(clippy::print_stdout, reason = "it speaks with guest.sh")]
@@ -21,6 +23,7 @@ use ublk_core::stats::QueueStats;
 use ublk_core::target::file::{File, FileOptions};
 use ublk_core::target::native::Native;
 use ublk_core::target::null::Null;
+use ublk_core::target::overlay::{Overlay, OverlayOptions};
 
 use crate::options::Options;
 
@@ -62,6 +65,12 @@ fn create(options: &Options) -> Result<Vec<Device<Linux>>, Box<dyn Error>> {
 }
 
 fn target(options: &Options) -> Result<Native, Box<dyn Error>> {
+    if let Some(layer) = &options.layer {
+        let how = FileOptions { read_only: true, ..FileOptions::default() };
+        let base = Native::File(File::open(Path::new("base"), &how)?);
+        let options = OverlayOptions { create: true, ..OverlayOptions::default() };
+        return Ok(Native::Overlay(Box::new(Overlay::open(base, layer, &options)?)));
+    }
     Ok(match options.target.as_str() {
         "null" => Native::Null(Null::new(NULL_BYTES)),
         path => {
@@ -76,7 +85,11 @@ fn serve(devices: &[Device<Linux>]) -> Result<(), Box<dyn Error>> {
         devices.iter().map(|device| format!("/dev/ublkb{}", device.info().id)).collect();
     println!("ready {}", paths.join(":"));
     for line in io::stdin().lock().lines() {
-        line?;
+        if line? == "snapshot" {
+            devices.iter().try_for_each(|device| device.snapshot(None, Vec::new()).map(drop))?;
+            println!("taken");
+            continue;
+        }
         let stats: Vec<_> = devices.iter().flat_map(Device::stats).collect();
         println!("{}", counters(&stats));
     }

@@ -1,6 +1,7 @@
 //! What the server under test is asked for.
 
 use std::error::Error;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ublk_core::device::{BufferMode, DeviceOptions, ExchangeMode, QueueSettings};
@@ -10,6 +11,8 @@ use ublk_core::device::{BufferMode, DeviceOptions, ExchangeMode, QueueSettings};
 pub(crate) struct Options {
     /// `null`, or a path.
     pub(crate) target: String,
+    /// The live layer of an overlay on the file `base`, made anew.
+    pub(crate) layer: Option<PathBuf>,
     /// Refuse writes; then several devices may have one file.
     pub(crate) read_only: bool,
     /// How many devices.
@@ -25,7 +28,8 @@ impl Options {
     pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error>> {
         let device = DeviceOptions::default();
         let target = String::from("null");
-        let mut options = Self { target, read_only: false, devices: 1, reactors: None, device };
+        let mut options =
+            Self { target, layer: None, read_only: false, devices: 1, reactors: None, device };
         for argument in arguments {
             let Some((name, value)) = argument.split_once('=') else {
                 return Err(format!("'{argument}' is not NAME=VALUE").into());
@@ -38,6 +42,7 @@ impl Options {
     fn set(&mut self, name: &str, value: &str) -> Result<(), Box<dyn Error>> {
         match name {
             "target" => value.clone_into(&mut self.target),
+            "layer" => self.layer = Some(value.into()),
             "read_only" => self.read_only = value == "1",
             "devices" => self.devices = value.parse()?,
             "reactors" => self.reactors = Some(value.parse()?),

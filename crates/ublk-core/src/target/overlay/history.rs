@@ -51,10 +51,10 @@ impl Owner {
         Ok(Self { layer, file: (found.dev(), found.ino()), boot: boot.id() })
     }
 
-    /// The name of the file: a copy of a layer has another.
-    fn name(&self) -> String {
+    /// The file, in the folder of histories: a copy of a layer has another.
+    pub(super) fn path(&self, folder: &Path) -> PathBuf {
         let (device, inode) = self.file;
-        format!("overlay-{}-{device:x}-{inode:x}", self.layer.simple())
+        folder.join(format!("overlay-{}-{device:x}-{inode:x}", self.layer.simple()))
     }
 }
 
@@ -91,7 +91,7 @@ impl History {
     /// `Unsupported` when `folder` is not in memory; `Busy` when another server has the history;
     /// `Permission`; `Resources` when there is no memory.
     pub(super) fn new(folder: &Path, owner: &Owner, number: u64) -> Result<Self> {
-        let path = folder.join(owner.name());
+        let path = owner.path(folder);
         let file = open(folder, &path, true)?;
         let mut this = Self::of(path, file, Header::new(owner, number), Vec::new());
         this.clear().map_err(|error| {
@@ -112,7 +112,7 @@ impl History {
         owner: &Owner,
         number: u64,
     ) -> Result<Option<(Self, Vec<Extent>)>> {
-        let path = folder.join(owner.name());
+        let path = owner.path(folder);
         if !path.exists() {
             return Ok(None);
         }

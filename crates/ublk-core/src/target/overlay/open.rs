@@ -9,6 +9,8 @@ use ublk_overlay::head::Head;
 use ublk_overlay::index::Index;
 use ublk_overlay::superblock::{InUse, PAGE, Superblock, blocks_of};
 
+use uuid::Uuid;
+
 use super::super::file::{Direct, File, FileOptions, Promised};
 use super::super::native::Native;
 use super::super::{Boot, DiscardLimits, Durability, Geometry, Target};
@@ -76,6 +78,11 @@ impl Overlay {
             boot,
             lose_unflushed: options.lose_unflushed,
         };
+        // Of a snapshot whose server was killed: a frozen layer has no use for a history.
+        parents
+            .last()
+            .into_iter()
+            .for_each(|below| memory.forget(below.superblock().layer, &below.backing));
         Self::assemble(base, layer, parents, (memory, how))
     }
 
@@ -207,6 +214,13 @@ impl Loaded {
 }
 
 impl Memory {
+    /// Removes the history of a layer, if there is one.
+    pub(super) fn forget(&self, layer: Uuid, file: &fs::File) {
+        if let Ok(owner) = Owner::of(layer, file, &self.boot) {
+            let _missing = fs::remove_file(owner.path(&self.folder));
+        }
+    }
+
     /// The history of a server of this boot that has not closed the layer, and the extents of the history.
     /// None after a close, and after a reboot: what was in memory is gone.
     fn unflushed(

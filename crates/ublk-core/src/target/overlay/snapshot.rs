@@ -28,6 +28,9 @@ use super::verbs::{check_folder, reading};
 use super::{Gate, Overlay, SPARE};
 use crate::error::{Code, Error, Result};
 
+/// Generations whose default names are looked at for what killed snapshots have left: each server adds one.
+const LOOKED_BACK: u64 = 16;
+
 /// How far a snapshot is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -155,30 +158,35 @@ impl<'a> Work<'a> {
         self.live.generation + 1
     }
 
-    /// The name of the frozen layer. What a killed snapshot has left there is removed.
+    /// The name of the frozen layer. What killed snapshots have left is removed.
     fn name(&self, asked: Option<&Path>) -> Result<PathBuf> {
         let disk = &self.overlay.path;
-        let name = match asked {
-            Some(name) => name.to_owned(),
-            None => {
-                let mut name = OsString::from(disk);
-                name.push(format!(".{}", self.generation()));
-                name.into()
-            }
+        let of_generation = |generation| {
+            let mut name = OsString::from(disk);
+            name.push(format!(".{generation}"));
+            PathBuf::from(name)
         };
+        let name = asked.map_or_else(|| of_generation(self.generation()), Path::to_owned);
         check_folder(disk, &name)?;
-        if self.is_left_over(&name) {
-            fs::remove_file(&name).map_err(|error| failed(&name, "unlink", &error))?;
+        let generations = self.generation().saturating_sub(LOOKED_BACK)..self.generation();
+        for name in generations.map(of_generation).chain([name.clone()]) {
+            self.remove_left_over(&name).map_err(|error| failed(&name, "unlink", &error))?;
         }
         Ok(name)
     }
 
-    /// Whether the file is a layer that was to take the name of the disk: one that names itself as what it
-    /// stands on.
-    fn is_left_over(&self, name: &Path) -> bool {
-        let parent = Layer::open(name, &reading()).ok().and_then(|layer| layer.superblock().parent);
+    /// Removes a layer that was to take the name of the disk, and the history of the layer: such a layer
+    /// names itself as what it stands on.
+    fn remove_left_over(&self, name: &Path) -> io::Result<()> {
+        let Ok(layer) = Layer::open(name, &reading()) else { return Ok(()) };
+        let Superblock { parent, layer: id, .. } = *layer.superblock();
         let own = file_name(name);
-        parent.is_some_and(|parent| Some(parent.file) == own && parent.layer == self.live.layer)
+        let is_ours = |parent: Parent| Some(parent.file) == own && parent.layer == self.live.layer;
+        if !parent.is_some_and(is_ours) {
+            return Ok(());
+        }
+        self.overlay.memory.forget(id, &layer.backing);
+        fs::remove_file(name)
     }
 
     /// What a layer is like that stands on the frozen layer, whose name will be `path`.

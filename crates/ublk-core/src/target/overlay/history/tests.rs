@@ -133,8 +133,7 @@ fn a_history_of_another_boot_layer_or_number_is_none() {
     let left = |owner: &Owner, number| {
         // A folder of its own, where the lock is free.
         let copy = Folder::new("copy");
-        let name = owner.name();
-        fs::copy(folder.0.join(&name), copy.0.join(&name)).unwrap();
+        fs::copy(owner.path(&folder.0), owner.path(&copy.0)).unwrap();
         History::resume(&copy.0, owner, number).unwrap().map(|(_, extents)| extents)
     };
     assert_eq!(left(&owner(), 5), Some(extents(0..3)));
@@ -159,7 +158,7 @@ fn a_file_that_is_cut_under_its_server_kills_nobody_and_is_noticed() {
     let folder = Folder::new("cut");
     let mut history = History::new(&folder.0, &owner(), 5).unwrap();
     append(&mut history, 0..3).unwrap();
-    fs::write(folder.0.join(owner().name()), b"").unwrap();
+    fs::write(owner().path(&folder.0), b"").unwrap();
     append(&mut history, 3..5).unwrap();
     drop(history);
     assert!(left(&folder).is_none());

@@ -123,11 +123,16 @@ fn children_of_a_running_disk_begin_with_what_it_held() {
 
 #[test]
 fn a_kill_at_any_stage_leaves_the_disk_and_the_next_snapshot_removes_what_is_left() {
-    for stage in STAGES {
+    for (stage, named_again) in STAGES.into_iter().flat_map(|stage| [(stage, true), (stage, false)])
+    {
         let (folder, mut cache, overlay, boot) = disk();
         write(&overlay, &mut cache, 1, 11);
-        let name = folder.path.join("taken");
-        let options = named(Some(name.clone()));
+        let generation = overlay.live().head.superblock().generation + 1;
+        let name = match named_again {
+            true => folder.path.join("taken"),
+            false => folder.path.join(format!("layer.{generation}")),
+        };
+        let options = named(named_again.then(|| name.clone()));
         let killed = overlay.take_observed_snapshot(&options, &cache, &mut |at| {
             if at != stage {
                 return Ok(());
@@ -142,7 +147,8 @@ fn a_kill_at_any_stage_leaves_the_disk_and_the_next_snapshot_removes_what_is_lef
         let mut cache = Cache::new(&folder.layer());
         assert_eq!(read(&again, &mut cache, 1), 11, "{stage:?}");
         write(&again, &mut cache, 1, 21);
-        let next = snapshot(&again, &mut cache, (!went_on).then(|| name.clone())).unwrap();
+        let next =
+            snapshot(&again, &mut cache, (!went_on && named_again).then(|| name.clone())).unwrap();
         write(&again, &mut cache, 1, 31);
         assert_eq!(on(&folder, &next.file, &[1, 2]), [21, of_base(2)], "{stage:?}");
         if went_on {
@@ -153,6 +159,7 @@ fn a_kill_at_any_stage_leaves_the_disk_and_the_next_snapshot_removes_what_is_lef
         assert_eq!(info(&folder.layer()).unwrap().len(), if went_on { 3 } else { 2 }, "{stage:?}");
         let layers = fs::read_dir(&folder.path).unwrap().count();
         assert_eq!(layers, if went_on { 5 } else { 4 }, "{stage:?}: base, history, layers");
+        assert_eq!(folder.histories(), 0, "{stage:?}");
     }
 }
 

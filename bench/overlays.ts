@@ -1,0 +1,66 @@
+// Copy-on-write disks, each against a file of the same file system. Pure data.
+
+import { type Subject, subjectId } from './subjects.ts';
+
+const READS = ['4k randread qd1', '4k randread qd32'];
+const WRITES = ['4k randwrite qd32'];
+
+/** Layers of the deep disk: 63 of these are frozen. */
+const DEEP = 64;
+
+interface Kind {
+  name: string;
+  workloads: readonly string[];
+  /** What the server serves, of the folder that `with_files` makes. */
+  target: string;
+  /** Layers over which all blocks are written before anything is measured; 0: none. */
+  filled: number;
+  against?: string;
+}
+
+const KINDS: readonly Kind[] = [
+  { name: 'file', workloads: [...READS, ...WRITES], target: 'target=base', filled: 0 },
+  { name: 'sparse file', workloads: WRITES, target: 'target=sparse', filled: 0 },
+  {
+    name: 'overlay, blocks of the base',
+    workloads: READS,
+    target: 'layer=layer',
+    filled: 0,
+    against: 'file',
+  },
+  {
+    name: 'overlay, blocks of the layer',
+    workloads: [...READS, ...WRITES],
+    target: 'layer=layer',
+    filled: 1,
+    against: 'file',
+  },
+  {
+    name: `overlay, blocks of ${DEEP} layers`,
+    workloads: READS,
+    target: 'layer=layer',
+    filled: DEEP,
+    against: 'overlay, blocks of the layer',
+  },
+  {
+    name: 'overlay, first writes',
+    workloads: WRITES,
+    target: 'layer=layer',
+    filled: 0,
+    against: 'sparse file',
+  },
+];
+
+export function overlays(): Subject[] {
+  return KINDS.map(({ name, workloads, target, filled, against }) => ({
+    name: `ext4 ${name}`,
+    kind: 'server' as const,
+    target: 'file' as const,
+    queues: 1,
+    workloads: { whole: workloads, quick: [] },
+    varies: 'overlays' as const,
+    ...(against && { against: subjectId({ name: `ext4 ${against}`, queues: 1 }) }),
+    options: [target],
+    files: { filled },
+  }));
+}
