@@ -52,15 +52,20 @@ const KINDS: readonly Kind[] = [
 ];
 
 export function overlays(): Subject[] {
-  return KINDS.map(({ name, workloads, target, filled, against }) => ({
+  return KINDS.map(toSubject);
+}
+
+function toSubject({ name, workloads, target, filled, against }: Kind): Subject {
+  const subject: Subject = {
     name: `ext4 ${name}`,
-    kind: 'server' as const,
-    target: 'file' as const,
+    kind: 'server',
+    target: 'file',
     queues: 1,
     workloads: { whole: workloads, quick: [] },
-    varies: 'overlays' as const,
-    ...(against && { against: subjectId({ name: `ext4 ${against}`, queues: 1 }) }),
+    varies: 'overlays',
     options: [target],
     files: { filled },
-  }));
+  };
+  if (against) subject.against = subjectId({ name: `ext4 ${against}`, queues: 1 });
+  return subject;
 }
