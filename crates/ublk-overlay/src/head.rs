@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use crate::extent::{Extent, MAX_COUNT, Place};
-use crate::index::{Index, runs};
+use crate::index::{Index, Piece, runs};
 use crate::load::RESERVED;
 use crate::log::{Full, Log};
 use crate::space::{Run, Space};
@@ -144,17 +144,30 @@ impl Head {
         let mut at = from;
         while at < to {
             let piece = self.index.pieces(at, to).next().expect("a range has pieces");
-            let in_place = match piece.place {
-                Some(Place::At { layer, block }) if layer == self.layer => Some(block),
-                _ => None,
-            };
-            let wanted = u32::try_from(piece.count).unwrap_or(MAX_COUNT).min(MAX_COUNT);
+            self.places_of(piece, &mut each)?;
+            at += piece.count;
+        }
+        Ok(())
+    }
+
+    /// The same for one piece of the [index](Self::index).
+    ///
+    /// # Errors
+    /// As [`places`](Self::places).
+    pub fn places_of(&mut self, piece: Piece, mut each: impl FnMut(Target)) -> Result<(), Full> {
+        let in_place = match piece.place {
+            Some(Place::At { layer, block }) if layer == self.layer => Some(block),
+            _ => None,
+        };
+        let mut done = 0;
+        while done < piece.count {
+            let wanted = u32::try_from(piece.count - done).unwrap_or(MAX_COUNT).min(MAX_COUNT);
             let run = match in_place {
-                Some(block) => Run { block, count: wanted },
+                Some(block) => Run { block: block + done, count: wanted },
                 None => self.space.take(wanted).ok_or(Full)?,
             };
-            each(Target { block: at, run, fresh: in_place.is_none() });
-            at += u64::from(run.count);
+            each(Target { block: piece.block + done, run, fresh: in_place.is_none() });
+            done += u64::from(run.count);
         }
         Ok(())
     }

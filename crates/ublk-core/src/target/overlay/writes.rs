@@ -29,10 +29,10 @@ impl Overlay {
         let mut full = false;
         // A piece of at most a segment goes to two places at most.
         while at < end && parts.len() + 2 <= MOST_PARTS && !full {
-            let count = live.head.index().pieces(at, end).next().map_or(0, |piece| piece.count);
-            let until = at + count.min(segment);
-            full = live.head.places(at, until, |part| push(&mut parts, part)).is_err();
-            at = until;
+            let Some(mut piece) = live.head.index().pieces(at, end).next() else { break };
+            piece.count = piece.count.min(segment);
+            full = live.head.places_of(piece, |part| push(&mut parts, part)).is_err();
+            at += piece.count;
         }
         let grown = plan_growth(live, segment, &parts, plan);
         for part in &parts {
