@@ -26,6 +26,8 @@ export const UblkErrorCode = {
   BadBackend: 'ERR_UBLK_BAD_BACKEND',
   /** The record that a server has left of a device is half-written, foreign or of a later version. */
   BadRecord: 'ERR_UBLK_BAD_RECORD',
+  /** No service listens at the control socket, or the service has ended. */
+  NoService: 'ERR_UBLK_NO_SERVICE',
   /** The kernel did not answer in time. */
   Timeout: 'ERR_UBLK_TIMEOUT',
   /** A handler threw, or its promise was rejected. */

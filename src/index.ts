@@ -58,6 +58,11 @@ export type {
   Recovery,
   StopCheck,
 } from './info.ts';
+export { connectService } from './control/client.ts';
+export type { RequestOptions, ServiceClient } from './control/client.ts';
+export type { ServedDevice, ServiceEvent, ServiceInfo } from './control/protocol.ts';
+export { openControl } from './control/server.ts';
+export type { ControlOptions, ControlSocket } from './control/server.ts';
 export type { DeviceLimits } from './limits.ts';
 export type { RequestOp } from './request-op.ts';
 export type { QueueSettings } from './queue-settings.ts';
@@ -75,6 +80,7 @@ export type { DeviceConfig, ServiceConfig } from './service/config.ts';
 export type { ServiceAction, ServiceStep } from './service/plan.ts';
 export { serve, Service } from './service/service.ts';
 export type { ServeContext, ServiceEvents, ServiceResult } from './service/service.ts';
+export type { Stall } from './service/stalls.ts';
 export { formatSize, parseSize } from './size.ts';
 export type { Size } from './size.ts';
 export { targets } from './targets/index.ts';

@@ -154,10 +154,10 @@ describe.runIf(process.arch === 'x64')('the packages, installed without a compil
     const args = ['--input-type=commonjs', '--eval', program];
     const { stdout } = await execa('node', args, { cwd: project });
     expect(stdout).toBe(
-      'IoError,ReactorPool,Service,UblkError,UblkErrorCode,closeOnSignals,createDevice,' +
+      'IoError,ReactorPool,Service,UblkError,UblkErrorCode,closeOnSignals,connectService,createDevice,' +
         'createOverlay,createReactorPool,defineConfig,deleteDevice,deviceUsers,features,' +
         'forkOverlay,formatSize,getDeviceInfo,handler,handlerModule,listDevices,listOrphans,' +
-        'overlayDiff,overlayInfo,parseSize,prune,quiesceDevice,recoverDevice,resizeDevice,serve,' +
+        'openControl,overlayDiff,overlayInfo,parseSize,prune,quiesceDevice,recoverDevice,resizeDevice,serve,' +
         'setDeviceAffinity,' +
         'stopDevice,targets false',
     );

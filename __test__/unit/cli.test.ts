@@ -76,6 +76,12 @@ describe('ublk', () => {
     ['recover'],
     ['prune'],
     ['serve'],
+    ['service status'],
+    ['service reload'],
+    ['service events'],
+    ['service stop'],
+    ['service resize'],
+    ['service quiesce'],
     ['quiesce'],
     ['resize'],
     ['set-affinity'],
@@ -104,6 +110,10 @@ describe('ublk', () => {
     [['add', 'null', '--size', '1M', '--name', '../x'], /name is "..\/x"/],
     [['serve', '/nowhere/ublk.json'], /nowhere\/ublk.json: cannot be read/],
     [['serve', 'ublk.yaml'], /is no kind of configuration/],
+    [['serve', 'ublk.toml', '--stall-after', '0'], /must be 1 or more/],
+    [['service', 'stop'], /missing required argument 'name'/],
+    [['service', 'resize', 'data'], /missing required argument 'size'/],
+    [['service', 'restart'], /unknown command 'restart'/],
     [['delete', '0', '--all'], /exclude each other/],
     [['delete', '0', 'x'], /must be a whole number/],
     [['list', '--jsno'], /Did you mean --json/],
@@ -331,7 +341,13 @@ describe('ublk', () => {
     expect(JSON.parse(stdout)).toEqual({ id: 0, cpus: [1, 3, 4], threads: 2 });
   });
 
+  test('service … names the socket at which no service listens', async () => {
+    expect(await runCli(['service', 'status', '--socket', '/nowhere/a.sock'])).toBe(1);
+    expect(stderr).toContain('no service listens at /nowhere/a.sock (ERR_UBLK_NO_SERVICE)\nhint: ');
+  });
+
   test('stop --json says what was done', async () => {
+    binding.deviceInfo.mockResolvedValue({ value: device });
     binding.stopDevice.mockResolvedValue({ value: 'openers' });
     expect(await runCli(['stop', '3', '--json'])).toBe(0);
     expect(binding.stopDevice).toHaveBeenCalledWith(3, false);

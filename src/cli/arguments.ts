@@ -11,6 +11,13 @@ export function wholeNumber(text: string): number {
   return Number(text);
 }
 
+/** Parses a number of seconds that is not 0. */
+export function seconds(text: string): number {
+  const number = wholeNumber(text);
+  if (number === 0) throw new InvalidArgumentError('It must be 1 or more.');
+  return number;
+}
+
 /** Parses another number of a variadic argument. */
 export function wholeNumbers(text: string, before: readonly number[] = []): number[] {
   return [...before, wholeNumber(text)];

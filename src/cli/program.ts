@@ -3,7 +3,7 @@ import { createRequire } from 'node:module';
 import { Argument, Command, Option } from 'commander';
 
 import { BUFFER_MODES, type ExchangeMode, type Recovery } from '../info.ts';
-import { bufferModes, collect, cpuList, example, wholeNumber } from './arguments.ts';
+import { bufferModes, collect, cpuList, example, seconds, wholeNumber } from './arguments.ts';
 import type { Shell } from './commands/completion.ts';
 import type { AddFlags, FileFlags, NullFlags } from './commands/add.ts';
 import type { PruneFlags } from './commands/prune.ts';
@@ -13,6 +13,7 @@ import { integrityOptions } from './integrity.ts';
 import { addLayers } from './layers.ts';
 import { changeDevices } from './lifecycle.ts';
 import type { OutputFlags } from './output.ts';
+import { lookAfterService } from './service.ts';
 import { addOverlays, lookAfterOverlays } from './overlays.ts';
 
 const EXCHANGES: readonly ExchangeMode[] = ['per-io', 'batch'];
@@ -35,6 +36,7 @@ export function createProgram(quiet = false): Command {
     .addHelpText('after', example('ublk doctor', 'ublk add file disk.img', 'ublk stop 0'));
   addCommands(program);
   serveCommand(program);
+  lookAfterService(program);
   recoverCommand(program);
   describeDevices(program);
   changeDevices(program);
@@ -57,13 +59,20 @@ function serveCommand(program: Command): void {
   program
     .command('serve')
     .description('Serve the devices of a configuration until a signal; SIGHUP reads it again.')
-    .argument('<config>', 'ublk.json, or a module whose default export is the configuration')
+    .argument(
+      '<config>',
+      'ublk.toml, ublk.json, or a module whose default export is the configuration',
+    )
     .option('--dry-run', 'do nothing, and say what would be done')
     .option('--stop-after <seconds>', 'wait no longer for users at the end', wholeNumber)
+    .option('--stall-after <seconds>', 'report a device without completions (default: 30)', seconds)
+    .option('--control <socket>', 'path of the control socket (default: /run/ublk-service.sock)')
+    .option('--no-control', 'no control socket')
+    .option('--control-group <group>', 'a group that may use the control socket, too')
     .option('--background', 'go on in the background when the devices are ready')
     .option('--pid-file <file>', 'write the process id there when the devices are ready')
     .option('--json', 'describe the devices as one line of JSON when they are ready')
-    .addHelpText('after', example('ublk serve /etc/ublk.json', 'ublk serve ublk.js --dry-run'))
+    .addHelpText('after', example('ublk serve /etc/ublk.toml', 'ublk serve ublk.js --dry-run'))
     .action(async (path: string, flags: ServeFlags) => {
       await (await import('./commands/serve.ts')).serve(path, flags);
     });
@@ -77,6 +86,10 @@ function recoverCommand(program: Command): void {
     .argument('[id]', 'the number N of /dev/ublkbN', wholeNumber)
     .argument('[target...]', 'the target, in the words of ublk add (default: as recorded)')
     .option('--all', 'all devices that wait for a server, as recorded')
+    .option('--stall-after <seconds>', 'report a device without completions (default: 30)', seconds)
+    .option('--control <socket>', 'path of the control socket (default: /run/ublk-service.sock)')
+    .option('--no-control', 'no control socket')
+    .option('--control-group <group>', 'a group that may use the control socket, too')
     .option('--background', 'go on in the background when the devices are ready')
     .option('--json', 'one line of JSON for each device')
     .passThroughOptions()

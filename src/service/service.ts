@@ -3,12 +3,13 @@ import { EventEmitter } from 'node:events';
 import { createDevice } from '../create.ts';
 import type { Device } from '../device.ts';
 import { deleteDevice, stopDevice } from '../devices.ts';
-import { invalid, UblkError, UblkErrorCode } from '../errors.ts';
+import { invalid, toProcessWarning, UblkError, UblkErrorCode } from '../errors.ts';
 import { recoverDevice, type RecoverOptions } from '../recover.ts';
 import { RECALLED_KEYS } from '../serving.ts';
 import { checkConfig, type NamedOptions, type ServiceConfig } from './config.ts';
 import { observe } from './observe.ts';
 import { plan, type OwnDevice, type ServiceStep } from './plan.ts';
+import type { Stall } from './stalls.ts';
 
 /** A step that was taken; with an error, if the step failed. */
 export interface ServiceResult extends ServiceStep {
@@ -17,8 +18,21 @@ export interface ServiceResult extends ServiceStep {
 
 /** The events of a {@link Service}. */
 export interface ServiceEvents {
+  /** A device can be opened. */
+  serve: [name: string, device: Device];
   /** The service of a device has ended, with the error of a device that failed. */
   end: [name: string, device: Device, error?: UblkError];
+  /**
+   * A device warns of a failed request: see {@link DeviceEvents.warning}. Node.js prints the first
+   * warning of each code of each device, with listeners here too.
+   */
+  warning: [name: string, device: Device, warning: UblkError];
+  /** Requests wait, and none completes; only in a service that looks for stalls (`ublk serve` does). */
+  stall: [name: string, device: Device, stall: Stall];
+  /** After `stall`: a request has completed. */
+  resume: [name: string, device: Device];
+  /** A reload has ended, with a step per device. */
+  reload: [results: readonly ServiceResult[]];
 }
 
 interface Served {
@@ -34,10 +48,16 @@ export class Service extends EventEmitter<ServiceEvents> {
   readonly #served = new Map<string, Served>();
   #last: Promise<unknown> = Promise.resolve();
   #results: readonly ServiceResult[] = [];
+  #ready = false;
 
   /** The devices that this service serves now, by name. */
   get devices(): ReadonlyMap<string, Device> {
     return new Map([...this.#served].map(([name, { device }]) => [name, device]));
+  }
+
+  /** Whether the first {@link reload} has ended: every device is served, or has failed. */
+  get ready(): boolean {
+    return this.#ready;
   }
 
   /** The steps of the last {@link reload}. */
@@ -60,7 +80,12 @@ export class Service extends EventEmitter<ServiceEvents> {
 
   /** The steps that {@link reload} would take. Changes nothing. */
   async plan(config: ServiceConfig): Promise<ServiceStep[]> {
-    return plan(checkConfig(config), await observe(), this.#own());
+    return await this.planFor(checkConfig(config));
+  }
+
+  /** @internal {@link plan} for a configuration that has been checked. */
+  async planFor(wanted: readonly NamedOptions[]): Promise<ServiceStep[]> {
+    return plan(wanted, await observe(), this.#own());
   }
 
   /** @internal {@link reload} with a configuration that has been checked. */
@@ -100,6 +125,8 @@ export class Service extends EventEmitter<ServiceEvents> {
     const stopped = await Promise.all(stops.map((step) => this.#attempt(step, undefined, signal)));
     const done = rest.map((step) => this.#attempt(step, options.get(step.name), signal));
     this.#results = [...stopped, ...(await Promise.all(done))];
+    this.#ready = true;
+    this.emit('reload', this.#results);
     return this.#results;
   }
 
@@ -141,6 +168,14 @@ export class Service extends EventEmitter<ServiceEvents> {
       this.emit('end', name, device, ...(error ? [error] : ([] as [])));
     };
     device.closed.then(() => end(), end);
+    const printed = new Set<string>();
+    device.on('warning', (warning) => {
+      this.emit('warning', name, device, warning);
+      if (printed.has(warning.code)) return;
+      printed.add(warning.code);
+      process.emitWarning(toProcessWarning(warning));
+    });
+    this.emit('serve', name, device);
   }
 
   #own(): ReadonlyMap<string, OwnDevice> {

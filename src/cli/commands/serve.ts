@@ -1,12 +1,17 @@
+import { resolve } from 'node:path';
+
+import { listen } from '../../control/server.ts';
 import { messageOf, UblkError } from '../../errors.ts';
 import { loadConfig } from '../../service/load.ts';
 import { observe } from '../../service/observe.ts';
 import { plan, type ServiceStep } from '../../service/plan.ts';
+import { watchStalls } from '../../service/stalls.ts';
 import { Service, type ServiceResult } from '../../service/service.ts';
 import { isInBackground, runInBackground } from '../background.ts';
 import { answer, table, type OutputFlags } from '../output.ts';
 import { writePidFile } from '../pid-file.ts';
 import { ExitStatus, report } from '../report.ts';
+import { reloads, type ReloadReport, type Reloads } from '../reloads.ts';
 import { endOnSignal, readyData, reportEnd } from '../serving.ts';
 import { hearSignals, type EndSignals } from '../signals.ts';
 
@@ -17,6 +22,11 @@ export interface ServeFlags extends OutputFlags {
   readonly pidFile?: string;
   /** In seconds. */
   readonly stopAfter?: number;
+  /** The path of the control socket; `false` for none. */
+  readonly control?: string | boolean;
+  readonly controlGroup?: string;
+  /** In seconds. */
+  readonly stallAfter?: number;
 }
 
 /** `ublk serve CONFIG` */
@@ -33,9 +43,12 @@ export async function serve(path: string, flags: ServeFlags): Promise<void> {
   const ended = serviceEnd(service, signals);
   const limitMs = flags.stopAfter === undefined ? undefined : flags.stopAfter * 1000;
   endOnSignal(() => [...service.devices.values()], signals, limitMs);
+  await using again = reloads(service, path, signals.first, reportReload(path, flags));
+  await using _control = await openControl(service, path, again, flags);
+  using _stalls = watchStalls(service, flags.stallAfter ?? STALL_AFTER);
+  tellStalls(service);
   const results = await service.apply(config, signals.first);
   tell(results, flags);
-  await using _reloads = reloadOnHangUp(service, path, flags, signals);
   await using _pidFile = await writePidFile(flags.pidFile);
   announce(service, results, flags);
   await ended.whenEmpty();
@@ -71,32 +84,48 @@ function row({ name, action, why, remains }: ServiceStep): string[] {
   return [name, action, [why, ...left].join('; ')];
 }
 
-/** Reads the configuration again at SIGHUP; a wrong one changes nothing. */
-function reloadOnHangUp(
+/** After how many seconds without a completion a device counts as stalled, by default. */
+const STALL_AFTER = 30;
+
+/** People read on stderr which device stands still, and what it waits for. */
+function tellStalls(service: Service): void {
+  const say = (text: string): void => void process.stderr.write(`${text}\n`);
+  service.on('stall', (name, { path }, { inFlight, seconds, serves = 'its target' }) => {
+    say(
+      `${name} (${path}): no request has completed for ${seconds} s, ${inFlight} wait for ${serves}`,
+    );
+  });
+  service.on('resume', (name, { path }) => say(`${name} (${path}): requests complete again`));
+}
+
+/** What stderr says of a reload. */
+function reportReload(path: string, flags: ServeFlags): ReloadReport {
+  const again = (): void => void process.stderr.write(`${path} has been read again\n`);
+  return {
+    done: (results) => (tell(results, flags), again()),
+    failed: (error) => (report(error, flags.json === true), again()),
+  };
+}
+
+/** The control socket of the service; none, where nobody has named one and the default one is taken. */
+async function openControl(
   service: Service,
   path: string,
-  flags: ServeFlags,
-  { first }: EndSignals,
-): AsyncDisposable {
-  let last: Promise<void> = Promise.resolve();
-  const reload = async (): Promise<void> => {
-    if (first.aborted) return;
-    try {
-      tell(await service.apply(await loadConfig(path), first), flags);
-    } catch (error) {
-      if (!UblkError.is(error)) throw error;
-      report(error, flags.json === true);
-    }
-    process.stderr.write(`${path} has been read again\n`);
-  };
-  const hear = (): void => void (last = last.then(reload));
-  process.on('SIGHUP', hear);
-  return {
-    [Symbol.asyncDispose]: async () => {
-      process.off('SIGHUP', hear);
-      await last;
-    },
-  };
+  { reload }: Reloads,
+  { control, controlGroup: group }: ServeFlags,
+): Promise<AsyncDisposable> {
+  if (control === false) return { [Symbol.asyncDispose]: async () => {} };
+  const config = resolve(path);
+  const plan = async (): Promise<ServiceStep[]> => await service.planFor(await loadConfig(path));
+  const controlled = { service, since: new Date().toISOString(), config, reload, plan };
+  const socket = typeof control === 'string' ? resolve(control) : undefined;
+  try {
+    return await listen(controlled, { path: socket, group });
+  } catch (error) {
+    if (!UblkError.is(error) || socket !== undefined || group !== undefined) throw error;
+    process.stderr.write(`no control socket: ${error.message}; ublk serve --control PATH\n`);
+    return { [Symbol.asyncDispose]: async () => {} };
+  }
 }
 
 /** Tells the end of each device, and knows when the service has none left. */

@@ -1,0 +1,57 @@
+import type { Command } from 'commander';
+
+import { example } from './arguments.ts';
+import type * as Verbs from './commands/service.ts';
+import type { ServiceFlags, ServiceStopFlags } from './commands/service.ts';
+
+/** The subcommands that speak to a running `ublk serve`, by its control socket. */
+export function lookAfterService(program: Command): void {
+  const service = program
+    .command('service')
+    .description('Look after a running ublk serve: its devices, its configuration, its events.')
+    .addHelpText('after', example('ublk service status', 'ublk service reload'));
+  verb(service, 'status')
+    .description('Show the service and its devices.')
+    .addHelpText('after', example('ublk service status --json'))
+    .action(async (flags: ServiceFlags) => (await verbs()).status(flags));
+  verb(service, 'reload')
+    .description('Read the configuration again, and wait until each device is as declared.')
+    .option('--dry-run', 'change nothing, and say what would be done')
+    .addHelpText('after', example('ublk service reload --dry-run', 'ublk service reload'))
+    .action(async (flags: ServiceFlags & { dryRun?: true }) => (await verbs()).reload(flags));
+  verb(service, 'events')
+    .description('Print the events of the service as they come, one line of JSON each.')
+    .addHelpText('after', example('ublk service events | jq .event'))
+    .action(async (flags: ServiceFlags) => (await verbs()).events(flags));
+  ofDevice(service, 'stop')
+    .description('Stop a device without users; the next reload makes it again.')
+    .option('--force', 'stop a device in use: its users see errors afterwards')
+    .addHelpText('after', example('ublk service stop data'))
+    .action(async (name: string, flags: ServiceStopFlags) => (await verbs()).stop(name, flags));
+  ofDevice(service, 'resize')
+    .description('Change the size of a device; the service checks the backing store.')
+    .argument('<size>', 'new size, for example 2GiB')
+    .addHelpText('after', example('ublk service resize data 2GiB'))
+    .action(async (name: string, size: string, flags: ServiceFlags) => {
+      await (await verbs()).resize(name, size, flags);
+    });
+  ofDevice(service, 'quiesce')
+    .description('Leave a device with recovery to another server; requests wait.')
+    .addHelpText('after', example('ublk service quiesce data'))
+    .action(async (name: string, flags: ServiceFlags) => (await verbs()).quiesce(name, flags));
+}
+
+async function verbs(): Promise<typeof Verbs> {
+  return await import('./commands/service.ts');
+}
+
+function verb(service: Command, name: string): Command {
+  return service
+    .command(name)
+    .option('--socket <path>', 'the control socket (default: /run/ublk-service.sock)')
+    .option('--json', 'as JSON');
+}
+
+function ofDevice(service: Command, name: string): Command {
+  return verb(service, name).argument('<name>', 'the name of the device in the configuration');
+}

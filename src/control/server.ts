@@ -1,0 +1,158 @@
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { setTimeout as pause } from 'node:timers/promises';
+
+import { checkAbsolutePath, checkKeys } from '../check.ts';
+import { invalid, messageOf, UblkError, UblkErrorCode } from '../errors.ts';
+import type { ServiceConfig } from '../service/config.ts';
+import type { Service } from '../service/service.ts';
+import { streamEvents } from './events.ts';
+import { defaultSocket } from './protocol.ts';
+import { answer, type Controlled } from './routes.ts';
+import { groupId, listenAt } from './socket.ts';
+
+/** Options of {@link openControl}. */
+export interface ControlOptions {
+  /**
+   * The path of the socket, absolute.
+   * @default '/run/ublk-service.sock'; '/run/user/UID/ublk-service.sock' for a user who is not root
+   */
+  readonly path?: string | undefined;
+  /**
+   * A group whose members may control the service, by name or number.
+   * @default only the user of this process (and root)
+   */
+  readonly group?: string | undefined;
+  /** The configuration for a reload that a client asks for; absent: clients cannot reload. */
+  readonly reload?: (() => Promise<ServiceConfig> | ServiceConfig) | undefined;
+}
+
+/** The control socket of a service, made by {@link openControl}. */
+export interface ControlSocket extends AsyncDisposable {
+  readonly path: string;
+  /** Ends the event streams, waits up to a second for the answers under way, and removes the socket. */
+  close(): Promise<void>;
+}
+
+/**
+ * Lets other processes list, resize, stop and reload the devices of a service through a Unix socket:
+ * HTTP with JSON, for {@link connectService}, `ublk service` and `curl --unix-socket`. Many requests run
+ * at once. The socket of a dead service is replaced. The socket does not keep the program alive.
+ *
+ * Who may connect may stop devices; the mode of the socket is 0600, or 0660 with a `group`.
+ *
+ * @example
+ * const service = await serve(config);
+ * await using control = await openControl(service, { group: 'disk' });
+ *
+ * @throws {UblkError} `ERR_UBLK_BUSY` where a living service listens; `ERR_UBLK_INVALID_ARGUMENT`.
+ */
+export async function openControl(
+  service: Service,
+  options: ControlOptions = {},
+): Promise<ControlSocket> {
+  checkKeys(options, 'the options of openControl()', ['path', 'group', 'reload']);
+  const { reload } = options;
+  if (reload === undefined) return await listen({ service, since: now() }, options);
+  return await listen(
+    {
+      service,
+      since: now(),
+      reload: async () => await service.reload(await reload()),
+      plan: async () => await service.plan(await reload()),
+    },
+    options,
+  );
+}
+
+function now(): string {
+  return new Date().toISOString();
+}
+
+/** @internal {@link openControl} with any reload. */
+export async function listen(
+  controlled: Controlled,
+  { path = defaultSocket(), group }: Pick<ControlOptions, 'path' | 'group'>,
+): Promise<ControlSocket> {
+  checkAbsolutePath(path, 'path');
+  const gid = group === undefined ? undefined : await groupId(group);
+  const streams = new Set<ServerResponse>();
+  const server = createServer((request, response) => {
+    void handle(controlled, streams, request, response);
+  });
+  await listenAt(server, path, gid);
+  server.unref();
+  const close = async (): Promise<void> => {
+    for (const stream of streams) stream.end();
+    const closed = new Promise<void>((resolve) => void server.close(() => resolve()));
+    await Promise.race([closed, pause(1000, undefined, { ref: false })]);
+    server.closeAllConnections();
+    await closed;
+  };
+  return { path, close, [Symbol.asyncDispose]: close };
+}
+
+async function handle(
+  controlled: Controlled,
+  streams: Set<ServerResponse>,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  // A client that goes away needs no answer.
+  request.on('error', () => {});
+  response.on('error', () => {});
+  const { method = '', url = '' } = request;
+  try {
+    if (method === 'GET' && url === '/v1/events') {
+      streams.add(response);
+      response.once('close', () => void streams.delete(response));
+      streamEvents(controlled, response);
+      return;
+    }
+    const body = await readBody(request);
+    send(response, 200, await answer(controlled, method, url, body));
+  } catch (thrown) {
+    const error = toUblkError(thrown);
+    send(response, STATUSES[error.code] ?? 500, { error });
+  }
+}
+
+/** The statuses of HTTP, for clients that look at nothing else. */
+const STATUSES: Partial<Record<UblkErrorCode, number>> = {
+  [UblkErrorCode.InvalidArgument]: 400,
+  [UblkErrorCode.NoDevice]: 404,
+  [UblkErrorCode.Busy]: 409,
+  [UblkErrorCode.Unsupported]: 501,
+};
+
+function toUblkError(thrown: unknown): UblkError {
+  if (UblkError.is(thrown)) return thrown;
+  return new UblkError(UblkErrorCode.Internal, messageOf(thrown), { cause: thrown });
+}
+
+function send(response: ServerResponse, status: number, value: unknown): void {
+  response.writeHead(status, { 'content-type': 'application/json' });
+  response.end(`${JSON.stringify(value)}\n`);
+}
+
+/** The longest body of a request, in bytes. */
+const LONGEST_BODY = 1 << 16;
+
+async function readBody(request: IncomingMessage): Promise<unknown> {
+  const parts: Buffer[] = [];
+  let length = 0;
+  for await (const part of request as AsyncIterable<Buffer>) {
+    length += part.length;
+    if (length > LONGEST_BODY) throw invalid('the body is too long', `send ${LONGEST_BODY} bytes`);
+    parts.push(part);
+  }
+  const text = Buffer.concat(parts).toString();
+  if (text === '') return {};
+  try {
+    return JSON.parse(text) as unknown;
+  } catch (error) {
+    throw invalid(
+      `the body is no JSON: ${messageOf(error)}`,
+      'send one object of JSON, or nothing',
+    );
+  }
+}
