@@ -40,6 +40,7 @@ const LONG = [
   'lifetime',
   'node-versions',
   'rings-apart',
+  'service-control',
   'short-enter',
   'shutdown',
   'threads',
@@ -48,7 +49,7 @@ const LONG = [
 /** The part of the kernel's tests that a stage of `npm test` asks for; all tests without the variable. */
 const matrix = process.env.UBLK_TEST_MATRIX ?? '';
 /** Short stages run one variant where others are alike (`isBrief` in __test__/kernel/modes.ts). */
-const IN_FULL = ['handler', 'integrity', 'verify', 'zoned'].map(testFile);
+const IN_FULL = ['verify'].map(testFile);
 const INCLUDED: Record<string, string[]> = { brief: MOST_TELLING, long: [...LONG, ...IN_FULL] };
 const EXCLUDED: Record<string, string[]> = { short: LONG, whole: SAME_EVERYWHERE };
 

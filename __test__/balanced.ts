@@ -22,6 +22,7 @@ const SECONDS: Readonly<Record<string, number>> = {
   'rings-apart': 105,
   'handler-threads': 100,
   service: 100,
+  'service-control': 100,
   layers: 90,
   'short-enter': 80,
   features: 80,
