@@ -19,6 +19,7 @@ const VERSION: u32 = 1;
 const FROZEN: u32 = 1;
 const HAS_PARENT: u32 = 2;
 const IN_USE: u32 = 4;
+const COMMITTING: u32 = 8;
 /// Where the CRC32C of the block lies; it is computed with zeros there.
 const CRC: std::ops::Range<usize> = 20..24;
 /// Where the name of the parent's file lies, after the length of the name.
@@ -108,6 +109,9 @@ pub struct Superblock {
     pub base_modified: i64,
     /// The server that has not closed the layer; none: the log names every published block.
     pub in_use: Option<InUse>,
+    /// The layer's blocks are on their way into the base, so the base has another time of modification
+    /// than `base_modified`. The layer still has all of these blocks.
+    pub committing: bool,
 }
 
 /// Why a block is no superblock.
@@ -140,7 +144,8 @@ impl Superblock {
         let mut page = [0; PAGE];
         let flags = if self.frozen { FROZEN } else { 0 }
             | self.parent.map_or(0, |_| HAS_PARENT)
-            | self.in_use.map_or(0, |_| IN_USE);
+            | self.in_use.map_or(0, |_| IN_USE)
+            | if self.committing { COMMITTING } else { 0 };
         page[..16].copy_from_slice(&MAGIC);
         page[16..20].copy_from_slice(&VERSION.to_le_bytes());
         page[24..28].copy_from_slice(&flags.to_le_bytes());
@@ -211,11 +216,12 @@ impl Superblock {
             base_modified: i64::from_le_bytes(bytes(page, 104)),
             in_use: (flags & IN_USE != 0)
                 .then(|| InUse { boot: bytes(page, BOOT), history: u64_at(HISTORY) }),
+            committing: flags & COMMITTING != 0,
         };
         let sane = superblock.blocks > 0
             && superblock.blocks <= MAX_BLOCKS
             && (2..=20).contains(&superblock.segment_shift)
-            && flags & !(FROZEN | HAS_PARENT | IN_USE) == 0;
+            && flags & !(FROZEN | HAS_PARENT | IN_USE | COMMITTING) == 0;
         if sane { Ok(superblock) } else { Err(Unfit::Damaged) }
     }
 
@@ -267,12 +273,19 @@ mod tests {
             salt: 99,
             base_modified: 1_790_000_000_123_456_789,
             in_use: Some(InUse { boot: [8; 16], history: u64::MAX - 9 }),
+            committing: true,
         }
     }
 
     #[test]
     fn a_superblock_says_what_was_written() {
-        let root = Superblock { parent: None, frozen: false, in_use: None, ..superblock(1) };
+        let root = Superblock {
+            parent: None,
+            frozen: false,
+            in_use: None,
+            committing: false,
+            ..superblock(1)
+        };
         for written in [superblock(4), root] {
             assert_eq!(Superblock::parse(&written.to_page()), Ok(written));
         }

@@ -276,6 +276,7 @@ fn new_file(random: &mut Random) -> (File, Head) {
         salt: random.next(),
         base_modified: 0,
         in_use: None,
+        committing: false,
     };
     let head = Head::new(superblock, 0, Index::new(), random.next()).unwrap();
     let mut file = File { segments: head.space().segments().into(), ..File::default() };

@@ -9,7 +9,7 @@ use std::path::Path;
 use crate::error::{Code, Error, Result};
 
 /// Two servers writing to one image destroy it; readers may share. Released when the file closes.
-pub(super) fn take(path: &Path, file: &File, read_only: bool) -> Result<()> {
+pub(in super::super) fn take(path: &Path, file: &File, read_only: bool) -> Result<()> {
     let operation = if read_only { libc::LOCK_SH } else { libc::LOCK_EX };
     // SAFETY: flock on a descriptor that we own.
     if unsafe { libc::flock(file.as_raw_fd(), operation | libc::LOCK_NB) } == 0 {
@@ -18,7 +18,8 @@ pub(super) fn take(path: &Path, file: &File, read_only: bool) -> Result<()> {
     let error = io::Error::last_os_error();
     if error.kind() == io::ErrorKind::WouldBlock {
         let message = format!("cannot lock {}", path.display());
-        return Err(Error::os(Code::Busy, message, "flock", &error).hint(hint(holder(file))));
+        return Err(Error::os(Code::Busy, message, "flock", &error)
+            .hint(hint(file.metadata().ok().and_then(|found| holder(&found)))));
     }
     // Some network file systems have no locks.
     Ok(())
@@ -48,8 +49,7 @@ fn hint(holder: Option<u32>) -> String {
 }
 
 /// Who has the lock, as far as the kernel tells this process.
-fn holder(file: &File) -> Option<u32> {
-    let metadata = file.metadata().ok()?;
+pub(in super::super) fn holder(metadata: &fs::Metadata) -> Option<u32> {
     let (major, minor) = (libc::major(metadata.dev()), libc::minor(metadata.dev()));
     let locks = fs::read_to_string("/proc/locks").ok()?;
     holder_in(&locks, &format!("{major:02x}:{minor:02x}:{}", metadata.ino()))

@@ -15,6 +15,8 @@ mod limits;
 mod lock;
 mod open;
 
+pub(super) use lock::{holder, take as lock};
+
 /// Whether the page cache is passed by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Direct {

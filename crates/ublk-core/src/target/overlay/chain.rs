@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use ublk_overlay::extent::{BLOCK, MAX_LAYERS};
@@ -54,7 +54,9 @@ impl Layer {
         let reader = backing.try_clone().map_err(|error| failed(path, "dup", &error))?;
         let read: Read = Box::new(move |block, page| reader.read_exact_at(page, block * BLOCK));
         // The length now, with the lock.
-        let length = backing.metadata().map_err(|error| failed(path, "fstat", &error))?.len();
+        let locked = backing.metadata().map_err(|error| failed(path, "fstat", &error))?;
+        check_place(path, &locked)?;
+        let length = locked.len();
         let contents = LayerFile::open(length, read).map_err(|error| unfit(path, &error))?;
         Ok(Self { path: path.into(), file, backing, contents })
     }
@@ -136,6 +138,16 @@ impl Layer {
         Err(Error::new(Code::BadBackend, format!("{} {wrong}", path.display()))
             .hint(format!("put back the file that is {of}")))
     }
+}
+
+/// Checks that the locked file is the file at `path`: a merge puts another file there.
+fn check_place(path: &Path, locked: &fs::Metadata) -> Result<()> {
+    let found = fs::metadata(path).map_err(|error| failed(path, "stat", &error))?;
+    if (found.dev(), found.ino()) == (locked.dev(), locked.ino()) {
+        return Ok(());
+    }
+    let message = format!("{} was replaced by another file meanwhile", path.display());
+    Err(Error::new(Code::Busy, message).hint("try again"))
 }
 
 /// The folder of a file.

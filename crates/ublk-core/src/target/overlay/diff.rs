@@ -47,7 +47,7 @@ pub fn diff(path: &Path, from: Option<&Path>) -> Result<Vec<Change>> {
 }
 
 /// The place of the layer `from` among the layers below the layer at `path`.
-fn position(layers: &[Layer], path: &Path, from: &Path) -> Result<usize> {
+pub(super) fn position(layers: &[Layer], path: &Path, from: &Path) -> Result<usize> {
     let from = fs::canonicalize(from).map_err(|error| failed(from, "stat", &error))?;
     layers.iter().position(|layer| layer.path == from).ok_or_else(|| {
         let message = format!("{} is no layer below {}", from.display(), path.display());
@@ -56,7 +56,7 @@ fn position(layers: &[Layer], path: &Path, from: &Path) -> Result<usize> {
     })
 }
 
-fn not_closed(path: &Path) -> Error {
+pub(super) fn not_closed(path: &Path) -> Error {
     let message = format!(
         "{} was not closed by its last server, so the file may lack answered writes",
         path.display()

@@ -1,11 +1,7 @@
 //! New layers.
 
-use std::ffi::CString;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use ublk_overlay::extent::BLOCK;
@@ -14,7 +10,8 @@ use ublk_overlay::index::Index;
 use ublk_overlay::superblock::{Parent, Superblock};
 use uuid::Uuid;
 
-use super::chain::{failed, folder};
+use super::chain::failed;
+use super::naming;
 use super::settle::{self, random};
 use crate::error::{Code, Error, Result};
 
@@ -30,20 +27,23 @@ pub(super) struct Birth {
     pub(super) segment_shift: u32,
     /// The disk whose next live layer this is, and the number of its first superblock; absent: a new disk.
     pub(super) succeeds: Option<(Uuid, u64)>,
+    /// Layer, disk and first generation of a layer that takes the place of another; absent: a new layer's.
+    pub(super) identity: Option<(Uuid, Uuid, u64)>,
 }
 
 impl Birth {
     /// An empty layer of a disk of so many blocks.
     pub(super) fn new(blocks: u64, parent: Option<Parent>, base_modified: i64) -> Self {
-        Self { blocks, parent, base_modified, segment_shift: SEGMENT_SHIFT, succeeds: None }
+        let segment_shift = SEGMENT_SHIFT;
+        Self { blocks, parent, base_modified, segment_shift, succeeds: None, identity: None }
     }
 }
 
 /// A whole layer without a name; gone on drop, unless the layer gets a [name](Self::name).
 pub(super) struct Unnamed {
-    file: File,
-    path: PathBuf,
-    superblock: Superblock,
+    pub(super) file: File,
+    pub(super) path: PathBuf,
+    pub(super) head: Head,
 }
 
 impl Unnamed {
@@ -56,17 +56,20 @@ impl Unnamed {
         if path.symlink_metadata().is_ok() {
             return Err(exists(path));
         }
-        let place = folder(path);
-        let file =
-            OpenOptions::new().read(true).write(true).custom_flags(libc::O_TMPFILE).open(place);
-        let file = file.map_err(|error| match error.raw_os_error() {
+        Self::draft(path, birth)
+    }
+
+    /// As [`make`](Self::make), whatever there is at `path`.
+    pub(super) fn draft(path: &Path, birth: &Birth) -> Result<Self> {
+        let file = naming::open(path).map_err(|error| match error.raw_os_error() {
             Some(libc::EOPNOTSUPP | libc::EISDIR) => {
                 unsuitable(path, "files without a name (O_TMPFILE)")
             }
             _ => failed(path, "open", &error),
         })?;
-        let layer = Uuid::new_v4();
-        let (disk, generation) = birth.succeeds.unwrap_or((layer, 1));
+        let new = Uuid::new_v4();
+        let (disk, generation) = birth.succeeds.unwrap_or((new, 1));
+        let (layer, disk, generation) = birth.identity.unwrap_or((new, disk, generation));
         let superblock = Superblock {
             generation,
             layer,
@@ -79,6 +82,7 @@ impl Unnamed {
             salt: random(),
             base_modified: birth.base_modified,
             in_use: None,
+            committing: false,
         };
         let head = Head::new(superblock, 0, Index::new(), random());
         let head = head.map_err(|full| Error::new(Code::Internal, full.to_string()))?;
@@ -87,11 +91,10 @@ impl Unnamed {
             Some(libc::EOPNOTSUPP) => without_fallocate(path),
             _ => failed(path, "fallocate", &error),
         })?;
-        let superblock = *head.superblock();
-        settle::write(&file, &superblock)
+        settle::write(&file, head.superblock())
             .and_then(|()| file.sync_all())
             .map_err(|error| failed(path, "write", &error))?;
-        Ok(Self { file, path: path.into(), superblock })
+        Ok(Self { file, path: path.into(), head })
     }
 
     /// Gives the layer a name, durably. Answers the UUID.
@@ -99,29 +102,11 @@ impl Unnamed {
     /// # Errors
     /// `BadBackend` when there is something of this name.
     pub(super) fn name(self) -> Result<Uuid> {
-        let failed = |error: &io::Error| match error.kind() {
+        naming::link(&self.file, &self.path).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => exists(&self.path),
-            _ => failed(&self.path, "linkat", error),
-        };
-        let c_string = |bytes: &[u8]| CString::new(bytes).map_err(|error| failed(&error.into()));
-        let from = c_string(format!("/proc/self/fd/{}", self.file.as_raw_fd()).as_bytes())?;
-        let to = c_string(self.path.as_os_str().as_bytes())?;
-        // SAFETY: two strings with their NULs.
-        let linked = unsafe {
-            libc::linkat(
-                libc::AT_FDCWD,
-                from.as_ptr(),
-                libc::AT_FDCWD,
-                to.as_ptr(),
-                libc::AT_SYMLINK_FOLLOW,
-            )
-        };
-        if linked != 0 {
-            return Err(failed(&io::Error::last_os_error()));
-        }
-        let synced = File::open(folder(&self.path)).and_then(|folder| folder.sync_all());
-        synced.map_err(|error| failed(&error))?;
-        Ok(self.superblock.layer)
+            _ => failed(&self.path, "linkat", &error),
+        })?;
+        Ok(self.head.superblock().layer)
     }
 }
 

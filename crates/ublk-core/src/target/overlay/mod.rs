@@ -33,6 +33,8 @@ mod flights;
 mod flush;
 mod history;
 mod make;
+mod naming;
+mod offline;
 mod open;
 mod reads;
 mod settle;
@@ -45,6 +47,10 @@ pub use diff::{Change, diff};
 use flights::Flights;
 use flush::Flushing;
 use history::{History, Refused};
+pub use offline::{
+    Branch, Check, Export, Merged, Progress, check, check_no_base, commit, commit_into_base,
+    export, flatten, receive, send, tree,
+};
 use open::Memory;
 pub use open::OverlayOptions;
 use unused::{Allocated, Draining};

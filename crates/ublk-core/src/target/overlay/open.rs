@@ -68,7 +68,7 @@ impl Overlay {
             ..FileOptions::default()
         };
         let layer = Layer::open(&path, &how)?;
-        check_live(&layer, &base, (blocks, base_modified))?;
+        check_live(&layer, (blocks, base_modified))?;
         let parents = layer.parents(&how)?;
         let boot = options.boot.clone().map_or_else(Boot::of_machine, Ok).map_err(|error| {
             Error::os(Code::Kernel, "cannot ask the kernel for the boot's id", "read", &error)
@@ -325,7 +325,7 @@ fn missing(path: &Path, error: &std::io::Error) -> Error {
 }
 
 /// Checks that the layer is live and of this base.
-fn check_live(layer: &Layer, base: &Native, (blocks, modified): (u64, i64)) -> Result<()> {
+fn check_live(layer: &Layer, (blocks, modified): (u64, i64)) -> Result<()> {
     let (superblock, path) = (layer.superblock(), layer.path.display());
     let refused =
         |message: String, hint: String| Err(Error::new(Code::BadBackend, message).hint(hint));
@@ -333,15 +333,27 @@ fn check_live(layer: &Layer, base: &Native, (blocks, modified): (u64, i64)) -> R
         let message = format!("{path} is frozen: other layers stand on it, or will");
         return refused(message, format!("make a layer on it: ublk overlay fork {path} CHILD"));
     }
+    check_same_base(&layer.path, superblock, (blocks, modified))
+}
+
+/// Checks that the layer at `path` was made for a base of this size and time of modification.
+pub(super) fn check_same_base(
+    path: &Path,
+    superblock: &Superblock,
+    (blocks, modified): (u64, i64),
+) -> Result<()> {
+    let path = path.display();
+    let refused =
+        |message: String, hint: String| Err(Error::new(Code::BadBackend, message).hint(hint));
     if superblock.blocks != blocks {
         let message = format!(
             "{path} is of a base of {} bytes, and this one has {}",
             superblock.blocks * BLOCK,
-            base.geometry().size
+            blocks * BLOCK
         );
         return refused(message, "name the base that the layer was made for".into());
     }
-    if superblock.base_modified != modified {
+    if superblock.base_modified != modified && !superblock.committing {
         let message = format!("the base of {path} was modified since the layer was made");
         let hint = "the layer holds differences from the base as it was: put back that one, with its \
                     time of modification (cp -p)";

@@ -24,7 +24,7 @@ use super::make::{Birth, Unnamed};
 use super::open::{Awake, Loaded};
 use super::settle::{self, Flush};
 use super::unused::Draining;
-use super::verbs::{check_folder, reading};
+use super::verbs::{check_folder, committing, reading};
 use super::{Gate, Overlay, SPARE};
 use crate::error::{Code, Error, Result};
 
@@ -130,6 +130,9 @@ impl<'a> Work<'a> {
             let message =
                 format!("{path} has lost a thread that serves it, or what was written to it");
             return Err(Error::new(Code::Closed, message).hint("end the server and serve it again"));
+        }
+        if live.head.superblock().committing {
+            return Err(committing(&overlay.path));
         }
         let layer = u32::try_from(live.layers.len()).unwrap_or(u32::MAX);
         if layer >= MAX_LAYERS {

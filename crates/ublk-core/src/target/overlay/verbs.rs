@@ -53,6 +53,9 @@ pub fn fork(path: &Path, children: &[PathBuf], history: Option<&Path>) -> Result
         frozen if frozen.frozen => frozen,
         live => Superblock { generation: live.generation + 1, ..live },
     };
+    if frozen.committing {
+        return Err(committing(&path));
+    }
     let parent = Parent { layer: frozen.layer, generation: frozen.generation, file: name };
     let Superblock { blocks, base_modified, .. } = frozen;
     let birth = Birth::new(blocks, Some(parent), base_modified);
@@ -93,6 +96,13 @@ pub(super) fn check_folder(path: &Path, child: &Path) -> Result<()> {
     }
     let message = format!("{} is not in the folder of {}", child.display(), path.display());
     Err(refused(message).hint("the layers of a disk lie in one folder"))
+}
+
+/// The error of a layer of which a part is in the base.
+pub(super) fn committing(path: &Path) -> Error {
+    let message = format!("a commit of {} into its base was interrupted", path.display());
+    Error::new(Code::BadBackend, message)
+        .hint(format!("finish it: ublk overlay commit --into-base BASE {}", path.display()))
 }
 
 fn refused(message: String) -> Error {

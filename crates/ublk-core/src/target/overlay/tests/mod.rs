@@ -1,6 +1,11 @@
+mod chain;
+mod changes;
 mod disk;
+mod into_base;
 mod lives;
+mod looking;
 mod machine;
+mod merging;
 mod opening;
 mod plans;
 mod snapshots;

@@ -1,0 +1,28 @@
+//! Verbs that read or rewrite the contents of a disk without a server.
+//!
+//! Each verb locks the files, refuses a layer that was not closed, and works in an order that a kill or a
+//! power cut may end anywhere: new contents go into a file without a name, become durable, and take the
+//! place of the old file by a rename.
+
+mod base;
+mod changes;
+mod check;
+mod copy;
+mod disk;
+mod export;
+mod family;
+mod into_base;
+pub(super) mod kill;
+mod merge;
+mod pipe;
+mod progress;
+mod stream;
+mod tree;
+
+pub use changes::{receive, send};
+pub use check::{Check, check};
+pub use export::{Export, export};
+pub use into_base::commit_into_base;
+pub use merge::{Merged, commit, flatten};
+pub use progress::Progress;
+pub use tree::{Branch, check_no_base, tree};
