@@ -39,6 +39,7 @@ const LONG = [
   'handler-twice',
   'lifetime',
   'node-versions',
+  'overlay-verbs',
   'rings-apart',
   'service-control',
   'short-enter',

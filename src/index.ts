@@ -26,6 +26,25 @@ export type { DeleteOptions, ResizeOptions, StopOptions } from './devices.ts';
 export type { DeviceOptions } from './options.ts';
 export { listOrphans, prune } from './orphans.ts';
 export type { OrphanRecord, Orphans, Pruned, PruneOptions } from './orphans.ts';
+export { applyOverlayChanges, streamOverlayChanges } from './overlay-changes.ts';
+export type { ApplyOptions, StreamOptions } from './overlay-changes.ts';
+export { overlayCheck, overlayTree } from './overlay-folders.ts';
+export type {
+  CheckOptions,
+  OverlayBranch,
+  OverlayProblem,
+  OverlayReport,
+  OverlayRoot,
+} from './overlay-folders.ts';
+export { commitOverlay, exportOverlay, flattenOverlay } from './overlay-merges.ts';
+export type {
+  CommitOptions,
+  ExportOptions,
+  FlattenOptions,
+  OverlayExport,
+  OverlayMerged,
+} from './overlay-merges.ts';
+export type { OverlayProgress, OverlayTaskOptions } from './overlay-task.ts';
 export { createOverlay, forkOverlay, overlayDiff, overlayInfo } from './overlays.ts';
 export type {
   DiffOptions,

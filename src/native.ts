@@ -12,6 +12,8 @@ import type {
   Recovery,
   StopCheck,
 } from './info.ts';
+import type { OverlayReport } from './overlay-folders.ts';
+import type { OverlayExport, OverlayMerged } from './overlay-merges.ts';
 import type { OverlayChange, OverlayLayer, OverlaySnapshot } from './overlays.ts';
 import type { NativeQueueSettings } from './queue-settings.ts';
 import { unloaded } from './unloaded.ts';
@@ -243,6 +245,29 @@ export interface NativeSimulation {
   close(): Promise<Outcome<void>>;
 }
 
+/** A layer in a folder, of the addon. */
+export interface NativeBranch {
+  readonly path: string;
+  readonly layer: string;
+  readonly generation: number;
+  readonly size: number;
+  readonly allocated: number;
+  readonly frozen: boolean;
+  readonly closed: boolean;
+  /** The file of the layer below, or of the base. */
+  readonly below?: string | undefined;
+  /** Whether the layer stands on a layer. */
+  readonly onLayer: boolean;
+  readonly server?: number | undefined;
+}
+
+/** A verb on an overlay under way. */
+export interface NativeOverlayTask {
+  /** Bytes that are done, and all bytes. */
+  progress(): number[];
+  cancel(): void;
+}
+
 /** The addon. Promises never reject and functions never throw: an {@link Outcome} holds a failure. */
 export interface Binding {
   createPool(reactors: number, spinUsec: number): Promise<Outcome<NativePool>>;
@@ -263,6 +288,44 @@ export interface Binding {
   ): Promise<Outcome<void>>;
   overlayInfo(path: string): Promise<Outcome<OverlayLayer[]>>;
   overlayDiff(path: string, from: string | undefined): Promise<Outcome<OverlayChange[]>>;
+  overlayTask(): NativeOverlayTask;
+  overlayExport(
+    base: NativeTarget,
+    path: string,
+    out: string,
+    replaces: boolean,
+    task: NativeOverlayTask,
+  ): Promise<Outcome<OverlayExport>>;
+  overlayFlatten(
+    path: string,
+    prunes: boolean,
+    task: NativeOverlayTask,
+  ): Promise<Outcome<OverlayMerged>>;
+  overlayCommit(path: string, task: NativeOverlayTask): Promise<Outcome<OverlayMerged>>;
+  overlayCommitIntoBase(
+    base: string,
+    path: string,
+    task: NativeOverlayTask,
+  ): Promise<Outcome<void>>;
+  overlaySend(
+    path: string,
+    from: string | undefined,
+    fd: number,
+    task: NativeOverlayTask,
+  ): Promise<Outcome<void>>;
+  overlayReceive(
+    fd: number,
+    path: string,
+    base: NativeTarget | undefined,
+    task: NativeOverlayTask,
+  ): Promise<Outcome<void>>;
+  overlayTree(folder: string): Promise<Outcome<NativeBranch[]>>;
+  overlayCheck(
+    path: string,
+    base: NativeTarget | undefined,
+    repairs: boolean,
+    task: NativeOverlayTask,
+  ): Promise<Outcome<OverlayReport>>;
   /** Ends the service of all devices of the process, like the end of the process. */
   partAll(): Promise<Outcome<void>>;
   createBridge(

@@ -3,7 +3,8 @@ import { fileURLToPath } from 'node:url';
 
 import { execa } from 'execa';
 
-const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+/** The command as a program. */
+export const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 
 /** Runs `ublk` to its end, whatever that is. */
 export function ublk(...args: string[]) {

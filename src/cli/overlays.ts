@@ -1,8 +1,11 @@
 import type { Command } from 'commander';
 
 import { example, PART } from './arguments.ts';
-import type { DiffFlags, ForkFlags, OverlayFlags } from './commands/overlay.ts';
+import type { ForkFlags, OverlayFlags } from './commands/overlay.ts';
 import type { OutputFlags } from './output.ts';
+import { compareOverlays } from './overlay-changes.ts';
+import { surveyOverlays } from './overlay-folders.ts';
+import { mergeOverlays } from './overlay-merges.ts';
 
 const BASE = `${PART}; ublk only reads the base`;
 const LAYER = 'the file of the layer, of a disk that nobody serves';
@@ -28,7 +31,7 @@ export function lookAfterOverlays(program: Command): void {
   const overlay = program
     .command('overlay')
     .description(
-      'Make, fork, compare and describe disks that store only differences, while no server has them.',
+      'Make, fork, merge, compare and describe disks that store only differences, while no server has them.',
     )
     .addHelpText('after', example('ublk overlay fork golden.layer vm1.layer vm2.layer'));
   overlay
@@ -54,16 +57,6 @@ export function lookAfterOverlays(program: Command): void {
       await (await import('./commands/overlay.ts')).fork(layer, children, flags);
     });
   overlay
-    .command('diff')
-    .description('List the ranges in which a disk differs from its base, or from a layer below.')
-    .argument('<layer>', LAYER)
-    .option('--from <layer>', 'a layer below, as `ublk overlay info` names it (default: the base)')
-    .option('--json', 'as JSON')
-    .addHelpText('after', example('ublk overlay diff vm1.layer --from monday.layer --json'))
-    .action(async (layer: string, flags: DiffFlags) => {
-      await (await import('./commands/overlay.ts')).diff(layer, flags);
-    });
-  overlay
     .command('info')
     .description('Describe a layer and those that it stands on.')
     .argument('<layer>', 'the file of the layer')
@@ -72,6 +65,9 @@ export function lookAfterOverlays(program: Command): void {
     .action(async (layer: string, flags: OutputFlags) => {
       await (await import('./commands/overlay.ts')).info(layer, flags);
     });
+  compareOverlays(overlay, BASE, LAYER);
+  mergeOverlays(overlay, BASE, LAYER);
+  surveyOverlays(overlay, BASE, LAYER);
 }
 
 function forking(overlay: Command, name: string, children: string): Command {

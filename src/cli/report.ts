@@ -1,7 +1,7 @@
 import type { UblkError } from '../errors.ts';
 
 /** The exit statuses of the command. */
-export const ExitStatus = { Ok: 0, Failed: 1, Usage: 2 } as const;
+export const ExitStatus = { Ok: 0, Failed: 1, Usage: 2, Unsound: 4 } as const;
 
 /** Prints an error on stderr: as a line of JSON for scripts, or as text for people. */
 export function report(error: UblkError, json: boolean): void {

@@ -19,6 +19,8 @@ mod open_devices;
 mod options;
 mod outcome;
 mod overlay;
+mod overlay_folders;
+mod overlay_tasks;
 mod pool;
 mod served;
 mod simulation;

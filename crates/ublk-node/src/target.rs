@@ -12,7 +12,7 @@ use ublk_core::target::integrity::{Checksum, Integrity, IntegrityFormat, Integri
 use ublk_core::target::linear::Linear;
 use ublk_core::target::native::Native;
 use ublk_core::target::null::Null;
-use ublk_core::target::overlay::{Overlay, OverlayOptions};
+use ublk_core::target::overlay::{self, Overlay, OverlayOptions};
 use ublk_core::target::striped::Striped;
 use ublk_core::target::zoned::{Zoned, ZonedOptions};
 use ublk_core::target::{Boot, Op, Presentation, Target, ZoneOp, ZonedLimits};
@@ -198,7 +198,12 @@ impl NativeTarget {
 
     fn open_file(self, promised: Option<Promised>) -> Result<File> {
         let options = self.file_options(promised)?;
-        File::open(Path::new(&given(self.path, "path")?), &options)
+        let path = PathBuf::from(given(self.path, "path")?);
+        // The clients of a recovered device have written to the file already.
+        if !options.read_only && options.promised.is_none() {
+            overlay::check_no_base(&path)?;
+        }
+        File::open(&path, &options)
     }
 
     fn open_zoned(mut self, promised: Option<Promised>, boot: Option<Boot>) -> Result<Native> {

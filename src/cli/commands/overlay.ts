@@ -1,4 +1,4 @@
-import { createOverlay, forkOverlay, overlayDiff, overlayInfo } from '../../overlays.ts';
+import { createOverlay, forkOverlay, overlayInfo } from '../../overlays.ts';
 import { formatSize } from '../../size.ts';
 import { targets } from '../../targets/index.ts';
 import { answer, table, type OutputFlags } from '../output.ts';
@@ -15,11 +15,6 @@ export interface OverlayFlags extends AddFlags {
 /** The flags of `ublk overlay fork`. */
 export interface ForkFlags extends OutputFlags {
   readonly history?: string;
-}
-
-/** The flags of `ublk overlay diff`. */
-export interface DiffFlags extends OutputFlags {
-  readonly from?: string;
 }
 
 /** `ublk add overlay BASE LAYER` */
@@ -44,17 +39,6 @@ export async function fork(
 ): Promise<void> {
   await forkOverlay(path, children, { history });
   await answer(flags, { path, children }, () => children.join('\n'));
-}
-
-/** `ublk overlay diff LAYER` */
-export async function diff(path: string, { from, ...flags }: DiffFlags): Promise<void> {
-  const changes = await overlayDiff(path, { from });
-  const rows = changes.map(({ offset, length, zeros }) => [
-    String(offset),
-    String(length),
-    zeros ? 'zeros' : 'data',
-  ]);
-  await answer(flags, changes, () => table(rows, ['offset', 'length', 'kind']));
 }
 
 /** `ublk overlay info LAYER` */
