@@ -154,12 +154,14 @@ describe.runIf(process.arch === 'x64')('the packages, installed without a compil
     const args = ['--input-type=commonjs', '--eval', program];
     const { stdout } = await execa('node', args, { cwd: project });
     expect(stdout).toBe(
-      'IoError,ReactorPool,Service,UblkError,UblkErrorCode,closeOnSignals,connectService,createDevice,' +
-        'createOverlay,createReactorPool,defineConfig,deleteDevice,deviceUsers,features,' +
-        'forkOverlay,formatSize,getDeviceInfo,handler,handlerModule,listDevices,listOrphans,' +
-        'openControl,overlayDiff,overlayInfo,parseSize,prune,quiesceDevice,recoverDevice,resizeDevice,serve,' +
-        'setDeviceAffinity,' +
-        'stopDevice,targets false',
+      'IoError,ReactorPool,Service,UblkError,UblkErrorCode,applyOverlayChanges,' +
+        'closeOnSignals,commitOverlay,connectService,createDevice,createOverlay,' +
+        'createReactorPool,defineConfig,deleteDevice,deviceUsers,exportOverlay,' +
+        'features,flattenOverlay,forkOverlay,formatSize,getDeviceInfo,handler,' +
+        'handlerModule,listDevices,listOrphans,openControl,overlayCheck,overlayDiff,' +
+        'overlayInfo,overlayTree,parseSize,prune,quiesceDevice,recoverDevice,' +
+        'resizeDevice,serve,setDeviceAffinity,stopDevice,streamOverlayChanges,' +
+        'targets false',
     );
   });
 
