@@ -93,6 +93,28 @@ describe('a control socket', () => {
     expect(await client.devices()).toEqual([device]);
   });
 
+  test('snapshots and forks a device in its server', async () => {
+    const { client, path } = await start();
+    expect(await client.snapshot('data', { path: '/disks/a' })).toMatchObject({ path: '/disks/a' });
+    expect(await client.fork('data', ['/disks/b'])).toMatchObject({ generation: 7 });
+    expect(made[0]?.device.snapshot.mock.calls).toEqual([
+      [[], '/disks/a'],
+      [['/disks/b'], undefined],
+    ]);
+    expect((await errorOf(client.fork('data', []))).message).toMatch(/at least one/);
+    expect((await errorOf(client.snapshot('date'))).code).toBe('ERR_UBLK_NO_DEVICE');
+    const wrong = [
+      ['{"children":"b"}', /array/],
+      ['{"children":["b"]}', /not absolute/],
+    ] as const;
+    for (const [body, message] of wrong) {
+      const answer = await ask(path, 'POST', '/v1/devices/data/snapshot', body);
+      expect(answer.status).toBe(400);
+      expect(JSON.stringify(answer.body)).toMatch(message);
+    }
+    expect(made[0]?.device.snapshot).toHaveBeenCalledTimes(2);
+  });
+
   test('resizes and quiesces a device in its server, and stops another one', async () => {
     const { client, service } = await start();
     expect(await client.resize('data', '2GiB')).toMatchObject({ size: 2 ** 31 });

@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 
 import { example } from './arguments.ts';
 import type * as Verbs from './commands/service.ts';
-import type { ServiceFlags, ServiceStopFlags } from './commands/service.ts';
+import type { ServiceFlags, ServiceSnapshotFlags, ServiceStopFlags } from './commands/service.ts';
 
 /** The subcommands that speak to a running `ublk serve`, by its control socket. */
 export function lookAfterService(program: Command): void {
@@ -34,6 +34,21 @@ export function lookAfterService(program: Command): void {
     .addHelpText('after', example('ublk service resize data 2GiB'))
     .action(async (name: string, size: string, flags: ServiceFlags) => {
       await (await verbs()).resize(name, size, flags);
+    });
+  ofDevice(service, 'snapshot')
+    .description("Freeze what an overlay's disk holds, while clients use the disk.")
+    .option('--path <file>', 'the file of the snapshot (default: LAYER.GENERATION)')
+    .addHelpText('after', example('ublk service snapshot vm1'))
+    .action(async (name: string, flags: ServiceSnapshotFlags) => {
+      await (await verbs()).snapshot(name, [], flags);
+    });
+  ofDevice(service, 'fork')
+    .description("Fork an overlay's disk while clients use the disk.")
+    .argument('<child...>', "new files, in the folder of the disk's file")
+    .option('--path <file>', 'the file of the snapshot below both (default: LAYER.GENERATION)')
+    .addHelpText('after', example('ublk service fork vm1 /disks/vm2.layer /disks/vm3.layer'))
+    .action(async (name: string, children: string[], flags: ServiceSnapshotFlags) => {
+      await (await verbs()).snapshot(name, children, flags);
     });
   ofDevice(service, 'quiesce')
     .description('Leave a device with recovery to another server; requests wait.')

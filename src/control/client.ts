@@ -2,8 +2,9 @@ import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { json } from 'node:stream/consumers';
 
 import { checkAbsolutePath } from '../check.ts';
-import { messageOf, toError, UblkError, UblkErrorCode, type Failure } from '../errors.ts';
+import { invalid, messageOf, toError, UblkError, UblkErrorCode, type Failure } from '../errors.ts';
 import type { StopCheck } from '../info.ts';
+import type { OverlaySnapshot, SnapshotOptions } from '../overlays.ts';
 import type { ServiceStep } from '../service/plan.ts';
 import type { ServiceResult } from '../service/service.ts';
 import { parseSize, type Size } from '../size.ts';
@@ -87,6 +88,50 @@ export class ServiceClient {
   async quiesce(name: string, options: RequestOptions = {}): Promise<{ readonly id: number }> {
     const done = await this.#ask('POST', `${placeOf(name)}/quiesce`, {}, options);
     return done as { readonly id: number };
+  }
+
+  /**
+   * Freezes the contents of an overlay's disk while clients use the disk: see {@link Device.snapshot}.
+   *
+   * @throws {UblkError} As {@link Device.snapshot}; `ERR_UBLK_NO_DEVICE`.
+   */
+  async snapshot(
+    name: string,
+    { path, ...options }: RequestOptions & SnapshotOptions = {},
+  ): Promise<OverlaySnapshot> {
+    return await this.#snapshot(name, [], path, options);
+  }
+
+  /**
+   * Forks an overlay's disk while clients use the disk: see {@link Device.fork}.
+   *
+   * @example
+   * await service.fork('vm1', ['/disks/vm2.layer']);
+   *
+   * @param children The new files, in the folder of the disk's file.
+   * @throws {UblkError} As {@link Device.fork}; `ERR_UBLK_NO_DEVICE`.
+   */
+  async fork(
+    name: string,
+    children: readonly (string | URL)[],
+    { path, ...options }: RequestOptions & SnapshotOptions = {},
+  ): Promise<OverlaySnapshot> {
+    if (!Array.isArray(children) || children.length === 0) {
+      throw invalid('children must be an array of paths, at least one');
+    }
+    const files = children.map((child, at) => checkAbsolutePath(child, `children[${at}]`));
+    return await this.#snapshot(name, files, path, options);
+  }
+
+  async #snapshot(
+    name: string,
+    children: readonly string[],
+    path: SnapshotOptions['path'],
+    options: RequestOptions,
+  ): Promise<OverlaySnapshot> {
+    const file = path === undefined ? {} : { path: checkAbsolutePath(path, 'path') };
+    const body = { children, ...file };
+    return (await this.#ask('POST', `${placeOf(name)}/snapshot`, body, options)) as OverlaySnapshot;
   }
 
   /**

@@ -1,9 +1,11 @@
 import { createRequire } from 'node:module';
+import { isAbsolute } from 'node:path';
 
 import { checkBoolean, checkKeys } from '../check.ts';
 import type { Device } from '../device.ts';
 import { stopDevice } from '../devices.ts';
 import { invalid, UblkError, UblkErrorCode } from '../errors.ts';
+import type { OverlaySnapshot } from '../overlays.ts';
 import type { ServiceStep } from '../service/plan.ts';
 import type { Service, ServiceResult } from '../service/service.ts';
 import { parseSize, type Size } from '../size.ts';
@@ -29,6 +31,7 @@ const ROUTES: readonly (readonly [method: string, path: RegExp, action: Action])
   ['POST', /^\/v1\/devices\/([^/]+)\/stop$/, stop],
   ['POST', /^\/v1\/devices\/([^/]+)\/resize$/, resize],
   ['POST', /^\/v1\/devices\/([^/]+)\/quiesce$/, quiesce],
+  ['POST', /^\/v1\/devices\/([^/]+)\/snapshot$/, snapshot],
   ['POST', /^\/v1\/reload$/, reload],
 ];
 
@@ -113,6 +116,26 @@ async function quiesce(controlled: Controlled, name: string, body: unknown): Pro
   const device = find(controlled, name);
   await device.quiesce();
   return { id: device.id };
+}
+
+async function snapshot(
+  controlled: Controlled,
+  name: string,
+  body: unknown,
+): Promise<OverlaySnapshot> {
+  const { children = [], path } = checked(body, ['children', 'path']);
+  if (!Array.isArray(children)) throw invalid('children must be an array of paths');
+  // A relative path would count from the folder of the service.
+  for (const file of path === undefined ? children : [...children, path]) checkIsAbsolute(file);
+  const options = { path: path as string | undefined };
+  const device = find(controlled, name);
+  if (children.length === 0) return await device.snapshot(options);
+  return await device.fork(children as string[], options);
+}
+
+function checkIsAbsolute(file: unknown): void {
+  if (typeof file === 'string' && isAbsolute(file)) return;
+  throw invalid(`the path ${JSON.stringify(file)} is not absolute`);
 }
 
 async function reload({ reload, plan }: Controlled, _name: string, body: unknown): Promise<object> {

@@ -17,6 +17,11 @@ export interface ServiceStopFlags extends ServiceFlags {
   readonly force?: true;
 }
 
+/** The flags of `ublk service snapshot` and `ublk service fork`. */
+export interface ServiceSnapshotFlags extends ServiceFlags {
+  readonly path?: string;
+}
+
 function connect({ socket }: ServiceFlags): Promise<ServiceClient> {
   return connectService(socket === undefined ? undefined : resolve(socket));
 }
@@ -86,6 +91,24 @@ export async function resize(name: string, wanted: string, flags: ServiceFlags):
   const client = await connect(flags);
   const { id, path, size = 0 } = await client.resize(name, wanted);
   await answer(flags, { id, size }, () => `${name} (${path}) has ${formatSize(size)} now`);
+}
+
+/** `ublk service snapshot NAME` and `ublk service fork NAME CHILD…` */
+export async function snapshot(
+  name: string,
+  children: readonly string[],
+  flags: ServiceSnapshotFlags,
+): Promise<void> {
+  const client = await connect(flags);
+  const options = flags.path === undefined ? {} : { path: resolve(flags.path) };
+  const files = children.map((child) => resolve(child));
+  const taken =
+    files.length === 0
+      ? await client.snapshot(name, options)
+      : await client.fork(name, files, options);
+  const { path, generation } = taken;
+  const shown = `${name} is frozen as ${path} (generation ${generation}), and goes on`;
+  await answer(flags, { ...taken, children: files }, () => [shown, ...files].join('\n'));
 }
 
 /** `ublk service quiesce NAME` */
