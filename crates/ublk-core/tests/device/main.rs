@@ -179,8 +179,8 @@ fn requests_under_way_when_a_device_closes_are_answered() {
         let failed = AtomicBool::new(false);
         thread::scope(|scope| {
             for _ in 0..3 {
-                scope.spawn(|| {
-                    let client = sim.client(id).unwrap();
+                let (client, served, failed) = (sim.client(id).unwrap(), &served, &failed);
+                scope.spawn(move || {
                     while client.run(&ClientOp::Read { offset: 0, length: 4096 }).result.is_ok() {
                         served.fetch_add(1, Ordering::Relaxed);
                     }
