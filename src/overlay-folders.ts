@@ -6,7 +6,7 @@ import { readNote } from './notes.ts';
 import { checkTaskOptions, runTask, type OverlayTaskOptions } from './overlay-task.ts';
 import { toNativeTarget, type Target } from './targets/index.ts';
 
-/** A layer of {@link overlayTree}, and the layers that stand on it; sizes in bytes. */
+/** A layer of {@link overlayTree}, with the layers on top; sizes in bytes. */
 export interface OverlayBranch {
   /** The file, absolute. */
   readonly path: string;
@@ -16,27 +16,27 @@ export interface OverlayBranch {
   readonly generation: number;
   /** The size of the disk. */
   readonly size: number;
-  /** Bytes of the file system that the file takes. */
+  /** Bytes of the file system used by the file. */
   readonly allocated: number;
   /** Whether the layer is never written to again. */
   readonly frozen: boolean;
   /** Whether the last server has closed the layer; false while a server has the layer. */
   readonly closed: boolean;
-  /** The process that serves the layer, if it is on this machine. */
+  /** The process that serves the layer, if the process is on this machine. */
   readonly server?: number | undefined;
-  /** The device of that process, by the note of the server. */
+  /** The device of this process, by the note of the server. */
   readonly device?: string | undefined;
-  /** The layers that stand on this layer. */
+  /** The layers on top of this layer. */
   readonly children: readonly OverlayBranch[];
 }
 
-/** A base of {@link overlayTree}, or something below layers that is missing. */
+/** A base of {@link overlayTree}, or a missing file below layers. */
 export interface OverlayRoot {
   /** The base; absent if the folder has no file of the size and the time of the base. */
   readonly base?: string | undefined;
   /** Whether a layer below is missing, and not a base. */
   readonly layerMissing: boolean;
-  /** The layers that stand on the base. */
+  /** The layers on top of the base. */
   readonly children: readonly OverlayBranch[];
 }
 
@@ -44,19 +44,19 @@ export interface OverlayRoot {
 export interface OverlayProblem {
   /** The file. */
   readonly path: string;
-  /** What is wrong, and what to do. */
+  /** The problem, and the remedy. */
   readonly message: string;
 }
 
 /** The findings of {@link overlayCheck}; sizes in bytes. */
 export interface OverlayReport {
-  /** The layers that were checked, the highest first. */
+  /** The checked layers, the highest first. */
   readonly layers: readonly string[];
-  /** What is wrong; empty for a sound disk. */
+  /** The problems; empty for a sound disk. */
   readonly problems: readonly OverlayProblem[];
-  /** What the file of the highest layer takes and nothing uses: up to some MiB are usual. */
+  /** Unused bytes in the file of the highest layer: up to some MiB are usual. */
   readonly unused: number;
-  /** What `repair` has given back to the file system. */
+  /** Bytes given back to the file system by `repair`. */
   readonly reclaimed: number;
 }
 
@@ -69,9 +69,9 @@ export interface CheckOptions extends OverlayTaskOptions {
 }
 
 /**
- * Lists the layers in a folder as trees: who stands on whom, on which base, and which process serves what.
- * The layers may be in use. A base is known by its size and its time of modification, and only in the same
- * folder.
+ * Lists the layers in a folder as trees: each layer with the layers on top, the base, and the
+ * process that serves the layer. The layers may be in use. A base is known by size and time of
+ * modification, and only in the same folder.
  *
  * @example
  * for (const { base, children } of await overlayTree('disks')) console.log(base, children.length);
@@ -102,7 +102,7 @@ export async function overlayTree(folder: string | URL = '.'): Promise<OverlayRo
   }));
 }
 
-/** The devices of this machine that serve layers, by process and path. */
+/** This machine's devices with layers, by process and path. */
 async function servedLayers(): Promise<Map<string, string>> {
   // Without the driver there are no devices.
   const devices = await listDevices().catch(() => []);
@@ -115,8 +115,8 @@ async function servedLayers(): Promise<Map<string, string>> {
 }
 
 /**
- * Checks the files of a disk without a server: superblocks, logs, ranges that lie outside of a file or on
- * each other, the layers below, and with `base` the base. Data has no checksums: what a layer stores is
+ * Checks the files of a disk without a server: superblocks, logs, ranges outside of a file or on
+ * each other, the layers below, and with `base` the base. Data has no checksums: the stored data is
  * not checked.
  *
  * @example

@@ -11,7 +11,7 @@ import { observe } from './observe.ts';
 import { plan, type OwnDevice, type ServiceStep } from './plan.ts';
 import type { Stall } from './stalls.ts';
 
-/** A step that was taken; with an error, if the step failed. */
+/** A step taken; with an error, if the step failed. */
 export interface ServiceResult extends ServiceStep {
   readonly error?: UblkError | undefined;
 }
@@ -20,7 +20,7 @@ export interface ServiceResult extends ServiceStep {
 export interface ServiceEvents {
   /** A device can be opened. */
   serve: [name: string, device: Device];
-  /** The service of a device has ended, with the error of a device that failed. */
+  /** The service of a device has ended; `error` is present if the device failed. */
   end: [name: string, device: Device, error?: UblkError];
   /**
    * A device warns of a failed request: see {@link DeviceEvents.warning}. Node.js prints the first
@@ -41,7 +41,7 @@ interface Served {
 }
 
 /**
- * Devices that one process serves by name, made by {@link serve}. A device that fails or is stopped
+ * Devices served by name in one process, made by {@link serve}. A device that fails or is stopped
  * leaves the service, and the other devices stay; the next {@link reload} makes the device again.
  */
 export class Service extends EventEmitter<ServiceEvents> {
@@ -50,7 +50,7 @@ export class Service extends EventEmitter<ServiceEvents> {
   #results: readonly ServiceResult[] = [];
   #ready = false;
 
-  /** The devices that this service serves now, by name. */
+  /** The devices of this service now, by name. */
   get devices(): ReadonlyMap<string, Device> {
     return new Map([...this.#served].map(([name, { device }]) => [name, device]));
   }
@@ -66,29 +66,29 @@ export class Service extends EventEmitter<ServiceEvents> {
   }
 
   /**
-   * Gives the machine the devices of a configuration: keeps devices that are right, recovers devices
-   * without a server, creates devices that are missing, and changes sizes during the service. Resolves
-   * to one step per device; a step that fails has an `error`, and the other steps go on. Reloads run
+   * Gives the machine the devices of a configuration: keeps matching devices, recovers devices
+   * without a server, creates missing devices, and changes sizes during the service. Resolves to
+   * one step per device; a failed step has an `error`, and the other steps continue. Reloads run
    * one after another.
    *
    * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` for a wrong configuration, before anything is
-   * touched; what {@link listDevices} throws.
+   * touched; the errors of {@link listDevices}.
    */
   async reload(config: ServiceConfig, signal?: AbortSignal): Promise<readonly ServiceResult[]> {
     return await this.apply(checkConfig(config), signal);
   }
 
-  /** The steps that {@link reload} would take. Changes nothing. */
+  /** The steps of a {@link reload}, without changing anything. */
   async plan(config: ServiceConfig): Promise<ServiceStep[]> {
     return await this.planFor(checkConfig(config));
   }
 
-  /** @internal {@link plan} for a configuration that has been checked. */
+  /** @internal {@link plan} for a configuration already checked. */
   async planFor(wanted: readonly NamedOptions[]): Promise<ServiceStep[]> {
     return plan(wanted, await observe(), this.#own());
   }
 
-  /** @internal {@link reload} with a configuration that has been checked. */
+  /** @internal {@link reload} with a configuration already checked. */
   apply(wanted: readonly NamedOptions[], signal?: AbortSignal): Promise<readonly ServiceResult[]> {
     const done = this.#last.then(() => this.#apply(wanted, signal));
     this.#last = done.catch(() => {});
@@ -100,7 +100,9 @@ export class Service extends EventEmitter<ServiceEvents> {
     await this.#last;
   }
 
-  /** Closes all devices of the service, as {@link Device.close} does, those with `recovery` too. */
+  /**
+   * Closes all devices of the service, as {@link Device.close} does, also devices with `recovery`.
+   */
   async close(): Promise<void> {
     await this.#last;
     await Promise.all([...this.#served.values()].map(({ device }) => device.close()));
@@ -119,7 +121,7 @@ export class Service extends EventEmitter<ServiceEvents> {
   ): Promise<readonly ServiceResult[]> {
     const steps = plan(wanted, await observe(), this.#own());
     const options = new Map(wanted.map((one) => [one.name, one]));
-    // A device that stops frees its number and its files for another device.
+    // A stopped device frees the number and the files for another device.
     const stops = steps.filter(({ action }) => action === 'stop');
     const rest = steps.filter(({ action }) => action !== 'stop');
     const stopped = await Promise.all(stops.map((step) => this.#attempt(step, undefined, signal)));
@@ -227,9 +229,9 @@ export interface ServeContext {
 }
 
 /**
- * Serves the devices of a configuration. Can be called again, in a new process too: {@link Service.reload}
- * says what happens to each device. A device that cannot be served does not keep the others:
- * {@link Service.results} names the device and the error.
+ * Serves the devices of a configuration. Can be called again, in a new process too: {@link
+ * Service.reload} describes the effect on each device. A device that cannot be served does not
+ * hinder the other devices: {@link Service.results} names the device and the error.
  *
  * @example
  * const service = await serve({
@@ -237,8 +239,8 @@ export interface ServeContext {
  * });
  * console.log(service.devices.get('data')?.path); // /dev/ublkb0
  *
- * @throws {UblkError} What {@link Service.reload} throws; the error of the first device, if none of
- * the devices that this process was to serve can be served.
+ * @throws {UblkError} The errors of {@link Service.reload}; the error of the first device, if none
+ * of the devices for this process can be served.
  */
 export async function serve(
   config: ServiceConfig,

@@ -3,25 +3,25 @@ import type { NativeTarget } from '../native.ts';
 import type { Target } from './index.ts';
 import { checkTarget } from './layer.ts';
 
-/** What {@link targets.overlay} can be asked for. */
+/** Options of {@link targets.overlay}. */
 export interface OverlayTargetOptions {
   /**
-   * Whether a layer that is missing is made, empty. What is there is never replaced.
+   * Whether to make a missing layer, empty. An existing file is never replaced.
    * @default false
    */
   readonly create?: boolean | undefined;
   /**
-   * A folder on a tmpfs. The server keeps there, until the next flush, where written blocks are, so
-   * that a server that is killed loses no answered write: at most 1 MiB for each disk. The next server
-   * of the disk must name the same folder.
-   * @default `/run/ublk` for root, where `/run` is a tmpfs, and `/dev/shm` elsewhere
+   * A folder on a tmpfs. Until the next flush, the server keeps the places of written blocks there,
+   * so a killed server loses no answered write: at most 1 MiB for each disk. The next server of the
+   * disk must name the same folder.
+   * @default `/run/ublk` for root, where `/run` is a tmpfs; otherwise `/dev/shm`
    */
   readonly history?: string | URL | undefined;
   /**
-   * Whether the disk is served although the last server was killed and `history` does not hold where
-   * that server's unflushed writes are. These answered writes are lost then, as by a power cut. Without
-   * this option such a disk is refused until the machine has rebooted. Meant for one start: records of
-   * devices leave the option out.
+   * Whether to serve the disk although the last server was killed and `history` lacks the places of
+   * that server's unflushed writes. These answered writes are lost then, as by a power cut. Without
+   * this option such a disk is refused until the machine has rebooted. Meant for one start: records
+   * of devices leave the option out.
    * @default false
    */
   readonly loseUnflushed?: boolean | undefined;
@@ -37,14 +37,15 @@ export interface OverlayTarget extends OverlayTargetOptions {
 const KEYS = ['create', 'history', 'loseUnflushed'];
 
 /**
- * A disk that stores only its differences from a base (copy-on-write), in blocks of 4 KiB. The base is
- * opened for reading only, and many disks can share it. The differences lie in a layer, a file on any file
- * system with fallocate (ext4, xfs, btrfs, tmpfs). `forkOverlay()` freezes a layer and makes new ones
- * on it, as many as 255 on each other; the files of a disk's layers lie in one folder.
+ * A disk that stores only its differences from a base (copy-on-write), in blocks of 4 KiB. The base
+ * is opened for reading only, and many disks can share the base. The differences lie in a layer, a
+ * file on any file system with fallocate (ext4, xfs, btrfs, tmpfs). `forkOverlay()` freezes a layer
+ * and makes new layers on top, up to 255 on each other; the files of a disk's layers lie in one
+ * folder.
  *
- * The first write of a block is appended to the layer, and later ones go in place. Discards and writes of
- * zeros never let the base show through, and give space back with a later flush. When the file system is
- * full, writes of new blocks fail with `ENOSPC`, and nothing that was written before is lost.
+ * The first write of a block is appended to the layer, and later writes go in place. Discards and
+ * writes of zeros never let the base show through, and give space back with a later flush. When the
+ * file system is full, writes of new blocks fail with `ENOSPC`, and no earlier write is lost.
  *
  * A base cannot be a handler, a zoned target, a target with integrity, or another overlay; an overlay
  * cannot lie below stripes, a linear target or a handler. The size of the base is a multiple of
@@ -55,11 +56,12 @@ const KEYS = ['create', 'history', 'loseUnflushed'];
  *   target: targets.overlay(targets.file('debian.img'), 'vm1.layer', { create: true }),
  * });
  *
- * Creating the device fails with `ERR_UBLK_NO_BACKEND` where the layer, or one that it stands on, is
- * missing; with `ERR_UBLK_BAD_BACKEND` where a layer is damaged or frozen, where the base has another
- * size or was modified since the layer was made, and where the last server was killed and `history` does
- * not hold what that server had answered and not flushed; with `ERR_UBLK_BUSY` where another server has the layer;
- * with `ERR_UBLK_UNSUPPORTED` on a file system without fallocate, or without a tmpfs.
+ * Creating the device fails with `ERR_UBLK_NO_BACKEND` where the layer or a layer below is missing;
+ * with `ERR_UBLK_BAD_BACKEND` where a layer is damaged or frozen, where the base has another size
+ * or was modified since the layer was made, and where the last server was killed and `history`
+ * lacks the answered and unflushed writes of that server; with `ERR_UBLK_BUSY` where another server
+ * has the layer; with `ERR_UBLK_UNSUPPORTED` on a file system without fallocate, or without a
+ * tmpfs.
  *
  * @param base A target, for example `targets.file('debian.img')`.
  * @param path The file of the live layer.
@@ -77,7 +79,7 @@ export function overlayTarget(
   return target;
 }
 
-/** Checks an overlay and puts it as the addon takes it, over what its base became. */
+/** Checks an overlay and converts the overlay for the addon, over the converted base. */
 export function toNativeOverlay(
   target: OverlayTarget,
   base: readonly NativeTarget[],
