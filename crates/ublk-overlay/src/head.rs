@@ -1,9 +1,9 @@
-//! The live layer of a disk: where writes go, what a flush makes durable, what may be used again.
+//! The live layer of a disk: places for writes, durability of flushes, reuse of blocks.
 //!
-//! A write asks for [places](Head::places), writes there, and then says that it
-//! [has](Head::publish): from then on reads see its blocks. A flush syncs the file, writes the
-//! [blocks](Head::log_blocks) of the log that [`Head::flush`] has filled, syncs again, and says so
-//! ([`Head::flushed`]). Data is durable before the log names its place.
+//! A write asks for [places](Head::places), writes there, and then [publishes](Head::publish) the
+//! parts: from then on reads see the new blocks. A flush syncs the file, writes the
+//! [blocks](Head::log_blocks) of the log filled by [`Head::flush`], syncs again, and reports the
+//! success ([`Head::flushed`]). Data is durable before the log names the data's place.
 
 use std::collections::VecDeque;
 
@@ -18,23 +18,23 @@ use crate::unflushed::Unflushed;
 /// The live layer of a disk.
 #[derive(Debug)]
 pub struct Head {
-    /// Its number among the layers of the disk.
+    /// The layer's number among the layers of the disk.
     layer: u32,
     superblock: Superblock,
     index: Index,
     space: Space,
     log: Log,
-    /// The log that is to take the place of the other: see [`Head::begin_compaction`].
+    /// The log that will replace `log`: see [`Head::begin_compaction`].
     next_log: Option<NextLog>,
-    /// What the log does not have yet.
+    /// Extents not yet in the log.
     pending: Vec<Extent>,
-    /// What the extents of `pending` have made unused.
+    /// Runs made unused by the extents of `pending`.
     unused: Vec<Run>,
-    /// The same of flushes under way, by their numbers.
+    /// Runs made unused by flushes under way, with the flushes' numbers.
     unused_by_flush: VecDeque<(u64, Vec<Run>)>,
     /// The number of the last flush.
     flushes: u64,
-    /// The number of the last flush that is durable.
+    /// The number of the last durable flush.
     durable: u64,
 }
 
@@ -42,7 +42,7 @@ pub struct Head {
 struct NextLog {
     log: Log,
     salt: u64,
-    /// The flush with which all of its first part is durable.
+    /// The flush that makes all of the log's first part durable.
     whole_with: u64,
 }
 
@@ -51,22 +51,21 @@ struct NextLog {
 pub struct Target {
     /// The first block of the part.
     pub block: u64,
-    /// Where it goes in the layer's file.
+    /// The place of the part in the layer's file.
     pub run: Run,
-    /// The run is new: it must be [published](Head::publish), or [given back](Head::give_back).
+    /// The run is new: [publish](Head::publish) the part, or [give the run back](Head::give_back).
     pub fresh: bool,
 }
 
 impl Target {
-    /// What the index has once the part has been written.
+    /// The part's extent for the index, valid once the part has been written.
     pub fn extent(&self, layer: u32) -> Extent {
         Extent::new(self.block, self.run.count, Place::At { layer, block: self.run.block })
     }
 }
 
 impl Head {
-    /// A layer that holds nothing yet. `index` is that of the layers below, of which there are
-    /// `layer`; `id` a random number.
+    /// An empty layer. `index` is the index of the `layer` layers below; `id` is a random number.
     ///
     /// # Errors
     /// When the file cannot hold a log.
@@ -101,12 +100,12 @@ impl Head {
         }
     }
 
-    /// What the file's superblock says.
+    /// The contents of the file's superblock.
     pub fn superblock(&self) -> &Superblock {
         &self.superblock
     }
 
-    /// The number of this layer among those of the disk.
+    /// The layer's number among the layers of the disk.
     pub fn layer(&self) -> u32 {
         self.layer
     }
@@ -116,30 +115,30 @@ impl Head {
         &self.index
     }
 
-    /// Puts the layer, which holds nothing yet, on the layers of this index, of which there are `layer`.
+    /// Puts the empty layer on top of the `layer` layers of this index.
     pub fn stand_on(&mut self, layer: u32, index: Index) {
         debug_assert!(self.index.is_empty() && self.pending.is_empty());
         (self.layer, self.index) = (layer, index);
     }
 
-    /// The space of the layer's file. The file must have as many segments before a run of the
-    /// last one is written.
+    /// The space of the layer's file. Before a write to a run of the last segment, the file must
+    /// have all segments.
     pub fn space(&self) -> &Space {
         &self.space
     }
 
-    /// The segments of the log, and of the one that is to take its place: the file must have them
-    /// before a block of the log is written.
+    /// The segments of the log and of the log's successor: the file must have these segments before
+    /// a write to a block of the log.
     pub fn log_segments(&self) -> impl Iterator<Item = u32> {
         let next = self.next_log.iter().flat_map(|next| next.log.segments());
         self.log.segments().iter().copied().chain(next.copied())
     }
 
-    /// Where the blocks `from..to` are to be written: where the layer has them, and in new places
-    /// elsewhere.
+    /// Reports the places for a write of the blocks `from..to`: the present places of blocks in
+    /// this layer, new places for other blocks.
     ///
     /// # Errors
-    /// When there are no more places; `each` has then heard of those that were taken.
+    /// When there are no more places; `each` has already received the places taken until then.
     pub fn places(&mut self, from: u64, to: u64, mut each: impl FnMut(Target)) -> Result<(), Full> {
         let mut at = from;
         while at < to {
@@ -150,7 +149,7 @@ impl Head {
         Ok(())
     }
 
-    /// The same for one piece of the [index](Self::index).
+    /// [`places`](Self::places) for one piece of the [index](Self::index).
     ///
     /// # Errors
     /// As [`places`](Self::places).
@@ -172,7 +171,8 @@ impl Head {
         Ok(())
     }
 
-    /// The part has been written: reads find it, and the next flush makes it durable.
+    /// Records the write of the part: reads find the part, and the next flush makes the part
+    /// durable.
     pub fn publish(&mut self, part: &Target) {
         self.set(part.extent(self.layer));
     }
@@ -206,12 +206,12 @@ impl Head {
         }
     }
 
-    /// Fills the log with all that was published. Answers the number of the flush: once the file
-    /// has been synced, the [blocks](Self::log_blocks) of this number written and the file synced
-    /// again, [`flushed`](Self::flushed) hears of it.
+    /// Fills the log with everything published. Returns the number of the flush. The caller then
+    /// syncs the file, writes the [blocks](Self::log_blocks) of this number, syncs again, and calls
+    /// [`flushed`](Self::flushed).
     ///
     /// # Errors
-    /// When the log cannot grow. Nothing has changed then that a later flush would not do.
+    /// When the log cannot grow. A later flush still does all of the work.
     pub fn flush(&mut self) -> Result<u64, Full> {
         let number = self.flushes + 1;
         self.log.append(&mut self.space, number, self.pending.iter().copied())?;
@@ -224,15 +224,15 @@ impl Head {
         Ok(number)
     }
 
-    /// The blocks that the flush of this number must write, and where.
+    /// The blocks to be written by the flush of this number, with their places.
     pub fn log_blocks(&self, flush: u64) -> impl Iterator<Item = (u64, &Page)> {
         let next = self.next_log.iter().flat_map(move |next| next.log.unsynced(flush));
         self.log.unsynced(flush).chain(next)
     }
 
-    /// The flush of this number is durable, and with it all earlier ones. Answers the runs that no
-    /// durable record names any more: once no request that began before is in flight, they may be
-    /// [reused](Self::reuse).
+    /// The flush of this number is durable, and so are all earlier flushes. Returns the runs
+    /// without a durable record: the caller may [reuse](Self::reuse) the runs once all earlier
+    /// requests have ended.
     pub fn flushed(&mut self, flush: u64) -> Vec<Run> {
         self.durable = self.durable.max(flush);
         self.log.synced(flush);
@@ -246,12 +246,12 @@ impl Head {
         unused
     }
 
-    /// Blocks that nothing refers to may be written anew.
+    /// Makes blocks without a reference available for writes.
     pub fn reuse(&mut self, run: Run) {
         self.space.give_back(run);
     }
 
-    /// Whether the log has become so long that a new one, of what the index has, is worth its
+    /// Whether the log is so long that a new log, with the contents of the index, is worth the
     /// writes.
     pub fn wants_compaction(&self) -> bool {
         let of_the_index = (self.index.len() / crate::log::ENTRIES) as u64;
@@ -259,9 +259,9 @@ impl Head {
         self.next_log.is_none() && self.log.blocks(&self.space) >= least.max(20 * of_the_index)
     }
 
-    /// Begins a new log with all that the layer holds; `salt` and `id` are random numbers. It is a
-    /// flush: answers its number. From now on both logs are written, until the new one is
-    /// [whole](Self::next_superblock).
+    /// Begins a new log with everything in the layer; `salt` and `id` are random numbers. Also a
+    /// flush: returns the number of the flush. From now on both logs are written, until the new log
+    /// is [whole](Self::next_superblock).
     ///
     /// # Errors
     /// When the file cannot hold another log.
@@ -280,8 +280,8 @@ impl Head {
         Ok(number)
     }
 
-    /// The superblock with which the new log takes the place of the old one; none while the new one
-    /// is not durable. Once the superblock is durable, [`adopt`](Self::adopt) hears of it.
+    /// The superblock that replaces the old log by the new log; none while the new log is not
+    /// durable. Once the superblock is durable, call [`adopt`](Self::adopt).
     pub fn next_superblock(&self) -> Option<Superblock> {
         let next = self.next_log.as_ref().filter(|next| next.whole_with <= self.durable)?;
         Some(Superblock {
@@ -292,8 +292,8 @@ impl Head {
         })
     }
 
-    /// The superblock after which nothing is written to the layer: valid once everything published is
-    /// durable.
+    /// The superblock of a frozen layer, after which nothing is written to the layer: valid once
+    /// everything published is durable.
     pub fn frozen(&self) -> Superblock {
         let next = self.next_superblock();
         let generation = self.superblock.generation + 1;

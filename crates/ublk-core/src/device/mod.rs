@@ -1,4 +1,4 @@
-//! The life of a device: added, started, served, stopped, deleted, in the order that cannot hang.
+//! The life of a device: add, start, serve, stop, delete, in an order without deadlocks.
 
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
@@ -51,8 +51,8 @@ pub use options::{
 pub use pool::{Pool, PoolOptions};
 pub use queue_settings::QueueSettings;
 
-/// A device that this process serves. Dropping it leaves it to the next server, if it has
-/// `recovery`, and else closes it.
+/// A device served by this process. Dropping a device with `recovery` leaves the device to the next
+/// server; dropping any other device closes the device.
 #[derive(Debug)]
 pub struct Device<D: Driver> {
     shared: Arc<Shared<D>>,
@@ -63,38 +63,40 @@ pub struct Device<D: Driver> {
 pub enum End {
     /// [`Device::close`] was called.
     Closed,
-    /// Somebody else stopped it.
+    /// Another process stopped the device.
     Stopped,
-    /// It was quiesced, by [`Device::quiesce`] or by somebody else, and waits for the next server.
+    /// [`Device::quiesce`] or another process quiesced the device; the device waits for the next
+    /// server.
     Quiesced,
     /// A queue was lost, or the device could not be taken down cleanly.
     Failed(Error),
 }
 
-/// What the device and its supervisor have in common.
+/// The state shared by the device and the supervisor.
 #[derive(Debug)]
 struct Shared<D> {
     control: Control<D>,
     options: DeviceOptions,
     info: DeviceInfo,
     buffers: Buffering,
-    /// What clients have registered; only where they can.
+    /// Memory registered by clients; absent where clients cannot register memory.
     memory: Option<Memory>,
     exchange: ExchangeMode,
     counters: Tally,
-    /// Where requests are answered elsewhere.
+    /// The connection to the handler; absent for a native target.
     bridge: Option<Arc<Bridge>>,
     size_check: SizeCheck,
     snapshots: Snapshots,
-    /// Requests may end unseen: while the kernel does not count them, nobody knows of those.
+    /// Requests may end unseen by the reactor (a commit linked to a step): without the kernel's
+    /// count of requests, the server cannot tell whether requests are in flight.
     links: bool,
-    /// Reaches the supervisor, if the device's threads are its own.
+    /// Sends events to the supervisor; absent when the reactors of a pool serve the device.
     leave: Option<Sender<Event>>,
     closing: Mutex<Closing>,
     ended: Condvar,
 }
 
-/// Asks the target whether it can be of another size, as long as there is a target.
+/// Asks the target whether another size is possible; allows any size once the target is gone.
 struct SizeCheck(Box<dyn Fn(u64) -> Result<()> + Send + Sync>);
 
 impl SizeCheck {
@@ -114,23 +116,24 @@ impl std::fmt::Debug for SizeCheck {
 
 #[derive(Debug, Default)]
 struct Closing {
-    /// Somebody has called `close` and stops the device.
+    /// A thread has called `close` and is stopping the device.
     asked: bool,
     end: Option<End>,
 }
 
 impl<D: Driver> Device<D> {
-    /// Adds, starts and serves a device. Blocks until it can be opened; not to be called from a
-    /// thread that must not wait.
+    /// Adds, starts and serves a device. Blocks until clients can open the device: do not call this
+    /// from a thread that must not block.
     ///
     /// # Errors
-    /// What cannot be, before anything is touched; what the kernel refuses, with nothing left
-    /// behind.
+    /// Invalid options, before anything is touched; refusals of the kernel, after undoing all
+    /// steps.
     pub fn create<T: Target>(driver: &D, target: T, options: DeviceOptions) -> Result<Self> {
         create::create(driver, target, options, None)
     }
 
-    /// The same with the reactors of a pool, which serves as many devices as its tables hold.
+    /// [`create`](Self::create) with the reactors of a pool. A pool serves devices until a table is
+    /// full.
     ///
     /// # Errors
     /// As [`create`](Self::create), and when a table of the pool's is full.
@@ -143,10 +146,11 @@ impl<D: Driver> Device<D> {
         create::create(driver, target, options, Some(pool))
     }
 
-    /// Serves a device whose server is gone, or about to go (`recovery` in [`DeviceOptions`]): after
-    /// a crash, or for an upgrade. What the device is (queues, depth, buffers, exchange, …) was
-    /// decided when it was created; of `options` only `threads`, `split_register`, `rings_apart`,
-    /// `pin`, `affinity` and `limit` count. Waits up to `limit` for the old server to let go of it.
+    /// Serves a device whose server has ended or is about to end (`recovery` in [`DeviceOptions`]):
+    /// after a crash, or for an upgrade. The first server's options decided the queues, the depth,
+    /// the buffers, the exchange and so on; of `options` only `threads`, `split_register`,
+    /// `rings_apart`, `pin`, `affinity` and `limit` count. Waits up to `limit` for the old server
+    /// to leave the device.
     ///
     /// # Errors
     /// [`Code::InvalidArgument`](crate::error::Code::InvalidArgument) for a device without
@@ -162,12 +166,13 @@ impl<D: Driver> Device<D> {
         recover::recover(driver, id, recover::once(target), options, None)
     }
 
-    /// The same with a target that `open` opens for what clients know of the device. Where that says
-    /// [`Code::Busy`](crate::error::Code::Busy), because the old server still has what lies behind
-    /// the device, it is asked again when the old server is gone, up to `limit`.
+    /// [`recover`](Self::recover) with a target opened by `open`, which receives the properties
+    /// promised to clients. While the old server still has the backing store, `open` fails with
+    /// [`Code::Busy`](crate::error::Code::Busy); this function then calls `open` again once the old
+    /// server is gone, up to `limit`.
     ///
     /// # Errors
-    /// As [`recover`](Self::recover); what `open` says last.
+    /// As [`recover`](Self::recover); the last error of `open`.
     pub fn recover_opening<T: Target>(
         driver: &D,
         id: u32,
@@ -194,7 +199,7 @@ impl<D: Driver> Device<D> {
     /// [`recover_opening`](Self::recover_opening) with the reactors of a pool.
     ///
     /// # Errors
-    /// As [`recover_in`](Self::recover_in), and what `open` answers.
+    /// As [`recover_in`](Self::recover_in), and the errors of `open`.
     pub fn recover_opening_in<T: Target>(
         pool: &Pool<T>,
         driver: &D,
@@ -205,51 +210,53 @@ impl<D: Driver> Device<D> {
         recover::recover(driver, id, open, options, Some(pool))
     }
 
-    /// The device as the kernel described it when it was started.
+    /// The device as the kernel described the device at the start.
     pub fn info(&self) -> &DeviceInfo {
         &self.shared.info
     }
 
-    /// The buffer modes that were negotiated.
+    /// The negotiated buffer modes.
     pub fn buffers(&self) -> Buffering {
         self.shared.buffers
     }
 
-    /// The exchange that was negotiated.
+    /// The negotiated exchange.
     pub fn exchange(&self) -> ExchangeMode {
         self.shared.exchange
     }
 
-    /// Each queue's counters. Where requests are answered elsewhere this waits for a reactor that has
-    /// some still to count, usually for microseconds and at most for 5 ms.
+    /// Each queue's counters. With a handler, this call waits for reactors with uncounted requests,
+    /// usually for microseconds and at most for 5 ms.
     pub fn stats(&self) -> Vec<QueueStats> {
         self.shared.bridge.iter().for_each(|bridge| bridge.catch_up());
         stats::by_queue(&self.shared.counters, self.shared.info.queues)
     }
 
-    /// Watches what becomes of each request from now on, with room for `capacity` completions of
-    /// each queue (of each thread that has a share of it), rounded up to a power of two. While a device is watched, its lone requests take
-    /// one call of the kernel more; one that nobody watches goes on as before.
+    /// Reports the completion of each request from now on. There is room for `capacity` completions
+    /// per queue (per thread, where several threads share the queue), rounded up to a power of two.
+    /// On a watched device a lone request costs one system call more; other devices are not
+    /// affected.
     pub fn watch(&self, capacity: u32) -> Watch {
         Watch::new(&self.shared.counters, self.shared.info.depth, capacity)
     }
 
-    /// Stops and deletes the device: requests in flight are answered, later ones fail. Blocks
-    /// until nothing is left of it; calling it again waits for the same.
+    /// Stops and deletes the device: requests in flight are answered, later requests fail. Blocks
+    /// until the device is gone; a second call waits for the first.
     ///
     /// # Errors
-    /// When the kernel does not stop or delete it in time.
+    /// When the kernel does not stop or delete the device in time.
     pub fn close(&self) -> Result<()> {
         let first = !std::mem::replace(&mut self.shared.lock().asked, true);
         if first && self.shared.lock().end.is_none() {
-            // What a handler that is gone has not answered fails: there is no next server.
+            // Requests unanswered by a handler that is gone fail: there is no next server.
             self.shared.bridge.iter().for_each(|bridge| bridge.outlive(false));
             let stopped = self.stop();
-            // Somebody else may have stopped it this very moment: then it is gone already.
+            // Another process may have stopped the device at the same moment: the device is gone
+            // then.
             if let Err(error) = stopped
                 && error.code != Code::NoDevice
             {
-                // Whoever calls next tries again, and does not wait for what may never come.
+                // The next caller tries again instead of waiting, possibly for ever.
                 self.shared.lock().asked = false;
                 let outlives = self.shared.info.recovery.is_some();
                 self.shared.bridge.iter().for_each(|bridge| bridge.outlive(outlives));
@@ -262,9 +269,9 @@ impl<D: Driver> Device<D> {
         }
     }
 
-    /// Stops the device. The limit starts anew while requests end: before the disk goes the kernel
-    /// writes back what clients have left in the page cache. The driver sees requests end as long
-    /// as the kernel counts them (`queue/iostats`); here they are counted in any case.
+    /// Stops the device. The limit starts anew as long as requests end: before removing the disk,
+    /// the kernel writes back the clients' dirty pages. The driver sees requests end only while the
+    /// kernel counts requests (`queue/iostats`); the counters here always count.
     fn stop(&self) -> Result<()> {
         let shared = &self.shared;
         let ended = || {
@@ -285,10 +292,10 @@ impl<D: Driver> Device<D> {
         }
     }
 
-    /// Leaves the device to the next server: ends what has begun, and no request fails that the
-    /// device's recovery does not fail by itself; with [`ExchangeMode::Batch`] and
-    /// [`Recovery::Queue`], also those that were being handed over. Blocks until the device can be
-    /// recovered.
+    /// Leaves the device to the next server, after ending the requests already begun. Requests fail
+    /// only where the device's recovery lets requests fail; with [`ExchangeMode::Batch`] and
+    /// [`Recovery::Queue`], requests on their way from the kernel to the server fail too. Blocks
+    /// until a server can recover the device.
     ///
     /// # Errors
     /// [`Code::InvalidArgument`](crate::error::Code::InvalidArgument) for a device without
@@ -309,8 +316,9 @@ impl<D: Driver> Device<D> {
                 if shared.links && !shared.control.driver().counts_requests(id) {
                     return Err(change::uncounted(id));
                 }
-                // The kernel fails requests of a batch device from QUIESCE_DEV on, so its server
-                // leaves without; no more arrive than it has buffers for (`Exchange::wind_down`).
+                // The kernel fails requests of a batch device from QUIESCE_DEV on, so the server
+                // leaves without QUIESCE_DEV; no more requests arrive than there are buffers for
+                // (`Exchange::wind_down`).
                 if shared.exchange != ExchangeMode::Batch {
                     change::take_away(&shared.control, id)?;
                     change::until_idle(&shared.control, id, limit);
@@ -323,14 +331,15 @@ impl<D: Driver> Device<D> {
         self.wait_until_left(limit)
     }
 
-    /// Changes the size of the device (Linux 6.16), in bytes: a multiple of its logical block size
-    /// that its target can hold. Answers the device as it is then.
+    /// Changes the size of the device (Linux 6.16), in bytes: a multiple of the logical block size,
+    /// with room in the target. Returns the changed device.
     ///
     /// # Errors
     /// [`Code::InvalidArgument`](crate::error::Code::InvalidArgument);
-    /// [`Code::BadBackend`](crate::error::Code::BadBackend) when what lies behind it is too small;
+    /// [`Code::BadBackend`](crate::error::Code::BadBackend) when the backing store is too small;
     /// [`Code::Unsupported`](crate::error::Code::Unsupported) before Linux 6.16, or when the
-    /// target's size is fixed; [`Code::Closed`](crate::error::Code::Closed) when the device has ended.
+    /// target's size is fixed; [`Code::Closed`](crate::error::Code::Closed) when the device has
+    /// ended.
     pub fn resize(&self, size: u64) -> Result<DeviceInfo> {
         self.lives()?;
         let shared = &self.shared;
@@ -338,26 +347,27 @@ impl<D: Driver> Device<D> {
         change::resize_with(&shared.control, shared.info.id, size, limit, &shared.size_check.0)
     }
 
-    /// Freezes what the disk holds now in a file of its own, which other disks may stand on; the device goes
-    /// on, and nothing fails meanwhile. Requests other than reads wait until those that are under way have
-    /// ended, at most for the device's `limit`, and what they wrote is durable. `file` is the new name, in
-    /// the folder of the disk's file; absent: the name of the disk's file, a dot, and a number. `children`
-    /// are the files of new disks that begin with the same, in that folder too.
+    /// Freezes the present contents of the disk in a separate file, a possible base of other disks.
+    /// The device stays in service and no request fails because of the snapshot. Requests other
+    /// than reads wait until earlier requests have ended, at most for the device's `limit`, and
+    /// their writes are durable. `file` is the new name, in the folder of the disk's file; absent:
+    /// the name of the disk's file, a dot, and a number. `children` are the files of new disks with
+    /// the same contents, in the same folder.
     ///
     /// # Errors
     /// [`Code::Unsupported`](crate::error::Code::Unsupported) for a target that is no overlay;
     /// [`Code::Timeout`](crate::error::Code::Timeout) when requests do not end;
-    /// [`Code::Closed`](crate::error::Code::Closed) when the device has ended; those of
-    /// [`Overlay::take_snapshot`](crate::target::overlay::Overlay::take_snapshot). The disk goes on as
-    /// before.
+    /// [`Code::Closed`](crate::error::Code::Closed) when the device has ended; the errors of
+    /// [`Overlay::take_snapshot`](crate::target::overlay::Overlay::take_snapshot). The disk stays
+    /// in service after an error.
     pub fn snapshot(&self, file: Option<PathBuf>, children: Vec<PathBuf>) -> Result<Snapshot> {
         self.lives()?;
         let options = SnapshotOptions { file, children, limit: self.shared.options.limit };
         self.shared.snapshots.take(&options)
     }
 
-    /// Whether there is still something of this device that can be changed: its number may be
-    /// another device's once it has ended, and its next server decides what becomes of it.
+    /// Fails once the device has ended: the number may belong to another device by then, and a
+    /// quiesced device belongs to the next server.
     fn lives(&self) -> Result<()> {
         if self.shared.lock().end.is_none() {
             return Ok(());
@@ -366,7 +376,7 @@ impl<D: Driver> Device<D> {
         Err(Error::new(Code::Closed, message))
     }
 
-    /// [`wait`](Self::wait), for so long at most.
+    /// [`wait`](Self::wait), for at most `limit`.
     fn wait_for(&self, limit: Duration) -> Option<End> {
         let (closing, ended) = (self.shared.lock(), &self.shared.ended);
         let waited = ended.wait_timeout_while(closing, limit, |closing| closing.end.is_none());
@@ -374,7 +384,7 @@ impl<D: Driver> Device<D> {
         closing.end.clone()
     }
 
-    /// Blocks until the device has ended, whoever ended it.
+    /// Blocks until the device has ended, for whatever reason.
     pub fn wait(&self) -> End {
         let mut closing = self.shared.lock();
         loop {
@@ -390,8 +400,8 @@ impl<D: Driver> Device<D> {
 }
 
 impl<D> Shared<D> {
-    /// How long the kernel may take to stop the device while no request ends: each request in flight
-    /// has all of its time to be answered elsewhere.
+    /// How long the kernel may take to stop the device while no request ends: each request in
+    /// flight keeps the handler's full time to answer.
     fn patience(&self) -> Duration {
         let longest = self.bridge.as_ref().map_or(Duration::ZERO, |bridge| bridge.longest());
         self.options.limit.max(longest)
@@ -404,7 +414,7 @@ impl<D> Shared<D> {
 
 impl<D: Driver> Drop for Device<D> {
     fn drop(&mut self) {
-        // Nobody is left to hear of an error; `ublk list` shows what the kernel has kept.
+        // No caller is left for an error; `ublk list` shows a device that is still there.
         let _unheard = self.part();
     }
 }

@@ -1,8 +1,8 @@
-//! The seam between what serves requests and what it is served by.
+//! The seam between the code that serves requests and the system below.
 //!
 //! Everything above speaks io_uring: 64-byte submission entries go in, completions come out.
-//! [`linux`] hands them to the kernel; [`sim`] to an in-process model of ublk_drv and io_uring
-//! that is strict about the protocol and injects faults. The code above cannot tell them apart.
+//! [`linux`] hands entries to the kernel; [`sim`] to an in-process model of ublk_drv and io_uring,
+//! strict about the protocol and able to inject faults. The code above cannot tell the two apart.
 
 use std::fmt;
 use std::io;
@@ -25,16 +25,18 @@ pub use handles::{AnyDebug, Descriptors, MemoryMap, OpenFile};
 pub use ring::{Completion, Ring, RingSize, SEVERED};
 pub use users::{User, Users};
 
-/// What a device, its control plane and its reactors need from the system below them.
+/// The services of the system below, for a device, the control plane and the reactors.
 pub trait Driver: Clone + Send + Sync + 'static {
     /// The io_uring of one reactor.
     type Ring: Ring;
 
-    /// Sends one control command (`UBLK_U_CMD_*`) and waits at most `limit` for its answer;
-    /// `STOP_DEV`, which writes back what clients have written, as long as requests end within it.
+    /// Sends one control command (`UBLK_U_CMD_*`) and waits at most `limit` for the answer.
+    /// `STOP_DEV` writes back the clients' dirty pages: the wait for `STOP_DEV` lasts as long as a
+    /// request ends within each `limit`.
     ///
-    /// `buffer` is what `command.addr` and `command.len` are set to, if given; it is owned by the
-    /// driver until the kernel has answered, however long that takes, and comes back filled.
+    /// The driver sets `command.addr` and `command.len` to `buffer`, if given. The driver owns
+    /// `buffer` until the kernel has answered, however long the kernel takes, and returns `buffer`
+    /// filled.
     ///
     /// # Errors
     /// The command's errno; `ETIMEDOUT` when no answer came within `limit`.
@@ -46,20 +48,20 @@ pub trait Driver: Clone + Send + Sync + 'static {
         limit: Duration,
     ) -> io::Result<ControlAnswer>;
 
-    /// The numbers of all devices that there are, started or not, in their order.
+    /// The numbers of all existing devices, started or not, in ascending order.
     fn devices(&self) -> Vec<u32> {
         Vec::new()
     }
 
-    /// What tells the device that has a number now from every other that had it or will have it: as
-    /// soon as a device is added, and until it is deleted. None without such a device, or where the
-    /// system does not tell.
+    /// Tells the present device with this number from every earlier and later device with the
+    /// number. Known from the addition of the device until the deletion. None without such a
+    /// device, or where the system has no identities.
     fn device_identity(&self, _id: u32) -> Option<Identity> {
         None
     }
 
-    /// The disk of a started device, as far as the system tells without waiting for anybody; none
-    /// where there is none.
+    /// The disk of a started device, as far as the system knows without waiting for others; none
+    /// without a disk.
     fn disk(&self, _id: u32) -> Option<DiskFacts> {
         None
     }
@@ -67,13 +69,14 @@ pub trait Driver: Clone + Send + Sync + 'static {
     /// Opens `/dev/ublkcN`. The kernel allows one opener at a time.
     ///
     /// # Errors
-    /// `EBUSY` while another process (often udev) has it open; whatever open(2) says otherwise.
+    /// `EBUSY` while another process (often udev) has the device open; otherwise the errno of
+    /// open(2).
     fn open_char(&self, id: u32) -> io::Result<OpenFile>;
 
     /// Maps the descriptors of one queue: `depth` descriptors, `stride` bytes apart.
     ///
     /// # Errors
-    /// What mmap(2) says.
+    /// The errno of mmap(2).
     fn map_descriptors(
         &self,
         char_device: &OpenFile,
@@ -82,141 +85,142 @@ pub trait Driver: Clone + Send + Sync + 'static {
         stride: usize,
     ) -> io::Result<Descriptors>;
 
-    /// Opens a regular file or a block device once more, as `fd` is open. The kernel reports what a sync
-    /// could not store once to each open file, so each queue has its own.
+    /// Opens a regular file or a block device once more, in the mode of `fd`. The kernel reports
+    /// data lost by a sync once to each open file, so each queue has a separate open file.
     ///
     /// # Errors
-    /// What open(2) says; `EINVAL` for other files.
+    /// The errno of open(2); `EINVAL` for other files.
     fn reopen(&self, fd: RawFd) -> io::Result<OpenFile> {
         linux::reopen(fd)
     }
 
-    /// Lets system calls see what rings have written to files.
+    /// Makes writes of rings to files visible to system calls.
     ///
     /// # Errors
-    /// What write(2) says, where a model of the kernel has a cache of its own.
+    /// The errno of write(2), where a model of the kernel has a cache.
     fn write_back(&self) -> io::Result<()> {
         Ok(())
     }
 
-    /// Steps of a queue are going to use this memory of its target. For a model of the kernel, which takes
-    /// other memory than the requests' for a mistake; the kernel does not ask.
+    /// Announces that steps of a queue are going to use this memory of the target. Only a model of
+    /// the kernel needs this: to the model, memory other than the requests' is a mistake.
     fn expect_memory(&self, memory: &Arc<Region>) {
         let _ = memory;
     }
 
-    /// Opens a file that reads as zeros for ever, whatever the offset: what a read beyond the end
-    /// of a backing file is filled from.
+    /// Opens a file with zeros at every offset: the source of reads beyond the end of a backing
+    /// file.
     ///
     /// # Errors
-    /// What open(2) says.
+    /// The errno of open(2).
     fn open_zeros(&self) -> io::Result<OpenFile>;
 
     /// Maps all of a file of shared memory (a memfd, a file of a tmpfs or hugetlbfs), for reading
     /// only unless `writable`.
     ///
     /// # Errors
-    /// What mmap(2) says; `EINVAL` for an empty file.
+    /// The errno of mmap(2); `EINVAL` for an empty file.
     fn map_memory(&self, fd: RawFd, writable: bool) -> io::Result<MemoryMap>;
 
-    /// What is at the place of the block device of a started device. Where nothing else makes the node,
-    /// this does. Does not wait for requests.
+    /// Looks at the path of a started device's block device; makes the node where nothing else
+    /// makes nodes. Does not wait for requests.
     fn block_node(&self, id: u32) -> BlockNode;
 
-    /// Removes the nodes that were made for a device that is gone.
+    /// Removes the nodes made for a device, after the end of the device.
     fn remove_nodes(&self, id: u32) {
         let _ = id;
     }
 
-    /// Whether [`requests_in_flight`](Self::requests_in_flight) counts: somebody may have turned it
-    /// off (`/sys/block/ublkbN/queue/iostats`).
+    /// Whether [`requests_in_flight`](Self::requests_in_flight) counts: an administrator may have
+    /// turned counting off (`/sys/block/ublkbN/queue/iostats`).
     fn counts_requests(&self, id: u32) -> bool {
         let _ = id;
         true
     }
 
-    /// Writes a setting of the queue of a started device, `/sys/block/ublkbN/queue/NAME`. The kernel
-    /// waits for requests in flight before it changes some of them.
+    /// Writes a setting of the queue of a started device, `/sys/block/ublkbN/queue/NAME`. Some
+    /// settings make the kernel wait for requests in flight first.
     ///
     /// # Errors
-    /// `ENOENT` where the kernel has no such setting, `EINVAL` for a value that it refuses; what
-    /// open(2) says.
+    /// `ENOENT` where the kernel lacks the setting, `EINVAL` for a refused value; other errnos of
+    /// open(2).
     fn set_queue(&self, id: u32, name: &str, value: &str) -> io::Result<()>;
 
-    /// Requests of a started device that its server has and has not answered, as far as the kernel
-    /// counts them (`/sys/block/ublkbN/inflight`); 0 where it does not.
+    /// The number of requests that the server of a started device has not answered yet, as the
+    /// kernel counts requests (`/sys/block/ublkbN/inflight`); 0 where the kernel does not count.
     fn requests_in_flight(&self, id: u32) -> u32;
 
-    /// What tells an open file from every other, absent where the system does not tell.
+    /// A text unlike the text of every other open file; absent where the system has no such text.
     fn identity(&self, fd: RawFd) -> Option<String> {
         let _ = fd;
         None
     }
 
-    /// The text that was last kept for the device, by whichever process.
+    /// The text last kept for the device, by this or another process.
     ///
     /// # Errors
-    /// What read(2) says.
+    /// The errno of read(2).
     fn record(&self, id: u32) -> io::Result<Option<String>> {
         let _ = id;
         Ok(None)
     }
 
-    /// Keeps a text for the device, in place of the text before: all of it or nothing.
+    /// Keeps a text for the device, replacing the text before: all of the text or nothing.
     ///
     /// # Errors
-    /// What mkdir(2), open(2), write(2) and rename(2) say.
+    /// The errno of mkdir(2), open(2), write(2) or rename(2).
     fn keep_record(&self, id: u32, text: &str) -> io::Result<()> {
         let _ = (id, text);
         Ok(())
     }
 
-    /// Removes the text that is kept for the device.
+    /// Removes the text kept for the device.
     fn forget_record(&self, id: u32) {
         let _ = id;
     }
 
-    /// Whether somebody has claimed the block device for themselves: mounted it, or made another
-    /// device of it. Mere openers are not seen.
+    /// Whether the block device has an exclusive user: a mount, or another device on top. Mere
+    /// openers do not count.
     fn block_device_is_held(&self, id: u32) -> bool;
 
     /// The mounts, devices, swap areas and processes that use the block device, as far as this
-    /// process may see them. Waits for no request; a search of many processes takes a while.
+    /// process may see users. Waits for no request; a search of many processes takes a while.
     fn users(&self, id: u32) -> Users;
 
-    /// Makes the ring of the calling thread; no other thread may use it (`SINGLE_ISSUER`).
+    /// Makes the ring of the calling thread; no other thread may use the ring (`SINGLE_ISSUER`).
     ///
     /// # Errors
-    /// What io_uring_setup(2) says: `EPERM` when io_uring is disabled by sysctl.
+    /// The errno of io_uring_setup(2): `EPERM` when sysctl disables io_uring.
     fn ring(&self, entries: RingSize) -> io::Result<Self::Ring>;
 
-    /// What runs single commands in whichever thread it is called.
+    /// Makes a runner of single commands, for any thread.
     ///
     /// # Errors
-    /// What io_uring_setup(2) says.
+    /// The errno of io_uring_setup(2).
     fn errands(&self) -> io::Result<Box<dyn Errands>>;
 }
 
 /// Runs single commands, in any thread, one at a time.
 pub trait Errands: Send + std::fmt::Debug {
-    /// Runs a command that the kernel does at once, and answers its result.
+    /// Runs a command that the kernel completes at once, and returns the result.
     ///
     /// # Errors
-    /// What io_uring_enter(2) says. The command may be done later or never: nothing else can be run.
+    /// The errno of io_uring_enter(2). The kernel may run the command later or never: no other
+    /// command can follow.
     ///
     /// # Safety
-    /// Memory that the entry points to must stay valid until this returns, and where it fails, as
-    /// long as this lives.
+    /// Memory used by the entry must stay valid until this function returns, and after an error as
+    /// long as `self` lives.
     unsafe fn run(&mut self, entry: &Entry) -> io::Result<i32>;
 }
 
-/// Tells one device from all others, also from those that have or had the same number. As a text it goes
-/// to other processes.
+/// Tells one device from all others, including earlier and later devices with the same number. The
+/// text form is for other processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// When the system began.
     pub(crate) boot: u128,
-    /// Of all devices since then this one's alone.
+    /// Unique among all devices since the system began.
     pub(crate) number: u64,
 }
 
@@ -226,20 +230,20 @@ impl fmt::Display for Identity {
     }
 }
 
-/// What is at the place of a block device, `/dev/ublkbN`.
+/// The state of the path of a block device, `/dev/ublkbN`.
 #[derive(Debug)]
 pub enum BlockNode {
-    /// The node of the device, which may be opened.
+    /// The node of the device, ready to be opened.
     Ready,
-    /// Nothing that may be opened; udev may still be making it (trap 42).
+    /// Nothing to open; udev may still be making the node (trap 42).
     NotYet,
-    /// Something else, in words, that stays there.
+    /// Something else, described in words, and permanent.
     Occupied(String),
     /// Nothing, and the node cannot be made.
     Missing(io::Error),
 }
 
-/// What the block layer says about a device's disk.
+/// The block layer's facts about a device's disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskFacts {
     /// In bytes; 0 while the disk goes away.
@@ -255,6 +259,6 @@ pub struct DiskFacts {
 pub struct ControlAnswer {
     /// The command's non-negative result.
     pub result: i32,
-    /// The buffer that went with the command, as the kernel left it.
+    /// The buffer of the command, as the kernel left the buffer.
     pub buffer: Option<Box<[u8]>>,
 }

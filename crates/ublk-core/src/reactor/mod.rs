@@ -1,8 +1,9 @@
-//! One thread, one io_uring, one buffer table: the loop that serves queues.
+//! A thread with an io_uring and a buffer table: the loop that serves queues.
 //!
-//! Each queue has a seat. A pass takes every completion that is there: the exchange's become
-//! requests, which the engine starts; the engine's may end requests, which the exchange commits.
-//! All that a pass pushes goes to the kernel in one call, which then waits for the next completion.
+//! Each queue has a seat. A pass takes every available completion. Completions of the exchange
+//! become requests, started by the engine; completions of the engine may end requests, committed by
+//! the exchange. All entries pushed in a pass go to the kernel in one call, which then waits for
+//! the next completion.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -72,39 +73,39 @@ use places::Places;
 use seat::{Desk, Seat};
 use spin::Spin;
 
-/// The seat of completions that are the reactor's own.
+/// The seat number in completions for the reactor itself.
 const NOBODY: u16 = u16::MAX;
-/// The tag of completions that tell of mail.
+/// The tag of completions that announce mail.
 const MAIL: u16 = 0;
 
-/// Whether to go on.
+/// Whether to call [`Reactor::turn`] again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
     /// Call [`Reactor::turn`] again.
     Serving,
-    /// No queue is left; or the waker said so, and no request is left that ends here.
+    /// No queue is left; or the waker has requested the end, and no request is left that ends here.
     Ended,
 }
 
-/// Serves queues, on the thread that made it.
+/// Serves queues, on the thread where the reactor was made.
 pub struct Reactor<D: Driver, T> {
-    // Fields drop in this order: the ring before the memory that it works on (see `drop`).
+    // Fields drop in this order: the ring before the memory used by the ring (see `drop`).
     ring: D::Ring,
     seats: Vec<Option<Seat<T>>>,
     slots: Slots,
     places: Places,
     mailbox: Mailbox<T>,
-    /// Seats that other threads have something to say to.
+    /// Seats that receive messages from other threads.
     listening: Vec<u16>,
-    /// Wakes for what they say; there once somebody listens.
+    /// Wakes the reactor for these messages; present once a seat listens.
     bell: Option<Waker>,
-    /// Seats that have put something off until the end of the pass.
+    /// Seats with work put off until the end of the pass.
     put_off: Vec<u16>,
-    /// The seat that the last completion was for: it counts our calls.
+    /// The seat of the last completion; the reactor's system calls count for this seat.
     current: u16,
-    /// Something other than requests is to be seen to.
+    /// The reactor must look at something besides requests.
     attention: bool,
-    /// Goes on when the last queue has ended.
+    /// Stays after the end of the last queue.
     stays: bool,
     spin: Option<Spin>,
     clock: Clock,
@@ -118,10 +119,10 @@ impl<D: Driver, T> std::fmt::Debug for Reactor<D, T> {
 }
 
 impl<D: Driver, T: Target> Reactor<D, T> {
-    /// A reactor that serves the queues that arrive in its mailbox until its waker says quit.
+    /// A reactor that serves the queues arriving in the mailbox, until the waker requests the end.
     ///
     /// # Errors
-    /// What setting up the ring and its tables says.
+    /// Errors of setting up the ring or the tables.
     pub fn new(driver: &D, capacity: Capacity, mailbox: Mailbox<T>) -> io::Result<Self> {
         let mut ring = driver.ring(capacity.ring)?;
         ring.register_files_sparse(capacity.files)?;
@@ -148,11 +149,11 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         Ok(this)
     }
 
-    /// A reactor that serves these queues and ends with the last of them.
+    /// A reactor that serves these queues and ends with the last queue.
     ///
     /// # Errors
-    /// As [`new`](Self::new), and when none of the queues can be served; the services' listeners hear
-    /// it too.
+    /// As [`new`](Self::new), and when none of the queues can be served; the services' listeners
+    /// receive the error too.
     pub fn of(driver: &D, mailbox: Mailbox<T>, services: Vec<Service<T>>) -> io::Result<Self> {
         let mut this = match Self::new(driver, Capacity::of(&services), mailbox) {
             Ok(this) => this,
@@ -169,18 +170,18 @@ impl<D: Driver, T: Target> Reactor<D, T> {
                 return Err(error);
             }
         }
-        // Without a queue nothing would ever wake it.
+        // Without a queue nothing would ever wake the reactor.
         if this.seats.iter().all(Option::is_none) {
             return Err(io::Error::other("none of the queues can be served"));
         }
         Ok(this)
     }
 
-    /// Waits for completions and deals with all that are there.
+    /// Waits for completions and handles all available completions.
     ///
     /// # Errors
-    /// When the ring breaks, or the kernel refuses a command for good: [`end`](Self::end) the
-    /// reactor with it.
+    /// When the ring breaks, or the kernel permanently refuses a command: [`end`](Self::end) the
+    /// reactor with the error.
     #[inline]
     pub fn turn(&mut self) -> io::Result<Turn> {
         if let Some(Some(seat)) = self.seats.get(usize::from(self.current)) {
@@ -190,9 +191,9 @@ impl<D: Driver, T: Target> Reactor<D, T> {
             if let Some(spin) = &mut self.spin {
                 spin.look(&mut self.ring, || false)?;
             }
-            // The first completion ends the wait, even if it is only a commit's answer: of several
-            // elements the kernel may have taken some, and nothing else need come before the rest is
-            // sent again.
+            // The first completion ends the wait, even a mere answer to a commit: the kernel may
+            // have taken some of several elements, and perhaps no other completion comes before the
+            // rest is sent again.
             self.ring.submit_and_wait(1)?;
         } else {
             self.wait_and_listen()?;
@@ -201,10 +202,10 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         if self.attention { self.attend() } else { Ok(Turn::Serving) }
     }
 
-    /// Ends the reactor. The listeners of queues that it still has hear `result`, once nothing of
-    /// the queues is left. Where other reactors go on to serve their devices, the listeners hear
-    /// [`News::Lost`] while the ring is still there, and `result` when the devices have been stopped,
-    /// or have been taken away from the other reactors (see `lost`).
+    /// Ends the reactor. The listeners of the remaining queues receive `result`, once the reactor
+    /// holds nothing of the queues. Where other reactors serve the same devices, the listeners
+    /// receive [`News::Lost`] while the ring is still there, and `result` when the devices have
+    /// been stopped, or have been taken away from the other reactors (see `lost`).
     pub fn end(mut self, result: &io::Result<()>) {
         let (driver, stays) = (self.driver.clone(), self.stays);
         let (mut lost, mut listeners) = (Vec::new(), Vec::new());
@@ -231,7 +232,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
 
     #[inline]
     fn take_completions(&mut self) -> io::Result<()> {
-        // One look for the whole pass: while nobody watches, that is all that watching costs.
+        // The pass asks only once: without a watcher, watching has no other cost.
         if stats::is_anybody_watching() { self.take_watched() } else { self.take_all::<false>() }
     }
 
@@ -241,10 +242,11 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         self.take_all::<true>()
     }
 
-    /// `WATCHED`: somebody may want to know what becomes of requests.
+    /// `WATCHED`: there may be a watcher of requests.
     #[inline(always)]
     fn take_all<const WATCHED: bool>(&mut self) -> io::Result<()> {
-        // Before the completions: what the peer has committed past us may come anew among them.
+        // Before the completions: a tag committed by the peer, past this reactor, may arrive anew
+        // among the completions.
         if !self.listening.is_empty() {
             self.listen()?;
         }
@@ -309,8 +311,8 @@ fn watch<R: Ring>(ring: &mut R, fd: RawFd, often: bool, tag: u16) -> io::Result<
     Ok(())
 }
 
-/// A poll that fails for good wakes its reactor again as soon as the reactor polls again: the reactor
-/// would never sleep, and nobody could wake it.
+/// A poll with a permanent error wakes the reactor again as soon as the reactor polls again: the
+/// reactor would never sleep, and no thread could wake the reactor.
 fn check_poll(result: i32) -> io::Result<()> {
     match -result {
         libc::ENOMEM | libc::EAGAIN | libc::EINTR => Ok(()),
@@ -324,11 +326,11 @@ impl<D: Driver, T> Drop for Reactor<D, T> {
         self.mailbox.close();
         for seat in self.seats.iter_mut().flatten() {
             if seat.running() == 0 {
-                // The table would keep the character device open beyond its close (trap 30).
+                // The table would keep the character device open after the close (trap 30).
                 let _gone_with_the_ring = self.ring.empty_files(seat.loan.files.clone());
             } else {
-                // The kernel carries out what has begun behind our back, and lets go of the table then:
-                // before, the next server would be overtaken by old writes.
+                // The kernel still executes operations in flight, and frees the table only after
+                // the last: freed earlier, the table would let old writes overtake the next server.
                 seat.abandon();
             }
         }

@@ -1,4 +1,4 @@
-//! What a reactor is asked to serve, and what it says of it.
+//! Descriptions of a reactor's work, and the reactor's reports.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use crate::target::Target;
 /// How a queue's requests reach their data; see [`BufferMode`](crate::device::BufferMode).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transfer {
-    /// Registered by the kernel; by us where it could not.
+    /// Registered by the kernel, or by the server where the kernel could not.
     Auto,
-    /// Registered by us.
+    /// Registered by the server.
     Register {
         /// Wait for each of register, I/O, unregister before the next is submitted.
         split: bool,
     },
-    /// Copied by us.
+    /// Copied by the server.
     UserCopy,
-    /// Copied by the kernel, to and from buffers that we find when requests have come.
+    /// Copied by the kernel, to and from buffers assigned by the server as requests arrive.
     GetData,
     /// Copied by the kernel, to and from a buffer per tag.
     Copy,
@@ -35,98 +35,98 @@ pub enum Transfer {
 /// How a queue's requests come and how their results go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExchangeMode {
-    /// One command per request.
+    /// A command for each request.
     PerIo,
-    /// One command for many (`UBLK_F_BATCH_IO`, Linux 7.0).
+    /// A command for many requests (`UBLK_F_BATCH_IO`, Linux 7.0).
     Batch,
 }
 
 /// A queue, as the kernel described it after `ADD_DEV`.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueConfig {
-    /// Its number.
+    /// The queue's number.
     pub queue: u16,
-    /// Its tags.
+    /// The number of tags.
     pub depth: u16,
-    /// Which of them are served here; all, unless it is [`ExchangeMode::PerIo`].
+    /// The tags served here; all, unless the exchange is [`ExchangeMode::PerIo`].
     pub share: Share,
-    /// How its requests reach their data.
+    /// How requests reach their data.
     pub transfer: Transfer,
-    /// How its requests come and go.
+    /// How requests come and results go.
     pub exchange: ExchangeMode,
     /// The largest request, in bytes.
     pub max_io_bytes: u32,
-    /// How long its reactor, if it has one to itself, looks for work before it sleeps; 0: not at
-    /// all.
+    /// How long a reactor with only this queue polls for work before sleeping; 0: not at all.
     pub spin: Duration,
-    /// How far apart its descriptors are, in bytes.
+    /// The distance between descriptors, in bytes.
     pub descriptor_size: usize,
-    /// `UBLK_F_*` of its device.
+    /// `UBLK_F_*` of the device.
     pub features: u64,
-    /// Each tag's requests take turns at two slots; slots that are given back wait longest.
+    /// Each tag's requests alternate between two slots; a slot just given back is used last.
     pub rotate_slots: bool,
-    /// Whether a request's last step may be linked to its commit, after which the reactor does not
-    /// count the request any more.
+    /// Whether a request's last step may be linked to the commit; the reactor does not count such a
+    /// request any more.
     pub links: bool,
 }
 
-/// What a reactor does of the work for a queue.
+/// A reactor's part of the work for a queue.
 #[derive(Debug)]
 pub enum Part {
-    /// All of it.
+    /// All the work.
     Whole,
-    /// It fetches and commits; the other end does the I/O.
+    /// This reactor fetches and commits; the other end does the I/O.
     Front(Front),
-    /// It does the I/O, and registers buffers for it, of what the other end fetches
-    /// ([`Transfer::Register`]).
+    /// This reactor registers buffers and does the I/O ([`Transfer::Register`]) for requests
+    /// fetched by the other end.
     Back(Back),
 }
 
-/// A queue, or a share of its tags, to be served, and by what.
+/// A queue, or a share of a queue's tags, with everything needed to serve the queue.
 #[derive(Debug)]
 pub struct Service<T> {
     /// `/dev/ublkcN`, from the reactor's driver.
     pub char_device: OpenFile,
-    /// A file that reads as zeros, from the reactor's driver.
+    /// A file of zeros, from the reactor's driver.
     pub zeros: OpenFile,
     /// The queue.
     pub config: QueueConfig,
-    /// What is to be done of the work.
+    /// This reactor's part of the work.
     pub part: Part,
-    /// What answers its requests.
+    /// The target that answers the requests.
     pub target: Arc<T>,
-    /// Memory that clients have registered with its device, if they can.
+    /// Memory registered by the device's clients, if clients can register memory.
     pub shared: Option<Arc<SharedMemory>>,
-    /// Where it counts.
+    /// The reactor counts here.
     pub counters: Arc<Counters>,
-    /// Who hears what becomes of it.
+    /// The receiver of the queue's news.
     pub listener: Listener,
 }
 
-/// What becomes of a queue.
+/// What happened to a queue.
 #[derive(Debug)]
 pub enum News {
-    /// Its requests are being fetched.
+    /// The reactor is fetching the queue's requests.
     Ready,
-    /// The kernel refuses a command of it for good, with this errno: it ends only when its device
-    /// is stopped.
+    /// The kernel permanently refuses a command of the queue, with this errno: the queue ends only
+    /// when the device is stopped.
     Refused(i32),
-    /// Its reactor is lost, by this error. A listener that takes the device away from its other
-    /// reactors says so (`taken`): the next server gets what the lost reactor had. Otherwise all
-    /// that fails, and the queue ends when its device is stopped.
+    /// The queue's reactor is lost, with this error. A listener that takes the device away from the
+    /// other reactors sets `taken`: the next server then gets the lost reactor's requests.
+    /// Otherwise those requests fail, and the queue ends when the device is stopped.
     Lost {
-        /// What the reactor was lost by.
+        /// The error.
         error: io::Error,
         /// Set by the listener.
         taken: Arc<AtomicBool>,
     },
-    /// The kernel takes fetches back: its device is stopping, or is being taken from its server.
+    /// The kernel takes fetches back: the device is stopping, or is being taken from this server.
     Closing,
-    /// It is served no more, and nothing of it is left.
+    /// The queue is served no more, and the reactor holds nothing of the queue.
     Ended(io::Result<()>),
 }
 
-/// Hears what becomes of a queue: at the latest when it is dropped, [`News::Ended`], once.
+/// Receives the news of a queue. The last news is [`News::Ended`], exactly once and at the latest
+/// when the listener is dropped.
 #[derive(Default)]
 pub struct Listener {
     hear: Option<Box<dyn FnMut(News) + Send>>,
@@ -163,7 +163,8 @@ impl Listener {
         }
     }
 
-    /// Says that the reactor is lost; answers whether the device was taken away from the others.
+    /// Reports the loss of the reactor; returns whether the device was taken away from the other
+    /// reactors.
     pub(super) fn lost(&mut self, error: io::Error) -> bool {
         let taken = Arc::<AtomicBool>::default();
         self.hear(News::Lost { error, taken: Arc::clone(&taken) });
@@ -191,17 +192,17 @@ impl std::fmt::Debug for Listener {
 /// How much a reactor can take in.
 #[derive(Clone, Copy, Debug)]
 pub struct Capacity {
-    /// The queues of its ring.
+    /// The size of the ring.
     pub ring: RingSize,
-    /// Places of its file table.
+    /// Places of the file table.
     pub files: u32,
-    /// Slots of its buffer table, at most 16,384; 0: none.
+    /// Slots of the buffer table, at most 16,384; 0: none.
     pub slots: u16,
-    /// How long it looks for work before it sleeps; 0: not at all.
+    /// How long the reactor polls for work before sleeping; 0: not at all.
     pub spin: Duration,
 }
 
-/// How many places of a file table a queue takes that `target` answers: see [`Service::files`].
+/// The number of file-table places for a queue of `target`: see [`Service::files`].
 #[expect(clippy::cast_possible_truncation, reason = "a step names a file by 16 bits")]
 pub(crate) fn places<T: Target>(target: &T) -> u32 {
     FIRST_OF_TARGET + (target.files().len() + target.spare_places()) as u32
@@ -211,7 +212,7 @@ pub(crate) fn places<T: Target>(target: &T) -> u32 {
 pub(crate) const MAX_SLOTS: u16 = 1 << 14;
 
 impl Capacity {
-    /// What these queues need, whatever their requests are.
+    /// The needs of these queues, for any requests.
     pub fn of<T: Target>(services: &[Service<T>]) -> Self {
         let sum = |of: fn(&Service<T>) -> u32| services.iter().map(of).sum::<u32>();
         let slots = u16::try_from(sum(|service| service.slots().into())).unwrap_or(u16::MAX);
@@ -230,17 +231,18 @@ impl Capacity {
 }
 
 impl<T: Target> Service<T> {
-    /// The queue's part of the file table (see `file_table`): its own files, and its target's.
+    /// The queue's part of the file table (see `file_table`): the queue's own files, then the
+    /// target's.
     pub(super) fn files(&self) -> ([RawFd; FIRST_OF_TARGET as usize], &[RawFd]) {
         ([self.char_device.fd(), self.zeros.fd()], self.target.files())
     }
 
-    /// How many places that takes up, with those of files to come.
+    /// The number of file-table places for [`files`](Self::files) and for files added later.
     pub(crate) fn places(&self) -> u32 {
         places(&*self.target)
     }
 
-    /// Whether other threads have something to say to it.
+    /// Whether other threads send messages to this queue.
     pub(super) fn listens(&self) -> bool {
         self.target.elsewhere().is_some() || !matches!(self.part, Part::Whole)
     }
@@ -250,7 +252,7 @@ impl<T: Target> Service<T> {
         self.config.share.count(self.config.depth)
     }
 
-    /// Slots that its tags have for good.
+    /// The slots assigned permanently to the queue's tags.
     pub(crate) fn standing_slots(&self) -> u16 {
         match self.config.transfer {
             Transfer::Auto if self.config.rotate_slots => self.tags() * 2,
@@ -263,17 +265,17 @@ impl<T: Target> Service<T> {
         match self.config.transfer {
             Transfer::Copy | Transfer::GetData | Transfer::UserCopy => 0,
             Transfer::Register { .. } => self.tags(),
-            // So many more for requests whose automatic registration fails.
+            // As many again, for requests whose automatic registration fails.
             Transfer::Auto => self.standing_slots() + self.tags(),
         }
     }
 
-    /// What a pass usually pushes, without a call in between.
+    /// The usual number of entries of a pass, without a system call in between.
     fn submissions(&self) -> u32 {
         (u32::from(self.tags()) * 2).max(self.steps() + 3)
     }
 
-    /// Everything that can be in flight, so that none is ever lost.
+    /// Everything that can be in flight: no completion may be lost.
     fn completions(&self) -> u32 {
         u32::from(self.tags()) * (self.steps() + 3) + 1
     }

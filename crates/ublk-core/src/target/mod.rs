@@ -1,9 +1,9 @@
-//! What answers requests.
+//! Targets answer requests.
 //!
-//! A target turns a request into rounds of steps, backend I/O on the request's buffer: a [`Plan`] first,
-//! and, where the target asks for it or a step has failed, what is [next](Target::next) when the steps
-//! have ended. A target does no I/O, knows no ring and no clock, and so is small, testable without a
-//! kernel, and composable: a layer asks its children for their plans.
+//! A target turns a request into rounds of steps, backend I/O on the request's buffer: a [`Plan`]
+//! first, and, where the target asks or a step has failed, the [next](Target::next) round when the
+//! steps have ended. A target does no I/O, knows no ring and no clock, and so is small, testable
+//! without a kernel, and composable: a layer asks its children for their plans.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -52,88 +52,89 @@ pub mod zoned;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Errno(pub i32);
 
-/// What answers requests. Shared by all queues of a device.
+/// Answers requests. All queues of a device share the target.
 pub trait Target: Send + Sync + 'static {
     /// Size, block sizes, limits and abilities, fixed for the device's life.
     fn geometry(&self) -> &Geometry;
 
-    /// Whether the kernel should hold back background writes when reads have to wait for them
-    /// (writeback throttling, `wbt_lat_usec`). It costs each request some instructions, for nothing
-    /// where writes take no time.
+    /// Whether the kernel should hold back background writes when reads have to wait for writes
+    /// (writeback throttling, `wbt_lat_usec`). Throttling costs each request some instructions,
+    /// without a gain where writes take no time.
     fn throttles_writes(&self) -> bool {
         true
     }
 
-    /// The files that steps name by their place in this slice. They stay open as long as the
-    /// target lives.
+    /// The files of steps; a step's `file` is an index of this slice. The files stay open as long
+    /// as the target lives.
     fn files(&self) -> &[RawFd];
 
-    /// How many files may come while the device is served ([`Queues`]): reactors keep as many places
-    /// free behind those of [`files`](Self::files).
+    /// The number of files that may be added while the device is served ([`Queues`]): reactors keep
+    /// as many places free behind the places of [`files`](Self::files).
     fn spare_places(&self) -> usize {
         0
     }
 
-    /// Those of the [`files`](Self::files) that the layout names by their order; by default all.
+    /// The part of [`files`](Self::files) whose order belongs to the layout; by default all files.
     fn laid_out(&self) -> &[RawFd] {
         self.files()
     }
 
-    /// What is known of the durability of [`files`](Self::files), for all queues. A target with files
-    /// has one of as many, and of its [spare places](Self::spare_places).
+    /// The durability of [`files`](Self::files), for all queues. A target with files has a
+    /// [`Durability`] for as many files and for the [spare places](Self::spare_places).
     fn durability(&self) -> &Durability {
         Durability::NONE
     }
 
-    /// How the bytes of the device lie on the files, as a text that is the same for the same layout:
-    /// the next server of the device has to have the same. Absent where the target cannot say.
+    /// The layout of the device's bytes on the files, as a text: equal for equal layouts. The next
+    /// server of the device must have the same text. Absent where the target has no such text.
     fn layout(&self) -> Option<String> {
         None
     }
 
-    /// The most steps that one round can have, at most 255.
+    /// The maximal number of steps of a round, at most 255.
     fn max_steps(&self) -> usize;
 
-    /// The longest that a request waits by itself, whatever its backends take.
+    /// The longest wait of a request by the target's own choice, not counting the backends' time.
     fn longest_wait(&self) -> Duration {
         Duration::ZERO
     }
 
-    /// What `request` becomes first. A plan without steps that does not [ask](Plan::ask) is success at
-    /// once. A zone append lands where its plan's
-    /// write step says: on a zoned target, offsets of the device and of that file are the same.
+    /// Plans the first round of `request`. A plan without steps that does not [ask](Plan::ask) is
+    /// success at once. A zone append lands at the offset of the plan's write step: on a zoned
+    /// target, offsets of the device and of the step's file are the same.
     ///
     /// # Errors
-    /// The errno that the request fails with.
+    /// The errno for the failed request.
     fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> Result<(), Errno>;
 
-    /// Where the bytes of a plain read or write are, if that is all that its plan would say: the
-    /// queue loop then needs none. Plain are requests that [`Request::plain`] reads.
+    /// The place of a plain read's or write's bytes, if the plan would say nothing else: the queue
+    /// loop then needs no plan. Plain are requests that [`Request::plain`] reads.
     #[inline]
     fn remap(&self, request: &Request) -> Remap {
         let _ = request;
         Remap::Plan
     }
 
-    /// Who is asked for plans where they come from beyond a bridge; by default nobody.
+    /// The source of plans beyond a bridge; by default none.
     fn elsewhere(&self) -> Option<&dyn Elsewhere> {
         None
     }
 
-    /// Whether the device may become `size` bytes, a multiple of its logical block size, while it
-    /// is served: what lies behind must hold as much. May look at it, and thus block.
+    /// Whether the device may change to `size` bytes, a multiple of the logical block size, while
+    /// in service: the backing store must have room. May look at the backing store, and thus block.
     ///
     /// # Errors
-    /// Why not, and what to do; by default that this target's size is fixed.
+    /// The reason and the remedy; by default that this target's size is fixed.
     fn check_size(&self, size: u64) -> crate::error::Result<()> {
         let message = format!("this target cannot change its size to {size} bytes");
         Err(Error::new(Code::Unsupported, message))
     }
 
-    /// Freezes what the disk holds now in a file of its own; the device goes on. May block.
+    /// Freezes the present contents of the disk in a separate file; the device stays in service.
+    /// May block.
     ///
     /// # Errors
-    /// [`Code::Unsupported`] by default; those of [`overlay::Overlay::take_snapshot`].
+    /// [`Code::Unsupported`] by default; the errors of [`overlay::Overlay::take_snapshot`].
     fn snapshot(
         &self,
         options: &SnapshotOptions,
@@ -144,19 +145,20 @@ pub trait Target: Send + Sync + 'static {
             .hint("an overlay does, also below a delay: targets.overlay(base, path)"))
     }
 
-    /// Memory that steps with the place [`Place::Own`] use, the same for the target's life.
+    /// The memory of steps with the place [`Place::Own`], the same for the target's life.
     fn memory(&self) -> Option<&Arc<Region>> {
         None
     }
 
-    /// Whether plans of this target ever [ask](Plan::ask). A layer that hears only of failures cannot be
-    /// made of such targets.
+    /// Whether plans of this target ever [ask](Plan::ask). A layer that hears only of failures
+    /// cannot have such targets as children.
     fn takes_rounds(&self) -> bool {
         false
     }
 
-    /// A round of `request` has ended: it has failed, or its plan has [asked](Plan::ask). With
-    /// [`Next::Round`] the next one is what `plan`, emptied before, has now. Must not block.
+    /// Called when a round of `request` has ended: a step has failed, or the plan has
+    /// [asked](Plan::ask). With [`Next::Round`] the steps in `plan`, empty before, are the next
+    /// round. Must not block.
     ///
     /// By default a request ends with its first round.
     fn next(&self, request: &Request, ended: Ended, plan: &mut Plan<'_>) -> Next {
@@ -164,14 +166,15 @@ pub trait Target: Send + Sync + 'static {
         ended.result.map_or_else(Next::Fail, |()| Next::Done)
     }
 
-    /// A request whose plan has asked, with `ticket`, fails, and [`next`](Self::next) is not asked: its
-    /// bytes could not be reached, or it was given up. No step of the request is under way. By default
-    /// nothing.
+    /// Called when a request whose plan has asked, with `ticket`, fails without a call of
+    /// [`next`](Self::next): the request's bytes could not be reached, or the request was given up.
+    /// No step of the request is under way. By default nothing.
     fn failed(&self, request: &Request, ticket: u64) {
         let _ = (request, ticket);
     }
 
-    /// A reactor that serves the device is gone, and with it requests that were planned: nobody will hear
-    /// of them again. Whoever lets requests wait for others waits for none of these. By default nothing.
+    /// Called when a reactor of the device is gone, together with planned requests: the target
+    /// hears no more of the planned requests. A target that makes requests wait for others must not
+    /// wait for these. By default nothing.
     fn deserted(&self) {}
 }

@@ -1,26 +1,27 @@
-//! What one request becomes.
+//! The plan of a request: steps of backend I/O.
 
 use super::Errno;
 
-/// What a step does.
+/// The kind of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepKind {
-    /// From the file into the step's [place](Place). What lies beyond the end of a plain file reads as
-    /// zeros into the request's buffer, and fails elsewhere; beyond the end of a block device every step
-    /// fails with `EIO`.
+    /// Reads from the file into the step's [place](Place). Beyond the end of a plain file, the
+    /// request's buffer receives zeros and other places fail; beyond the end of a block device
+    /// every step fails with `EIO`.
     Read,
     /// From the step's place into the file.
     Write {
-        /// On stable storage before it completes (`RWF_DSYNC`).
+        /// The data is on stable storage before the step completes (`RWF_DSYNC`).
         dsync: bool,
     },
-    /// The file's data, and what is needed to find it, to stable storage (fdatasync).
+    /// Brings the file's data, and the metadata needed to find the data, to stable storage
+    /// (fdatasync).
     Sync,
-    /// Gives the range back; it reads as zeros (`FALLOC_FL_PUNCH_HOLE`).
+    /// Gives the range back; the range reads as zeros (`FALLOC_FL_PUNCH_HOLE`).
     PunchHole,
     /// The range reads as zeros and keeps its space (`FALLOC_FL_ZERO_RANGE`).
     ZeroRange,
-    /// The block device's own discard; what the range reads afterwards is undefined.
+    /// The block device's discard; the range has undefined contents afterwards.
     Discard,
     /// The kernel's metadata of a write into the room for the request's metadata.
     FetchMetadata,
@@ -28,22 +29,22 @@ pub enum StepKind {
     StoreMetadata,
     /// Zeros into the request's buffer; the file and the offset mean nothing.
     Zeros,
-    /// Gives the range of a plain file its space, and makes the file as long (`fallocate` without a
-    /// mode).
+    /// Allocates the space of a plain file's range, and grows the file to the range's end
+    /// (`fallocate` without a mode).
     Allocate,
     /// Nothing, for as many microseconds as the step's length; the rest of the step means nothing.
     Wait,
 }
 
 impl StepKind {
-    /// Whether its success says that something is on stable storage.
+    /// Whether the success of such a step proves data to be on stable storage.
     #[inline]
     pub fn syncs(self) -> bool {
         matches!(self, Self::Sync | Self::Write { dsync: true })
     }
 }
 
-/// What memory a step reads into or writes from.
+/// The memory that a step reads into or writes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Place {
     /// The request's own bytes.
@@ -59,15 +60,16 @@ pub enum Place {
 /// One piece of backend I/O.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// What it does.
+    /// The kind of the step.
     pub kind: StepKind,
-    /// Steps of a lower stage end before this one starts; equal stages run in parallel.
+    /// Steps of a lower stage end before this step starts; equal stages run in parallel.
     pub stage: u8,
-    /// Which of the steps that a handler asked for at once it belongs to; 0 in other plans.
+    /// The number of the handler's step to which this step belongs, among steps asked for at once;
+    /// 0 in other plans.
     pub asked: u8,
     /// The memory.
     pub place: Place,
-    /// The target's file, by its place in [`Target::files`](super::Target::files).
+    /// The index of the target's file in [`Target::files`](super::Target::files).
     pub file: u16,
     /// Where in the memory, in bytes.
     pub at: u32,
@@ -78,7 +80,7 @@ pub struct Step {
 }
 
 impl Step {
-    /// Syncs the first file: what others are made from.
+    /// Syncs the first file; a base for the construction of other steps.
     pub const EMPTY: Self = Self {
         kind: StepKind::Sync,
         stage: 0,
@@ -90,14 +92,14 @@ impl Step {
         offset: 0,
     };
 
-    /// Whether it moves bytes of the request.
+    /// Whether the step moves bytes of the request.
     #[inline]
     pub fn uses_buffer(&self) -> bool {
         let moves = matches!(self.kind, StepKind::Read | StepKind::Write { .. } | StepKind::Zeros);
         moves && self.place == Place::Request
     }
 
-    /// Whether it moves bytes that are not the request's own: metadata, or the target's memory.
+    /// Whether the step moves other bytes than the request's own: metadata, or the target's memory.
     #[inline]
     pub fn is_whole(&self) -> bool {
         self.place != Place::Request
@@ -110,29 +112,29 @@ impl Step {
 pub enum Remap {
     /// A plan tells.
     Plan,
-    /// Nowhere: it is done at once.
+    /// Nowhere: the request is done at once.
     Nowhere,
-    /// In one piece in a file.
+    /// In a file, in a single piece.
     To {
-        /// The target's file, by its place in [`Target::files`](super::Target::files).
+        /// The index of the target's file in [`Target::files`](super::Target::files).
         file: u16,
-        /// Where in it, in bytes.
+        /// The offset in the file, in bytes.
         offset: u64,
     },
 }
 
-/// Where the steps of a part belong in the whole: what is added to each.
+/// The position of a part's steps in the whole plan, as summands for each step.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Part {
-    /// To the place of its file.
+    /// For the index of the file.
     pub files: u16,
-    /// To its place in the request's buffer, in bytes.
+    /// For the place in the request's buffer, in bytes.
     pub at: u32,
-    /// To its stage.
+    /// For the stage.
     pub stage: u8,
 }
 
-/// A round of steps for one request, in memory that the engine lends; stages must not decrease.
+/// A round of steps for one request, in memory lent by the engine; stages must not decrease.
 #[derive(Debug)]
 pub struct Plan<'a> {
     steps: &'a mut [Step],
@@ -150,15 +152,15 @@ impl<'a> Plan<'a> {
     /// Adds a step.
     ///
     /// # Panics
-    /// When the target says a smaller [`max_steps`](super::Target::max_steps) than it uses.
+    /// When the target uses more steps than [`max_steps`](super::Target::max_steps).
     #[inline]
     pub fn push(&mut self, step: Step) {
         self.steps[self.len] = step;
         self.len += 1;
     }
 
-    /// Adds as many steps as `fill` says that it put into a plan of the room that is left, and asks if
-    /// that plan does.
+    /// Lets `fill` put steps into a plan with the remaining room. Adds the number of steps returned
+    /// by `fill`, and the ticket, if any.
     #[inline]
     pub(super) fn append(
         &mut self,
@@ -170,23 +172,22 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Asks the target what is [next](super::Target::next) when all steps have ended well, too, and tells
-    /// it `ticket` then.
+    /// Asks for [`next`](super::Target::next) also after the success of all steps, with `ticket`.
     #[inline]
     pub fn ask(&mut self, ticket: u64) {
         self.ticket = Some(ticket);
     }
 
-    /// What the target wants to be told when the steps have ended, if it asks.
+    /// The ticket for the target at the end of the steps, if the target asks.
     #[inline]
     pub fn ticket(&self) -> Option<u64> {
         self.ticket
     }
 
-    /// Adds what `fill` adds, as a part of a larger plan.
+    /// Adds the steps of `fill` as a part of a larger plan.
     ///
     /// # Errors
-    /// What `fill` says.
+    /// The error of `fill`.
     pub fn part(
         &mut self,
         part: Part,
@@ -202,11 +203,11 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Adds what `fill` adds, unless it fails, as the step with this number of those that a handler
-    /// has asked for.
+    /// Adds the steps of `fill`, unless `fill` fails, as the handler's step with the number
+    /// `asked`.
     ///
     /// # Errors
-    /// What `fill` says; the plan is as it was then.
+    /// The error of `fill`; the plan is unchanged then.
     pub(super) fn step<A, E>(
         &mut self,
         asked: u8,
@@ -222,7 +223,8 @@ impl<'a> Plan<'a> {
     pub fn order_stages(&mut self) {
         let steps = &mut self.steps[..self.len];
         if !steps.is_sorted_by_key(|step| step.stage) {
-            // Unstable, since that allocates nothing; the steps of a stage have no order anyway.
+            // Unstable, because an unstable sort allocates nothing; the steps of a stage have no
+            // order.
             steps.sort_unstable_by_key(|step| step.stage);
         }
     }
@@ -233,7 +235,7 @@ impl<'a> Plan<'a> {
         &self.steps[..self.len]
     }
 
-    /// How many more steps it can have.
+    /// The number of steps for which there is still room.
     #[inline]
     pub(super) fn room(&self) -> usize {
         self.steps.len() - self.len

@@ -29,33 +29,33 @@ pub enum Direct {
     No,
 }
 
-/// How to open what lies behind a [`File`].
+/// How to open the backing store of a [`File`].
 #[derive(Clone, Debug, Default)]
 pub struct FileOptions {
     /// Whether the page cache is passed by.
     pub direct: Direct,
     /// Refuse writes, and open without permission to write.
     pub read_only: bool,
-    /// The logical block size in bytes, through the page cache where direct I/O needs larger blocks;
-    /// absent: the smallest that the backing store can do.
+    /// The logical block size in bytes, through the page cache where direct I/O needs larger
+    /// blocks; absent: the smallest block size of the backing store.
     pub logical_block: Option<u32>,
     /// Serve only the first bytes; absent: all.
     pub size: Option<u64>,
-    /// Open it although another server has it, and let others: whoever serves it twice sees to it
-    /// that only one writes.
+    /// Open the file although another server has the file, and allow other servers: the caller must
+    /// make sure of a single writer.
     pub unlocked: bool,
-    /// What clients know of a device that the file serves again; absent for a new device. The
-    /// file is served through the page cache where direct I/O needs more than that.
+    /// The properties promised to clients of a device that the file serves again; absent for a new
+    /// device. Where direct I/O cannot keep the promise, the file is served through the page cache.
     pub promised: Option<Promised>,
 }
 
-/// What clients have been told of a device when it was created, and what must therefore hold on,
-/// whatever the backing store needs by now.
+/// Properties of a device that clients learned at creation. These properties stay valid, whatever
+/// the backing store needs by now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Promised {
     /// The logical block size in bytes: clients may send requests as small.
     pub logical_block: u32,
-    /// What the memory of requests is aligned to, as a mask.
+    /// The alignment of requests' memory, as a mask.
     pub dma_alignment: u32,
 }
 
@@ -65,7 +65,7 @@ pub struct File {
     geometry: Geometry,
     files: [RawFd; 1],
     discard: StepKind,
-    /// What discards must be aligned to, in bytes.
+    /// The alignment of discards, in bytes.
     unit: u32,
     direct: bool,
     durability: Durability,
@@ -78,9 +78,9 @@ impl File {
     /// Opens and locks `path`.
     ///
     /// # Errors
-    /// `NoBackend` when it is missing; `BadBackend` when it is neither a regular file nor a block
-    /// device, or its size is no multiple of the block size; `Busy` when another server has it
-    /// or it is mounted; `Permission`.
+    /// `NoBackend` when the path is missing; `BadBackend` for something else than a regular file or
+    /// a block device, or a size that is no multiple of the block size; `Busy` for a file or device
+    /// that another server has or that is mounted; `Permission`.
     pub fn open(path: &Path, options: &FileOptions) -> Result<Self> {
         let opened = open::open(path, options)?;
         let is_block = opened.kind == open::Kind::Block;
@@ -95,8 +95,8 @@ impl File {
         })
     }
 
-    /// A file that somebody else opened and keeps open, with a geometry that they know: how the
-    /// simulated driver's files are served.
+    /// A file opened by the caller, who keeps the file open, with a known geometry: a file of the
+    /// simulated driver.
     pub fn borrowed(fd: RawFd, geometry: Geometry) -> Self {
         Self {
             geometry,
@@ -109,42 +109,42 @@ impl File {
         }
     }
 
-    /// Memory of `size` bytes that reads as zeros, gone with the target.
+    /// Memory of `size` bytes, all zeros at first, freed with the target.
     ///
     /// # Errors
-    /// What memfd_create(2) and ftruncate(2) say.
+    /// The errno of memfd_create(2) or ftruncate(2).
     pub fn in_memory(size: u64) -> io::Result<Self> {
         // SAFETY: plain arguments.
         let fd = unsafe { libc::memfd_create(c"ublk".as_ptr(), libc::MFD_CLOEXEC) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: a new descriptor that nobody else has.
+        // SAFETY: a new descriptor without another owner.
         let file = unsafe { std::fs::File::from_raw_fd(fd) };
         file.set_len(size)?;
         let geometry = Geometry { dma_alignment: 3, ..Geometry::new(size) };
         Ok(Self { owner: Some(file.into()), ..Self::borrowed(fd, geometry) })
     }
 
-    /// The step that gives a range back.
+    /// The kind of step for a discard.
     pub(super) fn discard_step(&self) -> StepKind {
         self.discard
     }
 
-    /// The file, opened by [`open`](Self::open), for whoever must read and write it before it is
-    /// served. With direct I/O, offsets, lengths and memory must be aligned.
+    /// The file opened by [`open`](Self::open), for reads and writes before the target is served.
+    /// With direct I/O, offsets, lengths and memory must be aligned.
     ///
     /// # Errors
-    /// What dup(2) says; `Unsupported` for a file that somebody else opened.
+    /// The errno of dup(2); `Unsupported` for a [borrowed](Self::borrowed) file.
     pub(super) fn backing(&self) -> io::Result<fs::File> {
         let owner = self.owner.as_ref().ok_or(io::ErrorKind::Unsupported)?;
         owner.try_clone().map(fs::File::from)
     }
 
-    /// Lets others have the file too: nobody writes to it any more.
+    /// Lets other servers open the file too: this target writes no more.
     ///
     /// # Errors
-    /// What flock(2) says.
+    /// The errno of flock(2).
     pub(super) fn share(&self) -> io::Result<()> {
         self.owner.as_ref().map_or(Ok(()), |owner| lock::share(owner.as_raw_fd()))
     }
@@ -156,7 +156,7 @@ impl File {
 }
 
 impl File {
-    /// Apart from reads and writes, so that those stay small in the queue loop.
+    /// Separate from reads and writes, to keep the queue loop's code small.
     #[inline(never)]
     fn plan_no_transfer(
         &self,
@@ -181,8 +181,8 @@ impl File {
         Ok(())
     }
 
-    /// What of a step the disk can do, which refuses to give back, or to zero, less than a block of
-    /// its own; the device may have smaller ones.
+    /// Cuts a step to whole blocks of the disk: a disk refuses to give back, or to zero, less than
+    /// a block. The device may have smaller blocks than the disk.
     fn aligned(&self, step: Step) -> Step {
         let unit = u64::from(self.unit);
         let begin = step.offset.next_multiple_of(unit);
@@ -231,7 +231,7 @@ impl Target for File {
     }
 
     fn check_size(&self, size: u64) -> Result<()> {
-        // Whoever lent it knows how large it is.
+        // The lender of a borrowed file knows the size.
         let Some(owner) = &self.owner else { return Ok(()) };
         let failed =
             |error| Error::os(Code::Kernel, "cannot tell the backing file's size", "fstat", &error);
@@ -250,8 +250,8 @@ impl Target for File {
         Err(Error::new(Code::BadBackend, message).hint(hint))
     }
 
-    /// A block device without unmapping zeros, a file system without one of fallocate's modes, a
-    /// kernel without the discard command (before 6.12): the next best way, if there is one.
+    /// The fallback, if any, for a block device without unmapping zeros, a file system without a
+    /// mode of fallocate, a kernel without the discard command (before 6.12).
     fn next(&self, request: &Request, ended: Ended, plan: &mut Plan<'_>) -> Next {
         let Err(errno) = ended.result else { return Next::Done };
         let kind = match (request.op, ended.round, errno.0) {

@@ -1,9 +1,9 @@
-//! Files that a target keeps beside its data: the state of zones, metadata.
+//! Files kept by a target in addition to the data: the state of zones, metadata.
 //!
-//! [`open`] is the only place that makes such a file or takes one over. A file is taken over if its
-//! length and its header are the expected ones. A file is made if there is none, and if the data is
-//! empty or the user has asked for a new file; a file that an interrupted making has left counts as
-//! none. Every other file is refused and stays as it is: nothing is ever truncated.
+//! [`open`] is the only place where such a file is made or taken over. A file with the expected
+//! length and header is taken over. A missing file is made, if the data is empty or the user has
+//! asked for a new file; an unfinished file counts as missing. Every other file is refused and
+//! stays unchanged: nothing is ever truncated.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -20,62 +20,62 @@ pub(super) use emptiness::is_in_memory;
 /// Bytes of the header. The body follows.
 pub(super) const HEADER: u64 = HEADER_LENGTH as u64;
 const HEADER_LENGTH: usize = 4096;
-/// Bytes of a header's beginning, which say what kind of file it is.
+/// Bytes of a header's beginning, the mark of the kind of file.
 pub(super) const MAGIC: usize = 16;
 
 pub(super) type Header = [u8; HEADER_LENGTH];
 
-/// What one kind of file looks like.
+/// The format of a kind of file.
 pub(super) trait Format {
-    /// What the file holds, as errors call it: "the state of zones".
+    /// The contents of the file, in the words of errors: "the state of zones".
     fn what(&self) -> &'static str;
 
-    /// The option that names the file.
+    /// The option for the file's name.
     fn option(&self) -> &'static str;
 
-    /// The first bytes of the header of a new file; zeros follow. They begin with the magic.
+    /// The first bytes of the header of a new file, beginning with the magic; zeros follow.
     fn header(&self) -> Vec<u8>;
 
     /// How many bytes a whole file has.
     fn length(&self) -> u64;
 
-    /// Fills a part of a new file, from `offset` on, which lies behind the header.
+    /// Fills a part of a new file, from `offset` on, behind the header.
     fn fresh(&self, offset: u64, bytes: &mut [u8]);
 
     /// Checks a file of this length whose header begins with the magic.
     ///
     /// # Errors
-    /// What is wrong with the file, to be put behind its path; and what to do.
+    /// The defect of the file, as a text to follow the path, and the remedy.
     fn check(&self, header: &Header, length: u64) -> std::result::Result<(), Unfit>;
 }
 
-/// What is wrong with a file, and what to do.
+/// The defect of a file, and the remedy.
 pub(super) type Unfit = (String, &'static str);
 
-/// The data that a file is kept for.
+/// The data to which a file belongs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Data<'a> {
     pub(super) path: &'a Path,
     pub(super) size: u64,
 }
 
-/// What the user wants done with the file.
+/// The user's options for the file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted {
-    /// The file is made if it is missing, whatever the data holds.
+    /// Make a missing file, whatever the data holds.
     pub(super) create: bool,
     /// The file is only read.
     pub(super) read_only: bool,
 }
 
-/// The path of a file that lies beside its data.
+/// The path of a file next to the data.
 pub(super) fn beside(data: &Path, suffix: &str) -> PathBuf {
     let mut name = data.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
 }
 
-/// Opens and locks the file at `path`; makes it where that is allowed.
+/// Opens and locks the file at `path`; makes the file where allowed.
 ///
 /// # Errors
 /// `NoBackend` when the file is missing and must not be made; `BadBackend` when there is something
@@ -97,7 +97,7 @@ pub(super) fn open(
     }
 }
 
-/// Makes an empty file, or one that is half made, a whole one. The header is written last.
+/// Makes an empty or unfinished file whole. The header is written last.
 pub(super) fn fill(file: &File, format: &dyn Format) -> io::Result<()> {
     let length = format.length();
     file.set_len(length)?;
@@ -166,14 +166,14 @@ impl Subject<'_> {
             filled.map_err(|error| self.failed("make", "write", &error))
         });
         if let Err(error) = made {
-            // Best effort: the error that is told is the first one.
+            // Best effort: the caller gets the first error.
             let _ = fs::remove_file(self.path);
             return Err(error);
         }
         Ok(file)
     }
 
-    /// Whether a new file takes nothing away: the data is empty, or the user has asked for it.
+    /// Whether a new file destroys nothing: the data is empty, or the user has asked for the file.
     fn may_be_made(&self, why: &str) -> Result<()> {
         let (what, data) = (self.format.what(), self.data.path.display());
         if self.wanted.read_only {
@@ -196,7 +196,7 @@ impl Subject<'_> {
         )))
     }
 
-    /// The header is written last: a file without one is whole zeros and new contents, in parts.
+    /// The header is written last: a file without a header consists of zeros and new contents.
     fn is_half_made(&self, file: &File, header: &Header, length: u64) -> Result<bool> {
         if length != self.format.length() || header.iter().any(|&byte| byte != 0) {
             return Ok(false);
@@ -224,8 +224,8 @@ impl Subject<'_> {
         File::open(folder(self.path))?.sync_all()
     }
 
-    /// A file in the machine's memory is gone after a reboot, when its data is still there: what
-    /// lies beside `/dev/sdb` lies in memory.
+    /// A file in the machine's memory is gone after a reboot, while the data may remain: a file
+    /// next to `/dev/sdb` is in memory.
     fn check_durability(&self) -> Result<()> {
         let place = if self.path.exists() { self.path } else { folder(self.path) };
         let in_memory = |path: &Path| emptiness::is_in_memory(path);
@@ -255,7 +255,7 @@ impl Subject<'_> {
 
     fn lock(&self, file: &File) -> Result<()> {
         let operation = if self.wanted.read_only { libc::LOCK_SH } else { libc::LOCK_EX };
-        // SAFETY: flock on a descriptor that we own.
+        // SAFETY: flock on a descriptor owned here.
         if unsafe { libc::flock(file.as_raw_fd(), operation | libc::LOCK_NB) } == 0 {
             return Ok(());
         }
