@@ -1,60 +1,62 @@
-// What is measured: devices, and who serves them. Pure data, and functions of it.
+// The subjects of the measurement: devices and their servers. Pure data, and functions of the data.
 
 import { WORKLOADS } from './workloads.ts';
 
-/** One device, or several, and whoever serves them. */
+/** A device, or several devices, and their server. */
 export interface Subject {
   /** As `file auto per-io`. */
   name: string;
   kind: 'raw' | 'loop' | 'server' | 'other';
-  /** Where the data is: `file` means a null_blk device that keeps it in memory. */
+  /** The place of the data: `file` means a null_blk device with its data in memory. */
   target: 'file' | 'null';
   /** Hardware queues; in real time also clients. */
   queues: number;
-  /** Names of the workloads it is measured with, in whole runs and in short ones. */
+  /** Names of the workloads for this subject, in whole runs and in short runs. */
   workloads: { whole: readonly string[]; quick: readonly string[] };
-  /** The subject that it stands against, as {@link subjectId} names it. */
+  /** The subject to compare with, as {@link subjectId} names the subject. */
   against?: string;
-  /** What of the server it varies; absent for the subjects that everything is judged by. */
+  /**
+   * The varied aspect of the server; absent for the main subjects, the basis of all comparisons.
+   */
   varies?: 'settings' | 'scale' | 'handlers' | 'overlays';
-  /** Devices that one process serves; each I/O goes to the next. Absent: 1. */
+  /** Devices served by the process; each I/O goes to the next device. Absent: 1. */
   devices?: number;
-  /** For `server`: its options, as `name=value`. */
+  /** For `server`: options, as `name=value`. */
   options?: readonly string[];
   /**
-   * For `server`: serves a file of a file system on the disk; before anything is measured, all blocks are
-   * written over so many layers.
+   * For `server`: serves a file of a file system on the disk; before the measurement, all blocks
+   * are written across `filled` layers.
    */
   files?: { filled: number };
   /** Settings of the queue of the disk behind a `server`, as `name=value`. */
   backing?: readonly string[];
-  /** The processor that the client stays on; absent: wherever the scheduler puts it. */
+  /** The processor of the client; absent: the scheduler's choice. */
   client?: number;
-  /** Processors of the machine, where one is made for it; absent: 2. */
+  /** Processors of the machine, where a machine is made for the subject; absent: 2. */
   processors?: number;
-  /** For `other`: how it is started and stopped, in shell. */
+  /** For `other`: how to start and stop the server, in shell. */
   other?: Other;
 }
 
-/** A server of somebody else's, measured in the same run. `start` ends when `device` is there. */
+/** Another project's server, measured in the same run. `start` ends when `device` exists. */
 export interface Other {
   name: string;
   target: 'file' | 'null';
   device: string;
   start: string;
   stop: string;
-  /** The path of the program that serves, for a breakdown of its instructions. */
+  /** The path of the server's program, for a breakdown of the instructions. */
   program?: string;
 }
 
 export const BUFFERS = ['auto', 'register', 'split', 'copy'] as const;
 export const EXCHANGES = ['per-io', 'batch'] as const;
-/** What the server under test does without options, as its subjects' names say it. */
+/** The server's mode without options, in the words of the subjects' names. */
 export const DEFAULT_MODE = 'auto batch';
 export type Buffers = (typeof BUFFERS)[number];
 export type Exchange = (typeof EXCHANGES)[number];
 
-/** Requests in flight that every queue under test allows, unless that is what varies. */
+/** The depth of every queue under test, unless the subject varies the depth. */
 export const QUEUE_DEPTH = 128;
 
 const PAIR = ['4k randread qd1', '4k randread qd32'];
@@ -62,7 +64,7 @@ const MAIN = [...PAIR, '4k randwrite qd32', '1M read qd8', '1M write qd8'];
 const DEPTHS = [...PAIR, '4k randread qd128', '4k randwrite qd32'];
 const ALL = WORKLOADS.map(({ name }) => name).filter((name) => name !== '4k randread qd16');
 
-/** The workloads of subjects by rank, from what users get to what only tells a detail. */
+/** The workloads of subjects by rank, from the users' main concerns to mere details. */
 const MEASURED = {
   whole: {
     file: [ALL, MAIN, PAIR],
@@ -73,7 +75,7 @@ const MEASURED = {
   quick: { file: [MAIN, PAIR], null: [PAIR], twoQueues: [] },
 } as const;
 
-/** As `loop, 2 queues`: unique, and part of the names of its rows. */
+/** As `loop, 2 queues`: unique, and part of the names of the subject's rows. */
 export function subjectId({ name, queues }: Pick<Subject, 'name' | 'queues'>): string {
   return `${name}, ${queuesText(queues)}`;
 }
@@ -136,7 +138,10 @@ function workloadsOf(target: 'file' | 'null', queues: number, rank: number): Sub
   return { whole: names('whole'), quick: names('quick') };
 }
 
-/** A buffer mode that is not the default tells less, an exchange beside it less again. */
+/**
+ * The rank: 0 for the default buffer mode; other buffer modes tell less, and with `batch` less
+ * again.
+ */
 function rankOf(buffers: Buffers, exchange: Exchange): number {
   if (buffers === 'auto') return 0;
   return (buffers === 'split' ? 2 : 1) + (exchange === 'per-io' ? 0 : 1);

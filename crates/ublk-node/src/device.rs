@@ -43,17 +43,17 @@ impl From<End> for NativeEnd {
     }
 }
 
-/// Called once; does not keep the event loop alive (`src/device.ts` does, and can let go).
+/// Called once; does not keep the event loop alive (`src/device.ts` does, and can stop doing so).
 pub(crate) type OnEnd = ThreadsafeFunction<NativeEnd, (), NativeEnd, Status, false, true, 1>;
 
-/// An open device. The environment holds it too, so that it stays open when JavaScript's garbage
-/// collector takes this.
+/// An open device. The environment holds the device too: the device stays open when JavaScript's
+/// garbage collector takes this object.
 #[napi]
 pub struct NativeDevice {
     device: Arc<dyn Served>,
 }
 
-/// Creates a device and serves it; `on_end` is called once when it is gone, whoever ended it.
+/// Creates and serves a device; calls `on_end` once when the device is gone, for whatever reason.
 #[napi(
     catch_unwind,
     ts_args_type = "options: NativeDeviceOptions, onEnd: (end: NativeEnd) => void",
@@ -70,7 +70,7 @@ pub fn create_device<'env>(
     })
 }
 
-/// Serves a device that its server has left.
+/// Serves a device whose server has left.
 #[napi(
     catch_unwind,
     ts_args_type = "id: number, options: NativeDeviceOptions, onEnd: (end: NativeEnd) => void",
@@ -89,13 +89,13 @@ pub fn recover_device<'env>(
     })
 }
 
-/// Ends the service of all devices of the process, as its end would.
+/// Ends the service of all devices of the process, as the end of the process would.
 #[napi(catch_unwind, ts_return_type = "Promise<Outcome<void>>")]
 pub fn part_all(env: &Env) -> napi::Result<Object<'_>> {
     task::promise(env, open_devices::part_all)
 }
 
-/// Opens a device on a thread of its own, and keeps it in a place of its own until it has ended.
+/// Opens a device on a separate thread, and keeps a place reserved for the device until the end.
 pub(crate) fn open(
     env: &Env,
     on_end: OnEnd,
@@ -110,26 +110,26 @@ pub(crate) fn open(
     })
 }
 
-/// A device, whatever serves it.
+/// A device, with any kind of server.
 pub(crate) fn served(device: impl Served + 'static) -> Arc<dyn Served> {
     Arc::new(device)
 }
 
 #[napi]
 impl NativeDevice {
-    /// The device as it was started.
+    /// The device at the start of the service.
     #[napi(catch_unwind)]
     pub fn info(&self) -> DeviceInfo {
         self.device.info().into()
     }
 
-    /// The buffer modes that were negotiated.
+    /// The negotiated buffer modes.
     #[napi(catch_unwind)]
     pub fn buffers(&self) -> Buffers {
         self.device.buffers().into()
     }
 
-    /// The exchange that was negotiated.
+    /// The negotiated exchange.
     #[napi(catch_unwind)]
     pub fn exchange_mode(&self) -> &'static str {
         describe::exchange_mode(self.device.exchange())
@@ -141,13 +141,14 @@ impl NativeDevice {
         self.device.stats().iter().map(Counters::from).collect()
     }
 
-    /// Watches what becomes of its requests, with room for `capacity` of each queue.
+    /// Reports the completions of the device's requests, with room for `capacity` completions per
+    /// queue.
     #[napi(catch_unwind)]
     pub fn watch(&self, capacity: u32) -> NativeWatch {
         NativeWatch::new(self.device.watch(capacity))
     }
 
-    /// Changes its size, in bytes.
+    /// Changes the device's size, in bytes.
     #[napi(catch_unwind, ts_return_type = "Promise<Outcome<DeviceInfo>>")]
     pub fn resize<'env>(&self, env: &'env Env, size: i64) -> napi::Result<Object<'env>> {
         let device = Arc::clone(&self.device);
@@ -157,8 +158,8 @@ impl NativeDevice {
         })
     }
 
-    /// Freezes what its disk holds now in a file of its own, and makes new disks that begin with the same;
-    /// without a name, one is made.
+    /// Freezes the present contents of the disk in a separate file, and makes new disks with the
+    /// same contents; without a name for the file, a name is made.
     #[napi(catch_unwind, ts_return_type = "Promise<Outcome<OverlaySnapshot>>")]
     pub fn snapshot<'env>(
         &self,
@@ -174,14 +175,14 @@ impl NativeDevice {
         })
     }
 
-    /// Leaves it to the next server.
+    /// Leaves the device to the next server.
     #[napi(catch_unwind, ts_return_type = "Promise<Outcome<void>>")]
     pub fn quiesce<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
         let device = Arc::clone(&self.device);
         task::promise(env, move || device.quiesce())
     }
 
-    /// Lets clients share the memory that is this file; answers the number that `unshare` takes.
+    /// Lets clients share the memory of this file; returns the number for `unshare`.
     #[napi(catch_unwind, ts_return_type = "Promise<Outcome<number>>")]
     pub fn share<'env>(
         &self,
@@ -207,21 +208,22 @@ impl NativeDevice {
         task::promise(env, move || device.unshare(u16::try_from(index).unwrap_or(u16::MAX)))
     }
 
-    /// Leaves a device with recovery to the next server, and closes one without.
+    /// Leaves a device with recovery to the next server, and closes any other device.
     #[napi(catch_unwind, ts_return_type = "Promise<Outcome<void>>")]
     pub fn part<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
         let device = Arc::clone(&self.device);
         task::promise(env, move || device.part())
     }
 
-    /// Closes it, unless it has recovery and somebody has it open: then it is left.
+    /// Closes the device. A device with recovery stays for the next server, if a client has the
+    /// device open.
     #[napi(catch_unwind, ts_return_type = "Promise<Outcome<void>>")]
     pub fn release<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
         let device = Arc::clone(&self.device);
         task::promise(env, move || device.release())
     }
 
-    /// Stops and removes it.
+    /// Stops and removes the device.
     #[napi(catch_unwind, ts_return_type = "Promise<Outcome<void>>")]
     pub fn close<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
         let device = Arc::clone(&self.device);
@@ -229,14 +231,14 @@ impl NativeDevice {
     }
 }
 
-/// Tells JavaScript when the device has ended, on a thread that waits for it.
+/// Reports the end of the device to JavaScript, on a thread that waits for the end.
 fn tell_of_end(device: &Arc<dyn Served>, mut place: Place, on_end: OnEnd) -> Result<(), Error> {
     place.fill(device);
     let device = Arc::clone(device);
     let name = format!("ublk{}end", device.info().id);
     let spawned = thread::Builder::new().name(name).spawn(move || {
         let end = device.wait();
-        // Refused only by an environment that has ended.
+        // Refused only by an environment already ended.
         on_end.call(end.into(), ThreadsafeFunctionCallMode::NonBlocking);
         drop(place);
     });

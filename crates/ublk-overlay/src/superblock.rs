@@ -1,15 +1,15 @@
-//! The first two blocks of a layer's file: what the layer is and where its log begins.
+//! The first two blocks of a layer's file: the kind of the layer and the beginning of the log.
 //!
-//! The newer valid one counts. A superblock is written in the place of the older one, so a write
-//! that a power cut tears leaves the other.
+//! The newer valid superblock counts. A new superblock replaces the older, so a write torn by a
+//! power cut leaves the other.
 
 use uuid::Uuid;
 
 use crate::extent::{BLOCK, MAX_BLOCKS};
 
-/// The number of superblocks, and the blocks of a file in which no data lies.
+/// The number of superblocks, and the number of blocks of a file without data.
 pub const SUPERBLOCKS: u64 = 2;
-/// Bytes of a block, as an array has them.
+/// Bytes of a block, as an array length.
 pub const PAGE: usize = 4096;
 /// A block of a layer's file.
 pub type Page = [u8; PAGE];
@@ -20,7 +20,7 @@ const FROZEN: u32 = 1;
 const HAS_PARENT: u32 = 2;
 const IN_USE: u32 = 4;
 const COMMITTING: u32 = 8;
-/// Where the CRC32C of the block lies; it is computed with zeros there.
+/// The place of the block's CRC32C; computed with zeros there.
 const CRC: std::ops::Range<usize> = 20..24;
 /// Where the name of the parent's file lies, after the length of the name.
 const NAME: usize = 128;
@@ -30,18 +30,18 @@ const HISTORY: usize = 400;
 /// Where the identity of the disk lies, behind the history.
 const DISK: usize = 408;
 
-/// What a layer stands on.
+/// The parent of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parent {
     /// The parent layer.
     pub layer: Uuid,
-    /// Its generation when it was frozen.
+    /// The parent's generation at the freeze.
     pub generation: u64,
-    /// The name of its file, which lies in the folder of the layer's file.
+    /// The name of the parent's file, in the folder of the layer's file.
     pub file: FileName,
 }
 
-/// The name of a file, without its folder: from 1 to 255 bytes.
+/// The name of a file, without the folder: from 1 to 255 bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct FileName {
     length: u8,
@@ -49,7 +49,7 @@ pub struct FileName {
 }
 
 impl FileName {
-    /// A name of `bytes`; none if no file can have it.
+    /// A name of `bytes`; none if no file can have the name.
     pub fn new(name: &[u8]) -> Option<Self> {
         let length = u8::try_from(name.len()).ok().filter(|&length| length > 0)?;
         let folder = name == b"." || name == b"..";
@@ -83,14 +83,15 @@ pub struct InUse {
     pub history: u64,
 }
 
-/// What a layer is.
+/// The description of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Superblock {
-    /// Counts the superblocks that were written; the larger one of two counts.
+    /// Counts the superblocks written; the larger of two counts.
     pub generation: u64,
     /// The layer's identity.
     pub layer: Uuid,
-    /// The disk's identity: the same for all live layers that a disk has had since it was made or forked.
+    /// The disk's identity: the same for all live layers of a disk since the disk was made or
+    /// forked.
     pub disk: Uuid,
     /// The layer below; none: the base.
     pub parent: Option<Parent>,
@@ -102,7 +103,7 @@ pub struct Superblock {
     pub segment_shift: u32,
     /// The first segment of the log.
     pub log: u32,
-    /// What the first block of the log names as its predecessor: a random number.
+    /// The predecessor named in the first block of the log: a random number.
     pub salt: u64,
     /// When the files of the base were last modified, in nanoseconds since 1970; 0 for a base without
     /// such a time.
@@ -123,13 +124,13 @@ pub enum Unfit {
     /// A newer version of this software has written it.
     #[error("version {0} of the overlay format; this software knows version {VERSION}")]
     Newer(u32),
-    /// Its checksum does not fit its contents, or its numbers cannot be.
+    /// The checksum does not fit the contents, or a number is impossible.
     #[error("a damaged superblock")]
     Damaged,
 }
 
 impl Superblock {
-    /// The block of the file in which this superblock belongs.
+    /// The block of the file where this superblock belongs.
     pub fn place(&self) -> u64 {
         self.generation % SUPERBLOCKS
     }
@@ -139,7 +140,7 @@ impl Superblock {
         1 << self.segment_shift
     }
 
-    /// The block as the file has it.
+    /// The block in the format of the file.
     pub fn to_page(&self) -> Page {
         let mut page = [0; PAGE];
         let flags = if self.frozen { FROZEN } else { 0 }
@@ -172,10 +173,10 @@ impl Superblock {
         page
     }
 
-    /// What a block of the file says.
+    /// Reads a block of the file.
     ///
     /// # Errors
-    /// Why it says nothing.
+    /// The reason why the block is no superblock.
     pub fn parse(page: &Page) -> Result<Self, Unfit> {
         if page[..16] != MAGIC {
             return Err(Unfit::Foreign);
@@ -205,7 +206,7 @@ impl Superblock {
         let superblock = Self {
             generation: u64_at(32),
             layer,
-            // A layer of a version without this field was its disk's first.
+            // A layer written by a version without this field was the disk's first layer.
             disk: if disk.is_nil() { layer } else { disk },
             parent,
             blocks: u64_at(80),
@@ -225,14 +226,15 @@ impl Superblock {
         if sane { Ok(superblock) } else { Err(Unfit::Damaged) }
     }
 
-    /// What a file says whose first two blocks are `pages`.
+    /// The valid superblock of a file with these first two blocks.
     ///
     /// # Errors
     /// Why neither says anything.
     pub fn newest(pages: &[Page; 2]) -> Result<Self, Unfit> {
         match (Self::parse(&pages[0]), Self::parse(&pages[1])) {
             (Ok(a), Ok(b)) => Ok(if a.generation > b.generation { a } else { b }),
-            // What a newer version has written last is not passed over for what it replaced.
+            // A superblock of a newer software version is not passed over in favour of the
+            // superblock before.
             (_, Err(Unfit::Newer(version))) | (Err(Unfit::Newer(version)), _) => {
                 Err(Unfit::Newer(version))
             }
@@ -242,7 +244,7 @@ impl Superblock {
     }
 }
 
-/// The size of a disk in blocks; none for one that cannot be.
+/// The size of a disk in blocks; none for an impossible size.
 pub fn blocks_of(bytes: u64) -> Option<u64> {
     let blocks = bytes / BLOCK;
     (bytes.is_multiple_of(BLOCK) && blocks > 0 && blocks <= MAX_BLOCKS).then_some(blocks)

@@ -1,9 +1,9 @@
-//! The way of nearly every request: one transfer that moves all of its bytes, in a buffer that is
-//! registered already.
+//! The way of nearly every request: a single transfer of all the request's bytes, in a buffer
+//! already registered.
 //!
-//! Nothing is kept of such a transfer but its request: if it does all that it should, there is
-//! nothing more to know. If it does not, the request is put on the way of all others, as a plan of
-//! one step.
+//! The engine keeps only the request of such a transfer: after a complete transfer there is nothing
+//! more to know. After any other result, the request goes the usual way, as a plan of a single
+//! step.
 
 use io_uring::squeue::Flags;
 use ublk_sys::ublksrv_io_desc;
@@ -19,12 +19,12 @@ use crate::sqe;
 use crate::target::{Op, Plan, Remap, Request, Step, StepKind, Target};
 use crate::token::{Kind, Token};
 
-/// What a transfer and the commit behind it take up of the submission queue.
+/// The submission entries of a transfer and the commit behind the transfer.
 const ENTRIES: usize = 2;
 
 impl<T: Target> Engine<T> {
-    /// Starts a request that needs no plan; `alone` as for [`begin`](Self::begin). None: it does need
-    /// one, and nothing has happened.
+    /// Starts a request that needs no plan; `alone` as for [`begin`](Self::begin). None: the
+    /// request needs a plan, and nothing has happened.
     #[inline(always)]
     pub(crate) fn express<R: Ring>(
         &mut self,
@@ -58,7 +58,7 @@ impl<T: Target> Engine<T> {
         Some(Outcome::Commit(request.length.cast_signed()))
     }
 
-    /// Starts the only step of the plan that lies ready, if it can go this way.
+    /// Starts the only step of the prepared plan, if the step can go the express way.
     #[inline]
     pub(super) fn express_step<R: Ring>(
         &mut self,
@@ -68,7 +68,7 @@ impl<T: Target> Engine<T> {
         alone: bool,
     ) -> Option<Outcome> {
         let step = self.steps[usize::from(tag) * self.max_steps];
-        // What has to be durable is judged when it has ended, as a plan's.
+        // A durable write stays a plan: the engine judges the write at the end.
         let plain = matches!(step.kind, StepKind::Read | StepKind::Write { dsync: false });
         let whole = plain && step.uses_buffer() && step.length == request.length;
         let lent = !request.flags.needs_registration() && !request.flags.is_shared();
@@ -80,8 +80,8 @@ impl<T: Target> Engine<T> {
         Some(if alone { Outcome::CommitLinked(self.succeed(pass, tag)) } else { Outcome::Running })
     }
 
-    /// Starts a request that was asked for elsewhere and whose bytes are where `remap` says; `alone`
-    /// as for [`begin`](Self::begin). None as for [`express`](Self::express).
+    /// Starts a request with a plan from beyond the bridge, whose bytes are where `remap` says;
+    /// `alone` as for [`begin`](Self::begin). None as for [`express`](Self::express).
     #[inline]
     pub(crate) fn express_asked<R: Ring>(
         &mut self,
@@ -101,7 +101,7 @@ impl<T: Target> Engine<T> {
         self.express_step(pass, tag, &request, alone)
     }
 
-    /// Where the kernel has registered the request's buffer.
+    /// The slot where the kernel has registered the request's buffer.
     #[inline(always)]
     fn standing_slot(&self, tag: u16) -> Option<u16> {
         match &self.buffers {
@@ -110,13 +110,14 @@ impl<T: Target> Engine<T> {
         }
     }
 
-    /// Starts the transfer that a step describes. For a request that is alone the kernel goes on to
-    /// the commit, which the caller pushes next, without waking us in between: the transfer answers
-    /// only if it fails or is short, and the kernel then drops the commit, silently. That saves a
-    /// call, and costs more than that among many.
+    /// Starts the transfer of a step. For a lone request the caller links the commit to the
+    /// transfer: the kernel goes from the transfer to the commit without waking the reactor in
+    /// between. The transfer answers only after a failure or a short result; the kernel then drops
+    /// the commit silently. The link saves a system call; among many requests, the link costs more
+    /// than a call.
     ///
-    /// Only reads and writes go this way, and only they may: for fsync and fallocate io_uring
-    /// never breaks a link, and swallows the error together with the completion.
+    /// Only reads and writes may go this way: for fsync and fallocate io_uring never breaks a link,
+    /// and swallows the error together with the completion.
     #[inline(always)]
     fn transfer<R: Ring>(
         &mut self,
@@ -129,13 +130,14 @@ impl<T: Target> Engine<T> {
         let file = pass.seat.files + FIRST_OF_TARGET + u32::from(step.file);
         let entry = entry(step, file, slot, flags);
         let kind = if alone { Kind::Linked } else { Kind::Step };
-        // SAFETY: the entry points into a lent buffer, which io_uring holds on to.
+        // SAFETY: the entry points into a lent buffer, and io_uring holds on to the buffer.
         unsafe { pass.push(entry, Token::new(kind, tag)) };
         self.flights[usize::from(tag)].way = if alone { Way::Linked } else { Way::Express };
     }
 
-    /// The first step of a plan has ended. Answers what its request comes to if it went this way and
-    /// is not to be judged: if none, [`completed`](Self::completed) takes the same completion.
+    /// Handles the completion of a plan's first step. Returns the outcome of a complete express
+    /// transfer; after None, the caller passes the same completion to
+    /// [`completed`](Self::completed).
     #[inline(always)]
     pub(crate) fn arrive<R: Ring>(
         &mut self,
@@ -148,15 +150,14 @@ impl<T: Target> Engine<T> {
             return None;
         }
         if count_plain(pass.counters, &flight.request, 1) {
-            // It holds nothing that would have to be let go of.
+            // The request holds nothing to be released.
             self.running -= 1;
             return Some(Outcome::Commit(result));
         }
         Some(Outcome::Commit(self.succeed(pass, tag)))
     }
 
-    /// The transfer has not done what was hoped for: the request goes on as if it had never gone
-    /// this way.
+    /// The transfer has failed or is short: the request continues as if never sent the express way.
     #[cold]
     pub(super) fn derail<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) {
         let flight = &mut self.flights[usize::from(tag)];
@@ -165,7 +166,7 @@ impl<T: Target> Engine<T> {
         let first = usize::from(tag) * self.max_steps;
         self.progress[first] = Progress::default();
         if let Remap::To { .. } = self.target.remap(&request) {
-            // Other targets' plans lie where they put them.
+            // Without a remap, the planned step is still in `steps`.
             let mut plan = Plan::new(&mut self.steps[first..first + 1]);
             let planned = self.target.plan(&request, &mut plan);
             debug_assert!(planned.is_ok() && plan.len() == 1, "{request:?}: {planned:?}");

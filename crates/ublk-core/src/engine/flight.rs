@@ -1,39 +1,39 @@
-//! What the engine knows of a request while it runs.
+//! The engine's knowledge of a running request.
 
 use super::MAX_ATTACH_FAILURES;
 use crate::target::{Op, Request, RequestFlags};
 
-/// A request on its way through its plan. As large as a cache line, so that finding a tag's takes a
+/// A request on the way through the plan. As large as a cache line: finding a tag's flight takes a
 /// shift.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
 pub(super) struct Flight {
     pub(super) request: Request,
-    /// Completions that must come before the request can go on.
+    /// Completions still missing before the request can continue.
     pub(super) pending: u16,
-    /// Steps of the plan, and how many of them have been started.
+    /// Steps of the plan, and the number of started steps.
     pub(super) planned: u8,
     pub(super) started: u8,
     /// How many rounds have ended.
     pub(super) round: u16,
-    /// How often registering the buffer failed, and unregistering it.
+    /// How often registering the buffer failed, and unregistering the buffer.
     pub(super) attach_failures: u8,
     pub(super) detach_failures: u8,
-    /// Some step goes on once the buffer's unregistration has answered.
+    /// A step continues once the buffer's unregistration has answered.
     pub(super) waiting: bool,
-    /// An unregistration of its buffer is in flight.
+    /// An unregistration of the buffer is in flight.
     pub(super) detaching: bool,
-    /// How it goes.
+    /// The way of the request.
     pub(super) way: Way,
-    /// It waits for whoever answers it when its plan has ended.
+    /// After the plan, the request waits for an answer from beyond the bridge.
     pub(super) held: bool,
-    /// Its target is asked what is next when its plan has ended well.
+    /// After a successful plan, the engine asks the target for the next round.
     pub(super) asks: bool,
-    /// What its target is told then.
+    /// The target's ticket for the question.
     pub(super) ticket: u64,
-    /// How old it is, in units of the reactor's clock.
+    /// The age, in units of the reactor's clock.
     pub(super) age: u8,
-    /// Its request has failed because it was too old, and steps of it are still in flight.
+    /// The request was too old and has failed, and steps of the request are still in flight.
     pub(super) given_up: bool,
     /// Where the buffer is.
     pub(super) lease: Lease,
@@ -50,29 +50,31 @@ const _: () = assert!(size_of::<Flight>() == 64);
 pub(super) enum Way {
     /// Step by step; everything here is kept.
     Plan,
-    /// As a single step that is hoped to do all of it at once; see `express`. Only the request is
-    /// kept here.
+    /// Fast path: a single step expected to transfer the whole request; see `express`. Only the
+    /// request is kept here.
     Express,
-    /// The same, linked to its commit: the request counts as ended.
+    /// Fast path, linked to the commit: the request counts as ended.
     Linked,
-    /// It was to go so, but the kernel has taken it without its commit: see `severed`.
+    /// As `Linked`, but the kernel took the step without the commit: see `severed`.
     Severed,
 }
 
 /// How a request's steps reach its buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lease {
-    /// They need none, or it is always there: registered by the kernel, or our own memory.
+    /// The steps need no buffer, or the buffer is always there: registered by the kernel, or the
+    /// server's own memory.
     Standing,
-    /// To be registered by us.
+    /// The engine must register the buffer.
     Wanted,
-    /// The slot is ours and its table entry empty: before registering, after unregistering.
+    /// The request has the slot, and the slot's table entry is empty: before registering, after
+    /// unregistering.
     Empty(u16),
-    /// In memory that has an address: see `staging`.
+    /// In memory with an address: see `staging`.
     InMemory,
     /// Registered in the slot.
     Attached(u16),
-    /// In memory, and a read that succeeds must be stored in the client's pages.
+    /// In memory; after a successful read, the bytes must be stored in the client's pages.
     ToStore,
 }
 
@@ -89,14 +91,15 @@ impl Flight {
     pub(super) const IDLE: Self =
         Self::new(Request { op: Op::Flush, flags: RequestFlags(0), offset: 0, length: 0 });
 
-    /// Nothing is left to be done or let go of, once nothing is pending.
+    /// Whether the request has succeeded, once nothing is pending: nothing is left to do, to ask or
+    /// to release.
     #[inline]
     pub(super) fn has_succeeded(&self) -> bool {
         let settled = !matches!(self.lease, Lease::Attached(_) | Lease::ToStore);
         self.started == self.planned && self.errno == 0 && !self.held && !self.asks && settled
     }
 
-    /// Its buffer could not be registered, and that may pass.
+    /// Whether to register the buffer again, after an error that may be temporary.
     pub(super) fn may_attach_again(&self) -> bool {
         self.attach_errno != 0 && self.attach_failures <= MAX_ATTACH_FAILURES
     }
@@ -126,18 +129,18 @@ impl Flight {
     }
 }
 
-/// How far one step is.
+/// The progress of a step.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Progress {
     /// Where the attempt in flight began, in bytes from the step's start.
     pub(super) from: u32,
     /// How many bytes are certainly done.
     pub(super) done: u32,
-    /// What it failed of, positive; 0: of nothing.
+    /// The step's error, positive; 0: none.
     pub(super) errno: i32,
-    /// It goes on once the buffer's unregistration has answered.
+    /// The step continues once the buffer's unregistration has answered.
     pub(super) waiting: bool,
-    /// How often it was interrupted.
+    /// How often the step was interrupted.
     pub(super) interruptions: u8,
     /// The file has ended: zeros are read instead.
     pub(super) zeroing: bool,

@@ -1,10 +1,11 @@
-//! Requests whose bytes are not simply there: they lie in memory that has an address, ours or the
-//! clients', or must be copied before steps can reach them.
+//! Requests whose bytes steps cannot reach at once: the bytes are in memory with an address, the
+//! server's or the clients', or must be copied first.
 //!
-//! * **User copy**: a write's bytes are fetched from `/dev/ublkcN` into a buffer of ours before its
-//!   plan starts; a read's are stored there from such a buffer when its plan has succeeded.
-//! * **Get-data**: the exchange has found a buffer, and says where.
-//! * **Shared**: the descriptor says where in the clients' memory.
+//! * **User copy**: before the plan of a write starts, the engine fetches the bytes from
+//!   `/dev/ublkcN` into a buffer of the server; after a successful plan of a read, the engine
+//!   stores the bytes there from such a buffer.
+//! * **Get-data**: the exchange has found a buffer, and passes the address.
+//! * **Shared**: the descriptor has the place in the clients' memory.
 //!
 //! None of this lies on the way of a request whose buffer the kernel registers or fills.
 
@@ -20,32 +21,32 @@ use crate::pass::Pass;
 use crate::target::{Errno, Step, Target};
 use crate::token::{Kind, Token};
 
-/// How often a copy may do nothing before its request fails.
+/// How often a copy may do nothing before the request fails.
 const MAX_IDLE_COPIES: u8 = 16;
 
-/// What a queue has besides its [`Buffers`] to reach bytes with.
+/// A queue's means, besides the [`Buffers`], to reach bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Aids {
-    /// Buffers of ours, for as many requests as run at once.
+    /// Buffers of the server, for as many requests as run at once.
     pub(crate) arena: Option<Arena>,
-    /// Memory that clients have registered.
+    /// Memory registered by clients.
     pub(crate) shared: Option<std::sync::Arc<SharedMemory>>,
     /// Room for each tag's metadata.
     pub(crate) metadata: Option<Pool>,
-    /// A buffer of each tag that somebody beyond a bridge sees too, with user copy.
+    /// With user copy: a buffer per tag, visible to the handler beyond a bridge too.
     pub(crate) lent: Option<Pool>,
-    /// Where each tag's zone append went, in sectors, for the exchange to say.
+    /// The landing place of each tag's zone append, in sectors, for the exchange to report.
     pub(crate) landings: Option<Rc<[Cell<u64>]>>,
 }
 
 impl Aids {
-    /// Whether all bytes of requests are where [`Buffers`] has them.
+    /// Whether [`Buffers`] has all bytes of requests.
     pub(super) fn are_none(&self) -> bool {
         self.arena.is_none() && self.shared.is_none()
     }
 }
 
-/// Where one tag's bytes are, and how far they have been copied.
+/// The place of a tag's bytes, and the progress of the copy.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Staging {
     /// Where the request begins.
@@ -57,7 +58,7 @@ pub(super) struct Staging {
     idle: u8,
 }
 
-/// What is being copied between the request's pages and memory.
+/// The copy in progress between the request's pages and memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Copying {
     Nothing,
@@ -78,7 +79,7 @@ impl Staging {
 }
 
 impl<T: Target> Engine<T> {
-    /// Where the bytes of a request are, if that is in memory.
+    /// The address of the request's bytes, if the bytes are in memory.
     #[inline]
     pub(super) fn address(&self, tag: u16) -> Option<*mut u8> {
         match (&self.buffers, self.flights[usize::from(tag)].lease) {
@@ -129,7 +130,8 @@ impl<T: Target> Engine<T> {
             return Ok(());
         }
         match &self.buffers {
-            // The driver has copied nothing, and only who registered that memory knows it.
+            // The driver has copied nothing, and only the process that registered the memory knows
+            // the memory.
             Buffers::Copy(_) | Buffers::GetData if shared => return Err(Errno(libc::EFAULT)),
             Buffers::GetData => {
                 staged.address = std::ptr::with_exposed_provenance_mut(
@@ -149,7 +151,7 @@ impl<T: Target> Engine<T> {
         Ok(())
     }
 
-    /// Copies what is left to be copied.
+    /// Copies the rest.
     fn copy<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
         pass.reserve(1)?;
         let staged = &self.staging[usize::from(tag)];
@@ -160,8 +162,8 @@ impl<T: Target> Engine<T> {
         let out = staged.copying == Copying::Store;
         let entry = entries::user_copy(pass.file(CHAR_DEVICE), (memory, length), position, out);
         flight.pending = 1;
-        // SAFETY: the entry points into a buffer of the arena, which the request has until it
-        // ends, and which outlives the ring's last completion (see `Reactor`).
+        // SAFETY: the entry points into a buffer of the arena. The request has the buffer until the
+        // request ends, and the buffer outlives the ring's last completion (see `Reactor`).
         unsafe { pass.push(entry, Token::new(Kind::Copy, tag)) };
         Ok(Outcome::Running)
     }
@@ -193,14 +195,15 @@ impl<T: Target> Engine<T> {
             return Ok(Outcome::Commit(self.succeed(pass, tag)));
         }
         if flight.planned == 0 {
-            // Nothing is planned before somebody has seen the bytes.
+            // The handler plans only after seeing the bytes.
             return Ok(self.hold(tag));
         }
         let steps = usize::from(flight.planned);
         self.launch(pass, tag, steps)
     }
 
-    /// The request's bytes cannot be reached: it fails, or whoever goes on with it hears so.
+    /// The request's bytes cannot be reached: the request fails, or a held request goes back to the
+    /// reactor with the error.
     fn refuse<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, errno: Errno) -> Outcome {
         let flight = &mut self.flights[usize::from(tag)];
         flight.errno = errno.0;
@@ -215,19 +218,19 @@ impl<T: Target> Engine<T> {
         }
     }
 
-    /// All bytes of a request come to where it has its place.
+    /// Fetches all bytes of a request into the request's memory.
     pub(super) fn fetch<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
         self.staging[usize::from(tag)].copying = Copying::Fetch;
         self.copy(pass, tag)
     }
 
-    /// A read has succeeded: its bytes go from our memory to the client's.
+    /// Stores the bytes of a successful read: from the server's memory into the client's.
     pub(super) fn store<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
         self.staging[usize::from(tag)].copying = Copying::Store;
         self.copy(pass, tag)
     }
 
-    /// The request needs its memory no more.
+    /// The request needs no memory any more.
     pub(super) fn give_back(&mut self, tag: u16) {
         let staged = &mut self.staging[usize::from(tag)];
         if let (true, Some(arena)) = (staged.lent, &mut self.aids.arena) {
@@ -236,8 +239,9 @@ impl<T: Target> Engine<T> {
         }
     }
 
-    /// Zeros a part of the request's bytes, if they are in memory of ours; false if they are not. In
-    /// memory that clients share, only the kernel touches what they may have truncated.
+    /// Zeros a part of the request's bytes, if the bytes are in the server's memory; false
+    /// otherwise. In memory shared by clients, only the kernel touches bytes: clients may have
+    /// truncated the memory.
     pub(super) fn zero(&self, tag: u16, at: u32, length: u32) -> bool {
         let index = usize::from(tag);
         if self.flights[index].request.flags.is_shared() && !self.staging[index].lent {
@@ -248,8 +252,8 @@ impl<T: Target> Engine<T> {
             u64::from(at) + u64::from(length)
                 <= self.flights[usize::from(tag)].request.length.into()
         );
-        // SAFETY: within the request's memory, just checked; no operation on that part is in
-        // flight, since the one that was has just ended short of it.
+        // SAFETY: within the request's memory, just checked; no operation on this part is in
+        // flight, since the last operation has just ended short of the part.
         unsafe { std::ptr::write_bytes(address.wrapping_add(at as usize), 0, length as usize) };
         true
     }
@@ -261,7 +265,8 @@ impl<T: Target> Engine<T> {
 }
 
 impl Staging {
-    /// A request whose bytes are not placed yet; what its descriptor, or the exchange, says.
+    /// A request whose bytes have no place yet; the descriptor, or the exchange, has given
+    /// `address`.
     pub(super) fn at(address: u64) -> Self {
         let address = usize::try_from(address).unwrap_or_default();
         Self { address: std::ptr::with_exposed_provenance_mut(address), ..Self::EMPTY }

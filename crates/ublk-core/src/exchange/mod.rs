@@ -37,24 +37,24 @@ pub(crate) use per_io::registration;
 use rotating::Turns;
 use special::Special;
 
-/// How often a command that the kernel could not take is sent again before its queue is lost.
+/// How often a command refused by the kernel is sent again before the queue is lost.
 const MAX_REFUSALS: u8 = 16;
 
-/// The exchange of one queue.
-// A tag of its own takes one comparison; one that is hidden in a variant takes several.
+/// The exchange of a queue.
+// A separate discriminant takes one comparison; a discriminant hidden in a variant takes several.
 #[derive(Debug)]
 #[repr(u8)]
 #[expect(clippy::large_enum_variant, reason = "one for each queue, and it stays where it is")]
 pub(crate) enum Exchange {
-    /// One command per request.
+    /// A command for each request.
     PerIo(PerIo),
-    /// One command for many.
+    /// A command for many requests.
     Batch(Batch),
     /// Something rarer.
     Special(Box<Special>),
 }
 
-/// What a completion of the exchange brings.
+/// The content of a completion of the exchange.
 #[derive(Debug)]
 pub(crate) enum Arrival {
     /// A request.
@@ -63,18 +63,19 @@ pub(crate) enum Arrival {
     RequestIn {
         tag: u16,
         address: u64,
-        /// The length that the write had before its data was copied, in sectors; 0 for other requests.
+        /// The length of the write before the copy of the data, in sectors; 0 for other requests.
         announced: u32,
     },
     /// A write whose data must be asked for with [`Exchange::want`].
     Wants(u16),
-    /// Requests, to be given back with [`Exchange::emptied`] once they have been begun.
+    /// Requests; after beginning the requests, the reactor gives the tags back with
+    /// [`Exchange::emptied`].
     Requests(Tags),
     /// Nothing to do.
     Nothing,
-    /// The kernel wants no more of something: see [`Exchange::is_open`].
+    /// The kernel accepts no more of some command: see [`Exchange::is_open`].
     Closing,
-    /// The kernel refuses a command for good, with this positive errno.
+    /// The kernel refuses a command permanently, with this positive errno.
     Refused(i32),
 }
 
@@ -88,7 +89,8 @@ impl Exchange {
         Ok(Self::Batch(Batch::new(queue, depth, buffers)?))
     }
 
-    /// The same for a zoned device, whose commits say where appends went: there, in sectors.
+    /// Wraps the exchange for a zoned device: commits report the landing places of appends, in
+    /// sectors, from `landings`.
     pub(crate) fn zoned(self, landings: Rc<[Cell<u64>]>) -> Self {
         let exchange = match self {
             Self::Batch(exchange) => Self::Batch(exchange.with_landings()),
@@ -97,29 +99,30 @@ impl Exchange {
         Self::Special(Box::new(Special::Zoned { exchange, landings: Landings::new(landings) }))
     }
 
-    /// Per-io, with the buffers that `arena` has.
+    /// Per-io, with the buffers of `arena`.
     pub(crate) fn get_data(queue: u16, depth: u16, arena: Arena, features: u64) -> Self {
         let commands = PerIo::new(queue, depth, &Buffers::GetData, features);
         Self::Special(Box::new(Special::GetData(GetData::new(commands, depth, arena))))
     }
 
-    /// The same, for another reactor, which does the I/O.
+    /// Wraps the exchange for another reactor, which does the I/O.
     pub(crate) fn fronting(self, ends: Front) -> Self {
         Self::Special(Box::new(Special::Front(Fronting::new(self, ends))))
     }
 
-    /// What another reactor fetches and commits.
+    /// Requests fetched and committed by another reactor.
     pub(crate) fn backing(ends: Back) -> Self {
         Self::Special(Box::new(Special::Back(ends)))
     }
 
-    /// The same, each tag's requests in two slots in turn: `slots` now, `others` next.
+    /// Wraps the exchange to alternate each tag's requests between two slots: `slots` now, `others`
+    /// next.
     pub(crate) fn rotating(self, slots: Rc<[Cell<u16>]>, others: Box<[u16]>) -> Self {
         let turns = Turns::new(slots, others);
         Self::Special(Box::new(Special::Rotating { exchange: self, turns }))
     }
 
-    /// Lends the ring what it delivers in, as `group`.
+    /// Lends the ring the memory for deliveries, as the buffer group `group`.
     pub(crate) fn enter<R: Ring>(&mut self, ring: &mut R, group: u16) -> io::Result<()> {
         match self {
             Self::PerIo(_) => Ok(()),
@@ -128,8 +131,8 @@ impl Exchange {
         }
     }
 
-    /// Asks for the first requests of a queue of so many tags, or, one command each, of a share of
-    /// them.
+    /// Asks for the first requests of a queue with `depth` tags. With a command for each request,
+    /// asks only for the tags of the share.
     pub(crate) fn arm<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
@@ -183,18 +186,20 @@ impl Exchange {
         }
     }
 
-    /// Data of the tag's requests is copied to and from `memory` from its next commit on.
+    /// From the tag's next commit on, the kernel copies data of the tag's requests to and from
+    /// `memory`.
     #[cold]
     pub(crate) fn move_buffer(&mut self, tag: u16, memory: *mut u8) {
         match self {
             Self::PerIo(exchange) => exchange.set_memory(tag, memory as u64),
             Self::Batch(exchange) => exchange.set_memory(tag, memory as u64),
-            // It has no buffers for good.
+            // A special exchange has no permanent buffers.
             Self::Special(_) => {}
         }
     }
 
-    /// The same, right behind the step that was just pushed and is linked to it. There is room.
+    /// [`commit`](Self::commit), right behind a step just pushed and linked to the commit. There is
+    /// room.
     #[inline]
     pub(crate) fn commit_linked<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, result: i32) {
         match self {
@@ -204,7 +209,7 @@ impl Exchange {
         }
     }
 
-    /// Pushes what has been put off until the end of the pass.
+    /// Pushes everything put off until the end of the pass.
     #[inline]
     pub(crate) fn flush<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
         match self {
@@ -214,7 +219,7 @@ impl Exchange {
         }
     }
 
-    /// Takes back what the ring was lent; there must be nothing in flight.
+    /// Takes back the memory lent to the ring; nothing may be in flight.
     pub(crate) fn leave<R: Ring>(&mut self, ring: &mut R, group: u16) -> io::Result<()> {
         match self {
             Self::PerIo(_) => Ok(()),
@@ -223,11 +228,11 @@ impl Exchange {
         }
     }
 
-    /// Nobody will see the running requests end: memory that they may still work on is given up.
+    /// Gives up memory that running requests may still use: no reactor will see these requests end.
     pub(crate) fn abandon(&mut self) {
         if let Self::Special(exchange) = self {
             if exchange.ear().is_some() {
-                // No memory; and whoever is at the other end must hear that we are gone.
+                // There is no memory here, and the other end must learn of this reactor's end.
                 return;
             }
             let nothing = Self::per_io(0, 0, &Buffers::UserCopy, 0);
@@ -260,7 +265,7 @@ impl Exchange {
         }
     }
 
-    /// Where the append went that the tag's next commit answers, in sectors.
+    /// Sets the landing place, in sectors, of the append answered by the tag's next commit.
     fn set_landing(&mut self, tag: u16, sector: u64) {
         match self {
             Self::PerIo(exchange) => exchange.set_memory(tag, sector),
@@ -269,7 +274,7 @@ impl Exchange {
         }
     }
 
-    /// The reactor leaves: the kernel shall hand over no more requests than it has room for.
+    /// The reactor leaves: the kernel may hand over no more requests than there is room for.
     #[cold]
     pub(crate) fn wind_down(&mut self) {
         match self {
@@ -289,23 +294,23 @@ impl Exchange {
         }
     }
 
-    /// What comes from another reactor, where front and back are apart.
+    /// The receiver of another reactor's messages, where front and back are apart.
     #[cold]
     pub(crate) fn ear(&mut self) -> Option<&mut Receiver> {
         if let Self::Special(exchange) = self { exchange.ear() } else { None }
     }
 
-    /// Takes what another reactor has to say: commits its results, or answers the tag of the next
+    /// Takes another reactor's messages: commits the results, or returns the tag of the next
     /// request.
     ///
     /// # Errors
-    /// When the other is gone that has requests of ours.
+    /// When the other reactor is gone and has requests of this reactor.
     #[cold]
     pub(crate) fn listen<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<Option<u16>> {
         if let Self::Special(exchange) = self { exchange.listen(pass) } else { Ok(None) }
     }
 
-    /// Lets another reactor see what there is for it.
+    /// Publishes messages to another reactor.
     #[cold]
     pub(crate) fn show(&self) {
         if let Self::Special(exchange) = self {
@@ -313,7 +318,7 @@ impl Exchange {
         }
     }
 
-    /// Requests that another reactor has.
+    /// The number of requests at another reactor.
     pub(crate) fn away(&self) -> u32 {
         if let Self::Special(exchange) = self { exchange.away() } else { 0 }
     }

@@ -1,10 +1,10 @@
-//! An in-process model of ublk_drv and of the io_uring operations that serve it.
+//! An in-process model of ublk_drv and of the io_uring operations used by a server.
 //!
 //! The model is as strict about the protocol as Linux 7.3 and knows the life of a registered
-//! buffer: a node in the ring's table, looked up when a fixed operation is issued, alive until its
+//! buffer: a node in the ring's table, looked up when a fixed operation is issued, alive until the
 //! last user is done; the block request ends only then. Where the kernel lets a server hurt itself
-//! (a short result committed as success, another request's buffer unregistered), so does the
-//! model. What no correct server does is collected as [`Violation`]s.
+//! (a short result committed as success, another request's buffer unregistered), so does the model.
+//! The model collects everything that no correct server does as [`Violation`]s.
 //!
 //! The pages of a request are one piece of memory in the model, where the kernel has segments: a server
 //! reaches the bytes of a request by offset only (in registered buffer, user copy or copy buffer), so no
@@ -12,14 +12,15 @@
 //! (trap 14). Steps may begin and end inside of a segment (`tests/segments.rs`). The model cuts user copies
 //! short at any byte, copies of the driver at pages, and backend I/O at sectors or pages.
 //!
-//! All chance (which completion comes first, what is short, what fails) follows from one seed.
+//! All chance (the order of completions, short transfers, failures) follows from a single seed.
 //!
 //! * `chan`, `batch`, `events`, `dispatch`, `block`, `control`, `call`, `permission`, `start`, `zones`,
 //!   `teardown`, `recovery`, `sysfs`, `device`, `user_copy`, `shared`: drivers/block/ublk_drv.c and the block
 //!   layer above it
 //! * `ring`, `chains`, `ops`, `buffers`, `kbuf`, `waits`, `step`: io_uring
-//! * `backend`, `storage`, `cache`, `files`, `memory`: what operations work on; `power`: its end
-//! * `client`, `op`, `transfer`: who uses the device; `seam`: what its server uses
+//! * `backend`, `storage`, `cache`, `files`, `memory`: the objects of operations; `power`: the
+//!   power cut
+//! * `client`, `op`, `transfer`: the device's users; `seam`: the server's view of the model
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -93,11 +94,12 @@ pub use shared::SimMemory;
 pub use transfer::{Outcome, Transfer};
 pub use violation::{Rule, Violation};
 
-/// How long a sleeper sleeps before it looks at descriptors and the clock again: longer and longer.
+/// The time that a sleeper sleeps before looking at descriptors and the clock again: each nap is
+/// longer than the nap before.
 const SHORTEST_NAP: Duration = Duration::from_micros(20);
 const LONGEST_NAP: Duration = Duration::from_millis(1);
 
-/// A simulated system; clones are the same one.
+/// A simulated system; clones are handles of the same system.
 #[derive(Clone, Debug)]
 pub struct Sim(Arc<Shared>);
 
@@ -134,22 +136,22 @@ impl Sim {
         }
     }
 
-    /// A file of `size` zeros on a disk of its own.
+    /// A file of `size` zeros on a separate disk.
     pub fn file(&self, size: usize) -> SimDisk {
         SimDisk::new(self.clone(), size, false)
     }
 
-    /// A block device of `size` bytes: it takes discards and does not grow.
+    /// A block device of `size` bytes: the device takes discards and does not grow.
     pub fn block_device(&self, size: usize) -> SimDisk {
         SimDisk::new(self.clone(), size, true)
     }
 
-    /// `length` bytes of memory that a client can share with a server: its memfd, as it were.
+    /// `length` bytes of memory that a client can share with a server, like a memfd of the client.
     pub fn memory(&self, length: usize) -> SimMemory {
         SimMemory::new(self.clone(), length)
     }
 
-    /// Begins to stop a device without waiting for it, as a STOP_DEV of another thread would.
+    /// Begins to stop a device without waiting for the end, as a STOP_DEV of another thread would.
     ///
     /// # Errors
     /// `ENODEV` without such a device.
@@ -182,41 +184,41 @@ impl Sim {
         model.find_device(id).is_some_and(|device| !model.has_stopped(device))
     }
 
-    /// Changes what goes wrong from now on.
+    /// Changes the faults from now on.
     pub fn set_faults(&self, faults: Faults) {
         self.lock().config.faults = faults;
     }
 
-    /// Rings take no entry and submit none while they are stalled, as when the kernel is short of
-    /// memory for long.
+    /// While stalled, rings take no entry and submit none, as when the kernel is short of memory
+    /// for long.
     pub fn stall(&self, stalled: bool) {
         self.lock().stalled = stalled;
     }
 
-    /// What was done to the server so far.
+    /// The faults injected so far.
     pub fn injected(&self) -> Injected {
         self.lock().injected
     }
 
-    /// How much has happened so far. When a turn of every ring leaves it as it was, nothing can
-    /// move any more.
+    /// The number of moves so far. When a turn of every ring leaves the number unchanged, nothing
+    /// can move any more.
     pub fn moves(&self) -> u64 {
         self.lock().moves
     }
 
-    /// How many closed rings have operations that have not ended. A device in the file table of such a
+    /// The number of closed rings with unfinished operations. A device in the file table of such a
     /// ring cannot be recovered.
     pub fn closed_rings(&self) -> usize {
         self.lock().closed_rings.len()
     }
 
-    /// Which rules were broken so far.
+    /// The violations so far.
     pub fn violations(&self) -> Vec<Violation> {
         self.lock().violations.clone()
     }
 
-    /// Looks for what a server that has come to rest must not have left: requests without an
-    /// answer, registered buffers. They join the [`violations`](Self::violations).
+    /// Looks for leftovers of a server at rest: requests without an answer, registered buffers.
+    /// Leftovers join the [`violations`](Self::violations).
     pub fn audit(&self) {
         self.lock().audit();
     }
@@ -227,7 +229,7 @@ impl Sim {
     }
 
     fn lock(&self) -> MutexGuard<'_, Model> {
-        // A panic of a test's thread must not hide behind a second one.
+        // A second panic must not hide the first panic of a test's thread.
         self.0.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -269,7 +271,7 @@ impl Sim {
         }
     }
 
-    /// Carries a control command on until it is answered, or time is up.
+    /// Executes a control command until the answer, or until time is up.
     fn carry_out(&self, mut call: Call, limit: Duration) -> io::Result<ControlAnswer> {
         let deadline = Instant::now() + limit;
         let mut model = self.lock();

@@ -1,10 +1,10 @@
-//! A file with metadata beside it (`UBLK_F_INTEGRITY`, Linux 7.0): protection information of T10 or
-//! NVMe, made and checked by the kernel or by the device's user, and kept here unchanged.
+//! A file with metadata in a second file (`UBLK_F_INTEGRITY`, Linux 7.0): protection information of
+//! T10 or NVMe, made and checked by the kernel or by the device's user, and kept here unchanged.
 //!
-//! Data and metadata lie in two files. A sector and its metadata are a pair: both are always of the same
-//! write. Requests that meet on a sector take [turns](turns), and each write goes through a [journal]
-//! before the write changes anything. So every write is durable when the request completes, with FUA or
-//! without. A write costs its data twice and four syncs.
+//! Data and metadata lie in two files. A sector and the sector's metadata are a pair: both are
+//! always of the same write. Requests for a common sector take [turns](turns), and each write goes
+//! through a [journal] before the write changes anything. So every write is durable when the
+//! request completes, with FUA or without. A write costs twice the data and four syncs.
 //!
 //! No buffer table knows the metadata, so steps copy the metadata: from the kernel into a room of the
 //! request's tag, and from the room into the file; for a read the other way.
@@ -36,16 +36,16 @@ use kept::Kept;
 use plans::sync;
 use turns::Turns;
 
-/// What metadata a file has, and where.
+/// The format and the place of a file's metadata.
 #[derive(Clone, Debug, Default)]
 pub struct IntegrityOptions {
-    /// What it holds; an interval of 0 is the logical block size.
+    /// The format of the metadata; an interval of 0 is the logical block size.
     pub format: IntegrityFormat,
-    /// The file that keeps it; absent: beside the data, with `.metadata` behind its name. It is
-    /// made, of all ones, which the kernel does not check, if it is missing and the data is empty.
+    /// The file with the metadata; absent: next to the data, with the suffix `.metadata`. A missing
+    /// file is made if the data is empty: all ones, a value that the kernel does not check.
     pub path: Option<PathBuf>,
-    /// A file that is missing is made although the data is not empty: nothing that the data holds
-    /// is checked then, until it is written again.
+    /// Make a missing file although the data is not empty: the kernel does not check the present
+    /// data then, until the next write of the data.
     pub create: bool,
 }
 
@@ -71,11 +71,11 @@ pub fn length_of_metadata(format: IntegrityFormat, size: u64) -> u64 {
     Area::new(format, size).length()
 }
 
-/// Does again what servers of [borrowed](Integrity::borrowed) files have left half done, as
-/// [`Integrity::open`] does. Answers how many writes that were.
+/// Completes writes left half done by servers of [borrowed](Integrity::borrowed) files, as
+/// [`Integrity::open`] does. Returns the number of these writes.
 ///
 /// # Errors
-/// What reading or writing says.
+/// The errno of the read or write.
 pub fn restore(
     format: IntegrityFormat,
     size: u64,
@@ -89,12 +89,13 @@ pub fn restore(
 }
 
 impl Integrity {
-    /// Opens and locks both files, and does again what the last server has left half done.
+    /// Opens and locks both files, and completes the writes that the last server left half done.
     ///
     /// # Errors
-    /// As [`File::open`]; `InvalidArgument` for metadata that cannot be; `BadBackend` when the file
-    /// of metadata is that of other data, or would not outlive a reboot, or has a write to be done again
-    /// that cannot be; `NoBackend` when it is missing; `Busy` when another target has it.
+    /// As [`File::open`]; `InvalidArgument` for impossible metadata; `BadBackend` when the file of
+    /// metadata belongs to other data, would not outlive a reboot, or has a half-done write that
+    /// cannot be completed; `NoBackend` when the file of metadata is missing; `Busy` when another
+    /// target has the file.
     pub fn open(path: &Path, file: &FileOptions, options: &IntegrityOptions) -> Result<Self> {
         let data = File::open(path, file)?;
         let Geometry { logical_block, size, .. } = *data.geometry();
@@ -131,19 +132,20 @@ impl Integrity {
         Ok(Self { _metadata: Some(metadata), ..this })
     }
 
-    /// Files that somebody else opened, [restored](restore) and keeps open; that of the metadata has
-    /// [so many bytes](length_of_metadata), and the metadata begins after a header of 4096.
+    /// Files opened and [restored](restore) by the caller, who keeps the files open. The file of
+    /// metadata has [this length](length_of_metadata); the metadata begins after a header of 4096
+    /// bytes.
     ///
     /// # Errors
-    /// What mmap(2) says.
+    /// The errno of mmap(2).
     pub fn borrowed(data: File, metadata: RawFd, format: IntegrityFormat) -> io::Result<Self> {
         Self::new(data, metadata, format)
     }
 
     fn new(data: File, metadata: RawFd, format: IntegrityFormat) -> io::Result<Self> {
         let files = [data.files()[0], metadata];
-        // What is discarded or zeroed comes without metadata, and would not match the old; the
-        // kernel writes zeros as data instead.
+        // Discards and zeroes come without metadata, and the old metadata would not match the new
+        // data; the kernel writes zeros as data instead.
         let geometry = Geometry { integrity: Some(format), discard: None, ..*data.geometry() };
         let (area, durability) = (Area::new(format, geometry.size), Durability::of(2));
         let (turns, headers) = (Turns::default(), Headers::new()?);
@@ -215,8 +217,8 @@ impl Target for Integrity {
     }
 }
 
-/// Readies a file for this server: what the last one has left half done is done again. How many writes
-/// that would be, where nothing is to be written.
+/// Readies a file for this server: completes the writes left half done by the last server. For a
+/// read-only file, returns the number of such writes instead.
 fn take_over(
     kept: &Kept,
     data: &File,

@@ -1,10 +1,11 @@
-//! What of the zones outlives a power cut.
+//! The part of the zones' state that outlives a power cut.
 //!
-//! The state file has a word for each zone, an image of which is in memory. A word may say less than
-//! the zone holds, never more: a flush takes down what has been written ([`capture`]), syncs the data,
-//! puts what it took down into the image ([`record`]), writes the image and syncs the state, after
-//! which it is kept ([`keep`]). A reset goes the other way: its zones are empty in the file before
-//! their data goes ([`begin_reset`]). Flushes may overlap: of two words of a zone the later one stays.
+//! The state file has a word for each zone; an image of the words is in memory. A word may say less
+//! than the zone holds, never more. A flush captures the words of finished writes ([`capture`]),
+//! syncs the data, puts the captured words into the image ([`record`]), writes the image and syncs
+//! the state; after this the words are kept ([`keep`]). A reset goes the other way: the zones are
+//! empty in the file before their data goes ([`begin_reset`]). Flushes may overlap: of two words of
+//! a zone the later stays.
 //!
 //! [`capture`]: Durable::capture
 //! [`record`]: Durable::record
@@ -26,17 +27,17 @@ pub(super) const WORD: usize = size_of::<u64>();
 pub(super) struct Durable {
     image: Arc<Region>,
     zones: Box<[Marks]>,
-    /// Counts changes, so that of two the later one is known.
+    /// Counts changes: the later of two changes has the larger count.
     clock: u64,
-    /// The zones that may differ from the file.
+    /// The zones with possible differences from the file.
     dirty: Range<u32>,
     captures: Vec<Capture>,
-    /// Of captures that have ended, so that the next ones need not allocate.
+    /// Entries of ended captures, reused by the next captures without an allocation.
     spare: Vec<Vec<Entry>>,
     next: u64,
 }
 
-/// What is known of one zone. The times are those of the clock.
+/// The state of a zone. The times are the clock's.
 #[derive(Clone, Copy, Debug, Default)]
 struct Marks {
     now: u64,
@@ -44,7 +45,7 @@ struct Marks {
     changed: u64,
     recorded: u64,
     kept: u64,
-    /// So many requests are emptying it.
+    /// The number of requests that are emptying the zone.
     resetting: u32,
 }
 
@@ -63,7 +64,7 @@ struct Entry {
 }
 
 impl Durable {
-    /// Zones whose words in the file are those of `file`.
+    /// Zones with the words of `file`.
     pub(super) fn new(file: &[u64]) -> io::Result<Self> {
         let image = Arc::new(Region::new((file.len() * WORD).max(1))?);
         let zones = file.iter().map(|&now| Marks { now, ..Marks::default() }).collect();
@@ -82,7 +83,7 @@ impl Durable {
         Ok(this)
     }
 
-    /// What steps write into the file.
+    /// The memory from which steps write into the file.
     pub(super) fn image(&self) -> &Arc<Region> {
         &self.image
     }
@@ -90,11 +91,11 @@ impl Durable {
     fn image_of(&self, index: usize) -> &AtomicU64 {
         assert!(index < self.zones.len());
         // SAFETY: inside the region, just checked, and aligned, as the region is to pages; only
-        // atomic stores change it, and the kernel reads it as bytes.
+        // atomic stores change the word, and the kernel reads the word as bytes.
         unsafe { &*self.image.base().cast::<AtomicU64>().add(index) }
     }
 
-    /// The zone is this from now on.
+    /// Sets the zone's present word.
     pub(super) fn change(&mut self, zone: u32, word: u64) {
         if self.zones[zone as usize].now != word {
             self.zones[zone as usize].now = word;
@@ -112,7 +113,8 @@ impl Durable {
         self.clock
     }
 
-    /// Takes down all that the file does not hold yet, and answers a number for it, above 0.
+    /// Captures all words that the file does not hold yet, and returns the number of the capture,
+    /// above 0.
     pub(super) fn capture(&mut self) -> u64 {
         let mut entries = self.spare.pop().unwrap_or_default();
         for zone in self.dirty.clone() {
@@ -125,8 +127,8 @@ impl Durable {
         self.begin(entries, false)
     }
 
-    /// These zones are to be emptied: their words are, in the image. Answers a number for it, and which
-    /// words must be written.
+    /// Begins to empty these zones: in the image the zones are empty from now on. Returns the
+    /// number of the capture, and the words to be written.
     pub(super) fn begin_reset(&mut self, zones: Range<u32>) -> (u64, Range<u32>) {
         let mut entries = self.spare.pop().unwrap_or_default();
         for zone in zones {
@@ -144,8 +146,8 @@ impl Durable {
         self.next
     }
 
-    /// What was taken down may be in the file: all data that it speaks of is durable. Answers which
-    /// words of the image must be written.
+    /// Puts the captured words into the image; all data described by the words is durable. Returns
+    /// the words of the image to be written.
     pub(super) fn record(&mut self, id: u64) -> Range<u32> {
         let Some(at) = self.captures.iter().position(|capture| capture.id == id) else {
             return 0..0;
@@ -165,7 +167,7 @@ impl Durable {
         }
     }
 
-    /// What was recorded is durable, or what comes after it.
+    /// The recorded words, or later words of the same zones, are durable.
     pub(super) fn keep(&mut self, id: u64) {
         let Some(capture) = self.end(id) else { return };
         for entry in &capture.entries {
@@ -182,11 +184,11 @@ impl Durable {
         }
     }
 
-    /// Nothing comes of it.
+    /// Drops a capture without an effect.
     pub(super) fn abandon(&mut self, id: u64) {
         let Some(capture) = self.end(id) else { return };
         if capture.reset {
-            // The file may say that they are empty.
+            // The file may have these zones as empty.
             for entry in &capture.entries {
                 self.touch(entry.zone);
             }
@@ -210,7 +212,7 @@ impl Durable {
         self.spare.push(capture.entries);
     }
 
-    /// What all zones are now, as the file shall have it.
+    /// The present words of all zones, in the format of the file.
     pub(super) fn all(&self) -> Vec<u8> {
         self.zones.iter().flat_map(|marks| marks.now.to_le_bytes()).collect()
     }
@@ -224,7 +226,7 @@ mod tests {
         (0..durable.zones.len()).map(|at| durable.image_of(at).load(Ordering::Relaxed)).collect()
     }
 
-    /// Which words the next flush writes.
+    /// The words written by the next flush.
     fn words(durable: &mut Durable) -> Range<u32> {
         let id = durable.capture();
         durable.record(id)

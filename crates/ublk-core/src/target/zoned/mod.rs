@@ -1,11 +1,11 @@
-//! A zoned device (`UBLK_F_ZONED`, Linux 6.6): zones that are written in order, from their start to
-//! their write pointer, and emptied as a whole.
+//! A zoned device (`UBLK_F_ZONED`, Linux 6.6): zones are written in order, from the start to the
+//! write pointer, and emptied as a whole.
 //!
-//! A zone's write pointer moves when a write is planned, and is written down when the write has been
-//! done: a server that is killed leaves it behind the last write that
-//! was done. What of that outlives a power cut is written by steps, after the data: see `durable`.
-//! Of appends that are under way together, one that was not done leaves a gap of zeros, or of whatever
-//! a backend without `FALLOC_FL_PUNCH_HOLE` reads there.
+//! A zone's write pointer moves when a write is planned, and is recorded when the write is done: a
+//! killed server leaves the recorded pointer behind the last write done. Steps write the part of
+//! the records that outlives a power cut, after the data: see `durable`. Among concurrent appends,
+//! an append that was not done leaves a gap of zeros, or, on a backend without
+//! `FALLOC_FL_PUNCH_HOLE`, of the backend's old bytes.
 
 use std::ops::Range;
 use std::os::fd::RawFd;
@@ -38,7 +38,7 @@ pub struct Zoned {
     shape: Shape,
     geometry: Geometry,
     image: Arc<Region>,
-    /// The data, the reports, and the state if it is kept.
+    /// The data, the reports, and the state, if there is a state file.
     files: Vec<RawFd>,
     durability: Durability,
     boot: Option<Boot>,
@@ -47,19 +47,19 @@ pub struct Zoned {
 const DATA: u16 = 0;
 const REPORTS: u16 = 1;
 const STATE: u16 = 2;
-/// In the ticket of a write to a sequential zone, beside its place, a multiple of 512.
+/// In the ticket of a write to a sequential zone, next to the write's place, a multiple of 512.
 const NOTED: u64 = 1;
-/// The longest range that one step gives back.
+/// The longest range that a step gives back.
 const LONGEST: u64 = 0xffff_0000;
 
 impl Zoned {
-    /// Opens and locks `path`, and the state of its zones. The state is made if it is missing and
-    /// the data is empty, or if the options ask for it.
+    /// Opens and locks `path`, and the state of the zones. A missing state is made, if the data is
+    /// empty or the options ask for a new state.
     ///
     /// # Errors
-    /// As [`File::open`]; `InvalidArgument` for zones that cannot be; `BadBackend` when the state
-    /// is that of other zones, or would not outlive a reboot; `NoBackend` when it is missing;
-    /// `Busy` when another target has it.
+    /// As [`File::open`]; `InvalidArgument` for impossible zones; `BadBackend` when the state
+    /// belongs to other zones, or would not outlive a reboot; `NoBackend` when the state is
+    /// missing; `Busy` when another target has the state.
     pub fn open(path: &Path, file: &FileOptions, options: &ZonedOptions) -> Result<Self> {
         if file.read_only {
             return Err(options::refused("a zoned device cannot be read-only".into()));
@@ -85,7 +85,7 @@ impl Zoned {
     /// In memory, gone with the device. `size` is cut to whole zones.
     ///
     /// # Errors
-    /// `InvalidArgument` for zones that cannot be; `Kernel` when there is no memory.
+    /// `InvalidArgument` for impossible zones; `Kernel` when there is no memory.
     pub fn in_memory(size: u64, options: &ZonedOptions) -> Result<Self> {
         let shape = options.shape(size)?;
         let data = File::in_memory(size).map_err(|error| {
@@ -157,8 +157,8 @@ impl Zoned {
         self.files.len() > usize::from(STATE)
     }
 
-    /// The data first, as far as it has been written now: no write pointer is ever durable before what
-    /// lies below it.
+    /// Syncs the data written until now first: no write pointer is ever durable before the data
+    /// below the pointer.
     fn plan_flush(&self, plan: &mut Plan<'_>) {
         plan.push(step(StepKind::Sync, DATA, 0, 0));
         if self.keeps_state() {
@@ -166,7 +166,8 @@ impl Zoned {
         }
     }
 
-    /// The data that flush `id` speaks of is durable, and then what it took down.
+    /// Called when the data of flush `id` is durable, and again when the captured words are
+    /// durable.
     fn next_of_flush(&self, id: u64, round: u16, plan: &mut Plan<'_>) -> Next {
         let mut table = self.table();
         if round == 0 {
@@ -181,7 +182,8 @@ impl Zoned {
         Self::done(&table)
     }
 
-    /// The zones are durably empty before their data goes, and taken for empty before that goes too.
+    /// Plans a reset: the zones are durably empty, and the table takes the zones for empty, before
+    /// the data goes.
     fn plan_reset(&self, zones: Range<u32>, plan: &mut Plan<'_>) {
         let mut table = self.table();
         let (id, words) = table.records.durable.begin_reset(zones);
@@ -198,7 +200,7 @@ impl Zoned {
         if op == ZoneOp::ResetAll {
             table.reset_all();
         } else {
-            // It was found resettable when it was planned.
+            // The plan found the zone resettable.
             let _ = table.reset(offset);
         }
         if table.records.has_failed() {
@@ -209,8 +211,8 @@ impl Zoned {
         Next::Round
     }
 
-    /// The zones are empty, whether or not their space can be given back: a block device that cannot
-    /// zero may discard.
+    /// The zones are empty, even if the space cannot be given back: a block device unable to zero
+    /// may discard.
     fn next_way_to_give_back(
         &self,
         (op, offset): (ZoneOp, u64),
@@ -247,9 +249,9 @@ impl Zoned {
         }
     }
 
-    /// The zones that a reset empties.
+    /// The zones emptied by a reset.
     fn zones_of(&self, op: ZoneOp, offset: u64) -> Range<u32> {
-        // Fits: it was planned.
+        // Fits: the plan checked the zone.
         let zone = u32::try_from(offset / self.shape.zone_size).unwrap_or(u32::MAX - 1);
         match op {
             ZoneOp::Reset => zone..zone + 1,
@@ -259,13 +261,13 @@ impl Zoned {
 }
 
 impl Drop for Zoned {
-    /// A server that ends in good order leaves nothing to the next flush.
+    /// An orderly end leaves nothing to the next flush.
     fn drop(&mut self) {
         let lost = [DATA, STATE].iter().any(|&file| self.durability.is_lost(file));
         let runs = !lost && self.boot.as_ref().is_some_and(|boot| !boot.is_over());
-        // SAFETY: fdatasync of a descriptor that `data` owns.
+        // SAFETY: fdatasync of a descriptor owned by `data`.
         if runs && unsafe { libc::fdatasync(self.files[usize::from(DATA)]) } == 0 {
-            // What is not durable is in the records still, until the next boot.
+            // The records keep everything not yet durable, until the next boot.
             let _ = self.table().records.close();
         }
     }
