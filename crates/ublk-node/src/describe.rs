@@ -1,4 +1,4 @@
-//! What the core says, as `src/info.ts` has it.
+//! The core's answers, in the types of `src/info.ts`.
 
 use napi_derive::napi;
 use ublk_core::device::{self, Buffering, DeviceState, ExchangeMode, Recovery};
@@ -18,23 +18,23 @@ pub struct DeviceInfo {
     pub state: &'static str,
     /// Hardware queues.
     pub queues: u16,
-    /// Requests of one queue in flight at once.
+    /// Requests of a queue in flight at once.
     pub depth: u16,
     /// The largest request, in bytes.
     pub max_io_bytes: u32,
-    /// In bytes; absent before the parameters are set, and while they are not known.
+    /// In bytes; absent before the parameters are set, and while the parameters are unknown.
     pub size: Option<f64>,
     /// In bytes; absent as `size` is.
     pub logical_block_size: Option<u32>,
     /// Whether writes are refused; absent as `size` is.
     pub read_only: Option<bool>,
-    /// The process that serves it.
+    /// The process that serves the device.
     pub server_pid: Option<u32>,
-    /// Who created it.
+    /// The user who created the device.
     pub owner_uid: u32,
-    /// Their group.
+    /// The group of the owner.
     pub owner_gid: u32,
-    /// `queue`, `reissue` or `fail`; absent: it ends with its server.
+    /// `queue`, `reissue` or `fail`; absent: the device ends with the server.
     pub recovery: Option<&'static str>,
     /// The features in force.
     pub features: Vec<String>,
@@ -68,15 +68,15 @@ impl From<&device::DeviceInfo> for DeviceInfo {
 #[derive(Debug)]
 #[napi(object, object_from_js = false)]
 pub struct DeviceUsers {
-    /// Those that were found.
+    /// The users found.
     pub found: Vec<DeviceUser>,
     /// Whether all places were looked at.
     pub complete: bool,
-    /// All of them in words.
+    /// All users, in words.
     pub text: String,
 }
 
-/// One user of a device.
+/// A user of a device.
 #[derive(Debug)]
 #[napi(object, object_from_js = false)]
 pub struct DeviceUser {
@@ -108,20 +108,20 @@ impl From<User> for DeviceUser {
     }
 }
 
-/// One feature of the driver.
+/// A feature of the driver.
 #[derive(Debug)]
 #[napi(object, object_from_js = false)]
 pub struct Feature {
     /// The kernel's name without `UBLK_F_`; of a bit without a name, the bit.
     pub name: String,
-    /// The first release that has it.
+    /// The first release with the feature.
     pub since: &'static str,
-    /// Whether it is there.
+    /// Whether the feature is there.
     pub supported: bool,
 }
 
-/// All features that this package knows, and which of them `flags` holds; then those bits of
-/// `flags` that it does not know, as numbers.
+/// All features known to this package, with their presence in `flags`; then the other bits of
+/// `flags`, as numbers.
 pub(crate) fn features(flags: u64) -> impl Iterator<Item = Feature> {
     let known = FEATURES.iter().map(move |feature| Feature {
         name: feature.name.trim_start_matches("UBLK_F_").into(),
@@ -135,7 +135,7 @@ pub(crate) fn features(flags: u64) -> impl Iterator<Item = Feature> {
     known.chain(unknown)
 }
 
-/// The exchange, as `src/info.ts` has it.
+/// The exchange, in the words of `src/info.ts`.
 pub(crate) fn exchange_mode(mode: ExchangeMode) -> &'static str {
     match mode {
         ExchangeMode::PerIo => "per-io",
@@ -147,7 +147,7 @@ pub(crate) fn exchange_mode(mode: ExchangeMode) -> &'static str {
 #[derive(Debug)]
 #[napi(object, object_from_js = false)]
 pub struct Buffers {
-    /// The name of what every request can be served with.
+    /// The name of the buffer mode that can serve every request.
     pub mode: &'static str,
     /// With zero copy: user copy is there as well.
     pub user_copy: bool,
@@ -179,7 +179,7 @@ fn state(state: DeviceState) -> &'static str {
     }
 }
 
-/// As JavaScript counts: exact up to 2^53, which no disk and no counter of ours reaches soon.
+/// As JavaScript counts: exact up to 2^53, more than any disk or counter here reaches soon.
 #[expect(clippy::cast_precision_loss, reason = "beyond 2^53 nobody counts single bytes")]
 pub(crate) fn number(value: u64) -> f64 {
     value as f64
@@ -187,7 +187,7 @@ pub(crate) fn number(value: u64) -> f64 {
 
 macro_rules! counters {
     ($($name:ident),* $(,)?) => {
-        /// The counters of one queue; `src/info.ts` says what they count.
+        /// The counters of a queue; `src/info.ts` describes the counters.
         #[allow(missing_docs)]
         #[derive(Debug)]
         #[napi(object, object_from_js = false)]

@@ -17,7 +17,7 @@ use crate::outcome;
 use crate::target::NativeTarget;
 use crate::task;
 
-/// How often things go wrong, in times of a thousand; `src/testing/faults.ts` has them as
+/// The frequency of faults, per thousand; `src/testing/faults.ts` has the frequencies as
 /// probabilities.
 #[derive(Clone, Copy, Debug)]
 #[napi(object, object_to_js = false)]
@@ -28,13 +28,13 @@ pub struct NativeFaults {
     pub error: u16,
     /// `EINTR` and `EAGAIN` of a backend.
     pub interrupted: u16,
-    /// `ENOMEM` of ublk's commands, and what else they fail of for a moment.
+    /// `ENOMEM` and other temporary errors of ublk's commands.
     pub command: u16,
-    /// Operations that take their time.
+    /// Operations that complete late.
     pub delay: u16,
 }
 
-/// What went wrong so far, by kind.
+/// The faults injected so far, by kind.
 #[derive(Debug)]
 #[napi(object, object_from_js = false)]
 pub struct NativeInjected {
@@ -48,7 +48,7 @@ pub struct NativeInjected {
     pub command: u32,
 }
 
-/// A simulation, as `src/testing/simulate.ts` asks for it.
+/// A simulation, as requested by `src/testing/simulate.ts`.
 #[derive(Debug)]
 #[napi(object, object_to_js = false)]
 pub struct NativeSimulationOptions {
@@ -56,7 +56,7 @@ pub struct NativeSimulationOptions {
     pub seed: u32,
     /// `7.3` or `6.12`.
     pub kernel: String,
-    /// What goes wrong.
+    /// The faults.
     pub faults: NativeFaults,
 }
 
@@ -69,20 +69,20 @@ pub struct NativeDiskOperation {
     pub offset: i64,
     /// In bytes.
     pub length: u32,
-    /// What to write; taken over before the call returns.
+    /// The bytes to write; taken over before the call returns.
     pub data: Option<Buffer>,
-    /// Durable before it completes.
+    /// The write is durable before the write completes.
     pub fua: bool,
 }
 
-/// What became of one of them.
+/// The outcome of a [`NativeDiskOperation`].
 #[napi(object, object_from_js = false)]
 pub struct NativeDiskOutcome {
-    /// Its place among those it was begun with.
+    /// The index of the operation in the call of `begin`.
     pub place: u32,
-    /// What was read; empty for what is no read.
+    /// The bytes read; empty for other operations.
     pub data: Buffer,
-    /// What it failed of, positive; 0: it did not.
+    /// The error, positive; 0: none.
     pub errno: i32,
 }
 
@@ -103,7 +103,7 @@ pub fn simulate(
     simulation: NativeSimulationOptions,
 ) -> outcome::Outcome<NativeSimulation> {
     let NativeSimulationOptions { seed, kernel, faults } = simulation;
-    // Each device has its own target: see `serve`.
+    // `serve` gives each device a separate target.
     let options = match options.convert() {
         Ok((options, _)) => options,
         Err(error) => return Err(error).into(),
@@ -118,7 +118,7 @@ pub fn simulate(
 
 #[napi]
 impl NativeSimulation {
-    /// Opens the target and serves it.
+    /// Opens and serves the target.
     #[napi(
         catch_unwind,
         ts_args_type = "target: NativeTarget, onEnd: (end: NativeEnd) => void",
@@ -136,7 +136,7 @@ impl NativeSimulation {
         })
     }
 
-    /// Serves it, or another one, after a power cut.
+    /// Serves the same target, or another target, after a power cut.
     #[napi(
         catch_unwind,
         ts_args_type = "target: NativeTarget, onEnd: (end: NativeEnd) => void",
@@ -154,8 +154,8 @@ impl NativeSimulation {
         })
     }
 
-    /// Starts operations together, and with `cut_power` a power cut in the midst of them.
-    /// `on_ended` is told of them as they end.
+    /// Starts operations together, and with `cut_power` a power cut in the midst of the operations.
+    /// Calls `on_ended` as operations end.
     #[napi(
         catch_unwind,
         ts_args_type = "operations: NativeDiskOperation[], cutPower: boolean, onEnded: (ended: NativeDiskOutcome[]) => void",
@@ -176,7 +176,7 @@ impl NativeSimulation {
         let wait = move || {
             begun.finish(|ended| {
                 let ended = ended.into_iter().map(NativeDiskOutcome::from).collect();
-                // Refused only by an environment that has ended.
+                // Refused only by an environment already ended.
                 on_ended.call(ended, ThreadsafeFunctionCallMode::NonBlocking);
             });
         };
@@ -193,13 +193,13 @@ impl NativeSimulation {
         task::promise(env, move || simulation.close())
     }
 
-    /// Changes what goes wrong from now on.
+    /// Changes the faults from now on.
     #[napi(catch_unwind)]
     pub fn set_faults(&self, faults: NativeFaults) {
         self.simulation.set_faults(faults.into());
     }
 
-    /// What went wrong so far.
+    /// The faults injected so far.
     #[napi(catch_unwind)]
     pub fn injected(&self) -> NativeInjected {
         let injected = self.simulation.injected();

@@ -1,4 +1,4 @@
-//! What to serve, as `src/targets/` describes it.
+//! Targets, as `src/targets/` describes targets.
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ use ublk_core::target::{Boot, Op, Presentation, Target, ZoneOp, ZonedLimits};
 use crate::bridge;
 use crate::options::{refused, unknown};
 
-/// A target; which fields it needs depends on its kind.
+/// A target; the kind decides which fields are needed.
 #[derive(Clone, Debug)]
 #[napi(object, object_to_js = false)]
 pub struct NativeTarget {
@@ -52,16 +52,16 @@ pub struct NativeTarget {
     pub zones: Option<NativeZones>,
     /// The number of the bridge to a handler.
     pub bridge: Option<u32>,
-    /// What a handler answers: `read`, `write`, `flush`, `discard`, `writeZeroes`, and what is asked
-    /// of zoned devices.
+    /// The methods of a handler: `read`, `write`, `flush`, `discard`, `writeZeroes`, and the
+    /// operations of zoned devices.
     pub ops: Option<Vec<String>>,
     /// Whether a handler's writes heed FUA.
     pub fua: Option<bool>,
     /// Metadata beside the data.
     pub integrity: Option<NativeIntegrity>,
-    /// Whether an overlay's layer that is missing is made.
+    /// Whether to make an overlay's missing layer.
     pub create: Option<bool>,
-    /// The folder of an overlay's history; absent: the default one.
+    /// The folder of an overlay's history; absent: the default folder.
     pub history: Option<String>,
     /// Whether an overlay is served although a killed server's unflushed writes are lost.
     pub lose_unflushed: Option<bool>,
@@ -83,11 +83,11 @@ pub struct NativeIntegrity {
     pub tag_size: u8,
     /// Whether reference tags count blocks.
     pub reference_tags: bool,
-    /// Whether the device says that it checks.
+    /// Whether the device declares that the device checks.
     pub capable: bool,
-    /// The file that keeps it; absent: beside the data.
+    /// The file with the metadata; absent: next to the data.
     pub path: Option<String>,
-    /// Whether that file is made although there is data.
+    /// Whether to make a missing file although there is data.
     pub create: Option<bool>,
 }
 
@@ -95,11 +95,11 @@ pub struct NativeIntegrity {
 #[derive(Clone, Debug)]
 #[napi(object, object_to_js = false)]
 pub struct NativeZones {
-    /// From the start of one to the start of the next.
+    /// From the start of a zone to the start of the next zone.
     pub size: i64,
     /// How much of each can be written; absent: all.
     pub capacity: Option<i64>,
-    /// How many of them are conventional.
+    /// The number of conventional zones.
     pub conventional: u32,
     /// Most zones open at once; 0: all.
     pub max_open: u32,
@@ -112,17 +112,17 @@ pub struct NativeZones {
 }
 
 impl NativeTarget {
-    /// Opens what lies behind it. May block.
+    /// Opens the backing store. May block.
     pub(crate) fn open(self) -> Result<Native> {
         self.open_for(None)
     }
 
-    /// Opens what lies behind a device that has clients already. May block.
+    /// Opens the backing store of a device that already has clients. May block.
     pub(crate) fn recover(self, promised: Promised) -> Result<Native> {
         self.open_for(Some(promised))
     }
 
-    /// Opens what lies behind a device on a machine whose boot this is. May block.
+    /// Opens the backing store of a device on a machine with this boot. May block.
     pub(crate) fn open_in(self, boot: Boot) -> Result<Native> {
         match self.kind.as_str() {
             "zoned" => self.open_zoned(None, Some(boot)),
@@ -171,7 +171,7 @@ impl NativeTarget {
         let null = Null::new(bytes(given(self.size, "size")?)?).presented(self.presentation())?;
         let Some(integrity) = self.integrity else { return Ok(null) };
         let format = integrity.format()?;
-        // Without an interval of its own, that of the block size.
+        // An absent interval is the block size.
         let interval = match format.interval {
             0 => null.geometry().logical_block,
             interval => interval,
@@ -232,7 +232,7 @@ impl NativeTarget {
         Ok(Native::Overlay(Box::new(overlay)))
     }
 
-    /// This target, and all that lies below it, for reading only.
+    /// This target, and everything below, for reading only.
     pub(crate) fn into_base(mut self) -> Self {
         self.read_only = Some(true);
         self.targets =

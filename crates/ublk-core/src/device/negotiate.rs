@@ -1,7 +1,7 @@
-//! What to ask the kernel for, and what it gave.
+//! The negotiation with the kernel: the request, and the result.
 //!
-//! The list of features is a promise that a kernel may take back: 6.12 lists zero copy and clears
-//! the flag when a device is added. So the flags that come back decide.
+//! A kernel may fail to keep the promise of the feature list: 6.12 lists zero copy and clears the
+//! flag when a device is added. So the flags returned by ADD_DEV decide.
 
 use ublk_sys::{
     UBLK_F_BATCH_IO, UBLK_F_BUF_REG_OFF_DAEMON, UBLK_F_PER_IO_DAEMON, ublksrv_ctrl_dev_info,
@@ -12,7 +12,8 @@ use super::buffering::{self, BufferMode, Buffering, MODES};
 use super::options::{DeviceOptions, ExchangeMode};
 use crate::error::{Code, Error, Result};
 
-/// Refuses options that exclude each other, before the kernel sees them or drops one silently.
+/// Refuses options that exclude each other, before the kernel sees the options or drops an option
+/// silently.
 pub(super) fn check(options: &DeviceOptions) -> Result<()> {
     buffering::check(&options.buffers)?;
     let asked = |mode| options.buffers.contains(&mode);
@@ -65,16 +66,16 @@ pub(super) fn check(options: &DeviceOptions) -> Result<()> {
     Ok(())
 }
 
-/// What a device is to be, beside its options.
+/// The kind of device, besides the options.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Kind {
-    /// It is served on reactors of its own, and it is not zoned.
+    /// The device has dedicated reactors and is not zoned.
     pub(super) plain: bool,
-    /// Its requests are answered elsewhere.
+    /// A handler answers the requests.
     pub(super) asks: bool,
 }
 
-/// What to add: as asked, with the best buffer mode and exchange that the kernel lists.
+/// The device to add: as asked, with the best buffer mode and exchange listed by the kernel.
 pub(super) fn wanted(
     features: u64,
     options: &DeviceOptions,
@@ -103,13 +104,13 @@ pub(super) fn wanted(
     })
 }
 
-/// What was asked for, and where that leaves a choice, the best that the kernel lists.
+/// The requested modes; where the request leaves a choice, the best mode listed by the kernel.
 fn best(features: u64, options: &DeviceOptions) -> Buffering {
     let asked = |mode| options.buffers.contains(&mode);
     let listed = |mode: &BufferMode| features & mode.flags() == mode.flags();
     let mode = match options.base() {
         Some(mode) => mode,
-        // The kernel lends nobody's pages to an unprivileged server.
+        // The kernel lends no client's pages to an unprivileged server.
         None if options.unprivileged => BufferMode::Copy,
         None => MODES.into_iter().find(listed).unwrap_or(BufferMode::Copy),
     };
@@ -120,11 +121,11 @@ fn best(features: u64, options: &DeviceOptions) -> Buffering {
     }
 }
 
-/// Whether one command for many costs less in all: 600 instructions of 18,000 per 4 KiB read at
-/// depth 32, though 1,170 more than 35,330 at depth 1. Not so where the load is spread over
-/// many queues (each has a fetch and a commit of its own), nor for devices that outlive their server:
-/// `QUIESCE_DEV` makes the kernel fail requests of such a device that has batches. Whoever answers
-/// elsewhere may commit by itself then, which saves a wake-up.
+/// Whether batches cost less in all: 600 instructions of 18,000 less per 4 KiB read at depth 32,
+/// though 1,170 more than 35,330 at depth 1. Batches are not best where the load is spread over
+/// many queues (each queue has a separate fetch and commit), nor for devices that outlive the
+/// server: `QUIESCE_DEV` makes the kernel fail requests of such a device with batches. With
+/// batches, a handler's thread may commit directly, which saves a wake-up of the reactor.
 fn batch_is_best(buffers: Buffering, options: &DeviceOptions, kind: Kind) -> bool {
     (buffers.mode == BufferMode::Auto || buffers.mode == BufferMode::Copy && kind.asks)
         && kind.plain
@@ -134,7 +135,7 @@ fn batch_is_best(buffers: Buffering, options: &DeviceOptions, kind: Kind) -> boo
         && !options.rings_apart
 }
 
-/// The buffer modes and the exchange that a device's flags say.
+/// The buffer modes and the exchange given by a device's flags.
 pub(super) fn in_force(flags: u64) -> (Buffering, ExchangeMode) {
     let exchange = match flags & UBLK_F_BATCH_IO {
         0 => ExchangeMode::PerIo,
@@ -143,7 +144,7 @@ pub(super) fn in_force(flags: u64) -> (Buffering, ExchangeMode) {
     (Buffering::in_force(flags), exchange)
 }
 
-/// The buffer modes and the exchange of the device that was added.
+/// The buffer modes and the exchange of the added device.
 pub(super) fn given(
     info: &ublksrv_ctrl_dev_info,
     options: &DeviceOptions,
@@ -160,7 +161,7 @@ pub(super) fn given(
     Ok((buffers, exchange))
 }
 
-/// Whether a device that is there can have the threads that are asked for.
+/// Whether an existing device can have the requested threads.
 pub(super) fn check_threads(options: &DeviceOptions, flags: u64) -> Result<()> {
     let (Buffering { mode, .. }, exchange) = in_force(flags);
     if options.spreads() && exchange == ExchangeMode::Batch {

@@ -1,14 +1,17 @@
-//! What a step comes to that has failed, or has met the end of its file.
+//! The outcome of a step that has failed, or has met the end of the file.
 //!
-//! A plain file may be shorter than its device, since somebody may cut it: what lies beyond its end
-//! reads as zeros, as a hole does, and a write there makes it longer. So does the kernel's loop driver.
+//! A plain file may be shorter than the device, since a user may truncate the file: bytes beyond
+//! the end of the file read as zeros, like a hole, and a write there makes the file longer. The
+//! kernel's loop driver does the same.
 //!
-//! A sync that fails is the last of its file: see [`Durability`](crate::target::Durability).
+//! After a failed sync, all later syncs of the file fail: see
+//! [`Durability`](crate::target::Durability).
 //!
-//! A block device is as long as the device that it serves, or longer. Its end is met when its disk has
-//! been pulled (the kernel sets the capacity to 0) or has shrunk: the bytes are lost, and requests for
-//! them fail with `EIO`. The kernel itself answers reads with 0 bytes, writes with `ENOSPC`, which a
-//! client takes for a full thin pool, and `fallocate` with success for what is left of the range.
+//! A block device is as long as the served device, or longer. A step meets the end of a block
+//! device when the disk has been pulled (the kernel sets the capacity to 0) or has shrunk: the
+//! bytes are lost, and requests for these bytes fail with `EIO`. The kernel itself answers reads
+//! with 0 bytes, writes with `ENOSPC`, which a client takes for a full thin pool, and `fallocate`
+//! with success for the rest of the range.
 
 use std::io;
 
@@ -20,7 +23,7 @@ use crate::target::Target;
 use crate::token::Token;
 
 impl<T: Target> Engine<T> {
-    /// Takes a verdict that is neither plain success nor a plain continuation.
+    /// Takes a verdict other than plain success or a plain continuation.
     #[cold]
     pub(super) fn step_met_an_end<R: Ring>(
         &mut self,
@@ -45,7 +48,7 @@ impl<T: Target> Engine<T> {
         }
     }
 
-    /// Whether the step succeeds, or is to go on with zeros, or which errno it fails with.
+    /// Ok: the step succeeds, or continues with zeros; otherwise the errno of the failure.
     fn at_the_end<R: Ring>(
         &self,
         pass: &Pass<'_, R>,
@@ -55,7 +58,7 @@ impl<T: Target> Engine<T> {
         let (step, progress) = (&self.steps[index], &self.progress[index]);
         let (begin, end) =
             (step.offset + u64::from(progress.from), step.offset + u64::from(step.length));
-        // A file that has come while the device is served is a plain one.
+        // A file added while the device is served is a plain file.
         let file = self.target.files().get(usize::from(step.file));
         let capacity = || file.and_then(|&file| pass.ring.capacity(file));
         match verdict {
@@ -70,7 +73,7 @@ impl<T: Target> Engine<T> {
                 if step.kind.syncs() && has_begun(errno) {
                     self.target.durability().lose(step.file);
                 }
-                // Inside of the device it is a thin pool that is full.
+                // Inside the device, `ENOSPC` means a full thin pool.
                 let ended = errno == libc::ENOSPC && capacity().is_some_and(|size| begin >= size);
                 Err(if ended { libc::EIO } else { errno })
             }
@@ -79,7 +82,8 @@ impl<T: Target> Engine<T> {
     }
 }
 
-/// Whether a step that failed so may have synced: the kernel has found its buffer, and begun it.
+/// Whether a step with this error may have synced: the kernel has found the buffer, and begun the
+/// step.
 fn has_begun(errno: i32) -> bool {
     !matches!(errno, libc::EFAULT | libc::ECANCELED)
 }

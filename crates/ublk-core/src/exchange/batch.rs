@@ -1,5 +1,5 @@
 //! One command for many requests (`UBLK_F_BATCH_IO`, Linux 7.0): a multishot `FETCH_IO_CMDS`
-//! delivers tags, `COMMIT_IO_CMDS` answers all that one pass has ended.
+//! delivers tags, `COMMIT_IO_CMDS` answers all requests ended in a pass.
 
 use std::io;
 
@@ -21,15 +21,14 @@ use crate::token::{Kind, Token};
 
 mod fetch;
 
-/// The elements of a commit that has not been answered. As large as a cache line, so that finding
-/// one takes a shift.
+/// The elements of an unanswered commit. As large as a cache line: finding an outbox takes a shift.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Outbox {
     elements: Elements,
     /// Elements written.
     count: usize,
-    /// Elements that the kernel has taken.
+    /// Elements taken by the kernel.
     taken: usize,
     /// Pushed, and the answer is still to come.
     sent: bool,
@@ -41,17 +40,18 @@ pub(crate) struct Batch {
     flags: u16,
     templates: Box<[Element]>,
     inbox: Inbox,
-    /// One is filled while the other's commit is being answered.
+    /// The pass fills one outbox while the other outbox's commit is being answered.
     outboxes: [Outbox; 2],
     filling: usize,
-    /// The pass has put something into it.
+    /// The pass has put a commit into the outbox.
     collecting: bool,
-    /// An element per tag for commits of one: a linked one is read only when its step has ended.
+    /// An element per tag, for commits of a single tag: the kernel reads the element of a linked
+    /// commit only after the end of the step.
     lone: Elements,
-    /// How often each of those was refused.
+    /// The number of refusals of each tag's lone commit.
     lone_refusals: Box<[u8]>,
     refusals: u8,
-    /// The kernel has a fetch, or gets one at the end of the pass.
+    /// The kernel has a fetch, or gets a fetch at the end of the pass.
     fetching: bool,
     /// No fetch is armed again.
     winding_down: bool,
@@ -85,7 +85,7 @@ impl Batch {
         })
     }
 
-    /// The same, with room in each element for where an append went.
+    /// This exchange with room in each element for an append's landing place.
     pub(super) fn with_landings(mut self) -> Self {
         self.flags |= UBLK_BATCH_F_HAS_ZONE_LBA;
         for elements in self.outboxes.iter_mut().map(|outbox| &mut outbox.elements) {
@@ -138,7 +138,8 @@ impl Batch {
                 self.outboxes[0].sent = false;
                 match result {
                     0.. => Ok(Arrival::Nothing),
-                    // Stopped before it began: the fetch will say so too.
+                    // The device was stopped before the queue began: the fetch reports the stop
+                    // too.
                     UBLK_IO_RES_ABORT => Ok(Arrival::Closing),
                     errno => Ok(Arrival::Refused(-errno)),
                 }
@@ -147,12 +148,12 @@ impl Batch {
         }
     }
 
-    /// What the second word of the tag's next element says.
+    /// Sets the second word of the tag's next element.
     pub(super) fn set_memory(&mut self, tag: u16, word: u64) {
         self.templates[usize::from(tag)].set_memory(word);
     }
 
-    /// Where the tag's next request is to be registered.
+    /// Sets the slot of the tag's next request.
     pub(super) fn set_slot(&mut self, tag: u16, slot: u16) {
         self.templates[usize::from(tag)].move_slot(tag, slot);
     }
@@ -179,7 +180,7 @@ impl Batch {
         result: i32,
     ) -> io::Result<()> {
         if self.outboxes[self.filling].sent {
-            // Both are on their way, one of them for the second time.
+            // Both outboxes are in flight, one of the two for the second time.
             pass.reserve(1)?;
             self.push_lone(pass, tag, result);
             return Ok(());
@@ -199,7 +200,7 @@ impl Batch {
         outbox.count += 1;
     }
 
-    /// Sends the commits that the pass has collected, and a fetch in place of one that has ended.
+    /// Sends the commits collected by the pass, and a fetch in place of an ended fetch.
     #[inline]
     pub(super) fn flush<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
         if self.ended {
@@ -219,7 +220,7 @@ impl Batch {
         Ok(())
     }
 
-    /// Of a single element the kernel takes all or nothing, so that success can be silent.
+    /// The kernel takes a single element wholly or not at all, so success can be silent.
     #[inline]
     fn send_lone<R: Ring>(&mut self, pass: &mut Pass<'_, R>) {
         let outbox = &mut self.outboxes[self.filling];
@@ -228,8 +229,9 @@ impl Batch {
         self.push_lone(pass, tag, result);
     }
 
-    /// Sends what the kernel has not taken of an outbox. It always answers: of several elements
-    /// it may take only some, which counts as success and would be silent.
+    /// Sends the elements of an outbox that the kernel has not taken yet. The command always
+    /// answers: of several elements the kernel may take only some, which counts as success and
+    /// would be silent.
     #[inline]
     fn send<R: Ring>(&mut self, pass: &mut Pass<'_, R>, index: usize) {
         let outbox = &mut self.outboxes[index];
@@ -240,7 +242,7 @@ impl Batch {
         self.push(pass, entry, Token::new(Kind::Commit, index as u16));
     }
 
-    /// Commits one tag by itself, silently unless it is refused.
+    /// Commits a single tag, silently unless the kernel refuses the commit.
     #[inline]
     pub(super) fn push_lone<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, result: i32) {
         self.lone_refusals[usize::from(tag)] = 0;
@@ -316,9 +318,9 @@ impl Batch {
 
     #[inline]
     fn push<R: Ring>(&self, pass: &mut Pass<'_, R>, entry: Entry, token: Token) {
-        // SAFETY: elements and inbox are ours and outlive the ring's last completion (see
-        // `Reactor`); elements are not written again before their command has been answered, or,
-        // for a lone one, before its tag comes back.
+        // SAFETY: this batch owns the elements and the inbox, and both outlive the ring's last
+        // completion (see `Reactor`); elements are not written again before the command has been
+        // answered, or, for a lone commit, before the tag comes back.
         unsafe { pass.push(entry, token) };
     }
 }

@@ -1,16 +1,17 @@
-//! Queues of a pool whose reactor is lost, by a panic or with its ring.
+//! Queues of a pool whose reactor is lost, by a panic or by a broken ring.
 //!
-//! The device's other queues are served by other reactors, which keep the character device open.
-//! So the kernel does not see that a server is gone, and waits for the requests that the lost
-//! reactor had: clients would wait for ever, and so would STOP_DEV. The thread of the reactor
-//! therefore fails these requests, with a ring of its own, and goes on until the device is stopped.
+//! Other reactors serve the device's other queues, and keep the character device open. So the
+//! kernel does not notice the loss of a server, and waits for the lost reactor's requests: clients
+//! would wait for ever, and so would STOP_DEV. The thread of the reactor therefore fails these
+//! requests, with a new ring, and continues until the device is stopped.
 //!
-//! The requests of a device that outlives its server stay unanswered: the device layer takes the
-//! device away from its other reactors (`QUIESCE_DEV`), and its next server gets them. The device layer
-//! does so before the lost ring is closed. The close of a ring with fetches makes all new requests of
-//! the device wait for a server, in the other queues too, and once requests that wait have all tags of
-//! a queue, the kernel refuses `QUIESCE_DEV`. Where the device cannot be taken away, because it is
-//! being stopped, its requests fail like those of others: the stop waits for them.
+//! The requests of a device that outlives the server stay unanswered: the device layer takes the
+//! device away from the other reactors (`QUIESCE_DEV`), and the next server gets the requests. The
+//! device layer does so before the lost ring is closed. The close of a ring with fetches makes all
+//! new requests of the device wait for a server, in the other queues too, and once waiting requests
+//! have all tags of a queue, the kernel refuses `QUIESCE_DEV`. A device that is being stopped
+//! cannot be taken away: the requests fail like other devices' requests, and the stop waits for the
+//! requests.
 
 use std::io;
 
@@ -28,14 +29,14 @@ use super::service::{Listener, QueueConfig, Transfer};
 use crate::driver::{Driver, OpenFile, Ring, RingSize};
 use crate::memory::Mapping;
 
-/// Whether other reactors of a pool may serve queues of a device with these `UBLK_F_*`. One reactor has
-/// all queues of a device with batches, of which requests that wait could not be had: the kernel sees
-/// there that the server is gone.
+/// Whether other reactors of a pool may serve queues of a device with these `UBLK_F_*`. A batch
+/// device has all queues on one reactor, because no other ring could get the device's waiting
+/// requests: the kernel notices the end of such a server.
 pub(super) fn has_company(features: u64) -> bool {
     features & UBLK_F_BATCH_IO == 0
 }
 
-/// Whether a device with these `UBLK_F_*` can be left by those of its reactors that still serve it.
+/// Whether the remaining reactors of a device with these `UBLK_F_*` can leave the device.
 pub(crate) fn can_be_left(features: u64) -> bool {
     let leaves = UBLK_F_USER_RECOVERY | UBLK_F_QUIESCE;
     features & (leaves | UBLK_F_BATCH_IO) == leaves
@@ -60,7 +61,7 @@ impl LostQueue {
         }
     }
 
-    /// Prepares the elements that the commits name.
+    /// Prepares the memory for the commits.
     fn prepare(&mut self) -> io::Result<()> {
         if matches!(self.config.transfer, Transfer::Copy | Transfer::GetData) {
             self.memory = Some(Mapping::anonymous(self.config.max_io_bytes as usize)?);

@@ -1,4 +1,4 @@
-//! One queue at a reactor.
+//! A queue at a reactor.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -23,7 +23,7 @@ use crate::target::Target;
 use crate::target::integrity::IntegrityFormat;
 use crate::token::Token;
 
-/// What a queue is served with.
+/// The parts that serve a queue.
 pub(super) struct Seat<T> {
     // Fields drop in this order: files last (trap 30).
     pub(super) queue: Queue<T>,
@@ -32,14 +32,14 @@ pub(super) struct Seat<T> {
     pub(super) place: pass::Seat,
     pub(super) loan: Loan,
     pub(super) config: QueueConfig,
-    /// The kernel wants no more of something: the seat may be about to end.
+    /// The kernel accepts no more of some command: the seat may be about to end.
     pub(super) closing: bool,
-    /// The first command that the kernel refused for good, with its errno.
+    /// The errno of the first permanent refusal of a command by the kernel.
     pub(super) refused: Option<i32>,
     open: [OpenFile; 2],
 }
 
-/// What a reactor lends to its seats.
+/// Parts of the reactor, lent to a seat.
 pub(super) struct Desk<'a, R> {
     pub(super) ring: &'a mut R,
     pub(super) slots: &'a mut Slots,
@@ -48,7 +48,7 @@ pub(super) struct Desk<'a, R> {
 }
 
 impl<T> Seat<T> {
-    /// Requests that have begun and not ended.
+    /// The number of requests begun and not ended.
     pub(super) fn running(&self) -> u32 {
         self.queue.engine.running() + self.queue.exchange.away()
     }
@@ -64,7 +64,7 @@ impl<T> Seat<T> {
         self.running().saturating_sub(left)
     }
 
-    /// Nobody will see the running requests end: memory that they may still work on is given up.
+    /// Gives up memory that running requests may still use: no reactor will see these requests end.
     pub(super) fn abandon(&mut self) {
         if self.running() > 0 {
             self.queue.engine.abandon();
@@ -122,8 +122,9 @@ impl<T: Target> Seat<T> {
                 exchange,
                 descriptors,
                 asking,
-                // A linked step that fails goes on with the slot that its commit has named, and no
-                // linked commit says where an append went, or is another reactor's.
+                // No links with rotating slots: a failed linked step continues with the slot named
+                // by the commit. No links on zoned devices or with rings apart: a linked commit
+                // cannot report an append's landing place, and cannot be another reactor's.
                 links: config.links && all_known && !rotates && !says_landings && !apart,
             },
             counters,
@@ -142,7 +143,7 @@ impl<T: Target> Seat<T> {
         self.listener.hear(News::Ready);
     }
 
-    /// Gives the ring what it is to know of the queue before the kernel does.
+    /// Lends the ring the queue's memory for deliveries, before the queue's first command.
     pub(super) fn enter<R: Ring>(&mut self, ring: &mut R) -> io::Result<()> {
         self.queue.exchange.enter(ring, self.place.number)
     }
@@ -161,19 +162,19 @@ impl<T: Target> Seat<T> {
         self.running() == 0 && !self.queue.exchange.is_open()
     }
 
-    /// Takes back what the ring was given; there is nothing in flight.
+    /// Takes back the memory lent to the ring; nothing is in flight.
     pub(super) fn leave<R: Ring>(&mut self, ring: &mut R) -> io::Result<()> {
         self.queue.exchange.leave(ring, self.place.number)
     }
 
-    /// Pushes what was put off until the end of the pass.
+    /// Pushes everything put off until the end of the pass.
     #[inline]
     pub(super) fn flush<R: Ring>(&mut self, desk: &mut Desk<'_, R>) -> io::Result<()> {
         self.queue.exchange.flush(&mut pass!(self, desk))
     }
 
-    /// Takes one of the queue's completions, `lone` when there is no other, and all of the queue's
-    /// that come behind it. Answers the first that is not the queue's.
+    /// Takes a completion of the queue, `lone` if there is no other, and all directly following
+    /// completions of the queue. Returns the first completion of another queue.
     #[inline(always)]
     pub(super) fn take<const WATCHED: bool, R: Ring>(
         &mut self,
@@ -205,7 +206,7 @@ fn parts<D: Driver, T: Target>(
     service: &mut Service<T>,
     slots: &[u16],
 ) -> io::Result<(Descriptors, Exchange, Buffers, Aids)> {
-    /// Rooms for metadata begin at pages, so that no two of them share one.
+    /// Rooms for metadata begin at pages, so no two rooms share a page.
     const PAGE: u64 = 4096;
     let QueueConfig { queue, depth, share, .. } = service.config;
     let QueueConfig { max_io_bytes, descriptor_size, features, .. } = service.config;
@@ -266,7 +267,7 @@ fn parts<D: Driver, T: Target>(
     Ok((descriptors, exchange, buffers, aids))
 }
 
-/// The slot of each tag; tags that are served elsewhere have one that is nobody's.
+/// The slot of each tag; tags served by other reactors have an invalid slot.
 fn by_tag(slots: &[u16], share: Share, depth: u16) -> impl Iterator<Item = u16> {
     let mut all = vec![u16::MAX; depth.into()];
     for (tag, &slot) in share.tags(depth).zip(slots) {

@@ -1,4 +1,4 @@
-//! The targets that a layer is made of.
+//! The targets below a layer.
 
 use std::os::fd::RawFd;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use super::{
 };
 use crate::error::{Code, Error, Result};
 
-/// The most that a layer can be made of, which keeps its plans below 255 steps.
+/// The maximal number of a layer's children; keeps the layer's plans below 255 steps.
 const MOST: usize = 64;
 
-/// What a target is asked: for its first round, or for the one after a round that has failed.
+/// A question to a target: for the first round, or for the round after a failed round.
 #[derive(Clone, Copy, Debug)]
 pub enum Question {
     /// [`Target::plan`].
@@ -44,28 +44,28 @@ impl Question {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Piece {
     pub(super) child: usize,
-    /// Where it begins, from the request's start.
+    /// The beginning of the piece, from the request's start.
     pub(super) at: u64,
     pub(super) length: u64,
-    /// Where it lies on the child.
+    /// The offset on the child.
     pub(super) offset: u64,
 }
 
-/// A target that is made of others, and cuts requests up for them.
+/// A target made of other targets; cuts requests up for these children.
 pub trait Layer: Send + Sync + 'static {
-    /// What it is made of.
+    /// The children.
     fn children(&self) -> &Children;
 
-    /// What it is to the block layer.
+    /// The properties of the layer for the block layer.
     fn geometry(&self) -> &Geometry;
 
     /// [`Target::layout`].
     fn layout(&self) -> Option<String>;
 
-    /// What its children say to a question about a request.
+    /// Collects the children's answers to a question about a request.
     ///
     /// # Errors
-    /// The errno that the request fails with.
+    /// The errno for the failed request.
     fn answer(
         &self,
         question: Question,
@@ -103,7 +103,7 @@ impl<L: Layer> Target for L {
         self.answer(Question::Plan, request, plan)
     }
 
-    /// A failure may be any child's: all of them are asked.
+    /// Any child may have failed: the layer asks all children.
     fn next(&self, request: &Request, ended: Ended, plan: &mut Plan<'_>) -> Next {
         if ended.result.is_ok() {
             return Next::Done;
@@ -118,7 +118,7 @@ impl<L: Layer> Target for L {
 #[derive(Debug)]
 struct Child {
     target: Native,
-    /// The place of its first file among the layer's.
+    /// The index of the child's first file among the layer's files.
     files: u16,
 }
 
@@ -189,19 +189,19 @@ impl Children {
         self.children.iter().map(|child| child.target.longest_wait()).max().unwrap_or_default()
     }
 
-    /// The layout of each child, if all of them can say.
+    /// The layout of each child, if every child has a layout.
     pub(super) fn layouts(&self) -> Option<Vec<String>> {
         self.children.iter().map(|child| child.target.layout()).collect()
     }
 
-    /// A child's geometry, and how many steps its plans can have.
+    /// A child's geometry, and the maximal number of steps of the child's plans.
     #[inline]
     pub(super) fn child(&self, child: usize) -> Option<(&Geometry, usize)> {
         let target = &self.children.get(child)?.target;
         Some((target.geometry(), target.max_steps()))
     }
 
-    /// Where the bytes of a request to a child are, if they are in one place of a file.
+    /// The place of the bytes of a request to a child, if the bytes are in one place of a file.
     #[inline]
     pub(super) fn remap(&self, child: usize, request: &Request) -> Remap {
         let Child { target, files } = &self.children[child];
@@ -215,7 +215,7 @@ impl Children {
         self.children.iter().map(|child| child.target.geometry())
     }
 
-    /// Adds the answer of the child that a piece of the request lies on.
+    /// Adds the answer of the child below a piece of the request.
     #[inline]
     pub(super) fn ask(
         &self,
@@ -243,8 +243,8 @@ impl Children {
         (0..self.len()).try_for_each(|child| self.ask(whole(child), question, request, plan))
     }
 
-    /// What a device of `size` bytes over all children is to the block layer: what all of them
-    /// can do, with the needs of the neediest.
+    /// The geometry of a device of `size` bytes over all children: the abilities common to all,
+    /// with the needs of the neediest.
     pub(super) fn geometry(&self, size: u64) -> Geometry {
         let merged = self.geometries().copied().reduce(merge).unwrap_or(Geometry::new(size));
         Geometry { size, chunk: 0, ..merged }

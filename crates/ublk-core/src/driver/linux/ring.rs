@@ -16,22 +16,22 @@ const ENTER_REGISTERED_RING: u32 = 1 << 4;
 const REGISTER_RING_FDS: u32 = 20;
 const UNREGISTER_RING_FDS: u32 = 21;
 
-/// An io_uring used by the thread that made it.
+/// An io_uring, for the thread that made the ring.
 ///
-/// The queues are borrowed from the ring once and for ever, so that pushing and popping touch only
-/// our own copies of their heads and tails; `enter` and `ready` exchange them with the kernel.
+/// The queues are borrowed from the ring once and for ever. So pushing and popping touch only this
+/// struct's copies of the heads and tails; `enter` and `ready` exchange the copies with the kernel.
 pub struct LinuxRing {
     submissions: ManuallyDrop<SubmissionQueue<'static>>,
     completions: ManuallyDrop<CompletionQueue<'static>>,
     submitter: Submitter<'static>,
-    /// Owns what the others borrow; dropped last, by hand.
+    /// Owns the memory borrowed by the other fields; dropped last, by hand.
     ring: NonNull<IoUring>,
-    /// What io_uring_enter(2) is called with: the ring's registered index, or its descriptor.
+    /// The ring argument of io_uring_enter(2): the ring's registered index, or the descriptor.
     enter_fd: i32,
     enter_flags: u32,
     /// Pushed and not yet submitted.
     queued: u32,
-    /// How many entries the kernel has taken so far, wrapping: where its head is.
+    /// The number of entries taken by the kernel so far, wrapping: the kernel's head.
     taken: u32,
     entries: Entries,
 }
@@ -45,16 +45,16 @@ impl std::fmt::Debug for LinuxRing {
 impl LinuxRing {
     pub(super) fn new(entries: RingSize) -> io::Result<Self> {
         let ring = NonNull::from(Box::leak(Box::new(build(entries)?)));
-        // SAFETY: the only reference to the leaked ring, which lives until `drop` takes it back,
-        // after the queues.
+        // SAFETY: the only reference to the leaked ring, which lives until `drop` takes the ring
+        // back, after the queues.
         let (submitter, submissions, completions) = unsafe { &mut *ring.as_ptr() }.split();
-        // SAFETY: only reads the descriptor, which no queue does anything to.
+        // SAFETY: only reads the descriptor, which no queue changes.
         let fd = unsafe { ring.as_ref() }.as_raw_fd();
         // SAFETY: as above.
         let count = unsafe { ring.as_ref() }.params().sq_entries();
         let mut this = Self {
             entries: Entries::map(fd, count).inspect_err(|_| {
-                // SAFETY: leaked above; the queues that borrow it have no destructor.
+                // SAFETY: leaked above; the queues borrowed from the ring have no destructor.
                 drop(unsafe { Box::from_raw(ring.as_ptr()) });
             })?,
             taken: 0,
@@ -76,8 +76,8 @@ impl LinuxRing {
     fn enter(&mut self, wanted: u32, flags: u32) -> io::Result<()> {
         self.completions.sync();
         self.submissions.sync();
-        // SAFETY: plain numbers, no signal mask. What the queued entries point to is alive by
-        // `push`'s contract.
+        // SAFETY: plain numbers, no signal mask. By `push`'s contract, the memory used by queued
+        // entries is alive.
         let submitted = unsafe {
             libc::syscall(
                 libc::SYS_io_uring_enter,
@@ -93,7 +93,7 @@ impl LinuxRing {
         self.completions.sync();
         if submitted < 0 {
             let error = io::Error::last_os_error();
-            // EBUSY: completions wait to be taken first; the caller takes them and comes back.
+            // EBUSY: the caller must first take completions, and then comes back.
             return match error.raw_os_error() {
                 Some(libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
                 _ => Err(error),
@@ -109,11 +109,11 @@ impl LinuxRing {
     }
 }
 
-/// (Un)registers a ring's descriptor with its thread, which saves looking it up at each enter
-/// (Linux 5.18). Answers the index.
+/// Registers a ring's descriptor with the ring's thread, or unregisters the descriptor. The
+/// registration saves a lookup at each enter (Linux 5.18). Returns the index.
 fn update_ring_fd(fd: RawFd, operation: u32, offset: u32) -> io::Result<i32> {
     let mut update = RsrcUpdate { offset, resv: 0, data: u64::from(fd.cast_unsigned()) };
-    // SAFETY: `update` is an io_uring_rsrc_update that lives through the call.
+    // SAFETY: `update` is an io_uring_rsrc_update and lives through the call.
     let done = unsafe {
         libc::syscall(libc::SYS_io_uring_register, fd, operation, ptr::from_mut(&mut update), 1)
     };
@@ -130,8 +130,8 @@ struct RsrcUpdate {
     data: u64,
 }
 
-/// `DEFER_TASKRUN` keeps the kernel from interrupting us; `NO_SQARRAY` (6.6) and `SUBMIT_ALL`
-/// (5.18) are what an older kernel can do without.
+/// `DEFER_TASKRUN` keeps the kernel from interrupting the thread; an older kernel can do without
+/// `NO_SQARRAY` (6.6) and `SUBMIT_ALL` (5.18).
 fn build(entries: RingSize) -> io::Result<IoUring> {
     let attempt = |no_sqarray: bool| {
         let mut builder = IoUring::builder();
@@ -248,11 +248,13 @@ impl Drop for LinuxRing {
         let fd = unsafe { self.ring.as_ref() }.as_raw_fd();
         if self.enter_flags & ENTER_REGISTERED_RING != 0 {
             let index = u32::try_from(self.enter_fd).unwrap_or_default();
-            // The registration would keep the ring, and all it holds, until the thread ends.
+            // The registration would keep the ring, with all the ring's resources, until the thread
+            // ends.
             let _ = update_ring_fd(fd, UNREGISTER_RING_FDS, index);
         }
-        // SAFETY: the queues go before the ring that they borrow; nothing uses any of them again,
-        // `submitter` having no destructor; the ring was leaked in `new`.
+        // SAFETY: the queues go before the ring from which the queues are borrowed; nothing uses
+        // the queues or the ring again, since `submitter` has no destructor; the ring was leaked in
+        // `new`.
         unsafe {
             ManuallyDrop::drop(&mut self.submissions);
             ManuallyDrop::drop(&mut self.completions);

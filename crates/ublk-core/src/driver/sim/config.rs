@@ -1,4 +1,4 @@
-//! What the simulated kernel can do, and what goes wrong in it.
+//! The abilities of the simulated kernel, and the faults.
 
 use ublk_sys::{
     UBLK_F_AUTO_BUF_REG, UBLK_F_BATCH_IO, UBLK_F_BUF_REG_OFF_DAEMON, UBLK_F_CMD_IOCTL_ENCODE,
@@ -16,32 +16,32 @@ use ublk_sys::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waiting {
     /// One thread, no clock: each wait makes seeded moves until a completion is there or nothing
-    /// can move any more, and returns. A control command that would have to wait answers
-    /// `ETIMEDOUT` at once, and goes on in the background as the kernel's does.
+    /// can move any more, and returns. A control command with a need to wait answers `ETIMEDOUT` at
+    /// once, and continues in the background as in the kernel.
     Stepping,
     /// Many threads, which sleep until something moves.
     Blocking,
 }
 
-/// What the simulated kernel offers.
+/// The abilities of the simulated kernel.
 #[derive(Clone, Copy, Debug)]
 pub struct Kernel {
     /// `UBLK_F_*`.
     pub features: u64,
-    /// The features that ADD_DEV sets on every device.
+    /// The features set by ADD_DEV on every device.
     pub always: u64,
     /// `UBLK_PARAM_TYPE_*`; others are cleared.
     pub params: u32,
     /// Number of CPUs, the upper bound of the queues.
     pub cpus: u16,
-    /// Whether it has writeback throttling (`CONFIG_BLK_WBT`).
+    /// Whether the kernel has writeback throttling (`CONFIG_BLK_WBT`).
     pub throttling: bool,
-    /// Whether the server may do what root may.
+    /// Whether the server has the rights of root.
     pub root: bool,
-    /// How many seconds pass for it in one of ours.
+    /// Seconds of the simulated clock per real second.
     pub speed: u32,
-    /// The driver hands the rest of a write that the server has completed in part to the server again.
-    /// Since 7.1 at the latest the driver takes the part for the whole request.
+    /// The driver hands the rest of a partly completed write to the server again. Since 7.1 at the
+    /// latest the driver takes the part for the whole request.
     pub rest_of_writes: bool,
     /// START_DEV waits for the partition scan and holds the mutex of the device meanwhile. Since 6.19 a
     /// worker scans after START_DEV.
@@ -112,7 +112,7 @@ impl Kernel {
         }
     }
 
-    /// Linux 6.1: knows the bare command numbers only, and cannot be asked what it can do.
+    /// Linux 6.1: knows only the bare command numbers, and cannot report features.
     pub fn linux_6_1() -> Self {
         let always = UBLK_F_URING_CMD_COMP_IN_TASK;
         Self { features: always | UBLK_F_NEED_GET_DATA, always, ..Self::linux_6_12() }
@@ -132,19 +132,19 @@ pub struct Faults {
     pub copied: u16,
     /// REGISTER_IO_BUF fails with `ENOMEM`.
     pub register: u16,
-    /// UNREGISTER_IO_BUF fails with `ENOMEM` before it does anything.
+    /// UNREGISTER_IO_BUF fails with `ENOMEM` without an effect.
     pub unregister: u16,
     /// Automatic registration fails as if the slot were taken.
     pub auto_register: u16,
-    /// A commit, or the fetch of a batch, fails with `ENOMEM` before it does anything.
+    /// A commit, or the fetch of a batch, fails with `ENOMEM` without an effect.
     pub command: u16,
-    /// COMMIT_IO_CMDS takes only the first of its elements, or with `EFAULT` none.
+    /// COMMIT_IO_CMDS takes only the first elements, or with `EFAULT` none.
     pub partial: u16,
-    /// FETCH_IO_CMDS finds its buffer group empty.
+    /// FETCH_IO_CMDS finds the buffer group empty.
     pub no_buffers: u16,
-    /// io_uring_enter takes only some of what was pushed, for want of memory (`io_alloc_req`).
+    /// io_uring_enter takes only some of the pushed entries, for want of memory (`io_alloc_req`).
     pub submit: u16,
-    /// A submission queue that holds something is full.
+    /// A submission queue that is not empty acts as if full.
     pub full: u16,
     /// A backend operation completes later than its submission.
     pub delay: u16,
@@ -164,22 +164,22 @@ pub struct SimConfig {
     pub seed: u64,
     /// How waiting is done.
     pub waiting: Waiting,
-    /// What the kernel offers.
+    /// The abilities of the kernel.
     pub kernel: Kernel,
-    /// What goes wrong.
+    /// The faults.
     pub faults: Faults,
-    /// Each ring stands for a thread of its own, whoever steps it: what only the thread may do that
-    /// has fetched a tag, only that ring may do.
+    /// Each ring stands for a separate thread, no matter which thread steps the ring: only the ring
+    /// that has fetched a tag may do the things reserved for the fetching thread.
     pub thread_per_ring: bool,
-    /// Whether the kernel scans disks for partitions at START_DEV. Default: no, so that tests can count
-    /// requests.
+    /// Whether the kernel scans disks for partitions at START_DEV. Default: no; tests can then
+    /// count requests.
     pub partition_scan: bool,
     /// Whether events are kept for [`Sim::trace`](super::Sim::trace).
     pub trace: bool,
 }
 
 impl SimConfig {
-    /// Linux 7.3 without faults, stepped by one thread.
+    /// Linux 7.3 without faults, stepped by a single thread.
     pub fn stepping(seed: u64) -> Self {
         Self {
             seed,

@@ -1,4 +1,4 @@
-//! The state of a ublk device, with the kernel's own names where they help to compare.
+//! The state of a ublk device, with the kernel's names where these names help to compare.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -15,24 +15,24 @@ use super::events::Events;
 use super::model::Task;
 use super::shared::SharedBuffer;
 
-/// References that dispatch takes, to be given back by the commit.
+/// References taken by dispatch; the commit gives the references back.
 pub(super) const REFCOUNT_INIT: u32 = 0x3fff_ffff;
 
 /// Waits for the driver: the command of the tag is pending.
 pub(super) const ACTIVE: u8 = 1;
 /// The server has the request.
 pub(super) const OWNED_BY_SRV: u8 = 2;
-/// The server was told to ask for a write's data.
+/// The server must ask for a write's data.
 pub(super) const WANTS_GET_DATA: u8 = 4;
 /// The request's buffer was registered at dispatch.
 pub(super) const AUTO_REGISTERED: u8 = 8;
 /// The pending command was taken away by a cancel.
 pub(super) const CANCELED: u8 = 16;
 
-/// A pending command: which ring, which of its operations.
+/// A pending command: the ring, and the ring's operation.
 pub(super) type Cmd = (usize, usize);
 
-/// `struct ublk_io`: one tag.
+/// `struct ublk_io`: a tag.
 #[derive(Debug, Default)]
 pub(super) struct Io {
     /// The copy buffer's address, or the packed automatic registration.
@@ -47,25 +47,26 @@ pub(super) struct Io {
     pub(super) ring_of_buffer: Option<usize>,
 }
 
-/// `struct ublk_queue`, with the blk-mq tags that belong to it.
+/// `struct ublk_queue`, with the queue's blk-mq tags.
 #[derive(Debug)]
 pub(super) struct Queue {
     pub(super) ios: Vec<Io>,
     pub(super) area: Arc<Area>,
     pub(super) canceling: bool,
     pub(super) ready: usize,
-    /// Which request has each tag.
+    /// The request of each tag.
     pub(super) tags: Vec<Option<u64>>,
     /// Requests without a tag, in the order of their arrival.
     pub(super) waiting: VecDeque<u64>,
-    /// Requests with a tag that nobody could take: they go out again when somebody kicks.
+    /// Requests with a tag, put back because no server could take the requests: a kick sends these
+    /// requests out again.
     pub(super) requeued: VecDeque<u64>,
     /// Requests fail until there is a new server.
     pub(super) fail_io: bool,
     pub(super) events: Events,
 }
 
-/// Where a stop that waits for requests in flight has got to.
+/// The progress of a stop that waits for requests in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
     No,
@@ -75,7 +76,7 @@ pub(super) enum Stop {
     Draining,
 }
 
-/// What a START_DEV that holds the device's mutex waits for.
+/// The event awaited by a START_DEV that holds the device's mutex.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Starting {
     No,
@@ -115,9 +116,9 @@ pub(super) struct Device {
     pub(super) server: i32,
     /// The number is free again: the device is gone.
     pub(super) gone: bool,
-    /// Memory registered with REG_BUF, by its index.
+    /// Memory registered with REG_BUF, by index.
     pub(super) shared: BTreeMap<u16, SharedBuffer>,
-    /// `/sys/block/ublkbN/queue`, as far as somebody wrote to it.
+    /// `/sys/block/ublkbN/queue`, as far as settings have been written.
     pub(super) queue_settings: BTreeMap<String, String>,
     /// blk_mq_freeze_queue: requests get no tags.
     pub(super) frozen: bool,
@@ -158,7 +159,7 @@ impl Device {
         self.disk && self.starting != Starting::Zones
     }
 
-    /// How far apart its descriptors are, in bytes.
+    /// The distance between descriptors, in bytes.
     pub(super) fn stride(&self) -> usize {
         stride(&self.info)
     }
@@ -204,7 +205,7 @@ impl Device {
         self.has(UBLK_F_INTEGRITY)
     }
 
-    /// The metadata of so many bytes of data, in bytes.
+    /// The metadata of this many bytes of data, in bytes.
     pub(super) fn metadata_of(&self, bytes: u32) -> usize {
         let format = &self.params.integrity;
         let intervals = bytes >> if self.has_integrity() { format.interval_exp } else { 31 };
@@ -230,7 +231,7 @@ impl Device {
         self.queues.iter().any(|queue| queue.tags.iter().any(Option::is_some))
     }
 
-    /// Whether any request has a tag or waits for one.
+    /// Whether any request has a tag or waits for a tag.
     pub(super) fn busy(&self) -> bool {
         self.queues.iter().any(|q| !q.waiting.is_empty() || q.tags.iter().any(Option::is_some))
     }
@@ -268,7 +269,7 @@ impl Queue {
     }
 }
 
-/// The descriptors of one queue, shared with the server that mapped them.
+/// The descriptors of a queue, shared with the server that mapped the descriptors.
 #[derive(Debug)]
 pub(super) struct Area {
     words: Box<[AtomicU64]>,
@@ -305,7 +306,8 @@ impl Area {
         let first = [low[0], low[1], low[2], low[3], high[0], high[1], high[2], high[3]];
         let words = [u64::from_ne_bytes(first), descriptor.start_sector, descriptor.addr];
         for (slot, word) in self.words[at..].iter().zip(words) {
-            // Relaxed: the lock of the model orders it before the completion that announces it.
+            // Relaxed: the lock of the model orders the store before the completion that announces
+            // the request.
             slot.store(word, Ordering::Relaxed);
         }
     }

@@ -1,4 +1,4 @@
-//! A batch device of one queue, with the memory that its commands and their answers lie in.
+//! A batch device with a single queue, and the memory of the device's commands and answers.
 
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -13,10 +13,10 @@ use super::super::*;
 use super::rig::*;
 use crate::driver::{Completion, Ring};
 
-/// The buffer group of the tests, and how many buffers its ring can hold.
+/// The buffer group of the tests, and the capacity of the group's ring.
 pub(super) const GROUP: u16 = 7;
 pub(super) const ENTRIES: u16 = 4;
-/// What the commands carry.
+/// The `user_data` of the commands.
 pub(super) const PREP: u64 = 0x50;
 pub(super) const COMMIT: u64 = 0x51;
 pub(super) const FETCH: u64 = 0x52;
@@ -24,7 +24,7 @@ pub(super) const FETCH: u64 = 0x52;
 #[repr(C, align(4096))]
 pub(super) struct Page(pub(super) [u8; 4096]);
 
-/// What of an element the tests choose.
+/// The part of an element chosen by the tests.
 #[derive(Clone, Copy)]
 pub(super) struct Answer {
     pub(super) tag: u16,
@@ -35,7 +35,7 @@ pub(super) struct BatchRig {
     pub(super) rig: Rig,
     /// The elements of all commands so far.
     elements: Vec<Box<[u64]>>,
-    /// The buffer ring, and the buffers that it names.
+    /// The buffer ring, and the buffers named in the ring.
     ring: Box<Page>,
     inbox: Vec<Box<[u16]>>,
     tail: u16,
@@ -80,7 +80,8 @@ impl BatchRig {
         this
     }
 
-    /// A started device that has neither fetch nor buffers; a device with zones waits for their report.
+    /// A started device with neither fetch nor buffers; a device with zones waits for the zones'
+    /// report.
     pub(super) fn armed(config: SimConfig, flags: u64, depth: u16) -> Self {
         let mut this = Self::added(config, flags, depth);
         let tags: Vec<u16> = (0..depth).collect();
@@ -95,12 +96,12 @@ impl BatchRig {
     pub(super) fn added(config: SimConfig, flags: u64, depth: u16) -> Self {
         let mut rig = Rig::added(config, flags | UBLK_F_BATCH_IO, depth);
         let mut ring = Box::new(Page([0; 4096]));
-        // SAFETY: a page, which outlives the rig: fields drop in their order.
+        // SAFETY: a page, which outlives the rig: fields drop in the order of declaration.
         unsafe { rig.ring.register_buffer_ring(ring.0.as_mut_ptr(), ENTRIES, GROUP).unwrap() };
         Self { rig, elements: Vec::new(), ring, inbox: Vec::new(), tail: 0 }
     }
 
-    /// Gives the kernel one more buffer, with room for `tags`.
+    /// Gives the kernel another buffer, with room for `tags`.
     pub(super) fn provide(&mut self, tags: usize) {
         let buffer = vec![u16::MAX; tags].into_boxed_slice();
         let id = u16::try_from(self.inbox.len()).unwrap();
@@ -111,24 +112,24 @@ impl BatchRig {
         entry[12..14].copy_from_slice(&id.to_ne_bytes());
         self.inbox.push(buffer);
         self.tail += 1;
-        // SAFETY: aligned and within the page, which nobody else writes.
+        // SAFETY: aligned and within the page; no other code writes the page.
         let tail = unsafe { AtomicU16::from_ptr(self.ring.0.as_mut_ptr().add(14).cast()) };
-        // Release: the entry comes before the tail that announces it.
+        // Release: the entry comes before the tail that announces the entry.
         tail.store(self.tail, Ordering::Release);
     }
 
-    /// The tags that a completion tells of.
+    /// The tags in a completion.
     pub(super) fn tags(&self, done: &Completion) -> Vec<u16> {
         const BUFFER: u32 = 1;
         assert_eq!(done.user_data, FETCH, "{done:?}");
         assert_eq!(done.flags & BUFFER, BUFFER);
         let buffer = &self.inbox[(done.flags >> 16) as usize];
         let count = usize::try_from(done.result).unwrap() / 2;
-        // SAFETY: `count` tags of the buffer; volatile, since the model has written them.
+        // SAFETY: `count` tags of the buffer; volatile, because the model has written the tags.
         (0..count).map(|at| unsafe { buffer.as_ptr().add(at).read_volatile() }).collect()
     }
 
-    /// Runs the device until one completion with tags has come.
+    /// Runs the device until a completion with tags has come.
     pub(super) fn take(&mut self) -> Vec<u16> {
         const MORE: u32 = 2;
         let all = self.rig.turn();
@@ -145,7 +146,7 @@ impl BatchRig {
         self.command(UBLK_U_IO_COMMIT_IO_CMDS, answers, COMMIT)
     }
 
-    /// A commit that says where an append went, in sectors.
+    /// A commit with an append's landing place, in sectors.
     pub(super) fn commit_landed(&mut self, tag: u16, result: i32, sector: u64) -> Sqe {
         let header = ublk_elem_header { tag, buf_index: tag, result };
         let words: Box<[u64]> = [u64::from_ne_bytes(header.to_bytes()), sector].into();
@@ -156,7 +157,7 @@ impl BatchRig {
         sqe
     }
 
-    /// Commits and answers what comes of it.
+    /// Commits, and returns the result.
     pub(super) fn answer(&mut self, tags: &[u16], result: i32) -> i32 {
         let commit = self.commit(&answers(tags, result));
         self.rig.push(&commit);
@@ -166,8 +167,8 @@ impl BatchRig {
         all[0].result
     }
 
-    /// The elements as the device's mode wants them: the buffer's address, or the slot that has
-    /// the tag's number.
+    /// The elements in the form of the device's mode: with the buffer's address, or with the slot
+    /// of the tag's number.
     fn command(&mut self, op: u32, answers: &[Answer], user_data: u64) -> Sqe {
         let copies = self.rig.sim.lock().devices[0].copies();
         let words = answers.iter().flat_map(|&Answer { tag, result }| {
@@ -188,7 +189,7 @@ impl BatchRig {
     }
 }
 
-/// A stepped system in which these things go wrong.
+/// A stepped system with these faults.
 pub(super) fn faulty(faults: Faults) -> SimConfig {
     SimConfig { faults, ..SimConfig::stepping(1) }
 }
@@ -200,7 +201,7 @@ pub(super) fn submit(client: &Client, count: u64, op: impl Fn(u64) -> ClientOp) 
     }
 }
 
-/// The same command with other words in its header.
+/// The same command with other words in the header.
 pub(super) fn with(sqe: Sqe, change: impl FnOnce(&mut ublk_batch_io)) -> Sqe {
     let mut header = sqe.batch_io();
     change(&mut header);

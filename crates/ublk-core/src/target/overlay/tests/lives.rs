@@ -1,5 +1,6 @@
-//! Lives of a server, each ended by a power cut, by kill -9, also in the middle of a snapshot, or in good
-//! order: after each, every block holds what its clients may expect, and so does every snapshot.
+//! Lives of a server, each ended by a power cut, by kill -9, also in the middle of a snapshot, or
+//! in good order: after each life, every block of the disk and of every snapshot holds a value that
+//! the clients may expect.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,17 +36,17 @@ impl Random {
     }
 }
 
-/// What a block may hold.
+/// The possible contents of a block.
 #[derive(Clone, Debug)]
 struct Block {
-    /// Stamps in the order in which their writes began, from the last one that is certain to be durable.
+    /// Stamps in the order of the writes' beginnings, from the last stamp certain to be durable.
     stamps: Vec<u64>,
     /// How many stamps there were before these.
     gone: usize,
-    /// The stamp of the last write that was answered, counted from the first of all; readers see it or a
-    /// later one.
+    /// The stamp of the last answered write, counted from the first stamp of all; readers see this
+    /// stamp or a later stamp.
     now: usize,
-    /// A write or discard of it is under way.
+    /// A write or discard of the block is under way.
     busy: bool,
 }
 
@@ -65,17 +66,18 @@ impl Block {
     }
 }
 
-/// A snapshot, and the stamps that each block of it may hold.
+/// A snapshot, and the possible stamps of each block.
 struct Kept {
     file: PathBuf,
     stamps: Vec<Vec<u64>>,
 }
 
-/// A request under way and what its end means.
+/// A request under way, and the data needed at the request's end.
 struct Flight {
     running: Running,
     range: (u64, u64),
-    /// Of each block of a read or a flush: what was answered when it began; and the stamps then.
+    /// For each block of a read or a flush: the last answered write at the beginning of the
+    /// request, and the possible stamps then.
     began: Vec<(usize, Vec<u64>)>,
 }
 
@@ -129,7 +131,7 @@ impl Life<'_> {
         self.flights.push(Flight { running, range: blocks, began });
     }
 
-    /// Reads under way may find what is written now, whatever is written later.
+    /// Reads under way may find this write, whatever is written later.
     fn show(&mut self, blocks: (u64, u64), stamp: u64) {
         for flight in &mut self.flights {
             for (block, (_, stamps)) in range(flight.range).zip(&mut flight.began) {
@@ -169,7 +171,7 @@ impl Life<'_> {
     /// Takes a snapshot once only reads are under way. Answers whether the server is still there.
     fn snapshot(&mut self) -> bool {
         let writes = |flight: &Flight| flight.running.request.op != Op::Read;
-        // One may wait for another.
+        // A request may wait for another request.
         while self.flights.iter().any(writes) {
             self.advance();
         }
@@ -279,7 +281,7 @@ fn lives(seed: u64, count: u64) {
         }
         let overlay = folder.open_with(&boot, &history, last == End::Lost);
         let overlay = overlay.unwrap_or_else(|error| panic!("seed {seed}, life {life}: {error}"));
-        // Opening writes a superblock and syncs it alone.
+        // Opening itself writes a superblock and syncs the file, past this cache.
         cache.sync();
         cache.opened();
         check_all(&overlay, &mut cache, &mut blocks, last, (seed, life));
@@ -330,7 +332,7 @@ fn lives(seed: u64, count: u64) {
     }
 }
 
-/// A disk that stands on a snapshot holds what the snapshot may.
+/// A disk on a snapshot holds a possible state of the snapshot.
 fn check_snapshot(folder: &Folder, file: &Path, stamps: &[Vec<u64>], seed: u64) {
     let child = folder.path.join("child");
     fork(file, std::slice::from_ref(&child), None).unwrap();
@@ -349,7 +351,7 @@ fn check_snapshot(folder: &Folder, file: &Path, stamps: &[Vec<u64>], seed: u64) 
     fs::remove_file(child).unwrap();
 }
 
-/// Each block holds one of the stamps that it may, and from now on that one alone.
+/// Each block holds a possible stamp, and from now on only this stamp.
 fn check_all(
     overlay: &Overlay,
     cache: &mut Cache,
@@ -369,7 +371,7 @@ fn check_all(
             "seed {seed}, life {life}: block {number} holds {stamp}, not one of {block:?}"
         );
         if last == End::Kill {
-            // A power cut may still take it.
+            // A power cut may still take the stamp.
             block.stamps.push(stamp);
             (block.now, block.busy) = (block.gone + block.stamps.len() - 1, false);
         } else {
