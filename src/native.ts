@@ -346,6 +346,10 @@ export interface Binding {
   setDeviceAffinity(id: number, cpus: readonly number[]): Promise<Outcome<number>>;
   deleteDevice(id: number, force: boolean): Promise<Outcome<void>>;
   deviceUsers(id: number): Promise<Outcome<DeviceUsers>>;
+  /** Sends a datagram to a Unix socket: a path, or `@` and an abstract name. Waits up to a second. */
+  notify(address: string, message: string): Outcome<void>;
+  /** Asks the reactors of the process for a sign of life; names those that owe one since the last call. */
+  silentReactors(): string[];
   features(): Promise<Outcome<Feature[]>>;
   simulate(
     options: NativeDeviceOptions,

@@ -15,6 +15,7 @@ mod device;
 mod farewell;
 mod machine;
 mod memory;
+mod notify;
 mod open_devices;
 mod options;
 mod outcome;

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
 use io_uring::opcode;
 use io_uring::types::Fd;
@@ -49,6 +50,7 @@ mod listening;
 mod lost;
 mod mailbox;
 mod places;
+mod pulse;
 mod queue;
 mod seat;
 mod service;
@@ -61,6 +63,7 @@ pub use crate::exchange::{Back, Front, apart};
 pub use crate::share::Share;
 pub(crate) use lost::can_be_left;
 pub use mailbox::{Mailbox, NewFile, Waker};
+pub use pulse::silent_reactors;
 pub use service::{Capacity, ExchangeMode, Listener, News, Part, QueueConfig, Service, Transfer};
 pub(crate) use service::{MAX_SLOTS, places};
 
@@ -70,6 +73,7 @@ use clock::{CLOCK, Clock};
 use listening::BELL;
 use lost::LostQueue;
 use places::Places;
+use pulse::Pulse;
 use seat::{Desk, Seat};
 use spin::Spin;
 
@@ -95,6 +99,8 @@ pub struct Reactor<D: Driver, T> {
     slots: Slots,
     places: Places,
     mailbox: Mailbox<T>,
+    /// Set by callers, and cleared each time the reactor takes its mail.
+    pulse: Arc<Pulse>,
     /// Seats that receive messages from other threads.
     listening: Vec<u16>,
     /// Wakes the reactor for these messages; present once a seat listens.
@@ -134,6 +140,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
             seats: Vec::new(),
             slots: Slots::new(capacity.slots),
             places: Places::new(capacity.files),
+            pulse: Pulse::new(mailbox.waker()),
             mailbox,
             listening: Vec::new(),
             bell: None,
@@ -288,6 +295,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         }
         self.attention = true;
         self.mailbox.waker().drain();
+        self.pulse.beat();
         self.watch_mailbox()
     }
 

@@ -154,3 +154,39 @@ fn a_reactor_none_of_whose_queues_can_be_served_ends() {
     assert!(Reactor::of(&sim, Mailbox::new().unwrap(), vec![narrow]).is_err());
     assert_eq!(heard.try_recv(), Ok(false));
 }
+
+/// The reactors of the thread `name` that owe a sign of life.
+fn silent(name: &str) -> usize {
+    silent_reactors().iter().filter(|one| *one == name).count()
+}
+
+#[test]
+fn a_reactor_that_turns_gives_a_sign_of_life_and_one_that_stands_still_is_named() {
+    let sim = Sim::new(SimConfig::blocking(1));
+    let (ended, told) = channel();
+    let mailbox = Mailbox::<Null>::new().unwrap();
+    let waker = mailbox.waker().clone();
+    let (go, may_turn) = channel::<()>();
+    let body = move || {
+        let mut reactor = Reactor::new(&sim, capacity(2, DEPTH), mailbox).unwrap();
+        ended.send(()).unwrap();
+        may_turn.recv().unwrap();
+        while reactor.turn().unwrap() == Turn::Serving {
+            ended.send(()).unwrap();
+        }
+        drop(reactor);
+    };
+    let thread = thread::Builder::new().name("pulse".into()).spawn(body).unwrap();
+    told.recv().unwrap();
+    assert_eq!(silent("pulse"), 0, "asked for the first time");
+    assert_eq!(silent("pulse"), 1, "stands still");
+    assert_eq!(silent("pulse"), 1, "still stands still");
+    go.send(()).unwrap();
+    told.recv().unwrap();
+    assert_eq!(silent("pulse"), 0, "asleep and woken");
+    told.recv().unwrap();
+    assert_eq!(silent("pulse"), 0, "again");
+    waker.quit();
+    thread.join().unwrap();
+    assert_eq!(silent("pulse"), 0, "a reactor that has ended owes nothing");
+}
