@@ -17,6 +17,10 @@ export interface Reloads extends AsyncDisposable {
 export interface ReloadReport {
   done(results: readonly ServiceResult[]): void;
   failed(error: UblkError): void;
+  /** A reload begins. */
+  reloading(): void;
+  /** The reload has ended, well or not, and has been reported. */
+  ready(): void;
 }
 
 /** Reads the configuration at `path` again when asked, and at SIGHUP until disposed of. */
@@ -29,6 +33,7 @@ export function reloads(
   let last: Promise<unknown> = Promise.resolve();
   const attempt = async (): Promise<readonly ServiceResult[]> => {
     if (ended.aborted) throw new UblkError(UblkErrorCode.Closed, 'the service is about to end');
+    report.reloading();
     try {
       const results = await service.apply(await loadConfig(path), ended);
       report.done(results);
@@ -36,6 +41,8 @@ export function reloads(
     } catch (error) {
       if (UblkError.is(error)) report.failed(error);
       throw error;
+    } finally {
+      report.ready();
     }
   };
   const reload = (): Promise<readonly ServiceResult[]> => {

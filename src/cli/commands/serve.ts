@@ -14,6 +14,9 @@ import { ExitStatus, report } from '../report.ts';
 import { reloads, type ReloadReport, type Reloads } from '../reloads.ts';
 import { endOnSignal, readyData, reportEnd } from '../serving.ts';
 import { hearSignals, type EndSignals } from '../signals.ts';
+import { serviceManager } from '../systemd/manager.ts';
+import { notices } from '../systemd/notices.ts';
+import { feedWatchdog } from '../systemd/watchdog.ts';
 
 /** The flags of `ublk serve`. */
 export interface ServeFlags extends OutputFlags {
@@ -39,11 +42,17 @@ export async function serve(path: string, flags: ServeFlags): Promise<void> {
   }
   const signals = hearSignals(['SIGINT', 'SIGTERM']);
   if (flags.background && !isInBackground()) return runInBackground(signals.first);
+  const manager = serviceManager();
   await using service = new Service();
+  const noted = notices(service, signals.first, manager);
+  using _watchdog = manager && feedWatchdog(manager);
   const ended = serviceEnd(service, signals);
   const limitMs = flags.stopAfter === undefined ? undefined : flags.stopAfter * 1000;
   endOnSignal(() => [...service.devices.values()], signals, limitMs);
-  await using again = reloads(service, path, signals.first, reportReload(path, flags));
+  await using again = reloads(service, path, signals.first, {
+    ...reportReload(path, flags),
+    ...noted,
+  });
   await using _control = await openControl(service, path, again, flags);
   using _stalls = watchStalls(service, flags.stallAfter ?? STALL_AFTER);
   tellStalls(service);
@@ -51,6 +60,7 @@ export async function serve(path: string, flags: ServeFlags): Promise<void> {
   tell(results, flags);
   await using _pidFile = await writePidFile(flags.pidFile);
   announce(service, results, flags);
+  noted.ready();
   await ended.whenEmpty();
 }
 
@@ -99,7 +109,7 @@ function tellStalls(service: Service): void {
 }
 
 /** What stderr says of a reload. */
-function reportReload(path: string, flags: ServeFlags): ReloadReport {
+function reportReload(path: string, flags: ServeFlags): Pick<ReloadReport, 'done' | 'failed'> {
   const again = (): void => void process.stderr.write(`${path} has been read again\n`);
   return {
     done: (results) => (tell(results, flags), again()),
