@@ -4,6 +4,7 @@ import type { Device } from './device.ts';
 import { unwrap } from './errors.ts';
 import { serve, serverOf } from './handler/server.ts';
 import { native, type NativeDevice, type NativeEnd, type NativePool } from './native.ts';
+import { nameDisk } from './names.ts';
 import { noteServer } from './notes.ts';
 import { toNativeOptions, type DeviceOptions } from './options.ts';
 import { createIn } from './pool.ts';
@@ -53,6 +54,7 @@ export async function createDevice(
   if (signal?.aborted && (await hasEnded(device.close()))) throw signal.reason;
   noteServer(device, request.target, options.name);
   if (request.recovery !== undefined) keepRecord(device, options);
+  nameDisk(device.id, options.name);
   return device;
 }
 

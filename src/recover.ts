@@ -7,6 +7,7 @@ import { serve, serverOf } from './handler/server.ts';
 import type { HandlerModule } from './handler/module.ts';
 import type { Handler } from './handler/types.ts';
 import { native, type NativeDevice, type NativeEnd, type NativePool } from './native.ts';
+import { nameDisk } from './names.ts';
 import { noteServer } from './notes.ts';
 import { toNative } from './options.ts';
 import { createIn } from './pool.ts';
@@ -88,5 +89,6 @@ export async function recoverDevice(
   if (signal?.aborted && (await hasEnded(leave()))) throw signal.reason;
   noteServer(device, request.target, recorded.name);
   keepRecord(device, recorded);
+  nameDisk(device.id, recorded.name);
   return device;
 }

@@ -15,6 +15,7 @@ const FILES: readonly (readonly [path: string, meaning: string])[] = [
   ['/dev/ublk-control', 'The driver, for control commands.'],
   ['/dev/ublkbN', 'The block device with the id N.'],
   ['/dev/ublkcN', 'The character device through which a server serves device N.'],
+  ['/dev/ublk/by-name/NAME', 'The block device of that name, with the rules of udev for names.'],
   ['/run/ublk', 'Records and layouts of devices with recovery; sockets of ublk share.'],
   ['/run/ublk-servers', 'The server and the backing store of each device, for ublk list.'],
 ];

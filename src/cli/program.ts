@@ -256,8 +256,11 @@ function serveUdev(program: Command): void {
   program
     .command('udev-rules')
     .description('Print udev rules that let users who are not root serve devices of their own.')
+    .option('--names', 'print those that make /dev/ublk/by-name/NAME instead')
     .addHelpText('after', example('ublk udev-rules | sudo tee /etc/udev/rules.d/97-ublk.rules'))
-    .action(async () => (await import('./commands/udev.ts')).udevRules());
+    .action(async (flags: { names?: true }) => {
+      (await import('./commands/udev.ts')).udevRules(flags);
+    });
   program
     .command('owner', { hidden: true })
     .description('Print the user and the group of a device, for the udev rules.')
