@@ -14,7 +14,10 @@ export const SECTIONS: readonly Section[] = [
       guide,
     ),
   ],
-  ['In production', ['production', 'performance', 'security', 'troubleshooting'].map(guide)],
+  [
+    'In production',
+    ['production', 'systemd', 'performance', 'security', 'troubleshooting'].map(guide),
+  ],
   [
     'Reference',
     [...['kernels', 'typescript', 'glossary'].map(guide), 'examples/README', 'CHANGELOG'],

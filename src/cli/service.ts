@@ -1,10 +1,11 @@
 import type { Command } from 'commander';
 
 import { example } from './arguments.ts';
+import type { InstallFlags } from './commands/install.ts';
 import type * as Verbs from './commands/service.ts';
 import type { ServiceFlags, ServiceSnapshotFlags, ServiceStopFlags } from './commands/service.ts';
 
-/** The subcommands that speak to a running `ublk serve`, by its control socket. */
+/** The subcommands that speak to a running `ublk serve`, by its control socket, or make it a service. */
 export function lookAfterService(program: Command): void {
   const service = program
     .command('service')
@@ -54,6 +55,35 @@ export function lookAfterService(program: Command): void {
     .description('Leave a device with recovery to another server; requests wait.')
     .addHelpText('after', example('ublk service quiesce data'))
     .action(async (name: string, flags: ServiceFlags) => (await verbs()).quiesce(name, flags));
+  installService(service, program.version() ?? '');
+}
+
+/** The subcommands that make a service of systemd. */
+function installService(service: Command, version: string): void {
+  unit(service, 'install')
+    .description('Write a unit of systemd that serves a configuration, and udev rules for names.')
+    .argument('<config>', 'ublk.toml, ublk.json, or a module')
+    .addHelpText('after', example('ublk service install /etc/ublk.toml --dry-run'))
+    .action(async (config: string, flags: InstallFlags) => {
+      await (await import('./commands/install.ts')).install(config, flags, version);
+    });
+  unit(service, 'uninstall')
+    .description('Remove the unit of systemd; the udev rules stay.')
+    .addHelpText('after', example('ublk service uninstall'))
+    .action(async (flags: InstallFlags) => {
+      (await import('./commands/install.ts')).uninstall(flags);
+    });
+}
+
+function unit(service: Command, name: string): Command {
+  return service
+    .command(name)
+    .option(
+      '--name <name>',
+      'a unit ublk-NAME.service with a socket of its own (default: ublk.service)',
+    )
+    .option('--prefix <dir>', 'the folder that stands for / (default: /)')
+    .option('--dry-run', 'write nothing, and print what would be written');
 }
 
 async function verbs(): Promise<typeof Verbs> {
