@@ -152,7 +152,7 @@ impl<D: Driver> Launch<'_, D> {
             counters,
             bridge,
             size_check: SizeCheck::of(&target),
-            snapshots: Snapshots::of(self.driver, &target, reactors, limit),
+            snapshots: Snapshots::of(self.driver, &target, &reactors, limit),
             links,
             leave: pool.is_none().then_some(events),
             closing: Mutex::default(),

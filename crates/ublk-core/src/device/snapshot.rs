@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::driver::Driver;
 use crate::error::{Code, Error, Result};
-use crate::reactor::{Mailbox, NewFile};
+use crate::reactor::{Mailbox, NewFile, WeakMailbox};
 use crate::target::{Queues, Snapshot, SnapshotOptions, Target};
 
 type Take = dyn Fn(&SnapshotOptions) -> Result<Snapshot> + Send + Sync;
@@ -20,10 +20,11 @@ impl Snapshots {
     pub(super) fn of<D: Driver, T: Target>(
         driver: &D,
         target: &Arc<T>,
-        reactors: Vec<Mailbox<T>>,
+        reactors: &[Mailbox<T>],
         limit: Duration,
     ) -> Self {
         let (driver, target) = (driver.clone(), Arc::downgrade(target));
+        let reactors = reactors.iter().map(Mailbox::downgrade).collect();
         let reach = Reach { driver, target, reactors, limit };
         Self(Box::new(move |options| match reach.target.upgrade() {
             Some(target) => target.snapshot(options, &reach),
@@ -46,7 +47,9 @@ impl std::fmt::Debug for Snapshots {
 struct Reach<D, T> {
     driver: D,
     target: Weak<T>,
-    reactors: Vec<Mailbox<T>>,
+    /// Weak: a device that has ended stays in memory until its last holder drops the device, in Node.js
+    /// until a garbage collection.
+    reactors: Vec<WeakMailbox<T>>,
     limit: Duration,
 }
 
@@ -62,6 +65,7 @@ impl<D: Driver, T: Target> Queues for Reach<D, T> {
         let (file, (told, answers)) = (Arc::new(again), channel());
         for reactor in &self.reactors {
             let (target, file, told) = (Arc::clone(&target), Arc::clone(&file), told.clone());
+            let reactor = reactor.upgrade().ok_or_else(|| failed("a reactor is gone"))?;
             reactor.give(NewFile { target, place, file, told });
         }
         drop(told);

@@ -3,7 +3,7 @@
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::{io, mem};
 
 use super::Service;
@@ -24,6 +24,20 @@ pub struct Mailbox<T> {
     waker: Waker,
     /// Nobody looks into it any more: none.
     mail: Arc<Mutex<Option<Vec<Mail<T>>>>>,
+}
+
+/// A mailbox that keeps nothing of a reactor that has ended, neither memory nor the descriptor.
+#[derive(Debug)]
+pub(crate) struct WeakMailbox<T> {
+    waker: Weak<Inner>,
+    mail: Weak<Mutex<Option<Vec<Mail<T>>>>>,
+}
+
+impl<T> WeakMailbox<T> {
+    /// The mailbox, unless the reactor has ended.
+    pub(crate) fn upgrade(&self) -> Option<Mailbox<T>> {
+        Some(Mailbox { waker: Waker(self.waker.upgrade()?), mail: self.mail.upgrade()? })
+    }
 }
 
 /// What a reactor is asked for.
@@ -112,6 +126,11 @@ impl<T> Mailbox<T> {
     /// Gives the reactor's queues a file.
     pub fn give(&self, file: NewFile<T>) {
         self.post(Mail::File(file));
+    }
+
+    /// The same mailbox for a holder that may outlive the reactor.
+    pub(crate) fn downgrade(&self) -> WeakMailbox<T> {
+        WeakMailbox { waker: Arc::downgrade(&self.waker.0), mail: Arc::downgrade(&self.mail) }
     }
 
     fn post(&self, mail: Mail<T>) {

@@ -62,6 +62,7 @@ pub use crate::buffers::SharedMemory;
 pub use crate::exchange::{Back, Front, apart};
 pub use crate::share::Share;
 pub(crate) use lost::can_be_left;
+pub(crate) use mailbox::WeakMailbox;
 pub use mailbox::{Mailbox, NewFile, Waker};
 pub use pulse::silent_reactors;
 pub use service::{Capacity, ExchangeMode, Listener, News, Part, QueueConfig, Service, Transfer};
