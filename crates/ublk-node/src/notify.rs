@@ -1,7 +1,9 @@
 //! What a service says to its manager (`sd_notify(3)`), and how the reactors are.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
@@ -18,15 +20,19 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Waits at most [`PATIENCE`] for a manager that does not read.
 #[napi(catch_unwind, ts_return_type = "Outcome<void>")]
 pub fn notify(address: String, message: String) -> Outcome<()> {
-    let sent = send(&address, message.as_bytes());
-    let tried = || format!("cannot notify the service manager at {address}");
-    sent.map_err(|error| Error::os(Code::Kernel, tried(), "sendto", &error)).into()
+    let (address, message) = (address.into_bytes(), message.into_bytes());
+    let failed = |error| {
+        let shown = String::from_utf8_lossy(&address);
+        let tried = format!("cannot notify the service manager at {shown}");
+        Error::os(Code::Kernel, tried, "sendto", &error)
+    };
+    send(&address, &message).map_err(failed).into()
 }
 
-fn send(address: &str, message: &[u8]) -> io::Result<()> {
-    let address = match address.strip_prefix('@') {
+fn send(address: &[u8], message: &[u8]) -> io::Result<()> {
+    let address = match address.strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name)?,
-        None => SocketAddr::from_pathname(address)?,
+        None => SocketAddr::from_pathname(OsStr::from_bytes(address))?,
     };
     let socket = UnixDatagram::unbound()?;
     socket.set_write_timeout(Some(PATIENCE))?;
