@@ -8,7 +8,7 @@ import { nameDisk } from './names.ts';
 import { noteServer } from './notes.ts';
 import { toNativeOptions, type DeviceOptions } from './options.ts';
 import { createIn } from './pool.ts';
-import { keepRecord } from './records/keep.ts';
+import { RecordKeeper } from './records/keep.ts';
 
 /** How {@link createDevice} can be cancelled. */
 export interface CreateDeviceContext {
@@ -46,14 +46,18 @@ export async function createDevice(
   const ended = new Promise<NativeEnd>((resolve) => (onEnd = resolve));
   const server = await serverOf(options.target, request);
   const { pool } = options;
+  const record = request.recovery === undefined ? undefined : new RecordKeeper(options);
   const make = async (maker: Pick<NativePool, 'createDevice'>): Promise<NativeDevice> =>
-    unwrap(await maker.createDevice(server?.request ?? request, onEnd));
+    unwrap(await maker.createDevice(server?.request ?? request, onEnd, record?.write));
   const device = await serve(server, ended, () =>
     pool === undefined ? make(native()) : createIn(pool, ended, make),
-  );
+  ).catch((error: unknown) => {
+    record?.discard();
+    throw error;
+  });
+  record?.attach(device);
   if (signal?.aborted && (await hasEnded(device.close()))) throw signal.reason;
   noteServer(device, request.target, options.name);
-  if (request.recovery !== undefined) keepRecord(device, options);
   nameDisk(device.id, options.name);
   return device;
 }

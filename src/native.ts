@@ -131,11 +131,16 @@ export interface NativeDevice {
   close(): Promise<Outcome<void>>;
 }
 
+/** A device that has its parameters, and has not started. */
+export type AddedDevice = DeviceInfo &
+  Required<Pick<DeviceInfo, 'size' | 'logicalBlockSize' | 'readOnly'>>;
+
 /** Reactors shared by devices. */
 export interface NativePool {
   createDevice(
     options: NativeDeviceOptions,
     onEnd: (end: NativeEnd) => void,
+    onAdded?: (device: AddedDevice) => void,
   ): Promise<Outcome<NativeDevice>>;
   recoverDevice(
     id: number,
@@ -274,6 +279,7 @@ export interface Binding {
   createDevice(
     options: NativeDeviceOptions,
     onEnd: (end: NativeEnd) => void,
+    onAdded?: (device: AddedDevice) => void,
   ): Promise<Outcome<NativeDevice>>;
   recoverDevice(
     id: number,

@@ -6,7 +6,8 @@ import { UblkError, UblkErrorCode } from './errors.ts';
 import type { DeviceInfo } from './info.ts';
 import { readNote } from './notes.ts';
 import { instanceOf } from './records/identity.ts';
-import { listRecords, removeRecord, type FoundRecord } from './records/store.ts';
+import type { DeviceRecord } from './records/record.ts';
+import { listRecords, recordOf, removeRecord, type FoundRecord } from './records/store.ts';
 
 /** A record of a device that is gone, or a record that cannot be used. */
 export interface OrphanRecord {
@@ -41,7 +42,12 @@ export async function listOrphans(): Promise<Orphans> {
 /** The devices with `recovery` that wait for a server. */
 export async function waitingDevices(): Promise<DeviceInfo[]> {
   const { devices } = await listOrphans();
-  return devices.filter(({ recovery }) => recovery !== undefined);
+  return devices.filter(isWaiting);
+}
+
+/** Whether a device has `recovery` and can have it: a device that was stopped, or never started, cannot. */
+function isWaiting({ recovery, state }: DeviceInfo): boolean {
+  return recovery !== undefined && state !== 'dead';
 }
 
 /** Options of {@link prune}. */
@@ -92,12 +98,14 @@ export async function prune(options: PruneOptions = {}): Promise<Pruned> {
 
 /** Removes an orphan, or says why the orphan stays. */
 async function whyKept(device: DeviceInfo, dryRun: boolean): Promise<string | undefined> {
-  const { id, recovery } = device;
-  if (recovery !== undefined) return `waits for its next server: ublk recover ${id}`;
+  const { id } = device;
+  if (isWaiting(device)) return `waits for its next server: ublk recover ${id}`;
   // A device that is being created has no server either.
-  if (readNote(device) === undefined) {
+  const pid = (readNote(device) ?? readableRecord(id))?.pid;
+  if (pid === undefined) {
     return `is dead, and its server is unknown: ublk delete ${id} removes the device`;
   }
+  if (device.recovery !== undefined && isRunning(pid)) return `is being created by process ${pid}`;
   if (dryRun) return undefined;
   try {
     await deleteDevice(id);
@@ -105,6 +113,16 @@ async function whyKept(device: DeviceInfo, dryRun: boolean): Promise<string | un
   } catch (error) {
     if (!UblkError.is(error)) throw error;
     return error.code === UblkErrorCode.NoDevice ? undefined : error.message;
+  }
+}
+
+/** The record of a device as it is now, if the record can be used. */
+function readableRecord(id: number): DeviceRecord | undefined {
+  try {
+    return recordOf(id);
+  } catch (error) {
+    if (UblkError.is(error)) return undefined;
+    throw error;
   }
 }
 

@@ -11,7 +11,7 @@ import { nameDisk } from './names.ts';
 import { noteServer } from './notes.ts';
 import { toNative } from './options.ts';
 import { createIn } from './pool.ts';
-import { keepRecord } from './records/keep.ts';
+import { RecordKeeper } from './records/keep.ts';
 import { recall } from './records/recall.ts';
 import { SERVING_KEYS, toNativeServing, type ServingOptions } from './serving.ts';
 import type { Target } from './targets/index.ts';
@@ -88,7 +88,9 @@ export async function recoverDevice(
   const leave = (): Promise<void> => device.quiesce().catch(() => device.part());
   if (signal?.aborted && (await hasEnded(leave()))) throw signal.reason;
   noteServer(device, request.target, recorded.name);
-  keepRecord(device, recorded);
+  const record = new RecordKeeper(recorded);
+  record.write(device);
+  record.attach(device);
   nameDisk(device.id, recorded.name);
   return device;
 }

@@ -139,6 +139,43 @@ withUblk('the record of a device', () => {
     },
   );
 
+  test(
+    'is there before the device is, whenever its server is killed',
+    { timeout: 240_000 },
+    async (context) => {
+      await needRecovery(context);
+      const image = sparseImage(MIB);
+      const found = new Set<string>();
+      while (!(found.has('dead') && found.has('live'))) {
+        const server = ublk('add', 'file', image, '--recovery', 'reissue');
+        // The last kill comes when the device is live, unless the ones before it came so late.
+        const isReached = found.has('dead')
+          ? async (): Promise<boolean> =>
+              (await getDeviceInfo(0).catch(() => undefined))?.state === 'live'
+          : (): boolean => existsSync('/run/ublk/0.json');
+        while (!(await isReached())) {
+          expect(server.exitCode, 'the server has ended by itself').toBeNull();
+          await new Promise(setImmediate);
+        }
+        // A process that stands still changes no state before it is killed.
+        server.kill('SIGSTOP');
+        const { state } = await getDeviceInfo(0);
+        found.add(state);
+        server.kill('SIGKILL');
+        await server;
+        if (state === 'dead') {
+          expect((await ublk('recover', '--all')).stdout).toBe('no device waits for a server');
+          expect(await prune()).toMatchObject({ devices: [0], kept: [] });
+        } else {
+          await untilLeft(0);
+          const next = await recoverDevice(0);
+          await next.close();
+        }
+        await expectNothing();
+      }
+    },
+  );
+
   test('is there for root alone as long as the device is, whatever ends that', async (context) => {
     await needRecovery(context);
     const target = targets.null({ size: '1MiB' });

@@ -4,46 +4,71 @@ import type { Device } from '../device.ts';
 import { messageOf, UblkError, UblkErrorCode } from '../errors.ts';
 import { bootId, instanceOf } from './identity.ts';
 import { recordOptions, recordTarget } from './plain.ts';
-import type { DeviceRecord } from './record.ts';
+import type { DeviceRecord, Told } from './record.ts';
 import { removeRecord, writeRecord } from './store.ts';
 
 /** The part of a record that the device itself does not know. */
 export type Recordable = Partial<DeviceOptions> & Pick<DeviceOptions, 'target'>;
 
 /**
- * Writes the record of a device with `recovery`, and removes the record when the device is gone. A
+ * The record of one device with `recovery`, from before the device starts until the device is gone. A
  * record that cannot be written is a warning: the device is served all the same, and the next server
  * needs the target.
  */
-export function keepRecord(device: Device, options: Recordable): void {
-  const { id } = device;
-  const instance = instanceOf(id);
-  // A device of tests is no device of this machine.
-  if (instance === undefined) return;
-  try {
-    writeRecord(recordFor(device, instance, options));
-  } catch (error) {
-    device.warn(unrecorded(device, error));
+export class RecordKeeper {
+  readonly #options: Recordable;
+  /** The device that the record is of, once there is one. */
+  #device: { readonly id: number; readonly instance: string } | undefined;
+  #problem: unknown;
+
+  constructor(options: Recordable) {
+    this.#options = options;
   }
-  const remove = (): void => {
+
+  /** Writes the record: before the device starts, so that a client never uses a device without one. */
+  readonly write = (device: Told & { readonly id: number }): void => {
+    const instance = instanceOf(device.id);
+    // A device of tests is no device of this machine.
+    if (instance === undefined) return;
+    this.#device = { id: device.id, instance };
+    try {
+      writeRecord(recordFor(device, instance, this.#options));
+    } catch (error) {
+      this.#problem = error;
+    }
+  };
+
+  /** Removes the record of a device that did not start. */
+  discard(): void {
+    if (!this.#device) return;
+    const { id, instance } = this.#device;
     try {
       removeRecord(id, instance);
     } catch (error) {
-      debug('%s: its record stays: %O', device.path, error);
+      debug('ublk device %d: its record stays: %O', id, error);
     }
-  };
-  device.closed.then(
-    (reason) => {
-      if (reason !== 'quiesced') remove();
-    },
-    () => {
-      // A device that failed may be waiting for its next server.
-      if (instanceOf(id) !== instance) remove();
-    },
-  );
+  }
+
+  /** Removes the record when the device is gone; tells the device's listeners of a missing record. */
+  attach(device: Device): void {
+    if (this.#problem !== undefined) device.warn(unrecorded(device, this.#problem));
+    device.closed.then(
+      (reason) => {
+        if (reason !== 'quiesced') this.discard();
+      },
+      () => {
+        // A device that failed may be waiting for its next server.
+        if (instanceOf(device.id) !== this.#device?.instance) this.discard();
+      },
+    );
+  }
 }
 
-function recordFor(device: Device, instance: string, options: Recordable): DeviceRecord {
+function recordFor(
+  device: Told & { readonly id: number },
+  instance: string,
+  options: Recordable,
+): DeviceRecord {
   const { id, queues, depth, maxIoBytes, size, logicalBlockSize, readOnly } = device;
   return {
     boot: bootId(),

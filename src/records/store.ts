@@ -34,6 +34,11 @@ export function recordPath(id: number, folder: string = FOLDER): string {
   return `${folder}/${id}.json`;
 }
 
+/** Where a record is written before the record is renamed into its place. */
+function draftOf(path: string): string {
+  return `${path}.draft`;
+}
+
 /**
  * Writes a record so that a reader, also after a crash at any point, finds the old or the new record.
  * Replaces a record that ublk has written during this boot, and no other file.
@@ -45,7 +50,7 @@ export function writeRecord(record: DeviceRecord, folder: string = FOLDER): void
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   findRecord(record.id, folder);
   const path = recordPath(record.id, folder);
-  const draft = `${path}.draft`;
+  const draft = draftOf(path);
   // Removes the draft of a killed server, or a link, which the new draft must not follow.
   rmSync(draft, { force: true });
   try {
@@ -166,6 +171,9 @@ function namesIn(folder: string): string[] {
 
 /** Removes the record of one instance of a device; leaves any other file in its place alone. */
 export function removeRecord(id: number, instance: string, folder: string = FOLDER): void {
+  const path = recordPath(id, folder);
   const { record } = found(id, folder) ?? {};
-  if (record?.instance === instance) rmSync(recordPath(id, folder), { force: true });
+  if (record?.instance === instance) rmSync(path, { force: true });
+  // Of a server of this device that was killed; another server of the number writes one anew.
+  rmSync(draftOf(path), { force: true });
 }

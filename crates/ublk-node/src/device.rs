@@ -13,6 +13,7 @@ use ublk_core::device::{Access, Device, End};
 use ublk_core::driver::linux::Linux;
 use ublk_core::error::{Code, Error};
 
+use crate::before_start::{self, OnAdded};
 use crate::describe::{self, Buffers, Counters, DeviceInfo};
 use crate::open_devices::{self, OpenDevices, Place};
 use crate::options::NativeDeviceOptions;
@@ -53,19 +54,23 @@ pub struct NativeDevice {
     device: Arc<dyn Served>,
 }
 
-/// Creates and serves a device; calls `on_end` once when the device is gone, for whatever reason.
+/// Creates and serves a device; calls `on_added` before the device starts, and `on_end` once when the
+/// device is gone, for whatever reason.
 #[napi(
     catch_unwind,
-    ts_args_type = "options: NativeDeviceOptions, onEnd: (end: NativeEnd) => void",
+    ts_args_type = "options: NativeDeviceOptions, onEnd: (end: NativeEnd) => void, onAdded?: (device: \
+                    DeviceInfo) => void",
     ts_return_type = "Promise<Outcome<NativeDevice>>"
 )]
 pub fn create_device<'env>(
     env: &'env Env,
     options: NativeDeviceOptions,
     on_end: OnEnd,
+    on_added: Option<OnAdded>,
 ) -> napi::Result<Object<'env>> {
     open(env, on_end, move || {
-        let (options, target) = options.convert()?;
+        let (mut options, target) = options.convert()?;
+        before_start::set(&mut options, on_added);
         Device::create(&Linux::new(), target.open()?, options).map(served)
     })
 }

@@ -9,6 +9,7 @@
 #![allow(unreachable_pub)]
 
 mod aside;
+mod before_start;
 mod bridge;
 mod describe;
 mod device;

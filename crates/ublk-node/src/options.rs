@@ -78,6 +78,7 @@ impl NativeDeviceOptions {
             limits: self.limits.map(NativeLimits::convert).transpose()?.unwrap_or_default(),
             affinity: self.affinity,
             recovery: self.recovery.as_deref().map(recovery).transpose()?,
+            before_start: None,
             part_scan: self.part_scan.unwrap_or(default.part_scan),
             unprivileged: self.unprivileged.unwrap_or(default.unprivileged),
             io_desc_size: self.io_desc_size,

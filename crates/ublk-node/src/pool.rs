@@ -9,6 +9,7 @@ use ublk_core::device::{Device, Pool, PoolOptions};
 use ublk_core::driver::linux::Linux;
 use ublk_core::target::native::Native;
 
+use crate::before_start::{self, OnAdded};
 use crate::device::{self, OnEnd};
 use crate::options::NativeDeviceOptions;
 use crate::task;
@@ -41,7 +42,8 @@ impl NativePool {
     /// As `createDevice`, with the pool's reactors.
     #[napi(
         catch_unwind,
-        ts_args_type = "options: NativeDeviceOptions, onEnd: (end: NativeEnd) => void",
+        ts_args_type = "options: NativeDeviceOptions, onEnd: (end: NativeEnd) => void, onAdded?: (device: \
+                        DeviceInfo) => void",
         ts_return_type = "Promise<Outcome<NativeDevice>>"
     )]
     pub fn create_device<'env>(
@@ -49,10 +51,12 @@ impl NativePool {
         env: &'env Env,
         options: NativeDeviceOptions,
         on_end: OnEnd,
+        on_added: Option<OnAdded>,
     ) -> napi::Result<Object<'env>> {
         let pool = self.pool.clone();
         device::open(env, on_end, move || {
-            let (options, target) = options.convert()?;
+            let (mut options, target) = options.convert()?;
+            before_start::set(&mut options, on_added);
             Device::create_in(&pool, &Linux::new(), target.open()?, options).map(device::served)
         })
     }

@@ -37,8 +37,9 @@ function row(device: DescribedDevice): string[] {
 
 function remarks({ devices, records }: Orphans): string[] {
   return [
-    ...devices.map(({ id, path, recovery }) => {
-      const next = recovery === undefined ? `ublk delete ${id}` : `ublk recover ${id}`;
+    ...devices.map(({ id, path, recovery, state }) => {
+      const canRecover = recovery !== undefined && state !== 'dead';
+      const next = canRecover ? `ublk recover ${id}` : `ublk delete ${id}`;
       return `${path} has no server: ${next}`;
     }),
     ...records.map(({ path, problem }) => {

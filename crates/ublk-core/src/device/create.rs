@@ -12,7 +12,9 @@ use super::abilities::recovers;
 use super::limits::Limits;
 use super::memory::Memory;
 use super::negotiate::Kind;
-use super::options::{BufferMode, Buffering, DeviceInfo, DeviceOptions, ExchangeMode};
+use super::options::{
+    BeforeStart, BufferMode, Buffering, DeviceInfo, DeviceOptions, DeviceState, ExchangeMode,
+};
 use super::pool::Pool;
 use super::snapshot::Snapshots;
 use super::supervise::{Crew, Event, Parting, Supervisor};
@@ -100,7 +102,7 @@ impl<D: Driver> Launch<'_, D> {
         &self,
         target: T,
         params: &ublk_params,
-        options: DeviceOptions,
+        mut options: DeviceOptions,
         pool: Option<&Pool<T>>,
     ) -> Result<Device<D>> {
         let (control, id) = (self.control, self.info.dev_id);
@@ -121,16 +123,21 @@ impl<D: Driver> Launch<'_, D> {
             let throttles_writes = target.throttles_writes();
             move || queue.apply(&driver, &info, throttles_writes)
         };
+        let before_start = options.before_start.take();
         let supervisor = Supervisor::new(id)?;
         let mut reactors = Vec::new();
         let started = self
             .staff(&options, memory.as_ref(), (&target, shifts), &events, pool, &mut crew)
             .map(|mailboxes| reactors = mailboxes)
             .and_then(|()| muster(&inbox, &mut crew, options.limit))
+            .and_then(|()| match self.begin {
+                Begin::Start => self.write_down(&*target, params, before_start),
+                // Written down already: nothing may fail between END_USER_RECOVERY and a server.
+                Begin::Recover => Ok(()),
+            })
             .and_then(|()| self.start(&options, arrange, &events, &inbox, &mut crew))
             .and_then(|()| match self.begin {
-                Begin::Start => self.leave_traces(&*target, options.limit),
-                // There already: nothing may fail between END_USER_RECOVERY and a server.
+                Begin::Start => wait_for_node(self.driver, id, options.limit),
                 Begin::Recover => Ok(()),
             })
             .and_then(|()| control.info(id));
@@ -162,14 +169,21 @@ impl<D: Driver> Launch<'_, D> {
         Ok(Device { shared })
     }
 
-    /// What a device that has started must have: its node, and the record of its layout.
-    fn leave_traces(&self, target: &impl Target, limit: Duration) -> Result<()> {
-        let id = self.info.dev_id;
-        wait_for_node(self.driver, id, limit)?;
-        match recovers(self.info.flags) {
-            true => layout::keep(self.driver, id, target),
-            false => Ok(()),
+    /// Writes down what the next server needs, before a client can use the device: a server that is
+    /// killed right after START_DEV leaves a device that can be recovered.
+    fn write_down(
+        &self,
+        target: &impl Target,
+        params: &ublk_params,
+        before_start: Option<BeforeStart>,
+    ) -> Result<()> {
+        if recovers(self.info.flags) {
+            layout::keep(self.driver, self.info.dev_id, target)?;
         }
+        if let Some(before_start) = before_start {
+            before_start.call(&DeviceInfo::new(self.info, params));
+        }
+        Ok(())
     }
 
     /// The fate of the device where serving it fails: a created device is deleted, and a device to be
@@ -256,11 +270,11 @@ impl<D: Driver> Launch<'_, D> {
             let pid = process::id();
             let _unheard = events.send(Event::Started(match begin {
                 Begin::Start => control.start(id, pid, limit).and_then(|()| arrange()),
-                Begin::Recover => control.end_recovery(id, pid, limit),
+                Begin::Recover => end_recovery(&control, id, pid, limit),
             }));
         });
         thread.map_err(|error| Error::no_thread(&error))?;
-        let deadline = Instant::now() + 2 * limit;
+        let deadline = Instant::now() + 3 * limit;
         let outcome = loop {
             match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(Event::Started(result)) => break result,
@@ -280,6 +294,27 @@ impl<D: Driver> Launch<'_, D> {
         }
         outcome
     }
+}
+
+/// END_USER_RECOVERY. Whether a command without an answer has been carried out, or will be, its time-out
+/// does not say: the kernel is asked, for as long again.
+fn end_recovery<D: Driver>(control: &Control<D>, id: u32, pid: u32, limit: Duration) -> Result<()> {
+    let deadline = Instant::now() + 2 * limit;
+    let unanswered = match control.end_recovery(id, pid, limit) {
+        Err(error) if error.code == Code::Timeout => error,
+        result => return result,
+    };
+    let is_served = || {
+        let info = control.info(id).map(|info| DeviceInfo::new(&info, &ublk_params::default()));
+        info.is_ok_and(|info| info.state == DeviceState::Live && info.server_pid == Some(pid))
+    };
+    while !is_served() {
+        if Instant::now() >= deadline {
+            return Err(unanswered);
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }
 
 /// Waits until clients can open the block device.

@@ -46,7 +46,8 @@ pub use change::{quiesce, resize};
 pub use limits::Limits;
 pub use memory::Access;
 pub use options::{
-    BufferMode, Buffering, DeviceInfo, DeviceOptions, DeviceState, ExchangeMode, Recovery,
+    BeforeStart, BufferMode, Buffering, DeviceInfo, DeviceOptions, DeviceState, ExchangeMode,
+    Recovery,
 };
 pub use pool::{Pool, PoolOptions};
 pub use queue_settings::QueueSettings;

@@ -1,5 +1,7 @@
 //! What a device is asked to be, and what it became.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::affinity;
@@ -24,6 +26,29 @@ pub enum Recovery {
     Reissue,
     /// Requests fail until there is a next server (`…_RECOVERY_FAIL_IO`, Linux 6.13).
     Fail,
+}
+
+/// A function that [`Device::create`](super::Device::create) calls once the device has its number and
+/// its parameters, before `START_DEV`: no client can have used the device yet. For what the device's next
+/// server must find, should this one be killed at any time from now on.
+#[derive(Clone)]
+pub struct BeforeStart(Arc<dyn Fn(&DeviceInfo) + Send + Sync>);
+
+impl BeforeStart {
+    /// Calls `call` with the device as the kernel has it then, in state [`DeviceState::Dead`].
+    pub fn new(call: impl Fn(&DeviceInfo) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(call))
+    }
+
+    pub(super) fn call(&self, info: &DeviceInfo) {
+        (self.0)(info);
+    }
+}
+
+impl fmt::Debug for BeforeStart {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("BeforeStart")
+    }
 }
 
 /// What [`Device::create`](super::Device::create) is asked for.
@@ -72,6 +97,8 @@ pub struct DeviceOptions {
     pub affinity: Option<Vec<u16>>,
     /// Whether the device outlives its server, and how; absent: it ends with it.
     pub recovery: Option<Recovery>,
+    /// Called before the device starts; [`Device::recover`](super::Device::recover) ignores it.
+    pub before_start: Option<BeforeStart>,
     /// Whether the kernel looks for partitions when the device starts (not looking: Linux 7.0).
     pub part_scan: bool,
     /// A device for a user who is not root, and nobody else may open (Linux 6.3). It copies, and
@@ -112,6 +139,7 @@ impl Default for DeviceOptions {
             limits: Limits::default(),
             affinity: None,
             recovery: None,
+            before_start: None,
             part_scan: true,
             unprivileged: false,
             io_desc_size: None,

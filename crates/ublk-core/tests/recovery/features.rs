@@ -170,3 +170,78 @@ fn descriptors_lie_as_far_apart_as_was_asked_for() {
         device.close().unwrap();
     }
 }
+
+/// A target with which another process's command takes the mutex of the device before END_USER_RECOVERY.
+#[derive(Debug)]
+struct Locking {
+    file: File,
+    sim: Sim,
+}
+
+impl Target for Locking {
+    fn geometry(&self) -> &Geometry {
+        self.file.geometry()
+    }
+
+    fn files(&self) -> &[i32] {
+        self.file.files()
+    }
+
+    fn max_steps(&self) -> usize {
+        self.file.max_steps()
+    }
+
+    fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> Result<(), Errno> {
+        self.file.plan(request, plan)
+    }
+
+    /// Asked after the last command that takes the mutex before END_USER_RECOVERY.
+    fn throttles_writes(&self) -> bool {
+        self.sim.lock_device(ID, true);
+        true
+    }
+}
+
+#[test]
+fn an_end_of_recovery_that_is_late_counts_when_the_device_is_served() {
+    let sim = Sim::new(SimConfig::blocking(27));
+    let disk = sim.file(SIZE);
+    Device::create(&sim, file(&disk), options()).unwrap().quiesce().unwrap();
+    let device = thread::scope(|scope| {
+        scope.spawn(|| {
+            while sim.unanswered() == 0 {
+                thread::yield_now();
+            }
+            sim.lock_device(ID, false);
+        });
+        let target = Locking { file: file(&disk), sim: sim.clone() };
+        // Threads get ready within the limit on a loaded machine, too.
+        let limit = Duration::from_millis(400);
+        Device::recover(&sim, ID, target, DeviceOptions { limit, ..options() }).unwrap()
+    });
+    assert_eq!(state(&sim), DeviceState::Live);
+    assert_serves(&sim.client(ID).unwrap());
+    device.close().unwrap();
+    assert_nothing_left(&sim, ID);
+}
+
+#[test]
+fn a_device_is_written_down_before_it_starts() {
+    let sim = Sim::new(SimConfig::blocking(28));
+    let disk = sim.file(SIZE);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let look = {
+        let (sim, seen) = (sim.clone(), Arc::clone(&seen));
+        BeforeStart::new(move |info| {
+            let written = sim.record(ID).unwrap().is_some();
+            seen.lock().unwrap().push((info.id, info.state, info.size, written));
+            assert_eq!(state(&sim), DeviceState::Dead);
+        })
+    };
+    let asked = DeviceOptions { before_start: Some(look), ..options() };
+    let device = Device::create(&sim, file(&disk), asked).unwrap();
+    device.close().unwrap();
+    let expected = (ID, DeviceState::Dead, Some(SIZE as u64), true);
+    assert_eq!(*seen.lock().unwrap(), [expected]);
+    assert_nothing_left(&sim, ID);
+}

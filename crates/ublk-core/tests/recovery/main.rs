@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use ublk_core::control::Control;
 use ublk_core::device::{
-    self, BufferMode, Device, DeviceOptions, DeviceState, End, ExchangeMode, QueueSettings,
-    Recovery, StopCheck,
+    self, BeforeStart, BufferMode, Device, DeviceOptions, DeviceState, End, ExchangeMode,
+    QueueSettings, Recovery, StopCheck,
 };
 use ublk_core::driver::Driver;
 use ublk_core::driver::sim::{ClientOp, Kernel, Sim, SimConfig, SimDisk};

@@ -6,7 +6,6 @@ use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process;
 
 /// The folder of the records, a tmpfs: a reboot removes records and devices alike.
 pub(super) const FOLDER: &str = "/run/ublk";
@@ -31,6 +30,12 @@ fn path(folder: &Path, id: u32) -> PathBuf {
     folder.join(format!("{id}.layout"))
 }
 
+/// One name for all servers, since one at a time has the device: what a killed server has left is
+/// replaced by the next one, and removed with the record.
+fn draft(folder: &Path, id: u32) -> PathBuf {
+    folder.join(format!("{id}.layout.draft"))
+}
+
 pub(super) fn read(folder: &Path, id: u32) -> io::Result<Option<String>> {
     match fs::read_to_string(path(folder, id)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -44,7 +49,7 @@ pub(super) fn keep(folder: &Path, id: u32, text: &str) -> io::Result<()> {
     {
         return Err(error);
     }
-    let draft = folder.join(format!("{id}.layout.{}", process::id()));
+    let draft = draft(folder, id);
     let written = write(&draft, text).and_then(|()| fs::rename(&draft, path(folder, id)));
     if written.is_err() {
         // The caller gets the error of the write, whatever becomes of the draft.
@@ -54,8 +59,8 @@ pub(super) fn keep(folder: &Path, id: u32, text: &str) -> io::Result<()> {
 }
 
 fn write(draft: &Path, text: &str) -> io::Result<()> {
-    // A dead process with the same number may have left a draft. Removing the name, and creating the
-    // file anew, follows no link that another user has planted.
+    // A killed server may have left a draft. Removing the name, and creating the file anew, follows no
+    // link that another user has planted.
     drop(fs::remove_file(draft));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
     file.write_all(text.as_bytes())
@@ -65,6 +70,7 @@ pub(super) fn forget(folder: &Path, id: u32) {
     // A record that cannot be removed harms no later device: the record names the instance of its
     // device.
     drop(fs::remove_file(path(folder, id)));
+    drop(fs::remove_file(draft(folder, id)));
 }
 
 #[cfg(test)]
@@ -72,6 +78,7 @@ mod tests {
     use std::env;
     use std::fs::File;
     use std::os::unix::fs::PermissionsExt;
+    use std::process;
 
     use super::*;
 
@@ -83,6 +90,7 @@ mod tests {
         keep(&folder, 3, "two").unwrap();
         keep(&folder, 4, "other").unwrap();
         assert_eq!(read(&folder, 3).unwrap().as_deref(), Some("two"));
+        fs::write(draft(&folder, 3), "ha").unwrap();
         assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
         forget(&folder, 3);
         assert_eq!(read(&folder, 3).unwrap(), None);

@@ -40,9 +40,9 @@ impl Call {
 
 impl Device {
     /// Whether somebody holds `ub->mutex`: a stop that waits for requests, a command that waits for
-    /// the frozen queue, or a start that reads.
+    /// the frozen queue, a start that reads, or a command of another process.
     pub(super) fn is_locked(&self) -> bool {
-        self.stop != Stop::No || self.frozen || self.starting != Starting::No
+        self.stop != Stop::No || self.frozen || self.starting != Starting::No || self.locked
     }
 }
 

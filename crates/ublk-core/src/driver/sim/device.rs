@@ -122,6 +122,8 @@ pub(super) struct Device {
     pub(super) queue_settings: BTreeMap<String, String>,
     /// blk_mq_freeze_queue: requests get no tags.
     pub(super) frozen: bool,
+    /// A command of somebody else's has the mutex.
+    pub(super) locked: bool,
     pub(super) starting: Starting,
 }
 
@@ -150,6 +152,7 @@ impl Device {
             shared: BTreeMap::new(),
             queue_settings: BTreeMap::new(),
             frozen: false,
+            locked: false,
             starting: Starting::No,
         }
     }

@@ -184,6 +184,18 @@ impl Sim {
         model.find_device(id).is_some_and(|device| !model.has_stopped(device))
     }
 
+    /// Another process's command takes the mutex of the device, or lets go of the mutex.
+    ///
+    /// # Panics
+    /// If there is no such device.
+    pub fn lock_device(&self, id: u32, locked: bool) {
+        let mut model = self.lock();
+        let device = model.find_device(id).expect("a device");
+        model.devices[device].locked = locked;
+        drop(model);
+        self.wake();
+    }
+
     /// Changes the faults from now on.
     pub fn set_faults(&self, faults: Faults) {
         self.lock().config.faults = faults;
