@@ -12,6 +12,7 @@ import {
   listDevices,
   stopDevice,
   targets,
+  type Device,
 } from '../../src/index.ts';
 import { randomImage, sparseImage } from './image.ts';
 import {
@@ -135,8 +136,11 @@ withUblk('the life of a device', () => {
 
   test('a hundred times over leaves no thread and no open file behind', async () => {
     const images = Array.from({ length: 5 }, () => sparseImage(1 << 20));
+    // The program holds the devices, so that the garbage collector ends nothing.
+    const devices: Device[] = [];
     const cycle = async (path: string) => {
       await using device = await createDevice({ target: targets.file(path), queues: 2 });
+      devices.push(device);
       await using file = await open(device.path, 'r');
       await file.read(Buffer.alloc(4096), 0, 4096, 0);
       await file.close();
