@@ -129,3 +129,15 @@ function describe(value: unknown): string {
   if (value === null || typeof value !== 'object') return String(value);
   return Array.isArray(value) ? 'an array' : 'an object';
 }
+
+/**
+ * The files of new disks on a snapshot, as absolute paths.
+ *
+ * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` for anything but an array of paths, at least one.
+ */
+export function checkChildren(children: readonly (string | URL)[]): string[] {
+  if (!Array.isArray(children) || children.length === 0) {
+    throw invalid('children must be an array of paths, at least one');
+  }
+  return children.map((child, at) => checkAbsolutePath(child, `children[${at}]`));
+}

@@ -2,10 +2,10 @@ import { EventEmitter } from 'node:events';
 import { inspect, type InspectOptions } from 'node:util';
 
 import { announce, announceEnd } from './channels.ts';
-import { checkAbsolutePath, checkBoolean, checkKeys, checkPath } from './check.ts';
+import { checkAbsolutePath, checkBoolean, checkChildren, checkKeys, checkPath } from './check.ts';
 import { watchCompletions, type CompletionBatch, type CompletionsOptions } from './completions.ts';
 import { debug } from './debug.ts';
-import { invalid, toError, toProcessWarning, UblkError, UblkErrorCode, unwrap } from './errors.ts';
+import { toError, toProcessWarning, UblkError, UblkErrorCode, unwrap } from './errors.ts';
 import type { Buffering, Counters, DeviceInfo, DeviceStats } from './info.ts';
 import { SharedMemory, type ShareOptions } from './memory.ts';
 import type { NativeDevice, NativeEnd } from './native.ts';
@@ -280,10 +280,7 @@ export class Device extends EventEmitter<DeviceEvents> {
     children: readonly (string | URL)[],
     options: SnapshotOptions = {},
   ): Promise<OverlaySnapshot> {
-    if (!Array.isArray(children) || children.length === 0) {
-      throw invalid('children must be an array of paths, at least one');
-    }
-    const files = children.map((child, at) => checkAbsolutePath(child, `children[${at}]`));
+    const files = checkChildren(children);
     return await this.#snapshot(files, options, 'fork()');
   }
 

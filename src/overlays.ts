@@ -1,5 +1,5 @@
-import { checkAbsolutePath, checkKeys } from './check.ts';
-import { invalid, unwrap } from './errors.ts';
+import { checkAbsolutePath, checkChildren, checkKeys } from './check.ts';
+import { unwrap } from './errors.ts';
 import { native } from './native.ts';
 import { toNativeTarget, type Target } from './targets/index.ts';
 
@@ -115,10 +115,7 @@ export async function forkOverlay(
 ): Promise<void> {
   checkKeys(options, 'the options of forkOverlay()', ['history']);
   const { history } = options;
-  if (!Array.isArray(children) || children.length === 0) {
-    throw invalid('children must be an array of paths, at least one');
-  }
-  const files = children.map((child, at) => checkAbsolutePath(child, `children[${at}]`));
+  const files = checkChildren(children);
   const folder = history === undefined ? undefined : checkAbsolutePath(history, 'history');
   unwrap(await native().forkOverlay(checkAbsolutePath(path, 'path'), files, folder));
 }

@@ -1,11 +1,18 @@
-import { existsSync, readdirSync, truncateSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 
 import { execa } from 'execa';
 import { afterEach, expect, test, vi } from 'vitest';
 
-import { connectService, deleteDevice, type ServiceClient } from '../../src/index.ts';
-import { sparseImage, temporaryFolder } from './image.ts';
+import {
+  connectService,
+  createOverlay,
+  deleteDevice,
+  exportOverlay,
+  type ServiceClient,
+  targets,
+} from '../../src/index.ts';
+import { randomImage, sparseImage, temporaryFolder } from './image.ts';
 import { CYCLES, endLoad, pause, startLoad } from './load.ts';
 import { deviceIds, expectNoDevices, need, withUblk } from './machine.ts';
 import { startServer, ublk } from './server.ts';
@@ -92,6 +99,43 @@ withUblk('a service with a control socket', () => {
     await listening;
     expect(events).toEqual(['hello', 'end', 'end']);
     expect(existsSync(SOCKET)).toBe(false);
+  });
+
+  test('forks a disk in use', slow, async (context) => {
+    await need(context, 'USER_RECOVERY_REISSUE');
+    const { path: image } = randomImage(16 * MIB);
+    const base = targets.file(image, { readOnly: true });
+    const live = join(dirname(image), 'live.layer');
+    const child = join(dirname(image), 'child.layer');
+    await createOverlay(base, live);
+    const below = `{ kind = "file", path = "${image}", readOnly = true }`;
+    const target = `{ kind = "overlay", path = "${live}", base = ${below} }`;
+    const path = configFile(`[devices.data]\ntarget = ${target}\n`);
+    const { server } = await startServer('serve', path);
+    const client = await connectService();
+    const written = async () => (await client.device('data')).total.writes;
+    const load = startLoad('/dev/ublkb0');
+    await vi.waitFor(async () => expect(await written()).toBeGreaterThan(100), soon);
+    const fork = ['service', 'fork', 'data', child, '--path', `${live}.frozen`, '--json'];
+    const { stdout } = await ublk(...fork);
+    expect(parse(stdout)).toMatchObject({ path: `${live}.frozen` });
+    const again = await ublk(...fork);
+    expect(parse(again.stderr)).toMatchObject({ error: { code: 'ERR_UBLK_BAD_BACKEND' } });
+    const before = await written();
+    await vi.waitFor(async () => expect(await written()).toBeGreaterThan(before + 100), soon);
+    await endLoad(load);
+    await client.stop('data');
+    expect((await server).exitCode).toBe(0);
+
+    const contents = async (layer: string): Promise<Buffer> => {
+      const out = `${layer}.raw`;
+      await exportOverlay(base, layer, out);
+      return readFileSync(out);
+    };
+    const frozen = await contents(`${live}.frozen`);
+    expect((await contents(child)).equals(frozen)).toBe(true);
+    expect((await contents(live)).equals(frozen)).toBe(false);
+    expect(readFileSync(image).equals(frozen)).toBe(false);
   });
 
   test('takes over the socket of a killed service, and no living one', slow, async (context) => {

@@ -1,8 +1,8 @@
 import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { json } from 'node:stream/consumers';
 
-import { checkAbsolutePath } from '../check.ts';
-import { invalid, messageOf, toError, UblkError, UblkErrorCode, type Failure } from '../errors.ts';
+import { checkAbsolutePath, checkChildren } from '../check.ts';
+import { messageOf, toError, UblkError, UblkErrorCode, type Failure } from '../errors.ts';
 import type { StopCheck } from '../info.ts';
 import type { OverlaySnapshot, SnapshotOptions } from '../overlays.ts';
 import type { ServiceStep } from '../service/plan.ts';
@@ -116,10 +116,7 @@ export class ServiceClient {
     children: readonly (string | URL)[],
     { path, ...options }: RequestOptions & SnapshotOptions = {},
   ): Promise<OverlaySnapshot> {
-    if (!Array.isArray(children) || children.length === 0) {
-      throw invalid('children must be an array of paths, at least one');
-    }
-    const files = children.map((child, at) => checkAbsolutePath(child, `children[${at}]`));
+    const files = checkChildren(children);
     return await this.#snapshot(name, files, path, options);
   }
 

@@ -1,6 +1,5 @@
 //! The life of a device: add, start, serve, stop, delete, in an order without deadlocks.
 
-use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,7 +11,6 @@ use crate::error::{Code, Error, Result};
 use crate::stats::{self, QueueStats, Tally, Watch};
 use crate::target::Target;
 use crate::target::file::Promised;
-use crate::target::{Snapshot, SnapshotOptions};
 use memory::Memory;
 use snapshot::Snapshots;
 
@@ -346,25 +344,6 @@ impl<D: Driver> Device<D> {
         let shared = &self.shared;
         let limit = shared.options.limit;
         change::resize_with(&shared.control, shared.info.id, size, limit, &shared.size_check.0)
-    }
-
-    /// Freezes the present contents of the disk in a separate file, a possible base of other disks.
-    /// The device stays in service and no request fails because of the snapshot. Requests other
-    /// than reads wait until earlier requests have ended, at most for the device's `limit`, and
-    /// their writes are durable. `file` is the new name, in the folder of the disk's file; absent:
-    /// the name of the disk's file, a dot, and a number. `children` are the files of new disks with
-    /// the same contents, in the same folder.
-    ///
-    /// # Errors
-    /// [`Code::Unsupported`](crate::error::Code::Unsupported) for a target that is no overlay;
-    /// [`Code::Timeout`](crate::error::Code::Timeout) when requests do not end;
-    /// [`Code::Closed`](crate::error::Code::Closed) when the device has ended; the errors of
-    /// [`Overlay::take_snapshot`](crate::target::overlay::Overlay::take_snapshot). The disk stays
-    /// in service after an error.
-    pub fn snapshot(&self, file: Option<PathBuf>, children: Vec<PathBuf>) -> Result<Snapshot> {
-        self.lives()?;
-        let options = SnapshotOptions { file, children, limit: self.shared.options.limit };
-        self.shared.snapshots.take(&options)
     }
 
     /// Fails once the device has ended: the number may belong to another device by then, and a

@@ -1,14 +1,37 @@
 //! Snapshots of a device's target, and the files that the device's reactors are given for them.
 
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use super::Device;
 use crate::driver::Driver;
 use crate::error::{Code, Error, Result};
 use crate::reactor::{Mailbox, NewFile, WeakMailbox};
 use crate::target::{Queues, Snapshot, SnapshotOptions, Target};
+
+impl<D: Driver> Device<D> {
+    /// Freezes the present contents of the disk in a separate file, a possible base of other disks.
+    /// The device stays in service and no request fails because of the snapshot. Requests other
+    /// than reads wait until earlier requests have ended, at most for the device's `limit`, and
+    /// their writes are durable. `file` is the new name, in the folder of the disk's file; absent:
+    /// the name of the disk's file, a dot, and a number. `children` are the files of new disks with
+    /// the same contents, in the same folder.
+    ///
+    /// # Errors
+    /// [`Code::Unsupported`](crate::error::Code::Unsupported) for a target that is no overlay;
+    /// [`Code::Timeout`](crate::error::Code::Timeout) when requests do not end;
+    /// [`Code::Closed`](crate::error::Code::Closed) when the device has ended; the errors of
+    /// [`Overlay::take_snapshot`](crate::target::overlay::Overlay::take_snapshot). The disk stays
+    /// in service after an error.
+    pub fn snapshot(&self, file: Option<PathBuf>, children: Vec<PathBuf>) -> Result<Snapshot> {
+        self.lives()?;
+        let options = SnapshotOptions { file, children, limit: self.shared.options.limit };
+        self.shared.snapshots.take(&options)
+    }
+}
 
 type Take = dyn Fn(&SnapshotOptions) -> Result<Snapshot> + Send + Sync;
 

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use ublk_overlay::extent::BLOCK;
@@ -25,9 +26,7 @@ pub(super) struct Birth {
     pub(super) parent: Option<Parent>,
     pub(super) base_modified: i64,
     pub(super) segment_shift: u32,
-    /// The disk whose next live layer this is, and the number of its first superblock; absent: a new disk.
-    pub(super) succeeds: Option<(Uuid, u64)>,
-    /// Layer, disk and first generation of a layer that takes the place of another; absent: a new layer's.
+    /// Layer, disk and first generation; absent: those of a new disk.
     pub(super) identity: Option<(Uuid, Uuid, u64)>,
 }
 
@@ -35,7 +34,7 @@ impl Birth {
     /// An empty layer of a disk of so many blocks.
     pub(super) fn new(blocks: u64, parent: Option<Parent>, base_modified: i64) -> Self {
         let segment_shift = SEGMENT_SHIFT;
-        Self { blocks, parent, base_modified, segment_shift, succeeds: None, identity: None }
+        Self { blocks, parent, base_modified, segment_shift, identity: None }
     }
 }
 
@@ -68,8 +67,7 @@ impl Unnamed {
             _ => failed(path, "open", &error),
         })?;
         let new = Uuid::new_v4();
-        let (disk, generation) = birth.succeeds.unwrap_or((new, 1));
-        let (layer, disk, generation) = birth.identity.unwrap_or((new, disk, generation));
+        let (layer, disk, generation) = birth.identity.unwrap_or((new, new, 1));
         let superblock = Superblock {
             generation,
             layer,
@@ -91,7 +89,8 @@ impl Unnamed {
             Some(libc::EOPNOTSUPP) => without_fallocate(path),
             _ => failed(path, "fallocate", &error),
         })?;
-        settle::write(&file, head.superblock())
+        let superblock = head.superblock();
+        file.write_all_at(&superblock.to_page(), superblock.place() * BLOCK)
             .and_then(|()| file.sync_all())
             .map_err(|error| failed(path, "write", &error))?;
         Ok(Self { file, path: path.into(), head })

@@ -51,6 +51,23 @@ pub(super) fn sync(path: &Path) -> io::Result<()> {
     File::open(folder(path))?.sync_all()
 }
 
+/// Exchanges the names of two files, in one step.
+pub(super) fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    let (one, other) = (c_string(one)?, c_string(other)?);
+    // SAFETY: two strings with their NULs. By number, since not every libc has the function.
+    let exchanged = unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
+            libc::AT_FDCWD,
+            one.as_ptr(),
+            libc::AT_FDCWD,
+            other.as_ptr(),
+            libc::RENAME_EXCHANGE,
+        )
+    };
+    if exchanged == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// The name of a file that is about to replace the file at `path`.
 fn draft(path: &Path) -> PathBuf {
     let mut name = OsString::from(".");
@@ -66,11 +83,15 @@ pub(super) fn is_draft(name: &OsStr) -> bool {
 
 fn name(file: &File, path: &Path) -> io::Result<()> {
     let from = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
-    let to = CString::new(path.as_os_str().as_bytes())?;
+    let to = c_string(path)?;
     let (here, follow) = (libc::AT_FDCWD, libc::AT_SYMLINK_FOLLOW);
     // SAFETY: two strings with their NULs.
     match unsafe { libc::linkat(here, from.as_ptr(), here, to.as_ptr(), follow) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+fn c_string(path: &Path) -> io::Result<CString> {
+    Ok(CString::new(path.as_os_str().as_bytes())?)
 }

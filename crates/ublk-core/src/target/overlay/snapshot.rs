@@ -4,7 +4,7 @@
 //! kill before leaves the disk in the old layer, and a kill afterwards in the new layer; what is left to
 //! do then, [`Layer::parents`] does.
 
-use std::ffi::{CString, OsString};
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
@@ -18,9 +18,12 @@ use ublk_overlay::extent::MAX_LAYERS;
 use ublk_overlay::index::Index;
 use ublk_overlay::superblock::{FileName, Parent, Superblock};
 
+use uuid::Uuid;
+
 use super::super::{Queues, Snapshot, SnapshotOptions};
-use super::chain::{Layer, failed, folder};
+use super::chain::{Layer, failed};
 use super::make::{Birth, Unnamed};
+use super::naming;
 use super::open::{Awake, Loaded};
 use super::settle::{self, Flush};
 use super::unused::Draining;
@@ -114,6 +117,8 @@ struct Work<'a> {
     /// The number of the new layer among the disk's, and the place of the new layer's file.
     layer: u32,
     place: u16,
+    /// Whether this server has taken no snapshot yet.
+    is_first: bool,
 }
 
 impl<'a> Work<'a> {
@@ -153,7 +158,7 @@ impl<'a> Work<'a> {
         let place = u16::try_from(overlay.files.len() + taken).unwrap_or(u16::MAX);
         live.gate = Gate::Preparing;
         let live = *live.head.superblock();
-        Ok(Self { overlay, live, backing, layer, place })
+        Ok(Self { overlay, live, backing, layer, place, is_first: taken == 0 })
     }
 
     /// The generation of the frozen layer.
@@ -161,7 +166,8 @@ impl<'a> Work<'a> {
         self.live.generation + 1
     }
 
-    /// The name of the frozen layer. What killed snapshots have left is removed.
+    /// The name of the frozen layer. What killed snapshots have left is removed: of killed servers, so that
+    /// the default names are looked at once.
     fn name(&self, asked: Option<&Path>) -> Result<PathBuf> {
         let disk = &self.overlay.path;
         let of_generation = |generation| {
@@ -171,7 +177,8 @@ impl<'a> Work<'a> {
         };
         let name = asked.map_or_else(|| of_generation(self.generation()), Path::to_owned);
         check_folder(disk, &name)?;
-        let generations = self.generation().saturating_sub(LOOKED_BACK)..self.generation();
+        let looked_back = if self.is_first { LOOKED_BACK } else { 0 };
+        let generations = self.generation().saturating_sub(looked_back)..self.generation();
         for name in generations.map(of_generation).chain([name.clone()]) {
             self.remove_left_over(&name).map_err(|error| failed(&name, "unlink", &error))?;
         }
@@ -218,8 +225,8 @@ impl<'a> Work<'a> {
 
     /// Makes the new layer, under the name that the frozen layer will have.
     fn make(&self, path: PathBuf) -> Result<(Draft<'a>, Awake)> {
-        let succeeds = Some((self.live.disk, self.generation()));
-        let birth = Birth { succeeds, ..self.birth(&path)? };
+        let identity = Some((Uuid::new_v4(), self.live.disk, self.generation()));
+        let birth = Birth { identity, ..self.birth(&path)? };
         Unnamed::make(&path, &birth)?.name()?;
         let Overlay { memory, how, .. } = self.overlay;
         let awake = Layer::open(&path, how)
@@ -337,10 +344,10 @@ impl Draft<'_> {
             let message = format!("{} is another file than the one that is served", disk.display());
             return Err(Error::new(Code::BadBackend, message).hint("give the file its name back"));
         }
-        exchange(&self.path, disk).map_err(|error| cannot(&error))?;
-        let synced = fs::File::open(folder(disk)).and_then(|folder| folder.sync_all());
+        naming::exchange(&self.path, disk).map_err(|error| cannot(&error))?;
+        let synced = naming::sync(disk);
         // Without the way back the new layer has the name for good.
-        self.named = synced.is_ok() || exchange(&self.path, disk).is_err();
+        self.named = synced.is_ok() || naming::exchange(&self.path, disk).is_err();
         match (synced, self.named) {
             (Err(error), false) => Err(failed(disk, "fsync", &error)),
             (synced, _) => Ok(synced),
@@ -355,25 +362,6 @@ impl Drop for Draft<'_> {
             let _left = fs::remove_file(&self.history).and_then(|()| fs::remove_file(&self.path));
         }
     }
-}
-
-/// Exchanges the names of two files, in one step.
-fn exchange(one: &Path, other: &Path) -> io::Result<()> {
-    let c_string =
-        |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other);
-    let (one, other) = (c_string(one)?, c_string(other)?);
-    // SAFETY: two strings with their NULs. By number, since not every libc has the function.
-    let exchanged = unsafe {
-        libc::syscall(
-            libc::SYS_renameat2,
-            libc::AT_FDCWD,
-            one.as_ptr(),
-            libc::AT_FDCWD,
-            other.as_ptr(),
-            libc::RENAME_EXCHANGE,
-        )
-    };
-    if exchanged == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn file_name(path: &Path) -> Option<FileName> {
