@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
+import { execa } from 'execa';
 import { afterEach, expect, onTestFinished, test, vi, type TestContext } from 'vitest';
 
 import {
@@ -15,7 +16,7 @@ import {
 import { randomImage, sparseImage } from './image.ts';
 import { CYCLES, endLoad, pause, startLoad } from './load.ts';
 import { expectNoDevices, need, withUblk } from './machine.ts';
-import { startServer, ublk } from './server.ts';
+import { CLI, startServer, ublk } from './server.ts';
 
 const MIB = 1 << 20;
 
@@ -85,6 +86,18 @@ async function killRecoveryIn(
   }
 }
 
+/** A module with which a server kills itself when its record is there: before the device starts. */
+const KILLED_BEFORE_START = `data:text/javascript,${encodeURIComponent(`
+  import fs from 'node:fs';
+  import { syncBuiltinESMExports } from 'node:module';
+  const { closeSync } = fs;
+  fs.closeSync = (file) => {
+    closeSync(file);
+    if (fs.existsSync('/run/ublk/0.json')) process.kill(process.pid, 'SIGKILL');
+  };
+  syncBuiltinESMExports();
+`)}`;
+
 withUblk('the record of a device', () => {
   afterEach(expectNothing);
 
@@ -139,42 +152,33 @@ withUblk('the record of a device', () => {
     },
   );
 
-  test(
-    'is there before the device is, whenever its server is killed',
-    { timeout: 240_000 },
-    async (context) => {
-      await needRecovery(context);
-      const image = sparseImage(MIB);
-      const found = new Set<string>();
-      while (!(found.has('dead') && found.has('live'))) {
-        const server = ublk('add', 'file', image, '--recovery', 'reissue');
-        // The last kill comes when the device is live, unless the ones before it came so late.
-        const isReached = found.has('dead')
-          ? async (): Promise<boolean> =>
-              (await getDeviceInfo(0).catch(() => undefined))?.state === 'live'
-          : (): boolean => existsSync('/run/ublk/0.json');
-        while (!(await isReached())) {
-          expect(server.exitCode, 'the server has ended by itself').toBeNull();
-          await new Promise(setImmediate);
-        }
-        // A process that stands still changes no state before it is killed.
-        server.kill('SIGSTOP');
-        const { state } = await getDeviceInfo(0);
-        found.add(state);
-        server.kill('SIGKILL');
-        await server;
-        if (state === 'dead') {
-          expect((await ublk('recover', '--all')).stdout).toBe('no device waits for a server');
-          expect(await prune()).toMatchObject({ devices: [0], kept: [] });
-        } else {
-          await untilLeft(0);
-          const next = await recoverDevice(0);
-          await next.close();
-        }
-        await expectNothing();
-      }
-    },
-  );
+  test('is there before the device starts', async (context) => {
+    await needRecovery(context);
+    const program = [CLI, 'add', 'file', sparseImage(MIB), '--recovery', 'reissue'];
+    const server = execa('node', ['--import', KILLED_BEFORE_START, ...program], { reject: false });
+    expect((await server).signal).toBe('SIGKILL');
+    expect(await getDeviceInfo(0)).toMatchObject({ state: 'dead', recovery: 'reissue' });
+    expect(recordFiles()).toEqual(['0.json', '0.layout']);
+    // A device that never started has no clients, and cannot be recovered.
+    expect((await ublk('list')).stdout).toContain('/dev/ublkb0 has no server: ublk delete 0');
+    expect((await ublk('recover', '--all')).stdout).toBe('no device waits for a server');
+    expect(await prune()).toMatchObject({ devices: [0], kept: [] });
+  });
+
+  test('serves the next server of a device that had just started', async (context) => {
+    await needRecovery(context);
+    const server = ublk('add', 'file', sparseImage(MIB), '--recovery', 'reissue');
+    const isLive = async (): Promise<boolean> => {
+      const info = await getDeviceInfo(0).catch(() => undefined);
+      return info?.state === 'live';
+    };
+    while (!(await isLive())) expect(server.exitCode).toBeNull();
+    server.kill('SIGKILL');
+    await server;
+    await untilLeft(0);
+    const next = await recoverDevice(0);
+    await next.close();
+  });
 
   test('is there for root alone as long as the device is, whatever ends that', async (context) => {
     await needRecovery(context);
