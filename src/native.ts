@@ -137,6 +137,7 @@ export type AddedDevice = DeviceInfo &
 
 /** Reactors shared by devices. */
 export interface NativePool {
+  reactors(): number;
   createDevice(
     options: NativeDeviceOptions,
     onEnd: (end: NativeEnd) => void,
@@ -275,7 +276,7 @@ export interface NativeOverlayTask {
 
 /** The addon. Promises never reject and functions never throw: an {@link Outcome} holds a failure. */
 export interface Binding {
-  createPool(reactors: number, spinUsec: number): Promise<Outcome<NativePool>>;
+  createPool(reactors: number, maxReactors: number, spinUsec: number): Promise<Outcome<NativePool>>;
   createDevice(
     options: NativeDeviceOptions,
     onEnd: (end: NativeEnd) => void,

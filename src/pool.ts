@@ -11,6 +11,12 @@ export interface ReactorPoolOptions {
    */
   readonly reactors?: number | undefined;
   /**
+   * The number of reactors, `reactors` to 1024, up to which the pool adds a reactor for a device that
+   * has no room in the tables of the others. Added reactors stay until the end of the pool.
+   * @default `reactors`
+   */
+  readonly maxReactors?: number | undefined;
+  /**
    * The time that an idle reactor looks for work before sleeping, in microseconds, 0 to 1000000.
    * @default 0
    */
@@ -33,12 +39,8 @@ const pools = new WeakMap<ReactorPool, Members>();
  * alive; a pool that the program drops without closing ends with the last device.
  */
 export class ReactorPool {
-  /** The number of reactors. */
-  readonly reactors: number;
-
   /** @internal */
-  constructor(native: NativePool, reactors: number) {
-    this.reactors = reactors;
+  constructor(native: NativePool) {
     const members: Members = {
       native,
       devices: new Map(),
@@ -54,6 +56,11 @@ export class ReactorPool {
       }),
     };
     pools.set(this, members);
+  }
+
+  /** The number of running reactors: more than at the start after the pool has grown (`maxReactors`). */
+  get reactors(): number {
+    return membersOf(this).native.reactors();
   }
 
   /**
@@ -76,10 +83,11 @@ export class ReactorPool {
 }
 
 /**
- * Starts reactors for many devices: an idle device then costs the memory of its tags and a sleeping
- * thread. Queues on the same reactor share a CPU. A reactor has room for 16,384 tags with zero copy
- * and for as many files as the process may open, at most 4096; a queue needs two files and the
- * target's files.
+ * Starts reactors for many devices: an idle device then costs the memory of its tags and no thread.
+ * Queues on the same reactor share a CPU. A reactor has room for 16,384 tags with zero copy and for as
+ * many files as the process may open, at most 32,768; a queue needs two files and the target's files.
+ * When the tables are full, a pool with `maxReactors` adds a reactor, and another pool refuses the
+ * device (`ERR_UBLK_RESOURCES`).
  *
  * @example
  * await using pool = await createReactorPool({ reactors: 2 });
@@ -90,10 +98,11 @@ export class ReactorPool {
  * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`, `ERR_UBLK_NO_IO_URING`.
  */
 export async function createReactorPool(options: ReactorPoolOptions = {}): Promise<ReactorPool> {
-  checkKeys(options, 'createReactorPool()', ['reactors', 'spinUsec']);
+  checkKeys(options, 'createReactorPool()', ['reactors', 'maxReactors', 'spinUsec']);
   const reactors = checkInteger(options.reactors ?? 1, 'reactors', 1, 1024);
+  const most = checkInteger(options.maxReactors ?? reactors, 'maxReactors', reactors, 1024);
   const spin = checkInteger(options.spinUsec ?? 0, 'spinUsec', 0, 1_000_000);
-  return new ReactorPool(unwrap(await native().createPool(reactors, spin)), reactors);
+  return new ReactorPool(unwrap(await native().createPool(reactors, most, spin)));
 }
 
 /** @internal Checks that the pool can serve another device. */

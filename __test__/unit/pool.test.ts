@@ -16,6 +16,7 @@ const target = targets.null({ size: '1GiB' });
 describe('A pool of reactors', () => {
   const create = vi.fn<NativePool['createDevice']>();
   const close = vi.fn<NativePool['close']>();
+  const createPool = vi.fn();
   let pool!: ReactorPool;
   let device!: NativeDevice;
 
@@ -25,9 +26,25 @@ describe('A pool of reactors', () => {
       device = fakeDevice(onEnd);
       return { value: device };
     });
-    const createPool = async () => ({ value: { createDevice: create, close } });
+    createPool.mockReset().mockImplementation(async (reactors: number) => ({
+      value: { reactors: () => reactors, createDevice: create, close },
+    }));
     vi.mocked(native).mockReturnValue({ createPool } as never);
     pool = await createReactorPool({ reactors: 2 });
+  });
+
+  test('grows no further than it began, unless told', async () => {
+    expect(createPool).toHaveBeenLastCalledWith(2, 2, 0);
+    const growing = await createReactorPool({ reactors: 2, maxReactors: 8, spinUsec: 50 });
+    expect(createPool).toHaveBeenLastCalledWith(2, 8, 50);
+    expect(growing.reactors).toBe(2);
+    for (const maxReactors of [1, 1025]) {
+      await expect(createReactorPool({ reactors: 2, maxReactors })).rejects.toMatchObject({
+        code: 'ERR_UBLK_INVALID_ARGUMENT',
+        message: `maxReactors is ${maxReactors}; it must be a whole number from 2 to 1024`,
+      });
+    }
+    expect(createPool).toHaveBeenCalledTimes(2);
   });
 
   test('that serves devices is not closed, and names them', async () => {

@@ -51,7 +51,12 @@ fn create(options: &Options) -> Result<Vec<Device<Linux>>, Box<dyn Error>> {
     let driver = Linux::new();
     let pool = options
         .reactors
-        .map(|reactors| Pool::new(&driver, PoolOptions { reactors, spin: options.device.spin }))
+        .map(|reactors| {
+            Pool::new(
+                &driver,
+                PoolOptions { spin: options.device.spin, ..PoolOptions::of(reactors) },
+            )
+        })
         .transpose()?;
     let mut devices = Vec::new();
     for _ in 0..options.devices {

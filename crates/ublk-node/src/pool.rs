@@ -22,16 +22,27 @@ pub struct NativePool {
 
 /// Starts reactors.
 #[napi(catch_unwind, ts_return_type = "Promise<Outcome<NativePool>>")]
-pub fn create_pool(env: &Env, reactors: u16, spin_usec: u32) -> napi::Result<Object<'_>> {
+pub fn create_pool(
+    env: &Env,
+    reactors: u16,
+    max_reactors: u16,
+    spin_usec: u32,
+) -> napi::Result<Object<'_>> {
     task::promise(env, move || {
         let spin = Duration::from_micros(spin_usec.into());
-        let pool = Pool::new(&Linux::new(), PoolOptions { reactors, spin })?;
+        let pool = Pool::new(&Linux::new(), PoolOptions { reactors, max_reactors, spin })?;
         Ok(NativePool { pool })
     })
 }
 
 #[napi]
 impl NativePool {
+    /// The number of reactors now, without lost ones.
+    #[napi(catch_unwind)]
+    pub fn reactors(&self) -> u32 {
+        u32::try_from(self.pool.reactors()).unwrap_or(u32::MAX)
+    }
+
     /// Ends the reactors, which serve nothing; resolves when their threads are gone.
     #[napi(catch_unwind, ts_return_type = "Promise<Outcome<void>>")]
     pub fn close<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {

@@ -1,5 +1,7 @@
 //! Reactors that many devices share.
 
+use std::fmt;
+use std::iter;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -18,23 +20,56 @@ const FILES: u32 = 1 << 15;
 /// What [`Pool::new`] is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct PoolOptions {
-    /// Reactors, each with a thread of its own, from 1 to 1024.
+    /// The number of reactors at the start, 1 to 1024; each reactor is a thread.
     pub reactors: u16,
+    /// The number of reactors up to which the pool adds a reactor for a device that has no room in the
+    /// tables of the others, from `reactors` to 1024.
+    pub max_reactors: u16,
     /// How long each looks for work before it sleeps, at most a second; 0: not at all. See
     /// [`DeviceOptions::spin`](super::DeviceOptions::spin).
     pub spin: Duration,
 }
 
-/// Reactors that serve the queues of many devices: what an idle device costs is then a supervisor
-/// that sleeps and the memory of its tags. Its threads end when it is [closed](Self::close), or with
-/// the last clone of the pool and the last of its devices.
+impl PoolOptions {
+    /// So many reactors, now and later, which do not spin.
+    pub fn of(reactors: u16) -> Self {
+        Self { reactors, max_reactors: reactors, spin: Duration::ZERO }
+    }
+}
+
+/// Reactors that serve the queues of many devices: an idle device costs the memory of its tags and no
+/// thread. The reactors' threads end when the pool is [closed](Self::close), or with the last clone of
+/// the pool and the last of the pool's devices.
 ///
 /// A reactor takes as many queues as its tables hold: 16,384 tags with zero copy, and as many
 /// files as the process may have open, up to 32,768. Queues that share a reactor share its CPU, and
 /// its fate if the kernel breaks its ring.
 #[derive(Debug)]
 pub struct Pool<T> {
-    reactors: Arc<[Member<T>]>,
+    shared: Arc<Shared<T>>,
+}
+
+#[derive(Debug)]
+struct Shared<T> {
+    members: Mutex<Members<T>>,
+    max_reactors: usize,
+    make: Make<T>,
+}
+
+#[derive(Debug)]
+struct Members<T> {
+    /// All members that there have been: a lost reactor keeps its place.
+    all: Vec<Arc<Member<T>>>,
+    is_closed: bool,
+}
+
+/// Starts the reactor with a number.
+struct Make<T>(Box<dyn Fn(usize) -> Result<Member<T>> + Send + Sync>);
+
+impl<T> fmt::Debug for Make<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Make")
+    }
 }
 
 #[derive(Debug)]
@@ -100,9 +135,25 @@ impl<T: Target> Pool<T> {
             let message = format!("reactors is {}; it must be from 1 to 1024", options.reactors);
             return Err(Error::new(Code::InvalidArgument, message));
         }
+        if !(options.reactors..=1024).contains(&options.max_reactors) {
+            let message = format!(
+                "the most reactors are {}; it must be from {} (the reactors at the start) to 1024",
+                options.max_reactors, options.reactors
+            );
+            return Err(Error::new(Code::InvalidArgument, message));
+        }
         validate_spin(options.spin)?;
-        let members = (0..options.reactors).map(|number| Member::new(driver, number, options.spin));
-        Ok(Self { reactors: members.collect::<Result<_>>()? })
+        let (driver, spin) = (driver.clone(), options.spin);
+        let make = Make(Box::new(move |number| Member::new(&driver, number, spin)));
+        let all = (0..options.reactors.into()).map(|number| (make.0)(number).map(Arc::new));
+        let members = Members { all: all.collect::<Result<_>>()?, is_closed: false };
+        let max_reactors = options.max_reactors.into();
+        Ok(Self { shared: Arc::new(Shared { members: Mutex::new(members), max_reactors, make }) })
+    }
+
+    /// The number of reactors now, without lost ones.
+    pub fn reactors(&self) -> usize {
+        lock(&self.shared.members).living().count()
     }
 
     /// Ends the reactors, whatever clones there are, and waits until their threads are gone. A pool
@@ -111,34 +162,40 @@ impl<T: Target> Pool<T> {
     /// # Errors
     /// [`Code::Busy`] while it serves a device; it goes on then.
     pub fn close(&self) -> Result<()> {
-        let queues: usize = self.reactors.iter().map(|one| lock(&one.load).queues).sum();
+        let mut members = lock(&self.shared.members);
+        let queues: usize = members.all.iter().map(|one| lock(&one.load).queues).sum();
         if queues > 0 {
             let message = format!("the pool still serves {queues} queues");
             return Err(Error::new(Code::Busy, message).hint("close its devices first"));
         }
-        self.reactors.iter().for_each(|one| one.mailbox.waker().quit());
-        let threads = self
-            .reactors
-            .iter()
-            .map(|one| one.thread.lock().unwrap_or_else(PoisonError::into_inner).take());
-        for thread in threads.flatten() {
+        members.is_closed = true;
+        members.all.iter().for_each(|one| one.mailbox.waker().quit());
+        let threads: Vec<_> = members.all.iter().map(|one| lock(&one.thread).take()).collect();
+        drop(members);
+        for thread in threads.into_iter().flatten() {
             // A reactor hands its panics to its devices.
             let _ended = thread.join();
         }
         Ok(())
     }
 
-    /// Makes sure that the living reactors can take in `count` queues, shares, or groups of them that
-    /// go together, that each take `berth`; the device has queues of `depth` tags.
+    /// Makes sure that the living reactors, and those that the pool may add, can take in `count` queues,
+    /// shares, or groups of them that go together, that each take `berth`; the device has queues of `depth`
+    /// tags.
     ///
     /// # Errors
-    /// [`Code::Resources`], [`Code::Closed`] without a living reactor.
+    /// [`Code::Resources`]; [`Code::Closed`] where there is no reactor.
     pub(super) fn check(&self, count: usize, berth: Berth, depth: u16) -> Result<()> {
-        let mut living: Vec<_> = self.living().map(|one| (*lock(&one.load), one.room)).collect();
+        let members = lock(&self.shared.members);
+        let room = members.all.first().map_or(Berth::default(), |one| one.room);
+        let to_add = self.shared.may_add(&members);
+        let added = iter::repeat_n((Load::default(), room), to_add.min(count));
+        let living = members.living().map(|one| (*lock(&one.load), one.room));
+        let mut loads: Vec<_> = living.chain(added).collect();
         for _ in 0..count {
-            let fitting = living.iter_mut().filter(|(load, room)| load.fits(berth, *room));
+            let fitting = loads.iter_mut().filter(|(load, room)| load.fits(berth, *room));
             let Some((load, _)) = fitting.min_by_key(|(load, _)| load.queues) else {
-                return Err(self.full(count, berth, depth));
+                return Err(self.shared.full(&members, count, berth, depth));
             };
             load.add(berth);
         }
@@ -146,30 +203,40 @@ impl<T: Target> Pool<T> {
     }
 
     /// Gives queues, or shares of them, to the living reactor that has the fewest of those that have
-    /// room for all of these; answers the reactor's mailbox.
+    /// room for all of these, or to a new one; answers the reactor's mailbox.
     ///
     /// # Errors
-    /// As [`check`](Self::check).
+    /// As [`check`](Self::check); those of [`new`](Self::new).
     pub(super) fn assign(&self, services: Vec<Service<T>>) -> Result<Mailbox<T>> {
         let berths = services.iter().map(Berth::of);
         let together = berths.fold(Berth::default(), Berth::and);
-        let fitting = self.living().filter(|one| lock(&one.load).fits(together, one.room));
-        let Some(member) = fitting.min_by_key(|one| lock(&one.load).queues) else {
-            let depth = services.first().map_or(0, |service| service.config.depth);
-            return Err(self.full(1, together, depth));
+        let mut members = lock(&self.shared.members);
+        let fitting = members.living().filter(|one| lock(&one.load).fits(together, one.room));
+        let fewest = fitting.min_by_key(|one| lock(&one.load).queues).map(Arc::clone);
+        let member = match fewest {
+            Some(member) => member,
+            None if self.shared.may_add(&members) > 0 => {
+                let member = Arc::new((self.shared.make.0)(members.all.len())?);
+                members.all.push(Arc::clone(&member));
+                member
+            }
+            None => {
+                let depth = services.first().map_or(0, |service| service.config.depth);
+                return Err(self.shared.full(&members, 1, together, depth));
+            }
         };
-        services.into_iter().for_each(|service| self.give(member, service));
+        services.into_iter().for_each(|service| self.give(&member, service));
         Ok(member.mailbox.clone())
     }
 
     fn give(&self, member: &Member<T>, mut service: Service<T>) {
         let berth = Berth::of(&service);
         lock(&member.load).add(berth);
-        let (load, reactors) = (Arc::clone(&member.load), Arc::clone(&self.reactors));
+        let (load, pool) = (Arc::clone(&member.load), Arc::clone(&self.shared));
         let mut maker = std::mem::take(&mut service.listener);
         service.listener = Listener::new(move |news| {
             // The pool lives as long as its last queue.
-            let _kept = &reactors;
+            let _kept = &pool;
             if matches!(news, News::Ended(_)) {
                 lock(&load).remove(berth);
             }
@@ -177,20 +244,28 @@ impl<T: Target> Pool<T> {
         });
         member.mailbox.send(service);
     }
+}
 
-    fn living(&self) -> impl Iterator<Item = &Member<T>> {
-        self.reactors.iter().filter(|one| one.mailbox.is_open())
+impl<T> Members<T> {
+    fn living(&self) -> impl Iterator<Item = &Arc<Member<T>>> {
+        self.all.iter().filter(|one| one.mailbox.is_open())
+    }
+}
+
+impl<T> Shared<T> {
+    fn may_add(&self, members: &Members<T>) -> usize {
+        if members.is_closed { 0 } else { self.max_reactors - members.all.len() }
     }
 
-    fn full(&self, count: usize, berth: Berth, depth: u16) -> Error {
-        let (all, living) = (self.reactors.len(), self.living().count());
+    fn full(&self, members: &Members<T>, count: usize, berth: Berth, depth: u16) -> Error {
+        let (all, living) = (members.all.len(), members.living().count());
         if living == 0 {
             return Error::new(
                 Code::Closed,
                 "the pool has no reactor any more: it was closed, or lost them",
             );
         }
-        let left: Vec<_> = self.living().map(|one| (*lock(&one.load), one.room)).collect();
+        let left: Vec<_> = members.living().map(|one| (*lock(&one.load), one.room)).collect();
         let files = left.iter().map(|(load, room)| room.files - load.taken.files).max();
         let slots = left.iter().map(|(load, room)| room.slots - load.taken.slots).max();
         let message = format!(
@@ -202,24 +277,25 @@ impl<T: Target> Pool<T> {
             slots.unwrap_or_default(),
         );
         Error::new(Code::Resources, message).hint(
-            "give the pool more `reactors` or the device a smaller `depth`; a reactor has 32,768 places \
-             for files, or as many as `ulimit -n` allows, and 16,384 for buffers",
+            "give the pool more `reactors` or `maxReactors`, or the device a smaller `depth`; a \
+             reactor has 32,768 places for files, or as many as `ulimit -n` allows, and 16,384 for \
+             buffers",
         )
     }
 }
 
-fn lock(load: &Mutex<Load>) -> MutexGuard<'_, Load> {
-    load.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<S>(state: &Mutex<S>) -> MutexGuard<'_, S> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<T> Clone for Pool<T> {
     fn clone(&self) -> Self {
-        Self { reactors: Arc::clone(&self.reactors) }
+        Self { shared: Arc::clone(&self.shared) }
     }
 }
 
 impl<T: Target> Member<T> {
-    fn new<D: Driver>(driver: &D, number: u16, spin: Duration) -> Result<Self> {
+    fn new<D: Driver>(driver: &D, number: usize, spin: Duration) -> Result<Self> {
         let cannot =
             |call| move |error| Error::os(Code::Kernel, "cannot start a reactor", call, &error);
         let mailbox = Mailbox::new().map_err(cannot("eventfd"))?;

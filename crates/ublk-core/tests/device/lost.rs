@@ -69,7 +69,7 @@ fn mortal(disk: &SimDisk, dies: &Arc<AtomicBool>) -> Mortal {
 }
 
 fn pool_of<T: Target>(sim: &Sim, reactors: u16) -> Pool<Mortal<T>> {
-    Pool::new(sim, PoolOptions { reactors, spin: Duration::ZERO }).unwrap()
+    Pool::new(sim, PoolOptions::of(reactors)).unwrap()
 }
 
 fn read(client: &Client, queue: u16) {

@@ -9,7 +9,7 @@ fn devices_share_the_reactors_of_a_pool_and_leave_nothing_in_them() {
     let disks: Vec<_> = (0..6).map(|_| sim.file(SIZE)).collect();
     settle();
     let before = open_descriptors();
-    let pool = Pool::new(&sim, PoolOptions { reactors: 2, spin: Duration::ZERO }).unwrap();
+    let pool = Pool::new(&sim, PoolOptions::of(2)).unwrap();
     for exchange in [ExchangeMode::PerIo, ExchangeMode::Batch] {
         for round in 0..20_u8 {
             let options = DeviceOptions { exchange: Some(exchange), ..options() };
@@ -45,7 +45,7 @@ fn a_pool_that_is_full_refuses_the_next_device_and_serves_the_others_on() {
     let _alone = alone();
     let sim = Sim::new(SimConfig::blocking(9));
     let disk = sim.file(SIZE);
-    let pool = Pool::new(&sim, PoolOptions { reactors: 1, spin: Duration::ZERO }).unwrap();
+    let pool = Pool::new(&sim, PoolOptions::of(1)).unwrap();
     let large = DeviceOptions { depth: 4096, queues: 1, ..options() };
     let mut devices = Vec::new();
     let refused = loop {
@@ -64,10 +64,63 @@ fn a_pool_that_is_full_refuses_the_next_device_and_serves_the_others_on() {
 }
 
 #[test]
+fn a_full_pool_adds_reactors_up_to_its_bound() {
+    let _alone = alone();
+    let sim = Sim::new(SimConfig::blocking(9));
+    let disk = sim.file(SIZE);
+    let pool = Pool::new(&sim, PoolOptions { max_reactors: 3, ..PoolOptions::of(1) }).unwrap();
+    let large = DeviceOptions { depth: 4096, queues: 4, ..options() };
+    let create = || Device::create_in(&pool, &sim, file(&disk), large.clone());
+    let mut devices = Vec::new();
+    for reactors in 1..=3 {
+        devices.push(create().unwrap());
+        assert_eq!(pool.reactors(), reactors);
+    }
+    assert_eq!(create().unwrap_err().code, Code::Resources);
+    for device in &devices {
+        assert_serves(&sim.client(device.info().id).unwrap());
+    }
+    devices.remove(0).close().unwrap();
+    devices.push(create().unwrap());
+    assert_eq!(pool.reactors(), 3, "the place that became free is taken");
+    drop(devices);
+    pool.close().unwrap();
+    assert_eq!(create().unwrap_err().code, Code::Closed, "a closed pool adds no reactor");
+}
+
+#[test]
+fn the_queues_of_a_device_may_need_another_reactor_and_one_that_needs_more_touches_nothing() {
+    let _alone = alone();
+    let sim = Sim::new(SimConfig::blocking(9));
+    let disk = sim.file(SIZE);
+    let pool = Pool::new(&sim, PoolOptions { max_reactors: 2, ..PoolOptions::of(1) }).unwrap();
+    let of = |queues| DeviceOptions { depth: 4096, queues, ..options() };
+    let refused = Device::create_in(&pool, &sim, file(&disk), of(9)).unwrap_err();
+    assert_eq!((refused.code, pool.reactors()), (Code::Resources, 1));
+    let first = Device::create_in(&pool, &sim, file(&disk), of(2)).unwrap();
+    assert_eq!(pool.reactors(), 1);
+    let second = Device::create_in(&pool, &sim, file(&disk), of(4)).unwrap();
+    assert_eq!(pool.reactors(), 2);
+    for device in [first, second] {
+        assert_serves(&sim.client(device.info().id).unwrap());
+    }
+}
+
+#[test]
+fn the_bound_of_a_pool_is_no_smaller_than_its_beginning() {
+    let sim = Sim::new(SimConfig::blocking(9));
+    for max_reactors in [0, 1, 1025] {
+        let options = PoolOptions { max_reactors, ..PoolOptions::of(2) };
+        let refused = Pool::<ublk_core::target::file::File>::new(&sim, options).unwrap_err();
+        assert_eq!(refused.code, Code::InvalidArgument);
+    }
+}
+
+#[test]
 fn a_pool_takes_in_the_shares_of_a_queue() {
     let _alone = alone();
     let sim = Sim::new(SimConfig::blocking(22));
-    let pool = Pool::new(&sim, PoolOptions { reactors: 2, spin: Duration::ZERO }).unwrap();
+    let pool = Pool::new(&sim, PoolOptions::of(2)).unwrap();
     let disk = sim.file(SIZE);
     let shape = DeviceOptions { queues: 1, threads: Some(3), ..options() };
     let device = Device::create_in(&pool, &sim, file(&disk), shape).unwrap();
@@ -88,7 +141,7 @@ fn a_device_of_a_pool_is_left_under_a_load_that_takes_all_tags_and_no_request_fa
     let _alone = alone();
     let sim = Sim::new(SimConfig::blocking(8));
     let disk = sim.file(SIZE);
-    let pool = Pool::new(&sim, PoolOptions { reactors: 2, spin: Duration::ZERO }).unwrap();
+    let pool = Pool::new(&sim, PoolOptions::of(2)).unwrap();
     let recovery = Some(Recovery::Queue);
     let shape = DeviceOptions { id: Some(3), depth: 8, recovery, ..options() };
     let device = Device::create_in(&pool, &sim, file(&disk), shape.clone()).unwrap();
@@ -113,7 +166,7 @@ fn a_recovery_behind_a_file_in_place_of_the_device_is_refused_before_anything_is
     let _alone = alone();
     let sim = Sim::new(SimConfig::blocking(8));
     let disk = sim.file(SIZE);
-    let pool = Pool::new(&sim, PoolOptions { reactors: 2, spin: Duration::ZERO }).unwrap();
+    let pool = Pool::new(&sim, PoolOptions::of(2)).unwrap();
     let recovery = Some(Recovery::Reissue);
     let shape = DeviceOptions { id: Some(3), recovery, ..options() };
     create(&sim, &disk, shape.clone()).quiesce().unwrap();

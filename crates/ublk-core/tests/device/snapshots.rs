@@ -114,8 +114,7 @@ fn check(sim: &Sim, folder: &Folder, snapshot: &Path, oldest: &[u64], newest: &[
 
 fn snapshots(options: DeviceOptions, pooled: bool, wrap: impl Fn(Native) -> Native) {
     let (sim, folder) = (Sim::new(SimConfig::blocking(4)), Folder::new());
-    let pool =
-        pooled.then(|| Pool::new(&sim, PoolOptions { reactors: 2, spin: Duration::ZERO }).unwrap());
+    let pool = pooled.then(|| Pool::new(&sim, PoolOptions::of(2)).unwrap());
     let target = wrap(folder.open(&folder.0.join("layer")));
     let device = match &pool {
         Some(pool) => Device::create_in(pool, &sim, target, options),
