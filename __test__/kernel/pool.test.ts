@@ -21,7 +21,8 @@ async function hasBatches(): Promise<boolean> {
   return (await features()).some(({ name, supported }) => name === 'BATCH_IO' && supported);
 }
 
-function reactorThreads(): string[] {
+/** The names of this package's threads, sorted. */
+function threads(): string[] {
   const nameOf = (task: string): string => {
     try {
       return readFileSync(`/proc/self/task/${task}/comm`, 'utf8').trim();
@@ -30,7 +31,11 @@ function reactorThreads(): string[] {
     }
   };
   const names = readdirSync('/proc/self/task').map(nameOf);
-  return names.filter((name) => /^ublk(-pool\d+|\d+q\d+)$/.test(name)).sort();
+  return names.filter((name) => name.startsWith('ublk')).sort();
+}
+
+function reactorThreads(): string[] {
+  return threads().filter((name) => /^ublk(-pool\d+|\d+q\d+)$/.test(name));
 }
 
 withUblk('a pool of reactors', () => {
@@ -54,6 +59,39 @@ withUblk('a pool of reactors', () => {
     await Promise.all(devices.map((device) => device.close()));
     await pool.close();
     await vi.waitFor(() => expect(reactorThreads()).toEqual([]), 30_000);
+  });
+
+  test('needs no thread for an idle device, and closes all devices at once', async () => {
+    await using pool = await createReactorPool({ reactors: 2 });
+    const target = targets.null({ size: '1GiB' });
+    const create = () => createDevice({ target, pool, depth: 8 });
+    const devices = await Promise.all(Array.from({ length: DEVICES }, create));
+    await vi.waitFor(() => {
+      const lasting = threads().filter((name) => name !== 'ublk-control');
+      expect(lasting).toEqual(['ublk-pool0', 'ublk-pool1', 'ublk-spare', 'ublk-supervisor']);
+      expect(threads().length - lasting.length).toBeLessThanOrEqual(2);
+    }, 30_000);
+    const ends = await Promise.all(
+      devices.map((device) => device.close().then(() => device.closed)),
+    );
+    expect(ends).toEqual(devices.map(() => 'closed'));
+  });
+
+  test('adds a reactor when its tables are full', async (context) => {
+    await need(context, 'AUTO_BUF_REG');
+    await using pool = await createReactorPool({ maxReactors: 2 });
+    const image = randomImage(1 << 20);
+    const target = targets.file(image.path, { readOnly: true });
+    const devices = [];
+    for (let count = 0; count < 5; count++) {
+      devices.push(await createDevice({ target, pool, depth: 4096, exchange: 'per-io' }));
+      expect(pool.reactors).toBe(count < 4 ? 1 : 2);
+    }
+    expect(reactorThreads()).toEqual(['ublk-pool0', 'ublk-pool1']);
+    const disk = await open(devices[4]!.path);
+    expect((await disk.readFile()).equals(image.bytes)).toBe(true);
+    await disk.close();
+    await Promise.all(devices.map((device) => device.close()));
   });
 
   test('leaves a device under a load that takes all its tags, and no request fails', async (context) => {

@@ -6,6 +6,7 @@
 //! [`driver`]: the kernel, or an in-process model of it. A [`simulation`] is a device on that model
 //! together with its user.
 
+pub mod aside;
 pub mod bridge;
 pub mod control;
 pub mod device;
@@ -24,5 +25,6 @@ mod memory;
 mod pass;
 mod patience;
 mod share;
+mod signals;
 mod sqe;
 mod token;

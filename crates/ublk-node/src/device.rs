@@ -3,7 +3,6 @@
 use std::fs::OpenOptions;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::thread;
 
 use napi::bindgen_prelude::Object;
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
@@ -21,7 +20,7 @@ use crate::outcome::Failure;
 use crate::overlay::OverlaySnapshot;
 use crate::served::Served;
 use crate::watch::NativeWatch;
-use crate::{aside, target, task};
+use crate::{target, task};
 
 /// How a device ended.
 #[derive(Debug)]
@@ -100,17 +99,17 @@ pub fn part_all(env: &Env) -> napi::Result<Object<'_>> {
     task::promise(env, open_devices::part_all)
 }
 
-/// Opens a device on a separate thread, and keeps a place reserved for the device until the end.
+/// Opens a device on a thread of `aside`, and keeps a place reserved for the device until the end.
 pub(crate) fn open(
     env: &Env,
     on_end: OnEnd,
     device: impl FnOnce() -> Result<Arc<dyn Served>, Error> + Send + 'static,
 ) -> napi::Result<Object<'_>> {
-    let place = OpenDevices::of(env)?.reserve();
+    let mut place = OpenDevices::of(env)?.reserve();
     task::promise(env, move || {
-        aside::prepare().map_err(|error| Error::no_thread(&error))?;
         let device = device()?;
-        tell_of_end(&device, place, on_end)?;
+        place.fill(&device);
+        tell_of_end(&*device, place, on_end);
         Ok(NativeDevice { device })
     })
 }
@@ -236,16 +235,11 @@ impl NativeDevice {
     }
 }
 
-/// Reports the end of the device to JavaScript, on a thread that waits for the end.
-fn tell_of_end(device: &Arc<dyn Served>, mut place: Place, on_end: OnEnd) -> Result<(), Error> {
-    place.fill(device);
-    let device = Arc::clone(device);
-    let name = format!("ublk{}end", device.info().id);
-    let spawned = thread::Builder::new().name(name).spawn(move || {
-        let end = device.wait();
+/// Reports the end of the device to JavaScript.
+fn tell_of_end(device: &dyn Served, place: Place, on_end: OnEnd) {
+    device.on_end(Box::new(move |end| {
         // Refused only by an environment already ended.
         on_end.call(end.into(), ThreadsafeFunctionCallMode::NonBlocking);
         drop(place);
-    });
-    spawned.map(drop).map_err(|error| Error::no_thread(&error))
+    }));
 }

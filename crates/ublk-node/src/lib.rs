@@ -1,6 +1,6 @@
 //! The Node-API binding of `ublk-core`: converts and forwards, decides nothing.
 //!
-//! Whatever may wait for the kernel runs on a thread of its own and settles a promise ([`task`]);
+//! Whatever may wait for the kernel runs on a thread of `ublk_core::aside` and settles a promise ([`task`]);
 //! never on libuv's pool, where it would keep user I/O on the very device from being served.
 //! Promises never reject: a failure is an answer ([`outcome`]), and becomes an error class in
 //! TypeScript. A panic becomes such an answer too; none crosses into JavaScript.
@@ -8,7 +8,6 @@
 // The macros make items public that only the addon's table of exports needs.
 #![allow(unreachable_pub)]
 
-mod aside;
 mod before_start;
 mod bridge;
 mod describe;

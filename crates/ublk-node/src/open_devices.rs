@@ -8,9 +8,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::{mem, thread};
 
 use napi::Env;
+use ublk_core::aside;
 use ublk_core::error::{Code, Error};
 
-use crate::aside;
 use crate::bridge;
 use crate::farewell::{self, Farewell};
 use crate::served::Served;
@@ -113,7 +113,7 @@ impl OpenDevices {
         state
     }
 
-    /// Ends the service of a device on a thread of its own.
+    /// Ends the service of a device on a thread of `aside`.
     fn part_aside(self: &Arc<Self>, state: &mut State, device: &Arc<dyn Served>) {
         let (all, device) = (Arc::clone(self), Arc::clone(device));
         let part = move || {
@@ -123,7 +123,7 @@ impl OpenDevices {
             state.losses.extend(loss);
             all.changed.notify_all();
         };
-        if let Err(error) = aside::run("ublk-close", part) {
+        if let Err(error) = aside::run(part) {
             state.refusals.push(format!("cannot start a thread that closes a device: {error}"));
         }
     }

@@ -26,7 +26,7 @@ pub(crate) trait Served: Debug + Send + Sync {
     fn part(&self) -> Result<(), Error>;
     fn release(&self) -> Result<(), Error>;
     fn close(&self) -> Result<(), Error>;
-    fn wait(&self) -> End;
+    fn on_end(&self, listener: Box<dyn FnOnce(End) + Send>);
 }
 
 impl<D: Driver + Debug> Served for Device<D> {
@@ -86,7 +86,7 @@ impl<D: Driver + Debug> Served for Device<D> {
         self.close()
     }
 
-    fn wait(&self) -> End {
-        self.wait()
+    fn on_end(&self, listener: Box<dyn FnOnce(End) + Send>) {
+        self.on_end(listener);
     }
 }

@@ -1,4 +1,4 @@
-//! Work that may block, on a thread of its own (`aside`).
+//! Work that may block, on a thread of `aside`.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -6,12 +6,12 @@ use std::sync::mpsc;
 
 use napi::Env;
 use napi::bindgen_prelude::{Object, ToNapiValue};
+use ublk_core::aside;
 use ublk_core::error::Error;
 
-use crate::aside;
 use crate::outcome::{Failure, Outcome};
 
-/// Runs `work` on a new thread; the promise that comes back settles with its outcome. It keeps the
+/// Runs `work` on a thread of `aside`; the promise that comes back settles with its outcome. It keeps the
 /// event loop alive until then, and is forgotten when the environment ends.
 pub(crate) fn promise<T, W>(env: &Env, work: W) -> napi::Result<Object<'_>>
 where
@@ -20,7 +20,7 @@ where
 {
     // The thread comes first: a deferred that nobody settles would keep the event loop alive.
     let (hand_over, handed) = mpsc::channel();
-    let spawned = aside::run("ublk-control", move || {
+    let spawned = aside::run(move || {
         // The sender is gone only if no deferred could be made.
         if let Ok(deferred) = handed.recv() {
             settle(deferred, guarded(work));

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::mpsc::{SendError, sync_channel};
-use std::thread;
 use std::time::Duration;
 
 use ublk_sys::ublksrv_ctrl_cmd;
@@ -11,6 +10,7 @@ use super::Control;
 use super::cause::refused;
 use super::command::Command;
 use super::send::Answer;
+use crate::aside;
 use crate::driver::Driver;
 use crate::error::{Error, Result};
 
@@ -31,7 +31,7 @@ impl<D: Driver> Control<D> {
         // Nobody but the receiver takes an answer: it is heard here or late, and never lost.
         let (tell, told) = sync_channel(0);
         let control = self.clone();
-        let spawned = thread::Builder::new().name("ublk-control".into()).spawn(move || {
+        let spawned = aside::run_at_once(move || {
             let answer = control.send(command, arguments, buffer, FOR_EVER);
             if let Err(SendError(answer)) = tell.send(answer) {
                 late(answer);

@@ -1,7 +1,7 @@
 //! Bringing a device up; what was done is undone when a step fails.
 
 use std::process;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,8 +17,10 @@ use super::options::{
 };
 use super::pool::Pool;
 use super::snapshot::Snapshots;
-use super::supervise::{Crew, Event, Parting, Supervisor};
+use super::supervise::{self, Crew, Event, Parting, Staff};
+use super::supervisor::{Events, Post};
 use super::{Device, Shared, SizeCheck, admin, layout, needs, negotiate, params, staff};
+use crate::aside;
 use crate::control::Control;
 use crate::driver::{BlockNode, Driver};
 use crate::error::{Code, Error, Result};
@@ -111,7 +113,8 @@ impl<D: Driver> Launch<'_, D> {
         let (buffers, exchange) = self.modes;
         let links = self.links(&options);
         let memory = buffers.shared.then(Memory::default);
-        let (events, inbox) = channel();
+        let post = Post::open()?;
+        let (events, inbox) = Events::new(post.clone());
         let mut crew = Crew::default();
         let target = Arc::new(target);
         let bridge = target.elsewhere().map(|elsewhere| Arc::clone(elsewhere.bridge()));
@@ -124,7 +127,6 @@ impl<D: Driver> Launch<'_, D> {
             move || queue.apply(&driver, &info, throttles_writes)
         };
         let before_start = options.before_start.take();
-        let supervisor = Supervisor::new(id)?;
         let mut reactors = Vec::new();
         let started = self
             .staff(&options, memory.as_ref(), (&target, shifts), &events, pool, &mut crew)
@@ -165,7 +167,7 @@ impl<D: Driver> Launch<'_, D> {
             closing: Mutex::default(),
             ended: Condvar::new(),
         });
-        supervisor.take(Arc::clone(&shared), crew, inbox);
+        supervise::entrust(Arc::clone(&shared), Staff { crew, inbox, post });
         Ok(Device { shared })
     }
 
@@ -252,7 +254,7 @@ fn muster(inbox: &Receiver<Event>, crew: &mut Crew, limit: Duration) -> Result<(
 }
 
 impl<D: Driver> Launch<'_, D> {
-    /// The command waits in the kernel, so it has a thread of its own: a queue that ends meanwhile
+    /// The command waits in the kernel, so another thread sends it: a queue that ends meanwhile
     /// is noticed here, and stopping the device ends the wait (trap 23). So may `arrange`, which is
     /// called when a device has started. A device in recovery is not stopped: the next server may
     /// do better; what waits in the kernel gives up at its limit.
@@ -260,13 +262,13 @@ impl<D: Driver> Launch<'_, D> {
         &self,
         options: &DeviceOptions,
         arrange: impl FnOnce() -> Result<()> + Send + 'static,
-        events: &Sender<Event>,
+        events: &Events,
         inbox: &Receiver<Event>,
         crew: &mut Crew,
     ) -> Result<()> {
         let (id, begin, limit) = (self.info.dev_id, self.begin, options.limit);
         let (control, events) = (self.control.clone(), events.clone());
-        let thread = thread::Builder::new().name(format!("ublk{id}start")).spawn(move || {
+        let thread = aside::run_at_once(move || {
             let pid = process::id();
             let _unheard = events.send(Event::Started(match begin {
                 Begin::Start => control.start(id, pid, limit).and_then(|()| arrange()),

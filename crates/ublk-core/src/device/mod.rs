@@ -1,8 +1,7 @@
 //! The life of a device: add, start, serve, stop, delete, in an order without deadlocks.
 
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::bridge::Bridge;
 use crate::control::Control;
@@ -35,8 +34,10 @@ mod serve;
 mod snapshot;
 mod staff;
 mod supervise;
+mod supervisor;
 
-use supervise::Event;
+use supervise::{Event, Staff};
+use supervisor::Events;
 
 pub use admin::{StopCheck, delete, features, info, list, stop, users};
 pub use affinity::set_affinity;
@@ -90,7 +91,7 @@ struct Shared<D> {
     /// count of requests, the server cannot tell whether requests are in flight.
     links: bool,
     /// Sends events to the supervisor; absent when the reactors of a pool serve the device.
-    leave: Option<Sender<Event>>,
+    leave: Option<Events>,
     closing: Mutex<Closing>,
     ended: Condvar,
 }
@@ -117,7 +118,26 @@ impl std::fmt::Debug for SizeCheck {
 struct Closing {
     /// A thread has called `close` and is stopping the device.
     asked: bool,
+    /// A thread has begun to stop the device, and is going to wait for the end.
+    stopping: bool,
+    /// The crew, from when the end of the service begins until a thread looks after the device.
+    staff: Option<Staff>,
+    /// The number of threads that wait for the end; the first of them looks after the device.
+    waiting: usize,
+    listeners: Listeners,
     end: Option<End>,
+}
+
+type Listener = Box<dyn FnOnce(End) + Send>;
+
+/// The callbacks that hear of a device's end.
+#[derive(Default)]
+struct Listeners(Vec<Listener>);
+
+impl std::fmt::Debug for Listeners {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Listeners")
+    }
 }
 
 impl<D: Driver> Device<D> {
@@ -245,8 +265,12 @@ impl<D: Driver> Device<D> {
     /// # Errors
     /// When the kernel does not stop or delete the device in time.
     pub fn close(&self) -> Result<()> {
-        let first = !std::mem::replace(&mut self.shared.lock().asked, true);
-        if first && self.shared.lock().end.is_none() {
+        let mut closing = self.shared.lock();
+        let first = !std::mem::replace(&mut closing.asked, true);
+        let stops = first && closing.end.is_none();
+        closing.stopping |= stops;
+        drop(closing);
+        if stops {
             // Requests unanswered by a handler that is gone fail: there is no next server.
             self.shared.bridge.iter().for_each(|bridge| bridge.outlive(false));
             let stopped = self.stop();
@@ -256,7 +280,9 @@ impl<D: Driver> Device<D> {
                 && error.code != Code::NoDevice
             {
                 // The next caller tries again instead of waiting, possibly for ever.
-                self.shared.lock().asked = false;
+                let mut closing = self.shared.lock();
+                (closing.asked, closing.stopping) = (false, false);
+                supervise::delegate(&self.shared, closing);
                 let outlives = self.shared.info.recovery.is_some();
                 self.shared.bridge.iter().for_each(|bridge| bridge.outlive(outlives));
                 return Err(error);
@@ -358,22 +384,54 @@ impl<D: Driver> Device<D> {
 
     /// [`wait`](Self::wait), for at most `limit`.
     fn wait_for(&self, limit: Duration) -> Option<End> {
-        let (closing, ended) = (self.shared.lock(), &self.shared.ended);
-        let waited = ended.wait_timeout_while(closing, limit, |closing| closing.end.is_none());
-        let (closing, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        self.wait_until(Some(Instant::now() + limit))
+    }
+
+    /// Blocks until the device has ended, whoever ended it. The waiting thread takes the device down
+    /// when the queues have ended.
+    pub fn wait(&self) -> End {
+        loop {
+            if let Some(end) = self.wait_until(None) {
+                return end;
+            }
+        }
+    }
+
+    /// The device's end, if the device ends before the deadline.
+    fn wait_until(&self, deadline: Option<Instant>) -> Option<End> {
+        let shared = &self.shared;
+        let mut closing = shared.lock();
+        closing.waiting += 1;
+        while closing.end.is_none() {
+            if let Some(staff) = closing.staff.take() {
+                drop(closing);
+                supervise::attend(shared, staff, deadline);
+                closing = shared.lock();
+                continue;
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            closing = match left {
+                Some(Duration::ZERO) => break,
+                Some(left) => {
+                    let waited = shared.ended.wait_timeout(closing, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => shared.ended.wait(closing).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+        closing.waiting -= 1;
         closing.end.clone()
     }
 
-    /// Blocks until the device has ended, for whatever reason.
-    pub fn wait(&self) -> End {
+    /// Calls `listener` once with the device's end: at once where the device has ended, else on a thread
+    /// that may block.
+    pub fn on_end(&self, listener: impl FnOnce(End) + Send + 'static) {
         let mut closing = self.shared.lock();
-        loop {
-            match &closing.end {
-                Some(end) => return end.clone(),
-                None => {
-                    closing =
-                        self.shared.ended.wait(closing).unwrap_or_else(PoisonError::into_inner);
-                }
+        match closing.end.clone() {
+            None => closing.listeners.0.push(Box::new(listener)),
+            Some(end) => {
+                drop(closing);
+                listener(end);
             }
         }
     }
@@ -389,6 +447,15 @@ impl<D> Shared<D> {
 
     fn lock(&self) -> MutexGuard<'_, Closing> {
         self.closing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the device's end, calls the listeners, and wakes the threads that wait.
+    fn end(&self, mut closing: MutexGuard<'_, Closing>, end: End) {
+        let listeners = std::mem::take(&mut closing.listeners);
+        closing.end = Some(end.clone());
+        drop(closing);
+        listeners.0.into_iter().for_each(|listener| listener(end.clone()));
+        self.ended.notify_all();
     }
 }
 

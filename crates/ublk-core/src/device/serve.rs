@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 
 use crate::driver::Driver;
 use crate::reactor::{Capacity, Mailbox, Reactor, Service, Turn};
+use crate::signals;
 use crate::target::Target;
 
 /// How a reactor's thread is called, and where it runs.
@@ -53,7 +54,7 @@ impl Place {
     fn spawn(self, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
         let Self { name, affinity } = self;
         thread::Builder::new().name(name).spawn(move || {
-            block_signals();
+            signals::block();
             become_io_flusher();
             affinity.iter().for_each(|mask| bind(mask));
             body();
@@ -73,16 +74,6 @@ fn words(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("the queue's thread panicked: {}", text.unwrap_or("no message"))
-}
-
-/// Signals are for the program's own threads.
-fn block_signals() {
-    // SAFETY: an all-zero sigset_t is a valid one to fill, and only this thread's mask changes.
-    unsafe {
-        let mut all = std::mem::zeroed();
-        libc::sigfillset(&raw mut all);
-        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, std::ptr::null_mut());
-    }
 }
 
 /// Keeps this thread's memory allocations from waiting for writeback that waits for this thread

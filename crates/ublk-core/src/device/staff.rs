@@ -4,7 +4,6 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,6 +18,7 @@ use super::options::{BufferMode, DeviceOptions};
 use super::pool::{Berth, Pool};
 use super::serve::{self, Place};
 use super::supervise::{Crew, Event};
+use super::supervisor::Events;
 use crate::driver::{Driver, OpenFile};
 use crate::error::{Code, Error, Result};
 use crate::reactor::{
@@ -142,7 +142,7 @@ impl<D: Driver> Launch<'_, D> {
         options: &DeviceOptions,
         memory: Option<&Memory>,
         (target, shifts): (&Arc<T>, Vec<Shift>),
-        events: &Sender<Event>,
+        events: &Events,
         pool: Option<&Pool<T>>,
         crew: &mut Crew,
     ) -> Result<Vec<Mailbox<T>>> {

@@ -4,15 +4,17 @@
 //! rings, the mappings and the character device are released before the device is deleted; no
 //! serving thread waits for STOP_DEV or DEL_DEV (traps 30 and 31).
 
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::{Arc, MutexGuard};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
 use ublk_sys::UBLK_S_DEV_DEAD;
 
-use super::{End, Shared, admin, change, leave};
+use super::supervisor::{Charge, Post};
+use super::{Closing, End, Shared, admin, change, leave};
+use crate::aside;
 use crate::control::Control;
 use crate::driver::Driver;
 use crate::error::{Code, Error, Result};
@@ -58,6 +60,8 @@ pub(super) struct Crew {
     /// The kernel has aborted a fetch.
     closing: bool,
     leaving: bool,
+    /// The queues have been told to end, and end when the last request has.
+    dismissed: bool,
 }
 
 impl Crew {
@@ -81,11 +85,22 @@ impl Crew {
     /// kernel then aborts only the fetches present at the time of `QUIESCE_DEV`, not the fetches of
     /// requests completed later.
     fn is_quiesced<D: Driver>(&self, shared: &Shared<D>) -> bool {
-        !self.wakers.is_empty() && !shared.lock().asked && waits_for_a_server(shared)
+        self.can_be_quiesced(shared) && waits_for_a_server(shared)
+    }
+
+    /// [`is_quiesced`](Self::is_quiesced), as far as the kernel need not be asked.
+    fn can_be_quiesced<D: Driver>(&self, shared: &Shared<D>) -> bool {
+        !self.wakers.is_empty() && shared.info.recovery.is_some() && !shared.lock().asked
     }
 
     fn is_gone(&self) -> bool {
         self.ended == self.queues
+    }
+
+    /// Whether a thread must look after the device, which may block the thread.
+    fn needs_a_hand(&self) -> bool {
+        let begins_to_end = self.lost.is_some() || self.leaving || self.closing;
+        self.is_gone() || !self.dismissed && begins_to_end
     }
 
     /// Records an event. Returns the error of a queue that is lost, refused by the kernel or ended by
@@ -170,61 +185,105 @@ fn queue_lost(error: &io::Error) -> Error {
         .hint("the device is taken down; requests in flight fail")
 }
 
-/// The thread that waits for the end of a device's queues and then takes the device down. The thread
-/// starts before the queues are served, so a served device always has a supervisor.
+/// The crew of a served device, and the crew's events.
 #[derive(Debug)]
-pub(super) struct Supervisor<D: Driver> {
-    charge: Sender<Charge<D>>,
+pub(super) struct Staff {
+    pub(super) crew: Crew,
+    pub(super) inbox: Receiver<Event>,
+    /// Where the supervisor has the device.
+    pub(super) post: Post,
 }
 
-/// A device, the device's crew, and the receiver of the crew's events.
-type Charge<D> = (Arc<Shared<D>>, Crew, Receiver<Event>);
+/// A device that is being served.
+struct Served<D: Driver> {
+    shared: Arc<Shared<D>>,
+    staff: Staff,
+}
 
-impl<D: Driver> Supervisor<D> {
-    /// Starts the thread for device `id`. The thread ends when the supervisor is dropped without a
-    /// call of [`take`](Self::take).
-    ///
-    /// # Errors
-    /// The error of clone(2).
-    pub(super) fn new(id: u32) -> Result<Self> {
-        let (charge, handed_over) = channel::<Charge<D>>();
-        let spawned = thread::Builder::new().name(format!("ublk{id}")).spawn(move || {
-            if let Ok((shared, crew, inbox)) = handed_over.recv() {
-                supervise::<D>(&shared, crew, &inbox);
+/// Leaves a served device to the supervisor until the end of the service begins.
+pub(super) fn entrust<D: Driver>(shared: Arc<Shared<D>>, staff: Staff) {
+    let post = staff.post.clone();
+    post.entrust(Box::new(Served { shared, staff }));
+}
+
+impl<D: Driver> Charge for Served<D> {
+    fn is_due(&mut self) -> bool {
+        let Staff { crew, inbox, .. } = &mut self.staff;
+        while !crew.is_gone() {
+            match inbox.try_recv() {
+                // `note` keeps the error in `crew.lost`.
+                Ok(event) => drop(crew.note(event)),
+                Err(TryRecvError::Empty) => break,
+                // No thread is left that could serve a queue.
+                Err(TryRecvError::Disconnected) => crew.ended = crew.queues,
             }
-        });
-        spawned.map_err(|error| Error::no_thread(&error))?;
-        Ok(Self { charge })
+        }
+        crew.closing &= crew.can_be_quiesced(&self.shared);
+        crew.needs_a_hand()
     }
 
-    /// Hands a served device over to the thread.
-    pub(super) fn take(self, shared: Arc<Shared<D>>, crew: Crew, inbox: Receiver<Event>) {
-        // Cannot fail: the thread waits to receive the device.
-        let _taken = self.charge.send((shared, crew, inbox));
+    fn hand_over(self: Box<Self>) {
+        let Self { shared, staff } = *self;
+        let mut closing = shared.lock();
+        closing.staff = Some(staff);
+        delegate(&shared, closing);
     }
 }
 
-/// Waits until all queues have ended, a queue is lost, or the device is left to the next server; then
-/// dismisses the crew and takes the device down, unless the device waits for the next server.
-fn supervise<D: Driver>(shared: &Shared<D>, mut crew: Crew, inbox: &Receiver<Event>) {
-    while !crew.is_gone() && crew.lost.is_none() && !crew.leaving {
-        match inbox.recv() {
-            // `note` keeps the error in `crew.lost`.
-            Ok(event) => drop(crew.note(event)),
-            Err(_) => break,
-        }
-        if mem::take(&mut crew.closing) && crew.is_quiesced(shared) {
-            leave::end_what_has_begun(shared);
-            crew.leaving = true;
-        }
+/// Sees to a thread that looks after a device whose service ends, if no thread does: one that waits for
+/// the end, one that stops the device and will wait, or one of `aside`.
+pub(super) fn delegate<D: Driver>(shared: &Arc<Shared<D>>, closing: MutexGuard<'_, Closing>) {
+    let Some(staff) = &closing.staff else { return };
+    if closing.waiting > 0 {
+        shared.ended.notify_all();
+        return;
+    }
+    // STOP_DEV may be waiting for a queue that is lost.
+    if closing.stopping && staff.crew.is_gone() {
+        return;
+    }
+    drop(closing);
+    let shared = Arc::clone(shared);
+    // Refused only where the process has no thread of `aside`; `Post::open` has made one.
+    let _delegated = aside::run(move || {
+        let staff = shared.lock().staff.take();
+        staff.into_iter().for_each(|staff| attend(&shared, staff, None));
+    });
+}
+
+/// Looks after a device whose service may be ending: dismisses the crew and takes the device down,
+/// unless the device waits for the next server. Returns the device to the supervisor where the service
+/// goes on, and where only the end of requests is missing. The kernel takes a pool's fetches away only
+/// by repeated commands: these go on until `deadline` here, and then on another thread.
+pub(super) fn attend<D: Driver>(
+    shared: &Arc<Shared<D>>,
+    mut staff: Staff,
+    deadline: Option<Instant>,
+) {
+    let Staff { crew, inbox, .. } = &mut staff;
+    if mem::take(&mut crew.closing) && crew.is_quiesced(shared) {
+        leave::end_what_has_begun(shared);
+        crew.leaving = true;
+    }
+    if !crew.is_gone() && crew.lost.is_none() && !crew.leaving {
+        return entrust(Arc::clone(shared), staff);
     }
     let leaves = !shared.lock().asked && can_be_left(shared.info.flags);
     let parting = if leaves { Parting::Quiesce } else { Parting::Stop };
-    let device = (&shared.control, shared.info.id);
-    crew.dismiss(inbox, device, (parting, shared.options.limit));
+    let (device, limit) = ((&shared.control, shared.info.id), shared.options.limit);
+    crew.dismiss(inbox, device, (parting, limit));
+    crew.dismissed = true;
     // A device counts as left only when the last request has ended, even after `limit`.
     while crew.leaving && !crew.is_gone() {
-        crew.dismiss(inbox, device, (parting, shared.options.limit));
+        if !crew.wakers.is_empty() {
+            return entrust(Arc::clone(shared), staff);
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            let shared = Arc::clone(shared);
+            // Refused only where the process has no thread of `aside`.
+            return drop(aside::run(move || attend(&shared, staff, None)));
+        }
+        crew.dismiss(inbox, device, (parting, limit));
     }
     conclude(shared, crew.lost.take());
 }
@@ -232,27 +291,25 @@ fn supervise<D: Driver>(shared: &Shared<D>, mut crew: Crew, inbox: &Receiver<Eve
 /// Decides the end of a device that is no longer served, and wakes the threads that wait for the end.
 fn conclude<D: Driver>(shared: &Shared<D>, lost: Option<Error>) {
     let waits = waits_for_a_server(shared);
-    let mut closing = shared.lock();
+    let closing = shared.lock();
     if !closing.asked && waits {
-        closing.end = Some(lost.map_or(End::Quiesced, End::Failed));
-        shared.ended.notify_all();
-        return;
+        return shared.end(closing, lost.map_or(End::Quiesced, End::Failed));
     }
     drop(closing);
     let taken_down = take_down(shared);
-    closing = shared.lock();
-    closing.end = Some(match (lost, taken_down) {
+    let closing = shared.lock();
+    let end = match (lost, taken_down) {
         (Some(error), _) | (None, Err(error)) => End::Failed(error),
         (None, Ok(())) if closing.asked => End::Closed,
         (None, Ok(())) => End::Stopped,
-    });
-    shared.ended.notify_all();
+    };
+    shared.end(closing, end);
 }
 
 /// Whether the device has recovery and has not been stopped, so that the next server can take over.
 fn waits_for_a_server<D: Driver>(shared: &Shared<D>) -> bool {
-    let state = shared.control.info(shared.info.id).map(|info| info.state);
-    shared.info.recovery.is_some() && state.is_ok_and(|state| state != UBLK_S_DEV_DEAD)
+    let state = || shared.control.info(shared.info.id).map(|info| info.state);
+    shared.info.recovery.is_some() && state().is_ok_and(|state| state != UBLK_S_DEV_DEAD)
 }
 
 /// Stops and deletes a device whose queues have ended and have released the character device.

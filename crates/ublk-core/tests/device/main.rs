@@ -20,6 +20,7 @@ mod ages;
 mod backing;
 #[path = "../common/mod.rs"]
 mod common;
+mod fleet;
 mod lost;
 mod partial;
 mod pool;
@@ -52,10 +53,11 @@ fn open_descriptors() -> usize {
     fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// Waits for the threads that serve or supervise devices: after a device has ended, they may still
-/// be on their way out, with the last of what they hold.
+/// Waits for the threads that serve devices: after a device has ended, they may still be on their way
+/// out, with the last of what they hold. The threads of the process stay.
 fn settle() {
-    let serves = |name: &String| name.starts_with("ublk");
+    let stay = ["ublk-supervisor", "ublk-control"];
+    let serves = |name: &String| name.starts_with("ublk") && !stay.contains(&name.trim_end());
     for _ in 0..1000 {
         let threads = fs::read_dir("/proc/self/task").unwrap().flatten();
         let mut names = threads.flat_map(|thread| fs::read_to_string(thread.path().join("comm")));

@@ -1,0 +1,112 @@
+//! Many devices in one process.
+
+use ublk_core::target::delay::{Delay, Delays};
+use ublk_core::target::native::Native;
+use ublk_core::target::null::Null;
+
+use super::*;
+
+/// The names of the threads of this package in this process.
+fn threads() -> Vec<String> {
+    let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
+    let names = tasks.flat_map(|task| fs::read_to_string(task.path().join("comm")));
+    let mut names: Vec<_> = names.filter(|name| name.starts_with("ublk")).collect();
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn devices_of_a_pool_have_no_threads_at_rest() {
+    let _alone = alone();
+    settle();
+    let sim = Sim::new(SimConfig::blocking(8));
+    let disk = sim.file(SIZE);
+    let pool = Pool::new(&sim, PoolOptions::of(2)).unwrap();
+    let devices: Vec<_> =
+        (0..40).map(|_| Device::create_in(&pool, &sim, file(&disk), options()).unwrap()).collect();
+    let lasting = |name: &String| name.starts_with("ublk-pool") || name == "ublk-supervisor\n";
+    let at_rest = || {
+        let names = threads();
+        let other = names.iter().filter(|&name| !lasting(name));
+        names.len() <= 2 + 1 + 2 && other.clone().all(|name| name == "ublk-control\n")
+    };
+    until("only the threads of the process are left", at_rest);
+    assert_eq!(threads().iter().filter(|&name| lasting(name)).count(), 3);
+    let ids: Vec<_> = devices.iter().map(|device| device.info().id).collect();
+    thread::scope(|scope| {
+        for device in &devices {
+            scope.spawn(|| device.close().unwrap());
+        }
+    });
+    ids.into_iter().for_each(|id| assert_nothing_left(&sim, id));
+}
+
+#[test]
+fn devices_that_end_slowly_hold_up_no_other_device() {
+    let _alone = alone();
+    let sim = Sim::new(SimConfig::blocking(8));
+    let pool = Pool::new(&sim, PoolOptions::of(2)).unwrap();
+    let create = |read| {
+        let delays = Delays { read, ..Delays::default() };
+        let target = Delay::new(Native::Null(Null::new(SIZE as u64)), delays);
+        Device::create_in(&pool, &sim, target, options()).unwrap()
+    };
+    let slow: Vec<_> = (0..12).map(|_| create(8_000_000)).collect();
+    let clients: Vec<_> = slow.iter().map(|device| sim.client(device.info().id).unwrap()).collect();
+    let read = ClientOp::Read { offset: 0, length: 4096 };
+    clients.iter().for_each(|client| drop(client.submit(&read, Some(0))));
+    thread::scope(|scope| {
+        for device in &slow {
+            scope.spawn(|| device.close().unwrap());
+        }
+        let other = create(0);
+        device::stop(&sim, other.info().id, true).unwrap();
+        assert!(matches!(other.wait(), End::Stopped));
+        create(0).close().unwrap();
+        assert!(clients.iter().all(|client| client.in_flight() == 1), "the others end slowly");
+        drop(clients);
+    });
+}
+
+#[test]
+fn a_device_that_has_ended_keeps_no_file_open() {
+    let _alone = alone();
+    let sim = Sim::new(SimConfig::blocking(8));
+    let disk = sim.file(SIZE);
+    create(&sim, &disk, options()).close().unwrap();
+    settle();
+    let before = open_descriptors();
+    let ended: Vec<_> = (0..5)
+        .map(|_| {
+            let device = create(&sim, &disk, options());
+            device.close().unwrap();
+            device
+        })
+        .collect();
+    settle();
+    assert_eq!(open_descriptors(), before);
+    drop(ended);
+}
+
+#[test]
+fn a_device_that_nobody_waits_for_is_taken_down_and_its_listeners_hear_of_it() {
+    let _alone = alone();
+    let sim = Sim::new(SimConfig::blocking(8));
+    let disk = sim.file(SIZE);
+    let device = create(&sim, &disk, options());
+    let id = device.info().id;
+    let heard = std::sync::Arc::new(AtomicU64::new(0));
+    for _ in 0..2 {
+        let heard = std::sync::Arc::clone(&heard);
+        device.on_end(move |end| {
+            assert!(matches!(end, End::Stopped));
+            heard.fetch_add(1, Ordering::Relaxed);
+        });
+    }
+    device::stop(&sim, id, true).unwrap();
+    until("both have heard", || heard.load(Ordering::Relaxed) == 2);
+    assert_nothing_left(&sim, id);
+    let late = std::sync::Arc::clone(&heard);
+    device.on_end(move |_| drop(late.fetch_add(1, Ordering::Relaxed)));
+    assert_eq!(heard.load(Ordering::Relaxed), 3);
+}
