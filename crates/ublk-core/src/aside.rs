@@ -128,6 +128,7 @@ fn lock() -> MutexGuard<'static, Threads> {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::channel;
+    use std::time::Instant;
 
     use super::*;
 
@@ -152,9 +153,14 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_of_work_is_not_the_end_of_other_work() {
+    fn threads_outlive_panics_of_work_and_idle_threads_end() {
         for _ in 0..3 * MOST_IDLE {
             run(|| panic!("on purpose")).unwrap();
+        }
+        let deadline = Instant::now() + 8 * IDLE;
+        while lock().all != KEPT {
+            assert!(Instant::now() < deadline, "{} threads are left", lock().all);
+            thread::sleep(Duration::from_millis(10));
         }
         let (tell, told) = channel();
         run(move || tell.send(()).unwrap()).unwrap();

@@ -1,5 +1,9 @@
 //! Many devices in one process.
 
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+
+use ublk_core::aside;
 use ublk_core::target::delay::{Delay, Delays};
 use ublk_core::target::native::Native;
 use ublk_core::target::null::Null;
@@ -55,17 +59,21 @@ fn devices_that_end_slowly_hold_up_no_other_device() {
     let clients: Vec<_> = slow.iter().map(|device| sim.client(device.info().id).unwrap()).collect();
     let read = ClientOp::Read { offset: 0, length: 4096 };
     clients.iter().for_each(|client| drop(client.submit(&read, Some(0))));
-    thread::scope(|scope| {
-        for device in &slow {
-            scope.spawn(|| device.close().unwrap());
-        }
-        let other = create(0);
-        device::stop(&sim, other.info().id, true).unwrap();
-        assert!(matches!(other.wait(), End::Stopped));
-        create(0).close().unwrap();
-        assert!(clients.iter().all(|client| client.in_flight() == 1), "the others end slowly");
-        drop(clients);
-    });
+    let (tell, told) = channel();
+    for device in slow {
+        let tell = tell.clone();
+        // As the binding closes devices.
+        aside::run(move || tell.send(device.close()).unwrap()).unwrap();
+    }
+    let other = create(0);
+    device::stop(&sim, other.info().id, true).unwrap();
+    until("the other device is gone", || device::info(sim.clone(), other.info().id).is_err());
+    assert!(matches!(other.wait(), End::Stopped));
+    create(0).close().unwrap();
+    assert!(clients.iter().all(|client| client.in_flight() == 1), "the slow devices end later");
+    for _ in &clients {
+        told.recv_timeout(Duration::from_secs(20)).unwrap().unwrap();
+    }
 }
 
 #[test]
@@ -95,9 +103,9 @@ fn a_device_that_nobody_waits_for_is_taken_down_and_its_listeners_hear_of_it() {
     let disk = sim.file(SIZE);
     let device = create(&sim, &disk, options());
     let id = device.info().id;
-    let heard = std::sync::Arc::new(AtomicU64::new(0));
+    let heard = Arc::new(AtomicU64::new(0));
     for _ in 0..2 {
-        let heard = std::sync::Arc::clone(&heard);
+        let heard = Arc::clone(&heard);
         device.on_end(move |end| {
             assert!(matches!(end, End::Stopped));
             heard.fetch_add(1, Ordering::Relaxed);
@@ -106,7 +114,7 @@ fn a_device_that_nobody_waits_for_is_taken_down_and_its_listeners_hear_of_it() {
     device::stop(&sim, id, true).unwrap();
     until("both have heard", || heard.load(Ordering::Relaxed) == 2);
     assert_nothing_left(&sim, id);
-    let late = std::sync::Arc::clone(&heard);
+    let late = Arc::clone(&heard);
     device.on_end(move |_| drop(late.fetch_add(1, Ordering::Relaxed)));
     assert_eq!(heard.load(Ordering::Relaxed), 3);
 }

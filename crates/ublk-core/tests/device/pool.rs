@@ -85,7 +85,18 @@ fn a_full_pool_adds_reactors_up_to_its_bound() {
     assert_eq!(pool.reactors(), 3, "the place that became free is taken");
     drop(devices);
     pool.close().unwrap();
-    assert_eq!(create().unwrap_err().code, Code::Closed, "a closed pool adds no reactor");
+    assert_eq!(create().unwrap_err().code, Code::Closed);
+}
+
+#[test]
+fn a_closed_pool_adds_no_reactor() {
+    let _alone = alone();
+    let sim = Sim::new(SimConfig::blocking(9));
+    let disk = sim.file(SIZE);
+    let pool = Pool::new(&sim, PoolOptions { max_reactors: 3, ..PoolOptions::of(1) }).unwrap();
+    pool.close().unwrap();
+    let refused = Device::create_in(&pool, &sim, file(&disk), options()).unwrap_err();
+    assert_eq!((refused.code, pool.reactors()), (Code::Closed, 0));
 }
 
 #[test]
