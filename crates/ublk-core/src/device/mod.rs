@@ -450,7 +450,7 @@ impl<D> Shared<D> {
     }
 
     /// Sets the device's end, calls the listeners, and wakes the threads that wait.
-    fn end(&self, mut closing: MutexGuard<'_, Closing>, end: End) {
+    fn end(&self, mut closing: MutexGuard<'_, Closing>, end: &End) {
         let listeners = std::mem::take(&mut closing.listeners);
         closing.end = Some(end.clone());
         drop(closing);

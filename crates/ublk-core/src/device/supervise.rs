@@ -293,7 +293,7 @@ fn conclude<D: Driver>(shared: &Shared<D>, lost: Option<Error>) {
     let waits = waits_for_a_server(shared);
     let closing = shared.lock();
     if !closing.asked && waits {
-        return shared.end(closing, lost.map_or(End::Quiesced, End::Failed));
+        return shared.end(closing, &lost.map_or(End::Quiesced, End::Failed));
     }
     drop(closing);
     let taken_down = take_down(shared);
@@ -303,7 +303,7 @@ fn conclude<D: Driver>(shared: &Shared<D>, lost: Option<Error>) {
         (None, Ok(())) if closing.asked => End::Closed,
         (None, Ok(())) => End::Stopped,
     };
-    shared.end(closing, end);
+    shared.end(closing, &end);
 }
 
 /// Whether the device has recovery and has not been stopped, so that the next server can take over.

@@ -58,7 +58,9 @@ fn devices_that_end_slowly_hold_up_no_other_device() {
     let slow: Vec<_> = (0..12).map(|_| create(8_000_000)).collect();
     let clients: Vec<_> = slow.iter().map(|device| sim.client(device.info().id).unwrap()).collect();
     let read = ClientOp::Read { offset: 0, length: 4096 };
-    clients.iter().for_each(|client| drop(client.submit(&read, Some(0))));
+    for client in &clients {
+        client.submit(&read, Some(0));
+    }
     let (tell, told) = channel();
     for device in slow {
         let tell = tell.clone();
@@ -115,6 +117,8 @@ fn a_device_that_nobody_waits_for_is_taken_down_and_its_listeners_hear_of_it() {
     until("both have heard", || heard.load(Ordering::Relaxed) == 2);
     assert_nothing_left(&sim, id);
     let late = Arc::clone(&heard);
-    device.on_end(move |_| drop(late.fetch_add(1, Ordering::Relaxed)));
+    device.on_end(move |_| {
+        late.fetch_add(1, Ordering::Relaxed);
+    });
     assert_eq!(heard.load(Ordering::Relaxed), 3);
 }
