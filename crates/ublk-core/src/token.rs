@@ -26,12 +26,14 @@ pub(crate) enum Kind {
     Linked = 9,
     /// An attempt to take a severed transfer back: the engine's.
     TakeBack = 10,
+    /// A timeout of requests that are held back: the gate's, which comes with the engine's.
+    Gate = 11,
     /// The kernel has taken a linked transfer without its commit (`SEVERED`): the engine's.
     Severed = 9 | 0x80,
 }
 
 impl Kind {
-    /// Whether it is the engine's, or else the exchange's.
+    /// Whether it is the engine's or the gate's, or else the exchange's.
     #[inline]
     pub(crate) const fn is_engines(self) -> bool {
         matches!(
@@ -42,6 +44,7 @@ impl Kind {
                 | Self::Copy
                 | Self::Linked
                 | Self::TakeBack
+                | Self::Gate
                 | Self::Severed
         )
     }
@@ -98,6 +101,7 @@ impl Token {
             8 => Kind::CommitOne,
             9 => Kind::Linked,
             10 => Kind::TakeBack,
+            11 => Kind::Gate,
             0x89 => Kind::Severed,
             other => unreachable!("a completion of kind {other}"),
         };
@@ -112,7 +116,7 @@ mod tests {
 
     #[test]
     fn every_kind_survives_the_round_trip() {
-        for number in (0..=10_u64).chain([0x89]) {
+        for number in (0..=11_u64).chain([0x89]) {
             let token = Token { tag: 4095, step: 255, ..Token::unpack(number << 24) };
             let word = token.pack(513);
             assert_eq!(Token::unpack(word), token);

@@ -24,7 +24,7 @@ use crate::aside;
 use crate::control::Control;
 use crate::driver::{BlockNode, Driver};
 use crate::error::{Code, Error, Result};
-use crate::reactor::can_be_left;
+use crate::reactor::{Throttle, can_be_left};
 use crate::target::Target;
 
 pub(super) fn create<D: Driver, T: Target>(
@@ -66,7 +66,9 @@ pub(super) fn create<D: Driver, T: Target>(
     }
 
     let modes = (buffers, exchange);
-    let launch = Launch { driver, control, info: &added.info, modes, begin: Begin::Start };
+    let throttle = &Arc::new(Throttle::new(&options.throttle));
+    let launch =
+        Launch { driver, control, info: &added.info, modes, throttle, begin: Begin::Start };
     let device = launch.run(target, &params, options, pool)?;
     added.keep();
     Ok(device)
@@ -95,6 +97,7 @@ pub(super) struct Launch<'a, D: Driver> {
     pub(super) control: &'a Control<D>,
     pub(super) info: &'a ublksrv_ctrl_dev_info,
     pub(super) modes: (Buffering, ExchangeMode),
+    pub(super) throttle: &'a Arc<Throttle>,
     pub(super) begin: Begin,
 }
 
@@ -158,6 +161,7 @@ impl<D: Driver> Launch<'_, D> {
             buffers,
             exchange,
             memory,
+            throttle: Arc::clone(self.throttle),
             counters,
             bridge,
             size_check: SizeCheck::of(&target),

@@ -7,6 +7,8 @@ use crate::bridge::Bridge;
 use crate::control::Control;
 use crate::driver::Driver;
 use crate::error::{Code, Error, Result};
+use crate::reactor::Throttle;
+pub use crate::reactor::{Rates, ThrottleLimits};
 use crate::stats::{self, QueueStats, Tally, Watch};
 use crate::target::Target;
 use crate::target::file::Promised;
@@ -81,6 +83,7 @@ struct Shared<D> {
     buffers: Buffering,
     /// Memory registered by clients; absent where clients cannot register memory.
     memory: Option<Memory>,
+    throttle: Arc<Throttle>,
     exchange: ExchangeMode,
     counters: Tally,
     /// The connection to the handler; absent for a native target.
@@ -273,6 +276,7 @@ impl<D: Driver> Device<D> {
         if stops {
             // Requests unanswered by a handler that is gone fail: there is no next server.
             self.shared.bridge.iter().for_each(|bridge| bridge.outlive(false));
+            self.shared.throttle.lift();
             let stopped = self.stop();
             // Another process may have stopped the device at the same moment: the device is gone
             // then.
@@ -283,6 +287,7 @@ impl<D: Driver> Device<D> {
                 let mut closing = self.shared.lock();
                 (closing.asked, closing.stopping) = (false, false);
                 supervise::delegate(&self.shared, closing);
+                self.shared.throttle.restore();
                 let outlives = self.shared.info.recovery.is_some();
                 self.shared.bridge.iter().for_each(|bridge| bridge.outlive(outlives));
                 return Err(error);
@@ -370,6 +375,27 @@ impl<D: Driver> Device<D> {
         let shared = &self.shared;
         let limit = shared.options.limit;
         change::resize_with(&shared.control, shared.info.id, size, limit, &shared.size_check.0)
+    }
+
+    /// Limits the requests and bytes per second of the device from now on, in place of earlier limits. What
+    /// is over a limit waits its turn in the server. Limits end when the device closes or is left to its next
+    /// server: nobody waits for a limit then.
+    ///
+    /// # Errors
+    /// [`Code::InvalidArgument`](crate::error::Code::InvalidArgument) for limits that let nothing through;
+    /// [`Code::Unsupported`](crate::error::Code::Unsupported) for an unprivileged device, whose server the
+    /// kernel kills when a request is 30 s old; [`Code::Closed`](crate::error::Code::Closed) when the device
+    /// has ended.
+    pub fn throttle(&self, limits: &ThrottleLimits) -> Result<()> {
+        limits.validate()?;
+        self.lives()?;
+        if self.shared.options.unprivileged && !limits.is_none() {
+            let message = "an unprivileged device cannot be throttled";
+            return Err(Error::new(Code::Unsupported, message)
+                .hint("the kernel kills its server when a request is 30 s old"));
+        }
+        self.shared.throttle.set(limits);
+        Ok(())
     }
 
     /// Fails once the device has ended: the number may belong to another device by then, and a

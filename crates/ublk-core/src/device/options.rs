@@ -11,6 +11,7 @@ use super::negotiate;
 use super::queue_settings::QueueSettings;
 use crate::error::{Code, Error, Result};
 pub use crate::reactor::ExchangeMode;
+use crate::reactor::ThrottleLimits;
 
 /// What becomes of a device whose server dies, or leaves it with
 /// [`Device::quiesce`](super::Device::quiesce). Without any of these it is stopped: all requests
@@ -97,6 +98,8 @@ pub struct DeviceOptions {
     pub affinity: Option<Vec<u16>>,
     /// Whether the device outlives its server, and how; absent: it ends with it.
     pub recovery: Option<Recovery>,
+    /// Limits of the device's requests and bytes per second; see [`Device::throttle`](super::Device::throttle).
+    pub throttle: ThrottleLimits,
     /// Called before the device starts; [`Device::recover`](super::Device::recover) ignores it.
     pub before_start: Option<BeforeStart>,
     /// Whether the kernel looks for partitions when the device starts (not looking: Linux 7.0).
@@ -139,6 +142,7 @@ impl Default for DeviceOptions {
             limits: Limits::default(),
             affinity: None,
             recovery: None,
+            throttle: ThrottleLimits::default(),
             before_start: None,
             part_scan: true,
             unprivileged: false,
@@ -178,6 +182,7 @@ impl DeviceOptions {
         validate_spin(self.spin)?;
         self.queue.validate(self.max_io_bytes)?;
         self.limits.validate()?;
+        self.throttle.validate()?;
         if let Some(size) =
             self.io_desc_size.filter(|size| !(24..=256).contains(size) || size % 8 != 0)
         {
@@ -191,7 +196,12 @@ impl DeviceOptions {
 
     /// Options that exclude each other.
     fn validate_pairs(&self) -> Result<()> {
-        let pairs = [(self.unprivileged && self.recovery.is_some(), "unprivileged", "recovery")];
+        let throttled = !self.throttle.is_none();
+        let pairs = [
+            (self.unprivileged && self.recovery.is_some(), "unprivileged", "recovery"),
+            // The kernel kills the server of a request that is 30 s old.
+            (self.unprivileged && throttled, "unprivileged", "throttle"),
+        ];
         match pairs.into_iter().find(|(both, ..)| *both) {
             Some((_, one, other)) => {
                 let message = format!("{one} and {other} exclude each other");

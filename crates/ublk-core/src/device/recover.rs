@@ -1,5 +1,6 @@
 //! Recovery: a new server takes over a device whose server has left.
 
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use super::{Device, layout, needs, negotiate, params, staff};
 use crate::control::Control;
 use crate::driver::Driver;
 use crate::error::{Code, Error, Result};
+use crate::reactor::Throttle;
 use crate::target::Target;
 use crate::target::file::Promised;
 
@@ -70,7 +72,8 @@ pub(super) fn recover<D: Driver, T: Target>(
     let params = check(&target)?;
     layout::keep(driver, id, &target)?;
     let begin = Begin::Recover;
-    Launch { driver, control: &control, info: &info, modes, begin }
+    let throttle = &Arc::new(Throttle::new(&options.throttle));
+    Launch { driver, control: &control, info: &info, modes, throttle, begin }
         .run(target, &params, options, pool)
 }
 

@@ -160,6 +160,7 @@ impl<D: Driver> Launch<'_, D> {
                 config: self.config(options, &duty),
                 part: duty.part,
                 target: Arc::clone(target),
+                throttle: Arc::clone(self.throttle),
                 shared: memory.map(Memory::map),
                 counters: duty.counters,
                 listener: Listener::new(move |news| {

@@ -46,6 +46,7 @@ macro_rules! pass {
 mod arrivals;
 mod asking;
 mod clock;
+mod gate;
 mod listening;
 mod lost;
 mod mailbox;
@@ -57,6 +58,7 @@ mod service;
 mod spin;
 #[cfg(test)]
 mod tests;
+mod throttle;
 
 pub use crate::buffers::SharedMemory;
 pub use crate::exchange::{Back, Front, apart};
@@ -67,6 +69,7 @@ pub use mailbox::{Mailbox, NewFile, Waker};
 pub use pulse::silent_reactors;
 pub use service::{Capacity, ExchangeMode, Listener, News, Part, QueueConfig, Service, Transfer};
 pub(crate) use service::{MAX_SLOTS, places};
+pub use throttle::{Rates, Throttle, ThrottleLimits};
 
 pub(crate) use clock::UNPRIVILEGED_LIMIT;
 

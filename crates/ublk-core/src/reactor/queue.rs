@@ -5,12 +5,13 @@ use std::io;
 use ublk_sys::ublksrv_io_desc;
 
 use super::asking::Asking;
+use super::gate::{Gate, Held};
 use crate::driver::{Completion, Descriptors, Ring};
 use crate::engine::{Engine, Outcome};
 use crate::exchange::{Arrival, Exchange, Tags};
 use crate::pass::Pass;
 use crate::target::{Op, Request, RequestFlags, Target};
-use crate::token::Token;
+use crate::token::{Kind, Token};
 
 /// A queue's exchange and engine, and the descriptors of its requests.
 pub(super) struct Queue<T> {
@@ -20,6 +21,8 @@ pub(super) struct Queue<T> {
     pub(super) descriptors: Descriptors,
     /// Who is asked, where requests are answered elsewhere.
     pub(super) asking: Option<Asking>,
+    /// Holds requests back where the device has limits.
+    pub(super) gate: Gate,
     /// Whether a request's step may be linked to its commit. What is linked ends silently, so that
     /// a queue that leaves a ring with others must not: nobody knew when its memory may go. With
     /// an exchange of one command per request the next fetch's answer tells.
@@ -49,6 +52,9 @@ impl<T: Target> Queue<T> {
         }
         let token = Token::unpack(user_data);
         if token.kind.is_engines() {
+            if token.kind == Kind::Gate {
+                return self.let_go(pass).map(|()| None);
+            }
             let outcome = self.engine.completed(pass, token, completion.result)?;
             self.conclude::<WATCHED, _>(pass, token.tag, outcome)?;
             return Ok(None);
@@ -95,6 +101,9 @@ impl<T: Target> Queue<T> {
         if WATCHED && pass.counters.trace.is_on() {
             pass.counters.trace.begin(tag);
         }
+        if self.gate.is_watching() && self.hold_back(pass, tag, &descriptor, None)? {
+            return Ok(());
+        }
         match self.engine.express(pass, tag, &descriptor, alone) {
             Some(outcome) => self.conclude::<WATCHED, _>(pass, tag, outcome),
             None => self.begin_planned::<WATCHED, _>(pass, tag, &descriptor, alone),
@@ -122,7 +131,18 @@ impl<T: Target> Queue<T> {
         if pass.counters.trace.is_on() {
             pass.counters.trace.begin(tag);
         }
+        let address = Some(descriptor.addr);
+        if self.gate.is_watching() && self.hold_back(pass, tag, &descriptor, address)? {
+            return Ok(());
+        }
         self.begin_planned::<true, _>(pass, tag, &descriptor, false)
+    }
+
+    /// Starts a request that was held back.
+    pub(super) fn go_on<R: Ring>(&mut self, pass: &mut Pass<'_, R>, held: Held) -> io::Result<()> {
+        let mut descriptor = self.descriptors.read(held.tag);
+        descriptor.addr = held.address.unwrap_or(descriptor.addr);
+        self.begin_planned::<true, _>(pass, held.tag, &descriptor, false)
     }
 
     /// A write's data must be asked for.

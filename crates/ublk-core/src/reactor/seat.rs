@@ -10,6 +10,7 @@ use ublk_sys::{UBLK_F_QUIESCE, UBLK_F_UNPRIVILEGED_DEV};
 use super::Waker;
 use super::arrivals::Loan;
 use super::asking::Asking;
+use super::gate::Gate;
 use super::queue::Queue;
 use super::service::{ExchangeMode, Listener, News, Part, QueueConfig, Service, Transfer};
 use crate::buffers::{Arena, Buffers, Pool, Slots};
@@ -50,12 +51,13 @@ pub(super) struct Desk<'a, R> {
 impl<T> Seat<T> {
     /// The number of requests begun and not ended.
     pub(super) fn running(&self) -> u32 {
-        self.queue.engine.running() + self.queue.exchange.away()
+        self.queue.engine.running() + self.queue.exchange.away() + self.queue.gate.held()
     }
 
     /// The reactor leaves as soon as nothing is running.
     pub(super) fn wind_down(&mut self) {
         self.queue.exchange.wind_down();
+        self.queue.gate.open();
     }
 
     /// How many of the running requests end here: the others are the next server's.
@@ -108,7 +110,8 @@ impl<T: Target> Seat<T> {
             ear.wake_by(move || bell.wake());
         }
         let apart = exchange.ear().is_some();
-        let Service { char_device, zeros, config, target, counters, listener, .. } = service;
+        let Service { char_device, zeros, config, target, throttle, counters, listener, .. } =
+            service;
         let (name, rotates) = ((config.queue, config.depth), config.rotate_slots);
         // With requests in flight, by QUIESCE_DEV.
         let may_be_taken_away = config.features & UBLK_F_QUIESCE != 0;
@@ -122,6 +125,7 @@ impl<T: Target> Seat<T> {
                 exchange,
                 descriptors,
                 asking,
+                gate: Gate::new(throttle),
                 // No links with rotating slots: a failed linked step continues with the slot named
                 // by the commit. No links on zoned devices or with rings apart: a linked commit
                 // cannot report an append's landing place, and cannot be another reactor's.
@@ -159,7 +163,7 @@ impl<T: Target> Seat<T> {
 
     /// Whether nothing of the queue is in flight, nor can be any more.
     pub(super) fn has_ended(&self) -> bool {
-        self.running() == 0 && !self.queue.exchange.is_open()
+        self.running() == 0 && !self.queue.exchange.is_open() && !self.queue.gate.waits()
     }
 
     /// Takes back the memory lent to the ring; nothing is in flight.
@@ -190,6 +194,7 @@ impl<T: Target> Seat<T> {
                 self.refused = self.refused.or(refused);
                 self.closing = true;
                 *desk.attention = true;
+                self.queue.gate.open();
                 // Whether anything is left is for us to say.
                 self.queue.asking.iter().for_each(Asking::close);
             }

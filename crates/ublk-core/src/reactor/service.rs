@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{io, mem};
 
+use super::throttle::Throttle;
 use crate::buffers::SharedMemory;
 use crate::driver::{OpenFile, RingSize};
 use crate::exchange::{Back, Front};
@@ -94,6 +95,8 @@ pub struct Service<T> {
     pub part: Part,
     /// The target that answers the requests.
     pub target: Arc<T>,
+    /// The limits of the device.
+    pub throttle: Arc<Throttle>,
     /// Memory registered by the device's clients, if clients can register memory.
     pub shared: Option<Arc<SharedMemory>>,
     /// The reactor counts here.

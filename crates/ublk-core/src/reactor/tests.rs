@@ -49,6 +49,7 @@ fn service<T: Target>(sim: &Sim, target: T, rotate_slots: bool) -> (Service<T>, 
         },
         part: Part::Whole,
         target: Arc::new(target),
+        throttle: Arc::default(),
         shared: None,
         counters: Arc::default(),
         listener: Listener::new(move |news| {

@@ -29,6 +29,7 @@ mod segments;
 mod snapshots;
 mod starting;
 mod threads;
+mod throttle;
 
 /// One at a time: some of these tests count what the whole process has open.
 fn alone() -> MutexGuard<'static, ()> {

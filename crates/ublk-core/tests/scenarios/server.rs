@@ -153,6 +153,7 @@ pub(crate) fn serve(
     let char_device = sim.open_char(info.dev_id).unwrap();
     let zeros = sim.open_zeros().unwrap();
     let service = |queue, share, part| Service {
+        throttle: Arc::default(),
         char_device: char_device.clone(),
         zeros: zeros.clone(),
         config: QueueConfig {
