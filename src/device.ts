@@ -11,6 +11,7 @@ import { SharedMemory, type ShareOptions } from './memory.ts';
 import type { NativeDevice, NativeEnd } from './native.ts';
 import type { OverlaySnapshot, SnapshotOptions } from './overlays.ts';
 import { parseSize, type Size } from './size.ts';
+import { toNativeThrottle, type ThrottleOptions } from './throttle.ts';
 
 /**
  * The end of a device: by {@link Device.close}, stopped by another program, or left to the next server,
@@ -238,6 +239,22 @@ export class Device extends EventEmitter<DeviceEvents> {
    */
   async resize(size: Size): Promise<void> {
     this.#info = unwrap(await this.#native.resize(parseSize(size, 'size')));
+  }
+
+  /**
+   * Limits the requests and bytes per second of the device from now on, in place of all earlier limits;
+   * without an argument, nothing is limited. What is over a limit waits in the server, in the order of its
+   * arrival; a change reaches waiting requests within a tenth of a second. A device that closes, or is left
+   * to its next server, waits for no limit.
+   *
+   * @example
+   * device.throttle({ iops: 1000, write: { bytesPerSecond: '20MiB' } });
+   *
+   * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`; `ERR_UBLK_UNSUPPORTED` for an `unprivileged` device;
+   * `ERR_UBLK_CLOSED` when the device has ended.
+   */
+  throttle(limits: ThrottleOptions = {}): void {
+    unwrap(this.#native.throttle(toNativeThrottle(limits)));
   }
 
   /**

@@ -75,6 +75,20 @@ export interface NativeLimits {
   readonly segmentBoundary?: number;
 }
 
+/** Limits of a class of requests per second. */
+export interface NativeRates {
+  readonly iops?: number;
+  readonly bytes?: number;
+}
+
+/** Limits of a device's requests per second; `burst` in seconds. */
+export interface NativeThrottle {
+  readonly all: NativeRates;
+  readonly read: NativeRates;
+  readonly write: NativeRates;
+  readonly burst?: number;
+}
+
 /** A device for the addon; absent options have the addon's defaults. */
 export interface NativeDeviceOptions {
   readonly target: NativeTarget;
@@ -98,6 +112,7 @@ export interface NativeDeviceOptions {
   readonly unprivileged?: boolean;
   readonly ioDescSize?: number;
   readonly timeoutMs?: number;
+  readonly throttle?: NativeThrottle;
 }
 
 /** The end of a device. */
@@ -120,6 +135,7 @@ export interface NativeDevice {
   stats(): Counters[];
   watch(capacity: number): NativeWatch;
   resize(size: number): Promise<Outcome<DeviceInfo>>;
+  throttle(limits: NativeThrottle): Outcome<void>;
   snapshot(children: readonly string[], path?: string): Promise<Outcome<OverlaySnapshot>>;
   quiesce(): Promise<Outcome<void>>;
   share(path: string, readOnly: boolean): Promise<Outcome<number>>;

@@ -2,6 +2,7 @@ import { checkBoolean, checkCpus, checkInteger } from './check.ts';
 import type { Given } from './device-features.ts';
 import { wrong } from './errors.ts';
 import { checkPool, type ReactorPool } from './pool.ts';
+import { toNativeThrottle, type ThrottleOptions } from './throttle.ts';
 
 /** A device's threads and their CPUs. */
 export interface PlacementOptions {
@@ -65,6 +66,12 @@ export interface ServingOptions extends PlacementOptions {
    * @default 30000
    */
   readonly timeoutMs?: number | undefined;
+  /**
+   * Limits of the device's requests and bytes per second; {@link Device.throttle} changes the limits. Not for
+   * `unprivileged` devices.
+   * @default no limits
+   */
+  readonly throttle?: ThrottleOptions | undefined;
 }
 
 /** The keys of {@link ServingOptions} that are plain data, which the next server can take over. */
@@ -77,13 +84,14 @@ export const RECALLED_KEYS = [
   'ringsApart',
   'pin',
   'affinity',
+  'throttle',
 ] as const;
 /** The keys of {@link ServingOptions}. */
 export const SERVING_KEYS: readonly string[] = [...RECALLED_KEYS, 'pool'];
 
 /** Checks the options of a server and converts the options for the addon. */
 export function toNativeServing(options: ServingOptions): Given {
-  const { splitRegister, rotateSlots, spinUsec, pool, timeoutMs } = options;
+  const { splitRegister, rotateSlots, spinUsec, pool, timeoutMs, throttle } = options;
   const given = toNativePlacement(options);
   if (splitRegister !== undefined) {
     given.splitRegister = checkBoolean(splitRegister, 'splitRegister');
@@ -92,6 +100,7 @@ export function toNativeServing(options: ServingOptions): Given {
   if (spinUsec !== undefined) given.spinUsec = checkInteger(spinUsec, 'spinUsec', 0, 1_000_000);
   if (pool !== undefined) checkWithPool(pool, options);
   if (timeoutMs !== undefined) given.timeoutMs = checkInteger(timeoutMs, 'timeoutMs', 1, 600_000);
+  if (throttle !== undefined) given.throttle = toNativeThrottle(throttle);
   return given;
 }
 

@@ -119,6 +119,10 @@ describe('a control socket', () => {
     const { client, service } = await start();
     expect(await client.resize('data', '2GiB')).toMatchObject({ size: 2 ** 31 });
     expect(made[0]?.device.resize).toHaveBeenCalledWith(2 ** 31);
+    expect(await client.throttle('data', { iops: 9 })).toEqual({ id: 7 });
+    const all = expect.objectContaining({ all: { iops: 9 } }) as object;
+    expect(made[0]?.device.throttle).toHaveBeenCalledWith(all);
+    expect((await errorOf(client.throttle('data', { iops: 0 }))).message).toMatch(/iops is 0/);
     expect(await client.quiesce('data')).toEqual({ id: 7 });
     expect(service.devices.size).toBe(0);
     await service.reload(CONFIG);

@@ -18,6 +18,7 @@ export function fakeDevice(onEnd: (end: NativeEnd) => void): NativeDevice & {
       { ...NOTHING, reads: 2, readBytes: 8192 },
     ],
     watch: () => ({ take: () => ({ records: Buffer.alloc(0), dropped: 0 }), end: () => {} }),
+    throttle: vi.fn<NativeDevice['throttle']>(() => ({ value: undefined })),
     resize: vi.fn<NativeDevice['resize']>(async (size) => ({ value: { ...INFO, size } })),
     snapshot: vi.fn<NativeDevice['snapshot']>(async (_children, path = '/disks/vm.layer.7') => ({
       value: { path, layer: '6f8b33b2-7c43-4e8e-bd5e-6f4bd4fbf2f1', generation: 7 },

@@ -141,6 +141,14 @@ describe('the plan for the own devices of a service', () => {
     ]);
   });
 
+  test('changes limits, and keeps the limits of other servers', () => {
+    const now = { ...wanted, throttle: { iops: 10 } };
+    const why = 'throttle.all.iops was the default and is 10';
+    expect(plan([now], [served], own())).toMatchObject([{ action: 'throttle', why, remains: [] }]);
+    expect(plan([now], [served], new Map())).toMatchObject([{ action: 'keep', remains: [] }]);
+    expect(plan([now], [served], own(now))).toMatchObject([{ action: 'keep', remains: [] }]);
+  });
+
   test('stops what the configuration has no more', () => {
     expect(plan([], [served], own())).toMatchObject([{ name: 'data', action: 'stop', id: 3 }]);
   });

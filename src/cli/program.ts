@@ -195,6 +195,7 @@ function deviceOptions(command: Command): Command {
 function servingOptions(command: Command): Command {
   return command
     .optionsGroup('Server options:')
+    .option('--throttle <name=value>', 'a limit: iops=1000, write.bytesPerSecond=20MiB', collect)
     .option('--split-register', 'with --buffers register: one system call for each step')
     .option('--share <file>', 'with --buffers shared: memory that clients share', collect)
     .option('--share-read-only <file>', 'the same, for writes only', collect)

@@ -36,6 +36,13 @@ export function lookAfterService(program: Command): void {
     .action(async (name: string, size: string, flags: ServiceFlags) => {
       await (await verbs()).resize(name, size, flags);
     });
+  ofDevice(service, 'throttle')
+    .description('Limit the requests and bytes per second of a device; without limits, lift them.')
+    .argument('[limit...]', 'for example iops=1000, write.bytesPerSecond=20MiB, burst=0.5')
+    .addHelpText('after', example('ublk service throttle data read.iops=500 burst=1'))
+    .action(async (name: string, limits: string[], flags: ServiceFlags) => {
+      await (await verbs()).throttle(name, limits, flags);
+    });
   ofDevice(service, 'snapshot')
     .description("Freeze what an overlay's disk holds, while clients use the disk.")
     .option('--path <file>', 'the file of the snapshot (default: LAYER.GENERATION)')

@@ -8,6 +8,7 @@ import type { OverlaySnapshot, SnapshotOptions } from '../overlays.ts';
 import type { ServiceStep } from '../service/plan.ts';
 import type { ServiceResult } from '../service/service.ts';
 import { parseSize, type Size } from '../size.ts';
+import { toNativeThrottle, type ThrottleOptions } from '../throttle.ts';
 import {
   defaultSocket,
   type ServedDevice,
@@ -66,6 +67,22 @@ export class ServiceClient {
   ): Promise<{ readonly id: number; readonly checked: StopCheck }> {
     const done = await this.#ask('POST', `${placeOf(name)}/stop`, { force }, options);
     return done as { readonly id: number; readonly checked: StopCheck };
+  }
+
+  /**
+   * Limits the requests and bytes per second of a device from now on, in place of all earlier limits: see
+   * {@link Device.throttle}. A reload goes back to the limits in the configuration.
+   *
+   * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`, `ERR_UBLK_NO_DEVICE`.
+   */
+  async throttle(
+    name: string,
+    limits: ThrottleOptions = {},
+    options: RequestOptions = {},
+  ): Promise<{ readonly id: number }> {
+    toNativeThrottle(limits);
+    const done = await this.#ask('POST', `${placeOf(name)}/throttle`, limits, options);
+    return done as { readonly id: number };
   }
 
   /**

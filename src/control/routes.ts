@@ -9,6 +9,7 @@ import type { OverlaySnapshot } from '../overlays.ts';
 import type { ServiceStep } from '../service/plan.ts';
 import type { Service, ServiceResult } from '../service/service.ts';
 import { parseSize, type Size } from '../size.ts';
+import type { ThrottleOptions } from '../throttle.ts';
 import type { ServedDevice, ServiceInfo } from './protocol.ts';
 
 /** What a service can do for its clients. */
@@ -30,6 +31,7 @@ const ROUTES: readonly (readonly [method: string, path: RegExp, action: Action])
   ['GET', /^\/v1\/devices\/([^/]+)$/, (it, name) => describe([name, find(it, name)])],
   ['POST', /^\/v1\/devices\/([^/]+)\/stop$/, stop],
   ['POST', /^\/v1\/devices\/([^/]+)\/resize$/, resize],
+  ['POST', /^\/v1\/devices\/([^/]+)\/throttle$/, throttle],
   ['POST', /^\/v1\/devices\/([^/]+)\/quiesce$/, quiesce],
   ['POST', /^\/v1\/devices\/([^/]+)\/snapshot$/, snapshot],
   ['POST', /^\/v1\/reload$/, reload],
@@ -109,6 +111,12 @@ async function resize(controlled: Controlled, name: string, body: unknown): Prom
   const device = find(controlled, name);
   await device.resize(parseSize(size as Size, 'size'));
   return describe([name, device]);
+}
+
+function throttle(controlled: Controlled, name: string, body: unknown): object {
+  const device = find(controlled, name);
+  device.throttle(body as ThrottleOptions);
+  return { id: device.id };
 }
 
 async function quiesce(controlled: Controlled, name: string, body: unknown): Promise<object> {

@@ -14,7 +14,8 @@ import type { SeenDevice } from './observe.ts';
 /**
  * The action for a device.
  * - `keep`: the device is served as declared, or the differences cannot change during the service.
- * - `resize`: a device of this service gets another size.
+ * - `resize`: a device of this service gets another size, and the declared limits of `throttle`.
+ * - `throttle`: a device of this service gets other limits.
  * - `recover`: the server is gone, and this process serves the device again.
  * - `replace`: the server is gone, and the device had no `recovery`: the device is deleted and created
  *   anew.
@@ -23,7 +24,7 @@ import type { SeenDevice } from './observe.ts';
  * - `refuse`: another device has the number, or two devices have the name.
  */
 export type ServiceAction =
-  'keep' | 'resize' | 'recover' | 'replace' | 'create' | 'stop' | 'refuse';
+  'keep' | 'resize' | 'throttle' | 'recover' | 'replace' | 'create' | 'stop' | 'refuse';
 
 /** One step of a plan, about one device. */
 export interface ServiceStep {
@@ -103,20 +104,25 @@ function createUnlessTaken(options: NamedOptions, seen: readonly SeenDevice[]): 
   return step(name, 'refuse', `number ${id} is that of a device of ${whose}`);
 }
 
-/** A step for a device of the service itself: during the service, only the size can change. */
+/** A step for a device of the service itself: during the service, size and limits can change. */
 function changeOwn(options: NamedOptions, own: OwnDevice): ServiceStep {
   const { name } = options;
   const { id, size, options: before } = own;
   const wanted = wantedSize(options.target, own.logicalBlockSize);
-  const found = differences(before, options).filter(({ key }) => key !== 'target.size');
+  const all = differences(before, options).filter(({ key }) => key !== 'target.size');
+  const [limits, found] = [all.filter(isLimit), all.filter((one) => !isLimit(one))];
   const remains = textsOf([...numberDiffers(options, id), ...found]);
+  const same =
+    limits.length === 0
+      ? step(name, 'keep', 'the device is served', id)
+      : step(name, 'throttle', textsOf(limits).join('; '), id);
   if (wanted === undefined || wanted === size || found.some(isOfTarget)) {
-    return { ...step(name, 'keep', 'the device is served', id), remains };
+    return { ...same, remains };
   }
   if (wanted < size && (options.target as { readonly size?: unknown }).size === undefined) {
     // A file that was cut by mistake must not take the end of the device away.
     const cut = `the file holds ${formatSize(wanted)} only; declare that size to shrink the device`;
-    return { ...step(name, 'keep', 'the device is served', id), remains: [...remains, cut] };
+    return { ...same, remains: [...remains, cut] };
   }
   return { ...step(name, 'resize', resizedText(size, wanted), id), size: wanted, remains };
 }
@@ -126,19 +132,25 @@ function differencesOf(options: NamedOptions, { info, record }: SeenDevice): Dif
   const number = numberDiffers(options, info.id);
   if (record === undefined) return number;
   const before: Comparable = { ...record.options, target: wholeTarget(record.target) };
-  const found = differences(before, options).filter(({ key }) => !CHANGEABLE.has(key));
+  const found = differences(before, options).filter(
+    ({ key }) => !CHANGEABLE.has(key.split('.', 1)[0]!) && key !== 'target.size',
+  );
   const size = wantedSize(options.target, info.logicalBlockSize ?? 512);
   const differs = size !== undefined && info.size !== undefined && size !== info.size;
   const resized = differs ? [{ key: 'size', text: resizedText(info.size, size) }] : [];
   return [...number, ...found, ...resized];
 }
 
-/** Options that each server chooses anew, and the size, which is compared with the kernel's size. */
-const CHANGEABLE: ReadonlySet<string> = new Set<string>([...RECALLED_KEYS, 'target.size']);
+/** Options that each server chooses anew. */
+const CHANGEABLE: ReadonlySet<string> = new Set<string>(RECALLED_KEYS);
 
 function numberDiffers({ id: wanted }: NamedOptions, id: number): Difference[] {
   if (wanted === undefined || wanted === id) return [];
   return [{ key: 'id', text: `the number is ${id}, not ${wanted}` }];
+}
+
+function isLimit({ key }: Difference): boolean {
+  return key.startsWith('throttle.');
 }
 
 function isOfTarget({ key }: Difference): boolean {

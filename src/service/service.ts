@@ -8,7 +8,7 @@ import { recoverDevice, type RecoverOptions } from '../recover.ts';
 import { RECALLED_KEYS } from '../serving.ts';
 import { checkConfig, type NamedOptions, type ServiceConfig } from './config.ts';
 import { observe } from './observe.ts';
-import { plan, type OwnDevice, type ServiceStep } from './plan.ts';
+import { plan, type OwnDevice, type ServiceAction, type ServiceStep } from './plan.ts';
 import type { Stall } from './stalls.ts';
 
 /** A step taken; with an error, if the step failed. */
@@ -155,9 +155,12 @@ export class Service extends EventEmitter<ServiceEvents> {
     // The end of the device removes the device from the service.
     if (action === 'stop') await served?.device.closed.catch(() => {});
     if (action === 'resize') await served?.device.resize(step.size ?? 0);
+    if (action === 'resize' || action === 'throttle') {
+      served?.device.throttle(options?.throttle);
+    }
     if (options === undefined || action === 'keep' || action === 'stop') return;
     if (served !== undefined)
-      this.#served.set(name, { ...served, options: resized(served, options) });
+      this.#served.set(name, { ...served, options: changed(served.options, options, action) });
     else this.#add(options, await open(step, options, signal));
   }
 
@@ -190,9 +193,10 @@ export class Service extends EventEmitter<ServiceEvents> {
   }
 }
 
-/** The options of a device whose size has changed, and nothing else. */
-function resized({ options: before }: Served, now: NamedOptions): NamedOptions {
-  return { ...before, target: now.target };
+/** The options of a device whose size or limits have changed, and nothing else. */
+function changed(before: NamedOptions, now: NamedOptions, action: ServiceAction): NamedOptions {
+  const { throttle, target } = now;
+  return { ...before, throttle, ...(action === 'resize' && { target }) };
 }
 
 /** Makes the device of a step. */

@@ -16,9 +16,10 @@ use crate::before_start::{self, OnAdded};
 use crate::describe::{self, Buffers, Counters, DeviceInfo};
 use crate::open_devices::{self, OpenDevices, Place};
 use crate::options::NativeDeviceOptions;
-use crate::outcome::Failure;
+use crate::outcome::{Failure, Outcome};
 use crate::overlay::OverlaySnapshot;
 use crate::served::Served;
+use crate::throttle::NativeThrottle;
 use crate::watch::NativeWatch;
 use crate::{target, task};
 
@@ -160,6 +161,12 @@ impl NativeDevice {
             let size = target::bytes(size)?;
             device.resize(size).map(|info| DeviceInfo::from(&info))
         })
+    }
+
+    /// Limits the device's requests from now on.
+    #[napi(catch_unwind, ts_return_type = "Outcome<void>")]
+    pub fn throttle(&self, limits: NativeThrottle) -> Outcome<()> {
+        self.device.throttle(&limits.convert()).into()
     }
 
     /// Freezes the present contents of the disk in a separate file, and makes new disks with the

@@ -27,4 +27,5 @@ mod served;
 mod simulation;
 mod target;
 mod task;
+mod throttle;
 mod watch;

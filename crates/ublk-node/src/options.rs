@@ -8,6 +8,7 @@ use ublk_core::device::{BufferMode, DeviceOptions, ExchangeMode, Limits, QueueSe
 use ublk_core::error::{Code, Error, Result};
 
 use crate::target::NativeTarget;
+use crate::throttle::NativeThrottle;
 
 /// A device, as `src/create.ts` asks for it; what is absent is the core's default.
 #[derive(Debug)]
@@ -55,6 +56,8 @@ pub struct NativeDeviceOptions {
     pub io_desc_size: Option<u16>,
     /// How long the kernel may take.
     pub timeout_ms: Option<u32>,
+    /// Limits per second.
+    pub throttle: Option<NativeThrottle>,
 }
 
 impl NativeDeviceOptions {
@@ -78,6 +81,7 @@ impl NativeDeviceOptions {
             limits: self.limits.map(NativeLimits::convert).transpose()?.unwrap_or_default(),
             affinity: self.affinity,
             recovery: self.recovery.as_deref().map(recovery).transpose()?,
+            throttle: self.throttle.map(NativeThrottle::convert).unwrap_or_default(),
             before_start: None,
             part_scan: self.part_scan.unwrap_or(default.part_scan),
             unprivileged: self.unprivileged.unwrap_or(default.unprivileged),

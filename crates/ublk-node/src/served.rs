@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
-use ublk_core::device::{Access, Buffering, Device, DeviceInfo, End, ExchangeMode};
+use ublk_core::device::{Access, Buffering, Device, DeviceInfo, End, ExchangeMode, ThrottleLimits};
 use ublk_core::driver::Driver;
 use ublk_core::error::Error;
 use ublk_core::stats::{QueueStats, Watch};
@@ -18,6 +18,7 @@ pub(crate) trait Served: Debug + Send + Sync {
     fn stats(&self) -> Vec<QueueStats>;
     fn watch(&self, capacity: u32) -> Watch;
     fn resize(&self, size: u64) -> Result<DeviceInfo, Error>;
+    fn throttle(&self, limits: &ThrottleLimits) -> Result<(), Error>;
     fn snapshot(&self, file: Option<PathBuf>, children: Vec<PathBuf>) -> Result<Snapshot, Error>;
     fn quiesce(&self) -> Result<(), Error>;
     fn share(&self, fd: RawFd, access: Access) -> Result<u16, Error>;
@@ -52,6 +53,10 @@ impl<D: Driver + Debug> Served for Device<D> {
 
     fn resize(&self, size: u64) -> Result<DeviceInfo, Error> {
         self.resize(size)
+    }
+
+    fn throttle(&self, limits: &ThrottleLimits) -> Result<(), Error> {
+        self.throttle(limits)
     }
 
     fn snapshot(&self, file: Option<PathBuf>, children: Vec<PathBuf>) -> Result<Snapshot, Error> {

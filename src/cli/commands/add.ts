@@ -4,6 +4,7 @@ import type { BufferMode, ExchangeMode, Recovery } from '../../info.ts';
 import { parseQueueSettings } from '../../queue-settings.ts';
 import { recoverDevice } from '../../recover.ts';
 import { targets, type Target } from '../../targets/index.ts';
+import { parseThrottle } from '../../throttle.ts';
 import { isInBackground, runInBackground } from '../background.ts';
 import { integrityOf, type IntegrityFlags } from '../integrity.ts';
 import type { OutputFlags } from '../output.ts';
@@ -41,6 +42,7 @@ export interface AddFlags extends OutputFlags {
   readonly maxSegmentSize?: string;
   readonly segmentBoundary?: string;
   readonly set?: readonly string[];
+  readonly throttle?: readonly string[];
   readonly background?: true;
   readonly pidFile?: string;
 }
@@ -124,7 +126,8 @@ async function open(
 ): Promise<Device> {
   const { splitRegister, rotateSlots, threads, ringsApart, affinity } = flags;
   const placement = { threads, ringsApart, affinity, pin: flags.pin ? undefined : false };
-  const serving = { splitRegister, rotateSlots, spinUsec: flags.spin, ...placement };
+  const throttle = flags.throttle && parseThrottle(flags.throttle);
+  const serving = { splitRegister, rotateSlots, spinUsec: flags.spin, throttle, ...placement };
   if (target === undefined || flags.recover !== undefined) {
     return recoverDevice(flags.recover ?? 0, { target, ...serving }, { signal });
   }

@@ -4,6 +4,7 @@ import { connectService, type ServiceClient } from '../../control/client.ts';
 import type { ServedDevice, ServiceInfo } from '../../control/protocol.ts';
 import type { ServiceResult } from '../../service/service.ts';
 import { formatSize } from '../../size.ts';
+import { parseThrottle, throttleText } from '../../throttle.ts';
 import { answer, table, type OutputFlags } from '../output.ts';
 import { ExitStatus, report } from '../report.ts';
 
@@ -91,6 +92,19 @@ export async function resize(name: string, wanted: string, flags: ServiceFlags):
   const client = await connect(flags);
   const { id, path, size = 0 } = await client.resize(name, wanted);
   await answer(flags, { id, size }, () => `${name} (${path}) has ${formatSize(size)} now`);
+}
+
+/** `ublk service throttle NAME [LIMIT…]` */
+export async function throttle(
+  name: string,
+  words: readonly string[],
+  flags: ServiceFlags,
+): Promise<void> {
+  const limits = parseThrottle(words);
+  const client = await connect(flags);
+  const { id } = await client.throttle(name, limits);
+  const said = words.length === 0 ? 'no limits' : `the limits ${throttleText(limits)}`;
+  await answer(flags, { id, throttle: limits }, () => `${name} (device ${id}) has ${said} now`);
 }
 
 /** `ublk service snapshot NAME` and `ublk service fork NAME CHILD…` */
