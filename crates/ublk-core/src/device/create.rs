@@ -27,6 +27,32 @@ use crate::error::{Code, Error, Result};
 use crate::reactor::{Throttle, can_be_left};
 use crate::target::Target;
 
+impl<D: Driver> Device<D> {
+    /// Adds, starts and serves a device. Blocks until clients can open the device: do not call this
+    /// from a thread that must not block.
+    ///
+    /// # Errors
+    /// Invalid options, before anything is touched; refusals of the kernel, after undoing all
+    /// steps.
+    pub fn create<T: Target>(driver: &D, target: T, options: DeviceOptions) -> Result<Self> {
+        create(driver, target, options, None)
+    }
+
+    /// [`create`](Self::create) with the reactors of a pool. A pool serves devices until a table is
+    /// full.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create), and when a table of the pool's is full.
+    pub fn create_in<T: Target>(
+        pool: &Pool<T>,
+        driver: &D,
+        target: T,
+        options: DeviceOptions,
+    ) -> Result<Self> {
+        create(driver, target, options, Some(pool))
+    }
+}
+
 pub(super) fn create<D: Driver, T: Target>(
     driver: &D,
     target: T,

@@ -18,6 +18,45 @@ impl<D: Driver> Device<D> {
         if self.outlives() { self.leave() } else { self.close() }
     }
 
+    /// Leaves the device to the next server, after ending the requests already begun. Requests fail
+    /// only where the device's recovery lets requests fail; with [`ExchangeMode::Batch`] and
+    /// [`Recovery::Queue`], requests on their way from the kernel to the server fail too. Blocks
+    /// until a server can recover the device.
+    ///
+    /// # Errors
+    /// [`Code::InvalidArgument`](crate::error::Code::InvalidArgument) for a device without
+    /// recovery; [`Code::Unsupported`](crate::error::Code::Unsupported) before Linux 6.16;
+    /// [`Code::Timeout`](crate::error::Code::Timeout) when requests in flight do not end: the server
+    /// leaves when they have ended, and [`wait`](Self::wait) tells;
+    /// [`Code::Closed`](crate::error::Code::Closed) when the device has ended otherwise.
+    pub fn quiesce(&self) -> Result<()> {
+        let shared = &self.shared;
+        if matches!(shared.lock().end, Some(End::Quiesced)) {
+            return Ok(());
+        }
+        self.lives()?;
+        let (id, limit) = (shared.info.id, shared.patience());
+        match &shared.leave {
+            Some(events) if shared.info.recovery.is_some() => {
+                change::check_quiesce(&shared.control, id)?;
+                if shared.links && !shared.control.driver().counts_requests(id) {
+                    return Err(change::uncounted(id));
+                }
+                // The kernel fails requests of a batch device from QUIESCE_DEV on, so the server
+                // leaves without QUIESCE_DEV; no more requests arrive than there are buffers for
+                // (`Exchange::wind_down`).
+                if shared.exchange != ExchangeMode::Batch {
+                    change::take_away(&shared.control, id)?;
+                    change::until_idle(&shared.control, id, limit);
+                }
+                // The supervisor lives as long as the device.
+                drop(events.send(Event::Leave));
+            }
+            _ => change::quiesce_and_wait(&shared.control, id, limit)?,
+        }
+        self.wait_until_left(limit)
+    }
+
     /// Leaves the device to the next server, as the death of this process would, but ends first
     /// what has begun. Needs no feature of the kernel where the device has threads of its own. Where a
     /// handler has ended, its unanswered requests are left to the kernel: with

@@ -11,11 +11,11 @@ use crate::reactor::Throttle;
 pub use crate::reactor::{Rates, ThrottleLimits};
 use crate::stats::{self, QueueStats, Tally, Watch};
 use crate::target::Target;
-use crate::target::file::Promised;
 use memory::Memory;
 use snapshot::Snapshots;
 
 mod abilities;
+mod adjust;
 mod admin;
 mod affinity;
 mod buffering;
@@ -30,6 +30,7 @@ mod negotiate;
 mod options;
 mod params;
 mod pool;
+mod promises;
 mod queue_settings;
 mod recover;
 mod serve;
@@ -38,7 +39,7 @@ mod staff;
 mod supervise;
 mod supervisor;
 
-use supervise::{Event, Staff};
+use supervise::Staff;
 use supervisor::Events;
 
 pub use admin::{StopCheck, delete, features, info, list, stop, users};
@@ -144,94 +145,6 @@ impl std::fmt::Debug for Listeners {
 }
 
 impl<D: Driver> Device<D> {
-    /// Adds, starts and serves a device. Blocks until clients can open the device: do not call this
-    /// from a thread that must not block.
-    ///
-    /// # Errors
-    /// Invalid options, before anything is touched; refusals of the kernel, after undoing all
-    /// steps.
-    pub fn create<T: Target>(driver: &D, target: T, options: DeviceOptions) -> Result<Self> {
-        create::create(driver, target, options, None)
-    }
-
-    /// [`create`](Self::create) with the reactors of a pool. A pool serves devices until a table is
-    /// full.
-    ///
-    /// # Errors
-    /// As [`create`](Self::create), and when a table of the pool's is full.
-    pub fn create_in<T: Target>(
-        pool: &Pool<T>,
-        driver: &D,
-        target: T,
-        options: DeviceOptions,
-    ) -> Result<Self> {
-        create::create(driver, target, options, Some(pool))
-    }
-
-    /// Serves a device whose server has ended or is about to end (`recovery` in [`DeviceOptions`]):
-    /// after a crash, or for an upgrade. The first server's options decided the queues, the depth,
-    /// the buffers, the exchange and so on; of `options` only `threads`, `split_register`,
-    /// `rings_apart`, `pin`, `affinity` and `limit` count. Waits up to `limit` for the old server
-    /// to leave the device.
-    ///
-    /// # Errors
-    /// [`Code::InvalidArgument`](crate::error::Code::InvalidArgument) for a device without
-    /// recovery; [`Code::BadBackend`](crate::error::Code::BadBackend) when the target's geometry or
-    /// layout is another than the device's; [`Code::Busy`](crate::error::Code::Busy) when the old server
-    /// stays. After an error the device waits on, for the next attempt.
-    pub fn recover<T: Target>(
-        driver: &D,
-        id: u32,
-        target: T,
-        options: DeviceOptions,
-    ) -> Result<Self> {
-        recover::recover(driver, id, recover::once(target), options, None)
-    }
-
-    /// [`recover`](Self::recover) with a target opened by `open`, which receives the properties
-    /// promised to clients. While the old server still has the backing store, `open` fails with
-    /// [`Code::Busy`](crate::error::Code::Busy); this function then calls `open` again once the old
-    /// server is gone, up to `limit`.
-    ///
-    /// # Errors
-    /// As [`recover`](Self::recover); the last error of `open`.
-    pub fn recover_opening<T: Target>(
-        driver: &D,
-        id: u32,
-        open: impl FnMut(Promised) -> Result<T>,
-        options: DeviceOptions,
-    ) -> Result<Self> {
-        recover::recover(driver, id, open, options, None)
-    }
-
-    /// The same with the reactors of a pool.
-    ///
-    /// # Errors
-    /// As [`recover`](Self::recover), and when a table of the pool's is full.
-    pub fn recover_in<T: Target>(
-        pool: &Pool<T>,
-        driver: &D,
-        id: u32,
-        target: T,
-        options: DeviceOptions,
-    ) -> Result<Self> {
-        recover::recover(driver, id, recover::once(target), options, Some(pool))
-    }
-
-    /// [`recover_opening`](Self::recover_opening) with the reactors of a pool.
-    ///
-    /// # Errors
-    /// As [`recover_in`](Self::recover_in), and the errors of `open`.
-    pub fn recover_opening_in<T: Target>(
-        pool: &Pool<T>,
-        driver: &D,
-        id: u32,
-        open: impl FnMut(Promised) -> Result<T>,
-        options: DeviceOptions,
-    ) -> Result<Self> {
-        recover::recover(driver, id, open, options, Some(pool))
-    }
-
     /// The device as the kernel described the device at the start.
     pub fn info(&self) -> &DeviceInfo {
         &self.shared.info
@@ -320,82 +233,6 @@ impl<D: Driver> Device<D> {
                 result => return result,
             }
         }
-    }
-
-    /// Leaves the device to the next server, after ending the requests already begun. Requests fail
-    /// only where the device's recovery lets requests fail; with [`ExchangeMode::Batch`] and
-    /// [`Recovery::Queue`], requests on their way from the kernel to the server fail too. Blocks
-    /// until a server can recover the device.
-    ///
-    /// # Errors
-    /// [`Code::InvalidArgument`](crate::error::Code::InvalidArgument) for a device without
-    /// recovery; [`Code::Unsupported`](crate::error::Code::Unsupported) before Linux 6.16;
-    /// [`Code::Timeout`](crate::error::Code::Timeout) when requests in flight do not end: the server
-    /// leaves when they have ended, and [`wait`](Self::wait) tells;
-    /// [`Code::Closed`](crate::error::Code::Closed) when the device has ended otherwise.
-    pub fn quiesce(&self) -> Result<()> {
-        let shared = &self.shared;
-        if matches!(shared.lock().end, Some(End::Quiesced)) {
-            return Ok(());
-        }
-        self.lives()?;
-        let (id, limit) = (shared.info.id, shared.patience());
-        match &shared.leave {
-            Some(events) if shared.info.recovery.is_some() => {
-                change::check_quiesce(&shared.control, id)?;
-                if shared.links && !shared.control.driver().counts_requests(id) {
-                    return Err(change::uncounted(id));
-                }
-                // The kernel fails requests of a batch device from QUIESCE_DEV on, so the server
-                // leaves without QUIESCE_DEV; no more requests arrive than there are buffers for
-                // (`Exchange::wind_down`).
-                if shared.exchange != ExchangeMode::Batch {
-                    change::take_away(&shared.control, id)?;
-                    change::until_idle(&shared.control, id, limit);
-                }
-                // The supervisor lives as long as the device.
-                drop(events.send(Event::Leave));
-            }
-            _ => change::quiesce_and_wait(&shared.control, id, limit)?,
-        }
-        self.wait_until_left(limit)
-    }
-
-    /// Changes the size of the device (Linux 6.16), in bytes: a multiple of the logical block size,
-    /// with room in the target. Returns the changed device.
-    ///
-    /// # Errors
-    /// [`Code::InvalidArgument`](crate::error::Code::InvalidArgument);
-    /// [`Code::BadBackend`](crate::error::Code::BadBackend) when the backing store is too small;
-    /// [`Code::Unsupported`](crate::error::Code::Unsupported) before Linux 6.16, or when the
-    /// target's size is fixed; [`Code::Closed`](crate::error::Code::Closed) when the device has
-    /// ended.
-    pub fn resize(&self, size: u64) -> Result<DeviceInfo> {
-        self.lives()?;
-        let shared = &self.shared;
-        let limit = shared.options.limit;
-        change::resize_with(&shared.control, shared.info.id, size, limit, &shared.size_check.0)
-    }
-
-    /// Limits the requests and bytes per second of the device from now on, in place of earlier limits. What
-    /// is over a limit waits its turn in the server. Limits end when the device closes or is left to its next
-    /// server: nobody waits for a limit then.
-    ///
-    /// # Errors
-    /// [`Code::InvalidArgument`](crate::error::Code::InvalidArgument) for limits that let nothing through;
-    /// [`Code::Unsupported`](crate::error::Code::Unsupported) for an unprivileged device, whose server the
-    /// kernel kills when a request is 30 s old; [`Code::Closed`](crate::error::Code::Closed) when the device
-    /// has ended.
-    pub fn throttle(&self, limits: &ThrottleLimits) -> Result<()> {
-        limits.validate()?;
-        self.lives()?;
-        if self.shared.options.unprivileged && !limits.is_none() {
-            let message = "an unprivileged device cannot be throttled";
-            return Err(Error::new(Code::Unsupported, message)
-                .hint("the kernel kills its server when a request is 30 s old"));
-        }
-        self.shared.throttle.set(limits);
-        Ok(())
     }
 
     /// Fails once the device has ended: the number may belong to another device by then, and a

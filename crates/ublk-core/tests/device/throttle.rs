@@ -108,8 +108,7 @@ fn a_device_that_closes_or_is_left_waits_for_no_limit() {
     {
         let sim = Sim::new(SimConfig::blocking(34));
         let disk = sim.file(SIZE);
-        let reactors = pool
-            .then(|| Pool::new(&sim, PoolOptions { reactors: 1, spin: Duration::ZERO }).unwrap());
+        let reactors = pool.then(|| Pool::new(&sim, PoolOptions::of(1)).unwrap());
         let recovery = Some(Recovery::Reissue);
         let (throttle, exchange) = (all(iops(1)), Some(exchange));
         let asked = DeviceOptions { exchange, recovery, throttle, ..deep() };
@@ -147,7 +146,7 @@ fn a_throttled_device_of_a_pool_holds_up_no_other() {
     let _alone = alone();
     let sim = Sim::new(SimConfig::blocking(35));
     let (one, other) = (sim.file(SIZE), sim.file(SIZE));
-    let pool = Pool::new(&sim, PoolOptions { reactors: 1, spin: Duration::ZERO }).unwrap();
+    let pool = Pool::new(&sim, PoolOptions::of(1)).unwrap();
     let slow = DeviceOptions { throttle: all(iops(1)), ..deep() };
     let slow = Device::create_in(&pool, &sim, file(&one), slow).unwrap();
     let fast = Device::create_in(&pool, &sim, file(&other), deep()).unwrap();

@@ -36,6 +36,8 @@ pub(crate) struct World {
     deleted: Option<Deleted>,
     /// `Incident::Grow` has happened.
     has_grown: bool,
+    /// Whether a request has failed.
+    has_failed: bool,
 }
 
 /// Upper bound of rounds: a scenario that takes more has no end.
@@ -82,6 +84,7 @@ impl World {
             over: false,
             deleted: None,
             has_grown: false,
+            has_failed: false,
         }
     }
 
@@ -247,6 +250,7 @@ impl World {
     fn take(&mut self) -> Outcome {
         for done in self.client.take() {
             self.memory.iter_mut().for_each(|memory| memory.ended(done.ticket));
+            self.has_failed |= done.result.is_err();
             if let Err(errno) = done.result
                 && !self.may_fail()
                 && !self.servers.is_excused(done.ticket)

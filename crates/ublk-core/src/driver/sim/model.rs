@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::RawFd;
 use std::sync::{Arc, Weak};
 use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
 
 use super::backend::Disk;
 use super::block::BlockRequest;
@@ -88,6 +89,10 @@ pub(super) struct Model {
     pub(super) violations: Vec<Violation>,
     /// Number of moves so far; constant once no move is possible.
     pub(super) moves: u64,
+    /// The beginning of the time that real threads have.
+    pub(super) since: Instant,
+    /// The time that passed in timeouts where no clock runs.
+    pub(super) slept: Duration,
     /// The current operation runs in a kernel worker, not in a task of the server.
     pub(super) in_worker: bool,
     log: Vec<String>,
@@ -119,6 +124,8 @@ impl Model {
             stalled: false,
             violations: Vec::new(),
             moves: 0,
+            since: Instant::now(),
+            slept: Duration::ZERO,
             in_worker: false,
             log: Vec::new(),
         }

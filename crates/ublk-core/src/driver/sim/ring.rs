@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::RawFd;
 use std::thread::{self, ThreadId};
-use std::time::Instant;
+use std::time::Duration;
 
 use io_uring::squeue;
 
@@ -31,7 +31,8 @@ pub(super) struct Operation {
     pub(super) next: Option<usize>,
     pub(super) file: Option<FileRef>,
     pub(super) node: Option<usize>,
-    pub(super) deadline: Option<Instant>,
+    /// When a timeout ends, by `Model::now`.
+    pub(super) deadline: Option<Duration>,
     pub(super) result: i32,
     pub(super) flags: u32,
     /// REQ_F_FAIL.

@@ -1,8 +1,9 @@
 //! Operations that wait: for a descriptor, or for a time.
 
 use std::os::fd::RawFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::config::Waiting;
 use super::files::FileRef;
 use super::memory;
 use super::model::Model;
@@ -29,8 +30,17 @@ impl Model {
         let half = |at: usize| u64::from_ne_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|i| time[at + i]));
         let nanoseconds = u32::try_from(half(8)).unwrap_or(0);
         let wait = Duration::new(half(0), nanoseconds);
-        self.ring(ring).ops[operation].deadline =
-            Some(Instant::now() + wait / self.config.kernel.speed);
+        let deadline = self.now() + wait / self.config.kernel.speed;
+        self.ring(ring).ops[operation].deadline = Some(deadline);
+    }
+
+    /// The time since the beginning. Where the model is stepped, a move takes a microsecond, and the seed
+    /// decides which of two timeouts ends first.
+    fn now(&self) -> Duration {
+        match self.config.waiting {
+            Waiting::Stepping => self.slept + Duration::from_micros(self.moves),
+            Waiting::Blocking => self.since.elapsed(),
+        }
     }
 
     /// The operations whose descriptor is ready.
@@ -79,14 +89,18 @@ impl Model {
 
     /// The timeout that ends first, if it has come or if nothing else will.
     pub(super) fn next_timeout(&mut self, ring: usize, anyway: bool) -> Option<usize> {
+        let now = self.now();
         let uring = self.ring(ring);
         let timed = uring.waits.iter().filter(|&&op| uring.ops[op].sqe.opcode == OP_TIMEOUT);
         let first = timed.min_by_key(|&&op| uring.ops[op].deadline).copied()?;
-        let due = uring.ops[first].deadline.is_none_or(|at| at <= Instant::now());
+        let due = uring.ops[first].deadline.is_none_or(|at| at <= now);
         (due || anyway).then_some(first)
     }
 
     pub(super) fn expire(&mut self, ring: usize, operation: usize) {
+        let deadline = self.ring(ring).ops[operation].deadline.unwrap_or_default();
+        // Where no clock runs, the time comes because nothing else is left to happen.
+        self.slept += deadline.saturating_sub(self.now());
         self.remove_wait(ring, operation);
         let uring = self.ring(ring);
         for &busy in uring.in_flight.iter().chain(&uring.workers) {

@@ -135,15 +135,9 @@ impl Medium for std::fs::File {
 #[derive(Debug)]
 pub(super) struct Left {
     records: Vec<(u16, Record)>,
-    /// Slots with a header that was not written as a whole: nothing of such a write is in its place.
-    torn: Vec<u16>,
 }
 
 impl Left {
-    pub(super) fn is_nothing(&self) -> bool {
-        self.records.is_empty() && self.torn.is_empty()
-    }
-
     /// How many writes are to be done again.
     pub(super) fn records(&self) -> usize {
         self.records.len()
@@ -155,7 +149,7 @@ impl Left {
 /// # Errors
 /// What the system says; `InvalidData` for a record of something that is not there.
 pub(super) fn inspect(area: &Area, metadata: &impl Medium) -> io::Result<Left> {
-    let mut left = Left { records: Vec::new(), torn: Vec::new() };
+    let mut left = Left { records: Vec::new() };
     for slot in 0..SLOTS {
         let mut header = [0; HEADER];
         metadata.read(&mut header, area.header(slot))?;
@@ -167,14 +161,16 @@ pub(super) fn inspect(area: &Area, metadata: &impl Medium) -> io::Result<Left> {
                 let wrong = format!("its journal has a record of {record:?}");
                 return Err(io::Error::new(io::ErrorKind::InvalidData, wrong));
             }
-            None if header != [0; HEADER] => left.torn.push(slot),
+            // Empty, or torn: its write has not begun.
             None => {}
         }
     }
     Ok(left)
 }
 
-/// Does the writes again that the last server has left half done, and empties the journal.
+/// Does the writes again that the last server has left half done, and empties the journal. All of it: an
+/// empty header may be in the page cache alone, where a sync of the last server has failed, and the record
+/// before it still on the disk. A power cut would bring the record back, with the data of a later write.
 ///
 /// # Errors
 /// What the system says. The journal is as it was then, and can be replayed once more.
@@ -192,8 +188,7 @@ pub(super) fn replay(
     }
     data.sync()?;
     metadata.sync()?;
-    let slots = left.records.iter().map(|(slot, _)| slot).chain(&left.torn);
-    for &slot in slots {
+    for slot in 0..SLOTS {
         metadata.write(&[0; HEADER], area.header(slot))?;
     }
     metadata.sync()

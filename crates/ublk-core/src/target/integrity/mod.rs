@@ -233,10 +233,7 @@ fn take_over(
     if read_only {
         return Ok(if left.records() == 0 { Ok(()) } else { Err(left.records()) });
     }
-    if !left.is_nothing() {
-        journal::replay(&area, &left, &data.backing()?, metadata)?;
-    }
-    Ok(Ok(()))
+    journal::replay(&area, &left, &data.backing()?, metadata).map(Ok)
 }
 
 #[cfg(test)]

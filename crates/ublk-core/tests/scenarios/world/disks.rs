@@ -44,7 +44,8 @@ impl World {
     }
 
     /// Opens the pairs of data and metadata as a server does. The server must find no half-done write
-    /// unless a write failed or a server was killed.
+    /// unless a request failed or a server was killed: a write fails half done when its buffer cannot be
+    /// registered any more, for example.
     fn restore(&self) -> Outcome {
         let Some(pairs) = Pairs::of(&self.scenario) else { return Ok(()) };
         let restored = pairs.restore(&self.disks);
@@ -53,7 +54,7 @@ impl World {
             Incident::Replace(how) => !how.gently,
             _ => false,
         };
-        if restored > 0 && self.sim.injected().error == 0 && !killed {
+        if restored > 0 && !self.has_failed && !killed {
             return Err(format!("{restored} writes were left half done"));
         }
         Ok(())
