@@ -33,7 +33,7 @@ impl NativeThrottle {
     /// What is no number of requests becomes a limit of 0, which the core refuses.
     pub(crate) fn convert(self) -> ThrottleLimits {
         let default = ThrottleLimits::default();
-        let burst = self.burst.map(|seconds| Duration::try_from_secs_f64(seconds));
+        let burst = self.burst.map(Duration::try_from_secs_f64);
         ThrottleLimits {
             all: self.all.convert(),
             read: self.read.convert(),
