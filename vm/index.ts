@@ -36,8 +36,9 @@ const BOOTS = 4;
 export async function runInVm(options: VmOptions): Promise<VmResult> {
   using own = options.signal ? undefined : abortOnSignals();
   const signal = options.signal ?? own!.signal;
-  const { kernel, icount, disk, qemu } = options;
-  if (!kernel && !icount && !disk && !qemu && (await kernelHasUblk())) {
+  const { kernel, icount, disk, init, root, qemu } = options;
+  const isSpecial = kernel ?? icount ?? disk ?? init ?? root ?? qemu;
+  if (!isSpecial && (await kernelHasUblk())) {
     return await runHere({ ...options, signal });
   }
   if (process.arch !== 'x64') {
@@ -45,6 +46,7 @@ export async function runInVm(options: VmOptions): Promise<VmResult> {
   }
   await ensurePackages(VM_PACKAGES, 'run the test machine');
   if (!hasVirtiofsd()) await ensurePackages(['virtiofsd'], 'run the test machine');
+  if (init === 'systemd') await ensurePackages(['systemd'], 'boot the test machine with systemd');
   const machine = await getKernel(kernel ?? KERNELS[0]!);
   for (let boot = 1; ; boot += 1) {
     try {

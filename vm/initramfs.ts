@@ -19,7 +19,9 @@ export async function buildInitramfs(dir: string, kernel: Kernel, job: Job): Pro
   await copyFile(findProgram('busybox') ?? '/bin/busybox', join(root, 'bin/busybox'));
   await copyFile(join(GUEST, 'init.sh'), join(root, 'init'));
   await chmod(join(root, 'init'), 0o755);
-  await copyFile(join(GUEST, 'session.sh'), join(root, 'vm/session.sh'));
+  for (const name of ['session.sh', 'vm-session.service']) {
+    await copyFile(join(GUEST, name), join(root, 'vm', name));
+  }
   await writeFile(join(root, 'vm/job.sh'), jobScript(job));
   await writeFile(join(root, 'vm/command.sh'), commandScript(job));
   await unpackModule(join(kernel.modules, 'kernel/fs/overlayfs/overlay.ko'), join(root, 'vm'));

@@ -16,6 +16,10 @@ export interface Job {
   keep: readonly string[];
   /** Seconds after which the guest lists its stuck tasks; 0: never. */
   limit: number;
+  /** The guest's PID 1. */
+  init: 'script' | 'systemd';
+  /** A folder whose files are laid over the guest's; '' for none. */
+  root: string;
   /** The guest's clock must go as the host's. */
   steady: boolean;
   /** `rows R cols C` of the terminal for an interactive shell; empty without one. */
@@ -31,6 +35,8 @@ export function jobScript(job: Job): string {
     shares: shares.join('\n'),
     keep: keep.join('\n'),
     limit: String(job.limit),
+    init: job.init,
+    root: job.root,
     steady: job.steady ? 'yes' : '',
     terminal: job.terminal,
   })

@@ -21,6 +21,10 @@ const CHECKOUT = resolve(import.meta.dirname, '..');
 
 /** Under TCG on a busy machine; the boot itself takes some ten seconds. */
 const BOOT_SECONDS = 180;
+/** systemd starts some forty services, and an emulated guest stands still at times. */
+const SYSTEMD_SECONDS = 480;
+/** More than systemd gives a service, and the last kill. */
+const DOWN_SECONDS = 300;
 const CONSOLE_LINES = 40;
 
 /** The guest was not fit before the command began, which happens by chance: another may be. */
@@ -55,6 +59,7 @@ export async function runMachine(
       folders,
       ...paths(ports),
       terminal: job.terminal !== '',
+      systemd: job.init === 'systemd',
       disk: options.disk && (await makeDisk(scratch, options.disk)),
       verbose: options.verbose ?? false,
       further: options.qemu ?? [],
@@ -86,6 +91,8 @@ function describeJob(kernel: Kernel, options: VmOptions): Job {
     shares: new Map(shares),
     keep: [...new Set([CHECKOUT, cwd])],
     limit: options.icount ? 0 : timeLimit(options),
+    init: options.init ?? 'script',
+    root: options.root === undefined ? '' : folderAt(options.root),
     steady: !options.icount,
     terminal: interactive ? `rows ${rows} cols ${columns}` : '',
   };
@@ -104,7 +111,9 @@ function defaultMemory(): string {
   return `${Math.min(8192, Math.floor(totalmem() / 2 ** 21))}M`;
 }
 
+/** An image of the caller's, or an empty one that is gone when the run ends. */
 async function makeDisk(scratch: Scratch, size: string): Promise<string> {
+  if (size.startsWith('/')) return size;
   const path = join(scratch.dir, 'disk.img');
   const [, count, unit = ''] = /^(\d+)([KMGT]?)$/i.exec(size) ?? [];
   if (count === undefined) throw new VmError(`A disk's size is like 512M or 2G, not "${size}".`);
@@ -159,8 +168,10 @@ async function watch(
   return new Promise<VmResult>((settle, reject) => {
     const after = (seconds: number, what: string) =>
       setTimeout(() => reject(failure(what, 124)), seconds * 1000);
-    let timer = after(BOOT_SECONDS, `The guest did not boot within ${BOOT_SECONDS} s.`);
+    const limit = options.init === 'systemd' ? SYSTEMD_SECONDS : BOOT_SECONDS;
+    let timer = after(limit, `The guest did not boot within ${limit} s.`);
     let up = false;
+    let down: number | undefined;
     const booted = () => {
       up = true;
       clearTimeout(timer);
@@ -174,10 +185,15 @@ async function watch(
       if (drift !== undefined) {
         reject(new BootError(`The guest's clock went ${drift} s wrong while it booted.`));
       }
-      const code = /^exit (\d+)$/.exec(line)?.[1];
-      if (code !== undefined) settle({ status: Number(code) });
+      const [, word, code] = /^(exit|down) (\d+)$/.exec(line) ?? [];
+      if (word === 'exit') settle({ status: Number(code), console: console() });
+      if (word !== 'down') return;
+      down = Number(code);
+      clearTimeout(timer);
+      timer = after(DOWN_SECONDS, `The guest did not shut down within ${DOWN_SECONDS} s.`);
     });
     void qemu.ended.then(() => {
+      if (down !== undefined) return settle({ status: down, console: console() });
       const ended = failure(`The machine ended before the command ${up ? 'did' : 'began'}.`);
       // Emulated processors may meet code that the kernel is patching, and panic with int3.
       const panicked = !up && /panic|Oops/.test(console());

@@ -19,9 +19,16 @@ export interface VmOptions {
   cwd?: string;
   /** Variables for the command, beside those taken over from this process (see job.ts). */
   env?: Readonly<Record<string, string>>;
+  /** The guest's PID 1. Default: a script of the machine's. With `systemd`, see vm/README.md. */
+  init?: 'systemd' | undefined;
+  /** A folder whose files are laid over the guest's before its PID 1 begins, such as `etc/fstab`. */
+  root?: string | undefined;
   /** Seconds that the command may take once the guest has booted; 0: any. Default 1800. */
   timeout?: number;
-  /** Size of a scratch disk, such as `2G`, which the guest sees as /dev/vda. Default: none. */
+  /**
+   * What the guest sees as /dev/vda: the size of an empty disk, such as `2G`, or the absolute path of a
+   * raw image, which keeps what the guest writes. Default: none.
+   */
   disk?: string;
   /** Further arguments for QEMU; they make a machine of this run wherever it is. */
   qemu?: readonly string[];
@@ -37,6 +44,8 @@ export interface VmOptions {
 export interface VmResult {
   /** The command's exit status, 128 + N if signal N ended it. */
   status: number;
+  /** The last lines of the machine's console, where there was a machine. */
+  console?: string;
 }
 
 /** The machine failed, not the command: it did not boot, panicked or ran out of time. */

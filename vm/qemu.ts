@@ -18,6 +18,8 @@ export interface Hardware {
   status: string;
   /** Connect a console of the guest (hvc0) to QEMU's own terminal. */
   terminal: boolean;
+  /** PID 1 is systemd, which boots to multi-user.target and reports failures on the console. */
+  systemd: boolean;
   /** A raw image for /dev/vda. */
   disk?: string | undefined;
   /** Let the kernel report its whole boot on the console. */
@@ -47,7 +49,7 @@ export function qemuArguments(hardware: Hardware): string[] {
     ['-smp', String(cpus), '-m', memory, '-machine', 'memory-backend=mem'],
     // virtiofsd reads and writes the guest's memory itself, so it must be shared.
     ['-object', `memory-backend-memfd,id=mem,size=${memory},share=on`],
-    ['-kernel', image, '-initrd', initramfs, '-append', kernelArguments(hardware.verbose)],
+    ['-kernel', image, '-initrd', initramfs, '-append', kernelArguments(hardware)],
     ['-chardev', socket('console', hardware.console), '-serial', 'chardev:console'],
     ['-device', 'virtio-serial-pci'],
     port(1, 'stdout', hardware.stdout),
@@ -63,10 +65,11 @@ export function qemuArguments(hardware: Hardware): string[] {
 
 const TERMINAL = '-chardev stdio,id=terminal,signal=off -device virtconsole,chardev=terminal,nr=0';
 
-function kernelArguments(verbose: boolean): string {
+function kernelArguments({ verbose, systemd }: Hardware): string {
   // A guest that oopses is of no more use: end at once, with the report on the console.
   // On a busy host the kernel would come to mistrust its best clock and take a slow one.
-  return `console=ttyS0 panic=-1 oops=panic tsc=reliable${verbose ? '' : ' quiet'}`;
+  const all = `console=ttyS0 panic=-1 oops=panic tsc=reliable${verbose ? '' : ' quiet'}`;
+  return systemd ? `${all} systemd.unit=multi-user.target systemd.show_status=yes` : all;
 }
 
 function socket(id: string, path: string): string {

@@ -10,6 +10,8 @@ const job: Job = {
   shares: new Map(),
   keep: [],
   limit: 0,
+  init: 'script',
+  root: '',
   steady: true,
   terminal: '',
 };

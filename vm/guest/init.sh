@@ -18,7 +18,7 @@ fail() {
   poweroff -f
 }
 
-. /vm/job.sh # sets modules, shares, keep
+. /vm/job.sh # sets modules, shares, keep, init, root
 
 insmod /vm/overlay.ko || fail 'the overlay module could not be loaded'
 mkdir /lower /upper /new-root /new-tmp
@@ -54,4 +54,27 @@ mount --move /dev /new-root/dev
 mount -t tmpfs -o mode=755 run /new-root/run
 mkdir /new-root/run/vm
 cp /bin/busybox /vm/* /new-root/run/vm/
+
+systemd() {
+  # What this machine has enabled is of no use in the guest; `root` may enable something.
+  rm -rf /new-root/etc/systemd/system /new-root/etc/fstab
+  mkdir -p /new-root/etc/systemd/system /new-root/run/systemd/system/multi-user.target.wants
+  cp /vm/vm-session.service /new-root/run/systemd/system/
+  wants=/new-root/run/systemd/system/multi-user.target.wants
+  ln -s ../vm-session.service "$wants/"
+  ln -s /lib/systemd/system/remote-fs.target "$wants/" # enabled in every Debian
+  for unit in getty.target systemd-logind.service systemd-firstboot.service; do
+    ln -s /dev/null "/new-root/run/systemd/system/$unit"
+  done
+  # An emulated guest stands still at times, and systemd's limits are for machines that do not.
+  mkdir -p /new-root/run/systemd/system.conf.d
+  printf '[Manager]\nDefaultTimeoutStartSec=10min\nDefaultDeviceTimeoutSec=10min\n' \
+    >/new-root/run/systemd/system.conf.d/vm.conf
+  # Without an id, systemd would take this for the first boot, and enable all that its presets name.
+  echo 0123456789abcdef0123456789abcdef >/new-root/etc/machine-id
+}
+
+[ "$init" != systemd ] || systemd
+[ -z "$root" ] || cp -a "/lower$root/." /new-root/ || fail "the folder could not be laid over: $root"
+[ "$init" != systemd ] || exec switch_root /new-root /lib/systemd/systemd
 exec switch_root /new-root /bin/sh /run/vm/session.sh

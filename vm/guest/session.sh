@@ -1,29 +1,33 @@
-# PID 1 of the guest, once the host's tree is its root: the few services that programs count on,
-# then the command, then its exit status. Ports: 1 stdout, 2 stderr, 3 what the host must know.
+# PID 1 of the guest, once the host's tree is its root, or a service of systemd: the few services that
+# programs count on, then the command, then its exit status. Ports: 1 stdout, 2 stderr, 3 what the host must know.
 
-. /run/vm/job.sh # sets modules, shares, keep, limit, steady, terminal
+. /run/vm/job.sh # sets modules, shares, keep, limit, init, steady, terminal
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 busybox=/run/vm/busybox
 
-ln -s /proc/self/fd /dev/fd
-ln -s /proc/self/fd/0 /dev/stdin
-ln -s /proc/self/fd/1 /dev/stdout
-ln -s /proc/self/fd/2 /dev/stderr
-mkdir -p /dev/pts /dev/shm
-mount -t devpts -o mode=600,ptmxmode=666 devpts /dev/pts
-mount -t tmpfs -o mode=1777 shm /dev/shm
-mount -t cgroup2 cgroup2 /sys/fs/cgroup
-mount -t debugfs debugfs /sys/kernel/debug
-mount -t tracefs tracefs /sys/kernel/tracing
+prepare() {
+  ln -s /proc/self/fd /dev/fd
+  ln -s /proc/self/fd/0 /dev/stdin
+  ln -s /proc/self/fd/1 /dev/stdout
+  ln -s /proc/self/fd/2 /dev/stderr
+  mkdir -p /dev/pts /dev/shm
+  mount -t devpts -o mode=600,ptmxmode=666 devpts /dev/pts
+  mount -t tmpfs -o mode=1777 shm /dev/shm
+  mount -t cgroup2 cgroup2 /sys/fs/cgroup
+  mount -t debugfs debugfs /sys/kernel/debug
+  mount -t tracefs tracefs /sys/kernel/tracing
+
+  modprobe configfs
+  mount -t configfs configfs /sys/kernel/config
+  /lib/systemd/systemd-udevd --daemon
+  modprobe virtio_blk # for --disk
+  modprobe ublk_drv || echo 'vm: this kernel has no ublk_drv module'
+}
+
+[ "$init" = systemd ] || prepare
 $busybox hostname vm
 $busybox ifconfig lo 127.0.0.1 up
 ulimit -n 1048576
-
-modprobe configfs
-mount -t configfs configfs /sys/kernel/config
-/lib/systemd/systemd-udevd --daemon
-modprobe virtio_blk # for --disk
-modprobe ublk_drv || echo 'vm: this kernel has no ublk_drv module'
 
 # The kernel rewrites io_submit_sqes() when the first ring that has an SQ array comes and when the
 # last has gone (io_key_has_sqarray). Emulated processors may meet that half done, and panic with
@@ -70,7 +74,7 @@ else
   status=$?
 
   # Whatever the command left running holds its output open: end it, so that cat sees the end.
-  for dir in /proc/[0-9]*; do
+  [ "$init" = systemd ] || for dir in /proc/[0-9]*; do
     pid=${dir#/proc/}
     [ "$pid" -gt 1 ] && [ "$pid" != "$out" ] && [ "$pid" != "$err" ] && kill -9 "$pid"
   done 2>/dev/null
@@ -82,5 +86,10 @@ fi
 echo "$shares" | while IFS= read -r share; do
   [ -z "$share" ] || $busybox sync -f "${share#* }"
 done
+# With systemd the machine ends as a machine does, unless the command wants it to be reset.
+if [ "$init" = systemd ] && [ ! -e /run/vm/reset ]; then
+  echo "down $status" >&3
+  exec systemctl --no-block poweroff
+fi
 echo "exit $status" >&3
 while :; do $busybox sleep 3600; done # the host ends the machine: a shutdown could hang on a device
