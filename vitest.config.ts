@@ -92,6 +92,15 @@ export default defineConfig({
       },
       {
         test: {
+          name: 'systemd',
+          include: ['__test__/systemd/**/*.test.ts'],
+          // A test boots several machines.
+          testTimeout: 10 * GUEST_MS,
+          hookTimeout: 5 * GUEST_MS,
+        },
+      },
+      {
+        test: {
           name: 'package',
           include: ['__test__/package/**/*.test.ts'],
           testTimeout: 5 * GUEST_MS,

@@ -124,6 +124,14 @@ const STAGES: Stage[] = [
     parts: MACHINES,
     run: (part) => onNewestKernel('long', part),
   },
+  {
+    name: 'systemd',
+    what: 'machines with systemd and a ublk disk in fstab: boot, death, reload, end; only when named',
+    byName: true,
+    after: ['build'],
+    packages: [...TEST_PACKAGES, 'systemd'],
+    run: () => show('npx', ['vitest', 'run', '--project', 'systemd']),
+  },
   stageOn(OLDEST),
   {
     name: 'bench',

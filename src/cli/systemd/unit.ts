@@ -56,7 +56,7 @@ export function unitText({ program, version, config, socket, devices }: UnitInpu
     `ExecStart=${command} serve ${quoteWord(config)}${control} --stop-after ${PATIENCE_S}`,
     `ExecReload=${command} service reload${asked}`,
     'Restart=on-failure',
-    'RestartSec=500ms',
+    'RestartSec=100ms',
     '# A wrong configuration stays wrong.',
     'RestartPreventExitStatus=2',
     'KillMode=mixed',
