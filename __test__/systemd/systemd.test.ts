@@ -28,7 +28,7 @@ describe('a machine with systemd and a ublk disk in fstab', () => {
     const { status, console } = await runInVm(run);
     stdout.end();
     const lines = await said;
-    expect(status, lines).toBe(0);
+    if (status !== 0) throw new Error(`${step[0]} ended with status ${status}:\n${lines}`);
     expect(console).not.toMatch(TROUBLE);
     return lines;
   }
