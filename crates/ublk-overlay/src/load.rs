@@ -67,7 +67,7 @@ impl<R: FnMut(u64, &mut Page) -> io::Result<()>> LayerFile<R> {
     /// # Errors
     /// When the file cannot be read, or is damaged.
     pub fn load(mut self, layer: u32, index: &mut Index) -> Result<(), LoadError> {
-        self.replay(layer, index).map(drop)
+        self.replay(layer, index, None).map(drop)
     }
 
     /// Puts what the live layer holds into the index of the layers below it. `id` is a random
@@ -83,7 +83,10 @@ impl<R: FnMut(u64, &mut Page) -> io::Result<()>> LayerFile<R> {
         id: u64,
         unflushed: &[Extent],
     ) -> Result<Head, LoadError> {
-        let reader = self.replay(layer, &mut index)?;
+        // A sync of a server that has not closed the layer may have failed: the page cache then shows
+        // blocks that the disk does not have, and a later block would be lost with them.
+        let mut doubtful = self.superblock.in_use.is_some().then(Vec::new);
+        let reader = self.replay(layer, &mut index, doubtful.as_mut())?;
         let (shift, end) = (self.superblock.segment_shift, self.end());
         for extent in unflushed {
             self.check(reader.place(), *extent, end)?;
@@ -99,14 +102,27 @@ impl<R: FnMut(u64, &mut Page) -> io::Result<()>> LayerFile<R> {
         let missing = Unflushed::of(&mut index, layer, unflushed);
         missing.pending.iter().try_for_each(|extent| occupy(&mut space, layer, *extent))?;
         space.settle();
-        Ok(Head::with(self.superblock, layer, index, space, reader.into_log(id), missing))
+        Ok(Head::with(
+            self.superblock,
+            layer,
+            index,
+            space,
+            reader.into_log(id, doubtful.unwrap_or_default()),
+            missing,
+        ))
     }
 
     fn end(&self) -> u64 {
         u64::from(self.segments) << self.superblock.segment_shift
     }
 
-    fn replay(&mut self, layer: u32, index: &mut Index) -> Result<Reader, LoadError> {
+    /// `blocks` gets the blocks of the log.
+    fn replay(
+        &mut self,
+        layer: u32,
+        index: &mut Index,
+        mut blocks: Option<&mut Vec<(u64, Box<Page>)>>,
+    ) -> Result<Reader, LoadError> {
         let Superblock { log, salt, .. } = self.superblock;
         let mut reader = Reader::new(log, salt, self.superblock.segment_blocks());
         let end = self.end();
@@ -121,6 +137,9 @@ impl<R: FnMut(u64, &mut Page) -> io::Result<()>> LayerFile<R> {
             let extents =
                 taken.map_err(|_| damaged(place, "a block of the log that cannot be".into()))?;
             let Some(extents) = extents else { return Ok(reader) };
+            if let Some(blocks) = &mut blocks {
+                blocks.push((place, Box::new(page)));
+            }
             for extent in extents {
                 self.check(place, extent, end)?;
                 index.set(extent.in_layer(layer), drop);

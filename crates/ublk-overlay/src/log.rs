@@ -2,8 +2,8 @@
 //!
 //! Each block has a unique id and names the id of the preceding block. A reader ends the log at the first
 //! block with another predecessor or a wrong checksum, so the reader never takes leftovers of an earlier
-//! log, or of an earlier life of the server, for blocks of the log. A durable block is never written
-//! again.
+//! log, or of an earlier life of the server, for blocks of the log. A block that is known to be durable is
+//! never written again.
 
 use std::collections::VecDeque;
 
@@ -203,10 +203,11 @@ impl Reader {
     }
 
     /// Turns the reader into a writer of the following blocks, with ids from `id` on. `id` must be
-    /// random, see [`Log::new`].
-    pub(crate) fn into_log(self, id: u64) -> Log {
+    /// random, see [`Log::new`]. The next flush writes the blocks in `doubtful` again.
+    pub(crate) fn into_log(self, id: u64, doubtful: Vec<(u64, Box<Page>)>) -> Log {
         let Self { position, segments, .. } = self;
-        Log { position, segments, next_id: id, unsynced: VecDeque::new() }
+        let unsynced = doubtful.into_iter().map(|(place, page)| (0, place, page)).collect();
+        Log { position, segments, next_id: id, unsynced }
     }
 }
 
@@ -290,7 +291,7 @@ mod tests {
         let (found, reader) = read(&file, &log, 77);
         assert_eq!(found, extents(0, 1));
         // The second life writes the same extents again.
-        let mut second_life = reader.into_log(5000);
+        let mut second_life = reader.into_log(5000, Vec::new());
         second_life.append(&mut space, 1, extents(1, 1)).unwrap();
         write(&mut file, &mut second_life, 1);
         assert_eq!(read(&file, &log, 77).0, extents(0, 2));

@@ -1,7 +1,7 @@
 //! A disk in a folder of its own, and its file behind a cache that a power cut empties.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::FileExt;
@@ -121,6 +121,8 @@ pub(super) struct Cache {
     durable: Vec<u8>,
     /// What was written to each block since the last sync, in order.
     written: BTreeMap<u64, Vec<Vec<u8>>>,
+    /// Blocks that a failed sync has lost, and that were not written since.
+    lost: BTreeSet<u64>,
     /// Files that snapshots have added.
     added: RefCell<BTreeMap<u16, File>>,
 }
@@ -146,7 +148,14 @@ impl Cache {
     pub(super) fn new(path: &Path) -> Self {
         let file = File::options().read(true).write(true).open(path).unwrap();
         let durable = fs::read(path).unwrap();
-        Self { file, place: 0, durable, written: BTreeMap::new(), added: RefCell::default() }
+        Self {
+            file,
+            place: 0,
+            durable,
+            written: BTreeMap::new(),
+            lost: BTreeSet::new(),
+            added: RefCell::default(),
+        }
     }
 
     /// The disk has gone on in the file that was added last. Everything is durable.
@@ -186,6 +195,7 @@ impl Cache {
         self.file.write_all_at(bytes, offset).unwrap();
         for (block, bytes) in (offset / BLOCK as u64..).zip(bytes.chunks(BLOCK)) {
             self.written.entry(block).or_default().push(bytes.to_vec());
+            self.lost.remove(&block);
         }
     }
 
@@ -202,14 +212,25 @@ impl Cache {
     pub(super) fn sync(&mut self) {
         let length = usize::try_from(self.file.metadata().unwrap().len()).unwrap();
         self.durable.resize(length, 0);
+        let before = self.durable.clone();
         self.file.read_exact_at(&mut self.durable, 0).unwrap();
+        for &block in &self.lost {
+            let at = usize::try_from(block).unwrap() * BLOCK;
+            self.durable[at..at + BLOCK].copy_from_slice(&before[at..at + BLOCK]);
+        }
         self.written.clear();
+    }
+
+    /// A sync has failed: the file shows what was written, and the disk does not get it from later syncs.
+    pub(super) fn lose(&mut self) {
+        self.lost.extend(std::mem::take(&mut self.written).into_keys());
     }
 
     /// Of each block remains what is durable, or anything that was written since; `draw` answers a number
     /// below its argument.
     pub(super) fn cut_power(&mut self, mut draw: impl FnMut(u64) -> u64) {
         let kept = draw(4);
+        self.lost.clear();
         for (block, versions) in std::mem::take(&mut self.written) {
             if draw(4) < kept {
                 let version = &versions[usize::try_from(draw(versions.len() as u64)).unwrap()];

@@ -263,3 +263,34 @@ fn a_place_that_a_broken_history_may_have_is_not_used_again() {
     assert_eq!(end(&mut refused, (&overlay, &mut cache), |_| None), Some(Err(EIO)));
     assert_eq!(places((512, 256)), [3], "segment 2 may be in the history");
 }
+
+#[test]
+fn a_log_block_that_a_failed_sync_has_lost_is_written_again_by_the_next_server() {
+    let (folder, mut cache, overlay, boot) = disk();
+    write(&overlay, &mut cache, 1, 1, 5);
+    run(&overlay, &mut cache, Op::Flush, (0, 0), Vec::new()).unwrap();
+    write(&overlay, &mut cache, 2, 1, 6);
+    let mut flush = Running::begin(&overlay, Op::Flush, (0, 0), Vec::new()).unwrap();
+    let has_log = std::cell::Cell::new(false);
+    let failed = end(&mut flush, (&overlay, &mut cache), |step| {
+        has_log.set(has_log.get() || step.kind == WRITE);
+        (has_log.get() && step.kind == StepKind::Sync).then_some(EIO)
+    });
+    assert_eq!(failed, Some(Err(EIO)));
+    // As the engine does.
+    overlay.durability().lose(0);
+    cache.lose();
+    drop(overlay);
+
+    let next = folder.open(&boot).unwrap();
+    cache.opened();
+    write(&next, &mut cache, 3, 1, 7);
+    run(&next, &mut cache, Op::Flush, (0, 0), Vec::new()).unwrap();
+    boot.end();
+    cache.cut_power(|_| 0);
+    drop(next);
+    let after = folder.open(&Boot::simulated(2)).unwrap();
+    cache.opened();
+    let block = run(&after, &mut cache, Op::Read, (3, 1), Vec::new()).unwrap();
+    assert_eq!(stamp_of(&block), 7, "a later flush stands on the block");
+}
