@@ -43,6 +43,8 @@ impl Model {
     pub(super) fn put_back(&mut self, id: u64) {
         let request = self.request(id);
         request.started = false;
+        // The next server gets the data anew.
+        request.lost = 0;
         let (device, queue) = (request.device, usize::from(request.queue));
         self.devices[device].queues[queue].requeued.push_back(id);
         self.note(|| format!("request {id} is put back"));
