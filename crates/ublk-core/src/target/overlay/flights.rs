@@ -19,6 +19,13 @@ pub(super) struct Flight {
     pub(super) waits: bool,
 }
 
+impl Flight {
+    /// When the request began.
+    pub(super) fn began(&self) -> u64 {
+        self.began
+    }
+}
+
 /// All requests under way. The ticket of a request is an index of this table.
 #[derive(Debug, Default)]
 pub(super) struct Flights {

@@ -1,8 +1,8 @@
 //! Flushes: data, log, and unused space.
 //!
 //! A flush syncs the layer's file, writes the blocks of the log of all extents published before the
-//! flush, and syncs again: data is durable before the log names the place. One flush runs at a time; other
-//! flushes wait for the end and find little to do.
+//! flush, and syncs again: data is durable before the log names the place. One flush runs at a time. Of the
+//! requests that wait for its end, one runs the next flush for all that had come by then.
 
 use ublk_overlay::extent::BLOCK_SHIFT;
 use ublk_overlay::space::Run;
@@ -20,6 +20,8 @@ pub(super) const PAGES: usize = 8;
 pub(super) struct Flushing {
     /// The number that the head gave to the flush.
     number: u64,
+    /// When the flush began, by the clock of the flights.
+    began: u64,
     /// The history before this mark is durable after the flush.
     mark: u64,
     phase: Phase,
@@ -57,6 +59,13 @@ impl Live {
         done
     }
 
+    /// Whether a flush has ended that began after the request came: what had been answered when the request
+    /// came is durable.
+    pub(super) fn is_flushed(&mut self, ticket: u64) -> bool {
+        let came = self.flights.get(ticket).began();
+        came <= self.flushed
+    }
+
     /// A request fails. The next flush writes the rest of the log.
     pub(super) fn fail(&mut self, ticket: u64) {
         if self.flights.get(ticket).flushes {
@@ -91,7 +100,8 @@ impl Overlay {
         let number = compacted.map_or_else(|| live.head.flush(), Ok);
         let number = number.map_err(|_| Errno(libc::ENOSPC))?;
         let (growing, punching) = (Vec::new(), Vec::new());
-        live.flushing = Some(Flushing { number, mark, phase: Phase::Grow, growing, punching });
+        let (began, phase) = (live.flights.now(), Phase::Grow);
+        live.flushing = Some(Flushing { number, began, mark, phase, growing, punching });
         live.flights.get(ticket).flushes = true;
         self.plan_flush(live, plan)
     }
@@ -138,6 +148,7 @@ impl Overlay {
                     flushing.phase = Phase::Punch;
                 }
                 Phase::Punch => {
+                    live.flushed = flushing.began;
                     flushing.punch(live, self.punches, plan);
                     break if plan.is_empty() { Way::Done } else { Way::Round };
                 }

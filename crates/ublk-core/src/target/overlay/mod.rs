@@ -98,6 +98,8 @@ struct Live {
     draining: Draining,
     /// The only flush under way.
     flushing: Option<Flushing>,
+    /// When the last flush that has ended began, by the clock of the flights.
+    flushed: u64,
     /// A reactor is gone whose steps of a flush may still write to the log: no other flush begins.
     lost: bool,
     /// The live layer's file, through the page cache, for writes before and after requests.
@@ -184,6 +186,7 @@ impl Overlay {
         let (from, to) = blocks(request);
         let transfers = matches!(request.op, Op::Read | Op::Write);
         let published = match request.op {
+            Op::Flush if live.is_flushed(ticket) => return Ok(Way::Done),
             Op::Flush => return self.begin_flush(live, ticket, plan),
             Op::Discard | Op::WriteZeroes => live.publish_zeros(from, to),
             _ => live.publish_parts(ticket),

@@ -118,6 +118,7 @@ impl Overlay {
             allocated: awake.allocated,
             draining: Draining::default(),
             flushing: None,
+            flushed: 0,
             lost: false,
             backing: awake.backing,
             layers,

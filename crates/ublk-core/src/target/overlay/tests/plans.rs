@@ -143,6 +143,43 @@ fn a_flush_waits_for_the_one_under_way() {
 }
 
 #[test]
+fn one_flush_serves_all_that_waited_before_it_began_and_no_later_one() {
+    let (_folder, mut cache, overlay, _) = disk();
+    write(&overlay, &mut cache, 1, 3, 5);
+    let begin = || Running::begin(&overlay, Op::Flush, (0, 0), Vec::new()).unwrap();
+    let syncs = std::cell::Cell::new(0);
+    let mut step = |flush: &mut Running| {
+        flush.advance(
+            &overlay,
+            &mut cache,
+            |_| 0,
+            |step| {
+                syncs.set(syncs.get() + u32::from(step.kind == StepKind::Sync));
+                None
+            },
+        )
+    };
+    let mut first = begin();
+    let mut waiting = [begin(), begin(), begin()];
+    for flush in &mut waiting {
+        assert_eq!(step(flush), Now::Parked);
+    }
+    while step(&mut first) == Now::Runs {}
+    let [second, others @ ..] = &mut waiting;
+    // The second flush has begun when this one comes.
+    assert_eq!(step(second), Now::Runs);
+    let mut late = begin();
+    while step(second) == Now::Runs {}
+    let before = syncs.get();
+    for flush in others {
+        assert_eq!(step(flush), Now::Ended(Ok(())), "served by the second flush");
+    }
+    assert_eq!(syncs.get(), before);
+    while step(&mut late) != Now::Ended(Ok(())) {}
+    assert!(syncs.get() > before, "what was answered before the last flush came may be newer");
+}
+
+#[test]
 fn what_a_lost_reactor_used_is_not_used_again_and_nobody_waits_for_its_flush() {
     let (_folder, mut cache, overlay, _) = disk();
     write(&overlay, &mut cache, 1, 3, 5);
