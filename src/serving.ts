@@ -67,7 +67,7 @@ export interface ServingOptions extends PlacementOptions {
    */
   readonly timeoutMs?: number | undefined;
   /**
-   * Limits of the device's requests and bytes per second; {@link Device.throttle} changes the limits. Not for
+   * Limits of requests and bytes per second; `device.throttle()` changes the limits. Not for
    * `unprivileged` devices.
    * @default no limits
    */

@@ -114,6 +114,23 @@ test('throwaway-disk has a file system to write to, and leaves nothing', async (
   expect(await devices()).toEqual([]);
 });
 
+test('fork-disks gives each job a disk that begins as the warmed-up one, and keeps them apart', async () => {
+  // An overlay has blocks of 4 KiB, and a small file system smaller blocks unless told otherwise.
+  const image = join(dir, 'golden.img');
+  execFileSync('mkfs.ext4', ['-q', '-b', '4096', image, '32m']);
+  const mnt = await mkdtemp(join(dir, 'mnt-'));
+  const warm = `m=${mnt}; mount $DISK $m && echo warm > $m/0 && umount $m`;
+  const job = `m=${mnt}$N; mkdir $m && mount $DISK $m && echo $N > $m/$N && echo $(ls $m) && umount $m`;
+  const layers = join(dir, 'layers');
+  const { ended, next } = start('fork-disks.ts', image, layers, '3', warm, job);
+  expect(await next()).toMatch(/^3 forks of generation \d+ \(.*parent\.layer\.\d+\) in [\d.]+ ms$/);
+  const said = [await next(), await next(), await next()].sort();
+  expect(said).toEqual(['0 1 lost+found', '0 2 lost+found', '0 3 lost+found']);
+  for (const n of [1, 2, 3]) expect(await next()).toMatch(`job${n}.layer stores`);
+  expect(await ended).toEqual([0, null]);
+  expect(await devices()).toEqual([]);
+});
+
 test('watch shows what clients do', async () => {
   const { child, ended, next } = start('watch.ts', join(dir, 'disk.img'));
   const path = (await next()).split(':')[0]!;

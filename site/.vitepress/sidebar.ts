@@ -10,9 +10,17 @@ export type Section = readonly [title: string, pages: readonly string[]];
 export const SECTIONS: readonly Section[] = [
   [
     'Using ublk',
-    ['devices', 'targets', 'buffers', 'handlers', 'recovery', 'service', 'watching', 'testing'].map(
-      guide,
-    ),
+    [
+      'devices',
+      'targets',
+      'forks',
+      'buffers',
+      'handlers',
+      'recovery',
+      'service',
+      'watching',
+      'testing',
+    ].map(guide),
   ],
   [
     'In production',
