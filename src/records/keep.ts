@@ -11,13 +11,12 @@ import { removeRecord, writeRecord } from './store.ts';
 export type Recordable = Partial<DeviceOptions> & Pick<DeviceOptions, 'target'>;
 
 /**
- * The record of one device with `recovery`, from before the device starts until the device is gone. A
- * record that cannot be written is a warning: the device is served all the same, and the next server
- * needs the target.
+ * The record of one device with `recovery`, from before the start of the device to the end. Where the record
+ * cannot be written, the device emits a warning and is served; the next server then needs the target.
  */
 export class RecordKeeper {
   readonly #options: Recordable;
-  /** The device that the record is of, once there is one. */
+  /** The device of the record, once written. */
   #device: { readonly id: number; readonly instance: string } | undefined;
   #problem: unknown;
 
@@ -25,7 +24,7 @@ export class RecordKeeper {
     this.#options = options;
   }
 
-  /** Writes the record: before the device starts, so that a client never uses a device without one. */
+  /** Writes the record, before the device starts: no client ever uses a device without a record. */
   readonly write = (device: Told & { readonly id: number }): void => {
     const instance = instanceOf(device.id);
     // A device of tests is no device of this machine.

@@ -9,12 +9,11 @@ use ublk_core::device::{BeforeStart, DeviceOptions};
 
 use crate::describe::DeviceInfo;
 
-/// Called once with the device; does not keep the event loop alive, which the promise of the device does.
+/// Called once with the device. The promise of the device keeps the event loop alive, not this function.
 pub(crate) type OnAdded = ThreadsafeFunction<DeviceInfo, (), DeviceInfo, Status, false, true, 1>;
 
-/// Lets `on_added` run to its end before the device starts. An event loop that does not turn within the
-/// device's time limit holds nobody up: it makes the call later, and before the promise of the device
-/// settles.
+/// Calls `on_added` before the device starts, and waits for the return up to the device's time limit. An
+/// event loop that stands still for longer makes the call later, before the promise of the device settles.
 pub(crate) fn set(options: &mut DeviceOptions, on_added: Option<OnAdded>) {
     let limit = options.limit;
     options.before_start =

@@ -1,4 +1,4 @@
-//! Requests of a queue that the limits of the device hold back.
+//! The gate of a queue: requests wait here where the device has limits.
 
 use std::collections::VecDeque;
 use std::io;
@@ -35,14 +35,14 @@ pub(super) struct Held {
 /// The requests that wait, and the timeout that ends the wait.
 pub(super) struct Gate {
     throttle: Arc<Throttle>,
-    /// Of each class, in the order of their arrival.
+    /// The waiting requests of each class, in the order of arrival.
     held: [VecDeque<Held>; 2],
-    /// The class that goes on next, if both may.
+    /// The class with the next turn, if both classes may go on.
     turn: Class,
     /// Where the kernel reads how long to wait.
     wait: Box<Timespec>,
     waits: bool,
-    /// The queue leaves: nothing is held back any more.
+    /// The queue leaves: no request waits any more.
     is_open: bool,
 }
 
@@ -76,12 +76,12 @@ impl Gate {
         self.waits
     }
 
-    /// Holds nothing back any more: the requests that wait go on when the timeout ends.
+    /// Lets all requests through; waiting requests go on when the timeout ends.
     pub(super) fn open(&mut self) {
         self.is_open = true;
     }
 
-    /// Keeps a request that has to wait; answers for how long. Requests of a class keep their order.
+    /// Keeps a request over a limit; returns the wait. Requests of a class keep their order.
     fn hold(&mut self, descriptor: &ublksrv_io_desc, held: Held) -> Option<Duration> {
         let class = class(descriptor)?;
         let is_first = self.held[class as usize].is_empty();
@@ -90,15 +90,15 @@ impl Gate {
         Some(wait)
     }
 
-    /// How long a request has to wait; none: the request is counted, and goes on.
+    /// The wait of a request; none: the request is counted, and goes on.
     fn must_wait(&self, class: Class, length: u64) -> Option<Duration> {
         if self.is_open { None } else { self.throttle.admit(class, length).err() }
     }
 
-    /// The next request that goes on, of both classes in turn.
+    /// The next request to go on; the classes take turns.
     ///
     /// # Errors
-    /// How long no request may go on; none, where no request waits.
+    /// The time until a request may go on; none, where no request waits.
     fn next(&mut self) -> Result<Held, Option<Duration>> {
         let mut soonest: Option<Duration> = None;
         for class in [self.turn, self.turn.other()] {
@@ -124,8 +124,8 @@ impl Gate {
         *self.wait = Timespec::new().sec(wait.as_secs()).nsec(wait.subsec_nanos());
         let token = Token::new(Kind::Gate, 0).pack(pass.seat.number);
         let entry = opcode::Timeout::new(&raw const *self.wait).build().user_data(token);
-        // SAFETY: the entry points to the gate's own memory, which stays where it is until the timeout
-        // has completed (`Seat::has_ended`), and is read when the entry is submitted.
+        // SAFETY: the entry points to the gate's own boxed memory. The seat, and so the gate, lives until
+        // the timeout has completed (`Seat::has_ended`), and the kernel reads the memory at submission.
         unsafe { pass.ring.push(&entry) };
         Ok(())
     }
