@@ -235,7 +235,10 @@ impl Zone {
         let may_close = self.yields || self.forgets && pointer == 0;
         let gave_way = may_close && condition == closed(pointer);
         match self.state.replace((pointer, condition)) {
-            Some((known, BLK_ZONE_COND_IMP_OPEN)) if gave_way && known == pointer => {}
+            // A change of the device's own: a report under way may have looked before.
+            Some((known, BLK_ZONE_COND_IMP_OPEN)) if gave_way && known == pointer => {
+                self.changes += 2;
+            }
             Some(known) if known != (pointer, condition) => {
                 return Err(format!("it is at {pointer:#x} in {condition}, should be {known:x?}"));
             }
