@@ -33,6 +33,11 @@ const LOOK_MS = 1000;
 const open = new Map<Device, AbortController | undefined>();
 let looking: NodeJS.Timeout | undefined;
 
+/** The open devices of this thread. */
+export function openDevices(): Iterable<Device> {
+  return open.keys();
+}
+
 /** Announces a new device. */
 export function announce(device: Device): void {
   open.set(device, undefined);

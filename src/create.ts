@@ -57,6 +57,7 @@ export async function createDevice(
   });
   record?.attach(device);
   if (signal?.aborted && (await hasEnded(device.close()))) throw signal.reason;
+  device.named(options.name);
   noteServer(device, request.target, options.name);
   nameDisk(device.id, options.name);
   return device;

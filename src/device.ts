@@ -57,6 +57,7 @@ type Way = 'close' | 'quiesce' | 'part' | 'release';
 export class Device extends EventEmitter<DeviceEvents> {
   readonly #native: NativeDevice;
   #info: DeviceInfo;
+  #name: string | undefined;
   readonly #buffers: Buffering;
   readonly #closed: Promise<EndReason>;
   /** Resolves at the end of the device, successful or not; never rejects. */
@@ -99,6 +100,11 @@ export class Device extends EventEmitter<DeviceEvents> {
   /** The number N of `/dev/ublkbN`. */
   get id(): number {
     return this.#info.id;
+  }
+
+  /** The name from the options, or from the record of the last server. */
+  get name(): string | undefined {
+    return this.#name;
   }
 
   /** The block device, `/dev/ublkbN`; clients can open the device until {@link close}. */
@@ -354,6 +360,11 @@ export class Device extends EventEmitter<DeviceEvents> {
   [Symbol.asyncDispose](): Promise<void> {
     const outlives = this.#info.recovery !== undefined && !this.#asked.has('close');
     return this.#ask(outlives ? 'release' : 'close');
+  }
+
+  /** @internal Sets the name. */
+  named(name: string | undefined): void {
+    this.#name = name;
   }
 
   /** @internal Ends the service as at the end of the program. */

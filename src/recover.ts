@@ -87,6 +87,7 @@ export async function recoverDevice(
   // Before Linux 6.16 nobody can quiesce a device; the server leaves as at the end of the program.
   const leave = (): Promise<void> => device.quiesce().catch(() => device.part());
   if (signal?.aborted && (await hasEnded(leave()))) throw signal.reason;
+  device.named(recorded.name);
   noteServer(device, request.target, recorded.name);
   const record = new RecordKeeper(recorded);
   record.write(device);

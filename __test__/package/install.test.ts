@@ -158,7 +158,7 @@ describe.runIf(process.arch === 'x64')('the packages, installed without a compil
         'closeOnSignals,commitOverlay,connectService,createDevice,createOverlay,' +
         'createReactorPool,defineConfig,deleteDevice,deviceUsers,exportOverlay,' +
         'features,flattenOverlay,forkOverlay,formatSize,getDeviceInfo,handler,' +
-        'handlerModule,listDevices,listOrphans,openControl,overlayCheck,overlayDiff,' +
+        'handlerModule,listDevices,listOrphans,metrics,openControl,overlayCheck,overlayDiff,' +
         'overlayInfo,overlayTree,parseSize,prune,quiesceDevice,recoverDevice,' +
         'resizeDevice,serve,setDeviceAffinity,stopDevice,streamOverlayChanges,' +
         'targets false',

@@ -1,8 +1,7 @@
-import { createRequire } from 'node:module';
-
 import { Argument, Command, Option } from 'commander';
 
 import { BUFFER_MODES, type ExchangeMode, type Recovery } from '../info.ts';
+import { packageVersion } from '../version.ts';
 import { bufferModes, collect, cpuList, example, seconds, wholeNumber } from './arguments.ts';
 import type { Shell } from './commands/completion.ts';
 import type { AddFlags, FileFlags, NullFlags } from './commands/add.ts';
@@ -30,7 +29,7 @@ export function createProgram(quiet = false): Command {
   const program = new Command('ublk')
     .configureOutput(quiet ? { writeErr: () => {} } : {})
     .description('Serve Linux block devices from user space, and look after them.')
-    .version(version())
+    .version(packageVersion())
     .enablePositionalOptions()
     .exitOverride()
     .addHelpText('after', example('ublk doctor', 'ublk add file disk.img', 'ublk stop 0'));
@@ -278,9 +277,4 @@ function printCompletion(program: Command): void {
     .action(async (shell: Shell) => {
       (await import('./commands/completion.ts')).completion(program, shell);
     });
-}
-
-function version(): string {
-  const manifest = createRequire(import.meta.url)('../../package.json') as { version: string };
-  return manifest.version;
 }

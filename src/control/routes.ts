@@ -1,4 +1,3 @@
-import { createRequire } from 'node:module';
 import { isAbsolute } from 'node:path';
 
 import { checkBoolean, checkKeys } from '../check.ts';
@@ -10,6 +9,7 @@ import type { ServiceStep } from '../service/plan.ts';
 import type { Service, ServiceResult } from '../service/service.ts';
 import { parseSize, type Size } from '../size.ts';
 import type { ThrottleOptions } from '../throttle.ts';
+import { packageVersion } from '../version.ts';
 import type { ServedDevice, ServiceInfo } from './protocol.ts';
 
 /** What a service can do for its clients. */
@@ -71,18 +71,13 @@ function decode(name: string): string {
 export function serviceInfo({ service, since, config }: Controlled): ServiceInfo {
   return {
     pid: process.pid,
-    version: version(),
+    version: packageVersion(),
     since,
     ready: service.ready,
     config,
     devices: [...service.devices.keys()],
     results: service.results,
   };
-}
-
-function version(): string {
-  const manifest = createRequire(import.meta.url)('../../package.json') as { version: string };
-  return manifest.version;
 }
 
 function describe([name, device]: readonly [string, Device]): ServedDevice {

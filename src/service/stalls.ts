@@ -1,6 +1,5 @@
-import { readFileSync } from 'node:fs';
-
 import type { Device } from '../device.ts';
+import { readDiskStat } from '../disk-stat.ts';
 import { readNote } from '../notes.ts';
 import type { Service } from './service.ts';
 
@@ -69,14 +68,10 @@ export function watchStalls(
   return { [Symbol.dispose]: () => clearInterval(timer) };
 }
 
-/** Reads Documentation/block/stat.rst of the kernel; nothing for a device that is about to go. */
+/** The kernel's counters; nothing for a device that is about to go. */
 function readProgress({ id }: Device): Progress | undefined {
-  try {
-    const fields = readFileSync(`/sys/block/ublkb${id}/stat`, 'utf8').trim().split(/\s+/);
-    const [reads = 0, , , , writes = 0, , , , inFlight = 0, , , discards = 0, , , , flushes = 0] =
-      fields.map(Number);
-    return { inFlight, completed: reads + writes + discards + flushes };
-  } catch {
-    return undefined;
-  }
+  const stat = readDiskStat(id);
+  if (stat === undefined) return undefined;
+  const { inFlight, reads, writes, discards, flushes } = stat;
+  return { inFlight, completed: reads + writes + discards + flushes };
 }
