@@ -118,6 +118,7 @@ describe('ublk', () => {
     [['serve', '/nowhere/ublk.json'], /nowhere\/ublk.json: cannot be read/],
     [['serve', 'ublk.yaml'], /is no kind of configuration/],
     [['serve', 'ublk.toml', '--stall-after', '0'], /must be 1 or more/],
+    [['metrics', '--listen', 'here'], /--listen is "here"/],
     [['service', 'stop'], /missing required argument 'name'/],
     [['service', 'resize', 'data'], /missing required argument 'size'/],
     [['service', 'restart'], /unknown command 'restart'/],
@@ -166,6 +167,17 @@ describe('ublk', () => {
     expect(error.message).toMatch(message);
     expect(error.hint ?? '').toMatch(hint);
     expect(stdout).toBe('');
+  });
+
+  test('metrics prints what the kernel tells of each device', async () => {
+    binding.listDevices.mockResolvedValue({ value: [device, { ...device, id: 3, state: 'dead' }] });
+    expect(await runCli(['metrics'])).toBe(0);
+    expect(stdout).toContain('\nublk_size_bytes{device="ublkb3"} 1073741824\n');
+    expect(stdout).toContain('\nublk_device_state{device="ublkb3",state="dead"} 1\n');
+    const failure = { code: 'ERR_UBLK_NO_DRIVER', message: 'no driver', hint: 'modprobe ublk_drv' };
+    binding.listDevices.mockResolvedValue({ failure });
+    expect(await runCli(['metrics'])).toBe(1);
+    expect(stderr).toBe('error: no driver (ERR_UBLK_NO_DRIVER)\nhint: modprobe ublk_drv\n');
   });
 
   test('help has its options in groups', async () => {

@@ -134,6 +134,14 @@ export const WRONG_TOML: readonly WrongConfig[] = [
     /checksum is "md5"/,
   ],
   ['a module without URL', `[${TARGET}]\nkind = "module"`, 1, TARGET, /url is undefined/],
+  [
+    'an address for scrapes without a port',
+    `[devices.a]\n${NULL}\n[metrics]\naddress = "::1"`,
+    3,
+    'metrics',
+    /an address with a port/,
+    /127\.0\.0\.1:9760/,
+  ],
   // Two devices.
   [
     'an id twice',

@@ -5,6 +5,7 @@ import { packageVersion } from '../version.ts';
 import { bufferModes, collect, cpuList, example, seconds, wholeNumber } from './arguments.ts';
 import type { Shell } from './commands/completion.ts';
 import type { AddFlags, FileFlags, NullFlags } from './commands/add.ts';
+import type { MetricsFlags } from './commands/metrics.ts';
 import type { PruneFlags } from './commands/prune.ts';
 import type { RecoverAllFlags } from './commands/recover.ts';
 import type { ServeFlags } from './commands/serve.ts';
@@ -68,6 +69,7 @@ function serveCommand(program: Command): void {
     .option('--control <socket>', 'path of the control socket (default: /run/ublk-service.sock)')
     .option('--no-control', 'no control socket')
     .option('--control-group <group>', 'a group that may use the control socket, too')
+    .option('--metrics <address>', 'answer scrapes of Prometheus there: 9760, 127.0.0.1:9760')
     .option('--background', 'go on in the background when the devices are ready')
     .option('--pid-file <file>', 'write the process id there when the devices are ready')
     .option('--json', 'describe the devices as one line of JSON when they are ready')
@@ -231,6 +233,14 @@ function describeDevices(program: Command): void {
     .addHelpText('after', example('ublk info 0'))
     .action(async (id: number, flags: OutputFlags) => {
       await (await import('./commands/info.ts')).info(id, flags);
+    });
+  program
+    .command('metrics')
+    .description('Print the counters of all devices in the text format of Prometheus.')
+    .option('--listen <address>', 'answer scrapes there until a signal: 9760, 127.0.0.1:9760')
+    .addHelpText('after', example('ublk metrics', 'ublk metrics --listen 9760'))
+    .action(async (flags: MetricsFlags) => {
+      await (await import('./commands/metrics.ts')).metrics(flags);
     });
 }
 

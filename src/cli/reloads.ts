@@ -1,5 +1,5 @@
 import { UblkError, UblkErrorCode } from '../errors.ts';
-import { loadConfig } from '../service/load.ts';
+import { loadService } from '../service/load.ts';
 import type { Service, ServiceResult } from '../service/service.ts';
 
 /** The reloads of a service: at SIGHUP, and when a client asks. */
@@ -17,6 +17,8 @@ export interface Reloads extends AsyncDisposable {
 export interface ReloadReport {
   done(results: readonly ServiceResult[]): void;
   failed(error: UblkError): void;
+  /** The configuration has been read; the address for scrapes may be another. */
+  listen(metrics: string | undefined): Promise<void>;
   /** A reload begins. */
   reloading(): void;
   /** The reload has ended, well or not, and has been reported. */
@@ -35,7 +37,9 @@ export function reloads(
     if (ended.aborted) throw new UblkError(UblkErrorCode.Closed, 'the service is about to end');
     report.reloading();
     try {
-      const results = await service.apply(await loadConfig(path), ended);
+      const { devices, metrics } = await loadService(path);
+      await report.listen(metrics);
+      const results = await service.apply(devices, ended);
       report.done(results);
       return results;
     } catch (error) {

@@ -31,13 +31,19 @@ export async function findInService(
 /**
  * The service in a process, if the process has one and this user may speak to it. Sockets whose name
  * begins with `ublk` are asked.
+ *
+ * @param signal Gives the search up; by default after 30 s for each socket.
  */
-export async function serviceOf(pid: number | undefined): Promise<ServiceClient | undefined> {
+export async function serviceOf(
+  pid: number | undefined,
+  signal?: AbortSignal,
+): Promise<ServiceClient | undefined> {
   if (pid === undefined) return undefined;
   for (const path of listeningSockets(pid)) {
     if (!basename(path).startsWith('ublk')) continue;
     const client = new ServiceClient(path);
-    const info = await client.info({ signal: AbortSignal.timeout(PATIENCE_MS) }).catch(ignore);
+    const limit = signal ?? AbortSignal.timeout(PATIENCE_MS);
+    const info = await client.info({ signal: limit }).catch(ignore);
     if (info?.pid === pid) return client;
   }
   return undefined;

@@ -1,8 +1,8 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
-import { setTimeout as pause } from 'node:timers/promises';
 
 import { checkAbsolutePath, checkKeys } from '../check.ts';
 import { invalid, messageOf, UblkError, UblkErrorCode } from '../errors.ts';
+import { closeServer } from '../http.ts';
 import type { ServiceConfig } from '../service/config.ts';
 import type { Service } from '../service/service.ts';
 import { streamEvents } from './events.ts';
@@ -83,10 +83,7 @@ export async function listen(
   server.unref();
   const close = async (): Promise<void> => {
     for (const stream of streams) stream.end();
-    const closed = new Promise<void>((resolve) => void server.close(() => resolve()));
-    await Promise.race([closed, pause(1000, undefined, { ref: false })]);
-    server.closeAllConnections();
-    await closed;
+    await closeServer(server);
   };
   return { path, close, [Symbol.asyncDispose]: close };
 }

@@ -1,5 +1,6 @@
 import { checkKeys, checkName } from '../check.ts';
 import { invalid, UblkError, within, wrong } from '../errors.ts';
+import { parseAddress } from '../metrics/address.ts';
 import { DEVICE_KEYS, toNativeOptions, type DeviceOptions } from '../options.ts';
 import { nameOf, pathOf } from './keys.ts';
 
@@ -10,6 +11,12 @@ export type DeviceConfig = Omit<DeviceOptions, 'name' | 'pool'>;
 export interface ServiceConfig {
   /** The devices by name: 1 to 64 letters, digits, `.`, `_` and `-`. */
   readonly devices: Readonly<Record<string, DeviceConfig>>;
+  /**
+   * The address at which `ublk serve` answers the scrapes of Prometheus: `127.0.0.1:9760`, or `9760` for
+   * the same. {@link serve} takes no address: a program has {@link metrics}.
+   * @default no scrapes
+   */
+  readonly metrics?: string | undefined;
 }
 
 /** The options of a device of a service, including the name. */
@@ -38,8 +45,9 @@ export function checkConfig(
   explain: (error: UblkError) => UblkError = (error) => atKey(config, error),
 ): NamedOptions[] {
   try {
-    checkKeys(config, 'the configuration', ['devices']);
-    const { devices } = config as Partial<ServiceConfig>;
+    checkKeys(config, 'the configuration', ['devices', 'metrics']);
+    const { devices, metrics } = config as Partial<ServiceConfig>;
+    if (metrics !== undefined) parseAddress(metrics, 'metrics');
     checkDevices(devices);
     const named = Object.entries(devices as object).map(([name, device]) =>
       within(`devices.${name}`, () => checkDevice(name, device)),
@@ -49,6 +57,18 @@ export function checkConfig(
   } catch (error) {
     throw UblkError.is(error) ? explain(error) : error;
   }
+}
+
+/**
+ * Checks a configuration of a program, which has no use for the keys of `ublk serve`.
+ *
+ * @throws {UblkError} As {@link checkConfig}; for an address of `metrics` too.
+ */
+export function checkProgramConfig(config: ServiceConfig): NamedOptions[] {
+  const named = checkConfig(config);
+  if (config.metrics === undefined) return named;
+  const hint = 'leave metrics out; in a program, call metrics() of the package';
+  throw wrong('metrics', 'is for ublk serve', hint);
 }
 
 function checkDevices(devices: unknown): void {

@@ -8,7 +8,7 @@ import { isHandler } from '../handler/handler.ts';
 import { handlerModule, isHandlerModule, type HandlerModule } from '../handler/module.ts';
 import { PATH_KEYS } from '../records/plain.ts';
 import { blame, configError, type Source } from './blame.ts';
-import { checkConfig, type NamedOptions } from './config.ts';
+import { checkConfig, type NamedOptions, type ServiceConfig } from './config.ts';
 import { readJson } from './json.ts';
 import { nameOf } from './keys.ts';
 import { ConfigSyntaxError } from './syntax.ts';
@@ -32,10 +32,23 @@ let loads = 0;
  * and the remedy.
  */
 export async function loadConfig(path: string): Promise<NamedOptions[]> {
+  return (await loadService(path)).devices;
+}
+
+/** What a file declares. */
+export interface DeclaredService {
+  readonly devices: NamedOptions[];
+  /** The address for scrapes of metrics. */
+  readonly metrics?: string | undefined;
+}
+
+/** Reads all of a configuration, as {@link loadConfig} does. */
+export async function loadService(path: string): Promise<DeclaredService> {
   const file = resolve(path);
   const source = await read(file, path);
   const based = rebase(source.value, dirname(file), source);
-  return checkConfig(based, (error) => blame(source, error));
+  const devices = checkConfig(based, (error) => blame(source, error));
+  return { devices, metrics: (based as ServiceConfig).metrics };
 }
 
 async function read(file: string, shown: string): Promise<Source> {

@@ -6,7 +6,7 @@ import { deleteDevice, stopDevice } from '../devices.ts';
 import { invalid, toProcessWarning, UblkError, UblkErrorCode } from '../errors.ts';
 import { recoverDevice, type RecoverOptions } from '../recover.ts';
 import { RECALLED_KEYS } from '../serving.ts';
-import { checkConfig, type NamedOptions, type ServiceConfig } from './config.ts';
+import { checkProgramConfig, type NamedOptions, type ServiceConfig } from './config.ts';
 import { observe } from './observe.ts';
 import { plan, type OwnDevice, type ServiceAction, type ServiceStep } from './plan.ts';
 import type { Stall } from './stalls.ts';
@@ -75,12 +75,12 @@ export class Service extends EventEmitter<ServiceEvents> {
    * touched; the errors of {@link listDevices}.
    */
   async reload(config: ServiceConfig, signal?: AbortSignal): Promise<readonly ServiceResult[]> {
-    return await this.apply(checkConfig(config), signal);
+    return await this.apply(checkProgramConfig(config), signal);
   }
 
   /** The steps of a {@link reload}, without changing anything. */
   async plan(config: ServiceConfig): Promise<ServiceStep[]> {
-    return await this.planFor(checkConfig(config));
+    return await this.planFor(checkProgramConfig(config));
   }
 
   /** @internal {@link plan} for a configuration already checked. */

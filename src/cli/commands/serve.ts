@@ -2,7 +2,8 @@ import { resolve } from 'node:path';
 
 import { listen } from '../../control/server.ts';
 import { messageOf, UblkError } from '../../errors.ts';
-import { loadConfig } from '../../service/load.ts';
+import { parseAddress } from '../../metrics/address.ts';
+import { loadConfig, loadService } from '../../service/load.ts';
 import { observe } from '../../service/observe.ts';
 import { plan, type ServiceStep } from '../../service/plan.ts';
 import { watchStalls } from '../../service/stalls.ts';
@@ -12,6 +13,7 @@ import { answer, table, type OutputFlags } from '../output.ts';
 import { writePidFile } from '../pid-file.ts';
 import { ExitStatus, report } from '../report.ts';
 import { reloads, type ReloadReport, type Reloads } from '../reloads.ts';
+import { Scrapes } from '../scrapes.ts';
 import { endOnSignal, readyData, reportEnd } from '../serving.ts';
 import { hearSignals, type EndSignals } from '../signals.ts';
 import { serviceManager } from '../systemd/manager.ts';
@@ -30,16 +32,19 @@ export interface ServeFlags extends OutputFlags {
   readonly controlGroup?: string;
   /** In seconds. */
   readonly stallAfter?: number;
+  /** The address for scrapes, in place of that of the configuration. */
+  readonly metrics?: string;
 }
 
 /** `ublk serve CONFIG` */
 export async function serve(path: string, flags: ServeFlags): Promise<void> {
-  const config = await loadConfig(path);
+  const { devices: config, metrics: declared } = await loadService(path);
   if (flags.dryRun) {
     const steps = plan(config, await observe());
     await answer(flags, steps, () => table(steps.map(row), ['DEVICE', 'ACTION', 'WHY']));
     return;
   }
+  if (flags.metrics !== undefined) parseAddress(flags.metrics, '--metrics');
   const signals = hearSignals(['SIGINT', 'SIGTERM']);
   if (flags.background && !isInBackground()) return runInBackground(signals.first);
   const manager = serviceManager();
@@ -49,9 +54,12 @@ export async function serve(path: string, flags: ServeFlags): Promise<void> {
   const ended = serviceEnd(service, signals);
   const limitMs = flags.stopAfter === undefined ? undefined : flags.stopAfter * 1000;
   endOnSignal(() => [...service.devices.values()], signals, limitMs);
+  await using scrapes = new Scrapes(service, flags.metrics);
+  await scrapes.listen(declared);
   await using again = reloads(service, path, signals.first, {
     ...reportReload(path, flags),
     ...noted,
+    listen: (metrics) => scrapes.listen(metrics),
   });
   await using _control = await openControl(service, path, again, flags);
   using _stalls = watchStalls(service, flags.stallAfter ?? STALL_AFTER);

@@ -1,0 +1,50 @@
+import { toFamilies } from '../metrics/families.ts';
+import { sourcesOf } from '../metrics/metrics.ts';
+import { serveScrapes, type ScrapeServer } from '../metrics/scrapes.ts';
+import { toText } from '../metrics/text.ts';
+import type { Service } from '../service/service.ts';
+import { packageVersion } from '../version.ts';
+
+/** Answers the scrapes of a service at the address of the command or of the configuration. */
+export class Scrapes implements AsyncDisposable {
+  readonly #service: Service;
+  readonly #fixed: string | undefined;
+  #now: { readonly address: string; readonly server: ScrapeServer } | undefined;
+
+  /** @param fixed The address of the command, which is in place of that of the configuration. */
+  constructor(service: Service, fixed: string | undefined) {
+    this.#service = service;
+    this.#fixed = fixed;
+  }
+
+  /**
+   * Moves to the address that the configuration declares now; without an address, no scrape is answered.
+   * Says the new address on stderr. After an error nothing has changed.
+   *
+   * @throws {UblkError} The errors of {@link serveScrapes}.
+   */
+  async listen(declared: string | undefined): Promise<void> {
+    const address = this.#fixed ?? declared;
+    const before = this.#now;
+    if (address === before?.address) return;
+    this.#now = address === undefined ? undefined : { address, server: await this.#serve(address) };
+    await before?.server[Symbol.asyncDispose]();
+    if (this.#now !== undefined) process.stderr.write(`metrics at ${this.#now.server.url}\n`);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#now?.server[Symbol.asyncDispose]();
+    this.#now = undefined;
+  }
+
+  async #serve(address: string): Promise<ScrapeServer> {
+    const name = this.#fixed === undefined ? 'metrics' : '--metrics';
+    return await serveScrapes(address, name, () =>
+      toText(toFamilies(this.#sources(), packageVersion())),
+    );
+  }
+
+  #sources(): ReturnType<typeof sourcesOf> {
+    return sourcesOf(this.#service.devices.values());
+  }
+}
