@@ -38,6 +38,7 @@ const LONG = [
   'handler-threads',
   'handler-twice',
   'lifetime',
+  'metrics',
   'node-versions',
   'overlay-verbs',
   'rings-apart',

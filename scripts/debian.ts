@@ -197,7 +197,8 @@ async function aptOptions(dir: string, suite: string): Promise<string[]> {
   }).flatMap(([key, value]) => ['-o', `${key}=${value}`]);
 }
 
-async function releaseCodename(): Promise<string> {
+/** The name of this machine's Debian release. Rejects on another system. */
+export async function releaseCodename(): Promise<string> {
   const text = await readFile('/etc/os-release', 'utf8').catch(() => '');
   const field = (name: string) => new RegExp(`^${name}="?([^"\\n]*)`, 'm').exec(text)?.[1] ?? '';
   if (field('ID') !== 'debian') {

@@ -11,6 +11,7 @@ import { KERNELS, TEST_PACKAGES, VM_PACKAGES, kernelHasUblk } from '../vm/index.
 import { ensurePackages, findProgram } from './debian.ts';
 import { kernelHeaders } from './headers.ts';
 import { otherNodes } from './node.ts';
+import { promtool } from './promtool.ts';
 import { runAll, type Scheduled } from './schedule.ts';
 
 interface Stage extends Scheduled {
@@ -105,7 +106,10 @@ const STAGES: Stage[] = [
     what: 'vitest without a kernel that has ublk',
     after: ['build'],
     packages: SHELL_PACKAGES,
-    run: () => show('npx', ['vitest', 'run', '--project', 'unit']),
+    async run() {
+      const UBLK_PROMTOOL = await promtool();
+      await show('npx', ['vitest', 'run', '--project', 'unit'], { UBLK_PROMTOOL });
+    },
   },
   {
     name: 'kernel',

@@ -1,9 +1,11 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
+import { execa } from 'execa';
 import { collectDefaultMetrics, Registry } from 'prom-client';
 import { expect, onTestFinished, test, vi } from 'vitest';
 
+import { findProgram } from '../../scripts/debian.ts';
 import { withTable } from '../../scripts/metrics/table.ts';
 import { Device } from '../../src/device.ts';
 import { parseDiskStat, type DiskStat } from '../../src/disk-stat.ts';
@@ -139,6 +141,16 @@ test('the text is that of Prometheus, with each counter of the server and the ke
     ublk_disk_io_time_seconds_total{device="ublkb7",name="data"} 3.1
     "
   `);
+});
+
+const promtool = process.env['UBLK_PROMTOOL'] ?? findProgram('promtool');
+const why = promtool === undefined ? ' [no promtool: npm test -- unit]' : '';
+
+test.runIf(promtool)(`promtool finds nothing wrong with the text${why}`, async () => {
+  const all = [...sources('a"b\\c\n', parseDiskStat(STAT)), ...sources(undefined)];
+  const input = toText(toFamilies(all, packageVersion()));
+  const checked = await execa(promtool!, ['check', 'metrics'], { input, all: true, reject: false });
+  expect(checked).toMatchObject({ all: '', exitCode: 0 });
 });
 
 test('a device that is about to go has the counters of its server and none of the kernel', () => {
