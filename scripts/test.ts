@@ -107,8 +107,14 @@ const STAGES: Stage[] = [
     after: ['build'],
     packages: SHELL_PACKAGES,
     async run() {
-      const UBLK_PROMTOOL = await promtool();
-      await show('npx', ['vitest', 'run', '--project', 'unit'], { UBLK_PROMTOOL });
+      const env: Record<string, string> = {};
+      try {
+        env['UBLK_PROMTOOL'] = await promtool();
+      } catch (error) {
+        // The tests that need it are skipped, and say so.
+        console.error(`no promtool: ${error instanceof Error ? error.message : String(error)}`);
+      }
+      await show('npx', ['vitest', 'run', '--project', 'unit'], env);
     },
   },
   {
