@@ -2,10 +2,10 @@ import { writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 
-import { Registry } from 'prom-client';
 import { afterEach, expect, test, vi } from 'vitest';
 
 import { connectService, createDevice, metrics, targets } from '../../src/index.ts';
+import { Registry } from '../prom-client.ts';
 import { sparseImage, temporaryFolder } from './image.ts';
 import { endLoad, startLoad } from './load.ts';
 import { expectNoDevices, withUblk } from './machine.ts';

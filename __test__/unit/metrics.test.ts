@@ -2,7 +2,6 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { execa } from 'execa';
-import { collectDefaultMetrics, Registry } from 'prom-client';
 import { expect, onTestFinished, test, vi } from 'vitest';
 
 import { findProgram } from '../../scripts/debian.ts';
@@ -15,6 +14,7 @@ import { sourcesOf } from '../../src/metrics/metrics.ts';
 import { toText } from '../../src/metrics/text.ts';
 import type { NativeEnd } from '../../src/native.ts';
 import { packageVersion } from '../../src/version.ts';
+import { collectDefaultMetrics, Registry } from '../prom-client.ts';
 import { fakeDevice } from './fake-device.ts';
 
 /** A line of /sys/block/ublkb0/stat, each field another number. */
