@@ -19,12 +19,14 @@ use ublk_sys::{UBLK_CMD_ADD_DEV, UBLK_CMD_START_USER_RECOVERY, ublksrv_ctrl_cmd}
 
 use super::spare;
 use super::time_limit::TimeLimit;
-use super::turn::Turn;
+use super::turn::{Turn, kernel_loses_commands};
 use crate::driver::ControlAnswer;
 
 pub(super) type ControlRing = IoUring<squeue::Entry128, cqueue::Entry>;
 
-/// After so long without an answer the workers are nudged, again and again. Most are answered sooner.
+/// After so long without an answer the workers are nudged, and again after twice as long each time: a
+/// nudge makes a worker, and with 1,000 commands that wait the workers alone keep the machine busy. Most
+/// are answered sooner.
 const NUDGE_AFTER: Duration = Duration::from_secs(1);
 
 /// Between two tries of a command that the kernel has no worker for.
@@ -109,16 +111,22 @@ fn attempt(
 ) -> io::Result<i32> {
     let entry = opcode::UringCmd80::new(Fd(fd), operation).cmd(command.to_sqe_cmd()).build();
     push(ring, &entry.user_data(COMMAND))?;
+    let mut patience = if kernel_loses_commands() { NUDGE_AFTER } else { Duration::MAX };
     loop {
-        let timespec = Timespec::from(time.left().min(NUDGE_AFTER));
+        let timespec = Timespec::from(time.left().min(patience));
         let waited = ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timespec));
         if let Some(answer) = ring.completion().find(|one| one.user_data() == COMMAND) {
             return Ok(answer.result());
         }
         match waited {
-            Err(error) if error.raw_os_error() == Some(libc::ETIME) && time.lasts() => nudge(ring)?,
             Err(error) if error.raw_os_error() == Some(libc::ETIME) => {
-                return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
+                if !time.lasts() {
+                    return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
+                }
+                if kernel_loses_commands() {
+                    nudge(ring)?;
+                    patience = patience.saturating_mul(2);
+                }
             }
             Err(error) if error.raw_os_error() != Some(libc::EINTR) => return Err(error),
             _ => {}

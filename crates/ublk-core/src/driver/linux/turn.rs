@@ -65,7 +65,7 @@ fn is_brief(operation: u32) -> bool {
     brief.contains(&(operation & 0xff))
 }
 
-fn kernel_loses_commands() -> bool {
+pub(super) fn kernel_loses_commands() -> bool {
     static LOSES: OnceLock<bool> = OnceLock::new();
     *LOSES.get_or_init(|| release().is_none_or(|release| release < FIRST_SOUND))
 }
