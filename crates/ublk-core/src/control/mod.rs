@@ -11,7 +11,7 @@ use ublk_sys::{
 };
 
 use crate::driver::Driver;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 mod bytes;
 mod cause;
@@ -187,18 +187,31 @@ impl<D: Driver> Control<D> {
     }
 
     /// Deletes a device without waiting for those who still have it open (Linux 6.9), or with,
-    /// where the kernel cannot otherwise.
+    /// where the kernel cannot otherwise. The deletions of a process take turns, and `limit` begins
+    /// with the turn.
     ///
     /// # Errors
     /// [`Code::NoDevice`](crate::error::Code::NoDevice), [`Code::Timeout`](crate::error::Code::Timeout) and others.
     pub fn delete(&self, id: u32, limit: Duration) -> Result<()> {
-        match self.send(DEL_DEV_ASYNC, Self::command(id), None, limit) {
-            // Not known, or not allowed to an unprivileged owner (trap 32).
+        let place = self.driver.deletions().enter(limit);
+        let deleted = self.send(DEL_DEV_ASYNC, Self::command(id), None, limit);
+        drop(place);
+        let deleted = match deleted {
+            // Not known, or not allowed to an unprivileged owner (trap 32). Without a place: DEL_DEV
+            // also waits for whoever has the device open.
             Err(Error { errno: Some(libc::EOPNOTSUPP | libc::EINVAL), .. }) => {
-                self.send(DEL_DEV, Self::command(id), None, limit).map(drop)
+                self.send(DEL_DEV, Self::command(id), None, limit)
             }
-            result => result.map(drop),
-        }
+            deleted => deleted,
+        };
+        deleted.map(drop).map_err(|error| match error.code {
+            Code::Timeout => error.hint(
+                "the kernel deletes one device at a time, and another one is being deleted \
+                 meanwhile, maybe one that writes back. This one is stopped; the kernel deletes it \
+                 afterwards, or `ublk delete` does",
+            ),
+            _ => error,
+        })
     }
 
     fn command(id: u32) -> ublksrv_ctrl_cmd {

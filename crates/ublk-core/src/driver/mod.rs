@@ -15,12 +15,14 @@ use ublk_sys::ublksrv_ctrl_cmd;
 
 use crate::memory::Region;
 
+mod deletions;
 mod handles;
 pub mod linux;
 mod ring;
 pub mod sim;
 mod users;
 
+pub use deletions::{Deletions, Place};
 pub use handles::{AnyDebug, Descriptors, MemoryMap, OpenFile};
 pub use ring::{Completion, Ring, RingSize, SEVERED};
 pub use users::{User, Users};
@@ -47,6 +49,9 @@ pub trait Driver: Clone + Send + Sync + 'static {
         buffer: Option<Box<[u8]>>,
         limit: Duration,
     ) -> io::Result<ControlAnswer>;
+
+    /// The places for this process's `DEL_DEV_ASYNC` in the driver.
+    fn deletions(&self) -> &Deletions;
 
     /// The numbers of all existing devices, started or not, in ascending order.
     fn devices(&self) -> Vec<u32> {

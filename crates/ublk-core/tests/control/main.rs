@@ -12,8 +12,8 @@ use ublk_core::device::ExchangeMode::PerIo;
 use ublk_core::device::{self, Access, BufferMode, Device, DeviceOptions, End, Recovery};
 use ublk_core::driver::sim::{Client, ClientOp, Sim, SimConfig, SimDisk, SimMemory, SimRing};
 use ublk_core::driver::{
-    BlockNode, ControlAnswer, Descriptors, DiskFacts, Driver, Errands, Identity, MemoryMap,
-    OpenFile, RingSize, Users,
+    BlockNode, ControlAnswer, Deletions, Descriptors, DiskFacts, Driver, Errands, Identity,
+    MemoryMap, OpenFile, RingSize, Users,
 };
 use ublk_core::error::Code;
 use ublk_core::target::file::File;
@@ -243,6 +243,10 @@ impl Driver for Forgetful {
             true => Err(io::Error::from_raw_os_error(libc::ETIMEDOUT)),
             false => Ok(answer),
         }
+    }
+
+    fn deletions(&self) -> &Deletions {
+        self.sim.deletions()
     }
 
     fn devices(&self) -> Vec<u32> {

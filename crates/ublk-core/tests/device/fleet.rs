@@ -78,6 +78,53 @@ fn devices_that_end_slowly_hold_up_no_other_device() {
     }
 }
 
+/// Freeing all devices takes twice as long as a device may take to close.
+#[test]
+fn devices_close_though_the_driver_frees_one_at_a_time() {
+    let _alone = alone();
+    let freeing = Duration::from_millis(100);
+    let mut config = SimConfig::blocking(8);
+    config.kernel.freeing = freeing;
+    let sim = Sim::new(config);
+    let pool = Pool::new(&sim, PoolOptions::of(2)).unwrap();
+    let limit = 20 * freeing;
+    let create = || {
+        let target = Null::new(SIZE as u64);
+        Device::create_in(&pool, &sim, target, DeviceOptions { limit, ..options() }).unwrap()
+    };
+    let devices: Vec<_> = (0..40).map(|_| create()).collect();
+    thread::scope(|scope| {
+        for device in &devices {
+            scope.spawn(|| device.close().unwrap());
+        }
+    });
+    devices.iter().for_each(|device| assert_nothing_left(&sim, device.info().id));
+}
+
+/// As [`devices_close_though_the_driver_frees_one_at_a_time`].
+#[test]
+fn a_device_is_created_while_many_close() {
+    let _alone = alone();
+    let mut config = SimConfig::blocking(8);
+    config.kernel.freeing = Duration::from_millis(100);
+    let sim = Sim::new(config);
+    let pool = Pool::new(&sim, PoolOptions::of(2)).unwrap();
+    let create = || Device::create_in(&pool, &sim, Null::new(SIZE as u64), options()).unwrap();
+    let devices: Vec<_> = (0..40).map(|_| create()).collect();
+    let ids: Vec<_> = devices.iter().map(|device| device.info().id).collect();
+    let gone = |id: &u32| device::info(sim.clone(), *id).is_err();
+    thread::scope(|scope| {
+        for device in &devices {
+            scope.spawn(|| device.close().unwrap());
+        }
+        until("a device is gone", || ids.iter().any(gone));
+        let other = create();
+        let left = ids.iter().filter(|&id| *id != other.info().id && !gone(id)).count();
+        assert!(left > 20, "the device came after {} others were gone", 40 - left);
+        other.close().unwrap();
+    });
+}
+
 #[test]
 fn a_device_that_has_ended_keeps_no_file_open() {
     let _alone = alone();

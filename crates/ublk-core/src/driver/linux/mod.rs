@@ -11,8 +11,8 @@ use std::time::Duration;
 use ublk_sys::ublksrv_ctrl_cmd;
 
 use super::{
-    BlockNode, ControlAnswer, Descriptors, DiskFacts, Driver, Errands, Identity, MemoryMap,
-    OpenFile, RingSize, Users,
+    BlockNode, ControlAnswer, Deletions, Descriptors, DiskFacts, Driver, Errands, Identity,
+    MemoryMap, OpenFile, RingSize, Users,
 };
 
 mod capacity;
@@ -57,6 +57,11 @@ impl Driver for Linux {
         limit: Duration,
     ) -> io::Result<ControlAnswer> {
         control::send(operation, command, buffer, limit)
+    }
+
+    fn deletions(&self) -> &Deletions {
+        static DELETIONS: Deletions = Deletions::new();
+        &DELETIONS
     }
 
     fn devices(&self) -> Vec<u32> {

@@ -26,6 +26,8 @@ pub(super) struct Call {
     /// The device that had the number when the command began.
     pub(super) device: Option<usize>,
     pub(super) pending: Option<Pending>,
+    /// The place in the queue for the driver's mutex.
+    pub(super) turn: Option<u64>,
 }
 
 impl Call {
@@ -34,7 +36,8 @@ impl Call {
         command: ublksrv_ctrl_cmd,
         buffer: Option<Box<[u8]>>,
     ) -> Self {
-        Self { operation, command, buffer: buffer.unwrap_or_default(), device: None, pending: None }
+        let buffer = buffer.unwrap_or_default();
+        Self { operation, command, buffer, device: None, pending: None, turn: None }
     }
 }
 
@@ -54,7 +57,10 @@ impl Model {
                 Ok(Answer::Now(result)) => return Some(Ok(result)),
                 Ok(Answer::Later(pending)) => call.pending = Some(pending),
                 Ok(Answer::Blocked) => return None,
-                Err(errno) => return Some(Err(errno)),
+                Err(errno) => {
+                    call.turn.map(|turn| self.driver_turns.remove(&turn));
+                    return Some(Err(errno));
+                }
             }
         }
         call.pending.as_mut().and_then(|pending| self.answer(pending))
@@ -86,12 +92,26 @@ impl Model {
         self.late.append(&mut late);
     }
 
-    /// Whether a command has to wait for the driver's mutex. Deleting a device keeps it until the
-    /// device is stopped.
-    pub(super) fn waits_for_driver(&self, operation: u32) -> bool {
+    /// Whether a command has to wait for the driver's mutex, which commands get in their order. Deleting
+    /// a device keeps the mutex until the device is stopped and freed.
+    pub(super) fn waits_for_driver(&mut self, operation: u32, turn: &mut Option<u64>) -> bool {
         let takes =
             [UBLK_U_CMD_ADD_DEV, UBLK_U_CMD_DEL_DEV, UBLK_U_CMD_DEL_DEV_ASYNC].contains(&operation);
-        takes && self.devices.iter().any(|device| device.removing)
+        if !takes {
+            return false;
+        }
+        let turn = *turn.get_or_insert_with(|| {
+            self.next_turn += 1;
+            self.driver_turns.insert(self.next_turn);
+            self.next_turn
+        });
+        if self.devices.iter().any(|device| device.removing)
+            || self.driver_turns.first().is_some_and(|&first| first < turn)
+        {
+            return true;
+        }
+        self.driver_turns.remove(&turn);
+        false
     }
 
     /// Whether a command has to wait for the device's mutex before it begins.

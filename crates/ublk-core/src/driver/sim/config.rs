@@ -1,5 +1,7 @@
 //! The abilities of the simulated kernel, and the faults.
 
+use std::time::Duration;
+
 use ublk_sys::{
     UBLK_F_AUTO_BUF_REG, UBLK_F_BATCH_IO, UBLK_F_BUF_REG_OFF_DAEMON, UBLK_F_CMD_IOCTL_ENCODE,
     UBLK_F_INTEGRITY, UBLK_F_IO_DESC_SIZE, UBLK_F_NEED_GET_DATA, UBLK_F_NO_AUTO_PART_SCAN,
@@ -46,6 +48,9 @@ pub struct Kernel {
     /// START_DEV waits for the partition scan and holds the mutex of the device meanwhile. Since 6.19 a
     /// worker scans after START_DEV.
     pub start_reads: bool,
+    /// How long DEL_DEV holds the driver's mutex after the device's stop, to free the device. Default: not
+    /// at all.
+    pub freeing: Duration,
 }
 
 impl Kernel {
@@ -88,6 +93,7 @@ impl Kernel {
             speed: 1,
             rest_of_writes: false,
             start_reads: false,
+            freeing: Duration::ZERO,
         }
     }
 
@@ -109,6 +115,7 @@ impl Kernel {
             speed: 1,
             rest_of_writes: true,
             start_reads: true,
+            freeing: Duration::ZERO,
         }
     }
 

@@ -63,7 +63,9 @@ impl Model {
         let (command, buffer) = (&call.command, &mut *call.buffer);
         match operation {
             UBLK_U_CMD_GET_FEATURES => return self.get_features(buffer).map(Answer::Now),
-            UBLK_U_CMD_ADD_DEV if self.waits_for_driver(operation) => return Ok(Answer::Blocked),
+            UBLK_U_CMD_ADD_DEV if self.waits_for_driver(operation, &mut call.turn) => {
+                return Ok(Answer::Blocked);
+            }
             UBLK_U_CMD_ADD_DEV => return self.add_device(command, buffer).map(Answer::Now),
             _ => {}
         }
@@ -71,7 +73,9 @@ impl Model {
         let device = device.ok_or(libc::ENODEV)?;
         call.device = Some(device);
         let path = self.check_permission(device, operation, command, buffer)?;
-        if self.waits_for_driver(operation) || self.waits_for_device(operation, device) {
+        if self.waits_for_driver(operation, &mut call.turn)
+            || self.waits_for_device(operation, device)
+        {
             return Ok(Answer::Blocked);
         }
         self.control_device(operation, device, command, &mut buffer[path..])

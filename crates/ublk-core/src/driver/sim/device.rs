@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ublk_sys::{
     UBLK_F_AUTO_BUF_REG, UBLK_F_BATCH_IO, UBLK_F_INTEGRITY, UBLK_F_NEED_GET_DATA, UBLK_F_SHMEM_ZC,
@@ -104,6 +104,8 @@ pub(super) struct Device {
     pub(super) deleted: bool,
     /// A DEL_DEV holds the driver's mutex.
     pub(super) removing: bool,
+    /// When that DEL_DEV began to free the device.
+    pub(super) freed_since: Option<Duration>,
     /// UB_STATE_STOPPING.
     pub(super) stopping: bool,
     pub(super) canceling: bool,
@@ -142,6 +144,7 @@ impl Device {
             open: false,
             deleted: false,
             removing: false,
+            freed_since: None,
             stopping: false,
             canceling: false,
             quiesced_since: None,

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use ublk_sys::{UBLK_U_CMD_STOP_DEV, ublksrv_ctrl_cmd};
 
-use super::ControlAnswer;
+use super::{ControlAnswer, Deletions};
 use call::Call;
 use model::Model;
 
@@ -108,6 +108,7 @@ struct Shared {
     model: Mutex<Model>,
     moved: Condvar,
     waiting: Waiting,
+    deletions: Deletions,
 }
 
 impl Sim {
@@ -118,6 +119,7 @@ impl Sim {
             model: Mutex::new(Model::new(config)),
             moved: Condvar::new(),
             waiting,
+            deletions: Deletions::new(),
         }))
     }
 

@@ -62,6 +62,9 @@ pub(super) struct Model {
     pub(super) devices: Vec<Device>,
     /// Commands whose senders stopped waiting after the time limit.
     pub(super) late: Vec<Call>,
+    /// The commands that wait for the driver's mutex, by the order of their arrival.
+    pub(super) driver_turns: BTreeSet<u64>,
+    pub(super) next_turn: u64,
     /// Closed rings with operations in flight.
     pub(super) closed_rings: Vec<usize>,
     /// The index of a ring is never reused, so a stale index is detected.
@@ -105,6 +108,8 @@ impl Model {
             config,
             devices: Vec::new(),
             late: Vec::new(),
+            driver_turns: BTreeSet::new(),
+            next_turn: 0,
             closed_rings: Vec::new(),
             rings: Vec::new(),
             requests: BTreeMap::new(),

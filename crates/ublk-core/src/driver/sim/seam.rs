@@ -13,8 +13,8 @@ use super::errands::SimErrands;
 use super::files::FileRef;
 use super::{Sim, SimRing};
 use crate::driver::{
-    BlockNode, ControlAnswer, Descriptors, DiskFacts, Driver, Errands, Identity, MemoryMap,
-    OpenFile, RingSize, User, Users,
+    BlockNode, ControlAnswer, Deletions, Descriptors, DiskFacts, Driver, Errands, Identity,
+    MemoryMap, OpenFile, RingSize, User, Users,
 };
 use crate::memory::Region;
 
@@ -47,6 +47,10 @@ impl Driver for Sim {
         let answer = self.carry_out(Call::new(operation, command, buffer), limit);
         self.wake();
         answer
+    }
+
+    fn deletions(&self) -> &Deletions {
+        &self.0.deletions
     }
 
     fn devices(&self) -> Vec<u32> {

@@ -95,8 +95,8 @@ impl Model {
         }
     }
 
-    /// ublk_ctrl_del_dev, with the driver's mutex: waits until the device is stopped, then without
-    /// the mutex, if `wait`, until the number is free.
+    /// ublk_ctrl_del_dev, with the driver's mutex: waits until the device is stopped and freed, then
+    /// without the mutex, if `wait`, until the number is free.
     pub(super) fn delete(&mut self, device: usize, wait: bool) -> Option<Result<i32, i32>> {
         if self.devices[device].removing {
             if self.devices[device].is_locked() {
@@ -109,6 +109,11 @@ impl Model {
                 return None;
             }
             self.devices[device].deleted = true;
+            let now = self.now();
+            let since = *self.devices[device].freed_since.get_or_insert(now);
+            if now - since < self.config.kernel.freeing {
+                return None;
+            }
             self.devices[device].removing = false;
             self.finish_delete(device);
         }

@@ -36,7 +36,7 @@ impl Model {
 
     /// The time since the beginning. Where the model is stepped, a move takes a microsecond, and the seed
     /// decides which of two timeouts ends first.
-    fn now(&self) -> Duration {
+    pub(super) fn now(&self) -> Duration {
         match self.config.waiting {
             Waiting::Stepping => self.slept + Duration::from_micros(self.moves),
             Waiting::Blocking => self.since.elapsed(),
