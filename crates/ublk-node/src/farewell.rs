@@ -16,28 +16,31 @@ const SILENCE: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The wait for devices whose service ends. Before the kernel removes a device, it writes to it what
-/// clients have left in the page cache, so the wait goes on as long as requests end.
+/// clients have left in the page cache, so the wait goes on as long as requests end. The kernel removes
+/// one device after another, so the wait also goes on as long as devices end.
 pub(crate) struct Farewell {
     process: bool,
     begun: Instant,
     said: bool,
-    /// When a request ended last, and how many had.
-    progress: (Instant, u64),
+    /// When a device or a request ended last; how many devices were left, and how many of their requests
+    /// had ended.
+    progress: (Instant, usize, u64),
 }
 
 impl Farewell {
     /// Begins the wait. `process`: the process ends after it.
     pub(crate) fn new(process: bool) -> Self {
         let now = Instant::now();
-        Self { process, begun: now, said: false, progress: (now, 0) }
+        Self { process, begun: now, said: false, progress: (now, 0, 0) }
     }
 
     /// Whether to wait on for these devices; if not, each has been named on stderr.
     pub(crate) fn goes_on(&mut self, devices: &[Arc<dyn Served>]) -> bool {
         let now = Instant::now();
         let ended = devices.iter().map(|device| requests(&**device)).sum();
-        if ended != self.progress.1 {
-            self.progress = (now, ended);
+        let (_, left, before) = self.progress;
+        if (devices.len(), ended) != (left, before) {
+            self.progress = (now, devices.len(), ended);
         }
         if now - self.progress.0 >= PATIENCE {
             devices.iter().for_each(|device| self.give_up(&**device));
@@ -57,7 +60,7 @@ impl Farewell {
         let path = path(device);
         let what = match device.info().recovery {
             Some(_) => "requests are still under way",
-            None => "the kernel still writes back what clients have written",
+            None => "the kernel is removing it, and may still write back what clients have written",
         };
         let how = if self.process { "; a signal ends this wait, and loses them" } else { "" };
         say(&format!("{path}: {what}{how}"));
