@@ -8,7 +8,7 @@ use ublk_sys::{
 
 use crate::error::{Code, Error, Result};
 
-/// What clients have been told must hold, and what they have written must be where it was.
+/// Refuses a target that breaks a promise to the clients, or that looks for their data in other places.
 pub(super) fn refuse(id: u32, differences: &[String]) -> Result<()> {
     if differences.is_empty() {
         return Ok(());
@@ -20,9 +20,9 @@ pub(super) fn refuse(id: u32, differences: &[String]) -> Result<()> {
     Err(Error::new(Code::BadBackend, message).hint("recover it with the target that it had"))
 }
 
-/// In what a target falls short of the device that it shall be. A target may be larger, and have
-/// smaller blocks: the device keeps its own. One that discards less answers that it cannot, and
-/// clients write zeros themselves.
+/// The promises of the device that the target breaks. A larger target and smaller blocks are fine: the
+/// device keeps its size and its blocks. A target that discards less answers so, and clients write zeros
+/// instead.
 pub(super) fn differences(device: &ublk_params, target: &ublk_params) -> Vec<String> {
     let mut found = Vec::new();
     let mut differ = |differ: bool, what: &str, device: u64, target: u64| {
@@ -69,7 +69,7 @@ pub(super) fn block(params: &ublk_params) -> u32 {
     1 << params.basic.logical_bs_shift.min(31)
 }
 
-/// All that the kernel keeps of where bytes lie, and of how they are laid out, by name.
+/// The kernel's parameters about the places of bytes, by name.
 fn placement(params: &ublk_params) -> [(&'static str, u64); 11] {
     let has = |kind: u32| params.types & kind != 0;
     let zoned = if has(UBLK_PARAM_TYPE_ZONED) { params.zoned } else { ublk_param_zoned::default() };

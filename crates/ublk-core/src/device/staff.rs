@@ -1,5 +1,5 @@
-//! Who serves what of a device: a thread for each queue, threads that the tags of all queues are
-//! dealt out to, or the reactors of a pool.
+//! The threads of a device: one for each queue, several with a share of all tags each, or the reactors of a
+//! pool.
 
 use std::io;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::reactor::{
 use crate::stats::{Counters, Tally};
 use crate::target::Target;
 
-/// What one thread has of one queue.
+/// A thread's part of a queue.
 #[derive(Debug)]
 pub(super) struct Duty {
     queue: u16,
@@ -37,15 +37,15 @@ pub(super) struct Duty {
     counters: Arc<Counters>,
 }
 
-/// What one thread has to do.
+/// The work of a thread.
 #[derive(Debug)]
 pub(super) struct Shift {
-    /// What tells the thread's name from those of the device's others.
+    /// The suffix of the thread's name, unique in the device.
     name: String,
-    /// The queue, if there is but one.
+    /// The queue; absent for a thread of several queues.
     queue: Option<u16>,
     duties: Vec<Duty>,
-    /// The thread ends when the fronts of its queues do, and not sooner.
+    /// The thread ends with the fronts of its queues.
     behind: bool,
 }
 
@@ -55,8 +55,8 @@ impl Duty {
     }
 }
 
-/// The threads of a device: one for each queue, or so many that have a share of each; or two for
-/// each of these, where rings are apart.
+/// The work of each thread of a device: a queue, or a share of all queues; with rings apart, two threads
+/// for each of these.
 pub(super) fn shifts(info: &ublksrv_ctrl_dev_info, options: &DeviceOptions) -> Vec<Shift> {
     let depth = info.queue_depth;
     let queues = 0..info.nr_hw_queues;
@@ -128,15 +128,15 @@ fn go_together(info: &ublksrv_ctrl_dev_info) -> bool {
     info.flags & UBLK_F_BATCH_IO != 0
 }
 
-/// The counters of all that there is to do.
+/// The counters of all duties.
 pub(super) fn tally(shifts: &[Shift]) -> Tally {
     let duties = shifts.iter().flat_map(|shift| &shift.duties);
     duties.map(|duty| (duty.queue, Arc::clone(&duty.counters))).collect()
 }
 
 impl<D: Driver> Launch<'_, D> {
-    /// Finds a reactor for each shift: one of its own, or for each duty one of the pool. Answers the
-    /// reactors' mailboxes.
+    /// Finds a reactor for each shift: a new one, or one of the pool for each duty. Returns the mailboxes
+    /// of the reactors.
     pub(super) fn staff<T: Target>(
         &self,
         options: &DeviceOptions,
@@ -165,7 +165,7 @@ impl<D: Driver> Launch<'_, D> {
                 counters: duty.counters,
                 listener: Listener::new(move |news| {
                     if let (News::Lost { taken, .. }, Some((control, id))) = (&news, &left) {
-                        // The supervisor tries again what the kernel refuses.
+                        // The supervisor repeats a command that the kernel refuses.
                         taken.store(change::take_away(control, *id).is_ok(), Ordering::Relaxed);
                     }
                     // Nobody listens when the device was given up.
@@ -188,7 +188,7 @@ impl<D: Driver> Launch<'_, D> {
             let mailbox = Mailbox::new().map_err(cannot("eventfd"))?;
             mailboxes.push(mailbox.clone());
             let waker = (!behind).then(|| mailbox.waker().clone());
-            // Each says when it ends, also one whose thread cannot be made.
+            // Each service reports its end, also where the thread cannot be made.
             crew.expect(count);
             let thread = serve::spawn_for(self.driver.clone(), place, mailbox, services.collect())
                 .map_err(cannot("clone"))?;
@@ -197,8 +197,8 @@ impl<D: Driver> Launch<'_, D> {
         pool.map_or(Ok(mailboxes), |pool| self.lend(pool, lent, crew))
     }
 
-    /// Spreads queues over the reactors of a pool. Those of a batch device go to one reactor: where
-    /// it is lost, nobody else has the device open, and the kernel ends all its requests.
+    /// Spreads queues over the reactors of a pool. All queues of a batch device go to one reactor: when that
+    /// reactor is lost, no other has the device open, and the kernel ends all requests of the device.
     fn lend<T: Target>(
         &self,
         pool: &Pool<T>,
@@ -216,9 +216,8 @@ impl<D: Driver> Launch<'_, D> {
         Ok(mailboxes)
     }
 
-    /// Whether requests may end unseen. A server that leaves its device waits for the requests that
-    /// it has begun: for those that the kernel counts, or, where that is turned off, for those that
-    /// its reactors count.
+    /// Whether requests may end unseen by the reactors. A server that leaves a device waits for the requests
+    /// in flight by the kernel's count, or, where the count is turned off, by the count of the reactors.
     pub(super) fn links(&self, options: &DeviceOptions) -> bool {
         let counted = match self.begin {
             Begin::Start => options.queue.iostats != Some(false),
@@ -244,7 +243,7 @@ impl<D: Driver> Launch<'_, D> {
         }
     }
 
-    /// A thread that has something of every queue belongs to no queue's CPUs.
+    /// A thread with a share of every queue is bound to the CPUs of no queue.
     fn place(&self, options: &DeviceOptions, shift: &Shift) -> Place {
         let id = self.info.dev_id;
         let pinned = shift.queue.filter(|_| options.pin);
