@@ -20,6 +20,7 @@ import {
   expectNoDevices,
   holdings,
   IO_FLUSHER,
+  need,
   queueThreads,
   threadFlags,
   withUblk,
@@ -78,7 +79,8 @@ withUblk('the life of a device', () => {
     expect(deviceIds()).toEqual([]);
   });
 
-  test('what clients have left in the page cache is written, however long that takes', async () => {
+  test('what clients have left in the page cache is written, however long that takes', async (context) => {
+    await need(context, 'NO_AUTO_PART_SCAN');
     const { path, bytes } = randomImage(24 * 4096);
     const target = targets.delay(targets.file(path), { writeUs: 500_000 });
     const timeoutMs = 5_000;

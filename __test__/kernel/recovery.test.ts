@@ -15,11 +15,13 @@ import {
   type ExchangeMode,
 } from '../../src/index.ts';
 import { mountPoint } from './filesystem.ts';
+import { PACKAGE } from './handler-program.ts';
 import { sparseImage } from './image.ts';
 import { createOrSkip, expectNoDevices, isTestMachine, need, withUblk } from './machine.ts';
 import { CYCLES, endLoad, pause, startLoad } from './load.ts';
 import { makeNullDisk, removeNullDisk } from './null-disk.ts';
 import { startServer } from './server.ts';
+import { sleeps } from './tasks.ts';
 
 const MIB = 1024 * 1024;
 const EXCHANGES: readonly ExchangeMode[] = ['per-io', 'batch'];
@@ -85,6 +87,24 @@ withUblk('a device that outlives its server', () => {
       await device.close();
     },
   );
+
+  test('is left by a server that is killed while the kernel waits for its requests', async (context) => {
+    await need(context, 'USER_RECOVERY_REISSUE');
+    const program = `
+      const { createDevice } = await import(${JSON.stringify(PACKAGE)});
+      const target = { size: 1 << 20, read: () => new Promise(() => {}) };
+      await createDevice({ target, recovery: 'reissue', queue: { readAheadKb: 64 } });
+    `;
+    const server = execa('node', ['--input-type=module', '--eval', program], { reject: false });
+    onTestFinished(() => void server.kill('SIGKILL'));
+    // A setting of the queue waits for the kernel's own read of the partition table.
+    await vi.waitFor(() => expect(sleeps('blk_mq_freeze_queue_wait')).toBe(true), 60_000);
+    server.kill('SIGKILL');
+    await server;
+    await vi.waitFor(async () => expect((await getDeviceInfo(0)).state).toBe('quiesced'), 60_000);
+    await deleteDevice(0, { force: true });
+    await vi.waitFor(() => expect(sleeps('blk_mq_freeze_queue_wait')).toBe(false), 60_000);
+  });
 
   test('is taken from its server by another process, and given to a third', async (context) => {
     await need(context, 'QUIESCE');

@@ -1,30 +1,19 @@
 // After a test that failed on the kernel: who sleeps without listening to signals, and where in the
 // kernel. A command that the driver never answers is found in no other way.
 
-import { readdirSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 
 import { afterEach } from 'vitest';
+
+import { allTasks } from './tasks.ts';
 
 const SLEEPS_DEAF = 'D';
 
 afterEach(({ task }) => {
   if ((task.result?.errors ?? []).length === 0) return;
-  const stuck = processes().flatMap(tasksOf).flatMap(describe);
+  const stuck = allTasks().flatMap(describe);
   if (stuck.length > 0) console.log(`Stuck in the kernel after this test:\n${stuck.join('\n')}`);
 });
-
-function processes(): string[] {
-  return readdirSync('/proc').filter((name) => /^\d+$/.test(name));
-}
-
-function tasksOf(process: string): string[] {
-  const folder = `/proc/${process}/task`;
-  try {
-    return readdirSync(folder).map((task) => `${folder}/${task}`);
-  } catch {
-    return []; // The process has ended since it was listed.
-  }
-}
 
 /** The name of a task in such a sleep, with its stack; nothing for all others. */
 function describe(task: string): string[] {

@@ -107,6 +107,13 @@ fn stop_unless_used<D: Driver>(
             // There is no disk that anybody could have open.
             Err(Error { code: Code::NoDevice, .. }) if !is_live => {}
             Err(Error { code: Code::Busy, .. }) => return Err(in_use(id, &driver.users(id), verb)),
+            // The kernel counts who has the disk open when nobody is about to open it.
+            Err(error) if error.code == Code::Timeout && !is_live => {
+                return Err(error.hint(format!(
+                    "whoever opens the disk, or the kernel that reads its partition table, waits for a \
+                     server: ublk recover {id}, or ublk {verb} {id} --force"
+                )));
+            }
             result => return result.map(|()| StopCheck::Openers),
         }
     } else {

@@ -138,6 +138,10 @@ fn refused(id: u32, name: &'static str, value: &str, error: &io::Error) -> Error
             Error::os(Code::Permission, tried, "open", error)
                 .hint("queue settings need root and a writable /sys")
         }
+        Some(libc::ETIMEDOUT) => Error::os(Code::Timeout, tried, "write", error)
+            .hint("requests in flight are not answered: the kernel takes no setting before"),
+        Some(libc::ENOSYS) => Error::os(Code::Unsupported, tried, "start", error)
+            .hint("queue settings are written by /bin/sh, which is missing here"),
         _ => Error::os(Code::Kernel, tried, "write", error),
     }
 }

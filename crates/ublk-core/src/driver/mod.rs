@@ -143,12 +143,13 @@ pub trait Driver: Clone + Send + Sync + 'static {
         true
     }
 
-    /// Writes a setting of the queue of a started device, `/sys/block/ublkbN/queue/NAME`. Some
-    /// settings make the kernel wait for requests in flight first.
+    /// Writes a setting of the queue of a started device, `/sys/block/ublkbN/queue/NAME`. For most
+    /// settings the kernel waits for the requests in flight. No thread of the process waits with it in
+    /// the kernel: a killed server ends.
     ///
     /// # Errors
-    /// `ENOENT` where the kernel lacks the setting, `EINVAL` for a refused value; other errnos of
-    /// open(2).
+    /// `ENOENT` where the kernel lacks the setting, `EINVAL` for a refused value, `ETIMEDOUT` if requests
+    /// in flight are not answered; other errnos of open(2) and of the start of a process.
     fn set_queue(&self, id: u32, name: &str, value: &str) -> io::Result<()>;
 
     /// The number of requests that the server of a started device has not answered yet, as the

@@ -1,7 +1,7 @@
 //! The real thing: the kernel's ublk_drv and io_uring.
 
 use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -22,6 +22,7 @@ mod entries;
 mod errands;
 mod memory;
 mod nodes;
+mod queue;
 mod records;
 mod reopen;
 mod ring;
@@ -94,9 +95,7 @@ impl Driver for Linux {
     }
 
     fn set_queue(&self, id: u32, name: &str, value: &str) -> io::Result<()> {
-        let path = format!("/sys/block/ublkb{id}/queue/{name}");
-        let mut file = OpenOptions::new().write(true).open(path)?;
-        file.write_all(value.as_bytes())
+        queue::write(id, name, value)
     }
 
     fn requests_in_flight(&self, id: u32) -> u32 {
