@@ -136,7 +136,7 @@ withUblk('a service', () => {
   });
 
   test(
-    'leaves devices with recovery at once, and serves the others until they are free',
+    'leaves a free device with recovery, and serves the others until they are free',
     slow,
     async (context) => {
       await needAll(context);

@@ -58,10 +58,14 @@ async function storedFile(image: string): Promise<Buffer> {
 
 const inTime = { timeout: 20_000, interval: 100 };
 
+async function untilSaid(said: () => string, text: string): Promise<void> {
+  await vi.waitFor(() => expect(said()).toContain(text), inTime);
+}
+
 withUblk('a server that a signal ends', () => {
   afterEach(expectNoDevices);
 
-  test.each(['SIGTERM', 'SIGINT', 'SIGHUP'] as const)(
+  test.each(['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR2'] as const)(
     'at %s serves a mounted device on until it is unmounted, and loses nothing',
     async (signal) => {
       const image = sparseImage(64 << 20);
@@ -103,27 +107,59 @@ withUblk('a server that a signal ends', () => {
     expect((await server).exitCode).toBe(0);
   });
 
-  test('leaves a device with recovery to the next server, mounted and dirty', async (context) => {
+  test('serves a mounted device with recovery on until it is unmounted, then leaves it', async (context) => {
     await need(context, 'QUIESCE');
     const image = sparseImage(64 << 20);
-    const add = ['add', 'file', image, '--recovery', 'reissue'];
-    const { server, path } = await startServer(...add);
+    const { server, path } = await startServer('add', 'file', image, '--recovery', 'reissue');
+    const said = heard(server);
     const { folder, file, bytes } = await dirtyMount(path);
     send(server, 'SIGTERM');
+    const users = `in use: mounted on ${folder}; it is served until nobody uses it, at most 60 s;`;
+    await vi.waitFor(() => expect(said()).toContain(users), inTime);
+    writeFileSync(`${file}-2`, bytes, { flush: true });
+    expect(await getDeviceInfo(0)).toMatchObject({ state: 'live', serverPid: server.pid });
+    await execa('umount', [folder]);
     const { exitCode, stderr } = await server;
     expect(exitCode).toBe(0);
     expect(stderr).toContain('waits for its next server: ublk recover 0');
     expect(await getDeviceInfo(0)).toMatchObject({ state: 'quiesced' });
-    const refused = await ublk('delete', '0', '--json');
-    expect(refused.exitCode).toBe(1);
-    expect(refused.stderr).toContain(`mounted on ${folder}`);
-    const { server: next } = await startServer('recover', '0', 'file', image);
-    expect(readFileSync(file).equals(bytes)).toBe(true);
-    await execa('umount', [folder]);
-    expect((await ublk('stop', '0')).exitCode).toBe(0);
-    expect((await next).exitCode).toBe(0);
+    expect((await ublk('delete', '0')).exitCode).toBe(0);
     expect((await storedFile(image)).equals(bytes)).toBe(true);
   });
+
+  test.for([
+    ['at a second signal', []],
+    ['at its limit', ['--stop-after', '2']],
+    ['at once at SIGUSR2', []],
+  ] as const)(
+    'leaves a device with recovery %s, mounted and dirty',
+    async ([when, limit], context) => {
+      await need(context, 'QUIESCE');
+      const image = sparseImage(64 << 20);
+      const add = ['add', 'file', image, '--recovery', 'reissue', ...limit];
+      const { server, path } = await startServer(...add);
+      const said = heard(server);
+      const { folder, file, bytes } = await dirtyMount(path);
+      const restarts = when.endsWith('SIGUSR2');
+      send(server, restarts ? 'SIGUSR2' : 'SIGTERM');
+      if (!restarts) await untilSaid(said, 'in use: mounted');
+      if (when === 'at a second signal') send(server, 'SIGTERM');
+      const { exitCode, stderr } = await server;
+      expect(stderr.includes('in use')).toBe(!restarts);
+      expect(exitCode).toBe(0);
+      expect(stderr).toContain('waits for its next server: ublk recover 0');
+      expect(await getDeviceInfo(0)).toMatchObject({ state: 'quiesced' });
+      const refused = await ublk('delete', '0', '--json');
+      expect(refused.exitCode).toBe(1);
+      expect(refused.stderr).toContain(`mounted on ${folder}`);
+      const { server: next } = await startServer('recover', '0', 'file', image);
+      expect(readFileSync(file).equals(bytes)).toBe(true);
+      await execa('umount', [folder]);
+      expect((await ublk('stop', '0')).exitCode).toBe(0);
+      expect((await next).exitCode).toBe(0);
+      expect((await storedFile(image)).equals(bytes)).toBe(true);
+    },
+  );
 });
 
 withUblk('ublk delete', () => {

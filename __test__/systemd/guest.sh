@@ -19,6 +19,8 @@ until_true() { # for what must come, however slow the machine
     sleep 0.2
   done
 }
+said_in_use() { journalctl -b -o cat -u ublk.service | grep -q 'is in use: mounted on /data'; }
+has_stopped() { [ "$(systemctl show -P ActiveState ublk.service)" = inactive ]; }
 is_new_server() { [ "$(main_pid)" != "$1" ] && systemctl -q is-active ublk.service; }
 
 # The first boot, without systemd: disks, configuration, and what `ublk service install` writes.
@@ -80,13 +82,20 @@ life() {
   systemctl restart ublk.service
   is_new_server "$server" || fail 'not restarted'
   findmnt -n /data >/dev/null || fail 'unmounted by the restart'
+  ! said_in_use || fail 'the restart has waited for users'
   touch /run/done
   wait "$load" || fail 'writes have failed'
   (cd /data && sha256sum --quiet -c sums) || fail 'data is lost'
   rm /run/done
 
-  systemctl stop data.mount
-  systemctl stop ublk.service
+  # Stopped while it is mounted, the service serves on until it is unmounted.
+  systemctl stop --no-block ublk.service
+  until_true said_in_use
+  write file0
+  [ "$(systemctl show -P ActiveState ublk.service)" = deactivating ] || fail 'stopped while mounted'
+  umount /data
+  until_true has_stopped
+  journalctl -b -o cat -u ublk.service | grep -q 'waits for its next server' || fail 'not left'
   e2fsck -fn /srv/data.img >/run/guest-fsck 2>&1 || fail "fsck: $(cat /run/guest-fsck)"
   say 'fsck: clean'
   systemctl start data.mount ublk.service

@@ -34,6 +34,7 @@ describe('the unit of a service', () => {
   test('starts the service with the words as they are, and reloads it', () => {
     const program = String.raw`"/opt/node 20/bin/node" /opt/100%%/$$HOME.js`;
     expect(text()).toContain(`\nExecStart=${program} serve /etc/ublk.toml --stop-after 90\n`);
+    expect(text()).toContain('\nRestartKillSignal=SIGUSR2\n');
     expect(text()).toContain(`\nExecReload=${program} service reload\n`);
     const named = text({ socket: '/run/ublk-vms.sock' });
     expect(named).toContain('serve /etc/ublk.toml --control /run/ublk-vms.sock --stop-after 90\n');

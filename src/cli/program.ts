@@ -18,6 +18,8 @@ import { addOverlays, lookAfterOverlays } from './overlays.ts';
 
 const EXCHANGES: readonly ExchangeMode[] = ['per-io', 'batch'];
 const RECOVERIES: readonly Recovery[] = ['queue', 'reissue', 'fail'];
+const STOP_AFTER =
+  'wait no longer for users at the end (default: 60 with recovery, no limit without)';
 const SHELLS: readonly Shell[] = ['bash', 'zsh', 'fish'];
 
 /**
@@ -64,7 +66,7 @@ function serveCommand(program: Command): void {
       'ublk.toml, ublk.json, or a module whose default export is the configuration',
     )
     .option('--dry-run', 'do nothing, and say what would be done')
-    .option('--stop-after <seconds>', 'wait no longer for users at the end', wholeNumber)
+    .option('--stop-after <seconds>', STOP_AFTER, wholeNumber)
     .option('--stall-after <seconds>', 'report a device without completions (default: 30)', seconds)
     .option('--control <socket>', 'path of the control socket (default: /run/ublk-service.sock)')
     .option('--no-control', 'no control socket')
@@ -87,6 +89,7 @@ function recoverCommand(program: Command): void {
     .argument('[id]', 'the number N of /dev/ublkbN', wholeNumber)
     .argument('[target...]', 'the target, in the words of ublk add (default: as recorded)')
     .option('--all', 'all devices that wait for a server, as recorded')
+    .option('--stop-after <seconds>', STOP_AFTER, wholeNumber)
     .option('--stall-after <seconds>', 'report a device without completions (default: 30)', seconds)
     .option('--control <socket>', 'path of the control socket (default: /run/ublk-service.sock)')
     .option('--no-control', 'no control socket')
@@ -115,6 +118,7 @@ function recoverCommand(program: Command): void {
       const before = [
         ...(flags.background ? ['--background'] : []),
         ...(flags.json ? ['--json'] : []),
+        ...(flags.stopAfter === undefined ? [] : ['--stop-after', String(flags.stopAfter)]),
       ];
       await recover.parseAsync([...words, ...before], { from: 'user' });
     });
@@ -206,6 +210,7 @@ function servingOptions(command: Command): Command {
     .option('--rings-apart', 'fetch and commit in one thread, do the I/O in another')
     .option('--no-pin', "do not bind each queue's threads to its CPUs")
     .option('--affinity <cpus>', 'bind all threads to these instead, for example 0,2-3', cpuList)
+    .option('--stop-after <seconds>', STOP_AFTER, wholeNumber)
     .option('--background', 'go on in the background when the device is ready')
     .option('--pid-file <file>', 'write the process id there when the device is ready')
     .option('--json', 'describe the device as one line of JSON when it is ready');

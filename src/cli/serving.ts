@@ -4,12 +4,17 @@ import { formatSize } from '../size.ts';
 import { shutDown } from './shutdown.ts';
 import type { EndSignals } from './signals.ts';
 
-/** Lets the first signal end the service of the devices that `served` names at that moment. */
+/**
+ * Lets the first signal end the service of the devices that `served` names at that moment.
+ *
+ * @param stopAfter The limit of the wait for users, in seconds: see {@link shutDown}.
+ */
 export function endOnSignal(
   served: () => readonly Device[],
   signals: EndSignals,
-  limitMs?: number,
+  stopAfter?: number,
 ): void {
+  const limitMs = stopAfter === undefined ? undefined : stopAfter * 1000;
   signals.first.addEventListener('abort', () => {
     void shutDown(served(), signals, limitMs).catch(giveUp);
   });

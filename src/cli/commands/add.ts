@@ -43,6 +43,8 @@ export interface AddFlags extends OutputFlags {
   readonly segmentBoundary?: string;
   readonly set?: readonly string[];
   readonly throttle?: readonly string[];
+  /** In seconds. */
+  readonly stopAfter?: number;
   readonly background?: true;
   readonly pidFile?: string;
 }
@@ -97,7 +99,7 @@ export async function serve(
   if (flags.background && !isInBackground()) return runInBackground(signals.first);
   const device = await openUnlessSignalled(target, flags, signals);
   if (device === undefined) return;
-  endOnSignal(() => [device], signals);
+  endOnSignal(() => [device], signals, flags.stopAfter);
   await serveUntilEnd(device, typeof what === 'string' ? what : what(), flags, signals);
 }
 

@@ -14,6 +14,8 @@ import { serve, type AddFlags } from './add.ts';
 export interface RecoverAllFlags extends OutputFlags {
   readonly all?: true;
   readonly background?: true;
+  /** In seconds. */
+  readonly stopAfter?: number;
 }
 
 /** `ublk recover ID`: the target is the recorded one. */
@@ -43,7 +45,7 @@ export async function recoverAll(id: number | undefined, flags: RecoverAllFlags)
     ),
   );
   const devices = recovered.filter((device) => device !== undefined);
-  endOnSignal(() => devices, signals);
+  endOnSignal(() => devices, signals, flags.stopAfter);
   if (devices.length > 0) announce(devices, flags);
   await Promise.all(devices.map((device) => reportEnd(device, signals)));
 }

@@ -52,8 +52,7 @@ export async function serve(path: string, flags: ServeFlags): Promise<void> {
   const noted = notices(service, signals.first, manager);
   using _watchdog = manager && feedWatchdog(manager);
   const ended = serviceEnd(service, signals);
-  const limitMs = flags.stopAfter === undefined ? undefined : flags.stopAfter * 1000;
-  endOnSignal(() => [...service.devices.values()], signals, limitMs);
+  endOnSignal(() => [...service.devices.values()], signals, flags.stopAfter);
   await using scrapes = new Scrapes(service, flags.metrics);
   await scrapes.listen(declared);
   await using again = reloads(service, path, signals.first, {

@@ -1,6 +1,7 @@
 import type { NativeTarget } from '../../native.ts';
 import { toNativeOptions } from '../../options.ts';
 import type { NamedOptions } from '../../service/config.ts';
+import { RESTART_SIGNAL } from '../signals.ts';
 import { escapePath, quotePath, quoteWord } from './words.ts';
 
 /** The first line of a unit that ublk has written: ublk replaces and removes no other unit. */
@@ -18,7 +19,7 @@ export interface UnitInput {
   readonly devices: readonly NamedOptions[];
 }
 
-/** How long users of devices without `recovery` have at the end of the service, in seconds. */
+/** How long users of devices have at the end of the service, in seconds. */
 const PATIENCE_S = 90;
 
 /** A unit of systemd that serves a configuration with `ublk serve`. */
@@ -60,6 +61,8 @@ export function unitText({ program, version, config, socket, devices }: UnitInpu
     '# A wrong configuration stays wrong.',
     'RestartPreventExitStatus=2',
     'KillMode=mixed',
+    '# A stop gives users time to leave the devices; at a restart, users wait for the next server.',
+    `RestartKillSignal=${RESTART_SIGNAL}`,
     `TimeoutStopSec=${PATIENCE_S + 30}s`,
     '# The service sends signs of life only while its reactors serve.',
     'WatchdogSec=30s',
