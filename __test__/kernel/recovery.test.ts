@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { existsSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
@@ -25,6 +26,9 @@ import { sleeps } from './tasks.ts';
 
 const MIB = 1024 * 1024;
 const EXCHANGES: readonly ExchangeMode[] = ['per-io', 'batch'];
+
+/** Where the kernel waits for requests in STOP_DEV, also of a device with recovery. */
+const STOPPING = ['blk_mq_freeze_queue_wait', 'msleep'] as const;
 
 function needFor(context: TestContext, exchange: ExchangeMode): Promise<void> {
   return need(context, ...(exchange === 'batch' ? ['BATCH_IO'] : []), 'USER_RECOVERY_REISSUE');
@@ -105,6 +109,45 @@ withUblk('a device that outlives its server', () => {
     await deleteDevice(0, { force: true });
     await vi.waitFor(() => expect(sleeps('blk_mq_freeze_queue_wait')).toBe(false), 60_000);
   });
+
+  test.for([undefined, 'reissue'] as const)(
+    'ends with a server that is killed while it stops the device (recovery: %s)',
+    async (recovery, context) => {
+      if (recovery) await need(context, 'USER_RECOVERY_REISSUE');
+      const program = `
+        import { setTimeout } from 'node:timers/promises';
+        import { createDevice } from ${JSON.stringify(PACKAGE)};
+        let answers = true;
+        const read = ({ data }) => (answers ? void data.fill(0) : new Promise(() => {}));
+        const target = { size: 1 << 20, read };
+        const options = { target, timeoutMs: 600_000, recovery: ${JSON.stringify(recovery)} };
+        const device = await createDevice(options);
+        await setTimeout(1000);
+        answers = false;
+        console.log('serves');
+        await once(process.stdin, 'data');
+        await device.close();
+      `;
+      const args = [
+        '--input-type=module',
+        '--eval',
+        `import { once } from 'node:events';${program}`,
+      ];
+      const server = execa('node', args, { reject: false });
+      onTestFinished(() => void server.kill('SIGKILL'));
+      await once(server.stdout, 'data');
+      const read = ['if=/dev/ublkb0', 'of=/dev/null', 'bs=4k', 'count=1', 'iflag=direct'];
+      const client = execa('dd', read, { reject: false });
+      await vi.waitFor(() => expect(sleeps('bio_await')).toBe(true), 60_000);
+      server.stdin.write('\n');
+      await vi.waitFor(() => expect(sleeps(...STOPPING)).toBe(true), 60_000);
+      server.kill('SIGKILL');
+      await server;
+      expect((await client).exitCode).not.toBe(0);
+      await vi.waitFor(() => expect(sleeps(...STOPPING)).toBe(false), 60_000);
+      await deleteDevice(0, { force: true });
+    },
+  );
 
   test('is taken from its server by another process, and given to a third', async (context) => {
     await need(context, 'QUIESCE');

@@ -15,11 +15,11 @@ function tasksOf(process: string): string[] {
   }
 }
 
-/** Whether some task sleeps in this function of the kernel. */
-export function sleeps(where: string): boolean {
+/** Whether some task sleeps in one of these functions of the kernel. */
+export function sleeps(...functions: string[]): boolean {
   return allTasks().some((task) => {
     try {
-      return readFileSync(`${task}/wchan`, 'utf8') === where;
+      return functions.includes(readFileSync(`${task}/wchan`, 'utf8'));
     } catch {
       return false; // The task has ended since it was listed.
     }

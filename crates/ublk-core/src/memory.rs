@@ -66,6 +66,10 @@ impl Mapping {
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
+        // A child process has no part in it: what the child maps of a file keeps that file open, and
+        // with it the device (trap 34) or the lock of a state file.
+        // SAFETY: exactly what was just mapped; no byte of it changes.
+        unsafe { libc::madvise(base, length, libc::MADV_DONTFORK) };
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self { base, length })
     }

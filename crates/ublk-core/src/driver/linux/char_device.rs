@@ -1,16 +1,29 @@
 //! `/dev/ublkcN`: opening it and mapping its descriptors.
 
-use std::fs::OpenOptions;
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use ublk_sys::{cmd_buf_len, cmd_buf_offset};
 
 use super::nodes;
 use crate::driver::{Descriptors, OpenFile};
 use crate::memory::Mapping;
+
+/// The devices that this process has open.
+static OPEN: Mutex<BTreeMap<u32, Weak<File>>> = Mutex::new(BTreeMap::new());
+
+/// Whether this process has the device open, and so serves it.
+pub(super) fn is_open(id: u32) -> bool {
+    open_files().get(&id).is_some_and(|file| file.strong_count() > 0)
+}
+
+fn open_files() -> MutexGuard<'static, BTreeMap<u32, Weak<File>>> {
+    OPEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// std opens with `O_CLOEXEC`: a child that inherits the descriptor would keep the device alive
 /// (trap 34). `O_NONBLOCK` lets io_uring carry out user copies inline: the driver's file says
@@ -26,7 +39,11 @@ pub(super) fn open(id: u32) -> io::Result<OpenFile> {
         }
         opened => opened?,
     };
-    Ok(OpenFile::new(file.as_raw_fd(), Arc::new(file)))
+    let file = Arc::new(file);
+    let mut files = open_files();
+    files.retain(|_, file| file.strong_count() > 0);
+    files.insert(id, Arc::downgrade(&file));
+    Ok(OpenFile::new(file.as_raw_fd(), file))
 }
 
 pub(super) fn map_descriptors(

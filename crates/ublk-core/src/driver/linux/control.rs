@@ -102,7 +102,7 @@ fn makes_a_device_ours(operation: u32) -> bool {
 }
 
 /// What the kernel answers; an error if it does not.
-fn attempt(
+pub(super) fn attempt(
     ring: &mut ControlRing,
     fd: i32,
     operation: u32,

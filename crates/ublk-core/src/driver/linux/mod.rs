@@ -8,15 +8,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ublk_sys::ublksrv_ctrl_cmd;
+use ublk_sys::{UBLK_CMD_STOP_DEV, ublksrv_ctrl_cmd};
 
 use super::{
     BlockNode, ControlAnswer, Deletions, Descriptors, DiskFacts, Driver, Errands, Identity,
     MemoryMap, OpenFile, RingSize, Users,
 };
 
+mod apart;
 mod capacity;
 mod char_device;
+mod child;
 mod control;
 mod entries;
 mod errands;
@@ -47,6 +49,11 @@ impl Linux {
     }
 }
 
+/// Whether the command is STOP_DEV: the number is the same, encoded as an ioctl or not.
+fn stops(operation: u32) -> bool {
+    operation & 0xff == UBLK_CMD_STOP_DEV.into()
+}
+
 impl Driver for Linux {
     type Ring = LinuxRing;
 
@@ -57,6 +64,9 @@ impl Driver for Linux {
         buffer: Option<Box<[u8]>>,
         limit: Duration,
     ) -> io::Result<ControlAnswer> {
+        if stops(operation) && char_device::is_open(command.dev_id) {
+            return apart::stop(command, limit);
+        }
         control::send(operation, command, buffer, limit)
     }
 
@@ -99,9 +109,7 @@ impl Driver for Linux {
     }
 
     fn requests_in_flight(&self, id: u32) -> u32 {
-        let counts = std::fs::read_to_string(format!("/sys/block/ublkb{id}/inflight"));
-        let counts = counts.unwrap_or_default();
-        counts.split_whitespace().filter_map(|count| count.parse::<u32>().ok()).sum()
+        sysfs::requests_in_flight(id)
     }
 
     fn identity(&self, fd: RawFd) -> Option<String> {

@@ -2,9 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::process::{Child, Command, Stdio};
+use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
 use std::time::Duration;
+
+use super::child;
 
 /// How long the kernel may wait for the requests in flight before it takes a setting.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -33,8 +35,8 @@ pub(super) fn write(id: u32, name: &str, value: &str) -> io::Result<()> {
             _ => error,
         })?;
     let mut complaint = shell.stderr.take().expect("stderr is a pipe");
-    if !ends_in_time(complaint.as_fd())? {
-        reap_later(shell);
+    if !child::answers(complaint.as_fd(), LIMIT)? {
+        child::reap_later(shell.id().cast_signed());
         return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
     }
     complaint.read_to_string(&mut String::new())?;
@@ -42,26 +44,4 @@ pub(super) fn write(id: u32, name: &str, value: &str) -> io::Result<()> {
         true => Ok(()),
         false => Err(io::Error::from_raw_os_error(libc::EINVAL)),
     }
-}
-
-/// Waits for output of the shell, or for its end, which closes the pipe.
-fn ends_in_time(pipe: BorrowedFd) -> io::Result<bool> {
-    let mut events = libc::pollfd { fd: pipe.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    let limit = libc::c_int::try_from(LIMIT.as_millis()).expect("the limit is short");
-    // SAFETY: `events` is one pollfd, which lives through the call.
-    match unsafe { libc::poll(&raw mut events, 1, limit) } {
-        0 => Ok(false),
-        count if count > 0 => Ok(true),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// Ends the shell when the kernel has let it go.
-fn reap_later(mut shell: Child) {
-    let reaper = std::thread::Builder::new().name("ublk-reaper".into());
-    // Without a thread the process has a zombie until its end, which harms nobody.
-    let _zombie = reaper.spawn(move || {
-        let _gone = shell.kill();
-        let _status = shell.wait();
-    });
 }

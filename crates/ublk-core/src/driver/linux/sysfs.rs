@@ -47,3 +47,10 @@ pub(super) fn disk(id: u32) -> Option<DiskFacts> {
 fn attribute<T: FromStr>(id: u32, name: &str) -> Option<T> {
     fs::read_to_string(format!("/sys/block/ublkb{id}/{name}")).ok()?.trim().parse().ok()
 }
+
+/// The requests of a device that have not ended; 0 where the kernel does not count.
+pub(super) fn requests_in_flight(id: u32) -> u32 {
+    let counts = std::fs::read_to_string(format!("/sys/block/ublkb{id}/inflight"));
+    let counts = counts.unwrap_or_default();
+    counts.split_whitespace().filter_map(|count| count.parse::<u32>().ok()).sum()
+}
