@@ -1,10 +1,9 @@
-//! STOP_DEV of a device that this process serves.
+//! Commands that wait in the kernel, deaf to signals, for requests that this process answers.
 //!
-//! STOP_DEV waits in the kernel, deaf to signals, for requests that this process answers. If the process
-//! is killed meanwhile, a thread or a worker of its own that waits keeps `/dev/ublkcN` open, the kernel
-//! fails none of the requests, and neither the process nor the wait ever ends (trap 68). A child process
-//! waits instead: a copy without the parent's descriptors and without its mappings of the driver's memory
-//! ([`Mapping`](crate::memory::Mapping)).
+//! If the process is killed meanwhile, a thread or a worker of its own that waits keeps `/dev/ublkcN`
+//! open, the kernel fails none of the requests, and neither the process nor the wait ever ends (trap 68).
+//! A child process waits instead: a copy without the parent's descriptors and without its mappings of the
+//! driver's memory ([`Mapping`](crate::memory::Mapping)).
 
 use std::fs::OpenOptions;
 use std::io::{self, PipeReader, PipeWriter, Read};
@@ -13,14 +12,19 @@ use std::panic::catch_unwind;
 use std::time::Duration;
 
 use io_uring::IoUring;
-use ublk_sys::{UBLK_U_CMD_STOP_DEV, UBLK_U_CMD_TRY_STOP_DEV, ublksrv_ctrl_cmd};
+use ublk_sys::{
+    UBLK_U_CMD_START_DEV, UBLK_U_CMD_STOP_DEV, UBLK_U_CMD_TRY_STOP_DEV, ublksrv_ctrl_cmd,
+};
 
 use super::time_limit::TimeLimit;
-use super::{child, control, sysfs};
+use super::{child, control, sysfs, turn};
 use crate::driver::ControlAnswer;
 
 /// The child waits as long as the kernel does.
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The first kernel whose START_DEV leaves the partition table to a worker of the kernel (trap 65).
+const FIRST_TO_SCAN_LATER: (u32, u32) = (6, 19);
 
 /// Sends STOP_DEV: from this process where no request is in flight and nobody has the disk open, which
 /// TRY_STOP_DEV looks for (Linux 7.0); else from a child.
@@ -32,21 +36,38 @@ pub(super) fn stop(command: ublksrv_ctrl_cmd, limit: Duration) -> io::Result<Con
     if idle && let Ok(answer) = control::send(UBLK_U_CMD_TRY_STOP_DEV, command, None, limit) {
         return Ok(answer);
     }
-    match from_child(&command, TimeLimit::new(UBLK_U_CMD_STOP_DEV, command.dev_id, limit))? {
+    send(UBLK_U_CMD_STOP_DEV, command, limit)
+}
+
+/// Sends START_DEV: from a child where it reads the device's partition table (before Linux 6.19).
+///
+/// # Errors
+/// Those of START_DEV; `ETIMEDOUT` after `limit`.
+pub(super) fn start(command: ublksrv_ctrl_cmd, limit: Duration) -> io::Result<ControlAnswer> {
+    match turn::release().is_some_and(|release| release >= FIRST_TO_SCAN_LATER) {
+        true => control::send(UBLK_U_CMD_START_DEV, command, None, limit),
+        false => send(UBLK_U_CMD_START_DEV, command, limit),
+    }
+}
+
+fn send(operation: u32, command: ublksrv_ctrl_cmd, limit: Duration) -> io::Result<ControlAnswer> {
+    let time = TimeLimit::new(operation, command.dev_id, limit);
+    match from_child(operation, &command, time)? {
         Some(result @ 0..) => Ok(ControlAnswer { result, buffer: None }),
+        Some(result) if result != -libc::ECANCELED => Err(io::Error::from_raw_os_error(-result)),
         // No task could be made, for the child or for its worker.
-        None => control::send(UBLK_U_CMD_STOP_DEV, command, None, limit),
-        Some(result) if result == -libc::ECANCELED => {
-            control::send(UBLK_U_CMD_STOP_DEV, command, None, limit)
-        }
-        Some(result) => Err(io::Error::from_raw_os_error(-result)),
+        _ => control::send(operation, command, None, limit),
     }
 }
 
 /// What the kernel answers a child; nothing without a child.
-fn from_child(command: &ublksrv_ctrl_cmd, mut time: TimeLimit) -> io::Result<Option<i32>> {
+fn from_child(
+    operation: u32,
+    command: &ublksrv_ctrl_cmd,
+    mut time: TimeLimit,
+) -> io::Result<Option<i32>> {
     let (answers, answer) = io::pipe()?;
-    let Some(child) = fork(command, &answer) else { return Ok(None) };
+    let Some(child) = fork(operation, command, &answer) else { return Ok(None) };
     drop(answer);
     while !child::answers(answers.as_fd(), time.left())? {
         if !time.lasts() {
@@ -67,7 +88,7 @@ fn read(mut answers: PipeReader) -> Option<i32> {
 }
 
 /// Starts the child, with all signals blocked: handlers are the parent's.
-fn fork(command: &ublksrv_ctrl_cmd, answer: &PipeWriter) -> Option<libc::pid_t> {
+fn fork(operation: u32, command: &ublksrv_ctrl_cmd, answer: &PipeWriter) -> Option<libc::pid_t> {
     // SAFETY: an all-zero set is a valid one, and all pointers are to sets of this frame. The child runs
     // `serve` alone, which never returns: it allocates, which fork(3) of glibc and of musl allow, and takes
     // no lock that another thread may have had.
@@ -78,7 +99,7 @@ fn fork(command: &ublksrv_ctrl_cmd, answer: &PipeWriter) -> Option<libc::pid_t> 
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
         let child = libc::fork();
         if child == 0 {
-            serve(command, answer.as_raw_fd());
+            serve(operation, command, answer.as_raw_fd());
         }
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
         (child > 0).then_some(child)
@@ -86,14 +107,14 @@ fn fork(command: &ublksrv_ctrl_cmd, answer: &PipeWriter) -> Option<libc::pid_t> 
 }
 
 /// The child: sends the command, writes the result, ends.
-fn serve(command: &ublksrv_ctrl_cmd, answer: RawFd) -> ! {
+fn serve(operation: u32, command: &ublksrv_ctrl_cmd, answer: RawFd) -> ! {
     // SAFETY: descriptors of this process alone; no destructor of the copy runs any more.
     unsafe {
         libc::dup2(answer, 0);
         libc::syscall(libc::SYS_close_range, 1, libc::c_uint::MAX, 0);
-        libc::prctl(libc::PR_SET_NAME, c"ublk-stop".as_ptr());
+        libc::prctl(libc::PR_SET_NAME, c"ublk-apart".as_ptr());
     }
-    let result = catch_unwind(|| send(command)).unwrap_or(-libc::EIO).to_ne_bytes();
+    let result = catch_unwind(|| send_here(operation, command)).unwrap_or(-libc::EIO).to_ne_bytes();
     // SAFETY: `result` has that many bytes; `_exit` runs nothing of the parent's.
     unsafe {
         libc::write(0, result.as_ptr().cast(), result.len());
@@ -101,13 +122,13 @@ fn serve(command: &ublksrv_ctrl_cmd, answer: RawFd) -> ! {
     }
 }
 
-fn send(command: &ublksrv_ctrl_cmd) -> i32 {
+fn send_here(operation: u32, command: &ublksrv_ctrl_cmd) -> i32 {
     let sent = || -> io::Result<i32> {
         let device = OpenOptions::new().read(true).write(true).open("/dev/ublk-control")?;
         let mut ring = IoUring::builder().build(4)?;
         // Without a number of a stop: the parent counts requests and stops.
         let mut time = TimeLimit::new(0, command.dev_id, FOR_EVER);
-        control::attempt(&mut ring, device.as_raw_fd(), UBLK_U_CMD_STOP_DEV, command, &mut time)
+        control::attempt(&mut ring, device.as_raw_fd(), operation, command, &mut time)
     };
     sent().unwrap_or_else(|error| -error.raw_os_error().unwrap_or(libc::EIO))
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ublk_sys::{UBLK_CMD_STOP_DEV, ublksrv_ctrl_cmd};
+use ublk_sys::{UBLK_CMD_START_DEV, UBLK_CMD_STOP_DEV, ublksrv_ctrl_cmd};
 
 use super::{
     BlockNode, ControlAnswer, Deletions, Descriptors, DiskFacts, Driver, Errands, Identity,
@@ -49,10 +49,9 @@ impl Linux {
     }
 }
 
-/// Whether the command is STOP_DEV: the number is the same, encoded as an ioctl or not.
-fn stops(operation: u32) -> bool {
-    operation & 0xff == UBLK_CMD_STOP_DEV.into()
-}
+/// The number of a command is the same, encoded as an ioctl or not.
+const START: u32 = UBLK_CMD_START_DEV as u32;
+const STOP: u32 = UBLK_CMD_STOP_DEV as u32;
 
 impl Driver for Linux {
     type Ring = LinuxRing;
@@ -64,10 +63,11 @@ impl Driver for Linux {
         buffer: Option<Box<[u8]>>,
         limit: Duration,
     ) -> io::Result<ControlAnswer> {
-        if stops(operation) && char_device::is_open(command.dev_id) {
-            return apart::stop(command, limit);
+        match operation & 0xff {
+            START => apart::start(command, limit),
+            STOP if char_device::is_open(command.dev_id) => apart::stop(command, limit),
+            _ => control::send(operation, command, buffer, limit),
         }
-        control::send(operation, command, buffer, limit)
     }
 
     fn deletions(&self) -> &Deletions {

@@ -71,7 +71,7 @@ pub(super) fn kernel_loses_commands() -> bool {
 }
 
 /// The running kernel's first two numbers.
-fn release() -> Option<(u32, u32)> {
+pub(super) fn release() -> Option<(u32, u32)> {
     let mut name = MaybeUninit::<libc::utsname>::zeroed();
     // SAFETY: uname fills the struct, all of whose bytes are numbers; zeros are valid too.
     let name = unsafe {
