@@ -170,6 +170,12 @@ export function messageOf(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : inspect(thrown);
 }
 
+/** A thrown value as an error of this package: anything else is a defect. */
+export function toUblkError(thrown: unknown): UblkError {
+  if (UblkError.is(thrown)) return thrown;
+  return new UblkError(UblkErrorCode.Internal, messageOf(thrown), { cause: thrown });
+}
+
 /**
  * An error as a warning of Node.js: the message, then the hint and the cause, with stack.
  */

@@ -363,6 +363,7 @@ export interface Binding {
   ): Outcome<NativeChannel>;
   listDevices(): Promise<Outcome<DeviceInfo[]>>;
   deviceInfo(id: number): Promise<Outcome<DeviceInfo>>;
+  checkRecovery(id: number, options: NativeDeviceOptions): Promise<Outcome<boolean>>;
   stopDevice(id: number, force: boolean): Promise<Outcome<StopCheck>>;
   quiesceDevice(id: number): Promise<Outcome<void>>;
   resizeDevice(id: number, size: number, force: boolean): Promise<Outcome<DeviceInfo>>;

@@ -6,7 +6,13 @@ import { unwrap } from './errors.ts';
 import { serve, serverOf } from './handler/server.ts';
 import type { HandlerModule } from './handler/module.ts';
 import type { Handler } from './handler/types.ts';
-import { native, type NativeDevice, type NativeEnd, type NativePool } from './native.ts';
+import {
+  native,
+  type NativeDevice,
+  type NativeEnd,
+  type NativePool,
+  type NativeTarget,
+} from './native.ts';
 import { nameDisk } from './names.ts';
 import { noteServer } from './notes.ts';
 import { toNative } from './options.ts';
@@ -94,4 +100,36 @@ export async function recoverDevice(
   record.attach(device);
   nameDisk(device.id, recorded.name);
   return device;
+}
+
+/**
+ * @internal Looks whether {@link recoverDevice} would take the target of a device that another server
+ * still serves: opens and compares the target, and starts a handler's workers for a moment. Changes nothing.
+ * Returns whether the layout was compared: of zones, metadata and overlays, the old server keeps the
+ * files to itself.
+ *
+ * @throws {UblkError} As {@link recoverDevice}.
+ */
+export async function checkRecovery(id: number, options: RecoverOptions): Promise<boolean> {
+  const info = await getDeviceInfo(id);
+  const { serving } = recall(info, options);
+  const { queues, depth } = info;
+  const target = toNative(serving.target);
+  const request = { ...toNativeServing(serving), target, queues, depth };
+  const server = await serverOf(serving.target, request);
+  const checked = server?.request ?? request;
+  try {
+    const shared = { ...checked, target: unlocked(checked.target) };
+    return unwrap(await native().checkRecovery(id, shared));
+  } finally {
+    await server?.release();
+  }
+}
+
+/** A target that is opened beside the server that has the target's files locked. */
+function unlocked(target: NativeTarget): NativeTarget {
+  const { kind, integrity, targets } = target;
+  const below = targets === undefined ? {} : { targets: targets.map(unlocked) };
+  const isPlain = kind === 'file' && integrity === undefined;
+  return { ...target, ...below, ...(isPlain && { lock: false }) };
 }

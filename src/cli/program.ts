@@ -8,11 +8,12 @@ import type { AddFlags, FileFlags, NullFlags } from './commands/add.ts';
 import type { MetricsFlags } from './commands/metrics.ts';
 import type { PruneFlags } from './commands/prune.ts';
 import type { RecoverAllFlags } from './commands/recover.ts';
-import type { ServeFlags } from './commands/serve.ts';
+import type { UpgradeFlags } from './commands/upgrade.ts';
 import { integrityOptions } from './integrity.ts';
 import { addLayers } from './layers.ts';
 import { changeDevices } from './lifecycle.ts';
 import type { OutputFlags } from './output.ts';
+import type { ServeFlags } from './run-service.ts';
 import { lookAfterService } from './service.ts';
 import { addOverlays, lookAfterOverlays } from './overlays.ts';
 
@@ -38,6 +39,7 @@ export function createProgram(quiet = false): Command {
     .addHelpText('after', example('ublk doctor', 'ublk add file disk.img', 'ublk stop 0'));
   addCommands(program);
   serveCommand(program);
+  upgradeCommand(program);
   lookAfterService(program);
   recoverCommand(program);
   describeDevices(program);
@@ -78,6 +80,22 @@ function serveCommand(program: Command): void {
     .addHelpText('after', example('ublk serve /etc/ublk.toml', 'ublk serve ublk.js --dry-run'))
     .action(async (path: string, flags: ServeFlags) => {
       await (await import('./commands/serve.ts')).serve(path, flags);
+    });
+}
+
+function upgradeCommand(program: Command): void {
+  program
+    .command('upgrade')
+    .description('Take over the devices of a running ublk serve: with this Node.js and this ublk.')
+    .argument('[config]', 'the configuration from now on (default: that of the running service)')
+    .option('--dry-run', 'change nothing, and say whether each device can be taken over')
+    .option('--socket <path>', 'its control socket (default: /run/ublk-service.sock)')
+    .option('--background', 'go on in the background when the devices are taken over')
+    .option('--pid-file <file>', 'write the process id there (default: as the running service)')
+    .option('--json', 'describe the devices as one line of JSON when they are taken over')
+    .addHelpText('after', example('ublk upgrade --dry-run', 'ublk upgrade --background'))
+    .action(async (path: string | undefined, flags: UpgradeFlags) => {
+      await (await import('./commands/upgrade.ts')).upgrade(path, flags);
     });
 }
 

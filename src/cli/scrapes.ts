@@ -11,6 +11,8 @@ export class Scrapes implements AsyncDisposable {
   readonly #fixed: string | undefined;
   #now: { readonly address: string; readonly server: ScrapeServer } | undefined;
 
+  #closed: string | undefined;
+
   /** @param fixed The address of the command, which is in place of that of the configuration. */
   constructor(service: Service, fixed: string | undefined) {
     this.#service = service;
@@ -32,9 +34,21 @@ export class Scrapes implements AsyncDisposable {
     if (this.#now !== undefined) process.stderr.write(`metrics at ${this.#now.server.url}\n`);
   }
 
+  /** Answers no scrapes until {@link reopen}: another process is about to answer at the address. */
+  async close(): Promise<void> {
+    this.#closed = this.#now?.address;
+    await this[Symbol.asyncDispose]();
+  }
+
+  /** Answers scrapes at the address before {@link close} again. */
+  async reopen(): Promise<void> {
+    await this.listen(this.#closed);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#now?.server[Symbol.asyncDispose]();
+    const before = this.#now;
     this.#now = undefined;
+    await before?.server[Symbol.asyncDispose]();
   }
 
   async #serve(address: string): Promise<ScrapeServer> {

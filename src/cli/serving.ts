@@ -20,12 +20,19 @@ export function endOnSignal(
   });
 }
 
-/** Waits for the end of a device, and says on stderr how the device ended and what was done. */
-export async function reportEnd(device: Device, { first }: EndSignals): Promise<void> {
+/**
+ * Waits for the end of a device, and says on stderr how the device ended, what was done, and, unless the
+ * device is being handed over, who can serve the device next.
+ */
+export async function reportEnd(
+  device: Device,
+  { first }: EndSignals,
+  isHandedOver = false,
+): Promise<void> {
   const reason = await device.closed;
   const ended = reason === 'stopped' && first.aborted ? 'closed' : reason;
   process.stderr.write(`${device.path} ${ended}: ${summary(device.stats().total)}\n`);
-  if (reason === 'quiesced') process.stderr.write(`${nextServer(device)}\n`);
+  if (reason === 'quiesced' && !isHandedOver) process.stderr.write(`${nextServer(device)}\n`);
 }
 
 /** A device that has become ready, in words for people. */

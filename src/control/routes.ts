@@ -21,6 +21,22 @@ export interface Controlled {
   readonly reload?: (() => Promise<readonly ServiceResult[]>) | undefined;
   /** The steps that `reload` would take. */
   readonly plan?: (() => Promise<readonly ServiceStep[]>) | undefined;
+  /** What a hand-over needs of the program of the service. */
+  readonly handOver?: HandOverSides | undefined;
+}
+
+/** What a hand-over needs of the program of a service, beside the devices and the control socket. */
+export interface HandOverSides {
+  /** Plain data for the new server. */
+  readonly serving: object;
+  /** Aborts when the service begins to end: devices that wait for a server are left so. */
+  readonly ending: AbortSignal;
+  /** Closes the program's other sockets, before the new server opens the same. */
+  close(): Promise<void>;
+  /** The hand-over has failed: opens the sockets again. */
+  reopen(): Promise<void>;
+  /** The process `pid` has all devices. */
+  done(pid: number): void;
 }
 
 type Action = (controlled: Controlled, name: string, body: unknown) => unknown;

@@ -1,14 +1,17 @@
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { Duplex } from 'node:stream';
 
 import { checkAbsolutePath, checkKeys } from '../check.ts';
-import { invalid, messageOf, UblkError, UblkErrorCode } from '../errors.ts';
+import { invalid, messageOf, toUblkError, UblkErrorCode } from '../errors.ts';
 import { closeServer } from '../http.ts';
 import type { ServiceConfig } from '../service/config.ts';
 import type { Service } from '../service/service.ts';
 import { streamEvents } from './events.ts';
+import { giveDevices, type Doors } from './give.ts';
 import { defaultSocket } from './protocol.ts';
 import { answer, type Controlled } from './routes.ts';
 import { groupId, listenAt } from './socket.ts';
+import { HAND_OVER, HAND_OVER_PATH, Wire } from './wire.ts';
 
 /** Options of {@link openControl}. */
 export interface ControlOptions {
@@ -34,7 +37,7 @@ export interface ControlSocket extends AsyncDisposable {
 }
 
 /**
- * Lets other processes list, resize, stop and reload the devices of a service through a Unix socket:
+ * Lets other processes list, resize, stop, reload and take over the devices of a service through a Unix socket:
  * HTTP with JSON, for {@link connectService}, `ublk service` and `curl --unix-socket`. Many requests run
  * at once. The socket of a dead service is replaced. The socket does not keep the program alive.
  *
@@ -76,16 +79,58 @@ export async function listen(
   checkAbsolutePath(path, 'path');
   const gid = group === undefined ? undefined : await groupId(group);
   const streams = new Set<ServerResponse>();
-  const server = createServer((request, response) => {
-    void handle(controlled, streams, request, response);
-  });
-  await listenAt(server, path, gid);
-  server.unref();
+  /** The connections of hand-overs, which servers of HTTP do not end. */
+  const wires = new Set<Duplex>();
+  const open = async (): Promise<Server> => {
+    const server = createServer((request, response) => {
+      void handle(controlled, streams, request, response);
+    });
+    server.on('upgrade', (request, socket: Duplex, head: Buffer) => {
+      if (!beginsHandOver(request, socket)) return;
+      wires.add(socket);
+      socket.once('close', () => void wires.delete(socket));
+      void giveDevices(controlled, new Wire(socket, head), doors);
+    });
+    await listenAt(server, path, gid);
+    return server.unref();
+  };
+  let server = await open();
+  const doors: Doors = {
+    path,
+    group,
+    close: async () => {
+      for (const stream of streams) stream.end();
+      // The connection of the hand-over is one of the server's, and stays.
+      server.close();
+      server.closeIdleConnections();
+    },
+    reopen: async () => void (server = await open()),
+  };
   const close = async (): Promise<void> => {
     for (const stream of streams) stream.end();
+    for (const wire of wires) wire.destroy();
     await closeServer(server);
   };
   return { path, close, [Symbol.asyncDispose]: close };
+}
+
+/** Accepts a hand-over, and refuses anything else that would leave HTTP. */
+function beginsHandOver({ method, url, headers }: IncomingMessage, socket: Duplex): boolean {
+  socket.on('error', () => {});
+  if (method !== 'GET' || url !== HAND_OVER_PATH || headers.upgrade !== HAND_OVER) {
+    const hint = `this version of ublk speaks ${HAND_OVER}: start the service again instead`;
+    const body = JSON.stringify({ error: invalid('the service knows no such protocol', hint) });
+    const lines = ['HTTP/1.1 400 Bad Request', `Content-Length: ${Buffer.byteLength(body)}`];
+    socket.end([...lines, 'Connection: close', '', body].join('\r\n'));
+    return false;
+  }
+  const lines = [
+    'HTTP/1.1 101 Switching Protocols',
+    'Connection: Upgrade',
+    `Upgrade: ${HAND_OVER}`,
+  ];
+  socket.write([...lines, '', ''].join('\r\n'));
+  return true;
 }
 
 async function handle(
@@ -120,11 +165,6 @@ const STATUSES: Partial<Record<UblkErrorCode, number>> = {
   [UblkErrorCode.Busy]: 409,
   [UblkErrorCode.Unsupported]: 501,
 };
-
-function toUblkError(thrown: unknown): UblkError {
-  if (UblkError.is(thrown)) return thrown;
-  return new UblkError(UblkErrorCode.Internal, messageOf(thrown), { cause: thrown });
-}
 
 function send(response: ServerResponse, status: number, value: unknown): void {
   response.writeHead(status, { 'content-type': 'application/json' });

@@ -33,8 +33,11 @@ export interface ServiceEvents {
   resume: [name: string, device: Device];
   /** A reload has ended, with a step per device. */
   reload: [results: readonly ServiceResult[]];
+  /** The process `pid` serves all devices of the service from now on, and the service has none: {@link handOver}. */
+  handOver: [pid: number];
 }
 
+/** A device of a service. */
 interface Served {
   readonly device: Device;
   readonly options: NamedOptions;
@@ -49,6 +52,10 @@ export class Service extends EventEmitter<ServiceEvents> {
   #last: Promise<unknown> = Promise.resolve();
   #results: readonly ServiceResult[] = [];
   #ready = false;
+  /** The process that has taken all devices over. */
+  #successor: number | undefined;
+  /** @internal Whether another process is taking the devices over. */
+  handingOver = false;
 
   /** The devices of this service now, by name. */
   get devices(): ReadonlyMap<string, Device> {
@@ -90,12 +97,35 @@ export class Service extends EventEmitter<ServiceEvents> {
 
   /** @internal {@link reload} with a configuration already checked. */
   apply(wanted: readonly NamedOptions[], signal?: AbortSignal): Promise<readonly ServiceResult[]> {
-    const done = this.#last.then(() => this.#apply(wanted, signal));
+    return this.exclusively(() => this.#apply(wanted, signal));
+  }
+
+  /** @internal Runs `job` while no reload and no hand-over runs. */
+  exclusively<T>(job: () => Promise<T>): Promise<T> {
+    const done = this.#last.then(job);
     this.#last = done.catch(() => {});
     return done;
   }
 
-  /** @internal Resolves when no reload is under way. */
+  /** @internal The devices, with the options of each. */
+  get entries(): ReadonlyMap<string, Served> {
+    return new Map(this.#served);
+  }
+
+  /** @internal Serves a device that waits for a server, or whose server is about to leave. */
+  async adopt(id: number, options: NamedOptions, signal?: AbortSignal): Promise<Device> {
+    const device = await recoverDevice(id, servingOf(options), { signal });
+    this.#add(options, device);
+    return device;
+  }
+
+  /** @internal The process `pid` has all devices. */
+  handedTo(pid: number): void {
+    this.#successor = pid;
+    this.emit('handOver', pid);
+  }
+
+  /** @internal Resolves when no reload and no hand-over is under way. */
   async settled(): Promise<void> {
     await this.#last;
   }
@@ -119,6 +149,7 @@ export class Service extends EventEmitter<ServiceEvents> {
     wanted: readonly NamedOptions[],
     signal?: AbortSignal,
   ): Promise<readonly ServiceResult[]> {
+    if (this.#successor !== undefined) throw handed(this.#successor);
     const steps = plan(wanted, await observe(), this.#own());
     const options = new Map(wanted.map((one) => [one.name, one]));
     // A stopped device frees the number and the files for another device.
@@ -205,17 +236,23 @@ async function open(
   options: NamedOptions,
   signal?: AbortSignal,
 ): Promise<Device> {
-  if (action === 'recover') return await recoverDevice(id, serving(options), { signal });
+  if (action === 'recover') return await recoverDevice(id, servingOf(options), { signal });
   if (action === 'replace') await deleteDevice(id);
   return await createDevice(options, { signal });
 }
 
-function serving(options: NamedOptions): RecoverOptions {
+/** @internal The options of a recovery, of the options of a device. */
+export function servingOf(options: NamedOptions): RecoverOptions {
   const keys = RECALLED_KEYS.filter((key) => options[key] !== undefined);
   return {
     target: options.target,
     ...Object.fromEntries(keys.map((key) => [key, options[key]])),
   };
+}
+
+function handed(pid: number): UblkError {
+  const message = `process ${pid} has taken the devices of this service over`;
+  return new UblkError(UblkErrorCode.Closed, message);
 }
 
 function refused({ name, why }: ServiceStep): UblkError {

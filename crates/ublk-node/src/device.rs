@@ -94,6 +94,25 @@ pub fn recover_device<'env>(
     })
 }
 
+/// Looks whether `recover_device` would take the target; changes nothing. Answers whether the target was
+/// compared, and not only found in use.
+#[napi(catch_unwind, ts_return_type = "Promise<Outcome<boolean>>")]
+pub fn check_recovery(
+    env: &Env,
+    id: u32,
+    options: NativeDeviceOptions,
+) -> napi::Result<Object<'_>> {
+    task::promise(env, move || {
+        let (options, target) = options.convert()?;
+        Device::check_recovery(
+            &Linux::new(),
+            id,
+            |promised| target.clone().recover(promised),
+            &options,
+        )
+    })
+}
+
 /// Ends the service of all devices of the process, as the end of the process would.
 #[napi(catch_unwind, ts_return_type = "Promise<Outcome<void>>")]
 pub fn part_all(env: &Env) -> napi::Result<Object<'_>> {

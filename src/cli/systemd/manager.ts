@@ -8,6 +8,14 @@ export interface Manager {
   tell(...lines: string[]): void;
   /** The time without `WATCHDOG=1` after which the manager kills this process; undefined: any. */
   readonly watchdogMs: number | undefined;
+  /** For the next server of a hand-over. */
+  readonly place: ManagerPlace;
+}
+
+/** Where a service manager listens, and what the manager expects: plain data. */
+export interface ManagerPlace {
+  readonly address: string;
+  readonly watchdogMs?: number | undefined;
 }
 
 /**
@@ -24,6 +32,16 @@ export function serviceManager(
   delete env.WATCHDOG_PID;
   if (!address) return undefined;
   const watchdogMs = pid === undefined || pid === String(process.pid) ? Number(usec) / 1000 : 0;
+  return managerAt({ address, ...(watchdogMs > 0 && { watchdogMs }) }, send);
+}
+
+/** The service manager of the old server of a hand-over, if any. */
+export function managerAt(
+  place: ManagerPlace | undefined,
+  send: (address: string, message: string) => void = notify,
+): Manager | undefined {
+  if (place === undefined) return undefined;
+  const { address, watchdogMs } = place;
   let isHeard = true;
   const tell = (...lines: string[]): void => {
     debug('to the service manager: %o', lines);
@@ -34,7 +52,7 @@ export function serviceManager(
       isHeard = false;
     }
   };
-  return { tell, watchdogMs: watchdogMs > 0 ? watchdogMs : undefined };
+  return { tell, watchdogMs, place };
 }
 
 /** A line break in a text would begin another assignment. */

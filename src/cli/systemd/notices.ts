@@ -18,7 +18,7 @@ export interface Notices {
 export function notices(
   service: Service,
   stopping: AbortSignal,
-  manager: Manager | undefined,
+  manager: Omit<Manager, 'place'> | undefined,
 ): Notices {
   if (manager === undefined) return { reloading: () => {}, ready: () => {} };
   let isReady = false;

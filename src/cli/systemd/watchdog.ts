@@ -10,7 +10,7 @@ const LOOKS = 4;
  * for the same backing store. Says on stderr which reactor stands still.
  */
 export function feedWatchdog(
-  { tell, watchdogMs }: Manager,
+  { tell, watchdogMs }: Omit<Manager, 'place'>,
   silentReactors: () => string[] = () => native().silentReactors(),
 ): Disposable {
   if (watchdogMs === undefined) return { [Symbol.dispose]: () => {} };

@@ -56,7 +56,23 @@ impl<D: Driver> Device<D> {
         recover(driver, id, open, options, None)
     }
 
-    /// The same with the reactors of a pool.
+    /// Looks whether [`recover_opening`](Self::recover_opening) would take the target, and changes
+    /// nothing: the old server may go on. Returns whether the target was compared; a target whose
+    /// backing store the old server has locked was not.
+    ///
+    /// # Errors
+    /// As [`recover_opening`](Self::recover_opening), but for those of the recovery itself.
+    pub fn check_recovery<T: Target>(
+        driver: &D,
+        id: u32,
+        mut open: impl FnMut(Promised) -> Result<T>,
+        options: &DeviceOptions,
+    ) -> Result<bool> {
+        let succession = Succession::new(driver, id, options)?;
+        Ok(succession.open_now(&mut open, options, None)?.is_some())
+    }
+
+    /// [`recover`](Self::recover) with the reactors of a pool.
     ///
     /// # Errors
     /// As [`recover`](Self::recover), and when a table of the pool's is full.
@@ -98,46 +114,81 @@ pub(super) fn recover<D: Driver, T: Target>(
     options: DeviceOptions,
     pool: Option<&Pool<T>>,
 ) -> Result<Device<D>> {
-    options.validate()?;
-    let control = Control::new(driver.clone()).bound_to(id);
-    let before = control.info(id)?;
-    let modes = check_device(&before, &options)?;
+    let succession = Succession::new(driver, id, &options)?;
     let deadline = Instant::now() + options.limit;
-    // The node of a live device is there; only what lies in its place is of interest.
-    has_node(driver, id)?;
-    let promised = promised(&control.params(id)?, modes.0);
-    let check = |target: &T| -> Result<ublk_params> {
-        needs::check_threads(&options, target, pool.is_some())?;
-        if let Some(pool) = pool {
-            staff::check_room(pool, &before, target, &options)?;
-        }
-        // The old server may change the size until it leaves.
-        let params = control.params(id)?;
-        let geometry = *target.geometry();
-        geometry.validate()?;
-        let served = params::of(&geometry, modes.0, before.max_io_buf_bytes);
-        let mut differences = differences(&params, &served);
-        differences.extend(layout::compare(driver, id, target)?);
-        refuse(id, &differences)?;
-        Ok(params)
-    };
     // A wrong target is refused at once, not after the wait for the old server.
-    let opened = match open(promised) {
-        Ok(target) => check(&target).map(|_| Some(target))?,
-        Err(Error { code: Code::Busy, .. }) => None,
-        Err(error) => return Err(error),
-    };
-    let info = take_over(&control, &before, deadline)?;
+    let opened = succession.open_now(&mut open, &options, pool)?;
+    let Succession { control, before, modes, promised, .. } = &succession;
+    let info = take_over(control, before, deadline)?;
     let target = match opened {
         Some(target) => target,
-        None => open_in_time(|| open(promised), deadline)?,
+        None => open_in_time(|| open(*promised), deadline)?,
     };
-    let params = check(&target)?;
+    let params = succession.check(&target, &options, pool)?;
     layout::keep(driver, id, &target)?;
     let begin = Begin::Recover;
     let throttle = &Arc::new(Throttle::new(&options.throttle));
-    Launch { driver, control: &control, info: &info, modes, throttle, begin }
+    Launch { driver, control, info: &info, modes: *modes, throttle, begin }
         .run(target, &params, options, pool)
+}
+
+/// A device with a next server, while the old server may still serve the device.
+struct Succession<'a, D: Driver> {
+    driver: &'a D,
+    control: Control<D>,
+    before: ublksrv_ctrl_dev_info,
+    modes: (Buffering, ExchangeMode),
+    promised: Promised,
+}
+
+impl<'a, D: Driver> Succession<'a, D> {
+    fn new(driver: &'a D, id: u32, options: &DeviceOptions) -> Result<Self> {
+        options.validate()?;
+        let control = Control::new(driver.clone()).bound_to(id);
+        let before = control.info(id)?;
+        let modes = check_device(&before, options)?;
+        // The node of a live device is there; only what lies in its place is of interest.
+        has_node(driver, id)?;
+        let promised = promised(&control.params(id)?, modes.0);
+        Ok(Self { driver, control, before, modes, promised })
+    }
+
+    /// Opens and checks the target; absent while the old server has the backing store.
+    fn open_now<T: Target>(
+        &self,
+        open: &mut impl FnMut(Promised) -> Result<T>,
+        options: &DeviceOptions,
+        pool: Option<&Pool<T>>,
+    ) -> Result<Option<T>> {
+        match open(self.promised) {
+            Ok(target) => self.check(&target, options, pool).map(|_| Some(target)),
+            Err(Error { code: Code::Busy, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Compares the target with what clients were told and with what the old server has written down.
+    fn check<T: Target>(
+        &self,
+        target: &T,
+        options: &DeviceOptions,
+        pool: Option<&Pool<T>>,
+    ) -> Result<ublk_params> {
+        let id = self.before.dev_id;
+        needs::check_threads(options, target, pool.is_some())?;
+        if let Some(pool) = pool {
+            staff::check_room(pool, &self.before, target, options)?;
+        }
+        // The old server may change the size until it leaves.
+        let params = self.control.params(id)?;
+        let geometry = *target.geometry();
+        geometry.validate()?;
+        let served = params::of(&geometry, self.modes.0, self.before.max_io_buf_bytes);
+        let mut differences = differences(&params, &served);
+        differences.extend(layout::compare(self.driver, id, target)?);
+        refuse(id, &differences)?;
+        Ok(params)
+    }
 }
 
 /// Refuses a device that cannot be recovered; returns the buffer mode and the exchange that the device

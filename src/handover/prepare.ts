@@ -1,0 +1,96 @@
+import { toUblkError, UblkError, UblkErrorCode } from '../errors.ts';
+import { getDeviceInfo } from '../devices.ts';
+import { checkRecovery } from '../recover.ts';
+import { recall } from '../records/recall.ts';
+import type { HandedDevice, MessageOf } from '../control/wire.ts';
+import type { NamedOptions } from '../service/config.ts';
+import type { ServiceAction, ServiceStep } from '../service/plan.ts';
+import { Service, servingOf } from '../service/service.ts';
+
+/** One step of a hand-over, about one device: `take-over`, or what the reload after the hand-over does. */
+export interface HandOverStep extends Omit<ServiceStep, 'action'> {
+  readonly action: ServiceAction | 'take-over';
+  /** Why the device cannot be taken over. */
+  readonly error?: UblkError | undefined;
+}
+
+/** A device that the new server can take over. */
+export interface Prepared extends HandedDevice {
+  readonly options: NamedOptions;
+}
+
+/** What a new server has found out while the old server serves. */
+export interface Preparation {
+  readonly devices: readonly Prepared[];
+  /** All devices of the old server and of the configuration. */
+  readonly steps: readonly HandOverStep[];
+}
+
+/** Opens and compares the targets of all devices of a service, and changes nothing. */
+export async function prepare(
+  { pid, devices }: MessageOf<'hello'>,
+  config: readonly NamedOptions[],
+): Promise<Preparation> {
+  const planned = new Map((await new Service().planFor(config)).map((one) => [one.name, one]));
+  const prepared: Prepared[] = [];
+  const steps = await Promise.all(
+    devices.map(async ({ name, id }): Promise<HandOverStep> => {
+      const declared = config.find((one) => one.name === name);
+      const remains = planned.get(name)?.remains ?? [];
+      const step = { name, action: 'take-over', id, remains } as const;
+      const from = `process ${pid} serves the device`;
+      try {
+        const options = declared ?? (await recorded(name, id));
+        const isCompared = await check(id, options);
+        prepared.push({ name, id, options });
+        const later = isCompared ? '' : '; the files are compared when the old server has left';
+        const gone = declared ? '' : '; the configuration does not name the device';
+        return { ...step, why: `${from}${later}${gone}` };
+      } catch (thrown) {
+        return { ...step, why: from, error: toUblkError(thrown) };
+      }
+    }),
+  );
+  const names = new Set(devices.map(({ name }) => name));
+  const others = [...planned.values()].filter(({ name }) => !names.has(name));
+  return { devices: prepared, steps: [...steps, ...others] };
+}
+
+async function check(id: number, options: NamedOptions): Promise<boolean> {
+  const { recovery, features } = await getDeviceInfo(id);
+  if (recovery === undefined) {
+    const message = `the device was created without recovery, so that no other server can serve it`;
+    throw new UblkError(UblkErrorCode.Unsupported, message, {
+      hint: 'stop the device (ublk service stop), and declare recovery = "reissue"',
+    });
+  }
+  if (!features.includes('QUIESCE')) {
+    const message = 'the kernel lets no server leave this device (QUIESCE, Linux 6.16)';
+    const hint = 'stop the service and start the new one: the device waits meanwhile';
+    throw new UblkError(UblkErrorCode.Unsupported, message, { hint });
+  }
+  return await checkRecovery(id, servingOf(options));
+}
+
+/** The options of a device that the configuration does not name, as the old server has recorded. */
+async function recorded(name: string, id: number): Promise<NamedOptions> {
+  const { recorded } = recall(await getDeviceInfo(id), {});
+  return { ...recorded, name };
+}
+
+/** The error for the first device that cannot be taken over, if any. */
+export function refusalOf(steps: readonly HandOverStep[]): UblkError | undefined {
+  const failed = steps.filter(({ error }) => error !== undefined);
+  const [first] = failed;
+  if (first?.error === undefined) return undefined;
+  const others = failed.slice(1).map(({ name }) => name);
+  const more = others.length === 0 ? '' : ` (${others.join(', ')} cannot be taken over either)`;
+  return about(first.name, first.error, `the old server goes on${more}`);
+}
+
+/** An error of one device of a hand-over; `outcome` says who serves. */
+export function about(name: string, error: UblkError, outcome: string): UblkError {
+  const { code, message, hint } = error;
+  const text = `device '${name}' cannot be taken over: ${message}; ${outcome}`;
+  return new UblkError(code, text, { hint, cause: error });
+}
