@@ -46,6 +46,7 @@ const LONG = [
   'short-enter',
   'shutdown',
   'threads',
+  'upgrade',
 ].map(testFile);
 
 /** The part of the kernel's tests that a stage of `npm test` asks for; all tests without the variable. */

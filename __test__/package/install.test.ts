@@ -157,9 +157,9 @@ describe.runIf(process.arch === 'x64')('the packages, installed without a compil
       'IoError,ReactorPool,Service,UblkError,UblkErrorCode,applyOverlayChanges,' +
         'closeOnSignals,commitOverlay,connectService,createDevice,createOverlay,' +
         'createReactorPool,defineConfig,deleteDevice,deviceUsers,exportOverlay,' +
-        'features,flattenOverlay,forkOverlay,formatSize,getDeviceInfo,handler,' +
-        'handlerModule,listDevices,listOrphans,metrics,openControl,overlayCheck,overlayDiff,' +
-        'overlayInfo,overlayTree,parseSize,prune,quiesceDevice,recoverDevice,' +
+        'features,flattenOverlay,forkOverlay,formatSize,getDeviceInfo,handOver,handler,' +
+        'handlerModule,listDevices,listOrphans,metrics,openControl,overlayCheck,' +
+        'overlayDiff,overlayInfo,overlayTree,parseSize,planHandOver,prune,quiesceDevice,recoverDevice,' +
         'resizeDevice,serve,setDeviceAffinity,stopDevice,streamOverlayChanges,' +
         'targets false',
     );

@@ -83,6 +83,7 @@ describe('ublk', () => {
     ['recover'],
     ['prune'],
     ['serve'],
+    ['upgrade'],
     ['service status'],
     ['service reload'],
     ['service events'],

@@ -1,4 +1,5 @@
 import type { Duplex } from 'node:stream';
+import { StringDecoder } from 'node:string_decoder';
 import { setTimeout as pause } from 'node:timers/promises';
 
 import type { Failure } from '../errors.ts';
@@ -81,6 +82,7 @@ const LONGEST = 1 << 20;
 export class Wire {
   readonly #socket: Duplex;
   readonly #messages: Message[] = [];
+  readonly #decoder = new StringDecoder();
   #rest = '';
   #isOver = false;
   #wake: () => void = () => {};
@@ -94,8 +96,9 @@ export class Wire {
     };
     // A peer that has died resets the connection; the end of the connection says as much.
     socket.on('error', end).on('end', end).on('close', end);
-    socket.setEncoding('utf8').on('data', (part: string) => this.#take(part));
-    if (head.length > 0) this.#take(head.toString());
+    // Sockets of a server of HTTP refuse an encoding.
+    socket.on('data', (part: Buffer) => this.#take(part));
+    if (head.length > 0) this.#take(head);
   }
 
   send(message: Message): void {
@@ -128,8 +131,8 @@ export class Wire {
     this.#wake();
   }
 
-  #take(part: string): void {
-    const lines = (this.#rest + part).split('\n');
+  #take(part: Buffer): void {
+    const lines = (this.#rest + this.#decoder.write(part)).split('\n');
     this.#rest = lines.pop()!;
     try {
       for (const line of lines) this.#messages.push(JSON.parse(line) as Message);

@@ -61,7 +61,7 @@ export class Predecessor {
       const one = said.message === 'yours' ? waiting.get(said.name) : undefined;
       if (one === undefined) throw unexpected(said);
       await service.adopt(one.id, one.options).catch((error: unknown) => {
-        throw about(one.name, toUblkError(error), 'the old server serves all devices again');
+        throw about(one.name, toUblkError(error));
       });
       waiting.delete(one.name);
       this.#wire.send({ message: 'alive', name: one.name });

@@ -4,8 +4,9 @@ import { checkRecovery } from '../recover.ts';
 import { recall } from '../records/recall.ts';
 import type { HandedDevice, MessageOf } from '../control/wire.ts';
 import type { NamedOptions } from '../service/config.ts';
-import type { ServiceAction, ServiceStep } from '../service/plan.ts';
-import { Service, servingOf } from '../service/service.ts';
+import { observe } from '../service/observe.ts';
+import { changesBy, plan, type ServiceAction, type ServiceStep } from '../service/plan.ts';
+import { servingOf } from '../service/service.ts';
 
 /** One step of a hand-over, about one device: `take-over`, or what the reload after the hand-over does. */
 export interface HandOverStep extends Omit<ServiceStep, 'action'> {
@@ -31,28 +32,33 @@ export async function prepare(
   { pid, devices }: MessageOf<'hello'>,
   config: readonly NamedOptions[],
 ): Promise<Preparation> {
-  const planned = new Map((await new Service().planFor(config)).map((one) => [one.name, one]));
+  const seen = await observe();
   const prepared: Prepared[] = [];
-  const steps = await Promise.all(
-    devices.map(async ({ name, id }): Promise<HandOverStep> => {
-      const declared = config.find((one) => one.name === name);
-      const remains = planned.get(name)?.remains ?? [];
-      const step = { name, action: 'take-over', id, remains } as const;
-      const from = `process ${pid} serves the device`;
-      try {
-        const options = declared ?? (await recorded(name, id));
-        const isCompared = await check(id, options);
-        prepared.push({ name, id, options });
-        const later = isCompared ? '' : '; the files are compared when the old server has left';
-        const gone = declared ? '' : '; the configuration does not name the device';
-        return { ...step, why: `${from}${later}${gone}` };
-      } catch (thrown) {
-        return { ...step, why: from, error: toUblkError(thrown) };
-      }
-    }),
-  );
+  const prepareOne = async ({ name, id }: HandedDevice): Promise<HandOverStep> => {
+    const declared = config.find((one) => one.name === name);
+    const found = seen.find(({ info }) => info.id === id);
+    const { taken, remains } =
+      declared && found ? changesBy(declared, found) : { taken: [], remains: [] };
+    const why = [
+      `process ${pid} serves the device`,
+      ...taken,
+      ...(declared ? [] : ['the configuration does not name the device']),
+    ];
+    const step = { name, action: 'take-over', id, remains } as const;
+    try {
+      const options = declared ?? (await recorded(name, id));
+      const isCompared = await check(id, options);
+      prepared.push({ name, id, options });
+      if (!isCompared) why.push('the files are compared when the old server has left');
+      return { ...step, why: why.join('; ') };
+    } catch (thrown) {
+      return { ...step, why: why.join('; '), error: about(name, toUblkError(thrown)) };
+    }
+  };
+  const inOrder = [...devices].sort((a, b) => a.id - b.id);
+  const steps = await Promise.all(inOrder.map(prepareOne));
   const names = new Set(devices.map(({ name }) => name));
-  const others = [...planned.values()].filter(({ name }) => !names.has(name));
+  const others = plan(config, seen).filter(({ name }) => !names.has(name));
   return { devices: prepared, steps: [...steps, ...others] };
 }
 
@@ -80,17 +86,19 @@ async function recorded(name: string, id: number): Promise<NamedOptions> {
 
 /** The error for the first device that cannot be taken over, if any. */
 export function refusalOf(steps: readonly HandOverStep[]): UblkError | undefined {
-  const failed = steps.filter(({ error }) => error !== undefined);
-  const [first] = failed;
-  if (first?.error === undefined) return undefined;
-  const others = failed.slice(1).map(({ name }) => name);
-  const more = others.length === 0 ? '' : ` (${others.join(', ')} cannot be taken over either)`;
-  return about(first.name, first.error, `the old server goes on${more}`);
+  const failed = steps.flatMap(({ name, error }) => (error ? [{ name, error }] : []));
+  const [first, ...others] = failed;
+  if (first === undefined) return undefined;
+  const { code, message, hint } = first.error;
+  const names = others.map(({ name }) => name).join(', ');
+  const more = names === '' ? '' : `; nor can: ${names}`;
+  const text = `${message}${more}; the old server goes on`;
+  return new UblkError(code, text, { hint, cause: first.error });
 }
 
-/** An error of one device of a hand-over; `outcome` says who serves. */
-export function about(name: string, error: UblkError, outcome: string): UblkError {
+/** An error of one device of a hand-over. */
+export function about(name: string, error: UblkError): UblkError {
   const { code, message, hint } = error;
-  const text = `device '${name}' cannot be taken over: ${message}; ${outcome}`;
+  const text = `device '${name}' cannot be taken over: ${message}`;
   return new UblkError(code, text, { hint, cause: error });
 }

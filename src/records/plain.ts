@@ -25,7 +25,7 @@ export const RECORDED_KEYS: readonly string[] = DEVICE_KEYS.filter((key) => !NOT
 /** The keys of targets whose text is a path, which another process may resolve from another folder. */
 export const PATH_KEYS: ReadonlySet<string> = new Set(['path', 'state', 'history']);
 /** The keys of targets that are meant for one start alone. */
-const ONCE: ReadonlySet<string> = new Set(['create', 'loseUnflushed']);
+export const ONCE: ReadonlySet<string> = new Set(['create', 'loseUnflushed']);
 
 /**
  * A target as a record holds the target. Functions cannot be written down, and the data of a handler's

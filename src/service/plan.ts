@@ -1,3 +1,4 @@
+import { ONCE } from '../records/plain.ts';
 import { wholeTarget } from '../records/record.ts';
 import { RECALLED_KEYS } from '../serving.ts';
 import { formatSize } from '../size.ts';
@@ -87,13 +88,30 @@ function stepFor(
     return { ...step(name, 'keep', why, info.id), remains: textsOf(differing) };
   }
   if (info.recovery !== undefined) {
-    // The new server takes the declared target, and the kernel keeps the rest.
-    const taken = differing.filter(isOfTarget);
-    const kept = differing.filter((one) => !taken.includes(one));
-    const why = ['the device waits for a server', ...textsOf(taken)].join('; ');
-    return { ...step(name, 'recover', why, info.id), remains: textsOf(kept) };
+    const { taken, remains } = changesOf(differing);
+    const why = ['the device waits for a server', ...taken].join('; ');
+    return { ...step(name, 'recover', why, info.id), remains };
   }
   return step(name, 'replace', 'the server has died, and the device has no recovery', info.id);
+}
+
+/** What a next server of a device changes, and what the kernel keeps. */
+interface Changes {
+  readonly taken: readonly string[];
+  readonly remains: readonly string[];
+}
+
+/** What a next server with these options changes of a device that is served now. */
+export function changesBy(options: NamedOptions, found: SeenDevice): Changes {
+  return changesOf(differencesOf(options, found));
+}
+
+/** The next server takes the declared target, and the kernel keeps the rest. */
+function changesOf(differing: readonly Difference[]): Changes {
+  return {
+    taken: textsOf(differing.filter(isOfTarget)),
+    remains: textsOf(differing.filter((one) => !isOfTarget(one))),
+  };
 }
 
 function createUnlessTaken(options: NamedOptions, seen: readonly SeenDevice[]): ServiceStep {
@@ -132,9 +150,10 @@ function differencesOf(options: NamedOptions, { info, record }: SeenDevice): Dif
   const number = numberDiffers(options, info.id);
   if (record === undefined) return number;
   const before: Comparable = { ...record.options, target: wholeTarget(record.target) };
-  const found = differences(before, options).filter(
-    ({ key }) => !CHANGEABLE.has(key.split('.', 1)[0]!) && key !== 'target.size',
-  );
+  const found = differences(before, options).filter(({ key }) => {
+    const [first = '', ...rest] = key.split('.');
+    return !CHANGEABLE.has(first) && !ONCE.has(rest.at(-1) ?? '') && key !== 'target.size';
+  });
   const size = wantedSize(options.target, info.logicalBlockSize ?? 512);
   const differs = size !== undefined && info.size !== undefined && size !== info.size;
   const resized = differs ? [{ key: 'size', text: resizedText(info.size, size) }] : [];

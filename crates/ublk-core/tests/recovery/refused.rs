@@ -31,6 +31,22 @@ fn what_cannot_be_recovered_is_refused_and_what_can_waits_on() {
 }
 
 #[test]
+fn a_next_server_is_checked_while_the_last_one_serves() {
+    let sim = Sim::new(SimConfig::blocking(10));
+    let disk = sim.file(SIZE);
+    let device = Device::create(&sim, file(&disk), options()).unwrap();
+    assert!(Device::check_recovery(&sim, ID, |_| Ok(file(&disk)), &options()).unwrap());
+    let half = |_| Ok(File::borrowed(disk.fd(), Geometry::new(SIZE as u64 / 2)));
+    let refused = Device::check_recovery(&sim, ID, half, &options());
+    assert_eq!(refused.unwrap_err().code, Code::BadBackend);
+    let taken = |_| Err::<File, _>(Error::new(Code::Busy, "the old server has the file"));
+    assert!(!Device::check_recovery(&sim, ID, taken, &options()).unwrap());
+    assert_eq!(state(&sim), DeviceState::Live);
+    device.close().unwrap();
+    assert_rules_kept(&sim);
+}
+
+#[test]
 fn a_device_that_was_stopped_is_refused_at_once() {
     let sim = Sim::new(SimConfig::blocking(10));
     let disk = sim.file(SIZE);
