@@ -144,16 +144,20 @@ test('an old server that dies leaves all devices to the new one', async () => {
   });
   const next = await handOver(CONFIG, { path });
   expect([...next.devices.keys()]).toEqual(['data']);
+  expect(recoverDevice).toHaveBeenCalledTimes(1);
 });
 
 test('a hand-over that is given up leaves the devices with the old server', async () => {
   const { path, service } = await start();
   const given = new AbortController();
+  let taken: Fake | undefined;
   recoverDevice.mockImplementationOnce(async (_id, _options, end) => {
     given.abort(new Error('enough'));
-    return { value: fakeDevice(end) };
+    taken = fakeDevice(end);
+    return { value: taken };
   });
   await expect(handOver(CONFIG, { path, signal: given.signal })).rejects.toThrow('enough');
+  expect(taken?.quiesce).toHaveBeenCalledTimes(1);
   expect([...service.devices.keys()]).toEqual(['data']);
 });
 
