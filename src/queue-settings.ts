@@ -3,9 +3,10 @@ import { invalid, wrong } from './errors.ts';
 
 /**
  * Settings of the kernel's queue above the device, by their names in `/sys/block/ublkbN/queue`. ublk
- * writes each setting after the start of the device; root can change the setting there later. A
- * setting left out keeps the kernel's default. A setting unknown to the kernel fails with
- * `ERR_UBLK_UNSUPPORTED`.
+ * writes each setting after the start of the device, by `/bin/sh`; root can change the setting there
+ * later. A setting left out keeps the kernel's default. A setting unknown to the kernel fails with
+ * `ERR_UBLK_UNSUPPORTED`, and so does each setting on a machine without `/bin/sh`. The kernel takes most
+ * settings when no request is in flight: requests without an answer for 30 s end in `ERR_UBLK_TIMEOUT`.
  */
 export interface QueueSettings {
   /** `scheduler`: `none`, `mq-deadline` or another I/O scheduler of the kernel. */
