@@ -30,7 +30,7 @@ withUblk("a device's queue", () => {
 
   test('does not hold back writes that take no time, unless asked to', async () => {
     await using byDefault = await createDevice({ target });
-    expect(setting(byDefault.path, 'wbt_lat_usec')).toBe('0');
+    await expect.poll(() => setting(byDefault.path, 'wbt_lat_usec')).toBe('0');
     await using asked = await createDevice({ target, queue: { wbtLatUsec: -1 } });
     expect(Number(setting(asked.path, 'wbt_lat_usec'))).toBeGreaterThan(0);
   });

@@ -80,14 +80,15 @@ impl QueueSettings {
         throttles_writes: bool,
     ) -> Result<()> {
         let id = info.dev_id;
-        if self.wbt_lat_usec.is_none() && !throttles_writes {
-            // A kernel without throttling is as good.
-            let _lacking = driver.set_queue(id, "wbt_lat_usec", "0");
-        }
-        if can_be_left(info.flags) && self.leaves_tags_to_the_driver() {
-            // Without it the device is taken away all the same, unless requests have all tags of a
-            // queue just then: QUIESCE_DEV needs a tag of each queue that none waits with.
-            let _all = driver.set_queue(id, "nr_requests", &(info.queue_depth - 1).to_string());
+        // A scheduler sets both anew, so that a device with settings of its own waits for these first.
+        let waits = self.entries().next().is_some();
+        for (name, value) in self.wishes(info, throttles_writes) {
+            // A kernel without throttling is as good. Without the tag the device is taken away all the
+            // same, unless requests have all tags of a queue just then.
+            let _lacking = match waits {
+                true => driver.set_queue(id, name, &value),
+                false => driver.set_queue_soon(id, name, &value),
+            };
         }
         for (name, value) in self.entries() {
             driver
@@ -95,6 +96,23 @@ impl QueueSettings {
                 .map_err(|error| refused(id, name, &value, &error))?;
         }
         Ok(())
+    }
+
+    /// What nobody asked for: no throttling where writes need none, and one tag of each queue that
+    /// requests leave free, which QUIESCE_DEV needs of a device that can be taken from its server.
+    fn wishes(
+        &self,
+        info: &ublksrv_ctrl_dev_info,
+        throttles_writes: bool,
+    ) -> impl Iterator<Item = (&'static str, String)> {
+        let unthrottled = self.wbt_lat_usec.is_none() && !throttles_writes;
+        let keeps_a_tag = can_be_left(info.flags) && self.leaves_tags_to_the_driver();
+        [
+            unthrottled.then(|| ("wbt_lat_usec", "0".to_owned())),
+            keeps_a_tag.then(|| ("nr_requests", (info.queue_depth - 1).to_string())),
+        ]
+        .into_iter()
+        .flatten()
     }
 
     /// Whether requests that wait for a server keep their tags: with a scheduler they wait without, and

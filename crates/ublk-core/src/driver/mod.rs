@@ -152,6 +152,14 @@ pub trait Driver: Clone + Send + Sync + 'static {
     /// in flight are not answered; other errnos of open(2) and of the start of a process.
     fn set_queue(&self, id: u32, name: &str, value: &str) -> io::Result<()>;
 
+    /// The same, without a wait for the kernel: nobody hears whether it takes the value.
+    ///
+    /// # Errors
+    /// Those of open(2) and of the start of a process.
+    fn set_queue_soon(&self, id: u32, name: &str, value: &str) -> io::Result<()> {
+        self.set_queue(id, name, value)
+    }
+
     /// The number of requests that the server of a started device has not answered yet, as the
     /// kernel counts requests (`/sys/block/ublkbN/inflight`); 0 where the kernel does not count.
     fn requests_in_flight(&self, id: u32) -> u32;

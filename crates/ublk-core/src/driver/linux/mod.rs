@@ -108,6 +108,10 @@ impl Driver for Linux {
         queue::write(id, name, value)
     }
 
+    fn set_queue_soon(&self, id: u32, name: &str, value: &str) -> io::Result<()> {
+        queue::write_soon(id, name, value)
+    }
+
     fn requests_in_flight(&self, id: u32) -> u32 {
         sysfs::requests_in_flight(id)
     }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::child;
@@ -22,18 +22,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Those of open(2); `EINVAL` if the kernel refuses the value; `ETIMEDOUT` if requests in flight are
 /// not answered; `ENOSYS` without `/bin/sh`.
 pub(super) fn write(id: u32, name: &str, value: &str) -> io::Result<()> {
-    let attribute =
-        File::options().write(true).open(format!("/sys/block/ublkb{id}/queue/{name}"))?;
-    let mut shell = Command::new("/bin/sh")
-        .args(["-c", r#"printf %s "$0""#, value])
-        .stdin(Stdio::null())
-        .stdout(attribute)
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => io::Error::from_raw_os_error(libc::ENOSYS),
-            _ => error,
-        })?;
+    let mut shell = start(id, name, value)?;
     let mut complaint = shell.stderr.take().expect("stderr is a pipe");
     if !child::answers(complaint.as_fd(), LIMIT)? {
         child::reap_later(shell.id().cast_signed());
@@ -44,4 +33,25 @@ pub(super) fn write(id: u32, name: &str, value: &str) -> io::Result<()> {
         true => Ok(()),
         false => Err(io::Error::from_raw_os_error(libc::EINVAL)),
     }
+}
+
+/// [`write`] without a wait: a device is created in the time of some ten such waits.
+pub(super) fn write_soon(id: u32, name: &str, value: &str) -> io::Result<()> {
+    child::reap_later(start(id, name, value)?.id().cast_signed());
+    Ok(())
+}
+
+fn start(id: u32, name: &str, value: &str) -> io::Result<Child> {
+    let attribute =
+        File::options().write(true).open(format!("/sys/block/ublkb{id}/queue/{name}"))?;
+    Command::new("/bin/sh")
+        .args(["-c", r#"printf %s "$0""#, value])
+        .stdin(Stdio::null())
+        .stdout(attribute)
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => io::Error::from_raw_os_error(libc::ENOSYS),
+            _ => error,
+        })
 }
