@@ -1,18 +1,24 @@
 import { readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-import { afterEach, expect, test, type TestContext } from 'vitest';
+import { afterEach, expect, test, vi, type TestContext } from 'vitest';
 
 import { connectService, getDeviceInfo } from '../../src/index.ts';
+import { standBetween } from './between.ts';
 import { sparseImage, sparseImages, temporaryFolder } from './image.ts';
 import { CYCLES, endLoad, pause, startLoad, type Load } from './load.ts';
 import { deviceIds, expectNoDevices, need, withUblk } from './machine.ts';
 import { startServer, ublk } from './server.ts';
 
 const MIB = 1 << 20;
+const SOCKET = '/run/ublk-service.sock';
+/** The messages of a hand-over of two devices in their order. */
+const MOMENTS = ['ready', 'yours', 'alive', 'yours 2', 'alive 2', 'bye', 'done'];
 
 /** Several processes start, one after another. */
 const slow = { timeout: 600_000 + 60_000 * CYCLES };
+
+const soon = { timeout: 60_000, interval: 200 };
 
 /** A configuration with a device of each kind of native target. */
 function configOfAll(): { path: string; image: string; names: string[] } {
@@ -127,4 +133,59 @@ withUblk('an upgrade of a service', () => {
       expect((await server).exitCode).toBe(0);
     },
   );
+
+  test(
+    'leaves the disks to the other server when either server is killed at any message',
+    { timeout: 600_000 + 900_000 * CYCLES },
+    async (context) => {
+      await needAll(context);
+      const images = sparseImages([32 * MIB, 32 * MIB]);
+      const path = join(temporaryFolder(), 'ublk.json');
+      const [a, b] = images.map((image) => ({ kind: 'file', path: image }));
+      writeConfig(path, { a, b });
+      const socket = join(temporaryFolder(), 'ublk-between.sock');
+      let { server } = await startServer('serve', path);
+      const loads = [0, 1].map((id) => startLoad(`/dev/ublkb${id}`, '--rate_iops=50'));
+      for (let cycle = 0; cycle < CYCLES; cycle += 1) {
+        for (const moment of MOMENTS) {
+          for (const victim of ['new', 'old'] as const) {
+            await using between = await standBetween(SOCKET, socket);
+            const next = ublk('upgrade', '--socket', socket);
+            await between.reached(moment);
+            const [dying, living] = victim === 'old' ? [server, next] : [next, server];
+            dying.kill('SIGKILL');
+            await dying;
+            between.cut();
+            await vi.waitFor(async () => {
+              const where = `${moment}: the ${victim} server killed`;
+              expect({ where, pids: await serversOf([0, 1]) }).toEqual({
+                where,
+                pids: [living.pid, living.pid],
+              });
+              expect(await (await connectService()).info()).toMatchObject({ pid: living.pid });
+            }, soon);
+            expect(living.exitCode).toBeNull();
+            server = living as typeof server;
+          }
+        }
+      }
+      await Promise.all(loads.map(endLoad));
+      await stopAll();
+      expect((await server).exitCode).toBe(0);
+    },
+  );
+
+  test('refuses a service with a device that no other server can serve', slow, async (context) => {
+    await needAll(context);
+    const path = join(temporaryFolder(), 'ublk.json');
+    writeFileSync(path, '{"devices":{"scratch":{"target":{"kind":"null","size":"1MiB"}}}}');
+    const { server } = await startServer('serve', path);
+    const said = await ublk('upgrade');
+    expect(said).toMatchObject({ exitCode: 1, stdout: '' });
+    expect(said.stderr).toContain("device 'scratch' cannot be taken over");
+    expect(await serversOf([0])).toEqual([server.pid]);
+    await stopAll();
+    await server;
+    expect((await ublk('upgrade')).stderr).toContain('no service listens');
+  });
 });
