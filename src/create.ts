@@ -58,6 +58,7 @@ export async function createDevice(
   record?.attach(device);
   if (signal?.aborted && (await hasEnded(device.close()))) throw signal.reason;
   device.named(options.name);
+  if (options.watchdog !== undefined) device.guard(options.watchdog);
   noteServer(device, request.target, options.name);
   nameDisk(device.id, options.name);
   return device;

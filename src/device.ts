@@ -12,6 +12,7 @@ import type { NativeDevice, NativeEnd } from './native.ts';
 import type { OverlaySnapshot, SnapshotOptions } from './overlays.ts';
 import { parseSize, type Size } from './size.ts';
 import { toNativeThrottle, type ThrottleOptions } from './throttle.ts';
+import { describeStall, lookOften, type Stalled, type WatchdogOptions } from './watchdog.ts';
 
 /**
  * The end of a device: by {@link Device.close}, stopped by another program, or left to the next server,
@@ -32,6 +33,11 @@ export interface DeviceEvents {
    * first warning of each code.
    */
   warning: [warning: UblkError];
+  /**
+   * A request does not end, or a thread of the server does not answer; only with the option `watchdog`, and
+   * once for each request. Without a listener, Node.js prints the message.
+   */
+  stalled: [stalled: Stalled];
 }
 
 // The longest interval that timers take: one wake-up in 24 days.
@@ -72,6 +78,7 @@ export class Device extends EventEmitter<DeviceEvents> {
   /** Calls pending or done; failed calls are removed, so that the next call tries again. */
   readonly #asked = new Map<Way, Promise<void>>();
   readonly #printed = new Set<string>();
+  #stalled = 0;
 
   /** @internal */
   constructor(native: NativeDevice, ended: Promise<NativeEnd>) {
@@ -171,7 +178,7 @@ export class Device extends EventEmitter<DeviceEvents> {
    */
   stats(): DeviceStats {
     const queues = this.#native.stats();
-    return { queues, total: sum(queues) };
+    return { queues, total: sum(queues), stalled: this.#stalled };
   }
 
   /**
@@ -384,6 +391,22 @@ export class Device extends EventEmitter<DeviceEvents> {
     if (isHeard || this.#printed.has(warning.code)) return;
     this.#printed.add(warning.code);
     process.emitWarning(toProcessWarning(warning));
+  }
+
+  /** @internal Reports stalls until the end. */
+  guard(options: WatchdogOptions): void {
+    const report = (stalled: Stalled): void => {
+      this.#stalled += 1;
+      const isHeard = this.#tell('stalled', stalled);
+      const error = new UblkError(UblkErrorCode.Timeout, stalled.message);
+      if (!isHeard) process.emitWarning(error);
+      if (options.action !== 'quiesce' || this.#asked.has('quiesce')) return;
+      this.quiesce().catch((failed: UblkError) => this.warn(failed));
+    };
+    const look = (): void =>
+      this.#native.stalls().forEach((one) => report(describeStall(this.path, one)));
+    const looks = lookOften(look, options);
+    void this.#over.then(() => looks[Symbol.dispose]());
   }
 
   /** Ends the device in the given way; repeated calls share a promise. */

@@ -172,4 +172,6 @@ export interface Counters {
 export interface DeviceStats {
   readonly queues: readonly Counters[];
   readonly total: Counters;
+  /** How many stalls the watchdog has reported: {@link DeviceEvents.stalled}. */
+  readonly stalled: number;
 }

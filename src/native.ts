@@ -113,6 +113,26 @@ export interface NativeDeviceOptions {
   readonly ioDescSize?: number;
   readonly timeoutMs?: number;
   readonly throttle?: NativeThrottle;
+  readonly watchdog?: NativeWatchdog;
+}
+
+/** The watchdog of a device; the addon ignores the action. */
+export interface NativeWatchdog {
+  readonly afterMs: number;
+  readonly action: string;
+}
+
+/** A request that does not end, or a thread that does not answer. */
+export interface NativeStall {
+  readonly ageMs: number;
+  readonly waitsFor: string;
+  readonly file?: string;
+  readonly thread?: string;
+  readonly queue?: number;
+  /** `UBLK_IO_OP_*` */
+  readonly op?: number;
+  readonly offset?: number;
+  readonly length?: number;
 }
 
 /** The end of a device. */
@@ -134,6 +154,7 @@ export interface NativeDevice {
   exchangeMode(): ExchangeMode;
   stats(): Counters[];
   watch(capacity: number): NativeWatch;
+  stalls(): NativeStall[];
   resize(size: number): Promise<Outcome<DeviceInfo>>;
   throttle(limits: NativeThrottle): Outcome<void>;
   snapshot(children: readonly string[], path?: string): Promise<Outcome<OverlaySnapshot>>;

@@ -98,6 +98,13 @@ export function toNativeOptions(options: DeviceOptions): NativeDeviceOptions {
     ...toNativeServing(options),
     ...toNativeFeatures(options),
   };
+  if (given.watchdog?.action === 'quiesce' && given.recovery === undefined) {
+    throw wrong(
+      'watchdog.action',
+      "is 'quiesce', which needs recovery: no other server could take the device",
+      "give recovery: 'reissue', or action: 'event'",
+    );
+  }
   if (name !== undefined) checkName(name, 'name');
   if (id !== undefined) given.id = checkInteger(id, 'id', 0, MAX_ID);
   if (queues !== undefined) given.queues = checkInteger(queues, 'queues', 1, 4096);

@@ -3,6 +3,7 @@ import type { Given } from './device-features.ts';
 import { wrong } from './errors.ts';
 import { checkPool, type ReactorPool } from './pool.ts';
 import { toNativeThrottle, type ThrottleOptions } from './throttle.ts';
+import { toNativeWatchdog, type WatchdogOptions } from './watchdog.ts';
 
 /** A device's threads and their CPUs. */
 export interface PlacementOptions {
@@ -72,6 +73,12 @@ export interface ServingOptions extends PlacementOptions {
    * @default no limits
    */
   readonly throttle?: ThrottleOptions | undefined;
+  /**
+   * Notices requests that do not end and threads that do not answer, and names them in the event
+   * `stalled`. A lone request then takes a system call more, and an answer of a handler wakes a thread.
+   * @default no watchdog
+   */
+  readonly watchdog?: WatchdogOptions | undefined;
 }
 
 /** The keys of {@link ServingOptions} that are plain data, which the next server can take over. */
@@ -85,6 +92,7 @@ export const RECALLED_KEYS = [
   'pin',
   'affinity',
   'throttle',
+  'watchdog',
 ] as const;
 /** The keys of {@link ServingOptions}. */
 export const SERVING_KEYS: readonly string[] = [...RECALLED_KEYS, 'pool'];
@@ -92,6 +100,7 @@ export const SERVING_KEYS: readonly string[] = [...RECALLED_KEYS, 'pool'];
 /** Checks the options of a server and converts the options for the addon. */
 export function toNativeServing(options: ServingOptions): Given {
   const { splitRegister, rotateSlots, spinUsec, pool, timeoutMs, throttle } = options;
+  const { watchdog } = options;
   const given = toNativePlacement(options);
   if (splitRegister !== undefined) {
     given.splitRegister = checkBoolean(splitRegister, 'splitRegister');
@@ -101,6 +110,7 @@ export function toNativeServing(options: ServingOptions): Given {
   if (pool !== undefined) checkWithPool(pool, options);
   if (timeoutMs !== undefined) given.timeoutMs = checkInteger(timeoutMs, 'timeoutMs', 1, 600_000);
   if (throttle !== undefined) given.throttle = toNativeThrottle(throttle);
+  if (watchdog !== undefined) given.watchdog = toNativeWatchdog(watchdog);
   return given;
 }
 

@@ -5,9 +5,9 @@ import type { NativeDevice, NativeEnd } from '../../src/native.ts';
 
 /** The addon's device without a kernel: closing ends it. */
 export function fakeDevice(onEnd: (end: NativeEnd) => void): NativeDevice & {
-  [K in 'share' | 'unshare' | 'snapshot' | 'quiesce' | 'part' | 'release' | 'close']: Mock<
-    NativeDevice[K]
-  >;
+  [
+    K in 'stalls' | 'share' | 'unshare' | 'snapshot' | 'quiesce' | 'part' | 'release' | 'close'
+  ]: Mock<NativeDevice[K]>;
 } {
   return {
     info: () => INFO,
@@ -18,6 +18,7 @@ export function fakeDevice(onEnd: (end: NativeEnd) => void): NativeDevice & {
       { ...NOTHING, reads: 2, readBytes: 8192 },
     ],
     watch: () => ({ take: () => ({ records: Buffer.alloc(0), dropped: 0 }), end: () => {} }),
+    stalls: vi.fn<NativeDevice['stalls']>(() => []),
     throttle: vi.fn<NativeDevice['throttle']>(() => ({ value: undefined })),
     resize: vi.fn<NativeDevice['resize']>(async (size) => ({ value: { ...INFO, size } })),
     snapshot: vi.fn<NativeDevice['snapshot']>(async (_children, path = '/disks/vm.layer.7') => ({

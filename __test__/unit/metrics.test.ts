@@ -103,6 +103,9 @@ test('the text is that of Prometheus, with each counter of the server and the ke
     # HELP ublk_io_uring_enters_total Calls of io_uring_enter by the reactors.
     # TYPE ublk_io_uring_enters_total counter
     ublk_io_uring_enters_total{device="ublkb7",name="data"} 0
+    # HELP ublk_stalls_total Requests and threads that the watchdog of the device has reported.
+    # TYPE ublk_stalls_total counter
+    ublk_stalls_total{device="ublkb7",name="data"} 0
     # HELP ublk_disk_reads_completed_total Reads completed, counted by the kernel.
     # TYPE ublk_disk_reads_completed_total counter
     ublk_disk_reads_completed_total{device="ublkb7",name="data"} 11

@@ -216,9 +216,15 @@ function deviceOptions(command: Command): Command {
 }
 
 function servingOptions(command: Command): Command {
+  const watchdogAction = new Option(
+    '--watchdog-action <action>',
+    'what is done about such a request besides (default: event, nothing)',
+  );
   return command
     .optionsGroup('Server options:')
     .option('--throttle <name=value>', 'a limit: iops=1000, write.bytesPerSecond=20MiB', collect)
+    .option('--watchdog <seconds>', 'report requests that have not ended for so long', seconds)
+    .addOption(watchdogAction.choices(['event', 'quiesce']))
     .option('--split-register', 'with --buffers register: one system call for each step')
     .option('--share <file>', 'with --buffers shared: memory that clients share', collect)
     .option('--share-read-only <file>', 'the same, for writes only', collect)

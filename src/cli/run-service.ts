@@ -137,6 +137,7 @@ function tellStalls(service: Service): void {
       `${name} (${path}): no request has completed for ${seconds} s, ${inFlight} wait for ${serves}`,
     );
   });
+  service.on('stalled', (name, _, { message }) => say(`${name}: ${message}`));
   service.on('resume', (name, { path }) => say(`${name} (${path}): requests complete again`));
 }
 

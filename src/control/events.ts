@@ -4,6 +4,7 @@ import type { Device } from '../device.ts';
 import type { UblkError } from '../errors.ts';
 import type { ServiceResult } from '../service/service.ts';
 import type { Stall } from '../service/stalls.ts';
+import type { Stalled } from '../watchdog.ts';
 import type { ServiceEvent } from './protocol.ts';
 import { serviceInfo, type Controlled } from './routes.ts';
 
@@ -36,14 +37,16 @@ export function streamEvents(controlled: Controlled, response: ServerResponse): 
     send({ event: 'warning', name, id, path, warning: warned });
   const stall = (name: string, { id, path }: Device, found: Stall): void =>
     send({ event: 'stall', name, id, path, ...found });
+  const stalled = (name: string, { id, path }: Device, found: Stalled): void =>
+    send({ event: 'stalled', name, id, path, stalled: found });
   const resume = (name: string, { id, path }: Device): void =>
     send({ event: 'resume', name, id, path });
   const reload = (results: readonly ServiceResult[]): void => send({ event: 'reload', results });
   service.on('serve', serve).on('end', end).on('warning', warning);
-  service.on('stall', stall).on('resume', resume).on('reload', reload);
+  service.on('stalled', stalled).on('stall', stall).on('resume', resume).on('reload', reload);
   response.once('close', () => {
     service.off('serve', serve).off('end', end).off('warning', warning);
-    service.off('stall', stall).off('resume', resume).off('reload', reload);
+    service.off('stalled', stalled).off('stall', stall).off('resume', resume).off('reload', reload);
   });
   send({ event: 'hello', service: serviceInfo(controlled) });
 }

@@ -2,6 +2,7 @@ import type { UblkError } from '../errors.ts';
 import type { Buffering, Counters, DeviceInfo } from '../info.ts';
 import type { ServiceResult } from '../service/service.ts';
 import type { Stall } from '../service/stalls.ts';
+import type { Stalled } from '../watchdog.ts';
 
 /** The control socket of a service of root, by default; the folder `/run/ublk` is closed to groups. */
 const OF_ROOT = '/run/ublk-service.sock';
@@ -36,6 +37,8 @@ export interface ServedDevice extends DeviceInfo {
   readonly buffers: Buffering;
   /** The counters of all queues. */
   readonly total: Counters;
+  /** How many stalls the watchdog of the device has reported. */
+  readonly stalled: number;
 }
 
 /** An event of a service. Each has the `time`, as ISO 8601. */
@@ -81,6 +84,14 @@ export type ServiceEvent = { readonly time: string } & (
       readonly name: string;
       readonly id: number;
       readonly path: string;
+    }
+  | {
+      /** The watchdog of a device reports a request or a thread: {@link DeviceEvents.stalled}. */
+      readonly event: 'stalled';
+      readonly name: string;
+      readonly id: number;
+      readonly path: string;
+      readonly stalled: Stalled;
     }
   | {
       /** A reload has ended. */

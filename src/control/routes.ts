@@ -97,7 +97,8 @@ export function serviceInfo({ service, since, config }: Controlled): ServiceInfo
 }
 
 function describe([name, device]: readonly [string, Device]): ServedDevice {
-  return { name, ...device.toJSON(), total: device.stats().total };
+  const { total, stalled } = device.stats();
+  return { name, ...device.toJSON(), total, stalled };
 }
 
 function find({ service }: Controlled, name: string): Device {

@@ -23,6 +23,8 @@ export interface MetricSource {
   readonly name?: string | undefined;
   /** The sums of the server's counters; absent where the server cannot be asked. */
   readonly counters?: Counters | undefined;
+  /** How many stalls the watchdog of the device has reported; absent where the server cannot be asked. */
+  readonly stalled?: number | undefined;
   /** The kernel's counters; absent for a device that is about to go. */
   readonly disk?: DiskStat | undefined;
 }
@@ -117,6 +119,11 @@ export const DEFINITIONS: readonly MetricDefinition[] = [
   },
   ...entries(SERVER).map(([key, named]) =>
     counter(named, 'server', ({ counters }) => counters?.[key]),
+  ),
+  counter(
+    ['stalls_total', 'Requests and threads that the watchdog of the device has reported.'],
+    'server',
+    ({ stalled }) => stalled,
   ),
   ...entries(KERNEL).map(([key, named]) => {
     const unit = key.endsWith('Ms') ? 1000 : 1;

@@ -35,7 +35,7 @@ export async function machineSources({ list, ask, read }: Machine = THIS): Promi
     const answer = served.get(info.id);
     const device = answer?.serverPid === info.serverPid ? answer : undefined;
     const name = device?.name ?? readNote(info)?.name;
-    return { info, name, counters: device?.total, disk: read(info.id) };
+    return { info, name, counters: device?.total, stalled: device?.stalled, disk: read(info.id) };
   });
 }
 

@@ -65,6 +65,7 @@ export function sourcesOf(
 ): MetricSource[] {
   return [...devices].map((device) => {
     const info = device.toJSON();
-    return { info, name: device.name, counters: device.stats().total, disk: read(info.id) };
+    const { total, stalled } = device.stats();
+    return { info, name: device.name, counters: total, stalled, disk: read(info.id) };
   });
 }

@@ -9,6 +9,7 @@ import { RECALLED_KEYS } from '../serving.ts';
 import { checkProgramConfig, type NamedOptions, type ServiceConfig } from './config.ts';
 import { observe } from './observe.ts';
 import { plan, type OwnDevice, type ServiceAction, type ServiceStep } from './plan.ts';
+import type { Stalled } from '../watchdog.ts';
 import type { Stall } from './stalls.ts';
 
 /** A step taken; with an error, if the step failed. */
@@ -27,6 +28,8 @@ export interface ServiceEvents {
    * warning of each code of each device, with listeners here too.
    */
   warning: [name: string, device: Device, warning: UblkError];
+  /** The watchdog of a device reports a request or a thread: see {@link DeviceEvents.stalled}. */
+  stalled: [name: string, device: Device, stalled: Stalled];
   /** Requests wait, and none completes; only in a service that looks for stalls (`ublk serve` does). */
   stall: [name: string, device: Device, stall: Stall];
   /** After `stall`: a request has completed. */
@@ -204,6 +207,10 @@ export class Service extends EventEmitter<ServiceEvents> {
       this.emit('end', name, device, ...(error ? [error] : ([] as [])));
     };
     device.closed.then(() => end(), end);
+    device.on('stalled', (stalled) => {
+      const isHeard = this.emit('stalled', name, device, stalled);
+      if (!isHeard) process.emitWarning(stalled.message);
+    });
     const printed = new Set<string>();
     device.on('warning', (warning) => {
       this.emit('warning', name, device, warning);

@@ -19,6 +19,7 @@ use crate::options::NativeDeviceOptions;
 use crate::outcome::{Failure, Outcome};
 use crate::overlay::OverlaySnapshot;
 use crate::served::Served;
+use crate::stalls::NativeStall;
 use crate::throttle::NativeThrottle;
 use crate::watch::NativeWatch;
 use crate::{target, task};
@@ -170,6 +171,12 @@ impl NativeDevice {
     #[napi(catch_unwind)]
     pub fn watch(&self, capacity: u32) -> NativeWatch {
         NativeWatch::new(self.device.watch(capacity))
+    }
+
+    /// Looks for requests that do not end and threads that do not answer, and reports each once.
+    #[napi(catch_unwind)]
+    pub fn stalls(&self) -> Vec<NativeStall> {
+        self.device.stalls().into_iter().map(NativeStall::from).collect()
     }
 
     /// Changes the device's size, in bytes.

@@ -25,6 +25,7 @@ mod overlay_tasks;
 mod pool;
 mod served;
 mod simulation;
+mod stalls;
 mod target;
 mod task;
 mod throttle;

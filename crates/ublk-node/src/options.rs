@@ -58,6 +58,16 @@ pub struct NativeDeviceOptions {
     pub timeout_ms: Option<u32>,
     /// Limits per second.
     pub throttle: Option<NativeThrottle>,
+    /// Looks for requests that do not end.
+    pub watchdog: Option<NativeWatchdog>,
+}
+
+/// The watchdog of a device; `src/watchdog.ts` knows what is done about a stall.
+#[derive(Debug)]
+#[napi(object, object_to_js = false)]
+pub struct NativeWatchdog {
+    /// After how long a request counts as stalled, in milliseconds.
+    pub after_ms: u32,
 }
 
 impl NativeDeviceOptions {
@@ -82,6 +92,7 @@ impl NativeDeviceOptions {
             affinity: self.affinity,
             recovery: self.recovery.as_deref().map(recovery).transpose()?,
             throttle: self.throttle.map(NativeThrottle::convert).unwrap_or_default(),
+            watchdog: self.watchdog.map(|one| Duration::from_millis(one.after_ms.into())),
             before_start: None,
             part_scan: self.part_scan.unwrap_or(default.part_scan),
             unprivileged: self.unprivileged.unwrap_or(default.unprivileged),

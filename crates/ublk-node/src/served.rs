@@ -4,7 +4,9 @@ use std::fmt::Debug;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
-use ublk_core::device::{Access, Buffering, Device, DeviceInfo, End, ExchangeMode, ThrottleLimits};
+use ublk_core::device::{
+    Access, Buffering, Device, DeviceInfo, End, ExchangeMode, Stall, ThrottleLimits,
+};
 use ublk_core::driver::Driver;
 use ublk_core::error::Error;
 use ublk_core::stats::{QueueStats, Watch};
@@ -17,6 +19,7 @@ pub(crate) trait Served: Debug + Send + Sync {
     fn exchange(&self) -> ExchangeMode;
     fn stats(&self) -> Vec<QueueStats>;
     fn watch(&self, capacity: u32) -> Watch;
+    fn stalls(&self) -> Vec<Stall>;
     fn resize(&self, size: u64) -> Result<DeviceInfo, Error>;
     fn throttle(&self, limits: &ThrottleLimits) -> Result<(), Error>;
     fn snapshot(&self, file: Option<PathBuf>, children: Vec<PathBuf>) -> Result<Snapshot, Error>;
@@ -49,6 +52,10 @@ impl<D: Driver + Debug> Served for Device<D> {
 
     fn watch(&self, capacity: u32) -> Watch {
         self.watch(capacity)
+    }
+
+    fn stalls(&self) -> Vec<Stall> {
+        self.stalls()
     }
 
     fn resize(&self, size: u64) -> Result<DeviceInfo, Error> {

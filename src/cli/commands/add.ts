@@ -5,6 +5,7 @@ import { parseQueueSettings } from '../../queue-settings.ts';
 import { recoverDevice } from '../../recover.ts';
 import { targets, type Target } from '../../targets/index.ts';
 import { parseThrottle } from '../../throttle.ts';
+import type { WatchdogAction, WatchdogOptions } from '../../watchdog.ts';
 import { isInBackground, runInBackground } from '../background.ts';
 import { integrityOf, type IntegrityFlags } from '../integrity.ts';
 import type { OutputFlags } from '../output.ts';
@@ -43,6 +44,9 @@ export interface AddFlags extends OutputFlags {
   readonly segmentBoundary?: string;
   readonly set?: readonly string[];
   readonly throttle?: readonly string[];
+  /** In seconds. */
+  readonly watchdog?: number;
+  readonly watchdogAction?: WatchdogAction;
   /** In seconds. */
   readonly stopAfter?: number;
   readonly background?: true;
@@ -99,6 +103,7 @@ export async function serve(
   if (flags.background && !isInBackground()) return runInBackground(signals.first);
   const device = await openUnlessSignalled(target, flags, signals);
   if (device === undefined) return;
+  device.on('stalled', ({ message }) => void process.stderr.write(`${message}\n`));
   endOnSignal(() => [device], signals, flags.stopAfter);
   await serveUntilEnd(device, typeof what === 'string' ? what : what(), flags, signals);
 }
@@ -129,7 +134,15 @@ async function open(
   const { splitRegister, rotateSlots, threads, ringsApart, affinity } = flags;
   const placement = { threads, ringsApart, affinity, pin: flags.pin ? undefined : false };
   const throttle = flags.throttle && parseThrottle(flags.throttle);
-  const serving = { splitRegister, rotateSlots, spinUsec: flags.spin, throttle, ...placement };
+  const watchdog = watchdogOf(flags);
+  const serving = {
+    splitRegister,
+    rotateSlots,
+    spinUsec: flags.spin,
+    throttle,
+    watchdog,
+    ...placement,
+  };
   if (target === undefined || flags.recover !== undefined) {
     return recoverDevice(flags.recover ?? 0, { target, ...serving }, { signal });
   }
@@ -141,6 +154,11 @@ async function open(
   const shape = { name, id, queues, depth, maxIoBytes, buffers, exchange };
   const features = { recovery, partScan, unprivileged, ioDescSize };
   return createDevice({ target, ...serving, ...shape, ...features, queue, limits }, { signal });
+}
+
+function watchdogOf({ watchdog, watchdogAction: action }: AddFlags): WatchdogOptions | undefined {
+  if (watchdog === undefined && action === undefined) return undefined;
+  return { action, ...(watchdog !== undefined && { afterMs: watchdog * 1000 }) };
 }
 
 async function serveUntilEnd(

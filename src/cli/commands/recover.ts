@@ -45,6 +45,9 @@ export async function recoverAll(id: number | undefined, flags: RecoverAllFlags)
     ),
   );
   const devices = recovered.filter((device) => device !== undefined);
+  for (const device of devices) {
+    device.on('stalled', ({ message }) => void process.stderr.write(`${message}\n`));
+  }
   endOnSignal(() => devices, signals, flags.stopAfter);
   if (devices.length > 0) announce(devices, flags);
   await Promise.all(devices.map((device) => reportEnd(device, signals)));

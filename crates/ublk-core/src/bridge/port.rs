@@ -210,6 +210,11 @@ impl Port {
         }
     }
 
+    /// Whether the peer has been asked for the tag's request, and has not answered.
+    pub(crate) fn is_asked(&self, index: u16) -> bool {
+        self.tags[usize::from(index)].waiting
+    }
+
     /// Whether there are answers.
     #[inline]
     pub(crate) fn has_answers(&mut self) -> bool {

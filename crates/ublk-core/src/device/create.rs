@@ -17,6 +17,7 @@ use super::options::{
 };
 use super::pool::Pool;
 use super::snapshot::Snapshots;
+use super::stalls::Stalls;
 use super::supervise::{self, Crew, Event, Parting, Staff};
 use super::supervisor::{Events, Post};
 use super::{Device, Shared, SizeCheck, admin, layout, needs, negotiate, params, staff};
@@ -25,6 +26,7 @@ use crate::control::Control;
 use crate::driver::{BlockNode, Driver};
 use crate::error::{Code, Error, Result};
 use crate::reactor::{Throttle, can_be_left};
+use crate::stats::Guard;
 use crate::target::Target;
 
 impl<D: Driver> Device<D> {
@@ -139,6 +141,10 @@ impl<D: Driver> Launch<'_, D> {
         let (control, id) = (self.control, self.info.dev_id);
         let shifts = staff::shifts(self.info, &options);
         let counters = staff::tally(&shifts);
+        let names = staff::names(id, &shifts);
+        // Before the first request: a request without a stamp is not seen.
+        let guard =
+            options.watchdog.map(|after| (Guard::new(&counters, self.info.queue_depth), after));
         let (buffers, exchange) = self.modes;
         let links = self.links(&options);
         let memory = buffers.shared.then(Memory::default);
@@ -180,6 +186,10 @@ impl<D: Driver> Launch<'_, D> {
             }
         };
         let limit = options.limit;
+        let in_pool = std::iter::repeat_with(|| "a thread of the pool".to_owned());
+        let names: Vec<_> =
+            if pool.is_some() { in_pool.take(reactors.len()).collect() } else { names };
+        let named: Vec<_> = names.into_iter().zip(reactors.iter().cloned()).collect();
         let shared = Arc::new(Shared {
             control: control.clone(),
             options,
@@ -191,6 +201,9 @@ impl<D: Driver> Launch<'_, D> {
             counters,
             bridge,
             size_check: SizeCheck::of(&target),
+            stalls: Mutex::new(
+                guard.map(|(guard, after)| Stalls::new(guard, after, &target, &named)),
+            ),
             snapshots: Snapshots::of(self.driver, &target, &reactors, limit),
             links,
             leave: pool.is_none().then_some(events),

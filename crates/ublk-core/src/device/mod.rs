@@ -13,6 +13,7 @@ use crate::stats::{self, QueueStats, Tally, Watch};
 use crate::target::Target;
 use memory::Memory;
 use snapshot::Snapshots;
+use stalls::Stalls;
 
 mod abilities;
 mod adjust;
@@ -36,6 +37,7 @@ mod recover;
 mod serve;
 mod snapshot;
 mod staff;
+mod stalls;
 mod supervise;
 mod supervisor;
 
@@ -53,6 +55,7 @@ pub use options::{
 };
 pub use pool::{Pool, PoolOptions};
 pub use queue_settings::QueueSettings;
+pub use stalls::{Awaits, Stall};
 
 /// A device served by this process. Dropping a device with `recovery` leaves the device to the next
 /// server; dropping any other device closes the device.
@@ -91,6 +94,8 @@ struct Shared<D> {
     bridge: Option<Arc<Bridge>>,
     size_check: SizeCheck,
     snapshots: Snapshots,
+    /// The watchdog, until the device ends; absent without the option.
+    stalls: Mutex<Option<Stalls>>,
     /// Requests may end unseen by the reactor (a commit linked to a step): without the kernel's
     /// count of requests, the server cannot tell whether requests are in flight.
     links: bool,
@@ -314,6 +319,8 @@ impl<D> Shared<D> {
 
     /// Sets the device's end, calls the listeners, and wakes the threads that wait.
     fn end(&self, mut closing: MutexGuard<'_, Closing>, end: &End) {
+        // The process pays for the stamps of requests only while there are requests.
+        drop(self.stalls.lock().unwrap_or_else(PoisonError::into_inner).take());
         let listeners = std::mem::take(&mut closing.listeners);
         closing.end = Some(end.clone());
         drop(closing);

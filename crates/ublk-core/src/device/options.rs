@@ -1,6 +1,7 @@
 //! What a device is asked to be, and what it became.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,6 +101,11 @@ pub struct DeviceOptions {
     pub recovery: Option<Recovery>,
     /// Limits of the device's requests and bytes per second; see [`Device::throttle`](super::Device::throttle).
     pub throttle: ThrottleLimits,
+    /// After how long a request in flight, or a reactor without an answer, counts as stalled, 0.1 s to an
+    /// hour: see [`Device::stalls`](super::Device::stalls); absent: nothing is looked at. A device with this
+    /// option links no step to a commit, which costs a lone request a system call more, and no handler's
+    /// thread commits a request by itself.
+    pub watchdog: Option<Duration>,
     /// Called before the device starts; [`Device::recover`](super::Device::recover) ignores it.
     pub before_start: Option<BeforeStart>,
     /// Whether the kernel looks for partitions when the device starts (not looking: Linux 7.0).
@@ -143,6 +149,7 @@ impl Default for DeviceOptions {
             affinity: None,
             recovery: None,
             throttle: ThrottleLimits::default(),
+            watchdog: None,
             before_start: None,
             part_scan: true,
             unprivileged: false,
@@ -180,6 +187,10 @@ impl DeviceOptions {
             return refuse(format!("threads is {threads}; it must be from 1 to 1024"));
         }
         validate_spin(self.spin)?;
+        if let Some(after) = self.watchdog.filter(|after| !WATCHDOG.contains(after)) {
+            let after = after.as_millis();
+            return refuse(format!("watchdog.afterMs is {after}; it must be from 100 to 3600000"));
+        }
         self.queue.validate(self.max_io_bytes)?;
         self.limits.validate()?;
         self.throttle.validate()?;
@@ -223,6 +234,9 @@ impl DeviceOptions {
         zero_copy.or(any).copied()
     }
 }
+
+/// The range of the watchdog's patience.
+const WATCHDOG: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
 
 /// Longer than that is no looking but staring.
 const MAX_SPIN: Duration = Duration::from_secs(1);

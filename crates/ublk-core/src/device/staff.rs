@@ -128,6 +128,11 @@ fn go_together(info: &ublksrv_ctrl_dev_info) -> bool {
     info.flags & UBLK_F_BATCH_IO != 0
 }
 
+/// The names of the threads of a device of this number; those of a pool are unknown.
+pub(super) fn names(id: u32, shifts: &[Shift]) -> Vec<String> {
+    shifts.iter().map(|shift| format!("ublk{id}{}", shift.name)).collect()
+}
+
 /// The counters of all duties.
 pub(super) fn tally(shifts: &[Shift]) -> Tally {
     let duties = shifts.iter().flat_map(|shift| &shift.duties);

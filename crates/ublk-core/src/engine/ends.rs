@@ -34,7 +34,8 @@ impl<T: Target> Engine<T> {
         let index = usize::from(token.tag) * self.max_steps + usize::from(token.step);
         match self.at_the_end(pass, index, verdict) {
             Err(errno) => {
-                self.progress[index].errno = errno;
+                let progress = &mut self.progress[index];
+                (progress.errno, progress.ended) = (errno, true);
                 let flight = &mut self.flights[usize::from(token.tag)];
                 flight.errno = if flight.errno == 0 { errno } else { flight.errno };
                 Ok(())
@@ -44,7 +45,10 @@ impl<T: Target> Engine<T> {
                 (progress.zeroing, progress.from) = (true, progress.done);
                 self.continue_step(pass, token)
             }
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.progress[index].ended = true;
+                Ok(())
+            }
         }
     }
 

@@ -144,4 +144,6 @@ pub(super) struct Progress {
     pub(super) interruptions: u8,
     /// The file has ended: zeros are read instead.
     pub(super) zeroing: bool,
+    /// The step has ended, and does not continue.
+    pub(super) ended: bool,
 }

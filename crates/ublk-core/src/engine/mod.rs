@@ -37,6 +37,7 @@ mod special;
 mod staging;
 mod steps;
 mod verdict;
+mod waiting;
 
 pub(crate) use elsewhere::After;
 use flight::{Flight, Lease, Progress};

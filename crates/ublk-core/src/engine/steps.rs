@@ -76,7 +76,7 @@ impl<T: Target> Engine<T> {
         }
         self.flights[usize::from(tag)].pending -= 1;
         match judge(&self.steps[index], &mut self.progress[index], result, self.block) {
-            Verdict::Complete => {}
+            Verdict::Complete => self.progress[index].ended = true,
             Verdict::Continue => self.continue_step(pass, token)?,
             other => self.step_met_an_end(pass, token, other)?,
         }

@@ -150,6 +150,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
                     // Whoever asked may have given up.
                     let _unheard = file.told.send(given);
                 }
+                Mail::Look(look) => self.look(&look),
             }
         }
         let quit = self.mailbox.waker().should_quit();

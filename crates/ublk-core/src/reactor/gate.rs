@@ -71,6 +71,11 @@ impl Gate {
         self.held.iter().map(VecDeque::len).sum::<usize>() as u32
     }
 
+    /// Whether the request of `tag` waits.
+    pub(super) fn holds(&self, tag: u16) -> bool {
+        self.held.iter().flatten().any(|held| held.tag == tag)
+    }
+
     /// Whether a timeout of the gate is in flight.
     pub(super) fn waits(&self) -> bool {
         self.waits

@@ -6,7 +6,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::{io, mem};
 
-use super::Service;
+use super::{Look, Service};
 
 /// Wakes a reactor, or tells it to end without the kernel's help; clones name the same reactor.
 #[derive(Clone, Debug)]
@@ -47,6 +47,8 @@ pub(super) enum Mail<T> {
     Queue(Service<T>),
     /// To give a file to queues that it serves.
     File(NewFile<T>),
+    /// To say what requests wait for.
+    Look(Look),
 }
 
 /// A file for all queues of a reactor that `target` answers, at a spare place of the target's.
@@ -126,6 +128,11 @@ impl<T> Mailbox<T> {
     /// Gives the reactor's queues a file.
     pub fn give(&self, file: NewFile<T>) {
         self.post(Mail::File(file));
+    }
+
+    /// Asks the reactor what requests wait for.
+    pub(crate) fn ask(&self, look: Look) {
+        self.post(Mail::Look(look));
     }
 
     /// The same mailbox for a holder that may outlive the reactor.

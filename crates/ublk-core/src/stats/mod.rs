@@ -4,8 +4,10 @@ use std::ops::AddAssign;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+mod guard;
 mod trace;
 
+pub(crate) use guard::{Guard, Old};
 use trace::Trace;
 pub(crate) use trace::is_anybody_watching;
 pub use trace::{Completion, Watch};

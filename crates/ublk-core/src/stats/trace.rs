@@ -4,7 +4,7 @@
 
 use std::cell::UnsafeCell;
 use std::mem;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::Counters;
@@ -12,6 +12,11 @@ use crate::target::{Op, Request, RequestFlags};
 
 /// How many queues of the process are being watched.
 static WATCHED: AtomicU32 = AtomicU32::new(0);
+
+/// Bits of [`Trace::on`]: watchers take completions, which need the time.
+const TIMED: u8 = 1;
+/// A [`Guard`](super::Guard) looks for requests that do not end.
+const GUARDED: u8 = 2;
 
 /// Whether any queue is being watched.
 #[inline]
@@ -38,12 +43,16 @@ pub struct Completion {
 /// Who watches one queue.
 #[derive(Debug, Default)]
 pub(crate) struct Trace {
-    on: AtomicBool,
+    on: AtomicU8,
     /// Requests that began before are not told of.
     since: AtomicU64,
     /// When the request of each tag began.
     begun: OnceLock<Box<[AtomicU64]>>,
     rings: Mutex<Vec<Arc<TraceRing>>>,
+    /// The number of the last look.
+    look: AtomicU32,
+    /// The last look before the request of each tag began; 0: none is in flight.
+    stamps: OnceLock<Box<[AtomicU32]>>,
 }
 
 impl Trace {
@@ -51,18 +60,30 @@ impl Trace {
     #[inline]
     pub(crate) fn is_on(&self) -> bool {
         // Acquire: `begun` and `since` were set before.
-        self.on.load(Ordering::Acquire)
+        self.on.load(Ordering::Acquire) != 0
     }
 
     /// The reactor has taken a request in.
     pub(crate) fn begin(&self, tag: u16) {
-        if let Some(begun) = self.begun.get() {
+        // Relaxed: `is_on` has come before.
+        let on = self.on.load(Ordering::Relaxed);
+        if on & TIMED != 0
+            && let Some(begun) = self.begun.get()
+        {
             begun[usize::from(tag)].store(now(), Ordering::Relaxed);
+        }
+        if on & GUARDED != 0
+            && let Some(stamps) = self.stamps.get()
+        {
+            stamps[usize::from(tag)].store(self.look.load(Ordering::Relaxed), Ordering::Relaxed);
         }
     }
 
     /// The reactor has answered it.
     pub(crate) fn end(&self, tag: u16, request: Request, result: i32) {
+        if let Some(stamps) = self.stamps.get() {
+            stamps[usize::from(tag)].store(0, Ordering::Relaxed);
+        }
         let Some(begun) = self.begun.get() else { return };
         let began = begun[usize::from(tag)].swap(0, Ordering::Relaxed);
         if began < self.since.load(Ordering::Relaxed) {
@@ -82,7 +103,7 @@ impl Trace {
             self.begun.get_or_init(|| (0..depth).map(|_| AtomicU64::new(0)).collect());
             self.since.store(now(), Ordering::Relaxed);
             // Release: a reactor that sees it sees the above.
-            self.on.store(true, Ordering::Release);
+            self.on.fetch_or(TIMED, Ordering::Release);
             WATCHED.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -91,9 +112,37 @@ impl Trace {
         let mut rings = self.rings();
         rings.retain(|other| !Arc::ptr_eq(ring, other));
         if rings.is_empty() {
-            self.on.store(false, Ordering::Relaxed);
+            self.on.fetch_and(!TIMED, Ordering::Relaxed);
             WATCHED.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    /// Stamps each request of `depth` tags that begins from now on. One guard at a time.
+    pub(super) fn guard(&self, depth: u16) {
+        let stamps = self.stamps.get_or_init(|| (0..depth).map(|_| AtomicU32::new(0)).collect());
+        stamps.iter().for_each(|stamp| stamp.store(0, Ordering::Relaxed));
+        self.look.store(1, Ordering::Relaxed);
+        // Release: a reactor that sees it sees the above.
+        self.on.fetch_or(GUARDED, Ordering::Release);
+        WATCHED.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn leave_unguarded(&self) {
+        self.on.fetch_and(!GUARDED, Ordering::Relaxed);
+        WATCHED.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The stamps of all tags; requests that begin from now on are stamped with `look`.
+    pub(super) fn stamps(&self, look: u32) -> impl Iterator<Item = u32> {
+        self.look.store(look, Ordering::Relaxed);
+        let stamps = self.stamps.get().map_or(&[][..], |stamps| stamps);
+        stamps.iter().map(|stamp| stamp.load(Ordering::Relaxed))
+    }
+
+    /// The stamp of one tag.
+    pub(super) fn stamp(&self, tag: u16) -> u32 {
+        let stamps = self.stamps.get().map_or(&[][..], |stamps| stamps);
+        stamps.get(usize::from(tag)).map_or(0, |stamp| stamp.load(Ordering::Relaxed))
     }
 
     fn rings(&self) -> MutexGuard<'_, Vec<Arc<TraceRing>>> {

@@ -99,6 +99,12 @@ impl Step {
         moves && self.place == Place::Request
     }
 
+    /// Whether the step works on the target's file.
+    pub(crate) fn on_file(&self) -> bool {
+        use StepKind::{FetchMetadata, StoreMetadata, Wait, Zeros};
+        !matches!(self.kind, FetchMetadata | StoreMetadata | Zeros | Wait)
+    }
+
     /// Whether the step moves other bytes than the request's own: metadata, or the target's memory.
     #[inline]
     pub fn is_whole(&self) -> bool {

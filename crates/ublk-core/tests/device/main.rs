@@ -30,6 +30,7 @@ mod snapshots;
 mod starting;
 mod threads;
 mod throttle;
+mod watchdog;
 
 /// One at a time: some of these tests count what the whole process has open.
 fn alone() -> MutexGuard<'static, ()> {
