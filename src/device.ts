@@ -11,6 +11,7 @@ import { SharedMemory, type ShareOptions } from './memory.ts';
 import type { NativeDevice, NativeEnd } from './native.ts';
 import type { OverlaySnapshot, SnapshotOptions } from './overlays.ts';
 import { parseSize, type Size } from './size.ts';
+import { warnOfSlowEnd } from './slow-end.ts';
 import { toNativeThrottle, type ThrottleOptions } from './throttle.ts';
 import { describeStall, lookOften, type Stalled, type WatchdogOptions } from './watchdog.ts';
 
@@ -29,7 +30,8 @@ export interface DeviceEvents {
   /**
    * A request failed in JavaScript, and the service continues: a handler threw (`ERR_UBLK_HANDLER`),
    * did not answer in time (`ERR_UBLK_REQUEST_TIMEOUT`), answered an ended request
-   * (`ERR_UBLK_LATE_ANSWER`), and others. Without a listener, and after `close`, Node.js prints the
+   * (`ERR_UBLK_LATE_ANSWER`), and others. Or the device has not ended 3 s after {@link Device.close} or
+   * {@link Device.quiesce} (`ERR_UBLK_BUSY`, with the users of the device). Without a listener, and after `close`, Node.js prints the
    * first warning of each code.
    */
   warning: [warning: UblkError];
@@ -348,7 +350,8 @@ export class Device extends EventEmitter<DeviceEvents> {
 
   /**
    * Stops serving and removes the device, also a device with `recovery`. Requests in flight end
-   * first; later calls return the same promise. A client with the device open or mounted sees errors
+   * first, and the kernel writes back what clients have left in the page cache, as long as requests end; a
+   * `warning` after 3 s names the clients; later calls return the same promise. A client with the device open or mounted sees errors
    * afterwards. After an error the service continues and keeps the process alive, unless the device
    * has ended; the next call tries again.
    *
@@ -421,6 +424,7 @@ export class Device extends EventEmitter<DeviceEvents> {
     debug('%s: %s', this.path, way);
     this.#waiting += 1;
     this.#alive.ref();
+    const slow = warnOfSlowEnd(this.#info, (warning) => this.warn(warning));
     try {
       unwrap(await this.#native[way]());
       await this.#over;
@@ -431,6 +435,7 @@ export class Device extends EventEmitter<DeviceEvents> {
       debug('%s: %s failed: %O', this.path, way, error);
       throw error;
     } finally {
+      slow[Symbol.dispose]();
       this.#waiting -= 1;
       if (this.#waiting === 0 && !this.#kept) this.#alive.unref();
     }

@@ -95,6 +95,26 @@ withUblk('the life of a device', () => {
     expect(readFileSync(path).equals(left)).toBe(true);
   });
 
+  test('a close that takes long names the client that it waits for', async () => {
+    const { path } = randomImage(24 * 4096);
+    const target = targets.delay(targets.file(path), { writeUs: 500_000 });
+    const device = await createDevice({ target, queues: 1, depth: 1, maxIoBytes: 4096 });
+    const warnings: string[] = [];
+    // The kernel removes the device only once the client has gone.
+    device.on('warning', ({ message }) => (warnings.push(message), client.stdin.end()));
+    const script = `exec 3<>${device.path}; head -c 98304 /dev/urandom >&3; echo; read _`;
+    const client = spawn('sh', ['-c', script]);
+    await once(client.stdout, 'data');
+    await Promise.all([device.close(), once(client, 'exit')]);
+    expect(warnings).toEqual([
+      expect.stringMatching(
+        new RegExp(
+          `^${device.path} has not ended after 3 s; its users: open in process ${client.pid} `,
+        ),
+      ),
+    ]);
+  });
+
   test('closing it during I/O ends the I/O, and nothing hangs', async () => {
     const { path } = randomImage(4 << 20);
     await using device = await createDevice({ target: targets.file(path), queues: 2, depth: 8 });
