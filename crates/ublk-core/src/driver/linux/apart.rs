@@ -12,9 +12,7 @@ use std::panic::catch_unwind;
 use std::time::Duration;
 
 use io_uring::IoUring;
-use ublk_sys::{
-    UBLK_U_CMD_START_DEV, UBLK_U_CMD_STOP_DEV, UBLK_U_CMD_TRY_STOP_DEV, ublksrv_ctrl_cmd,
-};
+use ublk_sys::{UBLK_U_CMD_TRY_STOP_DEV, ublksrv_ctrl_cmd};
 
 use super::time_limit::TimeLimit;
 use super::{child, control, sysfs, turn};
@@ -26,48 +24,67 @@ const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The first kernel whose START_DEV leaves the partition table to a worker of the kernel (trap 65).
 const FIRST_TO_SCAN_LATER: (u32, u32) = (6, 19);
 
+/// A command as [`Driver::control`](crate::driver::Driver::control) gets it.
+pub(super) struct Order {
+    pub(super) operation: u32,
+    pub(super) command: ublksrv_ctrl_cmd,
+    /// The path of `/dev/ublkcN`, from a user who is not root.
+    pub(super) buffer: Option<Box<[u8]>>,
+    pub(super) limit: Duration,
+}
+
 /// Sends STOP_DEV: from this process where no request is in flight and nobody has the disk open, which
 /// TRY_STOP_DEV looks for (Linux 7.0); else from a child.
 ///
 /// # Errors
-/// Those of STOP_DEV; `ETIMEDOUT` after `limit`, which starts anew as long as requests end.
-pub(super) fn stop(command: ublksrv_ctrl_cmd, limit: Duration) -> io::Result<ControlAnswer> {
+/// Those of STOP_DEV; `ETIMEDOUT` after the limit, which starts anew as long as requests end.
+pub(super) fn stop(order: Order) -> io::Result<ControlAnswer> {
+    let Order { command, ref buffer, limit, .. } = order;
     let idle = sysfs::requests_in_flight(command.dev_id) == 0;
-    if idle && let Ok(answer) = control::send(UBLK_U_CMD_TRY_STOP_DEV, command, None, limit) {
+    if idle
+        && let Ok(answer) = control::send(UBLK_U_CMD_TRY_STOP_DEV, command, buffer.clone(), limit)
+    {
         return Ok(answer);
     }
-    send(UBLK_U_CMD_STOP_DEV, command, limit)
+    from_child(order)
 }
 
 /// Sends START_DEV: from a child where it reads the device's partition table (before Linux 6.19).
 ///
 /// # Errors
-/// Those of START_DEV; `ETIMEDOUT` after `limit`.
-pub(super) fn start(command: ublksrv_ctrl_cmd, limit: Duration) -> io::Result<ControlAnswer> {
+/// Those of START_DEV; `ETIMEDOUT` after the limit.
+pub(super) fn start(order: Order) -> io::Result<ControlAnswer> {
     match turn::release().is_some_and(|release| release >= FIRST_TO_SCAN_LATER) {
-        true => control::send(UBLK_U_CMD_START_DEV, command, None, limit),
-        false => send(UBLK_U_CMD_START_DEV, command, limit),
+        true => order.send(),
+        false => from_child(order),
     }
 }
 
-fn send(operation: u32, command: ublksrv_ctrl_cmd, limit: Duration) -> io::Result<ControlAnswer> {
-    let time = TimeLimit::new(operation, command.dev_id, limit);
-    match from_child(operation, &command, time)? {
-        Some(result @ 0..) => Ok(ControlAnswer { result, buffer: None }),
+impl Order {
+    /// From this process.
+    fn send(self) -> io::Result<ControlAnswer> {
+        control::send(self.operation, self.command, self.buffer, self.limit)
+    }
+}
+
+fn from_child(mut order: Order) -> io::Result<ControlAnswer> {
+    if let Some(bytes) = &mut order.buffer {
+        // The child has the buffer at the same address.
+        control::point_at(&mut order.command, bytes)?;
+    }
+    match ask_child(&order)? {
+        Some(result @ 0..) => Ok(ControlAnswer { result, buffer: order.buffer }),
         Some(result) if result != -libc::ECANCELED => Err(io::Error::from_raw_os_error(-result)),
         // No task could be made, for the child or for its worker.
-        _ => control::send(operation, command, None, limit),
+        _ => order.send(),
     }
 }
 
 /// What the kernel answers a child; nothing without a child.
-fn from_child(
-    operation: u32,
-    command: &ublksrv_ctrl_cmd,
-    mut time: TimeLimit,
-) -> io::Result<Option<i32>> {
+fn ask_child(order: &Order) -> io::Result<Option<i32>> {
+    let mut time = TimeLimit::new(order.operation, order.command.dev_id, order.limit);
     let (answers, answer) = io::pipe()?;
-    let Some(child) = fork(operation, command, &answer) else { return Ok(None) };
+    let Some(child) = fork(order, &answer) else { return Ok(None) };
     drop(answer);
     while !child::answers(answers.as_fd(), time.left())? {
         if !time.lasts() {
@@ -88,7 +105,7 @@ fn read(mut answers: PipeReader) -> Option<i32> {
 }
 
 /// Starts the child, with all signals blocked: handlers are the parent's.
-fn fork(operation: u32, command: &ublksrv_ctrl_cmd, answer: &PipeWriter) -> Option<libc::pid_t> {
+fn fork(order: &Order, answer: &PipeWriter) -> Option<libc::pid_t> {
     // SAFETY: an all-zero set is a valid one, and all pointers are to sets of this frame. The child runs
     // `serve` alone, which never returns: it allocates, which fork(3) of glibc and of musl allow, and takes
     // no lock that another thread may have had.
@@ -99,7 +116,7 @@ fn fork(operation: u32, command: &ublksrv_ctrl_cmd, answer: &PipeWriter) -> Opti
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
         let child = libc::fork();
         if child == 0 {
-            serve(operation, command, answer.as_raw_fd());
+            serve(order, answer.as_raw_fd());
         }
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
         (child > 0).then_some(child)
@@ -107,14 +124,14 @@ fn fork(operation: u32, command: &ublksrv_ctrl_cmd, answer: &PipeWriter) -> Opti
 }
 
 /// The child: sends the command, writes the result, ends.
-fn serve(operation: u32, command: &ublksrv_ctrl_cmd, answer: RawFd) -> ! {
+fn serve(order: &Order, answer: RawFd) -> ! {
     // SAFETY: descriptors of this process alone; no destructor of the copy runs any more.
     unsafe {
         libc::dup2(answer, 0);
         libc::syscall(libc::SYS_close_range, 1, libc::c_uint::MAX, 0);
         libc::prctl(libc::PR_SET_NAME, c"ublk-apart".as_ptr());
     }
-    let result = catch_unwind(|| send_here(operation, command)).unwrap_or(-libc::EIO).to_ne_bytes();
+    let result = catch_unwind(|| send_here(order)).unwrap_or(-libc::EIO).to_ne_bytes();
     // SAFETY: `result` has that many bytes; `_exit` runs nothing of the parent's.
     unsafe {
         libc::write(0, result.as_ptr().cast(), result.len());
@@ -122,13 +139,13 @@ fn serve(operation: u32, command: &ublksrv_ctrl_cmd, answer: RawFd) -> ! {
     }
 }
 
-fn send_here(operation: u32, command: &ublksrv_ctrl_cmd) -> i32 {
+fn send_here(Order { operation, command, .. }: &Order) -> i32 {
     let sent = || -> io::Result<i32> {
         let device = OpenOptions::new().read(true).write(true).open("/dev/ublk-control")?;
         let mut ring = IoUring::builder().build(4)?;
         // Without a number of a stop: the parent counts requests and stops.
         let mut time = TimeLimit::new(0, command.dev_id, FOR_EVER);
-        control::attempt(&mut ring, device.as_raw_fd(), operation, command, &mut time)
+        control::attempt(&mut ring, device.as_raw_fd(), *operation, command, &mut time)
     };
     sent().unwrap_or_else(|error| -error.raw_os_error().unwrap_or(libc::EIO))
 }

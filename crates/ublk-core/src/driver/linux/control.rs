@@ -49,8 +49,7 @@ pub(super) fn send(
     limit: Duration,
 ) -> io::Result<ControlAnswer> {
     if let Some(bytes) = &mut buffer {
-        command.addr = bytes.as_mut_ptr() as u64;
-        command.len = u16::try_from(bytes.len()).map_err(io::Error::other)?;
+        point_at(&mut command, bytes)?;
     }
     let control = OpenOptions::new().read(true).write(true).open("/dev/ublk-control")?;
     let mut ring = RING.take().map_or_else(|| IoUring::builder().build(4), Ok)?;
@@ -79,6 +78,13 @@ pub(super) fn send(
         0.. => Ok(ControlAnswer { result, buffer }),
         _ => Err(io::Error::from_raw_os_error(-result)),
     }
+}
+
+/// Gives a command its buffer.
+pub(super) fn point_at(command: &mut ublksrv_ctrl_cmd, buffer: &mut [u8]) -> io::Result<()> {
+    command.addr = buffer.as_mut_ptr() as u64;
+    command.len = u16::try_from(buffer.len()).map_err(io::Error::other)?;
+    Ok(())
 }
 
 /// The result of a command, of another try if the kernel could make no worker for it.

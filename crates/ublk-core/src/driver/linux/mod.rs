@@ -34,6 +34,7 @@ mod time_limit;
 mod turn;
 mod users;
 
+use apart::Order;
 pub(super) use capacity::capacity;
 pub(super) use reopen::reopen;
 pub use ring::LinuxRing;
@@ -63,9 +64,10 @@ impl Driver for Linux {
         buffer: Option<Box<[u8]>>,
         limit: Duration,
     ) -> io::Result<ControlAnswer> {
+        let is_ours = || char_device::is_open(command.dev_id);
         match operation & 0xff {
-            START => apart::start(command, limit),
-            STOP if char_device::is_open(command.dev_id) => apart::stop(command, limit),
+            START => apart::start(Order { operation, command, buffer, limit }),
+            STOP if is_ours() => apart::stop(Order { operation, command, buffer, limit }),
             _ => control::send(operation, command, buffer, limit),
         }
     }
