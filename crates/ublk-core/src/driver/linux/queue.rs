@@ -22,7 +22,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Those of open(2); `EINVAL` if the kernel refuses the value; `ETIMEDOUT` if requests in flight are
 /// not answered; `ENOSYS` without `/bin/sh`.
 pub(super) fn write(id: u32, name: &str, value: &str) -> io::Result<()> {
-    let mut shell = start(id, name, value)?;
+    let mut shell = start(id, name, value, r#"printf %s "$0""#)?;
     let mut complaint = shell.stderr.take().expect("stderr is a pipe");
     if !child::answers(complaint.as_fd(), LIMIT)? {
         child::reap_later(shell.id().cast_signed());
@@ -35,17 +35,21 @@ pub(super) fn write(id: u32, name: &str, value: &str) -> io::Result<()> {
     }
 }
 
-/// [`write`] without a wait: a device is created in the time of some ten such waits.
+/// [`write`] without a wait for the kernel: a device is created in the time of some ten such waits. Waits
+/// until the shell runs: up to then a child has the descriptors of its parent, `/dev/ublkcN` among them.
 pub(super) fn write_soon(id: u32, name: &str, value: &str) -> io::Result<()> {
-    child::reap_later(start(id, name, value)?.id().cast_signed());
+    let mut shell = start(id, name, value, r#"exec 2>&-; printf %s "$0""#)?;
+    let closed = shell.stderr.take().expect("stderr is a pipe");
+    let _runs = child::answers(closed.as_fd(), LIMIT)?;
+    child::reap_later(shell.id().cast_signed());
     Ok(())
 }
 
-fn start(id: u32, name: &str, value: &str) -> io::Result<Child> {
+fn start(id: u32, name: &str, value: &str, script: &str) -> io::Result<Child> {
     let attribute =
         File::options().write(true).open(format!("/sys/block/ublkb{id}/queue/{name}"))?;
     Command::new("/bin/sh")
-        .args(["-c", r#"printf %s "$0""#, value])
+        .args(["-c", script, value])
         .stdin(Stdio::null())
         .stdout(attribute)
         .stderr(Stdio::piped())
