@@ -92,20 +92,31 @@ withUblk('a device that outlives its server', () => {
     },
   );
 
-  test('ends with a server that is killed while START_DEV reads the partition table', async () => {
-    const program = `
-      const { createDevice } = await import(${JSON.stringify(PACKAGE)});
-      const read = () => new Promise(() => {});
-      await createDevice({ target: { size: 1 << 20, read }, timeoutMs: 600_000 });
-    `;
-    const server = execa('node', ['--input-type=module', '--eval', program], { reject: false });
-    onTestFinished(() => void server.kill('SIGKILL'));
-    await vi.waitFor(async () => expect((await getDeviceInfo(0)).state).toBe('live'), 60_000);
-    await pause(500);
-    server.kill('SIGKILL');
-    await server;
-    await deleteDevice(0, { force: true });
-  });
+  test.for([
+    ['reads the partition table', '{ size: 1 << 20, read: never }', undefined],
+    ['asks for zones', '{ ...zones, read() {}, write() {}, reportZones: never }', 'ZONED'],
+  ] as const)(
+    'ends with a server that is killed while START_DEV %s',
+    async ([, target, feature], context) => {
+      if (feature) await need(context, feature);
+      const program = `
+        const { createDevice } = await import(${JSON.stringify(PACKAGE)});
+        const never = () => new Promise(() => {});
+        const verbs = ['Append', 'Open', 'Close', 'Finish', 'Reset', 'ResetAll'];
+        const answers = Object.fromEntries(verbs.map((verb) => ['zone' + verb, never]));
+        const zones = { size: 8 << 20, zones: { size: 4 << 20 }, ...answers };
+        await createDevice({ target: ${target}, timeoutMs: 600_000 });
+      `;
+      const server = execa('node', ['--input-type=module', '--eval', program], { reject: false });
+      onTestFinished(() => void server.kill('SIGKILL'));
+      await vi.waitFor(async () => expect((await getDeviceInfo(0)).state).toBe('live'), 60_000);
+      await pause(500);
+      expect(server.exitCode).toBeNull();
+      server.kill('SIGKILL');
+      await server;
+      await deleteDevice(0, { force: true });
+    },
+  );
 
   test('is left by a server that is killed while the kernel waits for its requests', async (context) => {
     // Before, START_DEV itself would wait, and with it whoever wants the device (trap 65).

@@ -35,6 +35,11 @@ export async function reportEnd(
   if (reason === 'quiesced' && !isHandedOver) process.stderr.write(`${nextServer(device)}\n`);
 }
 
+/** Says on stderr which requests and threads the watchdog of a device reports. */
+export function tellStalled(device: Device): void {
+  device.on('stalled', ({ message }) => void process.stderr.write(`${message}\n`));
+}
+
 /** A device that has become ready, in words for people. */
 export function readyText(device: Device, what: string, isInBackground = false): string {
   const { id, path, size, readOnly, queues, depth, buffers } = device;

@@ -11,7 +11,7 @@ import { integrityOf, type IntegrityFlags } from '../integrity.ts';
 import type { OutputFlags } from '../output.ts';
 import { writePidFile } from '../pid-file.ts';
 import { hearWishes } from '../sharing.ts';
-import { endOnSignal, readyData, readyText, reportEnd } from '../serving.ts';
+import { endOnSignal, readyData, readyText, reportEnd, tellStalled } from '../serving.ts';
 import { hearSignals, type EndSignals } from '../signals.ts';
 
 /** The flags that all targets share. */
@@ -103,7 +103,7 @@ export async function serve(
   if (flags.background && !isInBackground()) return runInBackground(signals.first);
   const device = await openUnlessSignalled(target, flags, signals);
   if (device === undefined) return;
-  device.on('stalled', ({ message }) => void process.stderr.write(`${message}\n`));
+  tellStalled(device);
   endOnSignal(() => [device], signals, flags.stopAfter);
   await serveUntilEnd(device, typeof what === 'string' ? what : what(), flags, signals);
 }

@@ -6,7 +6,7 @@ import { recordedWords } from '../../records/recall.ts';
 import { isInBackground, runInBackground } from '../background.ts';
 import type { OutputFlags } from '../output.ts';
 import { ExitStatus, report } from '../report.ts';
-import { endOnSignal, readyData, readyText, reportEnd } from '../serving.ts';
+import { endOnSignal, readyData, readyText, reportEnd, tellStalled } from '../serving.ts';
 import { hearSignals } from '../signals.ts';
 import { serve, type AddFlags } from './add.ts';
 
@@ -45,9 +45,7 @@ export async function recoverAll(id: number | undefined, flags: RecoverAllFlags)
     ),
   );
   const devices = recovered.filter((device) => device !== undefined);
-  for (const device of devices) {
-    device.on('stalled', ({ message }) => void process.stderr.write(`${message}\n`));
-  }
+  devices.forEach(tellStalled);
   endOnSignal(() => devices, signals, flags.stopAfter);
   if (devices.length > 0) announce(devices, flags);
   await Promise.all(devices.map((device) => reportEnd(device, signals)));

@@ -45,7 +45,8 @@ impl<D: Driver> Control<D> {
         })
     }
 
-    /// Whether the device is gone, and its number with it.
+    /// Whether no command reaches the device any more. ADD_DEV may find the number taken for a moment yet
+    /// (trap 70).
     ///
     /// # Errors
     /// What the kernel says when it is asked, but for [`Code::NoDevice`].
@@ -53,10 +54,15 @@ impl<D: Driver> Control<D> {
         match self.driver.device_identity(id) {
             Some(now) => Ok(self.bound.is_some() && self.identity_of(id) != Some(now)),
             // Deleted; who has it open still keeps the number.
-            None => match Self::new(self.driver.clone()).info(id) {
-                Err(Error { code: Code::NoDevice, .. }) => Ok(true),
-                info => info.map(|_| false),
-            },
+            None => self.is_unknown(id),
+        }
+    }
+
+    /// Whether the kernel has no device of this number, whoever's.
+    pub(super) fn is_unknown(&self, id: u32) -> Result<bool> {
+        match Self::new(self.driver.clone()).info(id) {
+            Err(Error { code: Code::NoDevice, .. }) => Ok(true),
+            info => info.map(|_| false),
         }
     }
 

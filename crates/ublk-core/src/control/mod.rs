@@ -4,7 +4,8 @@
 //! wrong. No command waits for another command of this process: `STOP_DEV` may take minutes.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ublk_sys::{
     UBLK_FEATURES_LEN, UBLK_PARAM_TYPE_BASIC, ublk_params, ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info,
@@ -89,6 +90,28 @@ impl<D: Driver> Control<D> {
     /// [`Code::Timeout`](crate::error::Code::Timeout) when the kernel does not answer within `limit`: what
     /// it adds later is deleted at once, as long as this process lives.
     pub fn add_within(
+        &self,
+        info: &ublksrv_ctrl_dev_info,
+        limit: Duration,
+    ) -> Result<ublksrv_ctrl_dev_info> {
+        let deadline = Instant::now() + limit;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            match self.add_once(info, limit) {
+                // The kernel is about to free the number (trap 70).
+                Err(Error { code: Code::DeviceExists, .. })
+                    if Instant::now() < deadline
+                        && self.is_unknown(info.dev_id).is_ok_and(|unknown| unknown) =>
+                {
+                    thread::sleep(pause);
+                    pause = (pause * 2).min(Duration::from_millis(20));
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn add_once(
         &self,
         info: &ublksrv_ctrl_dev_info,
         limit: Duration,

@@ -142,7 +142,9 @@ impl Story {
 #[test]
 fn late_commands_touch_no_other_device() {
     for seed in 0..SEEDS {
-        let (sim, rng) = (Sim::new(SimConfig::blocking(seed)), Rng::new(seed));
+        let mut config = SimConfig::blocking(seed);
+        config.kernel.lingering = u32::try_from(seed % 3).unwrap();
+        let (sim, rng) = (Sim::new(config), Rng::new(seed));
         let mut story = Story { sim: sim.clone(), rng, live: Vec::new() };
         story.create();
         for _ in 0..4 {

@@ -402,9 +402,27 @@ fn a_device_that_was_left_is_its_next_server_s() {
 }
 
 #[test]
+fn the_number_of_a_deleted_device_is_taken_as_soon_as_the_kernel_frees_it() {
+    let mut config = SimConfig::blocking(8);
+    config.kernel.lingering = 3;
+    let sim = Sim::new(config);
+    let disk = sim.file(common::SIZE);
+    let options = DeviceOptions { id: Some(7), ..one_queue() };
+    for _ in 0..3 {
+        let device = Device::create(&sim, file(&disk), options.clone()).unwrap();
+        let exists = Device::create(&sim, file(&disk), options.clone());
+        assert_eq!(exists.unwrap_err().code, Code::DeviceExists);
+        device.close().unwrap();
+    }
+    assert_nothing_left(&sim, 7);
+}
+
+#[test]
 fn a_close_or_delete_ends_though_its_number_is_taken_again_at_once() {
     for seed in 0..30 {
-        let sim = Sim::new(SimConfig::blocking(seed));
+        let mut config = SimConfig::blocking(seed);
+        config.kernel.lingering = u32::try_from(seed % 3).unwrap();
+        let sim = Sim::new(config);
         let (one, two) = (sim.file(common::SIZE), sim.file(common::SIZE));
         let options = DeviceOptions { id: Some(7), ..one_queue() };
         let device = Device::create(&sim, file(&one), options.clone()).unwrap();

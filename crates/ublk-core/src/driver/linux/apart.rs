@@ -7,12 +7,16 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, PipeReader, PipeWriter, Read};
+use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::panic::catch_unwind;
 use std::time::Duration;
 
 use io_uring::IoUring;
-use ublk_sys::{UBLK_U_CMD_TRY_STOP_DEV, ublksrv_ctrl_cmd};
+use ublk_sys::{
+    UBLK_F_ZONED, UBLK_U_CMD_GET_DEV_INFO, UBLK_U_CMD_TRY_STOP_DEV, ublksrv_ctrl_cmd,
+    ublksrv_ctrl_dev_info,
+};
 
 use super::time_limit::TimeLimit;
 use super::{child, control, sysfs, turn};
@@ -49,15 +53,28 @@ pub(super) fn stop(order: Order) -> io::Result<ControlAnswer> {
     from_child(order)
 }
 
-/// Sends START_DEV: from a child where it reads the device's partition table (before Linux 6.19).
+/// Sends START_DEV: from a child where START_DEV reads the partition table (before Linux 6.19) or asks for
+/// the zones of the device.
 ///
 /// # Errors
 /// Those of START_DEV; `ETIMEDOUT` after the limit.
 pub(super) fn start(order: Order) -> io::Result<ControlAnswer> {
-    match turn::release().is_some_and(|release| release >= FIRST_TO_SCAN_LATER) {
+    let scans_later = turn::release().is_some_and(|release| release >= FIRST_TO_SCAN_LATER);
+    match scans_later && !is_zoned(&order) {
         true => order.send(),
         false => from_child(order),
     }
+}
+
+/// Whether the device has zones. A device of a user who is not root has none, and is not asked: zones need
+/// user copy, which such a device cannot have.
+fn is_zoned(Order { command, limit, .. }: &Order) -> bool {
+    let info = vec![0; size_of::<ublksrv_ctrl_dev_info>()].into_boxed_slice();
+    let ask = ublksrv_ctrl_cmd { dev_id: command.dev_id, queue_id: u16::MAX, ..Default::default() };
+    let answer = control::send(UBLK_U_CMD_GET_DEV_INFO, ask, Some(info), *limit);
+    let Ok(ControlAnswer { buffer: Some(info), .. }) = answer else { return false };
+    let flags = info[offset_of!(ublksrv_ctrl_dev_info, flags)..].first_chunk();
+    flags.is_some_and(|flags| u64::from_ne_bytes(*flags) & UBLK_F_ZONED != 0)
 }
 
 impl Order {

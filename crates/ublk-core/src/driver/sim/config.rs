@@ -51,6 +51,10 @@ pub struct Kernel {
     /// How long DEL_DEV holds the driver's mutex after the device's stop, to free the device. Default: not
     /// at all.
     pub freeing: Duration,
+    /// How many ADD_DEVs find the number of a deleted device taken, although every other command answers
+    /// that there is no such device: the kernel frees the number after the last reference to the device
+    /// (`ublk_cdev_rel`). Default: none.
+    pub lingering: u32,
 }
 
 impl Kernel {
@@ -94,6 +98,7 @@ impl Kernel {
             rest_of_writes: false,
             start_reads: false,
             freeing: Duration::ZERO,
+            lingering: 0,
         }
     }
 
@@ -116,6 +121,7 @@ impl Kernel {
             rest_of_writes: true,
             start_reads: true,
             freeing: Duration::ZERO,
+            lingering: 0,
         }
     }
 

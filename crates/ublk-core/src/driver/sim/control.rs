@@ -217,11 +217,22 @@ impl Model {
         Ok(0)
     }
 
-    fn choose_id(&self, wanted: u32) -> Result<u32, i32> {
+    fn choose_id(&mut self, wanted: u32) -> Result<u32, i32> {
         if wanted == u32::MAX {
-            return (0..MAX_IDS).find(|&id| self.find_device(id).is_none()).ok_or(libc::ENOSPC);
+            return (0..MAX_IDS).find(|&id| !self.is_taken(id)).ok_or(libc::ENOSPC);
         }
-        if self.find_device(wanted).is_some() { Err(libc::EEXIST) } else { Ok(wanted) }
+        let taken = self.is_taken(wanted);
+        let leaves =
+            self.devices.iter_mut().find(|one| one.lingers > 0 && one.info.dev_id == wanted);
+        if let Some(device) = leaves {
+            device.lingers -= 1;
+        }
+        if taken { Err(libc::EEXIST) } else { Ok(wanted) }
+    }
+
+    fn is_taken(&self, id: u32) -> bool {
+        self.find_device(id).is_some()
+            || self.devices.iter().any(|device| device.lingers > 0 && device.info.dev_id == id)
     }
 
     fn get_info(&self, device: usize, buffer: &mut [u8]) -> Result<i32, i32> {

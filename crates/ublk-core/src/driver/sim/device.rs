@@ -106,6 +106,8 @@ pub(super) struct Device {
     pub(super) removing: bool,
     /// When that DEL_DEV began to free the device.
     pub(super) freed_since: Option<Duration>,
+    /// How many ADD_DEVs still find the number taken, once the device is gone.
+    pub(super) lingers: u32,
     /// UB_STATE_STOPPING.
     pub(super) stopping: bool,
     pub(super) canceling: bool,
@@ -145,6 +147,7 @@ impl Device {
             deleted: false,
             removing: false,
             freed_since: None,
+            lingers: 0,
             stopping: false,
             canceling: false,
             quiesced_since: None,

@@ -124,7 +124,9 @@ impl Model {
     fn finish_delete(&mut self, device: usize) {
         let found = &mut self.devices[device];
         let held = found.open || found.files > 0 || found.stop != Stop::No;
-        found.gone |= found.deleted && !held;
+        if found.deleted && !held && !found.gone {
+            (found.gone, found.lingers) = (true, self.config.kernel.lingering);
+        }
     }
 
     /// ublk_ch_release_work_fn: once no buffer of a request is registered anywhere.
