@@ -5,6 +5,7 @@ import { announce, announceEnd } from './channels.ts';
 import { checkAbsolutePath, checkBoolean, checkChildren, checkKeys, checkPath } from './check.ts';
 import { watchCompletions, type CompletionBatch, type CompletionsOptions } from './completions.ts';
 import { debug } from './debug.ts';
+import type { DeviceEvents, EndReason } from './device-events.ts';
 import { toError, toProcessWarning, UblkError, UblkErrorCode, unwrap } from './errors.ts';
 import type { Buffering, Counters, DeviceInfo, DeviceStats } from './info.ts';
 import { SharedMemory, type ShareOptions } from './memory.ts';
@@ -15,32 +16,7 @@ import { warnOfSlowEnd } from './slow-end.ts';
 import { toNativeThrottle, type ThrottleOptions } from './throttle.ts';
 import { describeStall, lookOften, type Stalled, type WatchdogOptions } from './watchdog.ts';
 
-/**
- * The end of a device: by {@link Device.close}, stopped by another program, or left to the next server,
- * in this process or another, and waiting for {@link recoverDevice}.
- */
-export type EndReason = 'closed' | 'stopped' | 'quiesced';
-
-/** The events of a {@link Device}. */
-export interface DeviceEvents {
-  /** The service has ended, and the device is gone unless quiesced. The last event. */
-  close: [];
-  /** The device failed and is being removed; `close` follows. */
-  error: [error: UblkError];
-  /**
-   * A request failed in JavaScript, and the service continues: a handler threw (`ERR_UBLK_HANDLER`),
-   * did not answer in time (`ERR_UBLK_REQUEST_TIMEOUT`), answered an ended request
-   * (`ERR_UBLK_LATE_ANSWER`), and others. Or the device has not ended 3 s after {@link Device.close} or
-   * {@link Device.quiesce} (`ERR_UBLK_BUSY`, with the users of the device). Without a listener, and after `close`, Node.js prints the
-   * first warning of each code.
-   */
-  warning: [warning: UblkError];
-  /**
-   * A request does not end, or a thread of the server does not answer; only with the option `watchdog`, and
-   * once for each request. Without a listener, Node.js prints the message.
-   */
-  stalled: [stalled: Stalled];
-}
+export type { DeviceEvents, EndReason } from './device-events.ts';
 
 // The longest interval that timers take: one wake-up in 24 days.
 const LONGEST_MS = 2 ** 31 - 1;
@@ -165,8 +141,8 @@ export class Device extends EventEmitter<DeviceEvents> {
    * Settles at the end of the service, also when another program ended the service: resolves with the
    * reason, or rejects with a {@link UblkError} when the device failed.
    *
-   * A failure without a handler here and without an `'error'` listener ends the process, as any
-   * unhandled rejection does.
+   * A rejection that the program does not handle ends the process, as any unhandled rejection does, unless
+   * the device has an `'error'` listener.
    */
   get closed(): Promise<EndReason> {
     return this.#closed;
@@ -351,9 +327,9 @@ export class Device extends EventEmitter<DeviceEvents> {
   /**
    * Stops serving and removes the device, also a device with `recovery`. Requests in flight end
    * first, and the kernel writes back what clients have left in the page cache, as long as requests end; a
-   * `warning` after 3 s names the clients; later calls return the same promise. A client with the device open or mounted sees errors
-   * afterwards. After an error the service continues and keeps the process alive, unless the device
-   * has ended; the next call tries again.
+   * `warning` after 3 s names the clients. Later calls return the same promise. A client with the device
+   * open or mounted sees errors afterwards. After an error the service continues and keeps the process
+   * alive, unless the device has ended; the next call tries again.
    *
    * @throws {UblkError} `ERR_UBLK_TIMEOUT`, `ERR_UBLK_BUSY` when the kernel does not release the
    * device in time.

@@ -11,6 +11,7 @@ export class Scrapes implements AsyncDisposable {
   readonly #fixed: string | undefined;
   #now: { readonly address: string; readonly server: ScrapeServer } | undefined;
 
+  /** The address before {@link close}. */
   #closed: string | undefined;
 
   /** @param fixed The address of the command, which is in place of that of the configuration. */

@@ -1,4 +1,4 @@
-//! Memory of our own, and files that are mapped.
+//! Memory of this process, and mapped files.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -7,48 +7,48 @@ use std::sync::atomic::AtomicU32;
 
 const WRITABLE: i32 = libc::PROT_READ | libc::PROT_WRITE;
 
-/// Bytes that are mapped until this is dropped. Others may write to them at any time, so no
-/// reference is ever made of them.
+/// Bytes that stay mapped until the value is dropped. Other threads and processes may write to the bytes at
+/// any time, so no Rust reference to the bytes exists.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     base: NonNull<u8>,
     length: usize,
 }
 
-// SAFETY: an address, and the right to unmap what is there; who may touch the bytes when is for the
-// users of the address to know.
+// SAFETY: an address, and the right to unmap the bytes; the users of the address know which thread may
+// touch the bytes when.
 unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Zeroed memory that takes space only once touched.
+    /// Zeroed memory that takes space only when touched.
     ///
     /// # Errors
-    /// What mmap(2) says.
+    /// Those of mmap(2).
     pub(crate) fn anonymous(length: usize) -> io::Result<Self> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         let this = Self::map(length, WRITABLE, flags, -1, 0)?;
         // With huge pages, a first byte would make two megabytes resident: 128 MiB for a queue that
-        // serves nothing but 4 KiB requests. A kernel that was built without refuses, and is right.
+        // serves only requests of 4 KiB. A kernel without huge pages refuses, which changes nothing.
         // SAFETY: exactly what was just mapped; no byte of it changes.
         unsafe { libc::madvise(this.base().cast(), length, libc::MADV_NOHUGEPAGE) };
         Ok(this)
     }
 
-    /// The first `length` bytes of a file, shared with whoever else has it.
+    /// The first `length` bytes of a file, shared with all who map or write the file.
     ///
     /// # Errors
-    /// What mmap(2) says.
+    /// Those of mmap(2).
     pub(crate) fn shared(fd: RawFd, length: usize, writable: bool) -> io::Result<Self> {
         let protection = if writable { WRITABLE } else { libc::PROT_READ };
         Self::map(length, protection, libc::MAP_SHARED, fd, 0)
     }
 
-    /// `length` bytes of a file from `offset` on, to be read, all there from the beginning.
+    /// `length` bytes of a file from `offset` on, read-only, with all pages present from the beginning.
     ///
     /// # Errors
-    /// What mmap(2) says.
+    /// Those of mmap(2).
     pub(crate) fn window(fd: RawFd, offset: libc::off_t, length: usize) -> io::Result<Self> {
         let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
         Self::map(length, libc::PROT_READ, flags, fd, offset)
@@ -66,21 +66,21 @@ impl Mapping {
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        // A child process has no part in it: what the child maps of a file keeps that file open, and
-        // with it the device (trap 34) or the lock of a state file.
+        // No part of a child process: a mapping of a child keeps the file open, and with the file the
+        // device (trap 34) or the lock of a state file.
         // SAFETY: exactly what was just mapped; no byte of it changes.
         unsafe { libc::madvise(base, length, libc::MADV_DONTFORK) };
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self { base, length })
     }
 
-    /// Where they begin.
+    /// The address of the first byte.
     #[inline]
     pub(crate) fn base(&self) -> *mut u8 {
         self.base.as_ptr()
     }
 
-    /// How many there are.
+    /// The number of bytes.
     #[inline]
     pub(crate) fn length(&self) -> usize {
         self.length
@@ -89,14 +89,14 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: exactly what mmap returned; whoever could use it has let go of us.
+        // SAFETY: exactly what mmap returned; the users of the address have dropped their handles.
         unsafe { libc::munmap(self.base().cast(), self.length) };
     }
 }
 
-/// Memory that two threads, one of them JavaScript's, use at once: zeroed, page-aligned, and taking
-/// space only once touched. Whoever shows it to somebody keeps an `Arc` of it as long as they can
-/// look.
+/// Memory that two threads, one of them JavaScript's, use at once: zeroed, page-aligned, and without space
+/// until touched. Code that gives the address away keeps an `Arc` of the region as long as the receiver may
+/// use the address.
 #[derive(Debug)]
 pub struct Region(Mapping);
 
@@ -104,27 +104,28 @@ impl Region {
     /// `length` bytes, at least one.
     ///
     /// # Errors
-    /// What mmap(2) says.
+    /// Those of mmap(2).
     pub fn new(length: usize) -> io::Result<Self> {
         Mapping::anonymous(length).map(Self)
     }
 
-    /// Where it begins. Others may write to it at any time, so no reference is ever made of it.
+    /// The address of the first byte. Other threads may write at any time, so no Rust reference to the memory
+    /// exists.
     #[inline]
     pub fn base(&self) -> *mut u8 {
         self.0.base()
     }
 
-    /// Its size in bytes.
+    /// The size in bytes.
     pub fn size(&self) -> usize {
         self.0.length()
     }
 
-    /// It as words.
+    /// The memory as words.
     #[inline]
     pub(crate) fn words(&self) -> &[AtomicU32] {
-        // SAFETY: inside the mapping and page-aligned; zeros are valid, and everybody who writes
-        // words does so atomically (JavaScript's plain stores of aligned words are).
+        // SAFETY: inside the mapping and page-aligned; zeros are valid, and every writer of words writes
+        // atomically (JavaScript's plain stores of aligned words are atomic).
         unsafe {
             std::slice::from_raw_parts(
                 self.base().cast_const().cast(),

@@ -8,7 +8,10 @@ export interface Manager {
   tell(...lines: string[]): void;
   /** The time without `WATCHDOG=1` after which the manager kills this process; undefined: any. */
   readonly watchdogMs: number | undefined;
-  /** For the next server of a hand-over. */
+}
+
+/** A service manager that the next server of a hand-over finds, too. */
+export interface PlacedManager extends Manager {
   readonly place: ManagerPlace;
 }
 
@@ -25,7 +28,7 @@ export interface ManagerPlace {
 export function serviceManager(
   env: NodeJS.ProcessEnv = process.env,
   send: (address: string, message: string) => void = notify,
-): Manager | undefined {
+): PlacedManager | undefined {
   const { NOTIFY_SOCKET: address, WATCHDOG_USEC: usec, WATCHDOG_PID: pid } = env;
   delete env.NOTIFY_SOCKET;
   delete env.WATCHDOG_USEC;
@@ -39,7 +42,7 @@ export function serviceManager(
 export function managerAt(
   place: ManagerPlace | undefined,
   send: (address: string, message: string) => void = notify,
-): Manager | undefined {
+): PlacedManager | undefined {
   if (place === undefined) return undefined;
   const { address, watchdogMs } = place;
   let isHeard = true;

@@ -18,7 +18,7 @@ export interface Notices {
 export function notices(
   service: Service,
   stopping: AbortSignal,
-  manager: Omit<Manager, 'place'> | undefined,
+  manager: Manager | undefined,
 ): Notices {
   if (manager === undefined) return { reloading: () => {}, ready: () => {} };
   let isReady = false;

@@ -10,7 +10,7 @@ const LOOKS = 4;
  * for the same backing store. Says on stderr which reactor stands still.
  */
 export function feedWatchdog(
-  { tell, watchdogMs }: Omit<Manager, 'place'>,
+  { tell, watchdogMs }: Manager,
   silentReactors: () => string[] = () => native().silentReactors(),
 ): Disposable {
   if (watchdogMs === undefined) return { [Symbol.dispose]: () => {} };

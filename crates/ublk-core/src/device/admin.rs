@@ -1,4 +1,4 @@
-//! What can be done to any device of this machine, whoever serves it.
+//! Commands for any device of this machine, of whatever server.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,12 +14,11 @@ use crate::control::Control;
 use crate::driver::{Driver, Users};
 use crate::error::{Code, Error, Result};
 
-/// How long stopping or deleting somebody else's device may take.
+/// How long the stop or the deletion of another server's device may take.
 const LIMIT: Duration = Duration::from_secs(30);
-/// How long a list of devices waits for the parameters of those that the kernel is busy with; all of
-/// them together.
+/// How long a list of devices waits for the parameters of all devices that the kernel is busy with.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// And at least for each.
+/// The least such wait for each device.
 const LEAST_PATIENCE: Duration = Duration::from_millis(20);
 
 /// `UBLK_F_*` that the kernel knows.
@@ -38,10 +37,10 @@ pub fn info<D: Driver>(driver: D, id: u32) -> Result<DeviceInfo> {
     describe(&Control::new(driver).bound_to(id), id)
 }
 
-/// All devices that this user may see, those included whose server is gone.
+/// All devices that this user may see, also devices without a server.
 ///
 /// # Errors
-/// [`Code::NoDriver`], [`Code::Permission`] and others; a device that goes away meanwhile is none.
+/// [`Code::NoDriver`], [`Code::Permission`] and others; a device that goes away meanwhile is no error.
 pub fn list<D: Driver>(driver: D) -> Result<Vec<DeviceInfo>> {
     let control = Control::new(driver);
     control.features()?;
@@ -51,7 +50,7 @@ pub fn list<D: Driver>(driver: D) -> Result<Vec<DeviceInfo>> {
     for id in ids {
         match describe_until(&control.bound_to(id), id, deadline) {
             Ok(device) => devices.push(device),
-            // Gone meanwhile, or another user's.
+            // The device has gone meanwhile, or is another user's.
             Err(Error { code: Code::NoDevice | Code::Permission, .. }) => {}
             Err(error) => return Err(error),
         }
@@ -59,13 +58,13 @@ pub fn list<D: Driver>(driver: D) -> Result<Vec<DeviceInfo>> {
     Ok(devices)
 }
 
-/// What was looked at before a device was stopped.
+/// What was checked before the stop of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopCheck {
     /// The kernel made sure that nobody had the device open (Linux 7.0).
     Openers,
-    /// `/proc` and `/sys` named no user, and nobody had claimed the device (older kernels). A process
-    /// that this user cannot see, or that opened the device meanwhile, is missed.
+    /// `/proc` and `/sys` named no user, and no process had claimed the device (older kernels). The check
+    /// misses a process that this user cannot see, or that opened the device meanwhile.
     Holders,
     /// Nothing.
     Nothing,
@@ -80,16 +79,16 @@ pub fn users<D: Driver>(driver: &D, id: u32) -> Result<Users> {
     Ok(driver.users(id))
 }
 
-/// Stops a device: its server answers what is in flight, and sees it end. Without `force` only if
-/// nobody uses it.
+/// Stops a device: the server answers the requests in flight, and sees the device end. Without `force`
+/// only a device that nobody uses.
 ///
 /// # Errors
-/// [`Code::Busy`] while somebody uses it; [`Code::NoDevice`], [`Code::Timeout`] and others.
+/// [`Code::Busy`] while somebody uses the device; [`Code::NoDevice`], [`Code::Timeout`] and others.
 pub fn stop<D: Driver>(driver: &D, id: u32, force: bool) -> Result<StopCheck> {
     stop_unless_used(driver, &Control::new(driver.clone()).bound_to(id), id, force, "stop")
 }
 
-/// `verb` is the command of `ublk` that does it by force.
+/// `verb` is the command of `ublk` that stops the device by force.
 fn stop_unless_used<D: Driver>(
     driver: &D,
     control: &Control<D>,
@@ -104,10 +103,10 @@ fn stop_unless_used<D: Driver>(
     let kernel_looks = control.features().is_ok_and(|flags| flags & UBLK_F_SAFE_STOP_DEV != 0);
     if kernel_looks {
         match try_stop(control, id) {
-            // There is no disk that anybody could have open.
+            // Without a disk, nobody has the device open.
             Err(Error { code: Code::NoDevice, .. }) if !is_live => {}
             Err(Error { code: Code::Busy, .. }) => return Err(in_use(id, &driver.users(id), verb)),
-            // The kernel counts who has the disk open when nobody is about to open it.
+            // The kernel waits for `open_mutex` before it counts who has the disk open (trap 69).
             Err(error) if error.code == Code::Timeout && !is_live => {
                 return Err(error.hint(format!(
                     "whoever opens the disk, or the kernel that reads its partition table, waits for a \
@@ -126,7 +125,7 @@ fn stop_unless_used<D: Driver>(
     Ok(if kernel_looks { StopCheck::Openers } else { StopCheck::Holders })
 }
 
-/// Stops a device, as long as requests end: the kernel tells, unless somebody has turned that off.
+/// Stops a device, and waits as long as requests end: the kernel counts the requests, unless `iostats` is 0.
 fn stop_in_time<D: Driver>(control: &Control<D>, id: u32) -> Result<()> {
     let counted = control.driver().counts_requests(id);
     control.stop(id, LIMIT).map_err(|error| match error.code {
@@ -159,18 +158,18 @@ fn try_stop<D: Driver>(control: &Control<D>, id: u32) -> Result<()> {
     }
 }
 
-/// Stops a device and deletes it; without `force` only if nobody uses it.
+/// Stops and deletes a device; without `force` only a device that nobody uses.
 ///
 /// # Errors
-/// [`Code::Busy`] while somebody uses it; by force, when somebody still has it open after `30 s`:
-/// then it goes when they close it. [`Code::NoDevice`] and others.
+/// [`Code::Busy`] while somebody uses the device; by force, when somebody still has the device open after
+/// 30 s: the device then goes with the last close. [`Code::NoDevice`] and others.
 pub fn delete<D: Driver>(driver: &D, id: u32, force: bool) -> Result<()> {
     let control = Control::new(driver.clone()).bound_to(id);
     stop_unless_used(driver, &control, id, force, "delete")?;
     delete_and_wait(&control, id, LIMIT)
 }
 
-/// Deletes the device that `control` is bound to, and waits until nothing of it is left.
+/// Deletes the device that `control` is bound to, and waits until no command reaches the device.
 pub(super) fn delete_and_wait<D: Driver>(
     control: &Control<D>,
     id: u32,
@@ -180,7 +179,7 @@ pub(super) fn delete_and_wait<D: Driver>(
         layout::forget(control.driver(), id);
     }
     match control.delete(id, limit) {
-        // The server deletes it too, and was quicker.
+        // The server deletes the device too, and was quicker.
         Err(Error { code: Code::NoDevice, .. }) => return Ok(()),
         result => result?,
     }
@@ -211,8 +210,8 @@ pub(super) fn describe<D: Driver>(control: &Control<D>, id: u32) -> Result<Devic
     describe_until(control, id, Instant::now() + PATIENCE)
 }
 
-/// GET_PARAMS waits for whoever stops the device: the block layer is asked where there is a disk, and
-/// what nobody tells in time is not known.
+/// GET_PARAMS waits for the end of a stop. Where there is a disk, the block layer answers in place of
+/// GET_PARAMS; values without an answer in time stay unknown.
 fn describe_until<D: Driver>(
     control: &Control<D>,
     id: u32,
@@ -228,7 +227,7 @@ fn describe_until<D: Driver>(
         });
     }
     let left = deadline.saturating_duration_since(Instant::now()).max(LEAST_PATIENCE);
-    // Refused only while there is nothing to tell.
+    // The kernel refuses only a device without parameters.
     let params = control.params_within(id, left).unwrap_or_default();
     Ok(DeviceInfo::new(&info, &params))
 }
@@ -253,7 +252,7 @@ impl DeviceInfo {
             queues: info.nr_hw_queues,
             depth: info.queue_depth,
             max_io_bytes: info.max_io_buf_bytes,
-            // A server that has left may live on, and serve it no more.
+            // A server that has left the device may live on.
             server_pid: u32::try_from(info.ublksrv_pid)
                 .ok()
                 .filter(|&pid| pid > 0 && info.state == UBLK_S_DEV_LIVE),

@@ -9,28 +9,27 @@ use crate::driver::Driver;
 use crate::error::{Code, Error, Result};
 use crate::reactor::can_be_left;
 
-/// What of the device's queue differs from the kernel's default. The names are the kernel's own;
-/// each is written once, when the device has started, and anybody may change it later.
+/// Settings of the device's queue other than the kernel's defaults. The names are the kernel's. ublk writes
+/// each setting once, after the start of the device; root may change the setting later.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct QueueSettings {
-    /// `scheduler`: which one orders requests, `none` or one that the kernel has.
+    /// `scheduler`: the I/O scheduler, `none` or one of the kernel's.
     pub scheduler: Option<String>,
-    /// `wbt_lat_usec`: how long a read may take, in microseconds, before background writes are held
-    /// back; 0 never holds them back, −1 leaves it to the kernel (2 ms; 75 ms for rotational
-    /// devices). Absent: −1, but 0 for a target that has no use for it
+    /// `wbt_lat_usec`: the latency of reads, in microseconds, above which the kernel throttles background
+    /// writes; 0 never throttles, −1 is the kernel's default (2 ms; 75 ms for rotational devices). Absent:
+    /// −1, but 0 for a target whose writes need no throttling
     /// ([`Target::throttles_writes`](crate::target::Target::throttles_writes)).
     pub wbt_lat_usec: Option<i64>,
-    /// `nomerges`: 0 merges requests of neighbouring sectors, 1 tries only the cheap ways, 2 never.
+    /// `nomerges`: 0 merges requests of neighbouring sectors, 1 merges in cheap cases only, 2 never.
     pub nomerges: Option<u8>,
     /// `iostats`: whether `/proc/diskstats`, and so iostat, counts the device's requests.
     pub iostats: Option<bool>,
-    /// `rq_affinity`: where completions run: 0 where the server is, 1 near the submitter's CPU, 2 on
-    /// it.
+    /// `rq_affinity`: completions run on the server's CPU (0), near the submitter's CPU (1), on the
+    /// submitter's CPU (2).
     pub rq_affinity: Option<u8>,
-    /// `read_ahead_kb`: how far the page cache reads ahead.
+    /// `read_ahead_kb`: the read-ahead of the page cache, in KiB.
     pub read_ahead_kb: Option<u32>,
-    /// `max_sectors_kb`: the largest request that the kernel makes, at most the device's
-    /// `max_io_bytes`.
+    /// `max_sectors_kb`: the largest request of the kernel, in KiB, at most the device's `max_io_bytes`.
     pub max_sectors_kb: Option<u32>,
 }
 
@@ -66,13 +65,12 @@ impl QueueSettings {
         Ok(())
     }
 
-    /// Writes them to a started device, which has this `info`. Where writes need no throttling and
-    /// nothing was said about it, it is turned off if the kernel lets us. A device that can be taken
-    /// from its server keeps a tag for that.
+    /// Writes the settings of a started device, which has this `info`, and the
+    /// [wishes](Self::wishes) of ublk.
     ///
     /// # Errors
-    /// [`Code::Unsupported`] for what this kernel does not have, [`Code::InvalidArgument`] for a
-    /// value that it refuses, [`Code::Permission`].
+    /// [`Code::Unsupported`] for a setting that the kernel lacks, [`Code::InvalidArgument`] for a value that
+    /// the kernel refuses, [`Code::Permission`], [`Code::Timeout`].
     pub(super) fn apply<D: Driver>(
         &self,
         driver: &D,
@@ -80,11 +78,11 @@ impl QueueSettings {
         throttles_writes: bool,
     ) -> Result<()> {
         let id = info.dev_id;
-        // A scheduler sets both anew, so that a device with settings of its own waits for these first.
+        // A scheduler sets both anew: wishes come before the settings of the caller.
         let waits = self.entries().next().is_some();
         for (name, value) in self.wishes(info, throttles_writes) {
-            // A kernel without throttling is as good. Without the tag the device is taken away all the
-            // same, unless requests have all tags of a queue just then.
+            // A kernel may lack throttling. Without a free tag, QUIESCE_DEV fails only while requests have
+            // all tags of a queue.
             let _lacking = match waits {
                 true => driver.set_queue(id, name, &value),
                 false => driver.set_queue_soon(id, name, &value),
@@ -98,8 +96,8 @@ impl QueueSettings {
         Ok(())
     }
 
-    /// What nobody asked for: no throttling where writes need none, and one tag of each queue that
-    /// requests leave free, which QUIESCE_DEV needs of a device that can be taken from its server.
+    /// Settings that the caller has not asked for: no throttling where writes need none, and a free tag of
+    /// each queue, which QUIESCE_DEV needs to take a device from the server.
     fn wishes(
         &self,
         info: &ublksrv_ctrl_dev_info,
@@ -115,14 +113,14 @@ impl QueueSettings {
         .flatten()
     }
 
-    /// Whether requests that wait for a server keep their tags: with a scheduler they wait without, and
-    /// `nr_requests` is how many the scheduler takes.
+    /// Whether requests that wait for a server keep their tags: with a scheduler, requests wait without tags,
+    /// and `nr_requests` is the number of requests that the scheduler takes.
     fn leaves_tags_to_the_driver(&self) -> bool {
         self.scheduler.as_deref().is_none_or(|name| name == "none")
     }
 
-    /// Names and values as sysfs takes them, in an order that loses none: a scheduler brings its own
-    /// throttling, and each limit of the queue sets the read-ahead anew.
+    /// Names and values for sysfs, in an order that loses no value: a scheduler resets the throttling, and
+    /// each limit of the queue resets the read-ahead.
     fn entries(&self) -> impl Iterator<Item = (&'static str, String)> {
         let number = |value: Option<u8>| value.map(|value| value.to_string());
         [

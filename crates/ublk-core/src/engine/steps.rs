@@ -13,7 +13,7 @@ use crate::target::Target;
 use crate::token::{Kind, Token};
 
 impl<T: Target> Engine<T> {
-    /// A single step, with its registration around it where that is ours.
+    /// A single step, between registration and unregistration where the server registers the buffer.
     #[inline(always)]
     pub(super) fn start_only_step<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
         pass.reserve(3)?;
@@ -54,8 +54,8 @@ impl<T: Target> Engine<T> {
         };
         let flight = &mut self.flights[usize::from(tag)];
         flight.pending += 1;
-        // SAFETY: the entry points into a lent buffer, which io_uring holds on to, or into our
-        // pool, which outlives the ring's last completion (see `Reactor`).
+        // SAFETY: the entry points into a lent buffer, which io_uring keeps, or into the pool, which
+        // outlives the ring's last completion (see `Reactor`).
         unsafe { pass.push(entry, Token { kind: Kind::Step, tag, step }) };
     }
 
@@ -71,7 +71,7 @@ impl<T: Target> Engine<T> {
         let mut result = result;
         if self.flights[usize::from(tag)].way != Way::Plan {
             self.derail(pass, tag);
-            // Never begun: the kernel had no memory for the commit behind it.
+            // The step has never begun: the kernel had no memory for the commit behind the step.
             result = if result == -libc::ECANCELED { -libc::EAGAIN } else { result };
         }
         self.flights[usize::from(tag)].pending -= 1;
@@ -83,7 +83,7 @@ impl<T: Target> Engine<T> {
         self.settle_or_advance(pass, tag)
     }
 
-    /// Does what is left of a step that was short or interrupted.
+    /// Continues a step that was short or interrupted.
     #[cold]
     pub(super) fn continue_step<R: Ring>(
         &mut self,
@@ -105,8 +105,8 @@ impl<T: Target> Engine<T> {
         }
         let flight = &mut self.flights[usize::from(tag)];
         if step.uses_buffer() && matches!(flight.lease, Lease::Empty(_)) {
-            // The unregistration went in with the step, and another goes in with its continuation:
-            // not before the first has answered, for if it failed, the slot is still taken.
+            // The unregistration went in with the step, and another goes in with the continuation. The
+            // continuation waits for the answer: after a failed unregistration the slot is still taken.
             self.progress[index].waiting = true;
             flight.waiting = true;
             return if flight.detaching { Ok(()) } else { self.continue_waiting(pass, tag) };

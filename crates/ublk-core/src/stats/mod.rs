@@ -1,4 +1,4 @@
-//! What one queue does: its reactor counts and traces, anybody reads.
+//! What one queue does: the reactor of the queue counts and traces, any thread reads.
 
 use std::ops::AddAssign;
 use std::sync::Arc;
@@ -14,21 +14,21 @@ pub use trace::{Completion, Watch};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// The live counters of one queue, or of what one reactor has of it.
+        /// The live counters of one queue, or of the tags of one queue that one reactor serves.
         #[derive(Debug, Default)]
         #[repr(align(64))]
         pub struct Counters {
             $($(#[$doc])* pub $name: Counter,)*
-            /// Who is told of each request.
+            /// The watchers of each request.
             pub(crate) trace: Trace,
         }
 
-        /// What the counters of one queue said at one moment.
+        /// The values of one queue's counters at one moment.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct QueueStats {
             $($(#[$doc])* pub $name: u64,)*
-            /// Bytes that went between client and backend without a copy by ublk: what was not
-            /// copied. Not counted by itself, which would cost each request.
+            /// Bytes between client and backend that ublk did not copy: the difference of the other
+            /// counters, since a counter of these bytes would cost each request.
             pub zero_copy_bytes: u64,
         }
 
@@ -40,9 +40,9 @@ macro_rules! counters {
         }
 
         impl Counters {
-            /// A copy; the counters go on meanwhile, so it need not be of one instant.
+            /// A copy; the reactor counts on meanwhile, so the values may be of different instants.
             pub fn snapshot(&self) -> QueueStats {
-                // First, so that what is copied meanwhile does not count as not copied.
+                // First, so that bytes copied meanwhile do not count as bytes without a copy.
                 let copied_bytes = self.copied_bytes.get();
                 let stats = QueueStats { $($name: self.$name.get(),)* zero_copy_bytes: 0 };
                 let bytes = stats.read_bytes + stats.write_bytes;
@@ -84,10 +84,10 @@ counters! {
     enters,
 }
 
-/// The counters of a device: of each thing that a reactor serves, with the number of its queue.
+/// The counters of a device: for each queue and reactor, with the number of the queue.
 pub(crate) type Tally = Vec<(u16, Arc<Counters>)>;
 
-/// What they say of each of so many queues.
+/// The sums of each of so many queues.
 pub(crate) fn by_queue(tally: &Tally, queues: u16) -> Vec<QueueStats> {
     let mut all = vec![QueueStats::default(); queues.into()];
     for (queue, counters) in tally {

@@ -1,6 +1,5 @@
-//! What becomes of each request, for whoever watches: records that the reactor writes and somebody
-//! else takes in batches. While nobody watches any device of the process, a pass looks at one word
-//! and no clock is read.
+//! The completion of each request, for watchers: records that the reactor writes and a watcher takes in
+//! batches. While no device of the process has a watcher, a pass reads one word and no clock.
 
 use std::cell::UnsafeCell;
 use std::mem;
@@ -10,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use super::Counters;
 use crate::target::{Op, Request, RequestFlags};
 
-/// How many queues of the process are being watched.
+/// The number of queues of the process with watchers or a guard.
 static WATCHED: AtomicU32 = AtomicU32::new(0);
 
 /// Bits of [`Trace::on`]: watchers take completions, which need the time.
@@ -18,7 +17,7 @@ const TIMED: u8 = 1;
 /// A [`Guard`](super::Guard) looks for requests that do not end.
 const GUARDED: u8 = 2;
 
-/// Whether any queue is being watched.
+/// Whether any queue has a watcher or a guard.
 #[inline]
 pub(crate) fn is_anybody_watching() -> bool {
     // Relaxed: a queue's own flag orders what belongs to it.
@@ -28,23 +27,23 @@ pub(crate) fn is_anybody_watching() -> bool {
 /// A request that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completion {
-    /// When it was answered, in nanoseconds of `CLOCK_MONOTONIC`.
+    /// The time of the answer, in nanoseconds of `CLOCK_MONOTONIC`.
     pub time: u64,
-    /// How long the server had it, in nanoseconds.
+    /// How long the server had the request, in nanoseconds.
     pub latency: u64,
-    /// What was asked.
+    /// The request.
     pub request: Request,
-    /// Its length, or a negative errno.
+    /// The length of the request, or a negative errno.
     pub result: i32,
-    /// Its tag.
+    /// The tag of the request.
     pub tag: u16,
 }
 
-/// Who watches one queue.
+/// The watchers and the guard of one queue.
 #[derive(Debug, Default)]
 pub(crate) struct Trace {
     on: AtomicU8,
-    /// Requests that began before are not told of.
+    /// Watchers hear of no request that began before.
     since: AtomicU64,
     /// When the request of each tag began.
     begun: OnceLock<Box<[AtomicU64]>>,
@@ -56,7 +55,7 @@ pub(crate) struct Trace {
 }
 
 impl Trace {
-    /// Whether somebody watches this queue.
+    /// Whether the queue has a watcher or a guard.
     #[inline]
     pub(crate) fn is_on(&self) -> bool {
         // Acquire: `begun` and `since` were set before.
@@ -79,7 +78,7 @@ impl Trace {
         }
     }
 
-    /// The reactor has answered it.
+    /// The reactor has answered the request.
     pub(crate) fn end(&self, tag: u16, request: Request, result: i32) {
         if let Some(stamps) = self.stamps.get() {
             stamps[usize::from(tag)].store(0, Ordering::Relaxed);
@@ -92,7 +91,7 @@ impl Trace {
         let time = now();
         let latency = time.saturating_sub(began);
         let completion = Completion { time, latency, request, result, tag };
-        // Held elsewhere only while a watcher comes or goes.
+        // Other threads hold the lock only while a watcher comes or goes.
         self.rings().iter().for_each(|ring| ring.push(&completion));
     }
 
@@ -157,8 +156,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches these queues of `depth` tags, with room for `capacity` completions of each, or of
-    /// what each reactor has of it.
+    /// Watches these queues of `depth` tags, with room for `capacity` completions of each queue and
+    /// reactor.
     pub(crate) fn new(tally: &[(u16, Arc<Counters>)], depth: u16, capacity: u32) -> Self {
         let watch = |(queue, counters): &(u16, Arc<Counters>)| {
             let ring = Arc::new(TraceRing::new(capacity));
@@ -168,8 +167,8 @@ impl Watch {
         Self { watched: tally.iter().map(watch).collect() }
     }
 
-    /// Hands what has ended since the last time to `each`, with the number of its queue, reactor by
-    /// reactor. Answers how many completions had no room in the meantime.
+    /// Gives `each` the completions since the last call, with the number of the queue, reactor by reactor.
+    /// Returns how many completions had no room in the meantime.
     ///
     /// One thread at a time.
     pub fn take(&mut self, mut each: impl FnMut(u16, Completion)) -> u64 {
@@ -190,24 +189,24 @@ impl Drop for Watch {
     }
 }
 
-/// A ring with one writer and one reader. What finds no room is counted and forgotten.
+/// A ring with one writer and one reader. A record without room is counted and lost.
 #[derive(Debug)]
 struct TraceRing {
     records: Box<[UnsafeCell<Completion>]>,
-    /// Records written so far; the reactor's.
+    /// The number of records written; the reactor writes.
     tail: Line,
-    /// Records taken so far; the watcher's.
+    /// The number of records taken; the watcher writes.
     head: Line,
     dropped: AtomicU64,
 }
 
-/// A word with a cache line of its own.
+/// A word alone in a cache line.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Line(AtomicU64);
 
-// SAFETY: a record is the writer's from when the reader has given it back until the writer has
-// published it, and the reader's otherwise: see `push` and `take`.
+// SAFETY: a record belongs to the writer from the moment the reader gives the record back until the writer
+// publishes the record, and to the reader otherwise: see `push` and `take`.
 unsafe impl Sync for TraceRing {}
 
 impl TraceRing {
@@ -224,23 +223,24 @@ impl TraceRing {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        // SAFETY: the only writer; the reader has given this record back, and does not look at it
-        // before the tail says so.
+        // SAFETY: the only writer; the reader has given the record back, and does not read the record
+        // before the tail has passed.
         unsafe { *self.record(tail) = *completion };
-        // Release: the record is whole before it counts.
+        // Release: the record is whole before the tail counts the record.
         self.tail.0.store(tail + 1, Ordering::Release);
     }
 
     /// By one thread at a time.
     fn take(&self, mut each: impl FnMut(Completion)) {
-        // Acquire: the records before it are whole.
+        // Acquire: the records before the tail are whole.
         let tail = self.tail.0.load(Ordering::Acquire);
         let head = self.head.0.load(Ordering::Relaxed);
         for at in head..tail {
-            // SAFETY: published, and the writer does not touch it before it is given back.
+            // SAFETY: published, and the writer does not touch a record before the reader gives the
+            // record back.
             each(unsafe { *self.record(at) });
         }
-        // Release: the records have been read before they are given back.
+        // Release: the reader has read the records before the head gives the records back.
         self.head.0.store(tail, Ordering::Release);
     }
 
@@ -260,7 +260,7 @@ const NOTHING: Completion = Completion {
 
 fn now() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: fills a struct of ours.
+    // SAFETY: clock_gettime fills a struct of this frame.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
     time.tv_sec.cast_unsigned().wrapping_mul(1_000_000_000) + time.tv_nsec.cast_unsigned()
 }
@@ -275,7 +275,7 @@ mod tests {
         Request { op: Op::Read, flags: RequestFlags(0), offset, length: 4096 }
     }
 
-    /// What a watch has to tell: queue, offset and result of each, and how many were dropped.
+    /// The completions of a watch: queue, offset and result of each, and how many were dropped.
     fn taken(watch: &mut Watch) -> (Vec<(u16, u64, i32)>, u64) {
         let mut seen = Vec::new();
         let dropped = watch.take(|queue, one| seen.push((queue, one.request.offset, one.result)));

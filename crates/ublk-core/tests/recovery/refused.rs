@@ -63,7 +63,7 @@ fn on(disk: &SimDisk, size: usize) -> Native {
     Native::File(File::borrowed(disk.fd(), Geometry::new(size as u64)))
 }
 
-/// The kernel keeps the width of a stripe, and nothing of what else is here.
+/// The kernel keeps the width of a stripe, and nothing else of these layouts.
 #[test]
 fn a_device_whose_bytes_would_lie_elsewhere_is_not_recovered() {
     let sim = Sim::new(SimConfig::blocking(18));
@@ -82,7 +82,7 @@ fn a_device_whose_bytes_would_lie_elsewhere_is_not_recovered() {
             striped(4096, &[0, 1, 2, 3]),
             vec![
                 (striped(8192, &[0, 1, 2, 3]), "chunk was 16384 and is 32768"),
-                // As wide, so that the kernel sees no difference.
+                // A stripe of the same width, so that the kernel sees no difference.
                 (striped(8192, &[0, 1]), "its layout was striped(chunks of 4096"),
                 (striped(4096, &[1, 0, 2, 3]), "its file 0 was file 1"),
                 (linear(&[SIZE; 4]), "chunk was 16384 and is 0"),
@@ -96,13 +96,13 @@ fn a_device_whose_bytes_would_lie_elsewhere_is_not_recovered() {
                 (linear(&[SIZE / 4, SIZE, SIZE]), "its layout was linear"),
                 (on(&disks[3], 2 * SIZE), "its layout was linear"),
             ],
-            // What only makes the last one longer changes no place.
+            // A longer last file changes no place.
             linear(&[SIZE / 2, SIZE * 2]),
         ),
         (
             on(&disks[0], SIZE),
             vec![(Native::Null(Null::new(SIZE as u64)), "its layout was file and is null")],
-            // It has moved, and grown.
+            // The second file has moved, and grown.
             on(&disks[1], SIZE * 2),
         ),
     ];
@@ -135,7 +135,7 @@ fn what_a_later_version_has_written_down_is_neither_trusted_nor_removed() {
     device::delete(&sim, ID, false).unwrap();
     assert!(sim.record(ID).unwrap().is_some());
 
-    // One that another device has left is nobody's.
+    // The layout of another device, which that device has left behind, belongs to no device.
     sim.keep_record(ID, &ours).unwrap();
     let plain = DeviceOptions { recovery: None, ..options() };
     drop(Device::create(&sim, file(&disk), plain).unwrap());
@@ -147,7 +147,7 @@ fn what_a_later_version_has_written_down_is_neither_trusted_nor_removed() {
     again.close().unwrap();
 }
 
-/// A server that was killed keeps its files until its last I/O has ended.
+/// A killed server keeps the files until the server's last I/O has ended.
 #[test]
 fn what_the_old_server_still_has_is_waited_for() {
     let sim = Sim::new(SimConfig::blocking(20));
@@ -159,7 +159,7 @@ fn what_the_old_server_still_has_is_waited_for() {
         let second = scope.spawn(|| {
             let open = |promised: Promised| {
                 assert_eq!(promised.logical_block, 512);
-                // Twice while the old server is there, or has gone.
+                // Two tries while the old server lives, or after the end of the old server.
                 match tries.fetch_add(1, Ordering::Relaxed) {
                     0..3 => Err(busy()),
                     _ => Ok(file(&disk)),
@@ -187,7 +187,7 @@ fn what_the_old_server_still_has_is_waited_for() {
     assert_nothing_left(&sim, ID);
 }
 
-/// We make no such device, but another program may.
+/// This package makes no such device, but another program may.
 #[test]
 fn a_device_that_shares_memory_is_not_recovered() {
     let sim = Sim::new(SimConfig::blocking(17));

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-/// Waits until a child has written to its pipe, or has ended, which closes the pipe. False after `limit`.
+/// Waits until a child has written to the pipe, or has ended, which closes the pipe. False after `limit`.
 pub(super) fn answers(pipe: BorrowedFd, limit: Duration) -> io::Result<bool> {
     let mut events = libc::pollfd { fd: pipe.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     let limit = libc::c_int::try_from(limit.as_millis()).unwrap_or(libc::c_int::MAX);
@@ -31,6 +31,6 @@ pub(super) fn reap(child: libc::pid_t) {
 /// Waits for the end of a child that the kernel holds, from another thread.
 pub(super) fn reap_later(child: libc::pid_t) {
     let reaper = std::thread::Builder::new().name("ublk-reaper".into());
-    // Without a thread the process has a zombie until its own end, which harms nobody.
+    // Without a thread, a zombie stays until the end of the process: an entry in the table of processes.
     let _zombie = reaper.spawn(move || reap(child));
 }
