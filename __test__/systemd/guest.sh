@@ -21,6 +21,13 @@ until_true() { # for what must come, however slow the machine
 }
 said_in_use() { journalctl -b -o cat -u ublk.service | grep -q 'is in use: mounted on /data'; }
 has_stopped() { [ "$(systemctl show -P ActiveState ublk.service)" = inactive ]; }
+upgrades_on_reload() { # systemctl reload starts a new server from now on
+  $ublk service install /etc/ublk/ublk.toml --upgrade-on-reload --prefix /run/again >/run/install
+  mkdir -p /run/systemd/system/ublk.service.d
+  { echo '[Service]'; echo ExecReload=; grep '^ExecReload=' /run/again/etc/systemd/system/ublk.service
+  } >/run/systemd/system/ublk.service.d/reload.conf
+  systemctl daemon-reload
+}
 is_new_server() { [ "$(main_pid)" != "$1" ] && systemctl -q is-active ublk.service; }
 
 # The first boot, without systemd: disks, configuration, and what `ublk service install` writes.
@@ -83,6 +90,13 @@ life() {
   is_new_server "$server" || fail 'not restarted'
   findmnt -n /data >/dev/null || fail 'unmounted by the restart'
   ! said_in_use || fail 'the restart has waited for users'
+  server=$(main_pid)
+  upgrades_on_reload
+  systemctl reload ublk.service
+  is_new_server "$server" || fail 'the reload has not started a new server'
+  [ ! -e "/proc/$server" ] || until_true [ ! -e "/proc/$server" ]
+  grep -q ublk.service "/proc/$(main_pid)/cgroup" || fail 'the new server is not of the service'
+  say "upgraded: $(systemctl show -P StatusText ublk.service)"
   touch /run/done
   wait "$load" || fail 'writes have failed'
   (cd /data && sha256sum --quiet -c sums) || fail 'data is lost'

@@ -50,6 +50,7 @@ describe('a machine with systemd and a ublk disk in fstab', () => {
       expect(life).toContain('guest: status: 1 device served\n');
       // After a reset the file system has a journal to replay, and not after an end in order.
       expect(life).toContain(`guest: replayed journals: ${cycle === 1 ? 0 : 1}\n`);
+      expect(life).toContain('guest: upgraded: 1 device served\n');
       expect(life).toContain('guest: fsck: clean\n');
       expect(life).toContain('guest: life: done\n');
       console.log(/back after \d+ ms/.exec(life)?.[0]);

@@ -36,6 +36,7 @@ describe('the unit of a service', () => {
     expect(text()).toContain(`\nExecStart=${program} serve /etc/ublk.toml --stop-after 90\n`);
     expect(text()).toContain('\nRestartKillSignal=SIGUSR2\n');
     expect(text()).toContain(`\nExecReload=${program} service reload\n`);
+    expect(text({ upgrades: true })).toContain(`\nExecReload=${program} upgrade --background\n`);
     const named = text({ socket: '/run/ublk-vms.sock' });
     expect(named).toContain('serve /etc/ublk.toml --control /run/ublk-vms.sock --stop-after 90\n');
     expect(named).toContain('service reload --socket /run/ublk-vms.sock\n');

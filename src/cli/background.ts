@@ -1,5 +1,7 @@
-import { spawn } from 'node:child_process';
+import { spawn, type ChildProcessByStdio } from 'node:child_process';
 import { once } from 'node:events';
+import { fstatSync } from 'node:fs';
+import type { Readable } from 'node:stream';
 
 /** Holds the starter's process id, so that the second process serves and starts no third process. */
 const STARTER = 'UBLK_STARTED_BY';
@@ -17,11 +19,11 @@ export function isInBackground(): boolean {
 export async function runInBackground(signal: AbortSignal): Promise<void> {
   const server = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
     detached: true,
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['ignore', 'pipe', isJournal() ? 'inherit' : 'pipe'],
     env: { ...process.env, [STARTER]: String(process.pid) },
-  });
+  }) as ChildProcessByStdio<null, Readable, Readable | null>;
   signal.addEventListener('abort', () => server.kill());
-  server.stderr.on('data', (text: Buffer) => process.stderr.write(text));
+  server.stderr?.on('data', (text: Buffer) => process.stderr.write(text));
   let said = '';
   server.stdout.setEncoding('utf8').on('data', (text: string) => {
     said += text;
@@ -36,6 +38,12 @@ export async function runInBackground(signal: AbortSignal): Promise<void> {
     return;
   }
   server.stdout.destroy();
-  server.stderr.destroy();
+  server.stderr?.destroy();
   server.unref();
+}
+
+/** Whether stderr is the journal of systemd, which also hears what the server says later (systemd.exec(5)). */
+function isJournal(): boolean {
+  const { dev, ino } = fstatSync(2);
+  return process.env['JOURNAL_STREAM'] === `${dev}:${ino}`;
 }

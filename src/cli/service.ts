@@ -70,6 +70,7 @@ function installService(service: Command, version: string): void {
   unit(service, 'install')
     .description('Write a unit of systemd that serves a configuration, and udev rules for names.')
     .argument('<config>', 'ublk.toml, ublk.json, or a module')
+    .option('--upgrade-on-reload', 'let systemctl reload start a new server (ublk upgrade)')
     .addHelpText('after', example('ublk service install /etc/ublk.toml --dry-run'))
     .action(async (config: string, flags: InstallFlags) => {
       await (await import('./commands/install.ts')).install(config, flags, version);

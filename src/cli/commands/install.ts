@@ -25,6 +25,8 @@ export interface InstallFlags {
   /** The folder that stands for `/`. */
   readonly prefix?: string;
   readonly dryRun?: true;
+  /** Of the installation only: `systemctl reload` starts a new server, and keeps the devices. */
+  readonly upgradeOnReload?: true;
 }
 
 /** A file that is to be written. */
@@ -45,7 +47,8 @@ export async function install(
   const devices = await loadConfig(config);
   refuseChangeableConfig(config);
   const socket = flags.name === undefined ? undefined : `/run/ublk-${flags.name}.sock`;
-  const text = unitText({ program: program(), version, config, socket, devices });
+  const upgrades = flags.upgradeOnReload === true;
+  const text = unitText({ program: program(), version, config, socket, devices, upgrades });
   const drafts = [
     { path: unitPath(unit, flags.prefix), text },
     { path: under(flags.prefix, `etc/udev/rules.d/${NAMES_RULES}`), text: namesRules() },

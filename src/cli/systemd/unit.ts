@@ -17,13 +17,22 @@ export interface UnitInput {
   /** The control socket; undefined: the default one. */
   readonly socket: string | undefined;
   readonly devices: readonly NamedOptions[];
+  /** Whether a reload is an upgrade: a new process takes the devices over. */
+  readonly upgrades?: boolean | undefined;
 }
 
 /** How long users of devices have at the end of the service, in seconds. */
 const PATIENCE_S = 90;
 
 /** A unit of systemd that serves a configuration with `ublk serve`. */
-export function unitText({ program, version, config, socket, devices }: UnitInput): string {
+export function unitText({
+  program,
+  version,
+  config,
+  socket,
+  devices,
+  upgrades,
+}: UnitInput): string {
   const command = program.map(quoteWord).join(' ');
   const control = socket === undefined ? '' : ` --control ${quoteWord(socket)}`;
   const asked = socket === undefined ? '' : ` --socket ${quoteWord(socket)}`;
@@ -55,7 +64,7 @@ export function unitText({ program, version, config, socket, devices }: UnitInpu
     'NotifyAccess=main',
     'ExecStartPre=-modprobe ublk_drv',
     `ExecStart=${command} serve ${quoteWord(config)}${control} --stop-after ${PATIENCE_S}`,
-    `ExecReload=${command} service reload${asked}`,
+    `ExecReload=${command} ${upgrades ? 'upgrade --background' : 'service reload'}${asked}`,
     'Restart=on-failure',
     'RestartSec=100ms',
     '# A wrong configuration stays wrong.',
