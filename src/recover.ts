@@ -3,7 +3,8 @@ import { hasEnded, type CreateDeviceContext } from './create.ts';
 import type { Device } from './device.ts';
 import { getDeviceInfo } from './devices.ts';
 import { unwrap } from './errors.ts';
-import { serve, serverOf } from './handler/server.ts';
+import { serve, serverOf, type HandlerServer } from './handler/server.ts';
+import { checkKeepers } from './handler/state.ts';
 import type { HandlerModule } from './handler/module.ts';
 import type { Handler } from './handler/types.ts';
 import {
@@ -74,7 +75,21 @@ export async function recoverDevice(
   toNativeServing(options);
   if (options.target !== undefined) toNative(options.target);
   checkKeys(context, 'the context of recoverDevice()', ['signal']);
-  const { signal } = context;
+  return await takeDevice(id, options, context);
+}
+
+/** How {@link takeDevice} goes about it. */
+export interface TakeContext extends CreateDeviceContext {
+  /** The state of the last server's handler, as text. */
+  readonly state?: string | undefined;
+}
+
+/** @internal {@link recoverDevice} with checked options, and with the state of the last server's handler. */
+export async function takeDevice(
+  id: number,
+  options: RecoverOptions,
+  { signal, state }: TakeContext,
+): Promise<Device> {
   signal?.throwIfAborted();
   const info = await getDeviceInfo(id);
   const { serving, recorded } = recall(info, options);
@@ -84,6 +99,7 @@ export async function recoverDevice(
   let onEnd!: (end: NativeEnd) => void;
   const ended = new Promise<NativeEnd>((resolve) => (onEnd = resolve));
   const server = await serverOf(serving.target, request);
+  if (state !== undefined) await resume(server, state);
   const { pool } = serving;
   const recover = async (maker: Pick<NativePool, 'recoverDevice'>): Promise<NativeDevice> =>
     unwrap(await maker.recoverDevice(id, server?.request ?? request, onEnd));
@@ -103,15 +119,29 @@ export async function recoverDevice(
   return device;
 }
 
+async function resume(server: HandlerServer | undefined, state: string): Promise<void> {
+  try {
+    if (server === undefined) checkKeepers(1, 0);
+    await server?.resume(state);
+  } catch (error) {
+    await server?.release();
+    throw error;
+  }
+}
+
 /**
  * @internal Looks whether {@link recoverDevice} would take the target of a device that another server
  * still serves: opens and compares the target, and starts a handler's workers for a moment. Changes nothing.
- * Returns whether the layout was compared: of zones, metadata and overlays, the old server keeps the
+ * `states` is the number of threads whose handlers keep state. Returns whether the layout was compared: of zones, metadata and overlays, the old server keeps the
  * files to itself.
  *
  * @throws {UblkError} As {@link recoverDevice}.
  */
-export async function checkRecovery(id: number, options: RecoverOptions): Promise<boolean> {
+export async function checkRecovery(
+  id: number,
+  options: RecoverOptions,
+  states = 0,
+): Promise<boolean> {
   const info = await getDeviceInfo(id);
   const { serving } = recall(info, options);
   const { queues, depth } = info;
@@ -120,6 +150,7 @@ export async function checkRecovery(id: number, options: RecoverOptions): Promis
   const server = await serverOf(serving.target, request);
   const checked = server?.request ?? request;
   try {
+    checkKeepers(states, server?.keepers ?? 0);
     const shared = { ...checked, target: unlocked(checked.target) };
     return unwrap(await native().checkRecovery(id, shared));
   } finally {

@@ -15,6 +15,30 @@ const SOCKET = '/run/ublk-service.sock';
 /** The messages of a hand-over of two devices in their order. */
 const MOMENTS = ['ready', 'yours', 'alive', 'yours 2', 'alive 2', 'bye', 'done'];
 
+/** A disk in the memory of a worker thread. */
+const MEMORY_DISK = `
+  const disk = new Map();
+  const chunk = 4096;
+  export default {
+    size: '32MiB',
+    blockSize: chunk,
+    read({ data, offset }) {
+      for (let at = 0; at < data.length; at += chunk) {
+        const held = disk.get(offset + at);
+        if (held) data.set(held, at);
+        else data.fill(0, at, at + chunk);
+      }
+    },
+    write({ data, offset }) {
+      for (let at = 0; at < data.length; at += chunk) {
+        disk.set(offset + at, data.slice(at, at + chunk));
+      }
+    },
+    suspend: () => disk,
+    resume: (last) => last.forEach((bytes, offset) => disk.set(offset, bytes)),
+  };
+`;
+
 /** Several processes start, one after another. */
 const slow = { timeout: 600_000 + 60_000 * CYCLES };
 
@@ -96,6 +120,27 @@ withUblk('an upgrade of a service', () => {
       await pause(500 + Math.random() * 1000);
     }
     await Promise.all(loads.map(endLoad));
+    await stopAll();
+    expect((await server).exitCode).toBe(0);
+  });
+
+  test('takes over what handlers have in memory', slow, async (context) => {
+    await needAll(context);
+    const folder = temporaryFolder();
+    const disk = join(folder, 'disk.mjs');
+    writeFileSync(disk, MEMORY_DISK);
+    const path = join(folder, 'ublk.json');
+    writeConfig(path, { memory: { kind: 'module', url: disk } });
+    let { server } = await startServer('serve', path);
+    const load = startLoad('/dev/ublkb0', '--rate_iops=50');
+    for (let cycle = 0; cycle < CYCLES + 1; cycle += 1) {
+      await pause(2000);
+      const next = await startServer('upgrade');
+      expect((await server).exitCode).toBe(0);
+      server = next.server;
+    }
+    await pause(2000);
+    await endLoad(load);
     await stopAll();
     expect((await server).exitCode).toBe(0);
   });

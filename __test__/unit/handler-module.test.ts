@@ -6,6 +6,7 @@ import { pathToFileURL } from 'node:url';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 import { handlerModule } from '../../src/index.ts';
+import type * as Pools from '../../src/handler/pool.ts';
 import type * as Testing from '../../src/testing/index.ts';
 
 // Threads do not run TypeScript: what is tested with them is what has been built.
@@ -46,6 +47,38 @@ describe.runIf(existsSync(BUILT))("A handler's module", () => {
     writeFileSync(path, text);
     return pathToFileURL(path);
   }
+
+  test('gives up the state of each worker, and takes it in the same order', async () => {
+    const url = module(`
+      import { threadId } from 'node:worker_threads';
+      let state = threadId;
+      export default {
+        size: 4096,
+        read() {},
+        suspend: async () => state,
+        resume: (last) => {
+          if (last === 'wrong') throw new Error('this is no state of mine');
+          state = last + 1000;
+        },
+      };
+    `);
+    const listener = { warn: () => {}, lost: () => {} };
+    const pools = new URL('../../dist/handler/pool.js', import.meta.url);
+    const { WorkerPool } = (await import(pools.href)) as typeof Pools;
+    const { pool, shape } = await WorkerPool.start(handlerModule(url, { workers: 2 }), listener);
+    try {
+      expect(shape.keepsState).toBe(true);
+      const states = (await pool.suspend()) as number[];
+      expect(new Set(states).size).toBe(2);
+      await pool.resume(states);
+      expect(await pool.suspend()).toEqual(states.map((state) => state + 1000));
+      const message = "the handler's resume() fails: this is no state of mine";
+      const code = 'ERR_UBLK_HANDLER';
+      await expect(pool.resume([1, 'wrong'])).rejects.toMatchObject({ code, message });
+    } finally {
+      await pool.release();
+    }
+  });
 
   test('that exports a function is given the data, in each worker', async () => {
     const url = module(`

@@ -3,6 +3,7 @@ import { readdirSync, readlinkSync } from 'node:fs';
 import { debug } from '../debug.ts';
 import type { Device } from '../device.ts';
 import { toProcessWarning, toUblkError, UblkError, UblkErrorCode } from '../errors.ts';
+import { serverBehind } from '../handler/server.ts';
 import type { NamedOptions } from '../service/config.ts';
 import type { Service } from '../service/service.ts';
 import { packageVersion } from '../version.ts';
@@ -24,6 +25,8 @@ export interface Doors {
 interface Given extends HandedDevice {
   readonly device: Device;
   readonly options: NamedOptions;
+  /** The state of the handler that has left the device. */
+  state?: string | undefined;
 }
 
 /**
@@ -61,7 +64,9 @@ function hello({ service, config, handOver }: Controlled, { path, group }: Doors
 }
 
 function devicesOf(service: Service): HandedDevice[] {
-  return [...service.devices].map(([name, { id }]) => ({ name, id }));
+  return [...service.devices].map(([name, device]) => {
+    return { name, id: device.id, states: serverBehind(device)?.keepers };
+  });
 }
 
 /** Why nothing can be handed over. */
@@ -87,9 +92,10 @@ async function give(
   /** Whether the new server has everything; otherwise the new server has left the devices, or has died. */
   const giveAll = async (): Promise<boolean> => {
     for (const [name, { device, options }] of service.entries) {
-      given.push({ name, id: device.id, device, options });
-      await device.quiesce();
-      wire.send({ message: 'yours', name });
+      const one: Given = { name, id: device.id, device, options };
+      given.push(one);
+      one.state = await leave(device);
+      wire.send({ message: 'yours', name, state: one.state });
       if (!(await hears(wire, 'alive'))) return false;
     }
     isClosed = true;
@@ -114,6 +120,19 @@ async function give(
   const lost = (await Promise.all(back.map((one) => takeBack(service, one)))).flat();
   if (isClosed) await Promise.all([doors.reopen(), handOver?.reopen()]).catch(warn);
   wire.send({ message: 'kept', lost });
+}
+
+/** Leaves a device to its next server; resolves to the state of the device's handler, if it keeps state. */
+async function leave(device: Device): Promise<string | undefined> {
+  const server = serverBehind(device);
+  const state = server?.suspendAtEnd();
+  try {
+    await device.quiesce();
+  } catch (error) {
+    server?.keepOn();
+    throw error;
+  }
+  return await state;
 }
 
 /** @throws {Silence} Where the new server stands still. */
@@ -151,11 +170,11 @@ async function callBack(
 /** Serves a device again; an error is reported to both sides. */
 async function takeBack(
   service: Service,
-  { name, id, device, options }: Given,
+  { name, id, device, options, state }: Given,
 ): Promise<(HandedDevice & { readonly error: UblkError })[]> {
   const recover = async (): Promise<(HandedDevice & { readonly error: UblkError })[]> => {
     try {
-      await service.adopt(id, options);
+      await service.adopt(id, options, { state });
       return [];
     } catch (thrown) {
       const error = toUblkError(thrown);

@@ -13,6 +13,8 @@ export const HAND_OVER_PATH = '/v1/hand-over';
 export interface HandedDevice {
   readonly name: string;
   readonly id: number;
+  /** In how many threads the device's handler keeps state; absent without a handler. */
+  readonly states?: number | undefined;
 }
 
 /** The messages of a hand-over in their order; docs/architecture.md has the walk of one hand-over. */
@@ -44,6 +46,8 @@ export type Message =
       /** The old server has left the device, and waits for `alive`. */
       readonly message: 'yours';
       readonly name: string;
+      /** The state of the device's handler, as text. */
+      readonly state?: string | undefined;
     }
   | {
       /** The new server serves the device. */
@@ -75,8 +79,8 @@ export type MessageOf<Name extends Message['message']> = Extract<Message, { mess
 /** What a server hears of the other one. */
 export type Heard = Message | { readonly message: 'end' } | { readonly message: 'silence' };
 
-/** The longest line, in bytes. */
-const LONGEST = 1 << 20;
+/** The longest line, in bytes: more than the state of a handler, 64 MiB in Base64. */
+const LONGEST = 96 << 20;
 
 /** A connection of a hand-over: one line of JSON for each message, either way. */
 export class Wire {
@@ -132,14 +136,18 @@ export class Wire {
   }
 
   #take(part: Buffer): void {
-    const lines = (this.#rest + this.#decoder.write(part)).split('\n');
+    const text = this.#decoder.write(part);
+    this.#rest += text;
+    if (this.#rest.length > LONGEST) this.#socket.destroy();
+    // A long line comes in many parts: each look at all of it would copy it.
+    if (!text.includes('\n')) return;
+    const lines = this.#rest.split('\n');
     this.#rest = lines.pop()!;
     try {
       for (const line of lines) this.#messages.push(JSON.parse(line) as Message);
     } catch {
       this.#socket.destroy();
     }
-    if (this.#rest.length > LONGEST) this.#socket.destroy();
     this.#wake();
   }
 }

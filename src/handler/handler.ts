@@ -36,6 +36,8 @@ const KNOWN = [
   'backends',
   'zones',
   'map',
+  'suspend',
+  'resume',
   ...METHODS,
 ] as const;
 
@@ -55,6 +57,8 @@ export interface CheckedHandler {
   readonly timeoutMs: number | undefined;
   /** Whether no data comes to JavaScript: `map` answers reads and writes. */
   readonly mapsOnly: boolean;
+  /** Whether the handler has `suspend` and `resume`. */
+  readonly keepsState: boolean;
 }
 
 /**
@@ -125,6 +129,7 @@ export function checkHandler(definition: Handler): CheckedHandler {
     timeoutMs:
       timeoutMs === undefined ? undefined : checkInteger(timeoutMs, 'timeoutMs', 250, 86_400_000),
     mapsOnly: definition.map !== undefined && !definition.read && !definition.write,
+    keepsState: keepsState(definition),
   };
 }
 
@@ -141,6 +146,16 @@ function methodFor(definition: Handler, op: RequestOp | undefined): Method | und
   // V8 calls a bound function at a higher cost.
   if (typeof method === 'function') return (request) => method.call(definition, request) as Answer;
   throw wrong(maps ? 'map' : op, `must be a function, not ${typeof method}`);
+}
+
+function keepsState({ suspend, resume }: Handler): boolean {
+  for (const [key, method] of Object.entries({ suspend, resume }) as [string, unknown][]) {
+    if (method === undefined || typeof method === 'function') continue;
+    throw wrong(key, `must be a function, not ${typeof method}`);
+  }
+  if ((suspend === undefined) === (resume === undefined)) return suspend !== undefined;
+  const [has, lacks] = resume === undefined ? ['suspend', 'resume'] : ['resume', 'suspend'];
+  throw invalid(`the handler has '${has}' but no '${lacks}'`, 'a hand-over needs both', lacks);
 }
 
 /** Whether `map` answers these requests, for lack of another method. */

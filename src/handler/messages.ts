@@ -17,6 +17,13 @@ export interface Assignment {
   readonly spinUsec: number;
 }
 
+/** The messages for a worker that serves. */
+export type ToWorker =
+  | Assignment
+  | { readonly suspend: true }
+  /** The state of the last server's worker. */
+  | { readonly resume: unknown };
+
 /** The parts of a handler that cross threads. */
 export type HandlerShape = Omit<CheckedHandler, 'methods'>;
 
@@ -34,7 +41,9 @@ export type FromWorker =
   | { readonly shape: HandlerShape }
   | { readonly failure: ErrorMessage }
   | { readonly warning: ErrorMessage }
-  | { readonly serving: true };
+  | { readonly serving: true }
+  | { readonly suspended: unknown }
+  | { readonly resumed: true };
 
 /** An error as a message. */
 export function toMessage(error: unknown): ErrorMessage {

@@ -6,6 +6,7 @@ import {
   type Assignment,
   type FromWorker,
   type HandlerShape,
+  type ToWorker,
   type WorkerStart,
 } from './messages.ts';
 import type { HandlerModule } from './module.ts';
@@ -59,14 +60,29 @@ export class WorkerPool {
   async serve({ queues, ...common }: Assignment): Promise<void> {
     const share = (index: number): number[] =>
       queues.filter((queue) => queue % this.#workers.length === index);
-    const ready = this.#workers.map((worker) => firstMessage(worker, 'serving'));
-    for (const [index, worker] of this.#workers.entries()) {
-      // oxlint-disable-next-line unicorn/require-post-message-target-origin -- no window
-      worker.postMessage({ ...common, queues: share(index) } satisfies Assignment);
-    }
-    await Promise.all(ready);
+    const assign = (worker: Worker, index: number): Promise<unknown> =>
+      ask(worker, { ...common, queues: share(index) }, 'serving');
+    await Promise.all(this.#workers.map(assign));
     // From here on the device keeps the process alive, not the workers.
     for (const worker of this.#workers) worker.unref();
+  }
+
+  /** The number of workers. */
+  get size(): number {
+    return this.#workers.length;
+  }
+
+  /** The state of each worker's handler. */
+  async suspend(): Promise<unknown[]> {
+    const states = this.#workers.map((worker) => ask(worker, { suspend: true }, 'suspended'));
+    return (await Promise.all(states)).map(({ suspended }) => suspended);
+  }
+
+  /** Gives each worker's handler a state of {@link suspend}. */
+  async resume(states: readonly unknown[]): Promise<void> {
+    const give = (worker: Worker, index: number): Promise<unknown> =>
+      ask(worker, { resume: states[index] }, 'resumed');
+    await Promise.all(this.#workers.map(give));
   }
 
   /** Ends the workers. */
@@ -112,16 +128,28 @@ function inheritable(args: readonly string[]): string[] {
   );
 }
 
+/** Sends a message; resolves with the worker's answer. */
+function ask<Key extends AnswerKey>(
+  worker: Worker,
+  message: ToWorker,
+  key: Key,
+): Promise<Answer<Key>> {
+  const answer = firstMessage(worker, key);
+  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- no window
+  worker.postMessage(message);
+  return answer;
+}
+
+type AnswerKey = 'shape' | 'serving' | 'suspended' | 'resumed';
+type Answer<Key extends AnswerKey> = Extract<FromWorker, Record<Key, unknown>>;
+
 async function shapeOf(worker: Worker): Promise<HandlerShape> {
   const { shape } = await firstMessage(worker, 'shape');
   return shape;
 }
 
 /** Resolves with the first message with `key`; rejects when the worker fails or ends. */
-function firstMessage<Key extends 'shape' | 'serving'>(
-  worker: Worker,
-  key: Key,
-): Promise<Extract<FromWorker, Record<Key, unknown>>> {
+function firstMessage<Key extends AnswerKey>(worker: Worker, key: Key): Promise<Answer<Key>> {
   return new Promise((resolve, reject) => {
     let cause: unknown;
     worker.on('error', (error) => {
@@ -131,7 +159,7 @@ function firstMessage<Key extends 'shape' | 'serving'>(
     worker.once('exit', () => reject(ended(cause)));
     worker.on('message', (message: FromWorker) => {
       if ('failure' in message) reject(fromMessage(message.failure));
-      if (key in message) resolve(message as Extract<FromWorker, Record<Key, unknown>>);
+      if (key in message) resolve(message as Answer<Key>);
     });
   });
 }

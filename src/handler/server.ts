@@ -14,6 +14,7 @@ import { isHandlerModule, type HandlerModule } from './module.ts';
 import { WorkerPool } from './pool.ts';
 import { HandlerQueue } from './queue.ts';
 import { toWarning } from './reports.ts';
+import { checkKeepers, fromText, inTime, keeperOf, toText, type StateKeeper } from './state.ts';
 import type { Handler } from './types.ts';
 import { Warnings } from './warnings.ts';
 
@@ -30,6 +31,11 @@ export class HandlerServer {
   readonly #bridge: NativeBridge;
   readonly #warnings: Warnings;
   readonly #pool: WorkerPool | undefined;
+  /** What keeps the handler's state; undefined for a handler without `suspend` and `resume`. */
+  #keeper: StateKeeper | undefined;
+  #ended: Promise<unknown> = Promise.resolve();
+  /** The state at the end of the device, once somebody has asked for it. */
+  #state: Promise<string | undefined> | undefined;
   /** The device's options for the addon. */
   readonly request: NativeDeviceOptions;
 
@@ -72,6 +78,7 @@ export class HandlerServer {
     const server = new HandlerServer(shape, { ...device, queues, depth }, warnings);
     try {
       server.#open(checked, { queues, depth, spin });
+      if (shape.keepsState) server.#keeper = keeperOf(handler);
       return server;
     } catch (error) {
       void server.release();
@@ -115,6 +122,7 @@ export class HandlerServer {
       server = new HandlerServer(shape, { ...device, queues, depth }, warnings, pool);
       const all = Array.from({ length: queues }, (_, queue) => queue);
       await pool.serve({ bridge: server.#bridge.id, queues: all, depth, spinUsec });
+      if (shape.keepsState) server.#keeper = pool;
       return server;
     } catch (error) {
       await (server ?? pool).release();
@@ -122,9 +130,50 @@ export class HandlerServer {
     }
   }
 
-  /** Passes warnings to the device; the loss of the answering threads ends the device. */
-  attach(device: Device): void {
+  /**
+   * Passes warnings to the device; the loss of the answering threads ends the device. When the device has
+   * ended, the server ends too.
+   */
+  attach(device: Device, ended: Promise<unknown>): void {
     this.#warnings.listen(device);
+    this.#ended = ended;
+    servers.set(device, this);
+    const release = (): Promise<void> => this.release();
+    void ended.then(() => this.#state).then(release, release);
+  }
+
+  /** The number of threads whose handlers keep state. */
+  get keepers(): number {
+    return this.#keeper === undefined ? 0 : (this.#pool?.size ?? 1);
+  }
+
+  /** Resolves when the device has ended: to the handler's state as text, if the handler keeps state. */
+  suspendAtEnd(): Promise<string | undefined> {
+    const keeper = this.#keeper;
+    this.#state = this.#ended.then(async () =>
+      // Nobody wants the state any more, or no handler has one.
+      this.#state === undefined || keeper === undefined
+        ? undefined
+        : toText(await inTime('suspend', keeper.suspend())),
+    );
+    this.#state.catch(() => {});
+    return this.#state;
+  }
+
+  /** The device has not ended: the handler goes on. */
+  keepOn(): void {
+    this.#state = undefined;
+  }
+
+  /**
+   * Gives the handler the state of the last server's handler, before the first request.
+   *
+   * @throws {UblkError} `ERR_UBLK_HANDLER`, `ERR_UBLK_TIMEOUT`.
+   */
+  async resume(text: string): Promise<void> {
+    const states = fromText(text);
+    checkKeepers(states.length, this.keepers);
+    await inTime('resume', this.#keeper!.resume(states));
   }
 
   /** Frees the bridge and the workers after the end of the device. */
@@ -135,6 +184,14 @@ export class HandlerServer {
       await this.#pool?.release();
     }
   }
+}
+
+/** The servers of devices that JavaScript answers. */
+const servers = new WeakMap<Device, HandlerServer>();
+
+/** The server that answers a device's requests; undefined for a native target. */
+export function serverBehind(device: Device): HandlerServer | undefined {
+  return servers.get(device);
 }
 
 /** The server for a handler's device; undefined for a native target. */
@@ -156,8 +213,7 @@ export async function serve(
   try {
     native = await create();
     const device = new Device(native, ended);
-    server?.attach(device);
-    void ended.then(() => server?.release());
+    server?.attach(device, ended);
     return device;
   } catch (error) {
     await native?.release();

@@ -126,4 +126,19 @@ export interface Handler<Name extends string = string> {
   map?: (
     request: HandlerRequest<Name>,
   ) => Piece<Name> | readonly Piece<Name>[] | PromiseLike<Piece<Name> | readonly Piece<Name>[]>;
+
+  /**
+   * Returns what the handler of the next server needs to go on, where {@link handOver} or `ublk upgrade`
+   * gives the device to another process: a value for `structuredClone()`, of at most 64 MiB, or a promise
+   * of one. Called after the last request has been answered, in each worker. Fails the hand-over, and the
+   * old server takes the device back, when it throws or takes longer than 30 s. Needs {@link resume}.
+   */
+  suspend?: () => unknown;
+  /**
+   * Takes what {@link suspend} has returned, before the first request; a promise is waited for, at most
+   * 30 s. Not called without a hand-over: at first, and after a crash. If the hand-over fails later, the
+   * old server calls its own handler, or a new copy of its own module, with the same state.
+   */
+  // oxlint-disable-next-line typescript/no-explicit-any -- what the handler's own suspend has returned
+  resume?: (state: any) => unknown;
 }

@@ -7,20 +7,24 @@ import { checkHandler, isHandler, type CheckedHandler } from './handler.ts';
 import { HandlerQueue } from './queue.ts';
 import type { Handler } from './types.ts';
 import { serveHot } from './hot.ts';
-import { toMessage, type Assignment, type FromWorker, type WorkerStart } from './messages.ts';
+import {
+  toMessage,
+  type Assignment,
+  type FromWorker,
+  type ToWorker,
+  type WorkerStart,
+} from './messages.ts';
+import { resumeOne, suspendOne } from './state.ts';
 
 const port = parentPort!;
 const tell = (message: FromWorker): void => port.postMessage(message);
 
 try {
-  const checked = checkHandler(await load(workerData as WorkerStart));
+  const handler = await load(workerData as WorkerStart);
+  const checked = checkHandler(handler);
   // The listener keeps this thread alive until the pool terminates the thread.
-  port.on('message', (assignment: Assignment) => {
-    try {
-      serve(checked, assignment);
-    } catch (error) {
-      tell({ failure: toMessage(error) });
-    }
+  port.on('message', (message: ToWorker) => {
+    obey(handler, checked, message).catch((error: unknown) => tell({ failure: toMessage(error) }));
   });
   const { methods: _ours, ...shape } = checked;
   tell({ shape });
@@ -32,6 +36,15 @@ async function load({ url, data }: WorkerStart): Promise<Handler> {
   const { default: exported } = (await import(url)) as { default?: unknown };
   if (typeof exported !== 'function' || isHandler(exported)) return exported as Handler;
   return (await (exported as (data: unknown) => unknown)(data)) as Handler;
+}
+
+async function obey(handler: Handler, checked: CheckedHandler, message: ToWorker): Promise<void> {
+  if ('queues' in message) serve(checked, message);
+  else if ('suspend' in message) tell({ suspended: await suspendOne(handler) });
+  else {
+    await resumeOne(handler, message.resume);
+    tell({ resumed: true });
+  }
 }
 
 function serve(checked: CheckedHandler, { bridge, queues, depth, spinUsec }: Assignment): void {

@@ -30,7 +30,8 @@ export interface HandOverOptions extends PlanHandOverOptions {
  * taken over, the old server takes all devices back. If the old server is killed meanwhile, the new server
  * serves all devices; if the new server is killed, the old server does.
  *
- * The state of a handler's JavaScript does not travel: the new server starts with the target of `config`.
+ * The state of a handler's JavaScript travels if the handler has {@link Handler.suspend} and
+ * {@link Handler.resume}; other handlers start anew.
  * Devices of the old server that `config` does not name are taken over as recorded, then stopped unless a
  * client uses the device, as by {@link Service.reload}. The old program's {@link Service} has no device
  * any more and emits `handOver`; its control socket is closed, and the new program can open its own at the

@@ -58,9 +58,10 @@ export class Predecessor {
       if (said.message === 'end') return await this.#inherit(service, [...waiting.values()]);
       if (said.message === 'bye') return [];
       if (said.message === 'refused') throw toError(said.error);
-      const one = said.message === 'yours' ? waiting.get(said.name) : undefined;
+      if (said.message !== 'yours') throw unexpected(said);
+      const one = waiting.get(said.name);
       if (one === undefined) throw unexpected(said);
-      await service.adopt(one.id, one.options).catch((error: unknown) => {
+      await service.adopt(one.id, one.options, { state: said.state }).catch((error: unknown) => {
         throw about(one.name, toUblkError(error));
       });
       waiting.delete(one.name);

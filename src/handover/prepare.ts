@@ -34,7 +34,7 @@ export async function prepare(
 ): Promise<Preparation> {
   const seen = await observe();
   const prepared: Prepared[] = [];
-  const prepareOne = async ({ name, id }: HandedDevice): Promise<HandOverStep> => {
+  const prepareOne = async ({ name, id, states }: HandedDevice): Promise<HandOverStep> => {
     const declared = config.find((one) => one.name === name);
     const found = seen.find(({ info }) => info.id === id);
     const { taken, remains } =
@@ -47,7 +47,7 @@ export async function prepare(
     const step = { name, action: 'take-over', id, remains } as const;
     try {
       const options = declared ?? (await recorded(name, id));
-      const isCompared = await check(id, options);
+      const isCompared = await check(id, options, states);
       prepared.push({ name, id, options });
       if (!isCompared) why.push('the files are compared when the old server has left');
       return { ...step, why: why.join('; ') };
@@ -62,7 +62,7 @@ export async function prepare(
   return { devices: prepared, steps: [...steps, ...others] };
 }
 
-async function check(id: number, options: NamedOptions): Promise<boolean> {
+async function check(id: number, options: NamedOptions, states?: number): Promise<boolean> {
   const { recovery, features } = await getDeviceInfo(id);
   if (recovery === undefined) {
     const message = `the device was created without recovery, so that no other server can serve it`;
@@ -75,7 +75,7 @@ async function check(id: number, options: NamedOptions): Promise<boolean> {
     const hint = 'stop the service and start the new one: the device waits meanwhile';
     throw new UblkError(UblkErrorCode.Unsupported, message, { hint });
   }
-  return await checkRecovery(id, servingOf(options));
+  return await checkRecovery(id, servingOf(options), states);
 }
 
 /** The options of a device that the configuration does not name, as the old server has recorded. */

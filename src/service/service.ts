@@ -4,7 +4,7 @@ import { createDevice } from '../create.ts';
 import type { Device } from '../device.ts';
 import { deleteDevice, stopDevice } from '../devices.ts';
 import { invalid, toProcessWarning, UblkError, UblkErrorCode } from '../errors.ts';
-import { recoverDevice, type RecoverOptions } from '../recover.ts';
+import { recoverDevice, takeDevice, type RecoverOptions, type TakeContext } from '../recover.ts';
 import { RECALLED_KEYS } from '../serving.ts';
 import { checkProgramConfig, type NamedOptions, type ServiceConfig } from './config.ts';
 import { observe } from './observe.ts';
@@ -116,8 +116,8 @@ export class Service extends EventEmitter<ServiceEvents> {
   }
 
   /** @internal Serves a device that waits for a server, or whose server is about to leave. */
-  async adopt(id: number, options: NamedOptions, signal?: AbortSignal): Promise<Device> {
-    const device = await recoverDevice(id, servingOf(options), { signal });
+  async adopt(id: number, options: NamedOptions, context: TakeContext = {}): Promise<Device> {
+    const device = await takeDevice(id, servingOf(options), context);
     this.#add(options, device);
     return device;
   }
