@@ -31,7 +31,7 @@ const MEMORY_DISK = `
     },
     write({ data, offset }) {
       for (let at = 0; at < data.length; at += chunk) {
-        disk.set(offset + at, data.slice(at, at + chunk));
+        disk.set(offset + at, Buffer.from(data.subarray(at, at + chunk)));
       }
     },
     suspend: () => disk,
