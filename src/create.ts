@@ -3,6 +3,7 @@ import { debug } from './debug.ts';
 import type { Device } from './device.ts';
 import { unwrap } from './errors.ts';
 import { serve, serverOf } from './handler/server.ts';
+import { checkLockable, lockMemory } from './lock-memory.ts';
 import { native, type NativeDevice, type NativeEnd, type NativePool } from './native.ts';
 import { nameDisk } from './names.ts';
 import { noteServer } from './notes.ts';
@@ -42,6 +43,10 @@ export async function createDevice(
   checkKeys(context, 'the context of createDevice()', ['signal']);
   const { signal } = context;
   signal?.throwIfAborted();
+  if (options.lockMemory) {
+    checkLockable(options.target);
+    lockMemory();
+  }
   let onEnd!: (end: NativeEnd) => void;
   const ended = new Promise<NativeEnd>((resolve) => (onEnd = resolve));
   const server = await serverOf(options.target, request);

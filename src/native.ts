@@ -27,6 +27,8 @@ export type * from './native-types.ts';
 
 /** The addon. Promises never reject and functions never throw: an {@link Outcome} holds a failure. */
 export interface Binding {
+  /** Locks the memory of the data path, to the end of the process. */
+  lockMemory(): Outcome<void>;
   createPool(reactors: number, maxReactors: number, spinUsec: number): Promise<Outcome<NativePool>>;
   createDevice(
     options: NativeDeviceOptions,

@@ -1,5 +1,6 @@
-import { checkInteger, checkKeys } from './check.ts';
+import { checkBoolean, checkInteger, checkKeys } from './check.ts';
 import { UblkError, UblkErrorCode, unwrap, wrong } from './errors.ts';
+import { lockMemory } from './lock-memory.ts';
 import { type NativeDevice, type NativeEnd, type NativePool, native } from './native.ts';
 import { once } from './once.ts';
 
@@ -21,6 +22,11 @@ export interface ReactorPoolOptions {
    * @default 0
    */
   readonly spinUsec?: number | undefined;
+  /**
+   * Whether everything that the reactors touch stays in memory: see {@link ServingOptions.lockMemory}.
+   * @default false
+   */
+  readonly lockMemory?: boolean | undefined;
 }
 
 /** The private state of a pool. */
@@ -98,10 +104,11 @@ export class ReactorPool {
  * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`, `ERR_UBLK_NO_IO_URING`.
  */
 export async function createReactorPool(options: ReactorPoolOptions = {}): Promise<ReactorPool> {
-  checkKeys(options, 'createReactorPool()', ['reactors', 'maxReactors', 'spinUsec']);
+  checkKeys(options, 'createReactorPool()', ['reactors', 'maxReactors', 'spinUsec', 'lockMemory']);
   const reactors = checkInteger(options.reactors ?? 1, 'reactors', 1, 1024);
   const most = checkInteger(options.maxReactors ?? reactors, 'maxReactors', reactors, 1024);
   const spin = checkInteger(options.spinUsec ?? 0, 'spinUsec', 0, 1_000_000);
+  if (checkBoolean(options.lockMemory ?? false, 'lockMemory')) lockMemory();
   return new ReactorPool(unwrap(await native().createPool(reactors, most, spin)));
 }
 

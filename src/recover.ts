@@ -7,6 +7,7 @@ import { serve, serverOf, type HandlerServer } from './handler/server.ts';
 import { checkKeepers } from './handler/state.ts';
 import type { HandlerModule } from './handler/module.ts';
 import type { Handler } from './handler/types.ts';
+import { checkLockable, lockMemory } from './lock-memory.ts';
 import {
   native,
   type NativeDevice,
@@ -96,6 +97,10 @@ export async function takeDevice(
   const { queues, depth } = info;
   const target = toNative(serving.target);
   const request = { ...toNativeServing(serving), target, queues, depth };
+  if (serving.lockMemory) {
+    checkLockable(serving.target);
+    lockMemory();
+  }
   let onEnd!: (end: NativeEnd) => void;
   const ended = new Promise<NativeEnd>((resolve) => (onEnd = resolve));
   const server = await serverOf(serving.target, request);

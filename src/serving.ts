@@ -56,6 +56,16 @@ export interface ServingOptions extends PlacementOptions {
    */
   readonly spinUsec?: number | undefined;
   /**
+   * Whether everything that the device's threads touch stays in memory: their stacks and data, the memory
+   * of all targets of this process, and its buffers for requests (with `copy`, queues x depth x
+   * `maxIoBytes`). Without it a device must not be swapped to: a thread that has been swapped out to its own
+   * device waits for itself. The memory stays locked to the end of the process. Needs `CAP_IPC_LOCK` or
+   * `RLIMIT_MEMLOCK` without limit. Not with handlers, whose memory belongs to JavaScript; of a `pool`,
+   * the option of the pool.
+   * @default false
+   */
+  readonly lockMemory?: boolean | undefined;
+  /**
    * Reactors from `createReactorPool` that serve the queues; not with `affinity`.
    * @default each queue has a reactor of its own
    */
@@ -87,6 +97,7 @@ export const RECALLED_KEYS = [
   'splitRegister',
   'rotateSlots',
   'spinUsec',
+  'lockMemory',
   'threads',
   'ringsApart',
   'pin',
@@ -107,6 +118,7 @@ export function toNativeServing(options: ServingOptions): Given {
   }
   if (rotateSlots !== undefined) given.rotateSlots = checkBoolean(rotateSlots, 'rotateSlots');
   if (spinUsec !== undefined) given.spinUsec = checkInteger(spinUsec, 'spinUsec', 0, 1_000_000);
+  if (options.lockMemory !== undefined) checkBoolean(options.lockMemory, 'lockMemory');
   if (pool !== undefined) checkWithPool(pool, options);
   if (timeoutMs !== undefined) given.timeoutMs = checkInteger(timeoutMs, 'timeoutMs', 1, 600_000);
   if (throttle !== undefined) given.throttle = toNativeThrottle(throttle);
@@ -127,8 +139,10 @@ function toNativePlacement(options: PlacementOptions): Given {
 }
 
 /** Checks a pool, and that no option is about the pool's own threads. */
-function checkWithPool(pool: ReactorPool, { spinUsec, affinity }: ServingOptions): void {
+function checkWithPool(pool: ReactorPool, options: ServingOptions): void {
   checkPool(pool);
-  const other = spinUsec === undefined ? affinity && 'affinity' : 'spinUsec';
+  const other = (['spinUsec', 'affinity', 'lockMemory'] as const).find(
+    (key) => options[key] !== undefined && options[key] !== false,
+  );
   if (other) throw wrong(other, 'and pool exclude each other: the pool has its own threads');
 }

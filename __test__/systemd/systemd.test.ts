@@ -25,9 +25,12 @@ describe('a machine with systemd and a ublk disk in fstab', () => {
     const stdout = new PassThrough();
     const said = text(stdout);
     const run = { disk, timeout: 600, ...options, command: ['sh', GUEST, ...step], stdout };
-    const { status, console } = await runInVm(run);
-    stdout.end();
+    const ended = await runInVm(run)
+      .finally(() => stdout.end())
+      .catch((error: Error) => error);
     const lines = await said;
+    if (ended instanceof Error) throw new Error(`${ended.message}\n${step[0]} has said:\n${lines}`);
+    const { status, console } = ended;
     if (status !== 0) throw new Error(`${step[0]} ended with status ${status}:\n${lines}`);
     expect(console).not.toMatch(TROUBLE);
     return lines;

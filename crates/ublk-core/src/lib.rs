@@ -12,6 +12,7 @@ pub mod control;
 pub mod device;
 pub mod driver;
 pub mod error;
+pub mod locked;
 pub mod reactor;
 pub mod simulation;
 pub mod stats;

@@ -5,6 +5,8 @@ use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::AtomicU32;
 
+use crate::locked;
+
 const WRITABLE: i32 = libc::PROT_READ | libc::PROT_WRITE;
 
 /// Bytes that stay mapped until the value is dropped. Other threads and processes may write to the bytes at
@@ -71,7 +73,11 @@ impl Mapping {
         // SAFETY: exactly what was just mapped; no byte of it changes.
         unsafe { libc::madvise(base, length, libc::MADV_DONTFORK) };
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { base, length })
+        let this = Self { base, length };
+        if locked::is_on() {
+            locked::lock(this.base(), length)?;
+        }
+        Ok(this)
     }
 
     /// The address of the first byte.

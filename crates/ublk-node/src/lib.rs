@@ -13,6 +13,8 @@ mod bridge;
 mod describe;
 mod device;
 mod farewell;
+mod heap;
+mod locked;
 mod machine;
 mod memory;
 mod notify;

@@ -28,6 +28,7 @@ export interface AddFlags extends OutputFlags {
   readonly share?: readonly string[];
   readonly shareReadOnly?: readonly string[];
   readonly spin?: number;
+  readonly lockMemory?: true;
   readonly threads?: number;
   readonly ringsApart?: true;
   readonly pin: boolean;
@@ -139,6 +140,7 @@ async function open(
     splitRegister,
     rotateSlots,
     spinUsec: flags.spin,
+    lockMemory: flags.lockMemory,
     throttle,
     watchdog,
     ...placement,

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{self, JoinHandle};
 
 use crate::driver::Driver;
+use crate::locked;
 use crate::reactor::{Capacity, Mailbox, Reactor, Service, Turn};
 use crate::signals;
 use crate::target::Target;
@@ -56,6 +57,7 @@ impl Place {
         thread::Builder::new().name(name).spawn(move || {
             signals::block();
             become_io_flusher();
+            lock_memory();
             affinity.iter().for_each(|mask| bind(mask));
             body();
         })
@@ -74,6 +76,12 @@ fn words(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("the queue's thread panicked: {}", text.unwrap_or("no message"))
+}
+
+/// A thread whose memory cannot be locked, because memory is short, serves all the same: the right to lock
+/// has been looked at before.
+fn lock_memory() {
+    let _unlocked = locked::lock_thread();
 }
 
 /// Keeps this thread's memory allocations from waiting for writeback that waits for this thread
