@@ -52,6 +52,23 @@ async function needAll(context: TestContext): Promise<void> {
 withUblk('a service', () => {
   afterEach(expectNoDevices);
 
+  test('serves a device as soon as its file is there', slow, async () => {
+    const image = join(temporaryFolder(), 'late.img');
+    const there = { target: { kind: 'null', size: '1MiB' } };
+    const late = { target: { kind: 'file', path: image } };
+    const { path } = configFile({ devices: { there, late } });
+    const { server } = await startServer('serve', path);
+    expect(deviceIds()).toHaveLength(1);
+    await pause(3000);
+    writeFileSync(image, Buffer.alloc(MIB));
+    await vi.waitFor(async () => expect((await ublk('list')).stdout).toContain('late'), soon);
+    expect(deviceIds()).toHaveLength(2);
+    await stopAll(...deviceIds());
+    const { exitCode, stderr } = await server;
+    expect(exitCode).toBe(1);
+    expect(stderr.match(/tried again in 1 s, then less often/g)).toHaveLength(1);
+  });
+
   test(
     'creates what is missing, keeps what is right, and mends what is dead',
     slow,

@@ -28,6 +28,13 @@ upgrades_on_reload() { # systemctl reload starts a new server from now on
   } >/run/systemd/system/ublk.service.d/reload.conf
   systemctl daemon-reload
 }
+upgrade() {
+  server=$(main_pid)
+  systemctl reload ublk.service
+  is_new_server "$server" || fail 'the reload has not started a new server'
+  [ ! -e "/proc/$server" ] || until_true [ ! -e "/proc/$server" ]
+  grep -q ublk.service "/proc/$(main_pid)/cgroup" || fail 'the new server is not of the service'
+}
 is_new_server() { [ "$(main_pid)" != "$1" ] && systemctl -q is-active ublk.service; }
 
 # The first boot, without systemd: disks, configuration, and what `ublk service install` writes.
@@ -90,12 +97,12 @@ life() {
   is_new_server "$server" || fail 'not restarted'
   findmnt -n /data >/dev/null || fail 'unmounted by the restart'
   ! said_in_use || fail 'the restart has waited for users'
-  server=$(main_pid)
   upgrades_on_reload
-  systemctl reload ublk.service
-  is_new_server "$server" || fail 'the reload has not started a new server'
-  [ ! -e "/proc/$server" ] || until_true [ ! -e "/proc/$server" ]
-  grep -q ublk.service "/proc/$(main_pid)/cgroup" || fail 'the new server is not of the service'
+  upgrade
+  server=$(main_pid)
+  kill -9 "$server"
+  until_true is_new_server "$server"
+  upgrade
   say "upgraded: $(systemctl show -P StatusText ublk.service)"
   touch /run/done
   wait "$load" || fail 'writes have failed'

@@ -7,6 +7,7 @@ import type { HandOverStep } from '../handover/prepare.ts';
 import { loadConfig, type DeclaredService } from '../service/load.ts';
 import type { ServiceStep } from '../service/plan.ts';
 import { Service, type ServiceResult } from '../service/service.ts';
+import { retryFailed } from '../service/retries.ts';
 import { watchStalls } from '../service/stalls.ts';
 import type { OutputFlags } from './output.ts';
 import { writePidFile } from './pid-file.ts';
@@ -74,6 +75,12 @@ export async function runService(
     done: (pid) => leaveTo(pid, manager),
   };
   await using _control = await openControl(service, path, again, flags, sides);
+  using _retries = retryFailed(service, signal, ({ name, error, afterMs }) => {
+    const { message } = error;
+    process.stderr.write(
+      `${name}: ${message}; tried again in ${afterMs / 1000} s, then less often\n`,
+    );
+  });
   using _stalls = watchStalls(service, flags.stallAfter ?? STALL_AFTER);
   tellStalls(service);
   const created = succession ? undefined : await service.apply(declared.devices, signal);

@@ -53,6 +53,7 @@ interface Served {
 export class Service extends EventEmitter<ServiceEvents> {
   readonly #served = new Map<string, Served>();
   #last: Promise<unknown> = Promise.resolve();
+  #wanted: readonly NamedOptions[] = [];
   #results: readonly ServiceResult[] = [];
   #ready = false;
   /** The process that has taken all devices over. */
@@ -101,6 +102,23 @@ export class Service extends EventEmitter<ServiceEvents> {
   /** @internal {@link reload} with a configuration already checked. */
   apply(wanted: readonly NamedOptions[], signal?: AbortSignal): Promise<readonly ServiceResult[]> {
     return this.exclusively(() => this.#apply(wanted, signal));
+  }
+
+  /**
+   * @internal Tries the last step of one device once more; undefined if the device is served, or not
+   * wanted any more.
+   */
+  async retry(name: string, signal?: AbortSignal): Promise<ServiceResult | undefined> {
+    return await this.exclusively(async () => {
+      if (this.#successor !== undefined || this.#served.has(name)) return undefined;
+      const steps = plan(this.#wanted, await observe(), this.#own());
+      const step = steps.find((one) => one.name === name && one.action !== 'stop');
+      if (step === undefined) return undefined;
+      const options = this.#wanted.find((one) => one.name === name);
+      const result = await this.#attempt(step, options, signal);
+      this.#results = this.#results.map((one) => (one.name === name ? result : one));
+      return result;
+    });
   }
 
   /** @internal Runs `job` while no reload and no hand-over runs. */
@@ -153,6 +171,7 @@ export class Service extends EventEmitter<ServiceEvents> {
     signal?: AbortSignal,
   ): Promise<readonly ServiceResult[]> {
     if (this.#successor !== undefined) throw handed(this.#successor);
+    this.#wanted = wanted;
     const steps = plan(wanted, await observe(), this.#own());
     const options = new Map(wanted.map((one) => [one.name, one]));
     // A stopped device frees the number and the files for another device.
