@@ -3,6 +3,7 @@ import { hasEnded, type CreateDeviceContext } from './create.ts';
 import type { Device } from './device.ts';
 import { getDeviceInfo } from './devices.ts';
 import { unwrap } from './errors.ts';
+import type { DeviceInfo } from './info.ts';
 import { serve, serverOf, type HandlerServer } from './handler/server.ts';
 import { checkKeepers } from './handler/state.ts';
 import type { HandlerModule } from './handler/module.ts';
@@ -83,16 +84,18 @@ export async function recoverDevice(
 export interface TakeContext extends CreateDeviceContext {
   /** The state of the last server's handler, as text. */
   readonly state?: string | undefined;
+  /** What {@link getDeviceInfo} has answered before, to save the time of another question. */
+  readonly info?: DeviceInfo | undefined;
 }
 
 /** @internal {@link recoverDevice} with checked options, and with the state of the last server's handler. */
 export async function takeDevice(
   id: number,
   options: RecoverOptions,
-  { signal, state }: TakeContext,
+  { signal, state, info: known }: TakeContext,
 ): Promise<Device> {
   signal?.throwIfAborted();
-  const info = await getDeviceInfo(id);
+  const info = known ?? (await getDeviceInfo(id));
   const { serving, recorded } = recall(info, options);
   const { queues, depth } = info;
   const target = toNative(serving.target);

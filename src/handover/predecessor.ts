@@ -61,7 +61,8 @@ export class Predecessor {
       if (said.message !== 'yours') throw unexpected(said);
       const one = waiting.get(said.name);
       if (one === undefined) throw unexpected(said);
-      await service.adopt(one.id, one.options, { state: said.state }).catch((error: unknown) => {
+      const { id, options, info } = one;
+      await service.adopt(id, options, { info, state: said.state }).catch((error: unknown) => {
         throw about(one.name, toUblkError(error));
       });
       waiting.delete(one.name);
@@ -122,9 +123,9 @@ export class Predecessor {
 
   async #inherit(service: Service, rest: readonly Prepared[]): Promise<readonly Lost[]> {
     this.#isDead = true;
-    const taken = rest.map(async ({ name, id, options }) => {
+    const taken = rest.map(async ({ name, id, options, info }) => {
       try {
-        await service.adopt(id, options);
+        await service.adopt(id, options, { info });
         return [];
       } catch (error) {
         return [{ name, error: toUblkError(error) }];

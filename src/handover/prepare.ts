@@ -1,5 +1,6 @@
 import { toUblkError, UblkError, UblkErrorCode } from '../errors.ts';
 import { getDeviceInfo } from '../devices.ts';
+import type { DeviceInfo } from '../info.ts';
 import { checkRecovery } from '../recover.ts';
 import { recall } from '../records/recall.ts';
 import type { HandedDevice, MessageOf } from '../control/wire.ts';
@@ -18,6 +19,7 @@ export interface HandOverStep extends Omit<ServiceStep, 'action'> {
 /** A device that the new server can take over. */
 export interface Prepared extends HandedDevice {
   readonly options: NamedOptions;
+  readonly info: DeviceInfo;
 }
 
 /** What a new server has found out while the old server serves. */
@@ -46,9 +48,10 @@ export async function prepare(
     ];
     const step = { name, action: 'take-over', id, remains } as const;
     try {
-      const options = declared ?? (await recorded(name, id));
-      const isCompared = await check(id, options, states);
-      prepared.push({ name, id, options });
+      const info = await getDeviceInfo(id);
+      const options = declared ?? recorded(name, info);
+      const isCompared = await check(info, options, states);
+      prepared.push({ name, id, options, info });
       if (!isCompared) why.push('the files are compared when the old server has left');
       return { ...step, why: why.join('; ') };
     } catch (thrown) {
@@ -62,8 +65,8 @@ export async function prepare(
   return { devices: prepared, steps: [...steps, ...others] };
 }
 
-async function check(id: number, options: NamedOptions, states?: number): Promise<boolean> {
-  const { recovery, features } = await getDeviceInfo(id);
+async function check(info: DeviceInfo, options: NamedOptions, states?: number): Promise<boolean> {
+  const { id, recovery, features } = info;
   if (recovery === undefined) {
     const message = `the device was created without recovery, so that no other server can serve it`;
     throw new UblkError(UblkErrorCode.Unsupported, message, {
@@ -79,8 +82,8 @@ async function check(id: number, options: NamedOptions, states?: number): Promis
 }
 
 /** The options of a device that the configuration does not name, as the old server has recorded. */
-async function recorded(name: string, id: number): Promise<NamedOptions> {
-  const { recorded } = recall(await getDeviceInfo(id), {});
+function recorded(name: string, info: DeviceInfo): NamedOptions {
+  const { recorded } = recall(info, {});
   return { ...recorded, name };
 }
 
