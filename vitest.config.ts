@@ -93,6 +93,17 @@ export default defineConfig({
         },
       },
       {
+        resolve,
+        test: {
+          name: 'export',
+          include: ['__test__/export/**/*.test.ts'],
+          // For what hangs, on a loaded machine.
+          testTimeout: 120_000,
+          // Tests count the descriptors of their process.
+          fileParallelism: false,
+        },
+      },
+      {
         test: {
           name: 'systemd',
           include: ['__test__/systemd/**/*.test.ts'],

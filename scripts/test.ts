@@ -42,7 +42,10 @@ const BASELINE = 'docs/benchmarks/report.json';
 const OLDER = KERNELS.slice(1);
 const OLDEST = KERNELS.at(-1)!;
 const BUILD_PACKAGES = ['gcc', 'libc6-dev'];
+const EXPORT_PACKAGES = ['fio', 'libnbd-bin', 'qemu-utils'];
 const SHELL_PACKAGES = ['bash', 'zsh', 'fish', 'mandoc'];
+
+const CORE = ['ublk-core', 'ublk-overlay', 'ublk-nbd'];
 
 const TEE: ['inherit', 'pipe'] = ['inherit', 'pipe'];
 /** How much of a failed command's output is said again at the end: of a log only that may be kept. */
@@ -94,7 +97,7 @@ const STAGES: Stage[] = [
     name: 'core',
     what: 'cargo tests: scenarios on the simulated driver, power cuts of overlay files',
     after: ['headers'], // cargo would wait for its lock
-    run: () => show('cargo', ['test', '-p', 'ublk-core', '-p', 'ublk-overlay']),
+    run: () => show('cargo', ['test', ...CORE.flatMap((name) => ['-p', name])]),
   },
   {
     name: 'build',
@@ -116,6 +119,13 @@ const STAGES: Stage[] = [
       }
       await show('npx', ['vitest', 'run', '--project', 'unit'], env);
     },
+  },
+  {
+    name: 'export',
+    what: 'vitest: exports on io_uring of this machine, used by nbdcopy, qemu and fio',
+    after: ['unit'], // both start many processes
+    packages: EXPORT_PACKAGES,
+    run: () => show('npx', ['vitest', 'run', '--project', 'export']),
   },
   {
     name: 'kernel',

@@ -58,10 +58,14 @@ export class Device extends EventEmitter<DeviceEvents> {
   readonly #printed = new Set<string>();
   #stalled = 0;
 
-  /** @internal */
-  constructor(native: NativeDevice, ended: Promise<NativeEnd>) {
+  /** The place of clients, where the device is no block device. */
+  readonly #place: string | undefined;
+
+  /** @internal `place` is where clients find a device that is no block device. */
+  constructor(native: NativeDevice, ended: Promise<NativeEnd>, place?: string) {
     super();
     this.#native = native;
+    this.#place = place;
     this.#info = native.info();
     const { mode, userCopy, shared } = native.buffers();
     this.#buffers = Object.freeze({
@@ -94,7 +98,7 @@ export class Device extends EventEmitter<DeviceEvents> {
 
   /** The block device, `/dev/ublkbN`; clients can open the device until {@link close}. */
   get path(): string {
-    return this.#info.path;
+    return this.#place ?? this.#info.path;
   }
 
   /** The size in bytes; see {@link resize}. */
@@ -360,7 +364,7 @@ export class Device extends EventEmitter<DeviceEvents> {
 
   /** The device's present state for `JSON.stringify()`, without the counters. */
   toJSON(): DeviceInfo & { readonly buffers: Buffering } {
-    return { ...this.#info, buffers: this.#buffers };
+    return { ...this.#info, path: this.path, buffers: this.#buffers };
   }
 
   /** @internal Reports a failed request. */
@@ -457,7 +461,7 @@ function stateAfter({ reason }: NativeEnd, recovery: DeviceInfo['recovery']): De
 // The text for `console.log()`.
 Object.defineProperty(Device.prototype, inspect.custom, {
   value(this: Device, _depth: number, options: InspectOptions) {
-    return `Device ${inspect(this.toJSON(), options)}`;
+    return `${this.constructor.name} ${inspect(this.toJSON(), options)}`;
   },
 });
 

@@ -54,6 +54,8 @@ export type {
   OverlaySnapshot,
   SnapshotOptions,
 } from './overlays.ts';
+export { exportNbd } from './nbd-export.ts';
+export type { ExportNbdOptions, NbdAddress, NbdExport } from './nbd-export.ts';
 export { createReactorPool, ReactorPool } from './pool.ts';
 export type { ReactorPoolOptions } from './pool.ts';
 export { recoverDevice } from './recover.ts';

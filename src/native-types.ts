@@ -139,9 +139,22 @@ export interface NativeWatch {
   end(): void;
 }
 
+/** An export for the addon: either `socket`, or `host` and `port`. */
+export interface NativeExport {
+  readonly socket?: string;
+  readonly host?: string;
+  readonly port?: number;
+  readonly name: string;
+  readonly description: string;
+  readonly readOnly: boolean;
+  readonly connections: number;
+}
+
 /** An open device of the addon. */
 export interface NativeDevice {
   info(): DeviceInfo;
+  /** Where clients of an export connect to; null for a block device. */
+  address(): string | null;
   buffers(): { mode: Buffering['mode']; userCopy: boolean; shared: boolean };
   exchangeMode(): ExchangeMode;
   stats(): Counters[];

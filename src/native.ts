@@ -10,6 +10,7 @@ import type {
   NativeDeviceOptions,
   NativeEnd,
   NativeDevice,
+  NativeExport,
   AddedDevice,
   NativePool,
   NativeBridgeOptions,
@@ -34,6 +35,11 @@ export interface Binding {
     options: NativeDeviceOptions,
     onEnd: (end: NativeEnd) => void,
     onAdded?: (device: AddedDevice) => void,
+  ): Promise<Outcome<NativeDevice>>;
+  createExport(
+    options: NativeDeviceOptions,
+    exported: NativeExport,
+    onEnd: (end: NativeEnd) => void,
   ): Promise<Outcome<NativeDevice>>;
   recoverDevice(
     id: number,

@@ -10,6 +10,7 @@ export function fakeDevice(onEnd: (end: NativeEnd) => void): NativeDevice & {
   ]: Mock<NativeDevice[K]>;
 } {
   return {
+    address: () => null,
     info: () => INFO,
     buffers: () => ({ mode: 'auto', userCopy: false, shared: false }),
     exchangeMode: () => 'per-io',

@@ -38,6 +38,7 @@ export function createProgram(quiet = false): Command {
     .exitOverride()
     .addHelpText('after', example('ublk doctor', 'ublk add file disk.img', 'ublk stop 0'));
   addCommands(program);
+  exportCommand(program);
   serveCommand(program);
   upgradeCommand(program);
   lookAfterService(program);
@@ -57,6 +58,25 @@ function addCommands(program: Command): void {
     .description('Create a device and serve it, until a signal or ublk stop.')
     .addHelpText('after', example('ublk add file disk.img', 'ublk add null --size 1GiB'));
   addTargets(add, deviceOptions);
+}
+
+function exportCommand(program: Command): void {
+  const exported = program
+    .command('export')
+    .description('Serve a target to clients of NBD, without a block device and without root.')
+    .addHelpText(
+      'after',
+      example(
+        'ublk export file disk.img --socket /run/disk.sock',
+        'ublk export overlay debian.img vm1.layer --port 10809 --read-only',
+      ),
+    );
+  addTargets(exported, exportOptions);
+  // Some targets have the option already, and then open their files without permission to write.
+  for (const command of exported.commands) {
+    if (command.options.some(({ long }) => long === '--read-only')) continue;
+    command.optionsGroup('Export options:').option('--read-only', 'refuse writes');
+  }
 }
 
 function serveCommand(program: Command): void {
@@ -209,6 +229,29 @@ function deviceOptions(command: Command): Command {
     .option('--max-segment-size <size>', 'the longest segment, 4KiB or more')
     .option('--segment-boundary <size>', 'what no segment crosses a multiple of')
     .option('--set <name=value>', "a setting of the device's queue, by its name in sysfs", collect);
+}
+
+function exportOptions(command: Command): Command {
+  return command
+    .setOptionValue('exports', true)
+    .optionsGroup('Export options:')
+    .option('--socket <path>', 'listen on a Unix socket')
+    .option('--port <n>', 'listen on a TCP port; 0: a free one (default: 10809)', wholeNumber)
+    .option('--host <address>', 'the address of the port (default: 127.0.0.1); no authentication')
+    .option('--name <name>', 'the name of the export; clients may leave the name out')
+    .option('--description <text>', 'for people, shown by nbdinfo')
+    .option('--connections <n>', 'the most connections at once (default: 16)', wholeNumber)
+    .optionsGroup('Server options:')
+    .option('--queues <n>', 'threads, which connections take in turn (default: 1)', wholeNumber)
+    .option('--depth <n>', 'requests of a thread at once (default: 128)', wholeNumber)
+    .option('--max-io <size>', 'longer requests become several (default: 1MiB)')
+    .option('--throttle <name=value>', 'a limit: iops=1000, write.bytesPerSecond=20MiB', collect)
+    .option('--watchdog <seconds>', 'report requests that have not ended for so long', seconds)
+    .option('--spin <usec>', 'look for work so long before sleeping (default: 0)', wholeNumber)
+    .option('--affinity <cpus>', 'bind all threads to these CPUs, for example 0,2-3', cpuList)
+    .option('--background', 'go on in the background when clients can connect')
+    .option('--pid-file <file>', 'write the process id there when clients can connect')
+    .option('--json', 'describe the export as one line of JSON when clients can connect');
 }
 
 function servingOptions(command: Command): Command {

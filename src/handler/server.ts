@@ -203,16 +203,17 @@ export async function serverOf(
   return isHandler(target) ? HandlerServer.here(target, device) : undefined;
 }
 
-/** Creates a device; `server`, if given, answers requests until the device has ended. */
-export async function serve(
+/** Creates a device, or what `make` makes of a device; `server`, if given, answers requests until the end. */
+export async function serve<Made extends Device = Device>(
   server: HandlerServer | undefined,
   ended: Promise<NativeEnd>,
   create: () => Promise<NativeDevice>,
-): Promise<Device> {
+  make: (native: NativeDevice) => Made = (native) => new Device(native, ended) as Made,
+): Promise<Made> {
   let native: NativeDevice | undefined;
   try {
     native = await create();
-    const device = new Device(native, ended);
+    const device = make(native);
     server?.attach(device, ended);
     return device;
   } catch (error) {

@@ -6,6 +6,7 @@
 //! [`driver`]: the kernel, or an in-process model of it. A [`simulation`] is a device on that model
 //! together with its user.
 
+pub mod allocation;
 pub mod aside;
 pub mod bridge;
 pub mod control;

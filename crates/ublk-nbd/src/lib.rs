@@ -5,3 +5,5 @@
 //! All integers on the wire are big-endian.
 
 pub mod wire;
+
+pub mod server;

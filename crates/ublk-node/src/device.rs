@@ -148,6 +148,12 @@ impl NativeDevice {
         self.device.info().into()
     }
 
+    /// Where clients of an export connect to, as `host:port` or a path; null for a block device.
+    #[napi(catch_unwind)]
+    pub fn address(&self) -> Option<String> {
+        self.device.address()
+    }
+
     /// The negotiated buffer modes.
     #[napi(catch_unwind)]
     pub fn buffers(&self) -> Buffers {

@@ -12,6 +12,7 @@ mod before_start;
 mod bridge;
 mod describe;
 mod device;
+mod export;
 mod farewell;
 mod heap;
 mod locked;

@@ -15,6 +15,7 @@ use ublk_core::target::Snapshot;
 /// What JavaScript can do with a device, whichever driver it is on.
 pub(crate) trait Served: Debug + Send + Sync {
     fn info(&self) -> &DeviceInfo;
+    fn address(&self) -> Option<String>;
     fn buffers(&self) -> Buffering;
     fn exchange(&self) -> ExchangeMode;
     fn stats(&self) -> Vec<QueueStats>;
@@ -36,6 +37,10 @@ pub(crate) trait Served: Debug + Send + Sync {
 impl<D: Driver + Debug> Served for Device<D> {
     fn info(&self) -> &DeviceInfo {
         self.info()
+    }
+
+    fn address(&self) -> Option<String> {
+        self.address()
     }
 
     fn buffers(&self) -> Buffering {

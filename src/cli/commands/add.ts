@@ -52,6 +52,8 @@ export interface AddFlags extends OutputFlags {
   readonly stopAfter?: number;
   readonly background?: true;
   readonly pidFile?: string;
+  /** `ublk export`: clients of NBD instead of a block device. */
+  readonly exports?: true;
 }
 
 /** The flags of `ublk add error`. */
@@ -100,6 +102,10 @@ export async function serve(
   what: string | (() => string),
   flags: AddFlags,
 ): Promise<void> {
+  if (flags.exports) {
+    const words = typeof what === 'string' ? what : what();
+    return (await import('./export.ts')).exportUntilEnd(target, words, flags);
+  }
   const signals = hearSignals();
   if (flags.background && !isInBackground()) return runInBackground(signals.first);
   const device = await openUnlessSignalled(target, flags, signals);
@@ -158,7 +164,11 @@ async function open(
   return createDevice({ target, ...serving, ...shape, ...features, queue, limits }, { signal });
 }
 
-function watchdogOf({ watchdog, watchdogAction: action }: AddFlags): WatchdogOptions | undefined {
+/** The watchdog of the flags. */
+export function watchdogOf({
+  watchdog,
+  watchdogAction: action,
+}: AddFlags): WatchdogOptions | undefined {
   if (watchdog === undefined && action === undefined) return undefined;
   return { action, ...(watchdog !== undefined && { afterMs: watchdog * 1000 }) };
 }

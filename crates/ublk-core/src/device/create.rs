@@ -21,6 +21,7 @@ use super::stalls::Stalls;
 use super::supervise::{self, Crew, Event, Parting, Staff};
 use super::supervisor::{Events, Post};
 use super::{Device, Shared, SizeCheck, admin, layout, needs, negotiate, params, staff};
+use crate::allocation::{Allocation, FindAllocation};
 use crate::aside;
 use crate::control::Control;
 use crate::driver::{BlockNode, Driver};
@@ -152,6 +153,7 @@ impl<D: Driver> Launch<'_, D> {
         let (events, inbox) = Events::new(post.clone());
         let mut crew = Crew::default();
         let target = Arc::new(target);
+        self.driver.ask_allocation(allocation_of(&target));
         let bridge = target.elsewhere().map(|elsewhere| Arc::clone(elsewhere.bridge()));
         if recovers(self.info.flags) {
             bridge.iter().for_each(|bridge| bridge.outlive(true));
@@ -241,6 +243,15 @@ impl<D: Driver> Launch<'_, D> {
             Begin::Recover => Parting::Stay,
         }
     }
+}
+
+/// Asks the target which ranges take space; once the target is gone, all do.
+fn allocation_of<T: Target>(target: &Arc<T>) -> Arc<FindAllocation> {
+    let target = Arc::downgrade(target);
+    Arc::new(move |offset, length| {
+        let data = || Ok(Allocation::data(length));
+        target.upgrade().map_or_else(data, |target| target.allocation(offset, length))
+    })
 }
 
 /// A device that is deleted again unless it is kept.

@@ -22,6 +22,7 @@ mod affinity;
 mod buffering;
 mod change;
 mod create;
+mod export;
 mod layout;
 mod leave;
 mod limits;
@@ -153,6 +154,11 @@ impl<D: Driver> Device<D> {
     /// The device as the kernel described the device at the start.
     pub fn info(&self) -> &DeviceInfo {
         &self.shared.info
+    }
+
+    /// Where clients connect to, as `host:port` or a path; none for a block device.
+    pub fn address(&self) -> Option<String> {
+        self.shared.control.driver().address()
     }
 
     /// The negotiated buffer modes.

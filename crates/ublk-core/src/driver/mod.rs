@@ -13,11 +13,13 @@ use std::time::Duration;
 use io_uring::squeue::Entry;
 use ublk_sys::ublksrv_ctrl_cmd;
 
+use crate::allocation::FindAllocation;
 use crate::memory::Region;
 
 mod deletions;
 mod handles;
 pub mod linux;
+pub mod nbd;
 mod ring;
 pub mod sim;
 mod users;
@@ -200,6 +202,16 @@ pub trait Driver: Clone + Send + Sync + 'static {
     /// The mounts, devices, swap areas and processes that use the block device, as far as this
     /// process may see users. Waits for no request; a search of many processes takes a while.
     fn users(&self, id: u32) -> Users;
+
+    /// Where clients of the device connect to, as `host:port` or a path; none for a block device.
+    fn address(&self) -> Option<String> {
+        None
+    }
+
+    /// Lets the driver ask the target which ranges take space. The kernel never asks.
+    fn ask_allocation(&self, find: Arc<FindAllocation>) {
+        let _ = find;
+    }
 
     /// Makes the ring of the calling thread; no other thread may use the ring (`SINGLE_ISSUER`).
     ///

@@ -1,5 +1,6 @@
 //! A target that answers late (device-mapper's `delay`).
 
+use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use super::{
     Durability, Ended, Errno, Geometry, Next, Op, Part, Plan, Presentation, Queues, Region,
     Request, Snapshot, SnapshotOptions, Step, StepKind, Target, ZoneOp,
 };
+use crate::allocation::Allocation;
 
 /// How long requests wait before the target below sees them, in microseconds.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,6 +61,10 @@ impl Target for Delay {
 
     fn laid_out(&self) -> &[RawFd] {
         self.child.laid_out()
+    }
+
+    fn allocation(&self, offset: u64, length: u64) -> io::Result<Allocation> {
+        self.child.allocation(offset, length)
     }
 
     fn snapshot(

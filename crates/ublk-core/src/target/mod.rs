@@ -5,10 +5,12 @@
 //! steps have ended. A target does no I/O, knows no ring and no clock, and so is small, testable
 //! without a kernel, and composable: a layer asks its children for their plans.
 
+use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::allocation::Allocation;
 use crate::error::{Code, Error};
 pub use crate::memory::Region;
 
@@ -128,6 +130,16 @@ pub trait Target: Send + Sync + 'static {
     fn check_size(&self, size: u64) -> crate::error::Result<()> {
         let message = format!("this target cannot change its size to {size} bytes");
         Err(Error::new(Code::Unsupported, message))
+    }
+
+    /// The state of the bytes from `offset` on, as far as the state is the same, at most `length` bytes and
+    /// at least one. May block. By default all ranges take space.
+    ///
+    /// # Errors
+    /// The errno of the system call that looks.
+    fn allocation(&self, offset: u64, length: u64) -> io::Result<Allocation> {
+        let _ = offset;
+        Ok(Allocation::data(length))
     }
 
     /// Freezes the present contents of the disk in a separate file; the device stays in service.

@@ -1,6 +1,7 @@
 //! The targets that can be described from outside: one type, so that the queue loop needs no
 //! virtual call.
 
+use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use super::{
     Durability, Elsewhere, Ended, Errno, Geometry, Next, Plan, Queues, Remap, Request, Snapshot,
     SnapshotOptions, Target,
 };
+use crate::allocation::Allocation;
 use crate::memory::Region;
 
 /// One of the native targets.
@@ -98,6 +100,10 @@ impl Target for Native {
 
     fn laid_out(&self) -> &[RawFd] {
         forward!(self, target => target.laid_out())
+    }
+
+    fn allocation(&self, offset: u64, length: u64) -> io::Result<Allocation> {
+        forward!(self, target => target.allocation(offset, length))
     }
 
     fn snapshot(

@@ -8,9 +8,11 @@ use std::path::Path;
 use super::{
     Durability, Ended, Errno, Geometry, Next, Op, Plan, Remap, Request, Step, StepKind, Target,
 };
+use crate::allocation::Allocation;
 use crate::error::{Code, Error, Result};
 
 mod atime;
+mod holes;
 mod limits;
 mod lock;
 mod open;
@@ -228,6 +230,10 @@ impl Target for File {
     #[inline(always)]
     fn remap(&self, request: &Request) -> Remap {
         Remap::To { file: BACKING, offset: request.offset }
+    }
+
+    fn allocation(&self, offset: u64, length: u64) -> io::Result<Allocation> {
+        holes::find(self.files[0], offset, length)
     }
 
     fn check_size(&self, size: u64) -> Result<()> {

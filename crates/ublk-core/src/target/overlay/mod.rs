@@ -10,6 +10,7 @@
 //! and syncs again ([flush]).
 
 use std::fs;
+use std::io;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -25,6 +26,7 @@ use super::{
     Durability, Ended, Errno, Geometry, Next, Op, Plan, Queues, Request, Snapshot, SnapshotOptions,
     Step, StepKind, Target,
 };
+use crate::allocation::Allocation;
 use crate::memory::Region;
 
 mod chain;
@@ -264,6 +266,20 @@ impl Target for Overlay {
 
     fn laid_out(&self) -> &[RawFd] {
         self.base.laid_out()
+    }
+
+    /// The state in the layers; of what no layer has, the state in the base.
+    fn allocation(&self, offset: u64, length: u64) -> io::Result<Allocation> {
+        let (from, to) = (offset >> BLOCK_SHIFT, (offset + length).div_ceil(1 << BLOCK_SHIFT));
+        let piece = self.live().head.index().pieces(from, to).next();
+        let Some(piece) = piece else { return Ok(Allocation::data(length)) };
+        let end = (piece.block + piece.count) << BLOCK_SHIFT;
+        let length = length.min(end.saturating_sub(offset).max(1));
+        match piece.place {
+            Some(Place::At { .. }) => Ok(Allocation::data(length)),
+            Some(Place::Zero) => Ok(Allocation::hole(length)),
+            None => self.base.allocation(offset, length),
+        }
     }
 
     fn snapshot(

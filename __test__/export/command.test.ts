@@ -1,0 +1,71 @@
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+
+import { execa } from 'execa';
+import { describe, expect, test } from 'vitest';
+
+import { createOverlay, targets } from '../../src/index.ts';
+import { folder, obstacle, patterned, sparse } from './machine.ts';
+
+const UBLK = fileURLToPath(new URL('../../bin/ublk', import.meta.url));
+
+describe.skipIf(obstacle)('ublk export', () => {
+  test('prints the URI when clients can connect, and ends in good order at SIGTERM', async () => {
+    await using files = await folder();
+    const image = await sparse(files.at('image'), 1 << 20);
+    const words = ['export', 'file', image, '--socket', files.at('socket'), '--name', 'disk'];
+    const server = execa(UBLK, words, { reject: false });
+    const [line] = (await once(server.stdout, 'data')) as [Buffer];
+    const uri = line.toString().trim();
+    expect(uri).toBe(`nbd+unix:///disk?socket=${files.at('socket')}`);
+    expect((await execa('nbdinfo', ['--size', uri])).stdout).toBe(String(1 << 20));
+    server.kill('SIGTERM');
+    const { exitCode, stderr } = await server;
+    expect({ exitCode, stderr }).toMatchObject({
+      exitCode: 0,
+      stderr: expect.stringContaining(' closed: '),
+    });
+  });
+
+  test('serves an overlay read-only on a free port, in words for programs', async () => {
+    await using files = await folder();
+    const base = await patterned(files.at('base'), 256);
+    await createOverlay(targets.file(base, { readOnly: true }), files.at('layer'));
+    const words = ['export', 'overlay', base, files.at('layer'), '--history', '/dev/shm'];
+    const how = ['--port', '0', '--read-only', '--json'];
+    const server = execa(UBLK, [...words, ...how], { reject: false });
+    const [line] = (await once(server.stdout, 'data')) as [Buffer];
+    const { uri, readOnly } = JSON.parse(line.toString()) as { uri: string; readOnly: boolean };
+    expect(readOnly).toBe(true);
+    await execa('qemu-img', ['compare', '-f', 'raw', '-F', 'raw', base, uri]);
+    server.kill('SIGINT');
+    expect((await server).exitCode).toBe(0);
+  });
+
+  test('a server that is killed has stored what it had flushed', async () => {
+    await using files = await folder();
+    const base = await sparse(files.at('base'), 16 << 20);
+    await createOverlay(targets.file(base, { readOnly: true }), files.at('layer'));
+    const words = ['export', 'overlay', base, files.at('layer'), '--history', '/dev/shm'];
+    const socket = ['--socket', files.at('socket')];
+    for (let life = 1; life <= 3; life += 1) {
+      const server = execa(UBLK, [...words, ...socket], { reject: false });
+      const [line] = (await once(server.stdout, 'data')) as [Buffer];
+      const commands = [`write -P ${life} ${life}M 1M`, 'flush'];
+      if (life > 1) commands.unshift(`read -P ${life - 1} ${life - 1}M 1M`);
+      const qemu = commands.flatMap((command) => ['-c', command]);
+      const io = ['-f', 'raw', ...qemu, line.toString().trim()];
+      const { all } = await execa('qemu-io', io, { all: true });
+      expect(all).not.toMatch(/failed|error/i);
+      server.kill('SIGKILL');
+      await server;
+    }
+  });
+
+  test('refuses an address of another machine', async () => {
+    const run = (...words: string[]) => execa(UBLK, ['export', ...words], { reject: false });
+    const elsewhere = await run('null', '--size', '1MiB', '--host', '192.0.2.1', '--port', '0');
+    expect(elsewhere.stderr).toContain('cannot listen on 192.0.2.1, port 0');
+    expect(elsewhere.exitCode).toBe(2);
+  });
+});

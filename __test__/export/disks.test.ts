@@ -1,0 +1,189 @@
+import { once } from 'node:events';
+import { readFile, stat, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+
+import { execa } from 'execa';
+import { describe, expect, test } from 'vitest';
+
+import { createOverlay, exportNbd, targets, UblkErrorCode } from '../../src/index.ts';
+import { descriptors, folder, obstacle, patterned, sparse } from './machine.ts';
+
+const MIB = 1 << 20;
+
+const qemuIo = async (uri: string, ...commands: string[]): Promise<void> => {
+  const words = commands.flatMap((command) => ['-c', command]);
+  const { all } = await execa('qemu-io', ['-f', 'raw', ...words, uri], { all: true });
+  expect(all).not.toMatch(/failed|error/i);
+};
+
+describe.skipIf(obstacle)('exported disks', () => {
+  test('an overlay forks while a client writes, and both disks go on by themselves', async () => {
+    await using files = await folder();
+    const base = await patterned(files.at('base'), 4096);
+    const history = { history: '/dev/shm' };
+    const disk = (layer: string) =>
+      targets.overlay(targets.file(base, { readOnly: true }), files.at(layer), history);
+    await createOverlay(targets.file(base, { readOnly: true }), files.at('a.layer'));
+    await using exported = await exportNbd(disk('a.layer'), { socket: files.at('a') });
+    await qemuIo(exported.uri, 'write -P 5 0 1M', 'flush');
+    const load = execa('fio', [
+      ...['--name=load', '--ioengine=nbd', `--uri=${exported.uri}`, '--rw=randwrite', '--bs=4k'],
+      ...['--offset=8M', '--size=8M', '--iodepth=16', '--verify=crc32c', '--verify_fatal=1'],
+    ]);
+    await exported.fork([files.at('b.layer')]);
+    await load;
+    await qemuIo(exported.uri, 'read -P 5 0 1M', 'write -P 6 0 4k');
+    await using child = await exportNbd(disk('b.layer'), { socket: files.at('b') });
+    await qemuIo(child.uri, 'read -P 5 0 1M', 'write -P 9 64k 64k');
+    await qemuIo(exported.uri, 'read -P 6 0 4k', 'read -P 5 64k 64k');
+    // What no layer has is the base's.
+    const { stdout } = await execa('nbdinfo', ['--map', '--json', exported.uri]);
+    expect((JSON.parse(stdout) as unknown[]).length).toBeGreaterThan(0);
+    await exported.close();
+    await execa('cmp', ['-n', String(7 * MIB), '-i', String(MIB), base, base]);
+  });
+
+  test('a handler in JavaScript answers the clients', async () => {
+    await using files = await folder();
+    const memory = Buffer.alloc(8 * MIB, 3);
+    await using exported = await exportNbd(
+      {
+        size: '8MiB',
+        read: (request) =>
+          void request.data.set(memory.subarray(request.offset, request.offset + request.length)),
+        write: (request) => void memory.set(request.data, request.offset),
+        flush: () => {},
+      },
+      { socket: files.at('socket') },
+    );
+    await qemuIo(exported.uri, 'read -P 3 0 8M', 'write -P 4 1M 1M', 'read -P 4 1M 1M', 'flush');
+    expect(memory[MIB]).toBe(4);
+    expect(exported.buffers.mode).toBe('copy');
+  });
+
+  test('stripes split requests at their chunks', async () => {
+    await using files = await folder();
+    const parts = await Promise.all(['a', 'b'].map((name) => sparse(files.at(name), 8 * MIB)));
+    const striped = targets.striped(
+      parts.map((part) => targets.file(part)),
+      { chunk: '64KiB' },
+    );
+    await using exported = await exportNbd(striped, { socket: files.at('socket') });
+    await writeFile(files.at('image'), Buffer.alloc(16 * MIB, 'stripes'));
+    await execa('nbdcopy', [files.at('image'), exported.uri]);
+    const compare = ['compare', '-f', 'raw', '-F', 'raw', files.at('image'), exported.uri];
+    await execa('qemu-img', compare);
+    expect((await stat(parts[1]!)).blocks).toBeGreaterThan(0);
+  });
+
+  test('limits and completions are those of a device', async () => {
+    await using files = await folder();
+    const image = await sparse(files.at('image'), 16 * MIB);
+    await using exported = await exportNbd(targets.file(image), { socket: files.at('socket') });
+    exported.throttle({ iops: 1_000_000 });
+    const seen = (async () => {
+      for await (const { completions } of exported.completions()) return completions[0];
+      return undefined;
+    })();
+    await qemuIo(exported.uri, 'read 64k 4k');
+    expect(await seen).toMatchObject({ op: 'read', offset: 65536, length: 4096 });
+  });
+
+  test('a client that is killed under load leaves nothing, and others go on', async () => {
+    await using files = await folder();
+    const image = await sparse(files.at('image'), 64 * MIB);
+    await using exported = await exportNbd(targets.file(image), { socket: files.at('socket') });
+    await qemuIo(exported.uri, 'read 0 4k');
+    const before = await descriptors();
+    const load = (name: string) =>
+      execa(
+        'fio',
+        [
+          ...[`--name=${name}`, '--ioengine=nbd', `--uri=${exported.uri}`, '--rw=randrw'],
+          ...['--bssplit=4k/60:512k/40', '--blockalign=4k', '--size=64M', '--iodepth=32'],
+          ...['--time_based', '--runtime=60'],
+        ],
+        { reject: false, killSignal: 'SIGKILL' },
+      );
+    const clients = [load('one'), load('two')];
+    await untilReads(exported, 500);
+    clients.forEach((client) => client.kill('SIGKILL'));
+    await Promise.all(clients);
+    await qemuIo(exported.uri, 'write -P 1 0 1M', 'read -P 1 0 1M');
+    await until(async () => (await descriptors()).length === before.length);
+    expect(await descriptors()).toEqual(before);
+  });
+
+  test('the end of an export waits for requests and closes its socket and its connections', async () => {
+    await using files = await folder();
+    const before = await descriptors();
+    const image = await sparse(files.at('image'), 16 * MIB);
+    const slow = targets.delay(targets.file(image), { readUs: 300_000 });
+    const exported = await exportNbd(slow, { socket: files.at('socket') });
+    const client = execa('qemu-io', ['-f', 'raw', '-c', 'read 0 4k', exported.uri], { all: true });
+    await until(() => Promise.resolve(exported.stats().total.enters > 4));
+    await exported.close();
+    expect((await client).all).toContain('read 4096/4096');
+    await expect(stat(files.at('socket'))).rejects.toThrow('ENOENT');
+    await until(async () => (await descriptors()).length <= before.length);
+  });
+});
+
+describe.skipIf(obstacle)('an address', () => {
+  test('of a socket that a server has is refused, and of a dead server replaced', async () => {
+    await using files = await folder();
+    const socket = files.at('socket');
+    const target = targets.null({ size: '1MiB' });
+    const exported = await exportNbd(target, { socket });
+    await expect(exportNbd(target, { socket })).rejects.toMatchObject({ code: UblkErrorCode.Busy });
+    await exported.close();
+    await execa(process.execPath, [
+      '--eval',
+      `require('net').createServer().listen(${JSON.stringify(socket)}, () => process.kill(process.pid, 9))`,
+    ]).catch(() => {});
+    expect((await stat(socket)).isSocket()).toBe(true);
+    await using again = await exportNbd(target, { socket });
+    expect(again.uri).toContain(socket);
+  });
+
+  test('of a plain file is refused, and the file stays', async () => {
+    await using files = await folder();
+    await writeFile(files.at('file'), 'data');
+    const refused = exportNbd(targets.null({ size: '1MiB' }), { socket: files.at('file') });
+    await expect(refused).rejects.toMatchObject({ code: UblkErrorCode.InvalidArgument });
+    expect(await readFile(files.at('file'), 'utf8')).toBe('data');
+  });
+
+  test('of a port in use is refused, and port 0 is any free port of the loopback', async () => {
+    const server = createServer().listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address() as { port: number };
+    const target = targets.null({ size: '1MiB' });
+    await expect(exportNbd(target, { port })).rejects.toMatchObject({ code: UblkErrorCode.Busy });
+    server.close();
+    await using exported = await exportNbd(target, { port: 0 });
+    expect(exported.uri).toMatch(/^nbd:\/\/127\.0\.0\.1:\d+\/$/);
+    await execa('nbdinfo', ['--size', exported.uri]);
+  });
+
+  test('serves again as soon as the export before has closed', async () => {
+    const target = targets.null({ size: '1MiB' });
+    const first = await exportNbd(target, { port: 0 });
+    const port = Number(new URL(first.uri).port);
+    await execa('nbdinfo', ['--size', first.uri]);
+    await first.close();
+    await using second = await exportNbd(target, { port });
+    await execa('nbdinfo', ['--size', second.uri]);
+  });
+});
+
+async function until(happened: () => Promise<boolean>): Promise<void> {
+  while (!(await happened())) await new Promise((resolve) => setTimeout(resolve, 10));
+}
+
+function untilReads(
+  exported: { stats(): { total: { reads: number } } },
+  count: number,
+): Promise<void> {
+  return until(() => Promise.resolve(exported.stats().total.reads > count));
+}

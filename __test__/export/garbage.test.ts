@@ -1,0 +1,145 @@
+import { randomBytes, randomInt } from 'node:crypto';
+import { once } from 'node:events';
+import { createConnection, type Socket } from 'node:net';
+
+import { execa } from 'execa';
+import { describe, expect, test } from 'vitest';
+
+import { exportNbd, targets, type NbdExport } from '../../src/index.ts';
+import { descriptors, folder, obstacle, sparse } from './machine.ts';
+
+const MIB = 1 << 20;
+/** How long hostile clients go on: minutes where the variable says so. */
+const SECONDS = Number(process.env.UBLK_GARBAGE_SECONDS ?? '4');
+
+const OPTION_MAGIC = Buffer.from('IHAVEOPT');
+const REQUEST_MAGIC = Buffer.from([0x25, 0x60, 0x95, 0x13]);
+const CHOICES = 8;
+
+/** Connections with bytes that make no sense: before, in, and after the negotiation. */
+describe.skipIf(obstacle)('garbage of hostile clients', () => {
+  test.each([1, 3])(
+    'ends no export of %i queues, holds up no other client, and leaves nothing',
+    async (queues) => {
+      await using files = await folder();
+      const image = await sparse(files.at('image'), 16 * MIB);
+      const socket = files.at('socket');
+      await using exported = await exportNbd(targets.file(image), { socket }, { queues });
+      await verified(exported, 1);
+      const before = await descriptors();
+      const end = Date.now() + (SECONDS * 1000) / 2;
+      let rounds = 0;
+      while (Date.now() < end) {
+        await Promise.all(Array.from({ length: 8 }, () => attack(socket)));
+        rounds += 1;
+        if (rounds % 20 === 0) await verified(exported, rounds % 250);
+      }
+      expect(rounds).toBeGreaterThan(0);
+      await verified(exported, 251);
+      while ((await descriptors()).length > before.length) {
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+      expect(await descriptors()).toEqual(before);
+    },
+    SECONDS * 1000 + 60_000,
+  );
+
+  test('more silent clients than may negotiate keep nobody out', async () => {
+    await using files = await folder();
+    const socket = files.at('socket');
+    await using exported = await exportNbd(targets.null({ size: '1MiB' }), { socket });
+    const silent = Array.from({ length: 60 }, () => createConnection(socket).on('error', () => {}));
+    await Promise.all(silent.map((one) => once(one, 'data')));
+    const { stdout } = await execa('nbdinfo', ['--size', exported.uri]);
+    expect(stdout).toBe(String(MIB));
+    silent.forEach((one) => one.destroy());
+  });
+});
+
+async function verified(exported: NbdExport, byte: number): Promise<void> {
+  const commands = [`write -P ${byte} 1M 1M`, `read -P ${byte} 1M 1M`];
+  const words = commands.flatMap((command) => ['-c', command]);
+  const { all } = await execa('qemu-io', ['-f', 'raw', ...words, exported.uri], { all: true });
+  expect(all).not.toMatch(/failed|error/i);
+}
+
+/** One connection, which writes garbage of a kind chosen at random, and then ends in some way. */
+async function attack(path: string): Promise<void> {
+  const socket = createConnection(path);
+  socket.on('error', () => {});
+  const closed = new Promise((resolve) => socket.once('close', resolve));
+  socket.resume();
+  for (let part = 0; part < 6 && !socket.destroyed; part += 1) {
+    socket.write(garbage(randomInt(CHOICES)));
+    if (randomInt(4) === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+  end(socket);
+  await closed;
+}
+
+function end(socket: Socket): void {
+  if (randomInt(3) === 0) socket.destroy();
+  else {
+    socket.end();
+    setTimeout(() => socket.destroy(), 50);
+  }
+}
+
+function garbage(kind: number): Buffer {
+  const begun = Buffer.from([0, 0, 0, 3]);
+  switch (kind) {
+    case 0:
+      return randomBytes(randomInt(1, 400));
+    case 1:
+      return begun;
+    case 2:
+      return Buffer.concat([begun, option(randomInt(14), randomBytes(randomInt(64)))]);
+    case 3: // A length without the data.
+      return Buffer.concat([OPTION_MAGIC, word(7), word(0xffff)]);
+    case 4:
+      return go();
+    case 5: {
+      const count = randomInt(1, 200);
+      return Buffer.concat([go(), ...Array.from({ length: count }, () => request(randomInt(9)))]);
+    }
+    case 6: // A write with a part of the data.
+      return Buffer.concat([go(), request(1, 65536, 12 * MIB), randomBytes(randomInt(65536))]);
+    default:
+      return Buffer.concat([
+        go(),
+        request(0, 4 * MIB),
+        request(1, 4096, 8 * MIB),
+        randomBytes(9000),
+      ]);
+  }
+}
+
+/** A whole negotiation, by chance with structured replies. */
+function go(): Buffer {
+  const structured = randomInt(2) === 0 ? option(8, Buffer.alloc(0)) : Buffer.alloc(0);
+  return Buffer.concat([Buffer.from([0, 0, 0, 3]), structured, option(7, Buffer.alloc(6))]);
+}
+
+function option(number: number, data: Buffer): Buffer {
+  return Buffer.concat([OPTION_MAGIC, word(number), word(data.length), data]);
+}
+
+/** A request outside the second MiB, which other clients verify. */
+function request(command: number, length = randomInt(1 << 20), at?: number): Buffer {
+  const changes = [1, 4, 6].includes(command);
+  const offset = at ?? (changes ? 4 * MIB + randomInt(4096) * 512 : randomInt(2 ** 40));
+  const header = Buffer.alloc(28);
+  REQUEST_MAGIC.copy(header);
+  header.writeUInt16BE(randomInt(4) === 0 ? randomInt(64) : 0, 4);
+  header.writeUInt16BE(command, 6);
+  header.writeBigUInt64BE(BigInt(randomInt(2 ** 32)), 8);
+  header.writeBigUInt64BE(BigInt(offset), 16);
+  header.writeUInt32BE(length & (randomInt(2) === 0 ? ~511 : ~0), 24);
+  return header;
+}
+
+function word(number: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32BE(number >>> 0);
+  return bytes;
+}

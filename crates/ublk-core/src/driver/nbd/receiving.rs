@@ -1,0 +1,108 @@
+//! The bytes that a client has sent and that no request has taken yet.
+
+use std::ptr;
+
+/// How much is received at once, in bytes: dozens of requests, or a few small writes.
+const CAPACITY: usize = 32 << 10;
+
+/// A connection's buffer for received bytes.
+#[derive(Debug)]
+pub(super) struct Receiving {
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+    /// The operation writes to this buffer, or to the buffer of a tag.
+    pub(super) in_flight: bool,
+}
+
+impl Receiving {
+    pub(super) fn new() -> Self {
+        Self { buffer: vec![0; CAPACITY].into(), start: 0, end: 0, in_flight: false }
+    }
+
+    fn length(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Takes `N` bytes, if there are as many.
+    pub(super) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let bytes = *self.buffer[self.start..self.end].first_chunk::<N>()?;
+        self.start += N;
+        Some(bytes)
+    }
+
+    /// Drops up to `most` bytes; the number of dropped bytes.
+    pub(super) fn skip(&mut self, most: u32) -> u32 {
+        let count = self.length().min(most as usize);
+        self.start += count;
+        #[expect(clippy::cast_possible_truncation, reason = "at most `most`")]
+        {
+            count as u32
+        }
+    }
+
+    /// Moves up to `most` bytes to `place`; the number of moved bytes.
+    ///
+    /// # Safety
+    /// `place` must have room for `most` bytes.
+    pub(super) unsafe fn move_to(&mut self, place: *mut u8, most: u32) -> u32 {
+        let from = self.start;
+        let count = self.skip(most);
+        // SAFETY: `count` bytes lie behind `from`, and there is room by our contract; a buffer of a
+        // tag is no part of this buffer.
+        unsafe { ptr::copy_nonoverlapping(self.buffer[from..].as_ptr(), place, count as usize) };
+        count
+    }
+
+    /// The room for bytes to be received. No operation is in flight.
+    pub(super) fn room(&mut self) -> (*mut u8, u32) {
+        // A rest is shorter than a header here, as a rule.
+        self.buffer.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.length());
+        let room = &mut self.buffer[self.end..];
+        #[expect(clippy::cast_possible_truncation, reason = "at most CAPACITY")]
+        (room.as_mut_ptr(), room.len() as u32)
+    }
+
+    /// `count` bytes have been received into the [`room`](Self::room).
+    pub(super) fn received(&mut self, count: u32) {
+        self.end = (self.end + count as usize).min(self.buffer.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn receive(receiving: &mut Receiving, bytes: &[u8]) {
+        let (place, room) = receiving.room();
+        assert!(bytes.len() <= room as usize);
+        // SAFETY: there is room.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), place, bytes.len()) };
+        receiving.received(u32::try_from(bytes.len()).unwrap());
+    }
+
+    #[test]
+    fn bytes_are_taken_in_order_across_calls() {
+        let mut receiving = Receiving::new();
+        receive(&mut receiving, &[1, 2, 3]);
+        assert_eq!(receiving.take::<4>(), None);
+        receive(&mut receiving, &[4, 5, 6, 7, 8]);
+        assert_eq!(receiving.take::<4>(), Some([1, 2, 3, 4]));
+        assert_eq!(receiving.skip(1), 1);
+        let mut place = [0; 8];
+        // SAFETY: there is room for 8 bytes.
+        assert_eq!(unsafe { receiving.move_to(place.as_mut_ptr(), 8) }, 3);
+        assert_eq!(place[..3], [6, 7, 8]);
+        assert_eq!(receiving.skip(9), 0);
+    }
+
+    #[test]
+    fn a_full_buffer_has_room_again_when_bytes_are_taken() {
+        let mut receiving = Receiving::new();
+        receive(&mut receiving, &vec![9; CAPACITY]);
+        assert_eq!(receiving.room().1, 0);
+        receiving.take::<28>().unwrap();
+        assert_eq!(receiving.room().1, 28);
+    }
+}

@@ -1,0 +1,69 @@
+//! What a client hears of a request.
+
+use ublk_nbd::server::negotiation::ALLOCATION;
+use ublk_nbd::server::reply::{self, error_of};
+use ublk_nbd::wire::{allocation, command};
+
+use super::connection::Connection;
+use super::jobs::Job;
+use super::outbox::{Body, Reply};
+use super::tags::Part;
+use crate::allocation::Allocation;
+
+impl Connection {
+    /// Answers a request that has no reply with data: 0, or a positive errno.
+    pub(super) fn answer(&mut self, cookie: u64, errno: i32) {
+        let error = if errno == 0 { 0 } else { error_of(errno) };
+        let header = match (self.structured, error) {
+            (false, error) => reply::simple(cookie, error),
+            (true, 0) => reply::done(cookie),
+            (true, error) => reply::failed(cookie, error),
+        };
+        self.outbox.push(Reply { header: Some(header), body: Body::Empty });
+    }
+
+    /// Sends what a part of a read has read. The tag comes back when the data has been sent.
+    pub(super) fn answer_part(&mut self, job: &mut Job, part: &Part, tag: u16, address: u64) {
+        let Part { offset, length, .. } = *part;
+        let body = Body::Tag { tag, address, length };
+        let cookie = job.request.cookie;
+        let last = job.is_over();
+        if self.structured {
+            let last = last && job.errno == 0;
+            job.answered |= last;
+            let header = Some(reply::data(cookie, last, offset, length));
+            return self.outbox.push(Reply { header, body });
+        }
+        let header = (!job.answered).then(|| reply::simple(cookie, 0));
+        job.answered = true;
+        let reply = Reply { header, body };
+        if job.streams { self.outbox.push_part(reply, last) } else { self.outbox.push(reply) }
+    }
+
+    /// Answers a job whose parts have ended, unless the reply is complete. Returns whether the client
+    /// can be answered: the header of a simple reply cannot be taken back.
+    pub(super) fn conclude(&mut self, job: &Job) -> bool {
+        let complete = job.answered && job.errno == 0;
+        if !complete && job.answered {
+            return false;
+        }
+        let silent = complete || job.request.command == command::BLOCK_STATUS && job.errno == 0;
+        if !silent {
+            self.answer(job.request.cookie, job.errno);
+        }
+        true
+    }
+
+    /// Answers a `BLOCK_STATUS`.
+    pub(super) fn answer_status(&mut self, cookie: u64, extents: &[Allocation]) {
+        let count = u32::try_from(extents.len()).unwrap_or_default();
+        let bytes = extents.iter().flat_map(|extent| {
+            let hole = if extent.hole { allocation::HOLE } else { 0 };
+            let zero = if extent.zero { allocation::ZERO } else { 0 };
+            let length = u32::try_from(extent.length).unwrap_or(u32::MAX);
+            [length.to_be_bytes(), (hole | zero).to_be_bytes()].into_iter().flatten()
+        });
+        let header = Some(reply::status(cookie, true, ALLOCATION, count));
+        self.outbox.push(Reply { header, body: Body::Bytes(bytes.collect()) });
+    }
+}

@@ -1,0 +1,112 @@
+//! The state of the device, which all threads share.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use ublk_sys::{ublk_params, ublksrv_ctrl_dev_info};
+
+use super::Export;
+use super::door::{Door, Guest};
+use super::facts::Facts;
+use super::listener::Listener;
+use crate::allocation::FindAllocation;
+use crate::driver::{Deletions, Identity};
+use crate::error::Result;
+
+/// The numbers of exports begin above those of the kernel, which end at 2^20.
+const FIRST: u32 = 10_000_000;
+static NEXT: AtomicU32 = AtomicU32::new(FIRST);
+
+/// The driver and its only device.
+pub(super) struct Shared {
+    pub(super) deletions: Deletions,
+    pub(super) id: u32,
+    pub(super) listener: Listener,
+    extents: OnceLock<Arc<FindAllocation>>,
+    /// The size of the disk in bytes.
+    pub(super) size: AtomicU64,
+    pub(super) state: Mutex<State>,
+    /// The number of clients so far: clients take turns at the queues.
+    clients: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// Absent before the device is added, and after it has been deleted.
+    pub(super) info: Option<ublksrv_ctrl_dev_info>,
+    pub(super) params: ublk_params,
+    /// One for each queue.
+    pub(super) doors: Vec<Arc<Door>>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(export: Export) -> Result<Self> {
+        Ok(Self {
+            deletions: Deletions::new(),
+            // Relaxed: only unique. Ten characters and a queue fit into a thread's name.
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            listener: Listener::bind(export)?,
+            extents: OnceLock::new(),
+            size: AtomicU64::new(0),
+            state: Mutex::default(),
+            clients: AtomicUsize::new(0),
+        })
+    }
+
+    pub(super) fn address(&self) -> String {
+        self.listener.address()
+    }
+
+    pub(super) fn extents(&self) -> Option<Arc<FindAllocation>> {
+        self.extents.get().cloned()
+    }
+
+    pub(super) fn ask_allocation(&self, find: Arc<FindAllocation>) {
+        // The device has one target.
+        let _second = self.extents.set(find);
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn facts(&self) -> Facts {
+        let state = self.lock();
+        let max_io = state.info.map_or(0, |info| info.max_io_buf_bytes);
+        let facts = Facts::of(&state.params, max_io);
+        Facts { read_only: facts.read_only || self.listener.export.read_only, ..facts }
+    }
+
+    pub(super) fn devices(&self) -> Vec<u32> {
+        self.lock().info.map(|info| info.dev_id).into_iter().collect()
+    }
+
+    pub(super) fn identity(&self, id: u32) -> Option<Identity> {
+        let exists = id == self.id && self.lock().info.is_some();
+        exists.then(|| Identity { boot: 0, number: self.id.into() })
+    }
+
+    pub(super) fn door(&self, queue: u16) -> Option<Arc<Door>> {
+        self.lock().doors.get(usize::from(queue)).cloned()
+    }
+
+    pub(super) fn requests_in_flight(&self) -> u32 {
+        let state = self.lock();
+        state.doors.iter().map(|door| door.in_flight.load(Ordering::Relaxed)).sum()
+    }
+
+    pub(super) fn admit(&self, guest: Guest) {
+        let state = self.lock();
+        if state.doors.is_empty() {
+            return;
+        }
+        let turn = self.clients.fetch_add(1, Ordering::Relaxed) % state.doors.len();
+        state.doors[turn].send(|mail| mail.guests.push(guest));
+    }
+}

@@ -1,0 +1,136 @@
+//! The tags of a queue: which wait for a request, and how many a connection may have.
+
+/// A tag, as the exchange above has fetched the tag.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tag {
+    /// The `user_data` of the fetch.
+    pub(super) user_data: u64,
+    /// The buffer of the request at the tag.
+    pub(super) address: u64,
+    /// The buffer of the tag's next request.
+    pub(super) next_address: u64,
+    /// The request at the tag.
+    pub(super) part: Part,
+}
+
+/// A request of the device: a part of a client's request.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Part {
+    /// The client's request.
+    pub(super) job: u32,
+    /// In bytes.
+    pub(super) offset: u64,
+    /// In bytes.
+    pub(super) length: u32,
+}
+
+/// The tags of a queue.
+#[derive(Debug)]
+pub(super) struct Tags {
+    tags: Box<[Tag]>,
+    /// Tags that wait for a request; the last is taken first, whose buffer is warm.
+    parked: Vec<u16>,
+    /// Fetched tags that have not been given back.
+    alive: usize,
+}
+
+impl Tags {
+    pub(super) fn new(depth: u16) -> Self {
+        let tags = vec![Tag::default(); depth.into()].into();
+        Self { tags, parked: Vec::with_capacity(depth.into()), alive: 0 }
+    }
+
+    /// A tag is fetched for the first time.
+    pub(super) fn fetch(&mut self, tag: u16, user_data: u64, address: u64) {
+        *self.get(tag) = Tag { user_data, address, next_address: address, ..Tag::default() };
+        self.alive += 1;
+        self.parked.push(tag);
+    }
+
+    pub(super) fn get(&mut self, tag: u16) -> &mut Tag {
+        &mut self.tags[usize::from(tag)]
+    }
+
+    /// A tag for a connection that has `held` tags already, unless others need the tag more.
+    ///
+    /// A connection has no more tags than are free. So however many connections keep their tags,
+    /// because their clients take no replies, there is a tag for each other connection: of `n`
+    /// greedy connections, each has one of `n + 1` equal shares, and one share stays free.
+    pub(super) fn take(&mut self, held: u16) -> Option<u16> {
+        let free = self.parked.len();
+        if held > 0 && usize::from(held) >= free {
+            return None;
+        }
+        self.parked.pop()
+    }
+
+    /// The tag waits for a request.
+    pub(super) fn park(&mut self, tag: u16) {
+        let state = self.get(tag);
+        state.address = state.next_address;
+        self.parked.push(tag);
+    }
+
+    /// Gives a waiting tag up; the `user_data` of the fetch.
+    pub(super) fn end_one(&mut self) -> Option<u64> {
+        let tag = self.parked.pop()?;
+        self.alive -= 1;
+        Some(self.get(tag).user_data)
+    }
+
+    /// Whether no tag has a request.
+    pub(super) fn are_idle(&self) -> bool {
+        self.parked.len() == self.alive
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tags(depth: u16) -> Tags {
+        let mut tags = Tags::new(depth);
+        (0..depth).for_each(|tag| tags.fetch(tag, tag.into(), 0));
+        tags
+    }
+
+    #[test]
+    fn connections_that_keep_their_tags_leave_a_tag_for_each_other() {
+        for greedy in [1, 3, 15] {
+            let mut tags = tags(128);
+            let mut held = vec![0_u16; greedy];
+            loop {
+                let before = held.clone();
+                for count in &mut held {
+                    *count += u16::from(tags.take(*count).is_some());
+                }
+                if held == before {
+                    break;
+                }
+            }
+            assert!(held.iter().all(|&count| count >= 7), "{held:?}");
+            for newcomer in 0..4 {
+                assert!(tags.take(0).is_some(), "{newcomer} beside {greedy}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_lone_connection_has_half_of_the_tags() {
+        let mut tags = tags(128);
+        let held = (0..).find(|&held| tags.take(held).is_none()).unwrap();
+        assert_eq!(held, 64);
+    }
+
+    #[test]
+    fn a_tag_that_waits_again_has_the_buffer_of_its_commit() {
+        let mut tags = tags(1);
+        let tag = tags.take(0).unwrap();
+        assert!(!tags.are_idle());
+        tags.get(tag).next_address = 4096;
+        assert_eq!(tags.get(tag).address, 0);
+        tags.park(tag);
+        assert_eq!(tags.get(tag).address, 4096);
+        assert_eq!((tags.end_one(), tags.end_one()), (Some(0), None));
+    }
+}
