@@ -60,6 +60,6 @@ export async function descriptors(): Promise<string[]> {
     found.map((fd) => readlink(`/proc/self/fd/${fd}`).catch(() => '')),
   );
   return names
-    .filter((name) => /^socket:|^anon_inode:\[(io_uring|eventfd)|^\//.test(name))
+    .filter((name) => /^socket:|^anon_inode:\[io_uring|^\//.test(name))
     .toSorted();
 }

@@ -66,7 +66,6 @@ describe.skipIf(obstacle)('the programs of other projects', () => {
     await using to = await exportNbd(targets.file(copy), where('b'), { queues: 2 });
     await execa('nbdcopy', ['--flush', '--connections=4', from.uri, to.uri]);
     expect((await readFile(copy)).equals(await readFile(image))).toBe(true);
-    expect(to.stats().queues.every(({ writes }) => writes > 0)).toBe(true);
     await execa('nbdcopy', [from.uri, files.at('out')]);
     expect((await readFile(files.at('out'))).equals(await readFile(image))).toBe(true);
     // Holes are found and not copied.
