@@ -59,7 +59,5 @@ export async function descriptors(): Promise<string[]> {
   const names = await Promise.all(
     found.map((fd) => readlink(`/proc/self/fd/${fd}`).catch(() => '')),
   );
-  return names
-    .filter((name) => /^socket:|^anon_inode:\[io_uring|^\//.test(name))
-    .toSorted();
+  return names.filter((name) => /^socket:|^anon_inode:\[io_uring|^\//.test(name)).toSorted();
 }

@@ -156,7 +156,7 @@ describe.runIf(process.arch === 'x64')('the packages, installed without a compil
     expect(stdout).toBe(
       'IoError,ReactorPool,Service,UblkError,UblkErrorCode,applyOverlayChanges,' +
         'closeOnSignals,commitOverlay,connectService,createDevice,createOverlay,' +
-        'createReactorPool,defineConfig,deleteDevice,deviceUsers,exportOverlay,' +
+        'createReactorPool,defineConfig,deleteDevice,deviceUsers,exportNbd,exportOverlay,' +
         'features,flattenOverlay,forkOverlay,formatSize,getDeviceInfo,handOver,handler,' +
         'handlerModule,listDevices,listOrphans,metrics,openControl,overlayCheck,' +
         'overlayDiff,overlayInfo,overlayTree,parseSize,planHandOver,prune,quiesceDevice,recoverDevice,' +

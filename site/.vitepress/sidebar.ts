@@ -16,6 +16,7 @@ export const SECTIONS: readonly Section[] = [
       'forks',
       'buffers',
       'handlers',
+      'export',
       'recovery',
       'service',
       'watching',
