@@ -1,6 +1,6 @@
 //! A plain client of the NBD protocol, which sends what it is told to.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -73,6 +73,16 @@ impl Client {
     }
 
     pub(crate) fn send(&mut self, command: u16, flags: u16, cookie: u64, place: (u64, u32)) {
+        self.try_send(command, flags, cookie, place).unwrap();
+    }
+
+    pub(crate) fn try_send(
+        &mut self,
+        command: u16,
+        flags: u16,
+        cookie: u64,
+        place: (u64, u32),
+    ) -> io::Result<()> {
         let (offset, length) = place;
         let mut bytes = REQUEST_MAGIC.to_be_bytes().to_vec();
         bytes.extend_from_slice(&flags.to_be_bytes());
@@ -80,7 +90,7 @@ impl Client {
         bytes.extend_from_slice(&cookie.to_be_bytes());
         bytes.extend_from_slice(&offset.to_be_bytes());
         bytes.extend_from_slice(&length.to_be_bytes());
-        self.stream.write_all(&bytes).unwrap();
+        self.stream.write_all(&bytes)
     }
 
     /// The next reply; `length` bytes follow a simple reply without an error.

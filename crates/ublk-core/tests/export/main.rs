@@ -10,7 +10,11 @@ use ublk_core::driver::RingSize;
 use ublk_core::driver::linux::Linux;
 use ublk_core::driver::nbd::{Address, Export, Nbd};
 use ublk_core::target::Target;
+use ublk_core::target::delay::{Delay, Delays};
+use ublk_core::target::error::AlwaysFails;
 use ublk_core::target::file::File;
+use ublk_core::target::linear::Linear;
+use ublk_core::target::native::Native;
 use ublk_nbd::wire::{chunk, command, export, flag};
 
 use client::Client;
@@ -174,6 +178,55 @@ fn a_client_that_takes_no_replies_holds_no_other_up_and_not_the_end() {
     exported.device.close().unwrap();
     let mut end = [0; 1];
     assert!(!matches!(other.stream.read(&mut end), Ok(count) if count > 0));
+}
+
+#[test]
+fn a_request_under_way_ends_well_at_the_end_and_later_requests_are_told_of_the_end() {
+    let image = Native::File(File::in_memory(SIZE).unwrap());
+    let waits = Delays { read: 500_000, ..Delays::default() };
+    let Some(exported) = serve(Delay::new(image, waits), options()) else { return };
+    let Exported { device, path } = exported;
+    let mut client = Client::connect(&path, true);
+    client.send(command::READ, 0, 0, (0, 512));
+    assert_eq!(client.carry_out(command::TRIM, 0, (1, 1)), 22, "the read is under way");
+    let end = std::thread::spawn(move || device.close());
+    let mut told = 0;
+    for cookie in 1.. {
+        // The connection may have ended with the reply to the read.
+        let _ended = client.try_send(command::TRIM, 0, cookie, (1, 1));
+        match client.hear(0) {
+            reply if reply.cookie == 0 => {
+                assert_eq!(reply.kind, chunk::OFFSET_DATA);
+                break;
+            }
+            reply => told = u32::from_be_bytes(reply.data[..4].try_into().unwrap()),
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert_eq!(told, 108);
+    end.join().unwrap().unwrap();
+}
+
+#[test]
+fn an_error_in_a_long_read_never_becomes_data() {
+    let parts = || {
+        let good = Native::File(File::in_memory(1 << 20).unwrap());
+        let bad = Native::Error(AlwaysFails::new(1 << 20));
+        Linear::new(vec![good, bad]).unwrap()
+    };
+    let Some(exported) = serve(parts(), options()) else { return };
+    let mut client = Client::connect(&exported.path, true);
+    assert_eq!(client.read(0, 2 << 20), Err(5));
+    assert_eq!(client.read(0, 1 << 20).unwrap().len(), 1 << 20);
+    let mut simple = Client::connect(&exported.path, false);
+    assert_eq!(simple.read(1 << 20, 1 << 20), Err(5));
+    // The header of a simple reply has promised the data: the connection ends.
+    simple.send(command::READ, 0, 9, (0, 2 << 20));
+    let mut bytes = Vec::new();
+    let ended = simple.stream.read_to_end(&mut bytes);
+    assert!(ended.is_ok() && bytes.len() < 16 + (2 << 20), "{} bytes", bytes.len());
+    assert!(bytes[16..].iter().all(|&byte| byte == 0));
+    assert_eq!(client.read(0, 512).unwrap(), [0; 512]);
 }
 
 #[test]

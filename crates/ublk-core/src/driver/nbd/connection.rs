@@ -80,14 +80,14 @@ impl Connection {
         }
     }
 
-    /// Ends receiving: the socket has an end for the operation in flight.
-    pub(super) fn stop_receiving(&self) {
-        shut_down(&self.socket, libc::SHUT_RD);
-    }
-
     /// Ends the connection for the client and for operations in flight.
     pub(super) fn cut(&self) {
         shut_down(&self.socket, libc::SHUT_RDWR);
+    }
+
+    /// Whether the client waits for nothing.
+    pub(super) fn is_idle(&self) -> bool {
+        self.jobs == 0 && self.outbox.is_empty() && !matches!(self.phase, Phase::Skip(_))
     }
 
     /// Whether nothing of the connection is under way or to be done.

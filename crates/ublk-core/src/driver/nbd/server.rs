@@ -136,10 +136,14 @@ impl Server {
     }
 
     /// The last part of a job has ended.
-    fn conclude(&mut self, job: u32) {
-        let job = self.jobs.remove(job);
+    fn conclude(&mut self, number: u32) {
+        let job = self.jobs.remove(number);
         let connection = connection(&mut self.connections, job.connection);
         connection.jobs -= 1;
+        // A failed part of a simple reply is the last part.
+        if connection.phase == Phase::Issue(number) {
+            connection.phase = Phase::Header;
+        }
         if !connection.dead && !connection.conclude(&job) {
             self.kill(job.connection);
         }
@@ -166,7 +170,6 @@ impl Server {
         mail.found.into_iter().for_each(|found| self.found(found));
         if mail.stop && !self.stopping {
             self.stopping = true;
-            self.connections.iter().flatten().for_each(|one| one.stop_receiving());
             self.mark_all();
         }
         if mail.cut {
@@ -490,6 +493,9 @@ impl Server {
             connection(&mut self.connections, number).dirty = false;
             self.proceed(number);
             self.push_operations(ring, number)?;
+            if self.stopping && connection(&mut self.connections, number).is_idle() {
+                self.kill(number);
+            }
             if connection(&mut self.connections, number).is_over() {
                 self.waiting.retain(|&other| other != number);
                 self.dirty.retain(|&other| other != number);
