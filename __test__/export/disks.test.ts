@@ -27,8 +27,16 @@ describe.skipIf(obstacle)('exported disks', () => {
     await using exported = await exportNbd(disk('a.layer'), { socket: files.at('a') });
     await qemuIo(exported.uri, 'write -P 5 0 1M', 'flush');
     const load = execa('fio', [
-      ...['--name=load', '--ioengine=nbd', `--uri=${exported.uri}`, '--rw=randwrite', '--bs=4k'],
-      ...['--offset=8M', '--size=8M', '--iodepth=16', '--verify=crc32c', '--verify_fatal=1'],
+      '--name=load',
+      '--ioengine=nbd',
+      `--uri=${exported.uri}`,
+      '--rw=randwrite',
+      '--bs=4k',
+      '--offset=8M',
+      '--size=8M',
+      '--iodepth=16',
+      '--verify=crc32c',
+      '--verify_fatal=1',
     ]);
     await exported.fork([files.at('b.layer')]);
     await load;
@@ -99,9 +107,17 @@ describe.skipIf(obstacle)('exported disks', () => {
       execa(
         'fio',
         [
-          ...[`--name=${name}`, '--ioengine=nbd', `--uri=${exported.uri}`, '--rw=randrw'],
-          ...['--bssplit=4k/60:512k/40', '--blockalign=4k', '--size=64M', '--iodepth=32'],
-          ...['--time_based', '--runtime=60', '--thread'],
+          `--name=${name}`,
+          '--ioengine=nbd',
+          `--uri=${exported.uri}`,
+          '--rw=randrw',
+          '--bssplit=4k/60:512k/40',
+          '--blockalign=4k',
+          '--size=64M',
+          '--iodepth=32',
+          '--time_based',
+          '--runtime=60',
+          '--thread',
         ],
         { reject: false, killSignal: 'SIGKILL' },
       );
@@ -111,6 +127,7 @@ describe.skipIf(obstacle)('exported disks', () => {
     await Promise.all(clients);
     await qemuIo(exported.uri, 'write -P 1 0 1M', 'read -P 1 0 1M');
     await until(async () => (await descriptors()).length <= before.length);
+    expect(exported.stats().total.errors).toBe(0);
   });
 
   test('the end of an export waits for requests and closes its socket and its connections', async () => {
@@ -172,7 +189,7 @@ describe.skipIf(obstacle)('an address', () => {
     await execa('nbdinfo', ['--size', first.uri]);
     await first.close();
     await using second = await exportNbd(target, { port });
-    await execa('nbdinfo', ['--size', second.uri]);
+    expect((await execa('nbdinfo', ['--size', second.uri])).stdout).toBe(String(MIB));
   });
 });
 

@@ -124,7 +124,13 @@ describe.skipIf(obstacle)('the programs of other projects', () => {
       'read -P 8 8M 64k',
     ];
     const { stdout } = await execa('qemu-io', [
-      ...['-f', 'raw', '-t', 'none', '-d', 'unmap', exported.uri],
+      '-f',
+      'raw',
+      '-t',
+      'none',
+      '-d',
+      'unmap',
+      exported.uri,
       ...commands.flatMap((command) => ['-c', command]),
     ]);
     expect(stdout).not.toMatch(/failed|error/i);
@@ -141,9 +147,18 @@ describe.skipIf(obstacle)('the programs of other projects', () => {
     const image = await sparse(files.at('image'), 32 * MIB);
     await using exported = await exportNbd(targets.file(image), address(files.at('socket')));
     await execa('fio', [
-      ...['--name=verify', '--ioengine=nbd', `--uri=${exported.uri}`, '--rw=randwrite'],
-      ...['--bssplit=4k/60:16k/20:256k/15:3M/5', '--blockalign=4k', '--size=32M', '--iodepth=32'],
-      ...['--verify=crc32c', '--verify_fatal=1', '--randrepeat=0', '--fsync=32'],
+      '--name=verify',
+      '--ioengine=nbd',
+      `--uri=${exported.uri}`,
+      '--rw=randwrite',
+      '--bssplit=4k/60:16k/20:256k/15:3M/5',
+      '--blockalign=4k',
+      '--size=32M',
+      '--iodepth=32',
+      '--verify=crc32c',
+      '--verify_fatal=1',
+      '--randrepeat=0',
+      '--fsync=32',
     ]);
     expect(exported.stats().total.reads).toBeGreaterThan(0);
   });

@@ -41,13 +41,11 @@ fn at(path: &Path) -> Export {
     Export { address, name, description, read_only: false, connections: 16 }
 }
 
-/// None, and a word on stderr, where the machine has no io_uring for this user.
+/// None where the machine has no io_uring for this user.
 fn serve<T: Target>(target: T, options: DeviceOptions) -> Option<Exported> {
     let size = RingSize { submissions: 8, completions: 8, tells_of_work: false };
-    if let Err(error) = Linux::new().ring(size) {
-        println!("skipped: no io_uring: {error}");
-        return None;
-    }
+    // Without io_uring there is nothing to test, and no device either.
+    Linux::new().ring(size).ok()?;
     let path = socket();
     let device = Device::export(at(&path), || Ok(target), options).unwrap();
     Some(Exported { device, path })
@@ -106,7 +104,7 @@ fn commands_that_make_no_sense_are_refused_and_the_connection_goes_on() {
         (command::READ, (1, 512), 22),
         (99, (0, 512), 22),
         (command::WRITE_ZEROES, (SIZE - 512, 1024), 28),
-        (command::READ, (0, u32::MAX & !511), 22),
+        (command::READ, (0, 0xffff_fe00), 22),
     ] {
         assert_eq!(client.carry_out(command, 0, place), error, "{command} {place:?}");
     }
