@@ -4,6 +4,7 @@
 //! specification (`doc/proto.md` of the project `NetworkBlockDevice/nbd`), without the prefix `NBD_`.
 //! All integers on the wire are big-endian.
 
+pub mod client;
 pub mod wire;
 
 pub mod server;

@@ -1,0 +1,207 @@
+//! The negotiation: fixed newstyle, `STRUCTURED_REPLY`, then `GO`, or `EXPORT_NAME` for servers without.
+
+use std::io::{Read, Write};
+
+use super::NegotiateError;
+use super::NegotiateError::Protocol;
+use crate::wire::{
+    MAGIC, MAX_PAYLOAD, OPTION_MAGIC, OPTION_REPLY_MAGIC, export, handshake, info, length, option,
+    option_reply,
+};
+
+/// The longest reply to an option that is read, in bytes.
+const MAX_REPLY: u32 = 64 << 10;
+/// The most replies to one option: a server that never ends its list is no server.
+const MAX_REPLIES: usize = 1000;
+
+/// Sizes of requests that the server takes, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocks {
+    /// Offsets and lengths are multiples of this power of two.
+    pub minimum: u32,
+    /// Requests of this power of two are fast.
+    pub preferred: u32,
+    /// The longest data of a request.
+    pub maximum: u32,
+}
+
+/// What a server says of an export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Export {
+    /// In bytes.
+    pub size: u64,
+    /// Transmission flags, [`wire::export`](crate::wire::export).
+    pub flags: u16,
+    /// Absent where the server does not say.
+    pub blocks: Option<Blocks>,
+    /// Replies to reads are structured.
+    pub structured: bool,
+}
+
+impl Export {
+    /// Whether the server has this flag of [`wire::export`](crate::wire::export).
+    pub fn has(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// The sizes of requests; where the server says nothing, those that the specification names.
+    pub fn blocks_or_default(&self) -> Blocks {
+        self.blocks.unwrap_or(Blocks { minimum: 1, preferred: 4096, maximum: MAX_PAYLOAD })
+    }
+}
+
+/// Agrees with the server behind `stream` on the export `name`: the next bytes are requests and replies.
+///
+/// # Errors
+/// When the stream fails, the server breaks the protocol, or refuses the export.
+pub fn negotiate(stream: &mut (impl Read + Write), name: &str) -> Result<Export, NegotiateError> {
+    let no_zeroes = greet(stream)?;
+    send_option(stream, option::STRUCTURED_REPLY, &[])?;
+    // Any error: the server does without.
+    let structured = read_reply(stream, option::STRUCTURED_REPLY)?.0 == option_reply::ACK;
+    match go(stream, name) {
+        Err(NegotiateError::Refused { reply: option_reply::ERR_UNSUP, .. }) => {
+            send_option(stream, option::EXPORT_NAME, name.as_bytes())?;
+            let (size, flags) = (read_u64(stream)?, read_u16(stream)?);
+            if !no_zeroes {
+                stream.read_exact(&mut [0; 124])?;
+            }
+            checked(Export { size, flags, blocks: None, structured })
+        }
+        agreed => checked(Export { structured, ..agreed? }),
+    }
+}
+
+/// Whether the server leaves out the zeros after `EXPORT_NAME`.
+fn greet(stream: &mut (impl Read + Write)) -> Result<bool, NegotiateError> {
+    if read_u64(stream)? != MAGIC {
+        return Err(Protocol("the peer does not greet as an NBD server does"));
+    }
+    if read_u64(stream)? != OPTION_MAGIC {
+        return Err(Protocol("the server speaks the old style of NBD, without negotiation"));
+    }
+    let flags = read_u16(stream)?;
+    if flags & handshake::FIXED_NEWSTYLE == 0 {
+        return Err(Protocol("the server does not speak the fixed newstyle of NBD"));
+    }
+    let ours = flags & (handshake::FIXED_NEWSTYLE | handshake::NO_ZEROES);
+    stream.write_all(&u32::from(ours).to_be_bytes())?;
+    Ok(ours & handshake::NO_ZEROES != 0)
+}
+
+fn go(stream: &mut (impl Read + Write), name: &str) -> Result<Export, NegotiateError> {
+    let count = u32::try_from(name.len()).map_err(|_| Protocol("the export's name is too long"))?;
+    let mut data = count.to_be_bytes().to_vec();
+    data.extend(name.as_bytes());
+    data.extend(1_u16.to_be_bytes());
+    data.extend(info::BLOCK_SIZE.to_be_bytes());
+    send_option(stream, option::GO, &data)?;
+    let (mut facts, mut blocks) = (None, None);
+    for _ in 0..MAX_REPLIES {
+        let (reply, data) = read_reply(stream, option::GO)?;
+        match reply {
+            option_reply::ACK => {
+                let (size, flags) = facts.ok_or(Protocol("the server does not say the size"))?;
+                return Ok(Export { size, flags, blocks, structured: false });
+            }
+            option_reply::INFO => read_info(&data, &mut facts, &mut blocks)?,
+            reply if reply & option_reply::ERROR != 0 => {
+                let message = String::from_utf8_lossy(&data);
+                let plain = message.chars().filter(|one| !one.is_control()).take(200).collect();
+                return Err(NegotiateError::Refused { reply, message: plain });
+            }
+            _ => return Err(Protocol("the server answers GO with a reply of another option")),
+        }
+    }
+    Err(Protocol("the server does not end the reply to GO"))
+}
+
+fn read_info(
+    data: &[u8],
+    facts: &mut Option<(u64, u16)>,
+    blocks: &mut Option<Blocks>,
+) -> Result<(), NegotiateError> {
+    let mut data = data;
+    let wrong = |_| Protocol("the server sends a fact of a wrong length");
+    match read_u16(&mut data).map_err(wrong)? {
+        info::EXPORT => {
+            let (size, flags) = (read_u64(&mut data), read_u16(&mut data));
+            *facts = Some((size.map_err(wrong)?, flags.map_err(wrong)?));
+        }
+        info::BLOCK_SIZE => {
+            let mut size = || read_u32(&mut data).map_err(wrong);
+            *blocks = Some(Blocks { minimum: size()?, preferred: size()?, maximum: size()? });
+        }
+        // Names and descriptions, or a fact that nobody has asked for.
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Refuses facts that no server may send.
+fn checked(export: Export) -> Result<Export, NegotiateError> {
+    if i64::try_from(export.size).is_err() {
+        return Err(Protocol("the server says a size beyond 2^63 bytes"));
+    }
+    if !export.has(export::HAS_FLAGS) {
+        return Err(Protocol("the server says no flags of the export"));
+    }
+    if let Some(Blocks { minimum, preferred, maximum }) = export.blocks {
+        let sane = minimum.is_power_of_two()
+            && minimum <= 64 << 10
+            && preferred.is_power_of_two()
+            && preferred >= minimum.max(512)
+            && maximum >= preferred
+            && (maximum == u32::MAX || maximum.is_multiple_of(minimum));
+        if !sane {
+            return Err(Protocol("the server says block sizes that contradict each other"));
+        }
+    }
+    Ok(export)
+}
+
+fn send_option(stream: &mut impl Write, option: u32, data: &[u8]) -> Result<(), NegotiateError> {
+    let count = u32::try_from(data.len()).map_err(|_| Protocol("an option is too long"))?;
+    let mut message = Vec::with_capacity(length::OPTION + data.len());
+    message.extend(OPTION_MAGIC.to_be_bytes());
+    message.extend(option.to_be_bytes());
+    message.extend(count.to_be_bytes());
+    message.extend(data);
+    Ok(stream.write_all(&message)?)
+}
+
+/// The type and the data of the next reply.
+fn read_reply(stream: &mut impl Read, option: u32) -> Result<(u32, Vec<u8>), NegotiateError> {
+    if read_u64(stream)? != OPTION_REPLY_MAGIC || read_u32(stream)? != option {
+        return Err(Protocol("the server answers an option with something else"));
+    }
+    let (reply, length) = (read_u32(stream)?, read_u32(stream)?);
+    if length > MAX_REPLY {
+        return Err(Protocol("the server answers an option with more than 64 KiB"));
+    }
+    let mut data = vec![0; length as usize];
+    stream.read_exact(&mut data)?;
+    Ok((reply, data))
+}
+
+fn read_u16(stream: &mut impl Read) -> std::io::Result<u16> {
+    let mut bytes = [0; 2];
+    stream.read_exact(&mut bytes)?;
+    Ok(u16::from_be_bytes(bytes))
+}
+
+fn read_u32(stream: &mut impl Read) -> std::io::Result<u32> {
+    let mut bytes = [0; 4];
+    stream.read_exact(&mut bytes)?;
+    Ok(u32::from_be_bytes(bytes))
+}
+
+fn read_u64(stream: &mut impl Read) -> std::io::Result<u64> {
+    let mut bytes = [0; 8];
+    stream.read_exact(&mut bytes)?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
+#[cfg(test)]
+#[path = "negotiate_tests.rs"]
+mod tests;

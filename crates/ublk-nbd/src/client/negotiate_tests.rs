@@ -1,0 +1,148 @@
+use std::collections::VecDeque;
+use std::io;
+
+use super::*;
+
+/// What a server sends, and what the client has sent.
+#[derive(Default)]
+struct Wire {
+    server: VecDeque<u8>,
+    client: Vec<u8>,
+}
+
+impl Read for Wire {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.server.read(buffer)
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.client.write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn greeting(flags: u16) -> Vec<u8> {
+    let mut bytes = MAGIC.to_be_bytes().to_vec();
+    bytes.extend(OPTION_MAGIC.to_be_bytes());
+    bytes.extend(flags.to_be_bytes());
+    bytes
+}
+
+fn reply(option: u32, kind: u32, data: &[u8]) -> Vec<u8> {
+    let mut bytes = OPTION_REPLY_MAGIC.to_be_bytes().to_vec();
+    bytes.extend([option, kind, u32::try_from(data.len()).unwrap()].map(u32::to_be_bytes).concat());
+    bytes.extend(data);
+    bytes
+}
+
+fn export_info(size: u64, flags: u16) -> Vec<u8> {
+    [&info::EXPORT.to_be_bytes()[..], &size.to_be_bytes(), &flags.to_be_bytes()].concat()
+}
+
+fn block_info(sizes: [u32; 3]) -> Vec<u8> {
+    [info::BLOCK_SIZE.to_be_bytes().to_vec(), sizes.map(u32::to_be_bytes).concat()].concat()
+}
+
+fn talk(parts: &[Vec<u8>], name: &str) -> (Result<Export, NegotiateError>, Vec<u8>) {
+    let mut wire = Wire { server: parts.concat().into(), client: Vec::new() };
+    let result = negotiate(&mut wire, name);
+    assert!(result.is_err() || wire.server.is_empty(), "{} bytes are left", wire.server.len());
+    (result, wire.client)
+}
+
+const BOTH: u16 = handshake::FIXED_NEWSTYLE | handshake::NO_ZEROES;
+const FLAGS: u16 = export::HAS_FLAGS | export::SEND_FLUSH;
+
+fn modern(facts: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let mut parts = vec![greeting(BOTH), reply(option::STRUCTURED_REPLY, option_reply::ACK, &[])];
+    parts.extend(facts.iter().map(|fact| reply(option::GO, option_reply::INFO, fact)));
+    parts.push(reply(option::GO, option_reply::ACK, &[]));
+    parts
+}
+
+#[test]
+fn an_export_is_what_the_server_says() {
+    let facts = [export_info(1 << 30, FLAGS), vec![0, 77, 1], block_info([512, 4096, 1 << 25])];
+    let (result, sent) = talk(&modern(&facts), "data");
+    let blocks = Blocks { minimum: 512, preferred: 4096, maximum: 1 << 25 };
+    let export = Export { size: 1 << 30, flags: FLAGS, blocks: Some(blocks), structured: true };
+    assert_eq!(result.unwrap(), export);
+    let go = [
+        &OPTION_MAGIC.to_be_bytes()[..],
+        &[0, 0, 0, 7, 0, 0, 0, 12, 0, 0, 0, 4],
+        b"data",
+        &[0, 1, 0, 3],
+    ];
+    assert!(sent.ends_with(&go.concat()), "{sent:?}");
+    assert_eq!(sent[..4], [0, 0, 0, 3]);
+}
+
+#[test]
+fn a_server_without_go_and_structured_replies_serves() {
+    for flags in [BOTH, handshake::FIXED_NEWSTYLE] {
+        let mut end = [(1_u64 << 20).to_be_bytes().to_vec(), FLAGS.to_be_bytes().to_vec()].concat();
+        if flags & handshake::NO_ZEROES == 0 {
+            end.extend([0; 124]);
+        }
+        let parts = [
+            greeting(flags),
+            reply(option::STRUCTURED_REPLY, option_reply::ERR_UNSUP, b"no"),
+            reply(option::GO, option_reply::ERR_UNSUP, b"no"),
+            end,
+        ];
+        let (result, sent) = talk(&parts, "x");
+        let export = Export { size: 1 << 20, flags: FLAGS, blocks: None, structured: false };
+        assert_eq!(result.unwrap(), export);
+        assert!(sent.ends_with(&[0, 0, 0, 1, 0, 0, 0, 1, b'x']));
+    }
+}
+
+#[test]
+fn refusals_name_their_reason() {
+    for (kind, words) in [
+        (option_reply::ERR_UNKNOWN, "the server has no such export ('no data')"),
+        (option_reply::ERR_TLS_REQD, "the server serves the export only with TLS ('no data')"),
+        (option_reply::ERR_INVALID, "the server refuses the export ('no data')"),
+    ] {
+        let mut parts = modern(&[]);
+        *parts.last_mut().unwrap() = reply(option::GO, kind, b"no\n data");
+        assert_eq!(talk(&parts, "").0.unwrap_err().to_string(), words);
+    }
+}
+
+#[test]
+fn servers_that_break_the_protocol_are_refused() {
+    let size = || export_info(1 << 20, FLAGS);
+    let mut other = modern(&[size()]);
+    other[1] = reply(option::GO, option_reply::ACK, &[]);
+    let mut endless = modern(&[]);
+    endless.splice(2.., std::iter::repeat_n(reply(option::GO, option_reply::INFO, &size()), 1001));
+    let mut long = modern(&[size()]);
+    long[1] =
+        [&OPTION_REPLY_MAGIC.to_be_bytes()[..], &[0, 0, 0, 8, 0, 0, 0, 1, 1, 0, 0, 0]].concat();
+    for (parts, words) in [
+        (vec![b"SSH-2.0-OpenSSH\r\n".to_vec()], "does not greet"),
+        (vec![MAGIC.to_be_bytes().to_vec(), vec![0; 200]], "old style"),
+        (vec![greeting(0)], "fixed newstyle"),
+        (vec![greeting(BOTH)], "ends the connection"),
+        (modern(&[]), "does not say the size"),
+        (modern(&[vec![0]]), "wrong length"),
+        (modern(&[export_info(1 << 63, FLAGS)]), "beyond 2^63"),
+        (modern(&[export_info(1 << 20, 0)]), "no flags"),
+        (modern(&[size(), block_info([3, 4096, 1 << 20])]), "contradict"),
+        (modern(&[size(), block_info([0, 4096, 1 << 20])]), "contradict"),
+        (modern(&[size(), block_info([512, 256, 1 << 20])]), "contradict"),
+        (modern(&[size(), block_info([1, 4096, 512])]), "contradict"),
+        (other, "something else"),
+        (endless, "does not end"),
+        (long, "more than 64 KiB"),
+    ] {
+        let error = talk(&parts, "").0.unwrap_err().to_string();
+        assert!(error.contains(words), "{error} for {words}");
+    }
+}
