@@ -126,6 +126,8 @@ export type {
   IntegrityOptions,
   LinearTarget,
   LinearTargetOptions,
+  NbdTarget,
+  NbdTargetOptions,
   NullTarget,
   NullTargetOptions,
   OverlayTarget,

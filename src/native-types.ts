@@ -13,7 +13,16 @@ import type { NativeQueueSettings } from './queue-settings.ts';
 /** A target for the addon. */
 export interface NativeTarget {
   readonly kind:
-    'null' | 'error' | 'file' | 'striped' | 'linear' | 'delay' | 'zoned' | 'overlay' | 'handler';
+    | 'null'
+    | 'error'
+    | 'file'
+    | 'striped'
+    | 'linear'
+    | 'delay'
+    | 'zoned'
+    | 'overlay'
+    | 'nbd'
+    | 'handler';
   readonly size?: number;
   readonly path?: string;
   readonly direct?: 'auto' | 'yes' | 'no';
@@ -33,6 +42,9 @@ export interface NativeTarget {
   readonly create?: boolean;
   readonly history?: string;
   readonly loseUnflushed?: boolean;
+  readonly uri?: string;
+  readonly connectTimeoutMs?: number;
+  readonly reconnectTimeoutMs?: number;
 }
 
 /** Metadata options for the addon. */

@@ -81,6 +81,8 @@ export function inWords(target: NativeTarget): string {
       return below.length === 0 ? 'a handler' : `a handler over ${below.join(', ')}`;
     case 'overlay':
       return `${target.path ?? 'a layer'} on ${below.join()}`;
+    case 'nbd':
+      return target.uri ?? 'an NBD server';
     case 'zoned':
       return `zones in ${target.path ?? 'memory'}`;
     default:

@@ -23,7 +23,14 @@ export const VM_PACKAGES: readonly string[] = [
 ];
 
 /** Debian packages that tests and measurements run in the machine. */
-export const TEST_PACKAGES: readonly string[] = ['fio', 'e2fsprogs', 'xfsprogs', 'btrfs-progs'];
+export const TEST_PACKAGES: readonly string[] = [
+  'fio',
+  'e2fsprogs',
+  'xfsprogs',
+  'btrfs-progs',
+  'nbdkit',
+  'qemu-utils',
+];
 
 /** What makes a guest unfit is chance, so one that is fit comes soon. */
 const BOOTS = 4;

@@ -64,6 +64,7 @@ describe('ublk', () => {
     ['add delay'],
     ['add error'],
     ['add zoned'],
+    ['add nbd'],
     ['add overlay'],
     ['overlay create'],
     ['overlay snapshot'],

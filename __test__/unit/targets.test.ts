@@ -27,6 +27,38 @@ describe('targets.null', () => {
   });
 });
 
+describe('targets.nbd', () => {
+  test('is frozen data, also of a URL', () => {
+    const target = targets.nbd(new URL('nbd://host/a'), { reconnectTimeoutMs: 5 });
+    expect(target).toEqual({ kind: 'nbd', uri: 'nbd://host/a', reconnectTimeoutMs: 5 });
+    expect(Object.isFrozen(target)).toBe(true);
+    expect(toNativeTarget(target)).toEqual(target);
+  });
+
+  test.each([
+    ['nbd://host', {}],
+    ['nbd://[::1]:10810/a/b', { readOnly: true }],
+    ['nbd+unix:///?socket=/run/nbd.sock', { connectTimeoutMs: 1 }],
+  ])('takes %s with %o', (uri, options) => {
+    expect(toNativeTarget(targets.nbd(uri, options))).toEqual({ kind: 'nbd', uri, ...options });
+  });
+
+  test.each([
+    ['', {}, /is "", which is no address/],
+    ['http://host/', {}, /is no address/],
+    ['nbd:///export', {}, /is no address/],
+    ['nbd+unix:///export', {}, /is no address/],
+    ['nbd+unix:///export?socket=here', {}, /is no address/],
+    ['nbds://host/', {}, /asks for TLS/],
+    [7, {}, /must be a text/],
+    ['nbd://host', { reconnectTimeoutMs: -1 }, /reconnectTimeoutMs is -1/],
+    ['nbd://host', { connectTimeoutMs: 0 }, /connectTimeoutMs is 0/],
+    ['nbd://host', { tls: true }, /has no 'tls'/],
+  ])('refuses %s with %o', (uri, options, message) => {
+    expect(() => targets.nbd(uri as never, options as never)).toThrow(message);
+  });
+});
+
 describe('targets.file', () => {
   test('is frozen data that keeps the path as it was given', () => {
     const target = targets.file('disk.img', { readOnly: true });

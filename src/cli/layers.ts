@@ -1,10 +1,11 @@
 import type { Command } from 'commander';
 
-import { example, PART, wholeNumber } from './arguments.ts';
+import { example, PART, seconds, wholeNumber } from './arguments.ts';
 import type { DelayFlags, PartsFlags, StripedFlags, ZonedFlags } from './commands/add-layers.ts';
+import type { NbdFlags } from './commands/add-nbd.ts';
 import type { ErrorFlags } from './commands/add.ts';
 
-/** The subcommands of `ublk add` beyond plain files: layers, zones. */
+/** The subcommands of `ublk add` beyond plain files: layers, servers, zones. */
 export function addLayers(add: Command, options: (command: Command) => Command): void {
   partOptions(options(add.command('striped')))
     .description('Serve chunks spread over several targets in turn.')
@@ -30,6 +31,21 @@ export function addLayers(add: Command, options: (command: Command) => Command):
     .addHelpText('after', example('ublk add delay null:1GiB --read-us 5000'))
     .action(async (part: string, flags: DelayFlags) => {
       await (await import('./commands/add-layers.ts')).addDelay(part, flags);
+    });
+  options(add.command('nbd'))
+    .description('Serve an export of an NBD server.')
+    .argument('<uri>', 'nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=/PATH')
+    .option('--read-only', 'refuse writes; needed for an export that refuses writes')
+    .option('--block-size <bytes>', 'logical block size: 512, 1024, 2048 or 4096', wholeNumber)
+    .option('--connect-timeout <seconds>', 'limit of a connection (default: 10)', seconds)
+    .option(
+      '--reconnect-timeout <seconds>',
+      'how long requests wait for a lost connection (default: 60)',
+      wholeNumber,
+    )
+    .addHelpText('after', example('ublk add nbd nbd://storage.example/vm1'))
+    .action(async (uri: string, flags: NbdFlags) => {
+      await (await import('./commands/add-nbd.ts')).addNbd(uri, flags);
     });
   options(add.command('error'))
     .description('Serve a device that fails every request, for tests.')

@@ -6,6 +6,7 @@ import { errorTarget, toNativeError, type ErrorTarget } from './error.ts';
 import { fileTarget, toNativeFile, type FileTarget } from './file.ts';
 import { checkTarget, checkTargets } from './layer.ts';
 import { linearTarget, toNativeLinear, type LinearTarget } from './linear.ts';
+import { nbdTarget, toNativeNbd, type NbdTarget } from './nbd.ts';
 import { nullTarget, toNativeNull, type NullTarget } from './null.ts';
 import { overlayTarget, toNativeOverlay, type OverlayTarget } from './overlay.ts';
 import { stripedTarget, toNativeStriped, type StripedTarget } from './striped.ts';
@@ -16,6 +17,7 @@ export type { ErrorTarget, ErrorTargetOptions } from './error.ts';
 export type { FileTarget, FileTargetOptions } from './file.ts';
 export type { Checksum, FileIntegrityOptions, IntegrityOptions } from './integrity.ts';
 export type { LinearTarget, LinearTargetOptions } from './linear.ts';
+export type { NbdTarget, NbdTargetOptions } from './nbd.ts';
 export type { NullTarget, NullTargetOptions } from './null.ts';
 export type { OverlayTarget, OverlayTargetOptions } from './overlay.ts';
 export type { PresentationOptions } from './presentation.ts';
@@ -31,7 +33,8 @@ export type Target =
   | LinearTarget
   | DelayTarget
   | ZonedTarget
-  | OverlayTarget;
+  | OverlayTarget
+  | NbdTarget;
 
 /** Makes targets: plain, frozen data. `createDevice` opens the files. */
 export const targets: {
@@ -43,6 +46,7 @@ export const targets: {
   readonly delay: typeof delayTarget;
   readonly zoned: typeof zonedTarget;
   readonly overlay: typeof overlayTarget;
+  readonly nbd: typeof nbdTarget;
 } = Object.freeze({
   null: nullTarget,
   file: fileTarget,
@@ -52,6 +56,7 @@ export const targets: {
   delay: delayTarget,
   zoned: zonedTarget,
   overlay: overlayTarget,
+  nbd: nbdTarget,
 });
 
 /** The largest depth of layers. */
@@ -85,6 +90,8 @@ export function toNativeTarget(target: Target, depth = 0): NativeTarget {
       return toNativeOverlay(target as OverlayTarget, [
         below(checkTarget((target as OverlayTarget).base, 'base'), 'base'),
       ]);
+    case 'nbd':
+      return toNativeNbd(target as NbdTarget);
     default:
       throw noTarget(target);
   }

@@ -15,6 +15,7 @@ pub mod driver;
 pub mod error;
 pub mod locked;
 pub mod reactor;
+pub mod remote;
 pub mod simulation;
 pub mod stats;
 pub mod target;

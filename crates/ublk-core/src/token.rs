@@ -28,6 +28,8 @@ pub(crate) enum Kind {
     TakeBack = 10,
     /// A timeout of requests that are held back: the gate's, which comes with the engine's.
     Gate = 11,
+    /// An entry of a session; the tag is the number of the session, the step the entry's: the engine's.
+    Session = 12,
     /// The kernel has taken a linked transfer without its commit (`SEVERED`): the engine's.
     Severed = 9 | 0x80,
 }
@@ -45,6 +47,7 @@ impl Kind {
                 | Self::Linked
                 | Self::TakeBack
                 | Self::Gate
+                | Self::Session
                 | Self::Severed
         )
     }
@@ -102,6 +105,7 @@ impl Token {
             9 => Kind::Linked,
             10 => Kind::TakeBack,
             11 => Kind::Gate,
+            12 => Kind::Session,
             0x89 => Kind::Severed,
             other => unreachable!("a completion of kind {other}"),
         };
@@ -116,7 +120,7 @@ mod tests {
 
     #[test]
     fn every_kind_survives_the_round_trip() {
-        for number in (0..=11_u64).chain([0x89]) {
+        for number in (0..=12_u64).chain([0x89]) {
             let token = Token { tag: 4095, step: 255, ..Token::unpack(number << 24) };
             let word = token.pack(513);
             assert_eq!(Token::unpack(word), token);

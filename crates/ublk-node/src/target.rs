@@ -1,6 +1,7 @@
 //! Targets, as `src/targets/` describes targets.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use napi_derive::napi;
 use ublk_core::error::Result;
@@ -11,6 +12,7 @@ use ublk_core::target::handler::{Handler, HandlerOptions, HandlerZones};
 use ublk_core::target::integrity::{Checksum, Integrity, IntegrityFormat, IntegrityOptions};
 use ublk_core::target::linear::Linear;
 use ublk_core::target::native::Native;
+use ublk_core::target::nbd::{NbdOptions, NbdTarget};
 use ublk_core::target::null::Null;
 use ublk_core::target::overlay::{self, Overlay, OverlayOptions};
 use ublk_core::target::striped::Striped;
@@ -24,7 +26,7 @@ use crate::options::{refused, unknown};
 #[derive(Clone, Debug)]
 #[napi(object, object_to_js = false)]
 pub struct NativeTarget {
-    /// `null`, `error`, `file`, `striped`, `linear`, `delay`, `zoned`, `overlay` or `handler`.
+    /// `null`, `error`, `file`, `striped`, `linear`, `delay`, `zoned`, `overlay`, `nbd` or `handler`.
     pub kind: String,
     /// In bytes.
     pub size: Option<i64>,
@@ -65,6 +67,12 @@ pub struct NativeTarget {
     pub history: Option<String>,
     /// Whether an overlay is served although a killed server's unflushed writes are lost.
     pub lose_unflushed: Option<bool>,
+    /// Of an export of an NBD server.
+    pub uri: Option<String>,
+    /// The limit of a connection to a server, with the negotiation.
+    pub connect_timeout_ms: Option<u32>,
+    /// How long requests wait for a lost connection.
+    pub reconnect_timeout_ms: Option<u32>,
 }
 
 /// Metadata beside a target's data; sizes in bytes.
@@ -162,9 +170,22 @@ impl NativeTarget {
             }
             "zoned" => self.open_zoned(promised, None),
             "overlay" => self.open_overlay(promised, None),
+            "nbd" => self.open_nbd().map(|target| Native::Nbd(Box::new(target))),
             "handler" => self.open_handler(promised).map(Native::Handler),
             kind => Err(unknown("kind of target", kind)),
         }
+    }
+
+    fn open_nbd(self) -> Result<NbdTarget> {
+        let limit = |milliseconds: Option<u32>, default| {
+            milliseconds.map_or(default, |limit| Duration::from_millis(limit.into()))
+        };
+        let default = NbdOptions::default();
+        let options = NbdOptions {
+            connect_timeout: limit(self.connect_timeout_ms, default.connect_timeout),
+            reconnect_timeout: limit(self.reconnect_timeout_ms, default.reconnect_timeout),
+        };
+        NbdTarget::connect(&given(self.uri.clone(), "uri")?, options, self.presentation())
     }
 
     fn open_null(self) -> Result<Null> {

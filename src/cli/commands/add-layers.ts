@@ -74,7 +74,7 @@ export async function addZoned(path: string | undefined, flags: ZonedFlags): Pro
   await serve(target, `zones in ${path ?? 'memory'}`, flags);
 }
 
-/** A target in one word: `null:SIZE`, `error:SIZE`, or the path of a file. */
+/** A target in one word: `null:SIZE`, `error:SIZE`, the URI of an NBD export, or the path of a file. */
 export function parseTarget(
   text: string,
   { lock, readOnly }: Partial<Pick<PartsFlags, 'lock' | 'readOnly'>> = {},
@@ -82,6 +82,7 @@ export function parseTarget(
   const [, kind, size = ''] = /^(null|error):(.*)$/.exec(text) ?? [];
   if (kind === 'null') return targets.null({ size });
   if (kind === 'error') return targets.error({ size });
+  if (/^nbds?(\+unix)?:\/\//.test(text)) return targets.nbd(text, { readOnly });
   return targets.file(text, { lock, readOnly });
 }
 

@@ -68,6 +68,10 @@ pub(super) fn create<D: Driver, T: Target>(
     }
     let geometry = *target.geometry();
     geometry.validate()?;
+    needs::check_remotes(&options, options.base(), options.queues, &target)?;
+    if options.base().is_none() && !target.remotes().is_empty() {
+        options.buffers.push(BufferMode::Copy);
+    }
     needs::check_threads(&options, &target, pool.is_some())?;
     needs::check_age(&options, &target)?;
     let control = Control::new(driver.clone());

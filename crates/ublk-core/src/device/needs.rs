@@ -85,6 +85,36 @@ pub(super) fn check_threads<T: Target>(
     }
 }
 
+/// Whether a device with this base buffer mode and so many reactors can have a target with remotes. A
+/// session needs addresses, where the kernel lends pages without an address.
+///
+/// # Errors
+/// `InvalidArgument` when there is a mode without addresses, or several sessions where one server can have
+/// only one.
+pub(super) fn check_remotes<T: Target>(
+    options: &DeviceOptions,
+    mode: Option<BufferMode>,
+    queues: u16,
+    target: &T,
+) -> Result<()> {
+    let Some(first) = target.remotes().first() else { return Ok(()) };
+    if let Some(mode) = mode.filter(|mode| mode.is_zero_copy()) {
+        let why = "a connection to a server sends and receives memory with an address";
+        return Err(exclusive(&first.name(), &format!("buffers '{mode}'"), why));
+    }
+    let single = target.remotes().iter().find(|remote| !remote.is_shareable());
+    if let Some(single) = single {
+        let why = "the server does not promise that a flush on one connection counts for all \
+                   (NBD_FLAG_CAN_MULTI_CONN), so all requests must come through one thread";
+        let both =
+            [(queues > 1, format!("queues {queues}")), (options.spreads(), "threads".into())];
+        if let Some((_, what)) = both.iter().find(|(is_there, _)| *is_there) {
+            return Err(exclusive(&single.name(), what, why));
+        }
+    }
+    Ok(())
+}
+
 /// Whether the requests of an unprivileged device can end before the kernel ends their server.
 ///
 /// # Errors

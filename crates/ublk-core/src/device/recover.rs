@@ -176,6 +176,8 @@ impl<'a, D: Driver> Succession<'a, D> {
     ) -> Result<ublk_params> {
         let id = self.before.dev_id;
         needs::check_threads(options, target, pool.is_some())?;
+        let (mode, queues) = (self.modes.0.mode, self.before.nr_hw_queues);
+        needs::check_remotes(options, Some(mode), queues, target)?;
         if let Some(pool) = pool {
             staff::check_room(pool, &self.before, target, options)?;
         }

@@ -11,7 +11,7 @@ use crate::driver::Driver;
 pub use crate::reactor::Awaits;
 use crate::reactor::{Look, Looked, Mailbox, WeakMailbox};
 use crate::stats::{Guard, Old};
-use crate::target::{Request, Target};
+use crate::target::{REMOTE, Request, Target};
 
 /// Something of a device that has stood still for [`DeviceOptions::watchdog`](super::DeviceOptions::watchdog).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub enum Stall {
         age: Duration,
         /// What the request waits for.
         awaits: Awaits,
-        /// The file of an awaited step, where the process can tell the name.
+        /// The file or the remote of an awaited step, where the process can tell the name.
         file: Option<PathBuf>,
     },
     /// A reactor has not answered for so long: its thread hangs in a system call, or gets no CPU.
@@ -79,7 +79,12 @@ impl Stalls {
     ) -> Self {
         let target = Arc::downgrade(target);
         let name = move |file: u16| {
-            let fd = *target.upgrade()?.files().get(usize::from(file))?;
+            let target = target.upgrade()?;
+            let remote = target.remotes().get(usize::from(file & !REMOTE));
+            if let Some(remote) = remote.filter(|_| file & REMOTE != 0) {
+                return Some(remote.name().into());
+            }
+            let fd = *target.files().get(usize::from(file))?;
             fs::read_link(format!("/proc/self/fd/{fd}")).ok()
         };
         let reactors = reactors

@@ -30,6 +30,7 @@ mod entries;
 mod express;
 mod flight;
 mod lease;
+mod remotes;
 mod rounds;
 mod settle;
 mod severed;
@@ -41,6 +42,7 @@ mod waiting;
 
 pub(crate) use elsewhere::After;
 use flight::{Flight, Lease, Progress};
+pub(crate) use remotes::Remotes;
 pub(crate) use settle::for_client;
 use special::Waits;
 pub(crate) use staging::Aids;
@@ -72,6 +74,7 @@ pub(crate) struct Engine<T> {
     /// The target's own memory.
     own: Option<Arc<Region>>,
     staging: Box<[Staging]>,
+    remotes: Remotes,
     running: u32,
     /// Buffers of requests that were given up, with the tags; steps in flight may still use a buffer.
     given_up: Vec<(u16, Arc<Region>)>,
@@ -137,7 +140,13 @@ impl<T> Engine<T> {
         mem::forget(mem::take(&mut self.aids));
         mem::forget(mem::take(&mut self.given_up));
         mem::forget(self.own.take());
+        self.remotes.abandon();
     }
+}
+
+/// The most steps of a request at a time. A pause between two rounds takes a step.
+pub(crate) fn max_steps<T: Target>(target: &T) -> usize {
+    target.max_steps().max(usize::from(target.takes_rounds()))
 }
 
 impl<T: Target> Engine<T> {
@@ -147,9 +156,9 @@ impl<T: Target> Engine<T> {
         buffers: Buffers,
         aids: Aids,
         rotates: bool,
+        remotes: Remotes,
     ) -> Self {
-        // A pause between two rounds takes a step.
-        let max_steps = target.max_steps().max(usize::from(target.takes_rounds()));
+        let max_steps = max_steps(&*target);
         assert!(max_steps <= 255, "a plan of {max_steps} steps");
         let block = target.geometry().logical_block;
         let all_steps = usize::from(depth) * max_steps;
@@ -172,6 +181,7 @@ impl<T: Target> Engine<T> {
             steps: vec![Step::EMPTY; all_steps].into(),
             progress: vec![Progress::default(); all_steps].into(),
             waits: vec![Timespec::new(); all_steps].into(),
+            remotes,
             running: 0,
             given_up: Vec::new(),
             desert: T::deserted,

@@ -48,7 +48,7 @@ impl<T: Target> Engine<T> {
     }
 
     /// Where the rest of a step lies in the target's own memory.
-    fn own(&self, step: &Step, from: u32) -> *mut u8 {
+    pub(super) fn own(&self, step: &Step, from: u32) -> *mut u8 {
         let own = self.own.as_ref().expect("a target with steps in memory of its own has some");
         assert!(u64::from(step.at) + u64::from(step.length) <= own.size() as u64);
         own.base().wrapping_add((step.at + from) as usize)

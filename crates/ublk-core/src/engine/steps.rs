@@ -48,6 +48,10 @@ impl<T: Target> Engine<T> {
             _ => Bytes::Slot(0),
         };
         let (planned, progress) = (&self.steps[index], &self.progress[index]);
+        if planned.remote().is_some() {
+            self.start_remote(pass, Token { kind: Kind::Step, tag, step }, bytes);
+            return;
+        }
         let entry = match entries::step(planned, progress, bytes, pass.seat) {
             Some(entry) => entry,
             None => self.special_entry(pass, tag, index),

@@ -171,12 +171,12 @@ impl<D: Driver, T: Target> Reactor<D, T> {
                 self.look_after(number)?;
             }
         }
-        let mut seats = self.seats.iter().flatten().peekable();
-        if !quit && (self.stays || seats.peek().is_some()) {
+        if !quit && (self.stays || self.seats.iter().any(Option::is_some)) {
             return Ok(Turn::Serving);
         }
         self.attention = true;
-        if seats.any(|seat| seat.ending() > 0) {
+        let mut seats = self.seats.iter_mut().flatten();
+        if seats.any(|seat| seat.ending() > 0 || !seat.close_remotes()) {
             return Ok(Turn::Serving);
         }
         Ok(Turn::Ended)

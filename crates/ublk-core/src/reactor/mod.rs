@@ -340,6 +340,7 @@ impl<D: Driver, T> Drop for Reactor<D, T> {
     fn drop(&mut self) {
         self.mailbox.close();
         for seat in self.seats.iter_mut().flatten() {
+            seat.queue.engine.abandon_remotes();
             if seat.running() == 0 {
                 // The table would keep the character device open after the close (trap 30).
                 let _gone_with_the_ring = self.ring.empty_files(seat.loan.files.clone());

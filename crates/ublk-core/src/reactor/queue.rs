@@ -55,6 +55,10 @@ impl<T: Target> Queue<T> {
             if token.kind == Kind::Gate {
                 return self.let_go(pass).map(|()| None);
             }
+            if token.kind == Kind::Session {
+                self.engine.remote_completed(pass, token, completion.result);
+                return self.hear_remotes::<WATCHED, _>(pass).map(|()| None);
+            }
             let outcome = self.engine.completed(pass, token, completion.result)?;
             self.conclude::<WATCHED, _>(pass, token.tag, outcome)?;
             return Ok(None);
@@ -72,6 +76,28 @@ impl<T: Target> Queue<T> {
             Arrival::Refused(errno) => return Ok(Some(Some(errno))),
         }
         Ok(None)
+    }
+
+    /// Takes the answers of sessions with remotes.
+    #[cold]
+    fn hear_remotes<const WATCHED: bool, R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+    ) -> io::Result<()> {
+        while let Some((tag, outcome)) = self.engine.answered(pass)? {
+            self.conclude::<WATCHED, _>(pass, tag, outcome)?;
+        }
+        Ok(())
+    }
+
+    /// Does what was put off until the end of the pass: for the sessions, or for the exchange, each of
+    /// which asks once.
+    pub(super) fn flush<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
+        if self.engine.push_remotes(pass)? {
+            // Without a connection, a session answers at once.
+            return self.hear_remotes::<true, _>(pass);
+        }
+        self.exchange.flush(pass)
     }
 
     #[inline]

@@ -15,7 +15,7 @@ use super::queue::Queue;
 use super::service::{ExchangeMode, Listener, News, Part, QueueConfig, Service, Transfer};
 use crate::buffers::{Arena, Buffers, Pool, Slots};
 use crate::driver::{Completion, Descriptors, Driver, OpenFile, Ring};
-use crate::engine::{Aids, Engine};
+use crate::engine::{Aids, Engine, Remotes, max_steps};
 use crate::exchange::{Bypass, Exchange};
 use crate::pass::{self, Pass};
 use crate::share::Share;
@@ -102,6 +102,9 @@ impl<T: Target> Seat<T> {
             (service.config.queue, service.config.exchange == ExchangeMode::Batch);
         let char_device = service.char_device.clone();
         service.target.memory().into_iter().for_each(|memory| driver.expect_memory(memory));
+        let steps = usize::from(service.config.depth) * max_steps(&*service.target);
+        let remotes = Remotes::begin(service.target.remotes(), steps)?;
+        remotes.memory().for_each(|memory| driver.expect_memory(memory));
         let (descriptors, mut exchange, buffers, aids) = parts(driver, &mut service, &loan.slots)?;
         if let (Some(asking), Buffers::Copy(_), true) = (&asking, &buffers, batches) {
             asking.open(Bypass::new(driver.errands()?, queue, char_device));
@@ -121,7 +124,7 @@ impl<T: Target> Seat<T> {
         Ok(Self {
             queue: Queue {
                 ages,
-                engine: Engine::new(target, name, buffers, aids, rotates),
+                engine: Engine::new(target, name, buffers, aids, rotates, remotes),
                 exchange,
                 descriptors,
                 asking,
@@ -158,12 +161,22 @@ impl<T: Target> Seat<T> {
     /// When the ring breaks.
     pub(super) fn arm<R: Ring>(&mut self, desk: &mut Desk<'_, R>) -> io::Result<()> {
         let tags = (self.config.share, self.config.depth);
-        self.queue.exchange.arm(&mut pass!(self, desk), tags)
+        let mut pass = pass!(self, desk);
+        self.queue.engine.enter_remotes(&mut pass);
+        self.queue.exchange.arm(&mut pass, tags)
     }
 
-    /// Whether nothing of the queue is in flight, nor can be any more.
-    pub(super) fn has_ended(&self) -> bool {
-        self.running() == 0 && !self.queue.exchange.is_open() && !self.queue.gate.waits()
+    /// Whether nothing of the queue is in flight, nor can be any more. Closes the sessions with remotes
+    /// when nothing else is.
+    pub(super) fn has_ended(&mut self) -> bool {
+        let open = self.queue.exchange.is_open() || self.queue.gate.waits();
+        self.running() == 0 && !open && self.queue.engine.close_remotes()
+    }
+
+    /// Closes the sessions with remotes, unless requests end here that may need the sessions. Returns
+    /// whether nothing of the sessions is in flight.
+    pub(super) fn close_remotes(&mut self) -> bool {
+        self.ending() == 0 && self.queue.engine.close_remotes()
     }
 
     /// Takes back the memory lent to the ring; nothing is in flight.
@@ -174,7 +187,7 @@ impl<T: Target> Seat<T> {
     /// Pushes everything put off until the end of the pass.
     #[inline]
     pub(super) fn flush<R: Ring>(&mut self, desk: &mut Desk<'_, R>) -> io::Result<()> {
-        self.queue.exchange.flush(&mut pass!(self, desk))
+        self.queue.flush(&mut pass!(self, desk))
     }
 
     /// Takes a completion of the queue, `lone` if there is no other, and all directly following

@@ -11,6 +11,7 @@ use crate::buffers::SharedMemory;
 use crate::driver::{OpenFile, RingSize};
 use crate::exchange::{Back, Front};
 use crate::file_table::FIRST_OF_TARGET;
+use crate::remote::MOST_ENTRIES;
 use crate::share::Share;
 use crate::stats::Counters;
 use crate::target::Target;
@@ -280,7 +281,9 @@ impl<T: Target> Service<T> {
 
     /// Everything that can be in flight: no completion may be lost.
     fn completions(&self) -> u32 {
-        u32::from(self.tags()) * (self.steps() + 3) + 1
+        let sessions = u32::try_from(self.target.remotes().len()).unwrap_or(u32::MAX);
+        let tags = u32::from(self.tags()) * (self.steps() + 3) + 1;
+        tags.saturating_add(sessions.saturating_mul(MOST_ENTRIES))
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "at most 255, checked by the engine")]

@@ -1,14 +1,16 @@
 //! The targets below a layer.
 
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::native::Native;
 use super::{
-    DiscardLimits, Durability, Ended, Errno, Geometry, Next, Part, Plan, Remap, Request,
+    DiscardLimits, Durability, Ended, Errno, Geometry, Next, Part, Plan, REMOTE, Remap, Request,
     SegmentLimits, Target,
 };
 use crate::error::{Code, Error, Result};
+use crate::remote::Remote;
 
 /// The maximal number of a layer's children; keeps the layer's plans below 255 steps.
 const MOST: usize = 64;
@@ -87,6 +89,10 @@ impl<L: Layer> Target for L {
         self.children().files()
     }
 
+    fn remotes(&self) -> &[Arc<dyn Remote>] {
+        self.children().remotes()
+    }
+
     fn durability(&self) -> &Durability {
         self.children().durability()
     }
@@ -120,13 +126,16 @@ struct Child {
     target: Native,
     /// The index of the child's first file among the layer's files.
     files: u16,
+    /// The index of the child's first remote among the layer's remotes.
+    remotes: u16,
 }
 
-/// Targets below a layer, their files put together.
+/// Targets below a layer, their files and remotes put together.
 #[derive(Debug)]
 pub struct Children {
     children: Box<[Child]>,
     files: Box<[RawFd]>,
+    remotes: Box<[Arc<dyn Remote>]>,
     durability: Durability,
     max_steps: usize,
 }
@@ -154,19 +163,29 @@ impl Children {
             return Err(refused(format!("an overlay cannot lie below {layer}")));
         }
         let max_steps = targets.iter().map(Target::max_steps).sum();
-        let mut files = Vec::new();
+        let (mut files, mut remotes) = (Vec::new(), Vec::new());
         let mut children = Vec::with_capacity(targets.len());
         for target in targets {
-            let first = u16::try_from(files.len()).map_err(|_| too_deep(layer))?;
+            if !target.remotes().is_empty() && target.geometry().chunk != 0 {
+                let most = target.geometry().chunk;
+                return Err(refused(format!(
+                    "a server that takes requests of at most {most} bytes cannot lie below {layer}"
+                )));
+            }
+            let first = u16::try_from(files.len()).ok().filter(|&first| first < REMOTE);
+            let first = first.ok_or_else(|| too_deep(layer))?;
+            let first_remote = u16::try_from(remotes.len()).map_err(|_| too_deep(layer))?;
             files.extend_from_slice(target.files());
-            children.push(Child { target, files: first });
+            remotes.extend_from_slice(target.remotes());
+            children.push(Child { target, files: first, remotes: first_remote });
         }
         // The engine counts steps in 8 bits, and a delay may add one.
         if max_steps > 250 {
             return Err(too_deep(layer));
         }
         let durability = Durability::of(files.len());
-        Ok(Self { children: children.into(), files: files.into(), durability, max_steps })
+        let (children, files, remotes) = (children.into(), files.into(), remotes.into());
+        Ok(Self { children, files, remotes, durability, max_steps })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -175,6 +194,10 @@ impl Children {
 
     pub(super) fn files(&self) -> &[RawFd] {
         &self.files
+    }
+
+    pub(super) fn remotes(&self) -> &[Arc<dyn Remote>] {
+        &self.remotes
     }
 
     pub(super) fn durability(&self) -> &Durability {
@@ -204,7 +227,7 @@ impl Children {
     /// The place of the bytes of a request to a child, if the bytes are in one place of a file.
     #[inline]
     pub(super) fn remap(&self, child: usize, request: &Request) -> Remap {
-        let Child { target, files } = &self.children[child];
+        let Child { target, files, .. } = &self.children[child];
         match target.remap(request) {
             Remap::To { file, offset } => Remap::To { file: files + file, offset },
             _ => Remap::Plan,
@@ -224,11 +247,11 @@ impl Children {
         request: &Request,
         plan: &mut Plan<'_>,
     ) -> std::result::Result<(), Errno> {
-        let Child { target, files } = &self.children[piece.child];
+        let Child { target, files, remotes } = &self.children[piece.child];
         #[expect(clippy::cast_possible_truncation, reason = "inside the request, below 4 GiB")]
         let (at, length) = (piece.at as u32, piece.length as u32);
         let request = Request { offset: piece.offset, length, ..*request };
-        let part = Part { files: *files, at, stage: 0 };
+        let part = Part { files: *files, remotes: *remotes, at, stage: 0 };
         plan.part(part, |plan| question.ask(target, &request, plan))
     }
 

@@ -11,6 +11,7 @@ use super::{
     Request, Snapshot, SnapshotOptions, Step, StepKind, Target, ZoneOp,
 };
 use crate::allocation::Allocation;
+use crate::remote::Remote;
 
 /// How long requests wait before the target below sees them, in microseconds.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,6 +54,10 @@ impl Target for Delay {
 
     fn files(&self) -> &[RawFd] {
         self.child.files()
+    }
+
+    fn remotes(&self) -> &[Arc<dyn Remote>] {
+        self.child.remotes()
     }
 
     fn spare_places(&self) -> usize {

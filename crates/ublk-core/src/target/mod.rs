@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::allocation::Allocation;
 use crate::error::{Code, Error};
 pub use crate::memory::Region;
+use crate::remote::Remote;
 
 mod boot;
 mod children;
@@ -33,7 +34,7 @@ pub use elsewhere::{Elsewhere, Reach, Unfit};
 pub use geometry::{
     DiscardLimits, Geometry, GeometryError, Presentation, SegmentLimits, ZonedLimits,
 };
-pub use plan::{Part, Place, Plan, Remap, Step, StepKind};
+pub use plan::{Part, Place, Plan, REMOTE, Remap, Step, StepKind};
 pub use request::{Op, Request, RequestFlags, ZoneOp};
 pub use rounds::{Ended, Next};
 pub use snapshot::{Queues, Snapshot, SnapshotOptions};
@@ -45,6 +46,7 @@ pub mod handler;
 pub mod integrity;
 pub mod linear;
 pub mod native;
+pub mod nbd;
 pub mod null;
 pub mod overlay;
 pub mod striped;
@@ -69,6 +71,11 @@ pub trait Target: Send + Sync + 'static {
     /// The files of steps; a step's `file` is an index of this slice. The files stay open as long
     /// as the target lives.
     fn files(&self) -> &[RawFd];
+
+    /// The services of steps; [`REMOTE`] plus an index of this slice is a step's `file`. By default none.
+    fn remotes(&self) -> &[Arc<dyn Remote>] {
+        &[]
+    }
 
     /// The number of files that may be added while the device is served ([`Queues`]): reactors keep
     /// as many places free behind the places of [`files`](Self::files).

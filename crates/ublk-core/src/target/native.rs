@@ -12,6 +12,7 @@ use super::file::File;
 use super::handler::Handler;
 use super::integrity::Integrity;
 use super::linear::Linear;
+use super::nbd::NbdTarget;
 use super::null::Null;
 use super::overlay::Overlay;
 use super::striped::Striped;
@@ -22,6 +23,7 @@ use super::{
 };
 use crate::allocation::Allocation;
 use crate::memory::Region;
+use crate::remote::Remote;
 
 /// One of the native targets.
 // A tag of its own takes one comparison; one that is hidden in a variant takes several.
@@ -48,6 +50,8 @@ pub enum Native {
     Integrity(Box<Integrity>),
     /// What differs from a base.
     Overlay(Box<Overlay>),
+    /// An export of an NBD server.
+    Nbd(Box<NbdTarget>),
 }
 
 macro_rules! forward {
@@ -63,6 +67,7 @@ macro_rules! forward {
             Native::Zoned($target) => $call,
             Native::Integrity($target) => $call,
             Native::Overlay($target) => $call,
+            Native::Nbd($target) => $call,
         }
     };
 }
@@ -92,6 +97,10 @@ impl Target for Native {
 
     fn files(&self) -> &[RawFd] {
         forward!(self, target => target.files())
+    }
+
+    fn remotes(&self) -> &[Arc<dyn Remote>] {
+        forward!(self, target => target.remotes())
     }
 
     fn spare_places(&self) -> usize {

@@ -57,6 +57,10 @@ pub enum Place {
     Own,
 }
 
+/// The bit of [`Step::file`] that tells the places of a target's [remotes](super::Target::remotes) from the
+/// places of files.
+pub const REMOTE: u16 = 1 << 15;
+
 /// One piece of backend I/O.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
@@ -69,7 +73,8 @@ pub struct Step {
     pub asked: u8,
     /// The memory.
     pub place: Place,
-    /// The index of the target's file in [`Target::files`](super::Target::files).
+    /// The index of the target's file in [`Target::files`](super::Target::files), or [`REMOTE`] plus an
+    /// index in [`Target::remotes`](super::Target::remotes).
     pub file: u16,
     /// Where in the memory, in bytes.
     pub at: u32,
@@ -99,7 +104,13 @@ impl Step {
         moves && self.place == Place::Request
     }
 
-    /// Whether the step works on the target's file.
+    /// The index of the step's remote, if the step works on a remote.
+    #[inline]
+    pub(crate) fn remote(&self) -> Option<u16> {
+        (self.file & REMOTE != 0).then_some(self.file & !REMOTE)
+    }
+
+    /// Whether the step works on the target's file, or remote.
     pub(crate) fn on_file(&self) -> bool {
         use StepKind::{FetchMetadata, StoreMetadata, Wait, Zeros};
         !matches!(self.kind, FetchMetadata | StoreMetadata | Zeros | Wait)
@@ -134,6 +145,8 @@ pub enum Remap {
 pub struct Part {
     /// For the index of the file.
     pub files: u16,
+    /// For the index of the remote.
+    pub remotes: u16,
     /// For the place in the request's buffer, in bytes.
     pub at: u32,
     /// For the stage.
@@ -202,7 +215,7 @@ impl<'a> Plan<'a> {
         let first = self.len;
         fill(self)?;
         for step in &mut self.steps[first..self.len] {
-            step.file += part.files;
+            step.file += if step.remote().is_some() { part.remotes } else { part.files };
             step.at += part.at;
             step.stage += part.stage;
         }

@@ -118,8 +118,8 @@ fn unix(authority: &str, query: Option<&str>) -> Result<Endpoint, AddressError> 
     }
     let socket =
         socket.filter(|path| !path.is_empty()).ok_or_else(|| wrong("has no ?socket=PATH"))?;
-    if socket.contains(&0) {
-        return Err(wrong("has a socket with a zero byte in the path"));
+    if socket.contains(&0) || !socket.starts_with(b"/") {
+        return Err(wrong("has a socket whose path is not absolute, or has a zero byte"));
     }
     Ok(Endpoint::Unix(OsString::from_vec(socket).into()))
 }
@@ -150,7 +150,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.endpoint {
             Endpoint::Tcp { host, port } if host.contains(':') => {
-                write!(f, "nbd://[{host}]:{port}/")?
+                write!(f, "nbd://[{host}]:{port}/")?;
             }
             Endpoint::Tcp { host, port } => write!(f, "nbd://{host}:{port}/")?,
             Endpoint::Unix(_) => f.write_str("nbd+unix:///")?,
@@ -225,6 +225,7 @@ mod tests {
             "nbd+unix:///x",
             "nbd+unix:///x?socket=",
             "nbd+unix:///x?socket=/a%00",
+            "nbd+unix:///x?socket=s",
             "nbd+unix:///x?sock=/s",
             "nbd+unix:///x?socket=/s&socket=/t",
             "nbd+unix://host/x?socket=/s",

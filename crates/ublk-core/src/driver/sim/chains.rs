@@ -8,9 +8,10 @@ use super::chan::{is_unregister, may_be_refused};
 use super::model::Model;
 use super::ops::Issued;
 use super::ring::{Operation, Uring, Work};
+use super::sockets;
 use super::sqe::{
-    ASYNC, BUFFER_SELECT, HARDLINK, KNOWN_FLAGS, OP_FALLOCATE, OP_FSYNC, OP_POLL_ADD, OP_TIMEOUT,
-    OP_URING_CMD, SKIP_SUCCESS, Sqe,
+    ASYNC, BUFFER_SELECT, HARDLINK, KNOWN_FLAGS, OP_FALLOCATE, OP_FSYNC, OP_POLL_ADD, OP_RECV,
+    OP_SEND, OP_SENDMSG, OP_TIMEOUT, OP_URING_CMD, SKIP_SUCCESS, Sqe,
 };
 use super::violation::Rule;
 use crate::driver::{Completion, SEVERED};
@@ -118,6 +119,7 @@ impl Model {
                 let skip = sqe.flags & SKIP_SUCCESS != 0;
                 sqe.buf_index == 0 && sqe.off == 0 && sqe.addr == 0 && !(multishot && skip)
             }
+            OP_SEND | OP_SENDMSG | OP_RECV => sockets::is_valid(&sqe),
             OP_TIMEOUT => sqe.len == 1 && sqe.buf_index == 0 && sqe.file_index == 0,
             OP_URING_CMD => {
                 let multishot = sqe.op_flags & IORING_URING_CMD_MULTISHOT != 0;

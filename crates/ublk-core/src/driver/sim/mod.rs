@@ -66,6 +66,7 @@ mod rng;
 mod seam;
 mod shared;
 mod slab;
+mod sockets;
 mod sqe;
 mod start;
 mod step;

@@ -63,6 +63,9 @@ impl Model {
             self.ring(ring).waits.push(operation);
             return Issued::Pending;
         }
+        if sqe.is_of_socket() {
+            return self.issue_on_socket(ring, operation, &file);
+        }
         if let FileRef::Char(device) = file {
             if sqe.moves_data() {
                 return self.user_copy(ring, operation, device);

@@ -8,11 +8,14 @@ pub(super) const OP_FSYNC: u8 = 3;
 pub(super) const OP_READ_FIXED: u8 = 4;
 pub(super) const OP_WRITE_FIXED: u8 = 5;
 pub(super) const OP_POLL_ADD: u8 = 6;
+pub(super) const OP_SENDMSG: u8 = 9;
 pub(super) const OP_TIMEOUT: u8 = 11;
 pub(super) const OP_ASYNC_CANCEL: u8 = 14;
 pub(super) const OP_FALLOCATE: u8 = 17;
 pub(super) const OP_READ: u8 = 22;
 pub(super) const OP_WRITE: u8 = 23;
+pub(super) const OP_SEND: u8 = 26;
+pub(super) const OP_RECV: u8 = 27;
 pub(super) const OP_URING_CMD: u8 = 46;
 
 pub(super) const FIXED_FILE: u8 = 1 << 0;
@@ -100,8 +103,16 @@ impl Sqe {
         matches!(self.opcode, OP_READ | OP_WRITE | OP_READ_FIXED | OP_WRITE_FIXED)
     }
 
+    /// Whether the operation is one of sockets.
+    pub(super) fn is_of_socket(&self) -> bool {
+        matches!(self.opcode, OP_SEND | OP_SENDMSG | OP_RECV)
+    }
+
     pub(super) fn is_known(&self) -> bool {
-        const OTHERS: [u8; 7] = [
+        const OTHERS: [u8; 10] = [
+            OP_SEND,
+            OP_SENDMSG,
+            OP_RECV,
             OP_NOP,
             OP_FSYNC,
             OP_POLL_ADD,

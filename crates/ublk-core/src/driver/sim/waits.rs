@@ -8,6 +8,7 @@ use super::files::FileRef;
 use super::memory;
 use super::model::Model;
 use super::ring::Work;
+use super::sockets;
 use super::sqe::{OP_POLL_ADD, OP_TIMEOUT, Sqe};
 use super::storage::read_stream;
 
@@ -50,7 +51,7 @@ impl Model {
             let op = &uring.ops[*operation];
             match op.file.as_ref().and_then(FileRef::real) {
                 Some(fd) if op.sqe.opcode == OP_POLL_ADD => poll(fd, op.sqe.op_flags) != 0,
-                Some(fd) => poll(fd, libc::POLLIN.cast_unsigned().into()) != 0,
+                Some(fd) => poll(fd, sockets::awaited(op.sqe.opcode)) != 0,
                 None => op.sqe.opcode == OP_POLL_ADD,
             }
         };
@@ -73,6 +74,14 @@ impl Model {
             }
             self.remove_wait(ring, operation);
             self.finish(ring, operation, events);
+            return;
+        }
+        if sqe.is_of_socket() {
+            if let Some(result) = fd.map_or(Some(-libc::EBADF), |fd| self.move_on_socket(&sqe, fd))
+            {
+                self.remove_wait(ring, operation);
+                self.finish(ring, operation, result);
+            }
             return;
         }
         self.remove_wait(ring, operation);

@@ -28,6 +28,7 @@ use super::{
 };
 use crate::allocation::Allocation;
 use crate::memory::Region;
+use crate::remote::Remote;
 
 mod chain;
 mod diff;
@@ -258,6 +259,10 @@ impl Target for Overlay {
 
     fn files(&self) -> &[RawFd] {
         &self.files
+    }
+
+    fn remotes(&self) -> &[Arc<dyn Remote>] {
+        self.base.remotes()
     }
 
     fn spare_places(&self) -> usize {

@@ -290,6 +290,9 @@ pub(super) fn check_base(base: &Native) -> Result<i64> {
     if base.takes_rounds() {
         return refused("an overlay");
     }
+    if !base.remotes().is_empty() && geometry.chunk != 0 {
+        return refused("a server that takes only short requests");
+    }
     if base.max_steps() + ROUND > 250 {
         return refused("a target with so many targets below it");
     }

@@ -54,7 +54,7 @@ impl Overlay {
         // Fits: inside the request.
         let piece =
             Request { offset, length: u32::try_from(length).unwrap_or(u32::MAX), ..*request };
-        let part = Part { files: self.base_files, at, stage: 0 };
+        let part = Part { files: self.base_files, at, ..Part::default() };
         plan.part(part, |plan| self.base.plan(&piece, plan))?;
         if plan.len() == before {
             // A base that stores nothing reads as zeros.

@@ -25,6 +25,11 @@ impl<'a> Base<'a> {
     /// # Errors
     /// `InvalidArgument` for an unsuitable base; `BadBackend` for a base other than that of the layer.
     pub(super) fn open(target: &'a Native, lowest: &Part) -> Result<Self> {
+        if !target.remotes().is_empty() {
+            let message = "the disk has a base on a server, which only a device reads";
+            return Err(Error::new(Code::Unsupported, message)
+                .hint("serve the disk, and copy the device to a file"));
+        }
         let found = (blocks(target)?, check_base(target)?);
         check_same_base(&lowest.path, &lowest.superblock, found)?;
         let reopened = |fd: &RawFd| fs::File::open(format!("/proc/self/fd/{fd}"));

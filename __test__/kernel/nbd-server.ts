@@ -1,0 +1,67 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { execa } from 'execa';
+import { onTestFinished, vi, type TestContext } from 'vitest';
+
+import { temporaryFolder } from './image.ts';
+
+/** A real server of NBD, which is killed at the end of the test. */
+export interface NbdServer {
+  readonly uri: string;
+  /** Kills the server, without a chance to say goodbye. */
+  kill(): Promise<void>;
+  /** Starts the server again, on the same data. */
+  start(): Promise<void>;
+}
+
+const PROGRAMS = { nbdkit: 'nbdkit', qemu: 'qemu-nbd' } as const;
+
+/** Skips the test, with the reason, where a program is missing. */
+export function needServer(context: TestContext, kind: keyof typeof PROGRAMS): void {
+  const program = PROGRAMS[kind];
+  const folders = (process.env.PATH ?? '').split(':');
+  if (folders.some((folder) => existsSync(join(folder, program)))) return;
+  context.skip(`there is no ${program} here: apt-get install nbdkit qemu-utils`);
+}
+
+/** Starts nbdkit with these words: filters, a plugin, and what the plugin needs. */
+export async function nbdkit(...words: readonly string[]): Promise<NbdServer> {
+  return await serve((socket) => ['nbdkit', '-f', '-U', socket, ...words], '');
+}
+
+/** Starts qemu-nbd on an image in raw format. */
+export async function qemuNbd(image: string, ...words: readonly string[]): Promise<NbdServer> {
+  const options = ['-t', '-f', 'raw', '-x', 'disk', '--discard=unmap', '--shared=4', ...words];
+  return await serve((socket) => ['qemu-nbd', '-k', socket, ...options, image], 'disk');
+}
+
+async function serve(
+  command: (socket: string) => readonly string[],
+  name: string,
+): Promise<NbdServer> {
+  const socket = join(temporaryFolder(), 'nbd.sock');
+  const [program = '', ...words] = command(socket);
+  let server: ReturnType<typeof run> | undefined;
+  const run = () => execa(program, words, { reject: false, stdin: 'ignore' });
+  const start = async (): Promise<void> => {
+    // qemu-nbd removes a socket that is left; nbdkit refuses.
+    await execa('rm', ['-f', socket]);
+    const started = run();
+    server = started;
+    await vi.waitFor(
+      () => {
+        if (existsSync(socket)) return;
+        throw new Error(`${program} does not listen: ${String(started.exitCode)}`);
+      },
+      { timeout: 60_000, interval: 20 },
+    );
+  };
+  const kill = async (): Promise<void> => {
+    server?.kill('SIGKILL');
+    await server;
+  };
+  onTestFinished(kill);
+  await start();
+  return { uri: `nbd+unix:///${name}?socket=${socket}`, kill, start };
+}

@@ -1,0 +1,140 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { execa } from 'execa';
+import { afterEach, expect, test } from 'vitest';
+
+import { createDevice, targets, type Device } from '../../src/index.ts';
+import { carries } from './filesystem.ts';
+import { fioVerify } from './fio.ts';
+import { sparseImage, temporaryFolder } from './image.ts';
+import { endLoad, pause, startLoad } from './load.ts';
+import { expectNoDevices, withUblk } from './machine.ts';
+import { nbdkit, needServer, qemuNbd } from './nbd-server.ts';
+import { startServer, ublk } from './server.ts';
+
+const MIB = 1024 * 1024;
+const MKFS = ['mkfs.ext4', '-qF'] as const;
+const FSCK = ['fsck.ext4', '-fn'] as const;
+
+async function setting({ id }: Device, name: string): Promise<string> {
+  return (await readFile(`/sys/block/ublkb${id}/queue/${name}`, 'utf8')).trim();
+}
+
+withUblk('an NBD target', () => {
+  afterEach(expectNoDevices);
+
+  test('carries data and a file system on nbdkit', async (context) => {
+    needServer(context, 'nbdkit');
+    const server = await nbdkit('memory', '64M');
+    await using device = await createDevice({ target: targets.nbd(server.uri) });
+    expect(device.size).toBe(64 * MIB);
+    expect(device.buffers.mode).toBe('copy');
+    await fioVerify(device);
+    expect(await carries(device, MKFS, FSCK)).toBe(true);
+    await execa('blkdiscard', [device.path]);
+    await execa('blkdiscard', ['-z', device.path]);
+    const { flushes, discards, writeZeroes } = device.stats().total;
+    expect([flushes, discards, writeZeroes].every((count) => count > 0)).toBe(true);
+  });
+
+  test('carries data and a file system on qemu-nbd, in several queues', async (context) => {
+    needServer(context, 'qemu');
+    const image = sparseImage(64 * MIB);
+    const server = await qemuNbd(image);
+    await using device = await createDevice({ target: targets.nbd(server.uri), queues: 2 });
+    await fioVerify(device);
+    expect(await carries(device, MKFS, FSCK)).toBe(true);
+  });
+
+  test('has the limits that the server has', async (context) => {
+    needServer(context, 'nbdkit');
+    const filter = '--filter=blocksize-policy';
+    const limits = ['blocksize-minimum=4k', 'blocksize-preferred=16k', 'blocksize-maximum=64k'];
+    const server = await nbdkit(filter, 'memory', '64M', ...limits, 'blocksize-error-policy=error');
+    await using device = await createDevice({ target: targets.nbd(server.uri) });
+    expect(await setting(device, 'logical_block_size')).toBe('4096');
+    expect(await setting(device, 'physical_block_size')).toBe('16384');
+    expect(await setting(device, 'chunk_sectors')).toBe('128');
+    expect(await setting(device, 'write_cache')).toBe('write back');
+    // The server refuses what is larger.
+    await fioVerify(device);
+  });
+
+  test('refuses writes where the server does', async (context) => {
+    needServer(context, 'nbdkit');
+    const server = await nbdkit('-r', 'memory', '1M');
+    const created = createDevice({ target: targets.nbd(server.uri) });
+    await expect(created).rejects.toMatchObject({ code: 'ERR_UBLK_PERMISSION' });
+    const target = targets.nbd(server.uri, { readOnly: true });
+    await using device = await createDevice({ target });
+    expect((await execa('blockdev', ['--getro', device.path])).stdout).toBe('1');
+  });
+
+  test('passes errors of the server on', async (context) => {
+    needServer(context, 'nbdkit');
+    const error = join(temporaryFolder(), 'error');
+    const words = ['error=EIO', 'error-rate=100%', `error-file=${error}`];
+    const server = await nbdkit('--filter=error', 'memory', '1M', ...words);
+    await using device = await createDevice({ target: targets.nbd(server.uri) });
+    const read = () =>
+      execa('dd', [`if=${device.path}`, 'of=/dev/null', 'iflag=direct', 'bs=4k', 'count=1'], {
+        reject: false,
+      });
+    expect((await read()).exitCode).toBe(0);
+    await execa('touch', [error]);
+    expect((await read()).stderr).toContain('Input/output error');
+    await execa('rm', [error]);
+    expect((await read()).exitCode).toBe(0);
+  });
+
+  test.each(['nbdkit', 'qemu'] as const)(
+    'goes on when %s is killed and started again under a load',
+    async (kind) => {
+      const image = sparseImage(64 * MIB);
+      const server =
+        kind === 'qemu' ? await qemuNbd(image, '--cache=writeback') : await nbdkit('file', image);
+      await using device = await createDevice({ target: targets.nbd(server.uri) });
+      const load = startLoad(device.path);
+      for (let cycle = 0; cycle < 3; cycle += 1) {
+        await pause(1000);
+        const { reads } = device.stats().total;
+        await server.kill();
+        await pause(200);
+        await server.start();
+        await expect
+          .poll(() => device.stats().total.reads, { timeout: 30_000 })
+          .toBeGreaterThan(reads + 100);
+      }
+      await endLoad(load);
+      expect(device.stats().total.errors).toBe(0);
+      expect(await carries(device, MKFS, FSCK)).toBe(true);
+    },
+  );
+
+  test('is served by the command', async (context) => {
+    needServer(context, 'nbdkit');
+    const kit = await nbdkit('memory', '4M');
+    const { server, path } = await startServer('add', 'nbd', kit.uri);
+    expect(path).toContain('/dev/ublkb0');
+    await execa('dd', ['if=/dev/zero', 'of=/dev/ublkb0', 'bs=1M', 'count=4', 'oflag=direct']);
+    server.kill('SIGTERM');
+    expect((await server).exitCode).toBe(0);
+  });
+
+  test('names what is wrong with a server, and leaves nothing', async (context) => {
+    needServer(context, 'qemu');
+    const image = sparseImage(MIB);
+    const { uri } = await qemuNbd(image);
+    for (const [wrong, words] of [
+      [uri.replace('/disk?', '/other?'), 'the server has no such export'],
+      [`${uri}-not`, 'No such file or directory'],
+      ['nbd://127.0.0.1:1/disk', 'Connection refused'],
+      ['nbds://127.0.0.1/disk', 'TLS'],
+    ] as const) {
+      const { exitCode, stderr } = await ublk('add', 'nbd', wrong);
+      expect({ exitCode, stderr }).toMatchObject({ stderr: expect.stringContaining(words) });
+      expect(exitCode).not.toBe(0);
+    }
+  });
+});

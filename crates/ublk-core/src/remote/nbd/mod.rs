@@ -1,0 +1,158 @@
+//! NBD servers.
+//!
+//! [`Nbd`] is the export: the address and the facts of the first negotiation, which must stay as they
+//! are. Each [session](session) has a connection. Connections are made by the threads for work that may
+//! block ([`connector`]).
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ublk_nbd::client::{Address, Export, NegotiateError};
+use ublk_nbd::wire::{export, option_reply};
+
+use super::{Remote, Session};
+use crate::error::{Code, Error, Result};
+
+mod connect;
+mod connector;
+mod receiving;
+mod sending;
+mod session;
+mod socket;
+mod table;
+
+use connect::ConnectError;
+use socket::Socket;
+
+/// How to reach an export.
+#[derive(Clone, Copy, Debug)]
+pub struct NbdOptions {
+    /// How long a connection may take, with the negotiation.
+    pub connect_timeout: Duration,
+    /// How long requests wait for a lost connection to come back before they fail with `EIO`.
+    pub reconnect_timeout: Duration,
+}
+
+impl Default for NbdOptions {
+    fn default() -> Self {
+        let (connect_timeout, reconnect_timeout) =
+            (Duration::from_secs(10), Duration::from_secs(60));
+        Self { connect_timeout, reconnect_timeout }
+    }
+}
+
+/// An export of an NBD server.
+#[derive(Debug)]
+pub struct Nbd {
+    address: Address,
+    export: Export,
+    options: NbdOptions,
+    /// The connection of the first negotiation, for the first session.
+    first: Mutex<Option<Socket>>,
+    /// The server has failed to make written data durable: later flushes fail too, as those of
+    /// [`Durability`](crate::target::Durability) do.
+    lost: AtomicBool,
+}
+
+impl Nbd {
+    /// Connects to the export and negotiates. Blocks.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a text that is no address of NBD; `NoBackend` without a server or an
+    /// export of the name; `Timeout`; `Unsupported` for exports behind TLS; `BadBackend` for a server
+    /// that breaks the protocol.
+    pub fn connect(uri: &str, options: NbdOptions) -> Result<Self> {
+        let address = Address::parse(uri).map_err(|error| {
+            let message = format!("'{uri}' {}", error.message);
+            Error::new(Code::InvalidArgument, message).hint(error.hint)
+        })?;
+        let (socket, export) = connect::connect(&address, options.connect_timeout)
+            .map_err(|error| explain(&address, options, &error))?;
+        let (first, lost) = (Mutex::new(Some(socket)), AtomicBool::new(false));
+        Ok(Self { address, export, options, first, lost })
+    }
+
+    /// What the server says of the export.
+    pub fn export(&self) -> &Export {
+        &self.export
+    }
+
+    /// Another connection to the export, which must be as it was. Blocks.
+    fn connect_again(&self, limit: Duration) -> std::result::Result<Socket, ConnectError> {
+        let (socket, export) = connect::connect(&self.address, limit)?;
+        if export == self.export { Ok(socket) } else { Err(ConnectError::Changed) }
+    }
+
+    fn is_lost(&self) -> bool {
+        // Acquire and release: whoever begins after a failure was noted sees the failure.
+        self.lost.load(Ordering::Acquire)
+    }
+
+    fn lose(&self) {
+        self.lost.store(true, Ordering::Release);
+    }
+}
+
+impl Remote for Nbd {
+    fn name(&self) -> String {
+        self.address.to_string()
+    }
+
+    fn is_shareable(&self) -> bool {
+        self.export.has(export::CAN_MULTI_CONN)
+    }
+
+    fn begin(self: Arc<Self>, capacity: usize) -> io::Result<Box<dyn Session>> {
+        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ok(Box::new(session::NbdSession::new(self, first, capacity)?))
+    }
+}
+
+fn explain(address: &Address, options: NbdOptions, error: &ConnectError) -> Error {
+    let uri = address.to_string();
+    let cannot = |why: &dyn fmt::Display| format!("cannot connect to {uri}: {why}");
+    match error {
+        ConnectError::TimedOut => {
+            let limit = options.connect_timeout.as_millis();
+            let message = cannot(&format!("the server does not answer within {limit} ms"));
+            Error::new(Code::Timeout, message).hint(
+                "is something else listening there, or has the server as many clients as it takes \
+                 (qemu-nbd: --shared=2)?",
+            )
+        }
+        ConnectError::Os { call, error } => {
+            let mut explained = Error::os(Code::NoBackend, cannot(&"failed"), call, error);
+            explained.message = cannot(&error);
+            explained.hint(match error.raw_os_error() {
+                Some(libc::EACCES) => "may this user write to the socket?",
+                _ => "is the server running, and listening there? `nbdinfo URI` tells",
+            })
+        }
+        ConnectError::Unresolved(error) => Error::new(Code::NoBackend, cannot(error))
+            .hint("does the host's name resolve? `getent hosts NAME` tells"),
+        ConnectError::Changed => {
+            Error::new(Code::BadBackend, cannot(&"the export is not what it was"))
+        }
+        ConnectError::Negotiation(error) => {
+            let code = match error {
+                NegotiateError::Refused { reply: option_reply::ERR_TLS_REQD, .. } => {
+                    Code::Unsupported
+                }
+                NegotiateError::Refused { .. } => Code::NoBackend,
+                _ => Code::BadBackend,
+            };
+            Error::new(code, cannot(error)).hint(match error {
+                NegotiateError::Refused { reply: option_reply::ERR_TLS_REQD, .. } => {
+                    "TLS is not supported: serve without TLS through an encrypted tunnel"
+                }
+                NegotiateError::Refused { .. } => {
+                    "`nbdinfo --list nbd://HOST` lists a server's exports"
+                }
+                _ => "is it an NBD server? `nbdinfo URI` tells",
+            })
+        }
+    }
+}

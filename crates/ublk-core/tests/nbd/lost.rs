@@ -1,0 +1,140 @@
+//! Connections that are lost, and servers that break the protocol.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use ublk_core::driver::sim::{ClientOp, Faults, Sim, SimConfig};
+use ublk_nbd::wire::command;
+
+use super::server::{Manners, Misdeed, Server, lock};
+use super::{churn, connect, connect_within, create, end, read, until, write};
+
+#[test]
+fn a_server_that_goes_and_comes_back_costs_no_request() {
+    for seed in 0..24 {
+        let structured = seed % 4 != 0;
+        let server =
+            Server::new(Manners { shuffles: true, structured, seed, ..Manners::default() });
+        let faults = Faults { short: 300, submit: 100, full: 100, ..Faults::none() };
+        let sim = Sim::new(SimConfig { faults, ..SimConfig::blocking(seed) });
+        let (device, client) = create(&sim, connect(&server));
+        server.state.cuts.store(20, Ordering::Relaxed);
+        churn(&client, seed, |batch| match batch % 3 {
+            1 => server.hang_up(),
+            2 => {
+                server.stop();
+                server.come_back();
+            }
+            _ => {}
+        });
+        server.state.cuts.store(0, Ordering::Relaxed);
+        let disk = lock(&server.state.disk).clone();
+        for (number, piece) in disk.chunks(64 << 10).enumerate() {
+            let offset = number as u64 * (64 << 10);
+            assert_eq!(read(&client, offset, 64 << 10).as_deref(), Ok(piece), "{seed}");
+        }
+        assert!(server.state.connections.load(Ordering::Relaxed) > 2);
+        end(&sim, &device, client);
+    }
+}
+
+#[test]
+fn a_server_that_breaks_the_protocol_costs_the_connection_and_no_request() {
+    use Misdeed::{
+        Cut, DataForWrite, Ending, Garbage, HalfAReply, Noise, Outside, Overlap, TooLong, Twice,
+        UnknownChunk, UnknownCookie,
+    };
+    let server = Server::new(Manners::default());
+    let sim = Sim::new(SimConfig::blocking(7));
+    let (device, client) = create(&sim, connect(&server));
+    let pattern: Vec<_> = (0..16384_u32).map(|at| at.to_ne_bytes()[0]).collect();
+    assert_eq!(write(&client, 0, pattern.clone()), Ok(()));
+    let both = [UnknownCookie, Garbage, UnknownChunk, HalfAReply, Cut, Ending, Noise];
+    let reads = [Outside, TooLong, Overlap, Twice].map(|one| (command::READ, one));
+    let writes = [(command::WRITE, DataForWrite), (command::WRITE, Twice)];
+    let all = both.iter().flat_map(|&one| [(command::READ, one), (command::WRITE, one)]);
+    for (command, misdeed) in all.chain(reads).chain(writes) {
+        let before = server.state.connections.load(Ordering::Relaxed);
+        server.misbehave(command, misdeed, 1);
+        match command {
+            command::READ => assert!(read(&client, 0, 16384) == Ok(pattern.clone()), "{misdeed:?}"),
+            _ => assert_eq!(write(&client, 0, pattern.clone()), Ok(()), "{misdeed:?}"),
+        }
+        until(&format!("another connection after {misdeed:?} to {command}"), || {
+            server.state.connections.load(Ordering::Relaxed) > before
+        });
+        assert!(read(&client, 0, 16384) == Ok(pattern.clone()), "after {misdeed:?}");
+    }
+    end(&sim, &device, client);
+}
+
+#[test]
+fn a_read_whose_reply_leaves_out_a_byte_fails() {
+    let server = Server::new(Manners::default());
+    let sim = Sim::new(SimConfig::blocking(8));
+    let (device, client) = create(&sim, connect(&server));
+    for length in [512, 16384] {
+        server.misbehave(command::READ, Misdeed::Gap, 1);
+        assert_eq!(read(&client, 0, length), Err(libc::EIO));
+        assert_eq!(read(&client, 0, length), Ok(vec![0; length as usize]));
+    }
+    assert_eq!(server.state.connections.load(Ordering::Relaxed), 1, "nothing else is wrong");
+    end(&sim, &device, client);
+}
+
+#[test]
+fn requests_fail_when_the_server_stays_away_and_succeed_when_it_comes_back() {
+    let server = Server::new(Manners::default());
+    let sim = Sim::new(SimConfig::blocking(9));
+    let (device, client) = create(&sim, connect_within(&server, Duration::from_millis(100)));
+    assert_eq!(write(&client, 0, vec![1; 512]), Ok(()));
+    server.stop();
+    assert_eq!(read(&client, 0, 512), Err(libc::EIO));
+    assert_eq!(client.run(&ClientOp::Flush).result, Err(libc::EIO), "at once");
+    server.come_back();
+    until("a read that succeeds", || read(&client, 0, 512) == Ok(vec![1; 512]));
+    assert_eq!(client.run(&ClientOp::Flush).result, Ok(()), "nothing was lost");
+    end(&sim, &device, client);
+}
+
+#[test]
+fn a_device_ends_while_its_server_is_away() {
+    let server = Server::new(Manners::default());
+    let sim = Sim::new(SimConfig::blocking(10));
+    let (device, client) = create(&sim, connect(&server));
+    server.stop();
+    end(&sim, &device, client);
+}
+
+#[test]
+fn a_request_that_ends_every_connection_fails_after_the_timeout() {
+    let server = Server::new(Manners::default());
+    let sim = Sim::new(SimConfig::blocking(11));
+    let (device, client) = create(&sim, connect_within(&server, Duration::from_millis(300)));
+    server.misbehave(command::READ, Misdeed::Garbage, usize::MAX);
+    assert_eq!(read(&client, 0, 512), Err(libc::EIO));
+    assert_eq!(write(&client, 0, vec![3; 512]), Ok(()));
+    // Attempts come with pauses between.
+    assert!(server.state.connections.load(Ordering::Relaxed) < 30);
+    server.misbehave(u16::MAX, Misdeed::NoService, usize::MAX);
+    server.hang_up();
+    assert_eq!(read(&client, 0, 512), Err(libc::EIO));
+    server.behave();
+    until("a read that succeeds", || read(&client, 0, 512) == Ok(vec![3; 512]));
+    end(&sim, &device, client);
+}
+
+#[test]
+fn another_export_in_the_place_of_the_old_one_is_not_taken() {
+    let server = Server::new(Manners::default());
+    let sim = Sim::new(SimConfig::blocking(12));
+    let (device, client) = create(&sim, connect_within(&server, Duration::from_millis(300)));
+    let other = Server::new(Manners { size: 1 << 19, ..Manners::default() });
+    server.stop();
+    let path = |server: &Server| server.uri().split_once("socket=").unwrap().1.to_owned();
+    std::fs::rename(path(&other), path(&server)).unwrap();
+    assert_eq!(read(&client, 0, 512), Err(libc::EIO));
+    assert!(lock(&other.state.log).is_empty(), "no request has reached it");
+    assert!(other.state.connections.load(Ordering::Relaxed) > 0);
+    end(&sim, &device, client);
+}
