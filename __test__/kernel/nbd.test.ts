@@ -4,12 +4,12 @@ import { join } from 'node:path';
 import { execa } from 'execa';
 import { afterEach, expect, test } from 'vitest';
 
-import { createDevice, targets, type Device } from '../../src/index.ts';
+import { createDevice, deleteDevice, targets, type Device, type Handler } from '../../src/index.ts';
 import { carries } from './filesystem.ts';
 import { fioVerify } from './fio.ts';
-import { sparseImage, temporaryFolder } from './image.ts';
-import { endLoad, pause, startLoad } from './load.ts';
-import { expectNoDevices, withUblk } from './machine.ts';
+import { randomImage, sparseImage, temporaryFolder } from './image.ts';
+import { CYCLES, endLoad, pause, startLoad } from './load.ts';
+import { expectNoDevices, need, withUblk } from './machine.ts';
 import { nbdkit, needServer, qemuNbd } from './nbd-server.ts';
 import { startServer, ublk } from './server.ts';
 
@@ -19,6 +19,12 @@ const FSCK = ['fsck.ext4', '-fn'] as const;
 
 async function setting({ id }: Device, name: string): Promise<string> {
   return (await readFile(`/sys/block/ublkb${id}/queue/${name}`, 'utf8')).trim();
+}
+
+async function contents({ path }: Device): Promise<Buffer> {
+  const dd = [`if=${path}`, 'iflag=direct', 'bs=1M', 'status=none'];
+  const { stdout } = await execa('dd', dd, { encoding: 'buffer', maxBuffer: 64 * MIB });
+  return Buffer.from(stdout);
 }
 
 withUblk('an NBD target', () => {
@@ -111,6 +117,87 @@ withUblk('an NBD target', () => {
       expect(await carries(device, MKFS, FSCK)).toBe(true);
     },
   );
+
+  test('lies below stripes, a concatenation and a delay', async (context) => {
+    needServer(context, 'nbdkit');
+    const [one, two] = [await nbdkit('memory', '32M'), await nbdkit('memory', '32M')];
+    const file = targets.file(sparseImage(32 * MIB));
+    const layers = [
+      targets.striped([targets.nbd(one.uri), file, targets.nbd(two.uri)]),
+      targets.linear([targets.nbd(one.uri), targets.nbd(two.uri)]),
+      targets.delay(targets.nbd(one.uri), { readUs: 500 }),
+    ];
+    for (const target of layers) {
+      await using device = await createDevice({ target });
+      await fioVerify(device, ['--offset=8M']);
+      expect(device.stats().total.errors).toBe(0);
+    }
+  });
+
+  test('is the base of an overlay', async (context) => {
+    needServer(context, 'nbdkit');
+    const { path, bytes } = randomImage(16 * MIB);
+    const server = await nbdkit('-r', 'file', path);
+    const layer = join(temporaryFolder(), 'vm.layer');
+    const base = targets.nbd(server.uri, { readOnly: true });
+    await using device = await createDevice({
+      target: targets.overlay(base, layer, { create: true }),
+    });
+    expect(bytes.equals(await contents(device))).toBe(true);
+    const place = [`of=${device.path}`, 'seek=1', 'bs=64k', 'conv=notrunc', 'oflag=direct'];
+    await execa('dd', [...place, 'count=1'], { input: bytes.subarray(0, 65_536) });
+    const changed = Buffer.from(bytes);
+    bytes.copy(changed, 65_536, 0, 65_536);
+    expect(changed.equals(await contents(device))).toBe(true);
+  });
+
+  test('is the backend of a handler, step by step and where its map says', async (context) => {
+    needServer(context, 'nbdkit');
+    const { path } = randomImage(16 * MIB);
+    const server = await nbdkit('file', path);
+    const [size, backends] = [8 * MIB, { remote: targets.nbd(server.uri) }];
+    const steps: Handler<'remote'> = {
+      size,
+      backends,
+      read: async (request) => await request.read('remote', request.offset + size),
+      write: async (request) => await request.write('remote', request.offset + size),
+    };
+    const map: Handler<'remote'> = {
+      size,
+      backends,
+      map: ({ offset }) => ({ backend: 'remote', offset: offset + size }),
+    };
+    for (const target of [steps, map]) {
+      await using device = await createDevice({ target });
+      await fioVerify(device, ['--size=8M']);
+      expect((await readFile(path)).subarray(size).equals(await contents(device))).toBe(true);
+      expect(device.stats().total.errors).toBe(0);
+    }
+  });
+
+  test('is recovered by the next server, from the record', async (context) => {
+    needServer(context, 'nbdkit');
+    await need(context, 'USER_RECOVERY_REISSUE', 'QUIESCE');
+    const kit = await nbdkit('file', sparseImage(64 * MIB));
+    let { server } = await startServer('add', 'nbd', kit.uri, '--recovery', 'reissue');
+    const load = startLoad('/dev/ublkb0');
+    await pause(1000);
+    for (let cycle = 0; cycle < CYCLES; cycle += 1) {
+      server.kill('SIGKILL');
+      await server;
+      ({ server } = await startServer('recover', '0'));
+      await pause(1000);
+    }
+    await endLoad(load);
+    const other = await nbdkit('memory', '64M');
+    server.kill('SIGKILL');
+    await server;
+    const wrong = await ublk('recover', '0', 'nbd', other.uri);
+    expect(wrong.stderr).toContain('its layout was');
+    ({ server } = await startServer('recover', '0'));
+    await deleteDevice(0);
+    await server;
+  });
 
   test('is served by the command', async (context) => {
     needServer(context, 'nbdkit');
