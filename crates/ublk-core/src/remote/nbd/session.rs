@@ -99,8 +99,10 @@ impl NbdSession {
     /// Lets a thread connect.
     fn connect(&mut self) -> io::Result<()> {
         self.link = Link::Away { expired: false };
-        let deadline = Instant::now() + self.remote.options.reconnect_timeout;
-        let pause = self.pause;
+        let timeout = self.remote.options.reconnect_timeout;
+        let deadline = Instant::now() + timeout;
+        // Requests must not fail for want of an attempt.
+        let pause = self.pause.min(timeout / 4);
         self.pause = connector::longer(pause);
         connector::start(&self.line, &self.remote, pause, deadline)
     }
