@@ -6,7 +6,7 @@ use std::time::Duration;
 use ublk_core::driver::sim::{ClientOp, Faults, Sim, SimConfig};
 use ublk_nbd::wire::command;
 
-use super::server::{Manners, Misdeed, Server, lock};
+use super::server::{ANY, Manners, Misdeed, Server, lock};
 use super::{churn, connect, connect_within, create, end, read, until, write};
 
 #[test]
@@ -122,6 +122,46 @@ fn a_request_that_ends_every_connection_fails_after_the_timeout() {
     server.behave();
     until("a read that succeeds", || read(&client, 0, 512) == Ok(vec![3; 512]));
     end(&sim, &device, client);
+}
+
+/// `UBLK_GARBAGE=600` lets the server misbehave for ten minutes; a second is the default.
+#[test]
+fn a_hostile_server_breaks_nothing_but_requests() {
+    let seconds = std::env::var("UBLK_GARBAGE").ok().and_then(|text| text.parse().ok());
+    let end_of_it = std::time::Instant::now() + Duration::from_secs(seconds.unwrap_or(1));
+    for seed in 0.. {
+        let structured = seed % 3 != 0;
+        let server = Server::new(Manners { structured, seed, ..Manners::default() });
+        let sim = Sim::new(SimConfig::blocking(seed));
+        let (device, client) = create(&sim, connect_within(&server, Duration::from_millis(200)));
+        server.misbehave(ANY, Misdeed::Anything, usize::MAX);
+        let (mut good, mut bad) = (0, 0);
+        for round in 0..10_u64 {
+            let ops: Vec<_> = (0..8)
+                .map(|place| {
+                    let offset = place * 65536 + round * 512;
+                    let length = 512 << ((round + place) % 7);
+                    match (round + place) % 3 {
+                        0 => ClientOp::Write { offset, data: vec![9; length as usize], fua: false },
+                        1 => ClientOp::Read { offset, length },
+                        _ => ClientOp::Flush,
+                    }
+                })
+                .collect();
+            client.finish(client.begin(&ops, false), |ended| {
+                for (_, outcome) in ended {
+                    if outcome.is_ok() { good += 1 } else { bad += 1 }
+                }
+            });
+        }
+        assert_eq!(good + bad, 80, "each request has ended, seed {seed}");
+        server.behave();
+        until("a read that succeeds", || read(&client, 0, 4096).is_ok());
+        end(&sim, &device, client);
+        if std::time::Instant::now() >= end_of_it {
+            return;
+        }
+    }
 }
 
 #[test]

@@ -47,6 +47,10 @@ pub(crate) enum Misdeed {
     Ending,
     /// Sends random bytes in place of everything.
     Noise,
+    /// Sends the right reply with some bits flipped.
+    Flips,
+    /// Does anything of the above, or nothing wrong.
+    Anything,
     /// Leaves out a byte of a read.
     Gap,
     /// Fails with this error.
@@ -54,6 +58,9 @@ pub(crate) enum Misdeed {
     /// Takes the connection and the negotiation, and ends the connection.
     NoService,
 }
+
+/// Stands for every command.
+pub(crate) const ANY: u16 = u16::MAX - 1;
 
 /// A server's manners.
 pub(crate) struct Manners {
@@ -279,8 +286,8 @@ impl State {
     fn misdeed_of(&self, command: u16) -> Option<Misdeed> {
         let mut misdeed = lock(&self.misdeed);
         let (wanted, what, times) = misdeed.as_mut()?;
-        let all = (*wanted == u16::MAX) == (command == u16::MAX) && *wanted == command;
-        if !all || *times == 0 {
+        let meant = *wanted == command || *wanted == ANY && command != u16::MAX;
+        if !meant || *times == 0 {
             return None;
         }
         *times -= 1;
@@ -385,6 +392,37 @@ fn misdeed_bytes(
     rng: &mut Rng,
     stream: &mut &UnixStream,
 ) -> io::Result<bool> {
+    use Misdeed::{
+        Cut, DataForWrite, Ending, Flips, Gap, Garbage, HalfAReply, Noise, Outside, Overlap,
+        TooLong, Twice, UnknownChunk, UnknownCookie,
+    };
+    const REST: [Misdeed; 14] = [
+        Cut,
+        DataForWrite,
+        Ending,
+        Flips,
+        Garbage,
+        Gap,
+        HalfAReply,
+        Noise,
+        Outside,
+        Overlap,
+        TooLong,
+        Twice,
+        UnknownChunk,
+        UnknownCookie,
+    ];
+    if misdeed == Misdeed::Anything {
+        let at = usize::try_from(rng.next(40)).unwrap();
+        return match REST.get(at) {
+            Some(Gap | Overlap) if request.length == 0 => Ok(false),
+            Some(&other) => misdeed_bytes(state, request, other, rng, stream),
+            None => {
+                let reply = request.reply(state, state.manners.structured, rng).concat();
+                stream.write_all(&reply).map(|()| false)
+            }
+        };
+    }
     let Request { cookie, offset, length, .. } = *request;
     let data = vec![0x55; length as usize];
     let at = |offset: u64| offset.to_be_bytes();
@@ -415,11 +453,19 @@ fn misdeed_bytes(
             let noise = |_| u8::try_from(rng.next(256)).unwrap();
             ((0..4096).map(noise).collect(), false)
         }
+        Misdeed::Flips => {
+            let mut bytes = right;
+            for _ in 0..=rng.next(3) {
+                let at = usize::try_from(rng.next(bytes.len().min(40) as u64)).unwrap();
+                bytes[at] ^= 1 << rng.next(8);
+            }
+            (bytes, false)
+        }
         Misdeed::Gap => {
             let rest = &data[1..];
             (chunk(1, chunk::OFFSET_DATA, cookie, &[&at(offset + 1), rest]), false)
         }
-        Misdeed::Fails(_) | Misdeed::NoService => unreachable!("done before"),
+        Misdeed::Fails(_) | Misdeed::NoService | Misdeed::Anything => unreachable!("done before"),
     };
     stream.write_all(&bytes)?;
     Ok(ends)
