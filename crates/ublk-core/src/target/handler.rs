@@ -12,6 +12,7 @@ use super::{
 };
 use crate::bridge::{Bridge, Misfit, Piece, Pieces};
 use crate::error::Result;
+use crate::remote::Remote;
 
 /// The most steps of one plan: the engine counts them in 8 bits.
 const MOST_STEPS: usize = 250;
@@ -219,6 +220,10 @@ impl Target for Handler {
 
     fn files(&self) -> &[RawFd] {
         self.backends.as_ref().map_or(&[], Children::files)
+    }
+
+    fn remotes(&self) -> &[Arc<dyn Remote>] {
+        self.backends.as_ref().map_or(&[], Children::remotes)
     }
 
     fn durability(&self) -> &Durability {
