@@ -1,7 +1,7 @@
 import { styleText } from 'node:util';
 
 /** A colour or style of {@link paint}. */
-export type Style = 'bold' | 'dim' | 'green' | 'yellow' | 'red';
+export type Style = 'bold' | 'dim' | 'inverse' | 'green' | 'yellow' | 'red';
 
 /** Whether a command answers in JSON. */
 export interface OutputFlags {

@@ -6,10 +6,12 @@ import { bufferModes, collect, cpuList, example, seconds, wholeNumber } from './
 import type { Shell } from './commands/completion.ts';
 import type { AddFlags, FileFlags, NullFlags } from './commands/add.ts';
 import type { MetricsFlags } from './commands/metrics.ts';
+import type { TopFlags } from './commands/top.ts';
 import type { PruneFlags } from './commands/prune.ts';
 import type { RecoverAllFlags } from './commands/recover.ts';
 import type { UpgradeFlags } from './commands/upgrade.ts';
 import { integrityOptions } from './integrity.ts';
+import { SORTS } from './top/view.ts';
 import { addLayers } from './layers.ts';
 import { changeDevices } from './lifecycle.ts';
 import type { OutputFlags } from './output.ts';
@@ -302,6 +304,19 @@ function describeDevices(program: Command): void {
     .addHelpText('after', example('ublk info 0'))
     .action(async (id: number, flags: OutputFlags) => {
       await (await import('./commands/info.ts')).info(id, flags);
+    });
+  program
+    .command('top')
+    .description('Show what the devices of this machine do now, as a screen or a table per look.')
+    .argument('[id]', 'the number N of /dev/ublkbN, for one device alone', wholeNumber)
+    .option('--interval <seconds>', 'between two looks', seconds, 1)
+    .option('--count <n>', 'end after so many looks (plain and JSON)', wholeNumber)
+    .addOption(new Option('--sort <by>', 'the order of the devices').choices(SORTS).default('busy'))
+    .option('--plain', 'print a table per look, also on a terminal')
+    .option('--json', 'print a line of JSON per look')
+    .addHelpText('after', example('ublk top', 'ublk top 0', 'ublk top --json --count 1'))
+    .action(async (id: number | undefined, flags: TopFlags) => {
+      await (await import('./commands/top.ts')).top(id, flags);
     });
   program
     .command('metrics')
