@@ -45,7 +45,9 @@ const LONG = [
   'service-control',
   'short-enter',
   'shutdown',
+  'swap',
   'threads',
+  'top',
   'upgrade',
 ].map(testFile);
 

@@ -4,6 +4,7 @@ import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
 /** Seconds of the longest test files in an emulated machine; a guess serves for all others. */
 const SECONDS: Readonly<Record<string, number>> = {
+  upgrade: 430,
   'service-control': 140,
   shutdown: 137,
   records: 107,
@@ -28,8 +29,10 @@ const SECONDS: Readonly<Record<string, number>> = {
   'rings-apart': 33,
   layers: 30,
   features: 30,
+  swap: 29,
   zoned: 28,
   fork: 26,
+  top: 24,
 };
 const OTHERS = 15;
 

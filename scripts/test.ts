@@ -140,7 +140,7 @@ const STAGES: Stage[] = [
     what: 'the rest of these: commands, ends of processes, examples, many cycles; only when named',
     byName: true,
     after: ['build'],
-    packages: TEST_PACKAGES,
+    packages: [...TEST_PACKAGES, 'tmux'],
     parts: MACHINES,
     run: (part) => onNewestKernel('long', part),
   },

@@ -100,14 +100,9 @@ withUblk('a disk for swap', () => {
       import { createDevice, targets } from ${JSON.stringify(new URL('../../dist/index.js', import.meta.url).href)};
       await createDevice({ target: targets.null({ size: 1 << 20 }), lockMemory: true }).catch((error) => console.log(error.code, error.message));
     `;
-    const args = [
-      '--drop=cap_ipc_lock',
-      '--',
-      '-c',
-      'ulimit -l 1024; exec node --input-type=module -e "$0"',
-      script,
-    ];
-    const { stdout } = await execa('capsh', args);
+    const limited = 'ulimit -l 1024; exec node --input-type=module -e "$0"';
+    const args = ['--bounding-set=-ipc_lock', 'sh', '-c', limited, script];
+    const { stdout } = await execa('setpriv', args);
     expect(stdout).toContain('ERR_UBLK_PERMISSION cannot lock memory: the limit');
   });
 
