@@ -51,6 +51,32 @@ describe.skipIf(obstacle)('exported disks', () => {
     await execa('cmp', ['-n', String(7 * MIB), '-i', String(MIB), base, base]);
   });
 
+  test('an overlay tells which ranges it stores, as a dirty bitmap', async () => {
+    await using files = await folder();
+    const base = await patterned(files.at('base'), 1024);
+    const below = targets.file(base, { readOnly: true });
+    await createOverlay(below, files.at('layer'));
+    const disk = targets.overlay(below, files.at('layer'), { history: '/dev/shm' });
+    await using exported = await exportNbd(disk, { socket: files.at('socket') });
+    await qemuIo(exported.uri, 'write 1M 64k', 'write -z -u 2M 4k');
+    const map = async (context: string) => {
+      const { stdout } = await execa('nbdinfo', ['--json', `--map=${context}`, exported.uri]);
+      return (JSON.parse(stdout) as object[]).map((extent) => Object.values(extent).slice(0, 3));
+    };
+    expect(await map('qemu:dirty-bitmap:diff')).toEqual([
+      [0, MIB, 0],
+      [MIB, 65536, 1],
+      [MIB + 65536, MIB - 65536, 0],
+      [2 * MIB, 4096, 1],
+      [2 * MIB + 4096, 2 * MIB - 4096, 0],
+    ]);
+    expect(await map('base:allocation')).toEqual([
+      [0, 2 * MIB, 0],
+      [2 * MIB, 4096, 3],
+      [2 * MIB + 4096, 2 * MIB - 4096, 0],
+    ]);
+  });
+
   test('a handler in JavaScript answers the clients', async () => {
     await using files = await folder();
     const memory = Buffer.alloc(8 * MIB, 3);

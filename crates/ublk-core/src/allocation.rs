@@ -11,17 +11,19 @@ pub struct Allocation {
     pub hole: bool,
     /// The range reads as zeros.
     pub zero: bool,
+    /// Of a disk with a base: the disk stores the range itself.
+    pub changed: bool,
 }
 
 impl Allocation {
     /// A range that takes space.
     pub fn data(length: u64) -> Self {
-        Self { length, hole: false, zero: false }
+        Self { length, hole: false, zero: false, changed: false }
     }
 
     /// A range that takes no space and reads as zeros.
     pub fn hole(length: u64) -> Self {
-        Self { length, hole: true, zero: true }
+        Self { length, hole: true, zero: true, changed: false }
     }
 }
 

@@ -218,6 +218,14 @@ pub mod allocation {
     pub const ZERO: u32 = 1 << 1;
 }
 
+/// Bits of an extent in a context of dirty bitmaps, as qemu names contexts.
+pub mod bitmap {
+    /// The name of the context of what a disk stores in addition to its base.
+    pub const DIFF: &str = "qemu:dirty-bitmap:diff";
+    /// The range has changed.
+    pub const DIRTY: u32 = 1 << 0;
+}
+
 /// Errors of replies. Their numbers are Linux's; no others are sent.
 pub mod error {
     /// The only errors that the protocol knows: EPERM, EIO, ENOMEM, EINVAL, ENOSPC, EOVERFLOW, ENOTSUP

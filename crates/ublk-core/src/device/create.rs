@@ -157,7 +157,7 @@ impl<D: Driver> Launch<'_, D> {
         let (events, inbox) = Events::new(post.clone());
         let mut crew = Crew::default();
         let target = Arc::new(target);
-        self.driver.ask_allocation(allocation_of(&target));
+        self.driver.ask_allocation(allocation_of(&target), target.tells_changes());
         let bridge = target.elsewhere().map(|elsewhere| Arc::clone(elsewhere.bridge()));
         if recovers(self.info.flags) {
             bridge.iter().for_each(|bridge| bridge.outlive(true));

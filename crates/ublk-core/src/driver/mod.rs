@@ -208,9 +208,10 @@ pub trait Driver: Clone + Send + Sync + 'static {
         None
     }
 
-    /// Lets the driver ask the target which ranges take space. The kernel never asks.
-    fn ask_allocation(&self, find: Arc<FindAllocation>) {
-        let _ = find;
+    /// Lets the driver ask the target which ranges take space, and, where `tells_changes`, which ranges differ
+    /// from a base. The kernel never asks.
+    fn ask_allocation(&self, find: Arc<FindAllocation>, tells_changes: bool) {
+        let _ = (find, tells_changes);
     }
 
     /// Makes the ring of the calling thread; no other thread may use the ring (`SINGLE_ISSUER`).

@@ -72,6 +72,10 @@ impl Target for Delay {
         self.child.allocation(offset, length)
     }
 
+    fn tells_changes(&self) -> bool {
+        self.child.tells_changes()
+    }
+
     fn snapshot(
         &self,
         options: &SnapshotOptions,

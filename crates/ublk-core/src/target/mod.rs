@@ -149,6 +149,11 @@ pub trait Target: Send + Sync + 'static {
         Ok(Allocation::data(length))
     }
 
+    /// Whether [`allocation`](Self::allocation) tells which ranges differ from a base. By default not.
+    fn tells_changes(&self) -> bool {
+        false
+    }
+
     /// Freezes the present contents of the disk in a separate file; the device stays in service.
     /// May block.
     ///

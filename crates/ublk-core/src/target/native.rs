@@ -115,6 +115,10 @@ impl Target for Native {
         forward!(self, target => target.allocation(offset, length))
     }
 
+    fn tells_changes(&self) -> bool {
+        forward!(self, target => target.tells_changes())
+    }
+
     fn snapshot(
         &self,
         options: &SnapshotOptions,

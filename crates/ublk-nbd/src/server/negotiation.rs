@@ -2,8 +2,8 @@
 
 use super::cursor::Cursor;
 use crate::wire::{
-    MAGIC, MAX_STRING, OPTION_MAGIC, OPTION_REPLY_MAGIC, allocation, export, handshake, info,
-    length, option, option_reply,
+    MAGIC, MAX_STRING, OPTION_MAGIC, OPTION_REPLY_MAGIC, allocation, bitmap, export, handshake,
+    info, length, option, option_reply,
 };
 
 /// The length of [`greeting`], in bytes.
@@ -12,6 +12,8 @@ pub const GREETING: usize = 18;
 pub const MAX_OPTION: u32 = 1 << 16;
 /// The number of the context `base:allocation` in replies.
 pub const ALLOCATION: u32 = 1;
+/// The number of the context `qemu:dirty-bitmap:diff` in replies.
+pub const DIFF: u32 = 2;
 
 /// Facts of the only export.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +26,8 @@ pub struct Export<'a> {
     pub size: u64,
     /// `export::*`, of a client with structured replies.
     pub flags: u16,
+    /// Whether the export has the context `qemu:dirty-bitmap:diff`.
+    pub tells_diff: bool,
     /// The smallest, the preferred and the largest length of a request, in bytes.
     pub blocks: [u32; 3],
 }
@@ -77,14 +81,37 @@ pub fn refusal(option: u32, kind: u32) -> Vec<u8> {
     bytes
 }
 
+/// A choice of metadata contexts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Contexts {
+    /// `base:allocation`
+    pub allocation: bool,
+    /// `qemu:dirty-bitmap:diff`
+    pub diff: bool,
+}
+
+impl Contexts {
+    /// Whether no context is chosen.
+    pub fn are_none(self) -> bool {
+        self == Self::default()
+    }
+
+    /// The numbers and names of the chosen contexts.
+    fn named(self) -> impl Iterator<Item = (u32, &'static str)> {
+        let all =
+            [(self.allocation, ALLOCATION, allocation::CONTEXT), (self.diff, DIFF, bitmap::DIFF)];
+        all.into_iter().filter(|(chosen, ..)| *chosen).map(|(_, id, name)| (id, name))
+    }
+}
+
 /// The state of a negotiation, and the choices of the client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Negotiation {
     no_zeroes: bool,
     /// Whether the client has asked for structured replies.
     pub structured: bool,
-    /// Whether the client has chosen the context `base:allocation`.
-    pub allocation: bool,
+    /// The contexts chosen by the client.
+    pub contexts: Contexts,
 }
 
 impl Negotiation {
@@ -184,7 +211,7 @@ impl Negotiation {
         let sets = replies.option == option::SET_META_CONTEXT;
         if sets {
             // A failed choice leaves the client without contexts.
-            self.allocation = false;
+            self.contexts = Contexts::default();
         }
         let Some((name, chosen)) = read_contexts(data, sets).filter(|_| self.structured) else {
             return replies.error(option_reply::ERR_INVALID);
@@ -192,12 +219,14 @@ impl Negotiation {
         if !export.is_named(name) {
             return replies.error(option_reply::ERR_UNKNOWN);
         }
-        if chosen {
-            let id = if sets { ALLOCATION } else { 0 };
-            let name = allocation::CONTEXT.as_bytes();
-            replies.reply(option_reply::META_CONTEXT, &[&id.to_be_bytes(), name]);
+        let chosen = Contexts { diff: chosen.diff && export.tells_diff, ..chosen };
+        for (id, name) in chosen.named() {
+            let id = if sets { id } else { 0 };
+            replies.reply(option_reply::META_CONTEXT, &[&id.to_be_bytes(), name.as_bytes()]);
         }
-        self.allocation |= sets && chosen;
+        if sets {
+            self.contexts = chosen;
+        }
         replies.ack();
     }
 }
@@ -217,16 +246,21 @@ fn read_info(data: &[u8]) -> Option<(&[u8], &[u8])> {
     cursor.is_empty().then_some((name, asked))
 }
 
-/// The name, and whether the queries are for `base:allocation`.
-fn read_contexts(data: &[u8], sets: bool) -> Option<(&[u8], bool)> {
+/// The name, and the contexts that the queries are for.
+fn read_contexts(data: &[u8], sets: bool) -> Option<(&[u8], Contexts)> {
     let mut cursor = Cursor(data);
     let name = cursor.string().filter(|name| name.len() <= MAX_STRING)?;
     let count = cursor.u32()?;
     // A list without queries is for all contexts.
-    let mut chosen = !sets && count == 0;
+    let all = !sets && count == 0;
+    let mut chosen = Contexts { allocation: all, diff: all };
     for _ in 0..count {
         let query = cursor.string().filter(|query| query.len() <= MAX_STRING)?;
-        chosen |= query == allocation::CONTEXT.as_bytes() || !sets && query == b"base:";
+        let is = |name: &str| query == name.as_bytes();
+        // A list may be for all contexts of a namespace.
+        chosen.allocation |= is(allocation::CONTEXT) || !sets && is("base:");
+        let space = is("qemu:") || is("qemu:dirty-bitmap:");
+        chosen.diff |= is(bitmap::DIFF) || !sets && space;
     }
     cursor.is_empty().then_some((name, chosen))
 }
@@ -279,6 +313,7 @@ mod tests {
         size: 1 << 30,
         flags: export::HAS_FLAGS | export::SEND_FLUSH | export::SEND_DF,
         blocks: [512, 4096, 32 << 20],
+        tells_diff: false,
     };
 
     fn begun() -> Negotiation {
@@ -349,14 +384,14 @@ mod tests {
         let data = queries("disk", &["other:context", "base:allocation"]);
         let (_, replies) = answer(&mut state, option::SET_META_CONTEXT, &data);
         assert_eq!(kinds(&replies), [option_reply::ERR_INVALID]);
-        assert!(!state.allocation);
+        assert!(state.contexts.are_none());
         answer(&mut state, option::STRUCTURED_REPLY, &[]);
         let (_, replies) = answer(&mut state, option::SET_META_CONTEXT, &data);
         assert_eq!(kinds(&replies), [option_reply::META_CONTEXT, option_reply::ACK]);
-        assert!(state.allocation);
+        assert!(state.contexts.allocation);
         let none = queries("disk", &["base:"]);
         let (_, replies) = answer(&mut state, option::SET_META_CONTEXT, &none);
-        assert_eq!((kinds(&replies), state.allocation), (vec![option_reply::ACK], false));
+        assert_eq!((kinds(&replies), state.contexts.are_none()), (vec![option_reply::ACK], true));
     }
 
     #[test]
@@ -367,7 +402,27 @@ mod tests {
             let (_, replies) = answer(&mut state, option::LIST_META_CONTEXT, &data);
             assert_eq!(kinds(&replies), [option_reply::META_CONTEXT, option_reply::ACK]);
         }
-        assert!(!state.allocation);
+        assert!(state.contexts.are_none());
+    }
+
+    #[test]
+    fn only_an_export_with_a_base_has_the_context_of_changes() {
+        let both = queries("", &["qemu:dirty-bitmap:diff", "base:allocation"]);
+        for tells_diff in [false, true] {
+            let export = Export { tells_diff, ..EXPORT };
+            let mut state = Negotiation { structured: true, ..begun() };
+            let mut replies = Vec::new();
+            state.answer(&export, option::SET_META_CONTEXT, &both, &mut replies);
+            assert_eq!(state.contexts, Contexts { allocation: true, diff: tells_diff });
+            assert_eq!(kinds(&replies).len(), 2 + usize::from(tells_diff));
+            for (query, count) in [("qemu:", 1), ("qemu:dirty-bitmap:", 1), ("base:", 1)] {
+                let mut replies = Vec::new();
+                let data = queries("", &[query]);
+                state.answer(&export, option::LIST_META_CONTEXT, &data, &mut replies);
+                let hidden = usize::from(!tells_diff && query != "base:");
+                assert_eq!(kinds(&replies).len(), 1 + count - hidden, "{query}");
+            }
+        }
     }
 
     #[test]

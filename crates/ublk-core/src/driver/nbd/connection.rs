@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
+use ublk_nbd::server::negotiation::Contexts;
 use ublk_nbd::server::request::Limits;
 
 use super::door::{Guest, Permit, shut_down};
@@ -31,7 +32,7 @@ pub(super) enum Phase {
 pub(super) struct Connection {
     socket: OwnedFd,
     pub(super) structured: bool,
-    allocation: bool,
+    pub(super) contexts: Contexts,
     _permit: Permit,
     pub(super) phase: Phase,
     pub(super) receiving: Receiving,
@@ -53,7 +54,7 @@ impl Connection {
         Self {
             socket: guest.socket,
             structured: guest.structured,
-            allocation: guest.allocation,
+            contexts: guest.contexts,
             _permit: guest.permit,
             phase: Phase::Header,
             receiving: Receiving::new(),
@@ -76,7 +77,7 @@ impl Connection {
             block: facts.block,
             flags: facts.flags(),
             structured: self.structured,
-            contexts: self.allocation,
+            contexts: !self.contexts.are_none(),
         }
     }
 

@@ -6,6 +6,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use std::{io, mem};
 
+use ublk_nbd::server::negotiation::Contexts;
+
 use super::area::Area;
 use super::bell::Bell;
 use crate::allocation::Allocation;
@@ -17,8 +19,8 @@ pub(super) struct Guest {
     pub(super) socket: OwnedFd,
     /// Whether the client has asked for structured replies.
     pub(super) structured: bool,
-    /// Whether the client has chosen the context `base:allocation`.
-    pub(super) allocation: bool,
+    /// The contexts chosen by the client.
+    pub(super) contexts: Contexts,
     /// Given back when the connection has ended.
     pub(super) permit: Permit,
 }

@@ -34,6 +34,7 @@ pub(super) fn negotiate(shared: &Shared, socket: &OwnedFd) -> Option<(Negotiatio
             description: &told.description,
             size: facts.size,
             flags: facts.flags(),
+            tells_diff: shared.tells_diff(),
             blocks: [facts.block, facts.preferred.max(facts.block), MAX_LENGTH],
         };
         match state.answer(&export, header.option, &data, &mut replies) {

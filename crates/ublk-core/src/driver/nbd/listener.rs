@@ -181,8 +181,8 @@ fn receive(shared: &Shared, client: OwnedFd, weak: &Weak<Shared>) {
         shared.listener.remove(number);
         // The list had the only other reference.
         if let (Some((choices, permit)), Some(socket)) = (heard, Arc::into_inner(client)) {
-            let (structured, allocation) = (choices.structured, choices.allocation);
-            shared.admit(Guest { socket, structured, allocation, permit });
+            let (structured, contexts) = (choices.structured, choices.contexts);
+            shared.admit(Guest { socket, structured, contexts, permit });
         }
     };
     if negotiator.spawn(negotiate).is_err() {

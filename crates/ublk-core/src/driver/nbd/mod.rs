@@ -161,8 +161,8 @@ impl Driver for Nbd {
         Some(self.0.address())
     }
 
-    fn ask_allocation(&self, find: Arc<FindAllocation>) {
-        self.0.ask_allocation(find);
+    fn ask_allocation(&self, find: Arc<FindAllocation>, tells_changes: bool) {
+        self.0.ask_allocation(find, tells_changes);
     }
 
     fn ring(&self, entries: RingSize) -> io::Result<NbdRing> {

@@ -1,8 +1,8 @@
 //! What a client hears of a request.
 
-use ublk_nbd::server::negotiation::ALLOCATION;
+use ublk_nbd::server::negotiation::{ALLOCATION, Contexts, DIFF};
 use ublk_nbd::server::reply::{self, error_of};
-use ublk_nbd::wire::{allocation, command};
+use ublk_nbd::wire::{allocation, bitmap, command};
 
 use super::connection::Connection;
 use super::jobs::Job;
@@ -54,16 +54,44 @@ impl Connection {
         true
     }
 
-    /// Answers a `BLOCK_STATUS`.
+    /// Answers a `BLOCK_STATUS`: a chunk for each chosen context.
     pub(super) fn answer_status(&mut self, cookie: u64, extents: &[Allocation]) {
-        let count = u32::try_from(extents.len()).unwrap_or_default();
-        let bytes = extents.iter().flat_map(|extent| {
-            let hole = if extent.hole { allocation::HOLE } else { 0 };
-            let zero = if extent.zero { allocation::ZERO } else { 0 };
-            let length = u32::try_from(extent.length).unwrap_or(u32::MAX);
-            [length.to_be_bytes(), (hole | zero).to_be_bytes()].into_iter().flatten()
-        });
-        let header = Some(reply::status(cookie, true, ALLOCATION, count));
-        self.outbox.push(Reply { header, body: Body::Bytes(bytes.collect()) });
+        let Contexts { allocation, diff } = self.contexts;
+        if allocation {
+            self.push_status(cookie, ALLOCATION, !diff, extents, |extent| {
+                let hole = if extent.hole { allocation::HOLE } else { 0 };
+                hole | if extent.zero { allocation::ZERO } else { 0 }
+            });
+        }
+        if diff {
+            self.push_status(cookie, DIFF, true, extents, |extent| {
+                if extent.changed { bitmap::DIRTY } else { 0 }
+            });
+        }
+    }
+
+    /// A chunk of extents; those that adjoin with the same `flags` are one.
+    fn push_status(
+        &mut self,
+        cookie: u64,
+        context: u32,
+        last: bool,
+        extents: &[Allocation],
+        flags: impl Fn(&Allocation) -> u32,
+    ) {
+        let mut told: Vec<(u32, u32)> = Vec::new();
+        for extent in extents {
+            // Fits: all extents together are within a request.
+            let length = u32::try_from(extent.length).unwrap_or_default();
+            match told.last_mut() {
+                Some((sum, state)) if *state == flags(extent) => *sum += length,
+                _ => told.push((length, flags(extent))),
+            }
+        }
+        let count = u32::try_from(told.len()).unwrap_or_default();
+        let words = told.iter().flat_map(|(length, state)| [length, state]);
+        let bytes = words.flat_map(|word| word.to_be_bytes()).collect();
+        let header = Some(reply::status(cookie, last, context, count));
+        self.outbox.push(Reply { header, body: Body::Bytes(bytes) });
     }
 }

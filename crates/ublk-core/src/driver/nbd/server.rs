@@ -310,7 +310,7 @@ impl Server {
         let door = Arc::clone(&self.door);
         let one = request.has(flag::REQ_ONE);
         let (offset, length) = (request.offset, u64::from(request.length));
-        let Some(find_one) = self.shared.extents() else {
+        let Some(find_one) = self.shared.find_allocation() else {
             return self.found(Found { job, extents: Ok(vec![Allocation::data(length)]) });
         };
         let started = aside::run(move || {

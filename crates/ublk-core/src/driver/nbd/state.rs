@@ -22,7 +22,7 @@ pub(super) struct Shared {
     pub(super) deletions: Deletions,
     pub(super) id: u32,
     pub(super) listener: Listener,
-    extents: OnceLock<Arc<FindAllocation>>,
+    allocation: OnceLock<(Arc<FindAllocation>, bool)>,
     /// The size of the disk in bytes.
     pub(super) size: AtomicU64,
     pub(super) state: Mutex<State>,
@@ -52,7 +52,7 @@ impl Shared {
             // Relaxed: only unique. Ten characters and a queue fit into a thread's name.
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             listener: Listener::bind(export)?,
-            extents: OnceLock::new(),
+            allocation: OnceLock::new(),
             size: AtomicU64::new(0),
             state: Mutex::default(),
             clients: AtomicUsize::new(0),
@@ -63,13 +63,18 @@ impl Shared {
         self.listener.address()
     }
 
-    pub(super) fn extents(&self) -> Option<Arc<FindAllocation>> {
-        self.extents.get().cloned()
+    pub(super) fn find_allocation(&self) -> Option<Arc<FindAllocation>> {
+        self.allocation.get().map(|(find, _)| Arc::clone(find))
     }
 
-    pub(super) fn ask_allocation(&self, find: Arc<FindAllocation>) {
+    /// Whether the target tells which ranges differ from a base.
+    pub(super) fn tells_diff(&self) -> bool {
+        self.allocation.get().is_some_and(|(_, tells)| *tells)
+    }
+
+    pub(super) fn ask_allocation(&self, find: Arc<FindAllocation>, tells_changes: bool) {
         // The device has one target.
-        let _second = self.extents.set(find);
+        let _second = self.allocation.set((find, tells_changes));
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {

@@ -23,7 +23,7 @@ pub(super) fn find(
     while at < end {
         let found = find_one(at, end - at)?;
         let length = found.length.clamp(1, end - at);
-        let same = |last: &&mut Allocation| (last.hole, last.zero) == (found.hole, found.zero);
+        let same = |last: &&mut Allocation| Allocation { length: last.length, ..found } == **last;
         let full = extents.len() == if one { 1 } else { MOST };
         match extents.last_mut().filter(same) {
             Some(last) => last.length += length,
@@ -44,7 +44,7 @@ mod tests {
         move |offset, length| {
             let hole = offset >= data && (offset / 512) % 2 == 1;
             let left = if offset < data { data / 2 } else { 512 };
-            Ok(Allocation { length: left.min(length), hole, zero: hole })
+            Ok(Allocation { length: left.min(length), hole, zero: hole, changed: false })
         }
     }
 

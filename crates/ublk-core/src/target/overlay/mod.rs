@@ -281,10 +281,17 @@ impl Target for Overlay {
         let end = (piece.block + piece.count) << BLOCK_SHIFT;
         let length = length.min(end.saturating_sub(offset).max(1));
         match piece.place {
-            Some(Place::At { .. }) => Ok(Allocation::data(length)),
-            Some(Place::Zero) => Ok(Allocation::hole(length)),
-            None => self.base.allocation(offset, length),
+            Some(Place::At { .. }) => Ok(Allocation { changed: true, ..Allocation::data(length) }),
+            Some(Place::Zero) => Ok(Allocation { changed: true, ..Allocation::hole(length) }),
+            None => {
+                let below = self.base.allocation(offset, length)?;
+                Ok(Allocation { changed: false, ..below })
+            }
         }
+    }
+
+    fn tells_changes(&self) -> bool {
+        true
     }
 
     fn snapshot(
