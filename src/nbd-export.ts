@@ -1,4 +1,5 @@
 import { checkAbsolutePath, checkBoolean, checkInteger, checkKeys } from './check.ts';
+import { hasEnded } from './create.ts';
 import { Device } from './device.ts';
 import { unwrap, wrong } from './errors.ts';
 import type { HandlerModule } from './handler/module.ts';
@@ -63,6 +64,11 @@ export interface ExportNbdOptions extends Pick<
    * @default 16
    */
   readonly connections?: number | undefined;
+  /**
+   * Cancels the creation: the promise rejects with the reason of the signal, and nothing is left.
+   * @default none
+   */
+  readonly signal?: AbortSignal | undefined;
 }
 
 const SHARED_KEYS = [
@@ -75,7 +81,8 @@ const SHARED_KEYS = [
   'throttle',
   'watchdog',
 ] as const;
-const KEYS = ['name', 'description', 'readOnly', 'connections', ...SHARED_KEYS];
+const OWN_KEYS = ['name', 'description', 'readOnly', 'connections', 'signal'];
+const KEYS = [...OWN_KEYS, ...SHARED_KEYS];
 
 /**
  * A target that clients of NBD use, made by {@link exportNbd}. All of a {@link Device} that is about requests
@@ -129,13 +136,10 @@ export async function exportNbd(
   options: ExportNbdOptions = {},
 ): Promise<NbdExport> {
   const exported = toNativeExport(address, options);
-  const {
-    name: _name,
-    description: _text,
-    readOnly: _access,
-    connections: _most,
-    ...rest
-  } = options;
+  const { signal } = options;
+  signal?.throwIfAborted();
+  const shared = Object.entries(options).filter(([key]) => !OWN_KEYS.includes(key));
+  const rest = Object.fromEntries(shared) as Pick<ExportNbdOptions, (typeof SHARED_KEYS)[number]>;
   // Threads stay where the scheduler puts them: no queue of the kernel belongs to a CPU.
   const request = { ...toNativeOptions({ ...rest, target }), pin: false };
   let onEnd!: (end: NativeEnd) => void;
@@ -147,6 +151,7 @@ export async function exportNbd(
     const uri = toUri(exported, device.address() ?? '');
     return new NbdExport(device, ended, { uri, readOnly: exported.readOnly });
   });
+  if (signal?.aborted && (await hasEnded(made.close()))) throw signal.reason;
   made.named(exported.name || undefined);
   if (options.watchdog !== undefined) made.guard(options.watchdog);
   return made;

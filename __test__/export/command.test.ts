@@ -1,13 +1,38 @@
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 import { execa } from 'execa';
 import { describe, expect, test } from 'vitest';
 
-import { createOverlay, targets } from '../../src/index.ts';
+import { createOverlay, exportNbd, targets } from '../../src/index.ts';
 import { folder, obstacle, patterned, sparse } from './machine.ts';
 
 const UBLK = fileURLToPath(new URL('../../bin/ublk', import.meta.url));
+
+test.skipIf(obstacle)('an export that is cancelled leaves nothing', async () => {
+  await using files = await folder();
+  const target = targets.null({ size: '1MiB' });
+  const stop = new AbortController();
+  const made = exportNbd(target, { socket: files.at('socket') }, { signal: stop.signal });
+  stop.abort(new Error('enough'));
+  await expect(made).rejects.toThrow('enough');
+  expect(existsSync(files.at('socket'))).toBe(false);
+});
+
+test.skipIf(obstacle)('the example exports an image until a signal', async () => {
+  await using files = await folder();
+  const image = await patterned(files.at('image'), 16);
+  const example = fileURLToPath(new URL('../../examples/export-image.ts', import.meta.url));
+  const server = execa(process.execPath, ['--import', 'tsx', example, image, files.at('socket')], {
+    reject: false,
+  });
+  const [line] = (await once(server.stdout, 'data')) as [Buffer];
+  const uri = line.toString().trim();
+  await execa('qemu-img', ['compare', '-f', 'raw', '-F', 'raw', image, uri]);
+  server.kill('SIGINT');
+  expect((await server).stdout).toMatch(/\d+ reads \(64 KiB\), 0 writes/);
+});
 
 describe.skipIf(obstacle)('ublk export', () => {
   test('prints the URI when clients can connect, and ends in good order at SIGTERM', async () => {

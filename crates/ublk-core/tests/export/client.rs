@@ -44,7 +44,12 @@ impl Client {
             let count = [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 15];
             this.ask(option::SET_META_CONTEXT, &[&count[..], name].concat());
         }
-        let replies = this.ask(option::GO, &[0, 0, 0, 0, 0, 0]);
+        // Connections that have ended may be on their way out.
+        let mut replies = this.ask(option::GO, &[0; 6]);
+        while replies[0].0 == option_reply::ERR_POLICY {
+            std::thread::sleep(Duration::from_millis(1));
+            replies = this.ask(option::GO, &[0; 6]);
+        }
         let (_, export) = &replies[0];
         this.size = u64::from_be_bytes(export[2..10].try_into().unwrap());
         this.flags = u16::from_be_bytes(export[10..12].try_into().unwrap());

@@ -15,6 +15,7 @@ use ublk_core::target::error::AlwaysFails;
 use ublk_core::target::file::File;
 use ublk_core::target::linear::Linear;
 use ublk_core::target::native::Native;
+use ublk_core::target::striped::Striped;
 use ublk_nbd::wire::{chunk, command, export, flag};
 
 use client::Client;
@@ -60,7 +61,9 @@ fn memory() -> Option<Exported> {
 }
 
 fn pattern(length: u32, seed: u8) -> Vec<u8> {
-    (0..length).map(|at| at.to_le_bytes()[0] ^ at.to_le_bytes()[1] ^ seed).collect()
+    let byte =
+        |at: u32| at.to_le_bytes().into_iter().fold(seed, |sum, byte| sum.wrapping_mul(31) ^ byte);
+    (0..length).map(byte).collect()
 }
 
 #[test]
@@ -228,6 +231,20 @@ fn an_error_in_a_long_read_never_becomes_data() {
 }
 
 #[test]
+fn parts_of_a_long_read_that_end_in_any_order_are_one_reply() {
+    let memory = || Native::File(File::in_memory(4 << 20).unwrap());
+    let waits = Delays { read: 20_000, ..Delays::default() };
+    let parts = vec![Native::Delay(Delay::new(memory(), waits)), memory()];
+    let Some(exported) = serve(Striped::new(parts, 64 << 10).unwrap(), options()) else { return };
+    let data = pattern(1 << 20, 5);
+    for structured in [true, false] {
+        let mut client = Client::connect(&exported.path, structured);
+        assert_eq!(client.write(0, &data), 0);
+        assert!(client.read(0, 1 << 20).unwrap() == data, "structured: {structured}");
+    }
+}
+
+#[test]
 fn a_client_that_goes_in_the_middle_of_a_write_leaves_nothing() {
     let Some(exported) = memory() else { return };
     for _ in 0..200 {
@@ -258,7 +275,7 @@ fn more_connections_than_allowed_are_refused_until_another_ends() {
     assert_eq!(replies[0].0, ublk_nbd::wire::option_reply::ERR_POLICY);
     clients.pop();
     while one_more.ask(ublk_nbd::wire::option::GO, &[0; 6]).len() == 1 {
-        std::thread::yield_now();
+        std::thread::sleep(std::time::Duration::from_millis(1));
     }
     assert_eq!(one_more.read(0, 512).unwrap(), [0; 512]);
 }
