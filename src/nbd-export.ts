@@ -60,7 +60,8 @@ export interface ExportNbdOptions extends Pick<
    */
   readonly readOnly?: boolean | undefined;
   /**
-   * The most connections at once, 1 to 128; a client over the limit is refused. Clients use several.
+   * The most connections at once, 1 to 128 and at most `depth`, so that each has a request at least; a client
+   * over the limit is refused. Clients use several.
    * @default 16
    */
   readonly connections?: number | undefined;

@@ -95,6 +95,31 @@ describe.skipIf(obstacle)('exported disks', () => {
     expect(exported.buffers.mode).toBe('copy');
   });
 
+  test('a handler in worker threads answers clients of several queues', async () => {
+    await using files = await folder();
+    // Threads do not run TypeScript: what is tested with them is what has been built.
+    const built = new URL('../../dist/index.js', import.meta.url);
+    const ublk = (await import(built.href)) as typeof import('../../src/index.ts');
+    await writeFile(
+      files.at('disk.mjs'),
+      `export default (shared) => {
+        const memory = Buffer.from(shared);
+        return {
+          size: memory.length,
+          read: ({ data, offset }) => void memory.copy(data, 0, offset),
+          write: ({ data, offset }) => void data.copy(memory, offset),
+        };
+      };`,
+    );
+    const data = new SharedArrayBuffer(8 * MIB);
+    const target = ublk.handlerModule(files.at('disk.mjs'), { workers: 2, data });
+    await using exported = await ublk.exportNbd(target, { socket: files.at('socket') });
+    await patterned(files.at('image'), 2048);
+    await execa('nbdcopy', ['--connections=4', files.at('image'), exported.uri]);
+    expect(Buffer.from(data).equals(await readFile(files.at('image')))).toBe(true);
+    expect(exported.queues).toBe(2);
+  });
+
   test('stripes split requests at their chunks', async () => {
     await using files = await folder();
     const parts = await Promise.all(['a', 'b'].map((name) => sparse(files.at(name), 8 * MIB)));
@@ -206,6 +231,14 @@ describe.skipIf(obstacle)('an address', () => {
     await using exported = await exportNbd(target, { port: 0 });
     expect(exported.uri).toMatch(/^nbd:\/\/127\.0\.0\.1:\d+\/$/);
     await execa('nbdinfo', ['--size', exported.uri]);
+  });
+
+  test('with more connections than requests at once is refused, and not taken', async () => {
+    await using files = await folder();
+    const target = targets.null({ size: '1MiB' });
+    const refused = exportNbd(target, { socket: files.at('socket') }, { depth: 8 });
+    await expect(refused).rejects.toThrow('depth is 8, less than the 16 connections of the export');
+    await expect(stat(files.at('socket'))).rejects.toThrow('ENOENT');
   });
 
   test('serves again as soon as the export before has closed', async () => {

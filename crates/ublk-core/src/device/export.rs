@@ -10,7 +10,7 @@ impl Device<Nbd> {
     /// `open` is not called. Blocks.
     ///
     /// # Errors
-    /// `Unsupported` for zones and metadata; the errors of [`Nbd::bind`], of `open`, and of
+    /// `InvalidArgument` for fewer requests than connections; `Unsupported` for zones and metadata; the errors of [`Nbd::bind`], of `open`, and of
     /// [`Device::create`].
     pub fn export<T: Target>(
         export: Export,
@@ -18,6 +18,15 @@ impl Device<Nbd> {
         options: DeviceOptions,
     ) -> Result<Self> {
         options.validate()?;
+        if options.depth < export.connections {
+            // Each connection has a request at least, whatever the others do.
+            let message = format!(
+                "depth is {}, less than the {} connections of the export",
+                options.depth, export.connections
+            );
+            return Err(Error::new(Code::InvalidArgument, message)
+                .hint("allow fewer connections, or more requests at once"));
+        }
         let driver = Nbd::bind(export)?;
         let target = open()?;
         check(target.geometry())?;

@@ -32,12 +32,17 @@ pub(super) struct Tags {
     parked: Vec<u16>,
     /// Fetched tags that have not been given back.
     alive: usize,
+    /// The most connections that there may be.
+    connections: usize,
+    /// Connections with a tag.
+    holders: usize,
 }
 
 impl Tags {
-    pub(super) fn new(depth: u16) -> Self {
+    pub(super) fn new(depth: u16, connections: u16) -> Self {
         let tags = vec![Tag::default(); depth.into()].into();
-        Self { tags, parked: Vec::with_capacity(depth.into()), alive: 0 }
+        let parked = Vec::with_capacity(depth.into());
+        Self { tags, parked, alive: 0, connections: connections.into(), holders: 0 }
     }
 
     /// A tag is fetched for the first time.
@@ -53,19 +58,23 @@ impl Tags {
 
     /// A tag for a connection that has `held` tags already, unless others need the tag more.
     ///
-    /// A connection has no more tags than are free. So however many connections keep their tags,
-    /// because their clients take no replies, there is a tag for each other connection: of `n`
-    /// greedy connections, each has one of `n + 1` equal shares, and one share stays free.
+    /// A connection has no more tags than are free, and leaves a tag for each connection without one.
+    /// So however many connections keep their tags, because their clients take no replies, there is a
+    /// tag for each other connection.
     pub(super) fn take(&mut self, held: u16) -> Option<u16> {
         let free = self.parked.len();
-        if held > 0 && usize::from(held) >= free {
+        let reserved = self.connections.saturating_sub(self.holders);
+        if held > 0 && free <= reserved.max(held.into()) {
             return None;
         }
-        self.parked.pop()
+        let tag = self.parked.pop()?;
+        self.holders += usize::from(held == 0);
+        Some(tag)
     }
 
-    /// The tag waits for a request.
-    pub(super) fn park(&mut self, tag: u16) {
+    /// The tag, the last of its connection or not, waits for a request.
+    pub(super) fn park(&mut self, tag: u16, last: bool) {
+        self.holders -= usize::from(last);
         let state = self.get(tag);
         state.address = state.next_address;
         self.parked.push(tag);
@@ -89,7 +98,7 @@ mod tests {
     use super::*;
 
     fn tags(depth: u16) -> Tags {
-        let mut tags = Tags::new(depth);
+        let mut tags = Tags::new(depth, 16);
         (0..depth).for_each(|tag| tags.fetch(tag, tag.into(), 0));
         tags
     }
@@ -109,8 +118,19 @@ mod tests {
                 }
             }
             assert!(held.iter().all(|&count| count >= 7), "{held:?}");
-            for newcomer in 0..4 {
-                assert!(tags.take(0).is_some(), "{newcomer} beside {greedy}");
+            for newcomer in greedy..16 {
+                assert!(tags.take(0).is_some(), "connection {newcomer} beside {greedy}");
+            }
+        }
+    }
+
+    #[test]
+    fn connections_that_take_all_they_can_one_after_another_leave_a_tag_for_each_other() {
+        for depth in [16, 64, 128] {
+            let mut tags = tags(depth);
+            for number in 0..16 {
+                assert!(tags.take(0).is_some(), "connection {number} of depth {depth}");
+                (1..).find(|&held| tags.take(held).is_none()).unwrap();
             }
         }
     }
@@ -124,12 +144,13 @@ mod tests {
 
     #[test]
     fn a_tag_that_waits_again_has_the_buffer_of_its_commit() {
-        let mut tags = tags(1);
+        let mut tags = Tags::new(1, 1);
+        tags.fetch(0, 0, 0);
         let tag = tags.take(0).unwrap();
         assert!(!tags.are_idle());
         tags.get(tag).next_address = 4096;
         assert_eq!(tags.get(tag).address, 0);
-        tags.park(tag);
+        tags.park(tag, true);
         assert_eq!(tags.get(tag).address, 4096);
         assert_eq!((tags.end_one(), tags.end_one()), (Some(0), None));
     }
