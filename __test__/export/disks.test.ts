@@ -5,6 +5,7 @@ import { createServer } from 'node:net';
 import { execa } from 'execa';
 import { describe, expect, test } from 'vitest';
 
+import type * as Built from '../../src/index.ts';
 import { createOverlay, exportNbd, targets, UblkErrorCode } from '../../src/index.ts';
 import { descriptors, folder, obstacle, patterned, sparse } from './machine.ts';
 
@@ -99,7 +100,7 @@ describe.skipIf(obstacle)('exported disks', () => {
     await using files = await folder();
     // Threads do not run TypeScript: what is tested with them is what has been built.
     const built = new URL('../../dist/index.js', import.meta.url);
-    const ublk = (await import(built.href)) as typeof import('../../src/index.ts');
+    const ublk = (await import(built.href)) as typeof Built;
     await writeFile(
       files.at('disk.mjs'),
       `export default (shared) => {
@@ -133,6 +134,30 @@ describe.skipIf(obstacle)('exported disks', () => {
     const compare = ['compare', '-f', 'raw', '-F', 'raw', files.at('image'), exported.uri];
     await execa('qemu-img', compare);
     expect((await stat(parts[1]!)).blocks).toBeGreaterThan(0);
+  });
+
+  test('an export of an export stores everything, though the first is closed and opened again', async () => {
+    await using files = await folder();
+    const image = await sparse(files.at('image'), 32 * MIB);
+    const first = () => exportNbd(targets.file(image), { socket: files.at('a') });
+    const before = await first();
+    await using exported = await exportNbd(targets.nbd(before.uri), { socket: files.at('b') });
+    const load = execa('fio', [
+      '--name=verify',
+      '--ioengine=nbd',
+      `--uri=${exported.uri}`,
+      '--rw=randwrite',
+      '--bs=4k',
+      '--size=32M',
+      '--iodepth=16',
+      '--verify=crc32c',
+      '--verify_fatal=1',
+    ]);
+    await until(() => Promise.resolve(exported.stats().total.writes > 500));
+    await before.close();
+    await using _again = await first();
+    await load;
+    expect(exported.stats().total.errors).toBe(0);
   });
 
   test('limits and completions are those of a device', async () => {
