@@ -63,6 +63,7 @@ export async function createDevice(
   record?.attach(device);
   if (signal?.aborted && (await hasEnded(device.close()))) throw signal.reason;
   device.named(options.name);
+  if (options.latencies) device.measure();
   if (options.watchdog !== undefined) device.guard(options.watchdog);
   noteServer(device, request.target, options.name);
   nameDisk(device.id, options.name);

@@ -1,3 +1,4 @@
+import { toLatencies } from './latencies.ts';
 import { EventEmitter } from 'node:events';
 import { inspect, type InspectOptions } from 'node:util';
 
@@ -160,7 +161,9 @@ export class Device extends EventEmitter<DeviceEvents> {
    */
   stats(): DeviceStats {
     const queues = this.#native.stats();
-    return { queues, total: sum(queues), stalled: this.#stalled };
+    const measured = this.#native.latencies();
+    const latencies = measured && { latencies: toLatencies(measured) };
+    return { queues, total: sum(queues), stalled: this.#stalled, ...latencies };
   }
 
   /**
@@ -374,6 +377,11 @@ export class Device extends EventEmitter<DeviceEvents> {
     if (isHeard || this.#printed.has(warning.code)) return;
     this.#printed.add(warning.code);
     process.emitWarning(toProcessWarning(warning));
+  }
+
+  /** @internal Measures latencies until the end: {@link DeviceStats.latencies}. */
+  measure(): void {
+    this.#native.measure();
   }
 
   /** @internal Reports stalls until the end. */

@@ -24,6 +24,8 @@ export {
 } from './devices.ts';
 export type { DeleteOptions, ResizeOptions, StopOptions } from './devices.ts';
 export type { DeviceOptions } from './options.ts';
+export { latencyPercentile } from './latencies.ts';
+export type { DeviceLatencies, LatencyHistogram, LatencyKind } from './latencies.ts';
 export { listOrphans, prune } from './orphans.ts';
 export type { OrphanRecord, Orphans, Pruned, PruneOptions } from './orphans.ts';
 export { applyOverlayChanges, streamOverlayChanges } from './overlay-changes.ts';

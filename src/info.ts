@@ -1,3 +1,4 @@
+import type { DeviceLatencies } from './latencies.ts';
 /**
  * The way of a request's bytes to the server.
  * - `auto`: the kernel registers the request's pages with the server's io_uring, then hands the
@@ -174,4 +175,6 @@ export interface DeviceStats {
   readonly total: Counters;
   /** How many stalls the watchdog has reported: {@link DeviceEvents.stalled}. */
   readonly stalled: number;
+  /** The latencies of all queues; only with the option `latencies`. */
+  readonly latencies?: DeviceLatencies;
 }

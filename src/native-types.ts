@@ -93,6 +93,13 @@ export interface NativeThrottle {
   readonly burst?: number;
 }
 
+/** The latencies of one kind of requests, in nanoseconds. */
+export interface NativeHistogram {
+  /** The number of requests in each bucket; `latencyBounds` has the bounds. */
+  readonly buckets: readonly number[];
+  readonly sum: number;
+}
+
 /** A device for the addon; absent options have the addon's defaults. */
 export interface NativeDeviceOptions {
   readonly target: NativeTarget;
@@ -171,6 +178,8 @@ export interface NativeDevice {
   exchangeMode(): ExchangeMode;
   stats(): Counters[];
   watch(capacity: number): NativeWatch;
+  measure(): void;
+  latencies(): NativeHistogram[] | null;
   stalls(): NativeStall[];
   resize(size: number): Promise<Outcome<DeviceInfo>>;
   throttle(limits: NativeThrottle): Outcome<void>;

@@ -22,6 +22,7 @@ import type {
   NativeBranch,
   NativeOverlayTask,
 } from './native-types.ts';
+import type { LatencyKind } from './latencies.ts';
 import { unloaded } from './unloaded.ts';
 
 export type * from './native-types.ts';
@@ -118,6 +119,8 @@ export interface Binding {
   /** Asks the reactors of the process for a sign of life; names those that owe one since the last call. */
   silentReactors(): string[];
   features(): Promise<Outcome<Feature[]>>;
+  latencyBounds(): number[];
+  latencyKinds(): LatencyKind[];
   simulate(
     options: NativeDeviceOptions,
     simulation: NativeSimulationOptions,

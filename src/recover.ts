@@ -118,6 +118,7 @@ export async function takeDevice(
   const leave = (): Promise<void> => device.quiesce().catch(() => device.part());
   if (signal?.aborted && (await hasEnded(leave()))) throw signal.reason;
   device.named(recorded.name);
+  if (serving.latencies) device.measure();
   if (serving.watchdog !== undefined) device.guard(serving.watchdog);
   noteServer(device, request.target, recorded.name);
   const record = new RecordKeeper(recorded);

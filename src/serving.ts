@@ -84,6 +84,12 @@ export interface ServingOptions extends PlacementOptions {
    */
   readonly throttle?: ThrottleOptions | undefined;
   /**
+   * Measures how long requests take, by kind: {@link DeviceStats.latencies}, and histograms for Prometheus. Each
+   * request then takes two looks at the clock, and a lone request a system call more.
+   * @default false
+   */
+  readonly latencies?: boolean | undefined;
+  /**
    * Notices requests that do not end and threads that do not answer, and names them in the event
    * `stalled`. A lone request then takes a system call more, and an answer of a handler wakes a thread.
    * @default no watchdog
@@ -103,6 +109,7 @@ export const RECALLED_KEYS = [
   'pin',
   'affinity',
   'throttle',
+  'latencies',
   'watchdog',
 ] as const;
 /** The keys of {@link ServingOptions}. */
@@ -118,6 +125,7 @@ export function toNativeServing(options: ServingOptions): Given {
   }
   if (rotateSlots !== undefined) given.rotateSlots = checkBoolean(rotateSlots, 'rotateSlots');
   if (spinUsec !== undefined) given.spinUsec = checkInteger(spinUsec, 'spinUsec', 0, 1_000_000);
+  if (options.latencies !== undefined) checkBoolean(options.latencies, 'latencies');
   if (options.lockMemory !== undefined) checkBoolean(options.lockMemory, 'lockMemory');
   if (pool !== undefined) checkWithPool(pool, options);
   if (timeoutMs !== undefined) given.timeoutMs = checkInteger(timeoutMs, 'timeoutMs', 1, 600_000);

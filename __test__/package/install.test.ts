@@ -158,7 +158,7 @@ describe.runIf(process.arch === 'x64')('the packages, installed without a compil
         'closeOnSignals,commitOverlay,connectService,createDevice,createOverlay,' +
         'createReactorPool,defineConfig,deleteDevice,deviceUsers,exportNbd,exportOverlay,' +
         'features,flattenOverlay,forkOverlay,formatSize,getDeviceInfo,handOver,handler,' +
-        'handlerModule,listDevices,listOrphans,metrics,openControl,overlayCheck,' +
+        'handlerModule,latencyPercentile,listDevices,listOrphans,metrics,openControl,overlayCheck,' +
         'overlayDiff,overlayInfo,overlayTree,parseSize,planHandOver,prune,quiesceDevice,recoverDevice,' +
         'resizeDevice,serve,setDeviceAffinity,stopDevice,streamOverlayChanges,' +
         'targets false',

@@ -19,6 +19,8 @@ export function fakeDevice(onEnd: (end: NativeEnd) => void): NativeDevice & {
       { ...NOTHING, reads: 2, readBytes: 8192 },
     ],
     watch: () => ({ take: () => ({ records: Buffer.alloc(0), dropped: 0 }), end: () => {} }),
+    measure: () => {},
+    latencies: () => null,
     stalls: vi.fn<NativeDevice['stalls']>(() => []),
     throttle: vi.fn<NativeDevice['throttle']>(() => ({ value: undefined })),
     resize: vi.fn<NativeDevice['resize']>(async (size) => ({ value: { ...INFO, size } })),

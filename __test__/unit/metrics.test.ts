@@ -193,7 +193,7 @@ test('a thousand devices have one line each for each value', () => {
     return { ...one, info: { ...one.info, id }, name: `data-${id}` };
   });
   const lines = toText(toFamilies(many, '1.2.3')).trimEnd().split('\n');
-  const each = DEFINITIONS.length - 1 + 3; // without the version; three more states
+  const each = DEFINITIONS.length - 2 + 3; // without the version and latencies; three more states
   expect(lines.filter((line) => !line.startsWith('#')).length).toBe(1000 * each + 1);
   expect(new Set(lines).size).toBe(lines.length);
 });

@@ -270,6 +270,7 @@ function servingOptions(command: Command): Command {
     .option('--share <file>', 'with --buffers shared: memory that clients share', collect)
     .option('--share-read-only <file>', 'the same, for writes only', collect)
     .option('--threads <n>', 'deal the tags of all queues out to so many threads', wholeNumber)
+    .option('--latencies', 'measure how long requests take, for ublk metrics and at the end')
     .option('--lock-memory', 'keep everything that the device needs in memory, for swap')
     .option('--rotate-slots', 'take turns at the slots of the buffer table, to find defects')
     .option('--spin <usec>', 'look for work so long before sleeping (default: 0)', wholeNumber)

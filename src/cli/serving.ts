@@ -1,5 +1,6 @@
 import type { Device } from '../device.ts';
-import type { Counters } from '../info.ts';
+import type { DeviceStats } from '../info.ts';
+import { latencyPercentile } from '../latencies.ts';
 import { formatSize } from '../size.ts';
 import { shutDown } from './shutdown.ts';
 import type { EndSignals } from './signals.ts';
@@ -31,7 +32,7 @@ export async function reportEnd(
 ): Promise<void> {
   const reason = await device.closed;
   const ended = reason === 'stopped' && first.aborted ? 'closed' : reason;
-  process.stderr.write(`${device.path} ${ended}: ${summary(device.stats().total)}\n`);
+  process.stderr.write(`${device.path} ${ended}: ${summary(device.stats())}\n`);
   if (reason === 'quiesced' && !isHandedOver) process.stderr.write(`${nextServer(device)}\n`);
 }
 
@@ -72,14 +73,19 @@ function nextServer({ id, path }: Device): string {
   return `${path} waits for its next server: ublk recover ${id}; ublk delete ${id} removes it`;
 }
 
-function summary(total: Counters): string {
+function summary({ total, latencies }: DeviceStats): string {
   const { reads, writes, flushes, readBytes, writeBytes, zeroCopyBytes, copiedBytes } = total;
+  const measured = Object.entries(latencies ?? {}).filter(([, { count }]) => count > 0);
   return [
     `${reads} reads (${formatSize(readBytes)})`,
     `${writes} writes (${formatSize(writeBytes)})`,
     `${flushes} flushes`,
     `${formatSize(zeroCopyBytes)} zero-copy`,
     `${formatSize(copiedBytes)} copied`,
+    ...measured.map(([kind, histogram]) => {
+      const [half, most] = [50, 99].map((percent) => latencyPercentile(histogram, percent) / 1000);
+      return `${kind} p50 ${Math.round(half!)} µs, p99 ${Math.round(most!)} µs`;
+    }),
   ].join(', ');
 }
 

@@ -1,3 +1,4 @@
+import type { DeviceLatencies } from '../latencies.ts';
 import type { UblkError } from '../errors.ts';
 import type { Buffering, Counters, DeviceInfo } from '../info.ts';
 import type { ServiceResult } from '../service/service.ts';
@@ -39,6 +40,8 @@ export interface ServedDevice extends DeviceInfo {
   readonly total: Counters;
   /** How many stalls the watchdog of the device has reported. */
   readonly stalled: number;
+  /** Of a device with the option `latencies`. */
+  readonly latencies?: DeviceLatencies;
 }
 
 /** An event of a service. Each has the `time`, as ISO 8601. */

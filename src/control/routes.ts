@@ -97,8 +97,8 @@ export function serviceInfo({ service, since, config }: Controlled): ServiceInfo
 }
 
 function describe([name, device]: readonly [string, Device]): ServedDevice {
-  const { total, stalled } = device.stats();
-  return { name, ...device.toJSON(), total, stalled };
+  const { queues: _each, ...stats } = device.stats();
+  return { name, ...device.toJSON(), ...stats };
 }
 
 function find({ service }: Controlled, name: string): Device {

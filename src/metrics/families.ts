@@ -1,10 +1,14 @@
 import type { DiskStat } from '../disk-stat.ts';
 import type { Counters, DeviceInfo, DeviceState } from '../info.ts';
+import type { DeviceLatencies } from '../latencies.ts';
+import { durations } from './durations.ts';
 
 /** A value of a metric, with its labels. */
 export interface MetricSample {
   readonly labels: Readonly<Record<string, string>>;
   readonly value: number;
+  /** What the name of a histogram's sample has at its end. */
+  readonly suffix?: '_bucket' | '_sum' | '_count';
 }
 
 /** A metric of all devices. */
@@ -12,7 +16,7 @@ export interface MetricFamily {
   /** For example `ublk_read_bytes_total`. */
   readonly name: string;
   readonly help: string;
-  readonly type: 'counter' | 'gauge';
+  readonly type: 'counter' | 'gauge' | 'histogram';
   readonly samples: readonly MetricSample[];
 }
 
@@ -25,6 +29,8 @@ export interface MetricSource {
   readonly counters?: Counters | undefined;
   /** How many stalls the watchdog of the device has reported; absent where the server cannot be asked. */
   readonly stalled?: number | undefined;
+  /** Of a device with the option `latencies`. */
+  readonly latencies?: DeviceLatencies | undefined;
   /** The kernel's counters; absent for a device that is about to go. */
   readonly disk?: DiskStat | undefined;
 }
@@ -125,6 +131,15 @@ export const DEFINITIONS: readonly MetricDefinition[] = [
     'server',
     ({ stalled }) => stalled,
   ),
+  {
+    ...counter(
+      ['request_duration_seconds', 'Time that the server had each request (option latencies).'],
+      'server',
+      ({ latencies }) => latencies && durations(latencies),
+    ),
+    type: 'histogram',
+    labels: ['op'],
+  },
   ...entries(KERNEL).map(([key, named]) => {
     const unit = key.endsWith('Ms') ? 1000 : 1;
     return counter(named, 'kernel', ({ disk }) => disk && disk[key] / unit);
@@ -160,8 +175,7 @@ export function toFamilies(sources: readonly MetricSource[], version: string): M
       const values = of(source);
       if (typeof values === 'number') samples.push({ labels, value: values });
       else if (values !== undefined)
-        for (const one of values)
-          samples.push({ labels: { ...labels, ...one.labels }, value: one.value });
+        for (const one of values) samples.push({ ...one, labels: { ...labels, ...one.labels } });
     }
     return { name, help, type, samples };
   });

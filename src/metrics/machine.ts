@@ -35,7 +35,8 @@ export async function machineSources({ list, ask, read }: Machine = THIS): Promi
     const answer = served.get(info.id);
     const device = answer?.serverPid === info.serverPid ? answer : undefined;
     const name = device?.name ?? readNote(info)?.name;
-    return { info, name, counters: device?.total, stalled: device?.stalled, disk: read(info.id) };
+    const { total: counters, stalled, latencies } = device ?? {};
+    return { info, name, counters, stalled, latencies, disk: read(info.id) };
   });
 }
 

@@ -65,7 +65,7 @@ export function sourcesOf(
 ): MetricSource[] {
   return [...devices].map((device) => {
     const info = device.toJSON();
-    const { total, stalled } = device.stats();
-    return { info, name: device.name, counters: total, stalled, disk: read(info.id) };
+    const { total: counters, stalled, latencies } = device.stats();
+    return { info, name: device.name, counters, stalled, latencies, disk: read(info.id) };
   });
 }

@@ -1,5 +1,5 @@
 import { invalid } from '../errors.ts';
-import { DEFINITIONS, type MetricFamily } from './families.ts';
+import { DEFINITIONS, type MetricFamily, type MetricSample } from './families.ts';
 
 /**
  * A registry of prom-client, version 14 or later: the part that ublk uses. ublk never imports
@@ -37,7 +37,8 @@ export function register(registry: MetricsRegistry, collect: () => MetricFamily[
     for (const { name, help, type } of DEFINITIONS) {
       const get = async (): Promise<object> => {
         const samples = scrape().get(name)?.samples ?? [];
-        return { name, help, type, aggregator: 'sum', values: samples };
+        const values = samples.map((sample) => named(name, sample));
+        return { name, help, type, aggregator: 'sum', values };
       };
       const metric: RegisteredMetric = {
         name,
@@ -55,6 +56,12 @@ export function register(registry: MetricsRegistry, collect: () => MetricFamily[
     throw error;
   }
   return { [Symbol.dispose]: remove };
+}
+
+/** A sample as prom-client names the samples of histograms. */
+function named(name: string, sample: MetricSample): object {
+  const { labels, value, suffix } = sample;
+  return suffix === undefined ? sample : { labels, value, metricName: `${name}${suffix}` };
 }
 
 /** A registry asks all metrics in one turn of the event loop; the devices are asked once. */

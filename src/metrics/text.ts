@@ -18,7 +18,9 @@ export function toText(families: readonly MetricFamily[]): string {
   for (const { name, help, type, samples } of families) {
     if (samples.length === 0) continue;
     text += `# HELP ${name} ${escapeHelp(help)}\n# TYPE ${name} ${type}\n`;
-    for (const { labels, value } of samples) text += `${name}${labelsOf(labels)} ${value}\n`;
+    for (const { labels, value, suffix = '' } of samples) {
+      text += `${name}${suffix}${labelsOf(labels)} ${value}\n`;
+    }
   }
   return text;
 }

@@ -14,6 +14,7 @@ use ublk_core::error::{Code, Error};
 
 use crate::before_start::{self, OnAdded};
 use crate::describe::{self, Buffers, Counters, DeviceInfo};
+use crate::latencies::NativeHistogram;
 use crate::open_devices::{self, OpenDevices, Place};
 use crate::options::NativeDeviceOptions;
 use crate::outcome::{Failure, Outcome};
@@ -177,6 +178,19 @@ impl NativeDevice {
     #[napi(catch_unwind)]
     pub fn watch(&self, capacity: u32) -> NativeWatch {
         NativeWatch::new(self.device.watch(capacity))
+    }
+
+    /// Measures the latencies of requests from now on.
+    #[napi(catch_unwind)]
+    pub fn measure(&self) {
+        self.device.measure();
+    }
+
+    /// The latencies measured so far, a histogram per kind of request; none without `measure`.
+    #[napi(catch_unwind)]
+    pub fn latencies(&self) -> Option<Vec<NativeHistogram>> {
+        let all = self.device.latencies()?;
+        Some(all.into_iter().map(NativeHistogram::from).collect())
     }
 
     /// Looks for requests that do not end and threads that do not answer, and reports each once.

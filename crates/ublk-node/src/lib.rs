@@ -15,6 +15,7 @@ mod device;
 mod export;
 mod farewell;
 mod heap;
+mod latencies;
 mod locked;
 mod machine;
 mod memory;

@@ -9,7 +9,7 @@ use ublk_core::device::{
 };
 use ublk_core::driver::Driver;
 use ublk_core::error::Error;
-use ublk_core::stats::{QueueStats, Watch};
+use ublk_core::stats::{Histogram, QueueStats, Watch};
 use ublk_core::target::Snapshot;
 
 /// What JavaScript can do with a device, whichever driver it is on.
@@ -20,6 +20,8 @@ pub(crate) trait Served: Debug + Send + Sync {
     fn exchange(&self) -> ExchangeMode;
     fn stats(&self) -> Vec<QueueStats>;
     fn watch(&self, capacity: u32) -> Watch;
+    fn measure(&self);
+    fn latencies(&self) -> Option<Vec<Histogram>>;
     fn stalls(&self) -> Vec<Stall>;
     fn resize(&self, size: u64) -> Result<DeviceInfo, Error>;
     fn throttle(&self, limits: &ThrottleLimits) -> Result<(), Error>;
@@ -57,6 +59,14 @@ impl<D: Driver + Debug> Served for Device<D> {
 
     fn watch(&self, capacity: u32) -> Watch {
         self.watch(capacity)
+    }
+
+    fn measure(&self) {
+        self.measure();
+    }
+
+    fn latencies(&self) -> Option<Vec<Histogram>> {
+        self.latencies()
     }
 
     fn stalls(&self) -> Vec<Stall> {

@@ -29,6 +29,7 @@ export interface AddFlags extends OutputFlags {
   readonly shareReadOnly?: readonly string[];
   readonly spin?: number;
   readonly lockMemory?: true;
+  readonly latencies?: true;
   readonly threads?: number;
   readonly ringsApart?: true;
   readonly pin: boolean;
@@ -147,6 +148,7 @@ async function open(
     rotateSlots,
     spinUsec: flags.spin,
     lockMemory: flags.lockMemory,
+    latencies: flags.latencies,
     throttle,
     watchdog,
     ...placement,

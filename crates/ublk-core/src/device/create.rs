@@ -210,6 +210,7 @@ impl<D: Driver> Launch<'_, D> {
             stalls: Mutex::new(
                 guard.map(|(guard, after)| Stalls::new(guard, after, &target, &named)),
             ),
+            measure: Mutex::default(),
             snapshots: Snapshots::of(self.driver, &target, &reactors, limit),
             links,
             leave: pool.is_none().then_some(events),

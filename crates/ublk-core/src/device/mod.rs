@@ -9,7 +9,7 @@ use crate::driver::Driver;
 use crate::error::{Code, Error, Result};
 use crate::reactor::Throttle;
 pub use crate::reactor::{Rates, ThrottleLimits};
-use crate::stats::{self, QueueStats, Tally, Watch};
+use crate::stats::{self, Histogram, Measure, QueueStats, Tally, Watch};
 use crate::target::Target;
 use memory::Memory;
 use snapshot::Snapshots;
@@ -97,6 +97,8 @@ struct Shared<D> {
     snapshots: Snapshots,
     /// The watchdog, until the device ends; absent without the option.
     stalls: Mutex<Option<Stalls>>,
+    /// Once somebody has asked for latencies.
+    measure: Mutex<Option<Measure>>,
     /// Requests may end unseen by the reactor (a commit linked to a step): without the kernel's
     /// count of requests, the server cannot tell whether requests are in flight.
     links: bool,
@@ -184,6 +186,25 @@ impl<D: Driver> Device<D> {
     /// affected.
     pub fn watch(&self, capacity: u32) -> Watch {
         Watch::new(&self.shared.counters, self.shared.info.depth, capacity)
+    }
+
+    /// Measures the latency of each request from now on, until the device ends: see
+    /// [`latencies`](Self::latencies). A lone request costs one system call more, and each request two
+    /// looks at the clock.
+    pub fn measure(&self) {
+        let shared = &self.shared;
+        let closing = shared.lock();
+        let mut measure = shared.measure.lock().unwrap_or_else(PoisonError::into_inner);
+        if measure.is_none() && closing.end.is_none() {
+            *measure = Some(Measure::new(&shared.counters, shared.info.depth));
+        }
+    }
+
+    /// The latencies of the requests since [`measure`](Self::measure), in the order of
+    /// [`KINDS`](stats::KINDS): the time that the server had each request. None without `measure`.
+    pub fn latencies(&self) -> Option<Vec<Histogram>> {
+        let measure = self.shared.measure.lock().unwrap_or_else(PoisonError::into_inner);
+        measure.as_ref().map(Measure::take)
     }
 
     /// Stops and deletes the device: requests in flight are answered, later requests fail. Blocks
@@ -325,8 +346,10 @@ impl<D> Shared<D> {
 
     /// Sets the device's end, calls the listeners, and wakes the threads that wait.
     fn end(&self, mut closing: MutexGuard<'_, Closing>, end: &End) {
-        // The process pays for the stamps of requests only while there are requests.
+        // The process pays for stamps and times of requests only while there are requests.
         drop(self.stalls.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let mut measure = self.measure.lock().unwrap_or_else(PoisonError::into_inner);
+        measure.as_mut().into_iter().for_each(Measure::stop);
         let listeners = std::mem::take(&mut closing.listeners);
         closing.end = Some(end.clone());
         drop(closing);

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 mod guard;
+mod latencies;
 mod trace;
 
 pub(crate) use guard::{Guard, Old};
+pub(crate) use latencies::Measure;
+pub use latencies::{BUCKETS, Histogram, KINDS, bound};
 use trace::Trace;
 pub(crate) use trace::is_anybody_watching;
 pub use trace::{Completion, Watch};

@@ -7,13 +7,16 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::Counters;
+use super::latencies::Latencies;
 use crate::target::{Op, Request, RequestFlags};
 
 /// The number of queues of the process with watchers or a guard.
 static WATCHED: AtomicU32 = AtomicU32::new(0);
 
 /// Bits of [`Trace::on`]: watchers take completions, which need the time.
-const TIMED: u8 = 1;
+const WATCHERS: u8 = 1;
+/// Latencies are measured, which need the time too.
+const MEASURED: u8 = 4;
 /// A [`Guard`](super::Guard) looks for requests that do not end.
 const GUARDED: u8 = 2;
 
@@ -48,6 +51,8 @@ pub(crate) struct Trace {
     /// When the request of each tag began.
     begun: OnceLock<Box<[AtomicU64]>>,
     rings: Mutex<Vec<Arc<TraceRing>>>,
+    /// Once somebody has asked for them.
+    latencies: OnceLock<Box<Latencies>>,
     /// The number of the last look.
     look: AtomicU32,
     /// The last look before the request of each tag began; 0: none is in flight.
@@ -66,7 +71,7 @@ impl Trace {
     pub(crate) fn begin(&self, tag: u16) {
         // Relaxed: `is_on` has come before.
         let on = self.on.load(Ordering::Relaxed);
-        if on & TIMED != 0
+        if on & (WATCHERS | MEASURED) != 0
             && let Some(begun) = self.begun.get()
         {
             begun[usize::from(tag)].store(now(), Ordering::Relaxed);
@@ -90,6 +95,15 @@ impl Trace {
         }
         let time = now();
         let latency = time.saturating_sub(began);
+        let on = self.on.load(Ordering::Relaxed);
+        if on & MEASURED != 0
+            && let Some(latencies) = self.latencies.get()
+        {
+            latencies.count(request.op, latency);
+        }
+        if on & WATCHERS == 0 {
+            return;
+        }
         let completion = Completion { time, latency, request, result, tag };
         // Other threads hold the lock only while a watcher comes or goes.
         self.rings().iter().for_each(|ring| ring.push(&completion));
@@ -99,19 +113,44 @@ impl Trace {
         let mut rings = self.rings();
         rings.push(ring);
         if rings.len() == 1 {
-            self.begun.get_or_init(|| (0..depth).map(|_| AtomicU64::new(0)).collect());
-            self.since.store(now(), Ordering::Relaxed);
-            // Release: a reactor that sees it sees the above.
-            self.on.fetch_or(TIMED, Ordering::Release);
-            WATCHED.fetch_add(1, Ordering::Relaxed);
+            self.time(depth, WATCHERS);
         }
+    }
+
+    /// Reads the clock for each request of `depth` tags that begins from now on, for `what`.
+    fn time(&self, depth: u16, what: u8) {
+        self.begun.get_or_init(|| (0..depth).map(|_| AtomicU64::new(0)).collect());
+        // What began untimed has no time of its own, but maybe that of the tag's last timed request.
+        if self.on.load(Ordering::Relaxed) & (WATCHERS | MEASURED) == 0 {
+            self.since.store(now(), Ordering::Relaxed);
+        }
+        // Release: a reactor that sees it sees the above.
+        self.on.fetch_or(what, Ordering::Release);
+        WATCHED.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Measures each request of `depth` tags that begins from now on. One measurement at a time.
+    pub(super) fn measure(&self, depth: u16) {
+        self.latencies.get_or_init(|| Box::new(Latencies::new()));
+        let _order = self.rings();
+        self.time(depth, MEASURED);
+    }
+
+    pub(super) fn measure_no_more(&self) {
+        let _order = self.rings();
+        self.on.fetch_and(!MEASURED, Ordering::Relaxed);
+        WATCHED.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn latencies(&self) -> Option<&Latencies> {
+        self.latencies.get().map(|latencies| &**latencies)
     }
 
     fn remove(&self, ring: &Arc<TraceRing>) {
         let mut rings = self.rings();
         rings.retain(|other| !Arc::ptr_eq(ring, other));
         if rings.is_empty() {
-            self.on.fetch_and(!TIMED, Ordering::Relaxed);
+            self.on.fetch_and(!WATCHERS, Ordering::Relaxed);
             WATCHED.fetch_sub(1, Ordering::Relaxed);
         }
     }
