@@ -23,7 +23,6 @@ impl From<Histogram> for NativeHistogram {
 
 /// The upper bounds of the buckets of each histogram, in nanoseconds.
 #[napi(catch_unwind)]
-#[expect(clippy::cast_precision_loss)]
 pub fn latency_bounds() -> Vec<f64> {
     (0..stats::BUCKETS).map(|index| stats::bound(index) as f64).collect()
 }
