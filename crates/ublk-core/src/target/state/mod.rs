@@ -143,10 +143,8 @@ impl Subject<'_> {
         let magic = &self.format.header()[..MAGIC];
         if header.starts_with(magic) && read == header.len() {
             let checked = self.format.check(&header, found.len());
-            return match checked {
-                Ok(()) => Ok(file),
-                Err((wrong, hint)) => Err(self.unfit(wrong).hint(hint)),
-            };
+            checked.map_err(|(wrong, hint)| self.unfit(wrong).hint(hint))?;
+            return self.keep(&file, &header).map(|()| file);
         }
         let unmade = found.len() == 0 || self.is_half_made(&file, &header, found.len())?;
         if !unmade {
@@ -155,6 +153,16 @@ impl Subject<'_> {
         self.may_be_made(&format!("{} is empty", self.path.display()))?;
         fill(&file, self.format).map_err(|error| self.failed("make", "write", &error))?;
         Ok(file)
+    }
+
+    /// Makes the header of a whole file durable. The page cache alone may have the header, where the sync
+    /// of whoever made the file has failed: a power cut would leave a body without a header.
+    fn keep(&self, file: &File, header: &Header) -> Result<()> {
+        if self.wanted.read_only {
+            return Ok(());
+        }
+        let kept = file.write_all_at(header, 0).and_then(|()| file.sync_data());
+        kept.map_err(|error| self.failed("take over", "write", &error))
     }
 
     fn make(&self) -> Result<File> {

@@ -103,6 +103,14 @@ impl Durable {
         }
     }
 
+    /// The words may be in the page cache alone, where a sync of the last server has failed: the next flush
+    /// writes all words.
+    pub(super) fn doubt(&mut self) {
+        for zone in 0..u32::try_from(self.zones.len()).unwrap_or(u32::MAX) {
+            self.touch(zone);
+        }
+    }
+
     fn touch(&mut self, zone: u32) -> u64 {
         self.clock += 1;
         self.zones[zone as usize].changed = self.clock;

@@ -138,19 +138,22 @@ impl Store {
         file: Option<(File, &Boot)>,
         shape: &Shape,
     ) -> Result<(Self, Vec<Zone>), Unfit> {
-        let (zones, in_file) = match &file {
+        let Found { zones, words, same_boot } = match &file {
             Some((file, boot)) => read(file, shape, boot)?,
             None => {
                 let zones: Vec<_> = (0..shape.count).map(|index| shape.fresh(index)).collect();
                 let words = zones.iter().map(|zone| zone.word()).collect();
-                (zones, words)
+                Found { zones, words, same_boot: false }
             }
         };
         let reports = in_memory()?;
         reports.write_all_at(&records(shape, &zones), 0)?;
-        let mut durable = Durable::new(&in_file)?;
+        let mut durable = Durable::new(&words)?;
         for (index, zone) in (0..).zip(&zones) {
             durable.change(index, zone.word());
+        }
+        if same_boot {
+            durable.doubt();
         }
         let file = file.map(|(file, _)| file);
         Ok((Self { shape: *shape, reports, file, durable, failed: false }, zones))
@@ -195,8 +198,15 @@ impl Records for Store {
     }
 }
 
-/// What the zones are, and what their words say.
-fn read(file: &File, shape: &Shape, boot: &Boot) -> Result<(Vec<Zone>, Vec<u64>), Unfit> {
+/// What a state file holds.
+struct Found {
+    zones: Vec<Zone>,
+    words: Vec<u64>,
+    /// The last server was one of this boot, so what was read may be in the page cache alone.
+    same_boot: bool,
+}
+
+fn read(file: &File, shape: &Shape, boot: &Boot) -> Result<Found, Unfit> {
     let mut header = [0; BOOT + BOOT_LENGTH];
     file.read_exact_at(&mut header, 0)?;
     if header[VERSION] == 0 {
@@ -204,16 +214,16 @@ fn read(file: &File, shape: &Shape, boot: &Boot) -> Result<(Vec<Zone>, Vec<u64>)
     }
     let mut bytes = vec![0; shape.count as usize * WORD];
     file.read_exact_at(&mut bytes, words(shape))?;
-    let in_file: Vec<_> = bytes.chunks_exact(WORD).map(word).collect();
+    let words: Vec<_> = bytes.chunks_exact(WORD).map(word).collect();
     if header[BOOT..] == boot.id() {
-        return Ok((recorded(file, shape)?, in_file));
+        return Ok(Found { zones: recorded(file, shape)?, words, same_boot: true });
     }
     let zone = |(index, &word)| shape.zone_of_word(index, word).ok_or(Unfit::Damaged(index));
-    let zones: Vec<_> = (0..).zip(&in_file).map(zone).collect::<Result<_, _>>()?;
+    let zones: Vec<_> = (0..).zip(&words).map(zone).collect::<Result<_, _>>()?;
     file.write_all_at(&records(shape, &zones), HEADER)?;
     // Once the records are those of this boot.
     file.write_all_at(&boot.id(), BOOT as u64)?;
-    Ok((zones, in_file))
+    Ok(Found { zones, words, same_boot: false })
 }
 
 /// A file that knows of no words is as durable as it says.
