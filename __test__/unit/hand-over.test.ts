@@ -169,3 +169,17 @@ test('a server whose devices have changed since hello hands nothing over', async
   expect(await wire.next()).toEqual({ message: 'end' });
   expect(service.devices.size).toBe(1);
 });
+
+test.each([{}, { devices: 5 }, { devices: [null] }, { devices: [{ name: 'data', id: '7' }] }])(
+  'a peer that says ready without its devices is refused, and the old server goes on: %j',
+  async (ready) => {
+    const { path, service } = await start();
+    const { wire } = await greet(path);
+    wire.send({ message: 'ready', pid: process.pid, ...ready } as never);
+    expect(await wire.next()).toMatchObject({ message: 'refused' });
+    wire.end();
+    expect(first.quiesce).not.toHaveBeenCalled();
+    expect(service.devices.size).toBe(1);
+    await service.reload(CONFIG);
+  },
+);

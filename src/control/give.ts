@@ -46,6 +46,9 @@ export async function giveDevices(controlled: Controlled, wire: Wire, doors: Doo
       if (problem) wire.send({ message: 'refused', error: problem });
       else await give(controlled, wire, doors, ready.pid);
     });
+  } catch (thrown) {
+    // Whatever a peer sends, the server of the disks goes on.
+    wire.send({ message: 'refused', error: toUblkError(thrown) });
   } finally {
     wire.end();
   }
@@ -71,14 +74,20 @@ function devicesOf(service: Service): HandedDevice[] {
 
 /** Why nothing can be handed over. */
 function refusal(service: Service, ready: MessageOf<'ready'>): UblkError | undefined {
+  if (!Array.isArray(ready.devices)) return unreadable();
   const now = devicesOf(service);
   const isPrepared = ({ name, id }: HandedDevice): boolean =>
-    ready.devices.some((one) => one.name === name && one.id === id);
+    ready.devices.some((one) => one?.name === name && one.id === id);
   if (!service.ready || now.length !== ready.devices.length || !now.every(isPrepared)) {
     const message = 'the devices of the service have changed since the hand-over began';
     return new UblkError(UblkErrorCode.Busy, message, { hint: 'try again' });
   }
   return undefined;
+}
+
+function unreadable(): UblkError {
+  const message = 'the new server has named no devices';
+  return new UblkError(UblkErrorCode.InvalidArgument, message, { hint: 'use ublk upgrade' });
 }
 
 async function give(
