@@ -4,6 +4,7 @@ import {
   readdirSync,
   readFileSync,
   renameSync,
+  rmSync,
   writeFileSync,
 } from 'node:fs';
 
@@ -47,7 +48,9 @@ export function nameDisk(id: number, name: string | undefined, places?: Partial<
     const sequence = readFileSync(`${disk}/diskseq`, 'utf8').trim();
     mkdirSync(folder, { recursive: true, mode: 0o755 });
     const draft = `${folder}/.${sequence}.${process.pid}`;
-    writeFileSync(draft, `UBLK_NAME=${name}\n`, { mode: 0o644 });
+    // Of a killed process with the same number, or a link, which the draft must not follow.
+    rmSync(draft, { force: true });
+    writeFileSync(draft, `UBLK_NAME=${name}\n`, { mode: 0o644, flag: 'wx' });
     renameSync(draft, `${folder}/${sequence}`);
     const partitions = readdirSync(disk).filter((one) => one.startsWith(`ublkb${id}p`));
     for (const part of ['', ...partitions]) writeFileSync(`${disk}/${part}/uevent`, 'change');

@@ -1,5 +1,13 @@
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
 
 import { execa } from 'execa';
 import { beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest';
@@ -142,6 +150,19 @@ describe.runIf(isRoot)('ublk service install', () => {
     expect(existsSync(rules())).toBe(false);
   });
 
+  test('follows no link that lies in the place of a draft', async () => {
+    const planted = join(root, 'planted');
+    writeFileSync(planted, 'kept');
+    for (const path of [unit(), rules()]) {
+      mkdirSync(dirname(path), { recursive: true });
+      symlinkSync(planted, `${path}.draft`);
+    }
+    await run();
+    expect(readFileSync(planted, 'utf8')).toBe('kept');
+    expect(readFileSync(unit(), 'utf8')).toContain('[Service]');
+    expect(existsSync(`${unit()}.draft`)).toBe(false);
+  });
+
   test('is undone by ublk service uninstall', async () => {
     await run();
     uninstall({ prefix: root, dryRun: true });
@@ -173,6 +194,17 @@ describe('the name of a disk', () => {
     nameDisk(3, 'data', at);
     expect(readFileSync(join(at.folder, '41'), 'utf8')).toBe('UBLK_NAME=data\n');
     expect([asked(at.block), asked(at.block, 'ublkb3p1')]).toEqual(['change', 'change']);
+  });
+
+  test('follows no link that lies in the place of its draft', () => {
+    const at = places();
+    const planted = join(at.block, 'planted');
+    writeFileSync(planted, 'kept');
+    mkdirSync(at.folder);
+    symlinkSync(planted, join(at.folder, `.41.${process.pid}`));
+    nameDisk(3, 'data', at);
+    expect(readFileSync(planted, 'utf8')).toBe('kept');
+    expect(readFileSync(join(at.folder, '41'), 'utf8')).toBe('UBLK_NAME=data\n');
   });
 
   test.each([

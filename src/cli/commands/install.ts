@@ -140,7 +140,9 @@ function writeAll(drafts: readonly Draft[]): void {
       attempt(`cannot write ${path}`, () => {
         mkdirSync(dirname(path), { recursive: true });
         written.push(`${path}.draft`);
-        writeFileSync(`${path}.draft`, text, { mode: 0o644 });
+        // The draft of a run that was killed, or a link, which a new draft must not follow.
+        rmSync(`${path}.draft`, { force: true });
+        writeFileSync(`${path}.draft`, text, { mode: 0o644, flag: 'wx' });
       });
     }
     for (const { path } of drafts) {
