@@ -2,9 +2,11 @@ import { constants } from 'node:os';
 import { fileURLToPath } from 'node:url';
 
 import { execa } from 'execa';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
 
 import { ignoredSignals } from '../../src/cli/ignored.ts';
+import { reloads } from '../../src/cli/reloads.ts';
+import { Service } from '../../src/service/service.ts';
 
 const UBLK = fileURLToPath(new URL('../../bin/ublk', import.meta.url));
 
@@ -25,6 +27,22 @@ describe('the signals that the starter ignores', () => {
     expect(ignoredSignals(note(8, bit('SIGHUP')), [7, 1])).toEqual([]);
     expect(ignoredSignals('7:', [7])).toEqual([]);
     expect(ignoredSignals(undefined, [7])).toEqual([]);
+  });
+
+  test.each([
+    [0n, 1],
+    [bit('SIGHUP'), 0],
+  ])('are no reload of a service, as under nohup: %s', async (mask, listeners) => {
+    vi.stubEnv('UBLK_IGNORED_SIGNALS', note(process.pid, mask));
+    onTestFinished(() => void vi.unstubAllEnvs());
+    const before = process.listenerCount('SIGHUP');
+    const nothing = { done() {}, failed() {}, async listen() {}, reloading() {}, ready() {} };
+    await using service = new Service();
+    {
+      await using _ = reloads(service, '/nowhere', new AbortController().signal, nothing);
+      expect(process.listenerCount('SIGHUP') - before).toBe(listeners);
+    }
+    expect(process.listenerCount('SIGHUP')).toBe(before);
   });
 
   test.each(['HUP', 'INT', 'TERM'])(

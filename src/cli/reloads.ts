@@ -1,6 +1,7 @@
 import { UblkError, UblkErrorCode } from '../errors.ts';
 import { loadService } from '../service/load.ts';
 import type { Service, ServiceResult } from '../service/service.ts';
+import { ignoredSignals } from './ignored.ts';
 
 /** The reloads of a service: at SIGHUP, and when a client asks. */
 export interface Reloads extends AsyncDisposable {
@@ -25,7 +26,10 @@ export interface ReloadReport {
   ready(): void;
 }
 
-/** Reads the configuration at `path` again when asked, and at SIGHUP until disposed of. */
+/**
+ * Reads the configuration at `path` again when asked, and at SIGHUP until disposed of, unless the starter
+ * of this process ignores SIGHUP.
+ */
 export function reloads(
   service: Service,
   path: string,
@@ -59,7 +63,7 @@ export function reloads(
       if (!UblkError.is(error)) throw error;
     });
   };
-  process.on('SIGHUP', hear);
+  if (!ignoredSignals().includes('SIGHUP')) process.on('SIGHUP', hear);
   return {
     reload,
     [Symbol.asyncDispose]: async () => {
