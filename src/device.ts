@@ -14,6 +14,7 @@ import type { NativeDevice, NativeEnd } from './native.ts';
 import type { OverlaySnapshot, SnapshotOptions } from './overlays.ts';
 import { parseSize, type Size } from './size.ts';
 import { warnOfSlowEnd } from './slow-end.ts';
+import { tell } from './tell.ts';
 import { toNativeThrottle, type ThrottleOptions } from './throttle.ts';
 import { describeStall, lookOften, type Stalled, type WatchdogOptions } from './watchdog.ts';
 
@@ -373,7 +374,7 @@ export class Device extends EventEmitter<DeviceEvents> {
   /** @internal Reports a failed request. */
   warn(warning: UblkError): void {
     // A worker's message may arrive after the end, and `close` is the last event.
-    const isHeard = !this.#ended && this.#tell('warning', warning);
+    const isHeard = !this.#ended && tell(this, 'warning', warning);
     if (isHeard || this.#printed.has(warning.code)) return;
     this.#printed.add(warning.code);
     process.emitWarning(toProcessWarning(warning));
@@ -388,7 +389,7 @@ export class Device extends EventEmitter<DeviceEvents> {
   guard(options: WatchdogOptions): void {
     const report = (stalled: Stalled): void => {
       this.#stalled += 1;
-      const isHeard = this.#tell('stalled', stalled);
+      const isHeard = tell(this, 'stalled', stalled);
       const error = new UblkError(UblkErrorCode.Timeout, stalled.message);
       if (!isHeard) process.emitWarning(error);
       if (options.action !== 'quiesce' || this.#asked.has('quiesce')) return;
@@ -437,27 +438,11 @@ export class Device extends EventEmitter<DeviceEvents> {
     const { serverPid: _gone, ...info } = this.#info;
     this.#info = { ...info, state: stateAfter(end, info.recovery) };
     clearInterval(this.#alive);
-    const isHeard = this.#waiting > 0 || (error && this.#tell('error', error));
+    const isHeard = this.#waiting > 0 || (error && tell(this, 'error', error));
     if (isHeard) this.#closed.catch(() => {});
-    this.#tell('close');
+    tell(this, 'close');
     announceEnd({ device: this, reason: end.reason, ...(error ? { error } : {}) });
     return error;
-  }
-
-  /**
-   * Calls the listeners; returns false without listeners. An exception of a listener becomes an
-   * uncaught exception of the program and interrupts nothing here.
-   */
-  #tell<Name extends keyof DeviceEvents>(name: Name, ...args: DeviceEvents[Name]): boolean {
-    if (this.listenerCount(name) === 0) return false;
-    try {
-      (this as EventEmitter).emit(name, ...args);
-    } catch (thrown) {
-      process.nextTick(() => {
-        throw thrown;
-      });
-    }
-    return true;
   }
 }
 

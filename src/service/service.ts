@@ -1,14 +1,16 @@
 import { EventEmitter } from 'node:events';
+import { inspect, type InspectOptions } from 'node:util';
 
 import { createDevice } from '../create.ts';
 import type { Device } from '../device.ts';
 import { deleteDevice, stopDevice } from '../devices.ts';
-import { invalid, toProcessWarning, UblkError, UblkErrorCode } from '../errors.ts';
+import { invalid, toProcessWarning, toUblkError, UblkError, UblkErrorCode } from '../errors.ts';
 import { recoverDevice, takeDevice, type RecoverOptions, type TakeContext } from '../recover.ts';
 import { RECALLED_KEYS } from '../serving.ts';
 import { checkProgramConfig, type NamedOptions, type ServiceConfig } from './config.ts';
 import { observe } from './observe.ts';
 import { plan, type OwnDevice, type ServiceAction, type ServiceStep } from './plan.ts';
+import { tell } from '../tell.ts';
 import type { Stalled } from '../watchdog.ts';
 import type { Stall } from './stalls.ts';
 
@@ -143,7 +145,7 @@ export class Service extends EventEmitter<ServiceEvents> {
   /** @internal The process `pid` has all devices. */
   handedTo(pid: number): void {
     this.#successor = pid;
-    this.emit('handOver', pid);
+    tell(this, 'handOver', pid);
   }
 
   /** @internal Resolves when no reload and no hand-over is under way. */
@@ -166,6 +168,12 @@ export class Service extends EventEmitter<ServiceEvents> {
     await Promise.all(all.map(({ device }) => device[Symbol.asyncDispose]()));
   }
 
+  /** The present state for `JSON.stringify()`. */
+  toJSON(): object {
+    const { ready, results } = this;
+    return { ready, devices: Object.fromEntries(this.devices), results };
+  }
+
   async #apply(
     wanted: readonly NamedOptions[],
     signal?: AbortSignal,
@@ -181,7 +189,7 @@ export class Service extends EventEmitter<ServiceEvents> {
     const done = rest.map((step) => this.#attempt(step, options.get(step.name), signal));
     this.#results = [...stopped, ...(await Promise.all(done))];
     this.#ready = true;
-    this.emit('reload', this.#results);
+    tell(this, 'reload', this.#results);
     return this.#results;
   }
 
@@ -195,9 +203,8 @@ export class Service extends EventEmitter<ServiceEvents> {
       await this.#do(step, options, signal);
       return step;
     } catch (error) {
-      if (UblkError.is(error)) return { ...step, error };
-      if (signal?.aborted) return { ...step, error: aborted(step, error) };
-      throw error;
+      const isAborted = signal?.aborted && !UblkError.is(error);
+      return { ...step, error: isAborted ? aborted(step, error) : toUblkError(error) };
     }
   }
 
@@ -223,21 +230,21 @@ export class Service extends EventEmitter<ServiceEvents> {
     this.#served.set(name, served);
     const end = (error?: UblkError): void => {
       if (this.#served.get(name)?.device === device) this.#served.delete(name);
-      this.emit('end', name, device, ...(error ? [error] : ([] as [])));
+      tell(this, 'end', name, device, ...(error ? [error] : ([] as [])));
     };
     device.closed.then(() => end(), end);
     device.on('stalled', (stalled) => {
-      const isHeard = this.emit('stalled', name, device, stalled);
+      const isHeard = tell(this, 'stalled', name, device, stalled);
       if (!isHeard) process.emitWarning(stalled.message);
     });
     const printed = new Set<string>();
     device.on('warning', (warning) => {
-      this.emit('warning', name, device, warning);
+      tell(this, 'warning', name, device, warning);
       if (printed.has(warning.code)) return;
       printed.add(warning.code);
       process.emitWarning(toProcessWarning(warning));
     });
-    this.emit('serve', name, device);
+    tell(this, 'serve', name, device);
   }
 
   #own(): ReadonlyMap<string, OwnDevice> {
@@ -249,6 +256,13 @@ export class Service extends EventEmitter<ServiceEvents> {
     );
   }
 }
+
+// The text for `console.log()`.
+Object.defineProperty(Service.prototype, inspect.custom, {
+  value(this: Service, _depth: number, options: InspectOptions) {
+    return `Service ${inspect(this.toJSON(), options)}`;
+  },
+});
 
 /** The options of a device whose size or limits have changed, and nothing else. */
 function changed(before: NamedOptions, now: NamedOptions, action: ServiceAction): NamedOptions {

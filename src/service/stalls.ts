@@ -1,6 +1,7 @@
 import type { Device } from '../device.ts';
 import { readDiskStat } from '../disk-stat.ts';
 import { readNote } from '../notes.ts';
+import { tell } from '../tell.ts';
 import type { Service } from './service.ts';
 
 /** A device on which requests wait and none completes. */
@@ -53,7 +54,7 @@ export function watchStalls(
       const before = watched.get(device) ?? { completed, since: now, isStalled: false };
       watched.set(device, before);
       if (inFlight === 0 || completed !== before.completed) {
-        if (before.isStalled) service.emit('resume', name, device);
+        if (before.isStalled) tell(service, 'resume', name, device);
         Object.assign(before, { completed, since: now, isStalled: false });
         continue;
       }
@@ -61,7 +62,7 @@ export function watchStalls(
       if (waited < seconds || before.isStalled) continue;
       before.isStalled = true;
       const serves = readNote(device.toJSON())?.serves;
-      service.emit('stall', name, device, { inFlight, seconds: waited, serves });
+      tell(service, 'stall', name, device, { inFlight, seconds: waited, serves });
     }
   };
   const timer = setInterval(look, LOOK_MS).unref();
