@@ -78,7 +78,7 @@ withUblk('a handler', () => {
         const program = \`
           const { parentPort } = require('node:worker_threads');
           const { createDevice } = require(${JSON.stringify(PACKAGE)});
-          const target = { size: '4MiB', read() {}, write: async () => {} };
+          const target = { size: '4MiB', read: ({ data }) => void data, write: async ({ data }) => void data };
           createDevice({ target }).then(({ path }) => parentPort.postMessage({ path }));
         \`;
         for (let round = 0; round < 3; round += 1) {

@@ -156,10 +156,11 @@ withUblk('a handler', () => {
     await using device = await createDevice({
       target: {
         size: '1MiB',
-        read({ offset }) {
+        read({ offset, data }) {
           if (offset === 4096) throw new Error('on purpose');
+          data.fill(0);
         },
-        async write({ offset }) {
+        async write({ offset, data: _data }) {
           if (offset === 4096) throw new IoError('ENOSPC');
           if (offset === 8192) throw new TypeError('on purpose');
         },
@@ -183,7 +184,7 @@ withUblk('a handler', () => {
       target: {
         size: '1MiB',
         timeoutMs: 1000,
-        read: ({ offset }) => (forget && offset === 4096 ? later : undefined),
+        read: ({ offset, data }) => (forget && offset === 4096 ? later : void data.fill(0)),
       },
     });
     const warnings = warningsOf(device);
@@ -257,7 +258,7 @@ withUblk('a handler', () => {
         size: '1MiB',
         timeoutMs: 1000,
         async read({ data, offset }) {
-          if (offset !== 4096) return;
+          if (offset !== 4096) return void data.fill(0);
           asked();
           await later;
           data.fill(9);
@@ -281,8 +282,8 @@ withUblk('a handler', () => {
       target: {
         size: '1MiB',
         timeoutMs: 2000,
-        read({ offset }) {
-          if (offset !== 4096) return undefined;
+        read({ offset, data }) {
+          if (offset !== 4096) return void data.fill(0);
           asked();
           return new Promise(() => {});
         },

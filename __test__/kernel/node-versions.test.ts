@@ -35,7 +35,7 @@ withUblk('a handler', () => {
           const program = \`
             const { parentPort } = require('node:worker_threads');
             const { createDevice } = require(\${JSON.stringify(path)});
-            const target = { size: '4MiB', read() {}, write: async () => {} };
+            const target = { size: '4MiB', read: ({ data }) => void data, write: async ({ data }) => void data };
             createDevice({ target }).then(({ path }) => parentPort.postMessage({ path }));
           \`;
           {

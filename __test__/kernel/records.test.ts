@@ -218,7 +218,7 @@ withUblk('the record of a device', () => {
 
   test('says what must be given where a handler answered', async (context) => {
     await needRecovery(context);
-    const target = { size: MIB, read: () => {} };
+    const target = { size: MIB, read: ({ data }: { data: Buffer }) => void data.fill(0) };
     const device = await createDevice({ target, recovery: 'reissue' });
     await device.quiesce();
     await expect(recoverDevice(0)).rejects.toMatchObject({

@@ -27,7 +27,7 @@ async function disk() {
     target: {
       size: MIB,
       read: async ({ data }) => (await waits, void data.fill(7)),
-      write: () => {},
+      write: ({ data }) => void data,
     },
   });
   return {

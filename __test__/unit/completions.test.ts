@@ -104,7 +104,7 @@ test('what a handler answers is told like anything else', async () => {
   const handler = {
     size: 1 << 20,
     read: ({ data }: HandlerRequest) => void data.fill(1),
-    async write({ offset }: HandlerRequest) {
+    async write({ offset, data: _data }: HandlerRequest) {
       await setTimeout(1);
       if (offset === 0) throw new IoError('ENOSPC');
     },

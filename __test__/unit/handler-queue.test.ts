@@ -44,7 +44,7 @@ describe('A handler', () => {
 
   test('that gives a single answer lets a reactor that sleeps sleep on', async () => {
     const { channel } = rig;
-    serve({ write: () => Promise.resolve() });
+    serve({ write: async ({ data }) => void data });
     ask({ tag: 0 });
     expect([channel.answers(), channel.shows]).toEqual([[done], 0]);
     channel.sleep();
@@ -58,7 +58,7 @@ describe('A handler', () => {
 
   test('that answers later is answered for then, with others of that turn', async () => {
     const gate = withResolvers<void>();
-    serve({ read: () => gate.promise });
+    serve({ read: ({ data }) => gate.promise.then(() => void data) });
     ask({ tag: 0 }, { tag: 1 });
     rig.channel.sleep();
     expect(rig.channel.answers()).toEqual([]);
@@ -138,7 +138,7 @@ describe('A handler', () => {
   test('of a thenable that settles twice answers once', async () => {
     // oxlint-disable-next-line unicorn/no-thenable -- that is what is tested
     const twice = { then: (settle: () => void) => [settle(), settle()] };
-    serve({ read: () => twice as unknown as Promise<void> });
+    serve({ read: ({ data: _data }) => twice as unknown as Promise<void> });
     ask({});
     await setImmediate();
     expect(rig.channel.answers()).toEqual([done]);
@@ -189,6 +189,36 @@ describe('A handler', () => {
     ]);
   });
 
+  test.each([
+    ['at once', () => {}],
+    ['later', async () => {}],
+  ])(
+    'that has not looked at the data and answers nothing %s fails the request',
+    async (_, method) => {
+      serve({ read: method, write: method, discard: method });
+      ask({ op: 0 }, { op: 1, tag: 1 }, { op: 3, tag: 2 });
+      await setImmediate();
+      expect(rig.channel.answers()).toEqual([
+        failed(EIO),
+        { ...failed(EIO), tag: 1 },
+        { ...done, tag: 2 },
+      ]);
+      expect(rig.warnings.map(({ message }) => message)).toEqual([
+        expect.stringContaining('read answered nothing'),
+        expect.stringContaining('write answered nothing'),
+      ]);
+    },
+  );
+
+  test('that has looked at the data of the last request of the tag only fails this one', () => {
+    let looks = true;
+    serve({ read: (request) => void (looks && request.data.fill(1)) });
+    ask({});
+    looks = false;
+    ask({ generation: 2 });
+    expect(rig.channel.answers()).toEqual([done, { ...failed(EIO), generation: 2 }]);
+  });
+
   test.each([[[null]], [[undefined]], [[{ backend: 'hot', offset: 0, length: 512 }, null]]])(
     'whose pieces are not all there fails the request: %j',
     (answer) => {
@@ -205,7 +235,7 @@ describe('A handler', () => {
     serve({
       read: (request) => {
         seen.push(request);
-        return seen.length === 1 ? gate.promise : undefined;
+        return seen.length === 1 ? gate.promise : void request.data;
       },
     });
     ask({});

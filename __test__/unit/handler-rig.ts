@@ -24,7 +24,7 @@ export function handlerRig() {
     warnings: [] as UblkError[],
     queue: undefined as HandlerQueue | undefined,
     serve(handler: Partial<Handler>): void {
-      const checked = checkHandler({ size: '1MiB', read() {}, ...handler });
+      const checked = checkHandler({ size: '1MiB', read: ({ data }) => void data, ...handler });
       const { methods, mapped } = checked;
       const warn = (warning: UblkError) => rig.warnings.push(warning);
       const { depth } = rig.channel;

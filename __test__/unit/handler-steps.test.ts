@@ -197,7 +197,7 @@ describe('A handler that works in steps', () => {
 
   test('asking for steps of a request that has ended is refused', async () => {
     let kept!: HandlerRequest;
-    serve({ backends, read: (request) => void (kept = request as never) });
+    serve({ backends, read: (request) => void (kept = request as never as HandlerRequest).data });
     ask({});
     await expect(kept.read('hot', 0)).rejects.toMatchObject({ code: 'ERR_UBLK_LATE_ANSWER' });
     expect(rig.channel.answers()).toEqual([done]);
@@ -208,7 +208,8 @@ describe('A handler that works in steps', () => {
     const gates = [withResolvers<void>(), withResolvers<void>()];
     serve({
       backends,
-      read: (request) => gates[kept.push(request as never) - 1]!.promise,
+      read: (request) =>
+        gates[kept.push(request as never) - 1]!.promise.then(() => void request.data),
     });
     ask({});
     gates[0]!.resolve();
@@ -261,7 +262,7 @@ describe('A handler that works in steps', () => {
     serve({
       backends,
       async read(request) {
-        if (request.offset !== 0) return;
+        if (request.offset !== 0) return void request.data;
         await gate.promise;
         await (step = request.read('hot', 0));
       },

@@ -12,7 +12,11 @@ const size = '256MiB';
 
 const kinds = {
   sync: () => nothing,
-  async: () => ({ ...nothing, read: async () => {}, write: async () => {} }),
+  async: () => ({
+    ...nothing,
+    read: async ({ data }) => void data,
+    write: async ({ data }) => void data,
+  }),
   worker: () => handlerModule(new URL('nothing.mjs', import.meta.url)),
   map: () => ({
     size,

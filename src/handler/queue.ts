@@ -275,7 +275,7 @@ export class HandlerQueue implements RequestOwner {
     const isMapped = this.#isMapped(request);
     const hint = isMapped
       ? 'return a piece or several on every way through map, or move all of the data by steps'
-      : `return pieces, move all of the data by steps, or create the device with buffers: 'copy'`;
+      : `use request.data (with buffers: 'copy'), return pieces, or move all of the data by steps`;
     return invalid(
       `${isMapped ? 'map' : op} answered nothing, and not all data of the ${op} has been moved`,
       hint,

@@ -55,6 +55,7 @@ export class HandlerRequest<Name extends string = string> {
   #flags = 0;
   #offset = 0;
   #length = 0;
+  #seen = false;
   #moved: Coverage | undefined;
 
   /** @internal The generation: distinguishes successive requests of the tag. */
@@ -84,6 +85,7 @@ export class HandlerRequest<Name extends string = string> {
     this.#offset = words[at + REQUEST_OFFSET_HIGH]! * 2 ** 32 + words[at + REQUEST_OFFSET_LOW]!;
     this.generation = words[at + REQUEST_GENERATION]!;
     this.isOpen = true;
+    this.#seen = false;
     this.#moved = undefined;
   }
 
@@ -125,8 +127,10 @@ export class HandlerRequest<Name extends string = string> {
    * `buffers` other than `'copy'` and `'user-copy'`, and for requests without data.
    */
   get data(): Buffer<ArrayBuffer> {
-    const data = this.#data;
-    return data?.length === this.#length && hasData(this.#op) ? data : this.#view();
+    const data =
+      this.#data?.length === this.#length && hasData(this.#op) ? this.#data : this.#view();
+    this.#seen = true;
+    return data;
   }
 
   #view(): Buffer<ArrayBuffer> {
@@ -146,13 +150,11 @@ export class HandlerRequest<Name extends string = string> {
   }
 
   /**
-   * @internal Whether an empty answer may complete the request: the request has no data, steps have
-   * moved all data, or the data is in JavaScript's memory.
+   * @internal Whether an empty answer may complete the request: the request has no data, the method has
+   * had the data in its hands, or steps have moved all data.
    */
   get canBeDone(): boolean {
-    if (this.#data !== undefined || !hasData(this.#op) || this.isMoved) return true;
-    this.#memory ??= this.#owner.buffer(this.tag);
-    return this.#memory !== null;
+    return this.#seen || !hasData(this.#op) || this.isMoved;
   }
 
   /** @internal Whether steps have moved all data. */

@@ -30,8 +30,8 @@ export interface Piece<Name extends string = string> {
  *
  * A request may have any number of pieces. The engine runs at most 64 pieces at a time.
  *
- * Nothing: the method has done the whole request. Allowed for a request without data, for a read or
- * write with {@link HandlerRequest.data} in JavaScript, and after steps that have moved all data.
+ * Nothing: the method has done the whole request. Allowed for a request without data, after the method
+ * has taken {@link HandlerRequest.data} into its hands, and after steps that have moved all data.
  * Any other request without an answer fails with `EIO`, and the device emits a `'warning'` with the
  * method's name.
  */
