@@ -1,10 +1,10 @@
 // A folder for one run's sockets and files, gone when the run ends, however it ends.
 
 import { rmSync } from 'node:fs';
-import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { exists } from '../scripts/cache.ts';
+import { leftovers, nameOfOurs } from '../scripts/leftovers.ts';
 
 const PREFIX = 'ublk-vm-';
 
@@ -12,9 +12,11 @@ export interface Scratch extends AsyncDisposable {
   dir: string;
 }
 
-export async function makeScratch(): Promise<Scratch> {
-  await sweep();
-  const dir = await mkdtemp(join(tmpdir(), `${PREFIX}${process.pid}-`));
+export async function makeScratch(parent: string = tmpdir()): Promise<Scratch> {
+  // Of runs that were ended with SIGKILL.
+  for (const dead of await leftovers(parent, PREFIX))
+    await rm(dead, { recursive: true, force: true });
+  const dir = await mkdtemp(join(parent, await nameOfOurs(PREFIX)));
   const onExit = () => rmSync(dir, { recursive: true, force: true });
   process.once('exit', onExit);
   return {
@@ -24,13 +26,4 @@ export async function makeScratch(): Promise<Scratch> {
       await rm(dir, { recursive: true, force: true });
     },
   };
-}
-
-/** Removes what runs left behind that were ended with SIGKILL; the name tells whose it was. */
-async function sweep(): Promise<void> {
-  for (const name of await readdir(tmpdir())) {
-    const pid = new RegExp(`^${PREFIX}(\\d+)-`).exec(name)?.[1];
-    if (pid === undefined || (await exists(`/proc/${pid}`))) continue;
-    await rm(join(tmpdir(), name), { recursive: true, force: true });
-  }
 }

@@ -1,8 +1,8 @@
 // The folder that the job works in, on a file system that can do direct I/O if there is one.
 
-import { existsSync } from 'node:fs';
-import { lstat, mkdir, mkdtemp, readdir, readlink, rm } from 'node:fs/promises';
+import { lstat, mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { leftovers, nameOfOurs } from '../../leftovers.ts';
 import type { JobSpec } from '../protocol.ts';
 import { mount } from './mount.ts';
 import { run } from './run.ts';
@@ -27,42 +27,21 @@ const PREFIX = 'ublk-start-';
 const MOUNT_POINT = 'mnt';
 
 async function inFolder(parent: string): Promise<Workspace> {
-  const namespace = await pidNamespace();
-  await sweep(parent, namespace);
-  const dir = await mkdtemp(join(parent, `${PREFIX}${namespace}-${process.pid}-`));
+  await sweep(parent);
+  const dir = await mkdtemp(join(parent, await nameOfOurs(PREFIX)));
   const mountPoint = join(dir, MOUNT_POINT);
   await mkdir(mountPoint);
   const dispose = () => rm(dir, { recursive: true, force: true });
   return { dir, mountPoint, outside: (path) => path, [Symbol.asyncDispose]: dispose };
 }
 
-/** What tells the process ids of this container, if it is one, from those of others. */
-async function pidNamespace(): Promise<string> {
-  return /\d+/.exec(await readlink('/proc/self/ns/pid'))?.[0] ?? '0';
-}
-
-/**
- * Removes what jobs of this user left behind that were ended with SIGKILL; the name tells whose it
- * was. Anybody may put folders and links into a shared temporary directory, so only a folder that
- * this user alone could have filled is touched.
- */
-async function sweep(parent: string, namespace: string): Promise<void> {
-  for (const name of await readdir(parent)) {
-    const pid = new RegExp(`^${PREFIX}${namespace}-(\\d+)-`).exec(name)?.[1];
-    if (pid === undefined || existsSync(`/proc/${pid}`)) continue;
-    const dir = join(parent, name);
-    if (!(await isPrivate(dir))) continue;
+/** Removes what jobs of this user left behind that were ended with SIGKILL. */
+async function sweep(parent: string): Promise<void> {
+  for (const dir of await leftovers(parent, PREFIX)) {
     const mountPoint = join(dir, MOUNT_POINT);
     if (await isMounted(mountPoint)) await run('umount', [mountPoint]);
     await rm(dir, { recursive: true, force: true });
   }
-}
-
-/** Whether a path is a folder, no link, of this user's, into which nobody else can write. */
-async function isPrivate(path: string): Promise<boolean> {
-  const found = await lstat(path).catch(() => undefined);
-  if (!found?.isDirectory()) return false;
-  return found.uid === process.getuid?.() && (found.mode & 0o022) === 0;
 }
 
 async function isMounted(path: string): Promise<boolean> {
