@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 
 import { checkKeys, checkBoolean } from './check.ts';
-import { deleteDevice, listDevices } from './devices.ts';
+import { deleteDevice, getDeviceInfo, listDevices } from './devices.ts';
 import { UblkError, UblkErrorCode } from './errors.ts';
 import type { DeviceInfo } from './info.ts';
 import { readNote } from './notes.ts';
@@ -108,12 +108,27 @@ async function whyKept(device: DeviceInfo, dryRun: boolean): Promise<string | un
   if (device.recovery !== undefined && isRunning(pid)) return `is being created by process ${pid}`;
   if (dryRun) return undefined;
   try {
-    await deleteDevice(id);
+    await deleteOrphan(id);
     return undefined;
   } catch (error) {
     if (!UblkError.is(error)) throw error;
     return error.code === UblkErrorCode.NoDevice ? undefined : error.message;
   }
+}
+
+/**
+ * @internal Deletes a device without a server. Since the device was seen, the number may have become
+ * another device's.
+ *
+ * @throws {UblkError} `ERR_UBLK_BUSY` for a device with a server; what {@link deleteDevice} throws.
+ */
+export async function deleteOrphan(id: number): Promise<void> {
+  const info = await getDeviceInfo(id);
+  if (!hasNoServer(info)) {
+    const message = `ublk device ${id} is now served by process ${info.serverPid}`;
+    throw new UblkError(UblkErrorCode.Busy, message, { hint: 'look again: ublk list' });
+  }
+  await deleteDevice(id);
 }
 
 /** The record of a device as it is now, if the record can be used. */

@@ -62,16 +62,16 @@ export async function shutDown(
 
 /** Whether the device has been left or stopped; otherwise the end of the process leaves the device. */
 async function endService(device: Device, limits: Limits): Promise<boolean> {
-  if (!device.features.includes('USER_RECOVERY')) {
-    await release(device, limits.late);
-    return true;
-  }
-  const { patience, restart, atMost } = limits;
   const ended = new AbortController();
   const over = device.closed.then(
     () => ended.abort(),
     () => ended.abort(),
   );
+  if (!device.features.includes('USER_RECOVERY')) {
+    await release(device, limits.late, ended.signal);
+    return true;
+  }
+  const { patience, restart, atMost } = limits;
   const rest = `it is served until nobody uses it, at most ${atMost}; a second signal leaves it at once`;
   await untilUnused(device.id, AbortSignal.any([patience, restart, ended.signal]), rest);
   if (ended.signal.aborted) return true;
@@ -105,11 +105,16 @@ function untilAborted(signal: AbortSignal): Promise<void> {
   );
 }
 
-/** Stops the device as soon as nobody uses the device; after `late`, whoever does. */
-async function release(device: Device, late: AbortSignal): Promise<void> {
+/**
+ * Stops the device as soon as nobody uses the device; after `late`, whoever does.
+ *
+ * @param ended Aborts at the end of the device, whose number another device may have from then on.
+ */
+async function release(device: Device, late: AbortSignal, ended: AbortSignal): Promise<void> {
   const rest = 'it is served until nobody uses it, or a second signal takes it away';
   const told = new Set<string>();
-  while (!late.aborted) {
+  const over = AbortSignal.any([late, ended]);
+  while (!over.aborted) {
     try {
       await stopDevice(device.id);
       return;
@@ -119,10 +124,10 @@ async function release(device: Device, late: AbortSignal): Promise<void> {
       if (error.code === UblkErrorCode.NoDevice) return;
       tell(`${error.message}; ${rest}`, told);
     }
-    await pause(LOOK_MS, undefined, { signal: late }).catch(() => {});
-    await untilUnused(device.id, late, rest, told);
+    await pause(LOOK_MS, undefined, { signal: over }).catch(() => {});
+    await untilUnused(device.id, over, rest, told);
   }
-  await device.close();
+  if (!ended.aborted) await device.close();
 }
 
 /**

@@ -3,8 +3,9 @@ import { inspect, type InspectOptions } from 'node:util';
 
 import { createDevice } from '../create.ts';
 import type { Device } from '../device.ts';
-import { deleteDevice, stopDevice } from '../devices.ts';
+import { stopDevice } from '../devices.ts';
 import { invalid, toProcessWarning, toUblkError, UblkError, UblkErrorCode } from '../errors.ts';
+import { deleteOrphan } from '../orphans.ts';
 import { recoverDevice, takeDevice, type RecoverOptions, type TakeContext } from '../recover.ts';
 import { RECALLED_KEYS } from '../serving.ts';
 import { checkProgramConfig, type NamedOptions, type ServiceConfig } from './config.ts';
@@ -211,7 +212,8 @@ export class Service extends EventEmitter<ServiceEvents> {
   async #do(step: ServiceStep, options?: NamedOptions, signal?: AbortSignal): Promise<void> {
     const { name, action, id = -1 } = step;
     const served = this.#served.get(name);
-    if (action === 'stop') await stopDevice(id);
+    // A device that has ended meanwhile has left the service, and its number may be another's.
+    if (action === 'stop' && served !== undefined) await stopDevice(id);
     // The end of the device removes the device from the service.
     if (action === 'stop') await served?.device.closed.catch(() => {});
     if (action === 'resize') await served?.device.resize(step.size ?? 0);
@@ -277,7 +279,7 @@ async function open(
   signal?: AbortSignal,
 ): Promise<Device> {
   if (action === 'recover') return await recoverDevice(id, servingOf(options), { signal });
-  if (action === 'replace') await deleteDevice(id);
+  if (action === 'replace') await deleteOrphan(id);
   return await createDevice(options, { signal });
 }
 
