@@ -141,6 +141,21 @@ describe.runIf(isRoot)('ublk service install', () => {
     expect(existsSync(join(root, 'etc'))).toBe(false);
   });
 
+  test('refuses the module of a handler that others can change, or that is not there', async () => {
+    const module = join(root, 'disk.mjs');
+    const target = { kind: 'module', url: module };
+    config = join(root, 'modules.json');
+    writeFileSync(config, JSON.stringify({ devices: { data: { target } } }));
+    await expect(run()).rejects.toThrow(`there is no ${module}`);
+    writeFileSync(module, 'export default { size: 4096, read() {} };');
+    await execa('chmod', ['666', module]);
+    await expect(run()).rejects.toThrow(`others than root can change ${module}`);
+    expect(existsSync(join(root, 'etc'))).toBe(false);
+    await execa('chmod', ['644', module]);
+    await run();
+    expect(existsSync(unit())).toBe(true);
+  });
+
   test('refuses to replace or to remove a unit that ublk has not written', async () => {
     mkdirSync(join(root, 'etc/systemd/system'), { recursive: true });
     writeFileSync(unit(), '[Service]\n');

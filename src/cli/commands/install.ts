@@ -8,13 +8,15 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
 
 import { checkName } from '../../check.ts';
 import { invalid, messageOf, UblkError, UblkErrorCode } from '../../errors.ts';
+import { isHandlerModule } from '../../handler/module.ts';
 import { NAMES_RULES } from '../../names.ts';
 import type { NamedOptions } from '../../service/config.ts';
 import { loadConfig } from '../../service/load.ts';
-import { installedProgram, refuseChangeable } from '../installed.ts';
+import { installedProgram, refuseChangeable as refuseChangeableProgram } from '../installed.ts';
 import { MARK, unitText } from '../systemd/unit.ts';
 import { changeableByOthers } from '../trusted.ts';
 import { namesRules } from './udev.ts';
@@ -45,7 +47,10 @@ export async function install(
   const unit = unitName(flags.name);
   const config = resolve(path);
   const devices = await loadConfig(config);
-  refuseChangeableConfig(config);
+  refuseChangeable(config, config);
+  for (const { target } of devices) {
+    if (isHandlerModule(target)) refuseChangeableModule(target.url, config);
+  }
   const socket = flags.name === undefined ? undefined : `/run/ublk-${flags.name}.sock`;
   const upgrades = flags.upgradeOnReload === true;
   const text = unitText({ program: program(), version, config, socket, devices, upgrades });
@@ -103,19 +108,27 @@ function unitPath(unit: string, prefix: string | undefined): string {
 }
 
 function trustedProgram(): readonly string[] {
-  refuseChangeable('systemd', 'ublk service install');
+  refuseChangeableProgram('systemd', 'ublk service install');
   return installedProgram();
 }
 
 /** The service runs a configuration as root: a module, or files for everybody who may read devices. */
-function refuseChangeableConfig(config: string): void {
-  const changeable = changeableByOthers(realpathSync(config));
+function refuseChangeable(path: string, config: string): void {
+  const changeable = changeableByOthers(realpathSync(path));
   if (changeable === undefined) return;
   throw new UblkError(
     UblkErrorCode.Permission,
     `systemd would serve ${config} as root, and others than root can change ${changeable}`,
-    { hint: `put the configuration into a folder of root: sudo install -m 644 ${config} /etc/` },
+    { hint: `put the file into a folder of root: sudo install -m 644 ${path} /etc/` },
   );
+}
+
+/** The handler of a device, which the service runs as well. */
+function refuseChangeableModule(url: string, config: string): void {
+  if (!url.startsWith('file:')) return;
+  const path = fileURLToPath(url);
+  if (stat(path) === undefined) throw invalid(`there is no ${path}, a module of ${config}`);
+  refuseChangeable(path, config);
 }
 
 /** Refuses to touch a unit that ublk has not written. */
