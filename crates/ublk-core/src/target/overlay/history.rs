@@ -89,10 +89,22 @@ impl History {
     ///
     /// # Errors
     /// `Unsupported` when `folder` is not in memory; `Busy` when another server has the history;
-    /// `Permission`; `Resources` when there is no memory.
+    /// `BadBackend` for a file that is no history, which stays as it is; `Permission`; `Resources` when
+    /// there is no memory.
     pub(super) fn new(folder: &Path, owner: &Owner, number: u64) -> Result<Self> {
         let path = owner.path(folder);
         let file = open(folder, &path, true)?;
+        let is_foreign = is_foreign(&file).map_err(|error| {
+            Error::os(Code::Kernel, format!("cannot use {}", path.display()), "read", &error)
+        })?;
+        if is_foreign {
+            let message =
+                format!("{} holds something else than an overlay's history", path.display());
+            return Err(Error::new(Code::BadBackend, message).hint(
+                "the file is left as it is; move it away, or name another folder with the option \
+                 history (ublk add overlay --history FOLDER)",
+            ));
+        }
         let mut this = Self::of(path, file, Header::new(owner, number), Vec::new());
         this.clear().map_err(|error| {
             Error::os(Code::Resources, "cannot reserve memory", "fallocate", &error)
@@ -303,6 +315,16 @@ fn open(folder: &Path, path: &Path, create: bool) -> Result<File> {
             .hint("serve the overlay as the user that served it before, or remove the file"));
     }
     Ok(file)
+}
+
+/// Whether a file is neither a history, nor empty, nor what a killed server has begun: zeros.
+fn is_foreign(file: &File) -> io::Result<bool> {
+    let length = file.metadata()?.len();
+    let begun = HEADER as u64 + LEAST_REGIONS as u64 * REGION_BYTES;
+    let mut bytes = vec![0; usize::try_from(length.min(begun)).unwrap_or(HEADER)];
+    file.read_exact_at(&mut bytes, 0)?;
+    let is_begun = length <= begun && bytes.iter().all(|&byte| byte == 0);
+    Ok(!is_begun && !bytes.starts_with(&record::MAGIC))
 }
 
 /// The last number of each region, and the unbroken end of the history.

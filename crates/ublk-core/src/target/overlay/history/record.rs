@@ -10,7 +10,8 @@ pub(super) const HEADER: usize = 4096;
 /// Bytes of a record, which never crosses a page.
 pub(super) const RECORD: usize = 32;
 
-const MAGIC: [u8; 16] = *b"ublk overlay his";
+/// The beginning of a history.
+pub(super) const MAGIC: [u8; 16] = *b"ublk overlay his";
 
 /// The owner, and the numbers of the history: a history belongs to the superblock of the same number.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -154,6 +154,23 @@ fn a_new_history_takes_the_place_of_an_old_one() {
 }
 
 #[test]
+fn a_file_that_is_no_history_stays_as_it_is() {
+    let folder = Folder::new("else");
+    let path = owner().path(&folder.0);
+    let zeros = vec![0; 1 << 20];
+    for other in [&b"a letter"[..], &[0, 0, 0, 1], &zeros] {
+        fs::write(&path, other).unwrap();
+        let refused = History::new(&folder.0, &owner(), 5).unwrap_err();
+        assert_eq!(refused.code, Code::BadBackend);
+        assert_eq!(fs::read(&path).unwrap(), other);
+    }
+    for begun in [0, HEADER + 16 * RECORD] {
+        fs::write(&path, &zeros[..begun]).unwrap();
+        drop(History::new(&folder.0, &owner(), 5).unwrap());
+    }
+}
+
+#[test]
 fn a_file_that_is_cut_under_its_server_kills_nobody_and_is_noticed() {
     let folder = Folder::new("cut");
     let mut history = History::new(&folder.0, &owner(), 5).unwrap();
