@@ -114,6 +114,52 @@ fn a_block_device_that_shrinks_fails_what_reaches_beyond_its_end() {
     );
 }
 
+/// As of a reflinked file on xfs, whose direct I/O needs whole blocks of the file system then.
+#[test]
+fn a_disk_that_needs_larger_blocks_fails_what_is_smaller_and_nothing_else() {
+    let _alone = alone();
+    over(
+        |sim| sim.file(SIZE),
+        |how, disk, client| {
+            disk.store(0, &[7; 1 << 16]);
+            disk.set_trouble(Trouble { alignment: BLOCK, ..Trouble::default() });
+            for op in [read(512, 512), write(4096, 512), read(512, BLOCK), write(1024, BLOCK)] {
+                assert_eq!(client.run(&op).result, Err(libc::EIO), "{how}: {op:?}");
+            }
+            assert_eq!(client.run(&write(4096, BLOCK)).result, Ok(()), "{how}");
+            let expected = [[7; 4096], [1; 4096], [7; 4096]].concat();
+            let done = client.run(&read(0, 3 * BLOCK));
+            assert_eq!((done.result, done.data), (Ok(()), expected), "{how}");
+        },
+    );
+}
+
+#[test]
+fn a_transfer_that_stops_early_goes_on_in_whole_blocks_of_the_disk() {
+    let _alone = alone();
+    for seed in 0..20 {
+        let faults = Faults { short: 500, interrupted: 100, ..Faults::none() };
+        let sim = Sim::new(SimConfig { faults, ..SimConfig::blocking(seed) });
+        let disk = sim.file(SIZE);
+        disk.set_trouble(Trouble { alignment: BLOCK, ..Trouble::default() });
+        let geometry = Geometry { logical_block: BLOCK, ..Geometry::new(SIZE as u64) };
+        let target = Native::File(File::borrowed(disk.fd(), geometry));
+        let (mode, split_register) = MODES[usize::try_from(seed % 6).unwrap()];
+        let asked = DeviceOptions { buffers: vec![mode], split_register, ..options() };
+        let device = Device::create(&sim, target, asked).unwrap();
+        let client = sim.client(device.info().id).unwrap();
+        for round in 1..=10_u8 {
+            let data = vec![round; 16 * BLOCK as usize];
+            let write = ClientOp::Write { offset: 4096, data: data.clone(), fua: false };
+            assert_eq!(client.run(&write).result, Ok(()), "seed {seed}, {mode}");
+            let done = client.run(&read(4096, 16 * BLOCK));
+            assert_eq!((done.result, done.data), (Ok(()), data), "seed {seed}, {mode}");
+        }
+        drop(client);
+        device.close().unwrap();
+    }
+}
+
 #[test]
 fn a_thin_pool_that_is_full_still_says_so() {
     let _alone = alone();

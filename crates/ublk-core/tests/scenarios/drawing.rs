@@ -151,12 +151,13 @@ fn draw_incident(rng: &mut Rng, backend: Backend, block: bool, size: usize) -> I
             let bytes = rng.index(size);
             Incident::Truncate(if rng.chance(500) { bytes / SECTOR * SECTOR } else { bytes })
         }
-        3 => Incident::Trouble(match rng.below(6) {
+        3 => Incident::Trouble(match rng.below(7) {
             0 => Trouble { reads: Some(libc::EIO), ..none },
             1 => Trouble { writes: Some(libc::EROFS), ..none },
             2 => Trouble { syncs: Some(libc::EIO), ..none },
             3 => Trouble { full_from: Some((rng.index(size) / SECTOR * SECTOR) as u64), ..none },
             4 => Trouble { no_zero_range: true, ..none },
+            5 => Trouble { alignment: 1024 << rng.below(3), ..none },
             _ => Trouble { no_punch: true, ..none },
         }),
         4..=6 => {

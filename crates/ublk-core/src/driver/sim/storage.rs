@@ -104,6 +104,7 @@ impl Model {
             FileRef::Disk(disk, _) => {
                 let disk = &self.disks[*disk];
                 if disk.misaligned(offset, length as u64) {
+                    self.injected.error += 1;
                     return Err(libc::EINVAL);
                 }
                 if let Some(errno) = disk.trouble.reads {
@@ -144,6 +145,7 @@ impl Model {
                 let disk = &mut self.disks[*disk];
                 let length = bytes.len() as u64;
                 if disk.misaligned(offset, length) {
+                    self.injected.error += 1;
                     return Err(libc::EINVAL);
                 }
                 let room = match disk.trouble.writes {
