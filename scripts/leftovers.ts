@@ -1,22 +1,22 @@
-// What processes of this user left behind in a shared temporary directory when SIGKILL ended them.
+// Folders of processes ended by SIGKILL, in a shared temporary directory.
 
 import { existsSync } from 'node:fs';
 import { lstat, readdir, readlink } from 'node:fs/promises';
 import { join } from 'node:path';
 
-/** The beginning of the name of a folder of this process; {@link leftovers} knows whose it was. */
+/** The beginning of the name of a folder of this process, by which {@link leftovers} finds the owner. */
 export async function nameOfOurs(prefix: string): Promise<string> {
   return `${prefix}${await pidNamespace()}-${process.pid}-`;
 }
 
-/** What tells the process ids of this container, if it is one, from those of others. */
+/** The number of the PID namespace: process ids of other containers mean other processes. */
 async function pidNamespace(): Promise<string> {
   return /\d+/.exec(await readlink('/proc/self/ns/pid'))?.[0] ?? '0';
 }
 
 /**
- * The folders of dead processes. Anybody may put folders and links into a shared temporary directory, so
- * only a folder that this user alone could have filled is named.
+ * The folders of dead processes of this user and container. Any user may put folders and links into a
+ * shared temporary directory, so a folder that another user could have filled is left out.
  */
 export async function leftovers(parent: string, prefix: string): Promise<string[]> {
   const name = new RegExp(`^${prefix}${await pidNamespace()}-(\\d+)-`);
@@ -29,7 +29,7 @@ export async function leftovers(parent: string, prefix: string): Promise<string[
   return dead;
 }
 
-/** Whether a path is a folder, no link, of this user's, into which nobody else can write. */
+/** Whether a path is a folder (and no link) of this user, and only this user can write to the folder. */
 async function isPrivate(path: string): Promise<boolean> {
   const found = await lstat(path).catch(() => undefined);
   if (!found?.isDirectory()) return false;

@@ -4,21 +4,20 @@ import { onTestFinished } from 'vitest';
 
 import { mountPoint } from './filesystem.ts';
 
-/** What a file system writes at once, and what its files are laid out in. */
+/** The block size of the file system, in bytes. */
 export const PAGE = 4096;
 
-/** Decides about a page that is being written: where it goes, what is there, and what comes. */
+/** Looks at a write of a page: the place in bytes, the old page and the new page. */
 export type Look = (place: number, held: Buffer, comes: Buffer) => void;
 
 /**
- * A disk in memory whose contents are known at every moment, whatever the page cache of its users
- * has. The disk keeps a write when the write has been answered, so {@link bytes} is what a power cut
- * leaves.
+ * A disk in memory. The test reads the contents past the page cache of the clients: a power cut at
+ * this moment leaves {@link FrailDisk.bytes}.
  */
 export class FrailDisk implements Handler {
   readonly size: number;
   readonly bytes: Buffer;
-  /** Called for each page before anything of a write is kept. What it throws fails the write. */
+  /** Called for each page of a write, before the disk stores the write. An exception fails the write. */
   look: Look = () => {};
 
   constructor(bytes: Buffer) {
@@ -40,7 +39,7 @@ export class FrailDisk implements Handler {
 
   flush(): void {}
 
-  /** Fails the writes of pages that `isMeant` names, and counts them in the answer's `failed`. */
+  /** From now on fails writes of the pages chosen by `isMeant`, and counts these writes in `failed`. */
   refuse(isMeant: (...page: Parameters<Look>) => boolean): { failed: number } {
     const count = { failed: 0 };
     this.look = (...page) => {
@@ -51,19 +50,19 @@ export class FrailDisk implements Handler {
     return count;
   }
 
-  /** From now on the disk is well. */
+  /** From now on stores all writes. */
   mend(): void {
     this.look = () => {};
   }
 }
 
-/** A file system on a frail disk. The files are read and written without blocking this thread. */
+/** A file system on a frail disk. Synchronous calls on its files would block the thread of the disk. */
 export interface FrailFolder extends AsyncDisposable {
   readonly disk: FrailDisk;
   readonly folder: string;
 }
 
-/** Serves and mounts a frail disk: a new file system, or what a power cut has left of one. */
+/** Serves and mounts a frail disk with a new file system, or with the bytes left by a power cut. */
 export async function frailFolder(left?: Buffer): Promise<FrailFolder> {
   const disk = new FrailDisk(left ?? Buffer.alloc(64 << 20));
   const device = await createDevice({ target: disk });
