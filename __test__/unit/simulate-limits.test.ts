@@ -38,7 +38,7 @@ test('a simulated disk that finds too few descriptors says so, and serves with e
   onTestFinished(() => rmSync(folder, { recursive: true }));
   const IMAGE = join(folder, 'disk.img');
   writeFileSync(IMAGE, Buffer.alloc(1 << 20, 7));
-  const args = ['-c', 'ulimit -n 64; exec node --input-type=module -e "$0"', program];
+  const args = ['-c', 'ulimit -n 256; exec node --input-type=module -e "$0"', program];
   const { stdout } = await execa('sh', args, { env: { IMAGE }, timeout: 100_000 });
   const outcomes = JSON.parse(stdout) as unknown[];
   const refused = { code: 'ERR_UBLK_RESOURCES', hint: expect.stringContaining('ulimit -n') };
