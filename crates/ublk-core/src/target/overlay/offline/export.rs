@@ -1,8 +1,8 @@
 //! Export: a whole disk as a raw file.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use ublk_overlay::extent::{BLOCK, Place};
@@ -118,7 +118,9 @@ fn write_piece(
 /// Checks that the file may be replaced. Answers the file, locked.
 fn check_replaced(path: &Path, disk: &Disk, base: &Base<'_>) -> Result<File> {
     let failed = |error| failed(path, "stat", &error);
-    let file = File::open(path).map_err(failed)?;
+    // Without waiting for the writer of a pipe.
+    let nonblocking = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = nonblocking.map_err(failed)?;
     let found = file.metadata().map_err(failed)?;
     let refused = |what: &str| {
         let message = format!("cannot write the disk to {}: {what}", path.display());

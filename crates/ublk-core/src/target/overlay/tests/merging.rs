@@ -51,6 +51,13 @@ fn an_export_replaces_a_file_only_if_asked_to_and_never_a_part_of_the_disk() {
         assert_eq!(code, Code::InvalidArgument);
         assert!(message.contains("of the disk"), "{message}");
     }
+    let pipe = chain.folder.path.join("pipe");
+    let name = std::ffi::CString::new(pipe.as_os_str().as_encoded_bytes()).unwrap();
+    // SAFETY: a string with its NUL.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    let (code, message) = export_to(&pipe, true).unwrap_err();
+    assert_eq!(code, Code::InvalidArgument);
+    assert!(message.contains("no regular file"), "{message}");
     let lock = File::open(&out).unwrap();
     lock.lock().unwrap();
     assert_eq!(export_to(&out, true).unwrap_err().0, Code::Busy);
