@@ -102,6 +102,8 @@ export type { MetricFamily, MetricSample } from './metrics/families.ts';
 export { metrics } from './metrics/metrics.ts';
 export type { Metrics, MetricsOptions } from './metrics/metrics.ts';
 export type { MetricsRegistry } from './metrics/registry.ts';
+export { telemetry } from './metrics/telemetry.ts';
+export type { TelemetryMeter, TelemetryResult } from './metrics/telemetry.ts';
 export { handOver, planHandOver } from './handover/hand-over.ts';
 export type { HandOverOptions, PlanHandOverOptions } from './handover/hand-over.ts';
 export type { HandOverStep } from './handover/prepare.ts';

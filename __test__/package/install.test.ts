@@ -161,7 +161,7 @@ describe.runIf(process.arch === 'x64')('the packages, installed without a compil
         'handlerModule,latencyPercentile,listDevices,listOrphans,metrics,openControl,overlayCheck,' +
         'overlayDiff,overlayInfo,overlayTree,parseSize,planHandOver,prune,quiesceDevice,recoverDevice,' +
         'resizeDevice,serve,setDeviceAffinity,stopDevice,streamOverlayChanges,' +
-        'targets false',
+        'targets,telemetry false',
     );
   });
 

@@ -44,10 +44,7 @@ export interface Metrics extends Disposable {
 export function metrics(registry?: MetricsRegistry, options: MetricsOptions = {}): Metrics {
   checkKeys(options, 'the options of metrics()', ['devices']);
   const { devices = openDevices } = options;
-  if (typeof devices !== 'function') {
-    const hint = 'give devices: () => [device]';
-    throw invalid('devices must be a function that returns devices', hint, 'devices');
-  }
+  checkDevices(devices);
   const families = (): MetricFamily[] => toFamilies(sourcesOf(devices()), packageVersion());
   const registered = registry === undefined ? undefined : register(registry, families);
   return {
@@ -56,6 +53,13 @@ export function metrics(registry?: MetricsRegistry, options: MetricsOptions = {}
     text: () => toText(families()),
     [Symbol.dispose]: () => registered?.[Symbol.dispose](),
   };
+}
+
+/** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` for a list in place of a function. */
+export function checkDevices(devices: unknown): void {
+  if (typeof devices === 'function') return;
+  const hint = 'give devices: () => [device]';
+  throw invalid('devices must be a function that returns devices', hint, 'devices');
 }
 
 /** The sources of metrics of devices in this process. */
