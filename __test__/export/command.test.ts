@@ -34,6 +34,42 @@ test.skipIf(obstacle)('the example exports an image until a signal', async () =>
   expect((await server).stdout).toMatch(/\d+ reads \(64 KiB\), 0 writes/);
 });
 
+describe.skipIf(obstacle)('a program with an export under load', () => {
+  test.each([
+    ['process.exit(3)', 3],
+    ["throw new Error('no listener')", 1],
+    ['exported.unref()', 0],
+  ])('ends with %s, and leaves no socket', async (end, status) => {
+    await using files = await folder();
+    const image = await sparse(files.at('image'), 16 << 20);
+    const built = new URL('../../dist/index.js', import.meta.url);
+    const program = `
+      import { exportNbd, targets } from '${built.href}';
+      const [image, socket] = process.argv.slice(1);
+      const exported = await exportNbd(targets.file(image), { socket });
+      console.log(exported.uri);
+      const look = setInterval(() => {
+        if (exported.stats().total.writes < 1000) return;
+        clearInterval(look);
+        ${end};
+      }, 20);
+    `;
+    const words = ['--input-type=module', '--eval', program, image, files.at('socket')];
+    const server = execa(process.execPath, words, { reject: false });
+    const [line] = (await once(server.stdout, 'data')) as [Buffer];
+    const uri = `--uri=${line.toString().trim()}`;
+    const load = ['--rw=randwrite', '--bs=4k', '--size=16M', '--iodepth=16', '--time_based'];
+    const client = execa(
+      'fio',
+      ['--name=load', '--thread', '--ioengine=nbd', uri, '--runtime=60', ...load],
+      { reject: false },
+    );
+    expect((await server).exitCode).toBe(status);
+    expect(existsSync(files.at('socket'))).toBe(false);
+    await client;
+  });
+});
+
 describe.skipIf(obstacle)('ublk export', () => {
   test('prints the URI when clients can connect, and ends in good order at SIGTERM', async () => {
     await using files = await folder();

@@ -1,7 +1,9 @@
 //! Devices whose users are clients of NBD.
 
 use super::{Device, DeviceOptions};
+use crate::driver::linux::Linux;
 use crate::driver::nbd::{Export, Nbd};
+use crate::driver::{Driver, RingSize};
 use crate::error::{Code, Error, Result};
 use crate::target::{Geometry, Target};
 
@@ -10,7 +12,7 @@ impl Device<Nbd> {
     /// `open` is not called. Blocks.
     ///
     /// # Errors
-    /// `InvalidArgument` for fewer requests than connections; `Unsupported` for zones and metadata; the errors of [`Nbd::bind`], of `open`, and of
+    /// `NoIoUring`; `InvalidArgument` for fewer requests than connections; `Unsupported` for zones and metadata; the errors of [`Nbd::bind`], of `open`, and of
     /// [`Device::create`].
     pub fn export<T: Target>(
         export: Export,
@@ -27,11 +29,32 @@ impl Device<Nbd> {
             return Err(Error::new(Code::InvalidArgument, message)
                 .hint("allow fewer connections, or more requests at once"));
         }
+        check_io_uring()?;
         let driver = Nbd::bind(export)?;
         let target = open()?;
         check(target.geometry())?;
         Self::create(&driver, target, options)
     }
+}
+
+/// Whether there is an io_uring for this user: an export has no control command that would find out.
+fn check_io_uring() -> Result<()> {
+    let entries = RingSize { submissions: 8, completions: 16, tells_of_work: false };
+    let Err(error) = Linux::new().ring(entries) else { return Ok(()) };
+    let (code, hint) = match error.raw_os_error() {
+        Some(libc::EPERM) => {
+            let why = "io_uring is disabled (`sysctl kernel.io_uring_disabled=0` enables io_uring), or \
+                       a seccomp filter, as of a container, forbids io_uring";
+            (Code::NoIoUring, why)
+        }
+        Some(libc::ENOSYS) => {
+            (Code::NoIoUring, "this kernel, or a seccomp filter, has no io_uring")
+        }
+        Some(libc::EINVAL) => (Code::NoIoUring, "an export needs Linux 6.1 or later"),
+        _ => (Code::Kernel, "see the limits of this process: descriptors, locked memory"),
+    };
+    Err(Error::os(code, "cannot use io_uring, which an export needs", "io_uring_setup", &error)
+        .hint(hint))
 }
 
 fn check(geometry: &Geometry) -> Result<()> {
