@@ -123,6 +123,18 @@ describe.skipIf(obstacle)('ublk export', () => {
     }
   });
 
+  test('without io_uring says so, and makes nothing', async () => {
+    await using files = await folder();
+    const image = await sparse(files.at('image'), 1 << 20);
+    const source = fileURLToPath(new URL('no-io-uring.c', import.meta.url));
+    await execa('cc', ['-o', files.at('without'), source]);
+    const words = ['export', 'file', image, '--socket', files.at('socket'), '--json'];
+    const refused = await execa(files.at('without'), [UBLK, ...words], { reject: false });
+    expect(refused.stderr).toContain('ERR_UBLK_NO_IO_URING');
+    expect(refused.exitCode).toBe(1);
+    expect(existsSync(files.at('socket'))).toBe(false);
+  });
+
   test('refuses an address of another machine', async () => {
     const run = (...words: string[]) => execa(UBLK, ['export', ...words], { reject: false });
     const elsewhere = await run('null', '--size', '1MiB', '--host', '192.0.2.1', '--port', '0');
