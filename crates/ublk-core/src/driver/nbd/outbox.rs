@@ -96,18 +96,20 @@ impl Outbox {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.waiting() == 0 && !self.batch.in_flight
+        self.waiting() == 0 && !self.batch.in_flight && self.batch.is_sent()
     }
 
-    /// Takes the tags of the replies that have not begun to be sent, and drops the replies.
+    /// Takes the tags of all replies but those of a call under way, and drops the replies.
     pub(super) fn clear(&mut self) -> Vec<u16> {
         self.streams = false;
+        // The rest of a call that has sent only a part.
+        let mut tags = if self.batch.in_flight { Vec::new() } else { self.failed() };
         let all = self.waiting.drain(..).chain(self.deferred.drain(..));
-        all.filter_map(|reply| match reply.body {
+        tags.extend(all.filter_map(|reply| match reply.body {
             Body::Tag { tag, .. } => Some(tag),
             _ => None,
-        })
-        .collect()
+        }));
+        tags
     }
 
     /// The message for sendmsg(2), if there is something to send and no call under way. The message
@@ -116,7 +118,7 @@ impl Outbox {
         if self.batch.in_flight {
             return None;
         }
-        if self.batch.first == self.batch.vectors.len() {
+        if self.batch.is_sent() {
             self.batch.fill(&mut self.waiting);
         }
         self.batch.message()
@@ -128,7 +130,7 @@ impl Outbox {
         let batch = &mut self.batch;
         batch.in_flight = false;
         batch.advance(count);
-        if batch.first == batch.vectors.len() {
+        if batch.is_sent() {
             batch.tags.drain(..).for_each(&mut done);
             batch.bodies.clear();
         }
@@ -145,6 +147,10 @@ impl Outbox {
 }
 
 impl Batch {
+    fn is_sent(&self) -> bool {
+        self.first == self.vectors.len()
+    }
+
     fn fill(&mut self, waiting: &mut VecDeque<Reply>) {
         self.vectors.clear();
         self.headers.clear();
@@ -274,6 +280,19 @@ mod tests {
         outbox.push_part(part(4), true);
         outbox.push(plain(10));
         assert_eq!(cookies(&send(&mut outbox, 7).0), [1, 2, 3, 4, 9, 10]);
+    }
+
+    #[test]
+    fn a_connection_that_ends_between_two_calls_of_one_batch_gives_all_tags_back() {
+        let disk = [0_u8; 16];
+        let mut outbox = Outbox::new();
+        outbox.push(data(1, 4, &disk));
+        outbox.push(data(2, 5, &disk));
+        outbox.begin().unwrap();
+        outbox.sent(40, |_| panic!("a part is not all"));
+        assert!(!outbox.is_empty());
+        assert_eq!(outbox.clear(), [4, 5]);
+        assert!(outbox.is_empty() && outbox.begin().is_none());
     }
 
     #[test]
