@@ -11,6 +11,7 @@ import { type SourceFile, retargetSources } from './debian-sources.ts';
 
 /** The file that tells that a package is there, for those whose command has another name. */
 const TELL_TALE: Record<string, string> = {
+  binutils: 'readelf',
   'busybox-static': 'busybox',
   'btrfs-progs': 'mkfs.btrfs',
   e2fsprogs: 'mkfs.ext4',
@@ -18,6 +19,7 @@ const TELL_TALE: Record<string, string> = {
   kmod: 'modprobe',
   'libc6-dev': '/usr/include/stdio.h',
   'libnbd-bin': 'nbdinfo',
+  'python3-venv': 'python3',
   'qemu-system-x86': 'qemu-system-x86_64',
   'qemu-utils': 'qemu-img',
   udev: 'udevadm',
@@ -125,9 +127,11 @@ export interface Suite extends AsyncDisposable {
   name: string;
   /** The newest version of a package, or undefined when the suite has none. */
   show(name: string): Promise<PackageRecord | undefined>;
+  /** All versions of a package, the newest first. */
+  versions(name: string): Promise<string[]>;
   /** The names that match a regular expression. */
   search(pattern: string): Promise<string[]>;
-  /** Downloads the packages and unpacks all of them into one directory. */
+  /** Downloads the packages, `name` or `name=version`, and unpacks all of them into one directory. */
   unpack(names: readonly string[], dir: string): Promise<void>;
 }
 
@@ -152,6 +156,10 @@ export async function openSuite(name: string): Promise<Suite> {
           { reject: false },
         );
         return exitCode === 0 ? parseRecord(stdout) : undefined;
+      },
+      async versions(packageName) {
+        const { stdout } = await run('apt-cache', ['madison', packageName]);
+        return stdout.split('\n').flatMap((line) => line.split('|')[1]?.trim() || []);
       },
       async search(pattern) {
         const { stdout } = await run('apt-cache', ['search', '--names-only', pattern]);
