@@ -24,7 +24,14 @@ const dashboard = JSON.parse(readFileSync(FILE, 'utf8')) as {
 const expressions = dashboard.panels.flatMap(({ title, targets }) =>
   targets.map(({ expr, legendFormat }) => [title, expr, legendFormat] as const),
 );
-const types = new Map(DEFINITIONS.map(({ name, type }) => [name, type]));
+/** The series of a histogram grow like counters. */
+const types = new Map(
+  DEFINITIONS.flatMap(({ name, type }): [string, string][] =>
+    type === 'histogram'
+      ? ['_bucket', '_sum', '_count'].map((suffix) => [`${name}${suffix}`, 'counter'])
+      : [[name, type]],
+  ),
+);
 const promtool = process.env['UBLK_PROMTOOL'] ?? findProgram('promtool');
 const why = promtool === undefined ? ' [no promtool: npm test -- unit]' : '';
 
@@ -32,9 +39,11 @@ const why = promtool === undefined ? ' [no promtool: npm test -- unit]' : '';
 function scraped(): string {
   const info = { state: 'live', size: 1 << 30, queues: 2, depth: 64 } as unknown as DeviceInfo;
   const counters = new Proxy({} as Counters, { get: () => 1 });
+  const one = { count: 1, sum: 5000, buckets: [{ below: 5120, count: 1 }] };
+  const latencies = { read: one, write: one, flush: one, discard: one, writeZeroes: one };
   const disk = parseDiskStat('1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1');
   const devices = [0, 1].map((id) => {
-    return { info: { ...info, id }, name: `disk${id}`, counters, disk };
+    return { info: { ...info, id }, name: `disk${id}`, counters, latencies, disk };
   });
   return toText(toFamilies(devices, '1.2.3'));
 }
@@ -59,7 +68,7 @@ test.each(expressions)('%s: %s has metrics of this version', (_, expression, leg
   const bare = (raw.match(/ublk_\w+/g) ?? []).filter((name) => types.get(name) === 'counter');
   expect(bare).toEqual([]);
   const labels = [...legend.matchAll(/\{\{(\w+)\}\}/g)].map(([, label]) => label);
-  expect(['device', 'name', 'version']).toEqual(expect.arrayContaining(labels));
+  expect(['device', 'name', 'op', 'version']).toEqual(expect.arrayContaining(labels));
 });
 
 test('the choices of the dashboard name metrics of this version', () => {
