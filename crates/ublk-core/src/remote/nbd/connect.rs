@@ -139,7 +139,7 @@ fn local(path: &Path) -> io::Result<(libc::sockaddr_un, libc::socklen_t)> {
         address.sun_family = libc::AF_UNIX as libc::sa_family_t;
     }
     for (to, &from) in address.sun_path.iter_mut().zip(bytes) {
-        *to = from.cast_signed();
+        *to = libc::c_char::from_ne_bytes([from]);
     }
     #[expect(clippy::cast_possible_truncation, reason = "110")]
     let length = size_of::<libc::sockaddr_un>() as libc::socklen_t;
