@@ -8,7 +8,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test 
 import { targets, type BufferMode, type Device, type DeviceOptions } from '../../src/index.ts';
 import { fioVerify, MIXED, VERIFY } from './fio.ts';
 import { fleet, NO_TROUBLE } from './fleet.ts';
-import { folderOfTests, sparseImage } from './image.ts';
+import { folderOfTests, sparseImage, temporaryFolder } from './image.ts';
 import { createOrSkip, expectNoDevices, isTestMachine, withUblk } from './machine.ts';
 import { modesOf } from './modes.ts';
 
@@ -148,6 +148,49 @@ withUblk('shared memory', () => {
       expect(written.subarray(8 * MIB, 16 * MIB).equals(Buffer.alloc(8 * MIB, 0xbb))).toBe(true);
     },
   );
+
+  test('is no FIFO, which nobody waits for', async (context) => {
+    const fifo = join(temporaryFolder(), 'fifo');
+    await execa('mkfifo', [fifo]);
+    const target = targets.null({ size: MIB });
+    await using device = await createOrSkip(context, { target, buffers: ['shared', 'copy'] });
+    for (const readOnly of [true, false]) {
+      await expect(device.share(fifo, { readOnly })).rejects.toMatchObject({
+        code: 'ERR_UBLK_INVALID_ARGUMENT',
+      });
+    }
+  });
+
+  test('that is cut while a read is under way fails the read, and kills nobody', async (context) => {
+    const memory = '/dev/shm/ublk-clients-cut';
+    onTestFinished(() => rmSync(memory, { force: true }));
+    await memoryAt(memory, 8 * MIB);
+    const image = sparseImage(SIZE);
+    const options: DeviceOptions = {
+      target: targets.delay(targets.file(image), { readUs: 3_000_000 }),
+      buffers: ['shared', 'copy'],
+      partScan: false,
+    };
+    await using device = await createOrSkip(context, options);
+    await device.share(memory);
+    // What is read beyond the end of its file is filled with zeros.
+    await truncate(image, MIB);
+    const what = ['--rw=read', '--bs=64k', '--size=64k', '--offset=8M', '--allow_file_create=0'];
+    const how = ['--ioengine=libaio', '--direct=1', `--mem=mmapshared:${memory}`];
+    const read = execa('fio', ['--name=cut', `--filename=${device.path}`, ...what, ...how], {
+      reject: false,
+    });
+    await expect
+      .poll(() => readFileSync(`/sys/block/ublkb${device.id}/inflight`, 'utf8').trim(), {
+        timeout: 30_000,
+      })
+      .toMatch(/^[1-9]/);
+    await truncate(memory, 0);
+    expect((await read).exitCode).not.toBe(0);
+    expect(device.stats().total.errors).toBe(1);
+    // Others are served on.
+    await execa('dd', [`if=${device.path}`, 'of=/dev/null', 'bs=4k', 'count=1', 'iflag=direct']);
+  });
 
   describe.runIf(isTestMachine)('of huge pages', () => {
     const folder = '/run/ublk-huge';

@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 use napi::bindgen_prelude::Object;
@@ -249,7 +250,10 @@ impl NativeDevice {
     ) -> napi::Result<Object<'env>> {
         let device = Arc::clone(&self.device);
         task::promise(env, move || {
-            let file = OpenOptions::new().read(true).write(!read_only).open(&path);
+            // A FIFO would wait for its other end; of a file in memory the flag means nothing.
+            let mut options = OpenOptions::new();
+            options.read(true).write(!read_only).custom_flags(libc::O_NONBLOCK);
+            let file = options.open(&path);
             let file = file.map_err(|error| {
                 Error::os(Code::InvalidArgument, format!("cannot open {path}"), "open", &error)
             })?;
