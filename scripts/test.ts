@@ -145,6 +145,16 @@ const STAGES: Stage[] = [
     run: (part) => onNewestKernel('long', part),
   },
   {
+    name: 'platforms',
+    what: 'the addon for four platforms, and what would be published; only when named',
+    byName: true,
+    after: ['build'],
+    run: async () => {
+      await show('npx', ['tsx', 'scripts/prebuild.ts']);
+      await show('npx', ['tsx', 'scripts/release.ts', '--dry-run']);
+    },
+  },
+  {
     name: 'systemd',
     what: 'machines with systemd and a ublk disk in fstab: boot, death, reload, end; only when named',
     byName: true,

@@ -3,7 +3,7 @@
 use std::mem;
 use std::os::fd::RawFd;
 
-const BLKGETSIZE64: libc::c_ulong = 0x8008_1272;
+const BLKGETSIZE64: libc::Ioctl = 0x8008_1272_u32 as libc::Ioctl;
 
 /// As [`Ring::capacity`](crate::driver::Ring::capacity).
 pub(in crate::driver) fn capacity(file: RawFd) -> Option<u64> {

@@ -109,11 +109,14 @@ fn pieces_of_message(address: u64) -> Result<Vec<(u64, u32)>, i32> {
     // SAFETY: plain numbers and pointers, read as what the server has put there.
     let message = unsafe { message.as_ptr().cast::<libc::msghdr>().read_unaligned() };
     let nothing_else = message.msg_name.is_null() && message.msg_control.is_null();
-    if message.msg_iovlen > UIO_MAXIOV || !nothing_else {
+    #[allow(clippy::unnecessary_cast, reason = "the type differs between C libraries")]
+    #[allow(clippy::cast_sign_loss, reason = "a negative number is too large then")]
+    let count = message.msg_iovlen as usize;
+    if count > UIO_MAXIOV || !nothing_else {
         return Err(libc::EMSGSIZE);
     }
     // SAFETY: as many pieces as the message says, which the server keeps until the entry has completed.
-    let pieces = unsafe { std::slice::from_raw_parts(message.msg_iov, message.msg_iovlen) };
+    let pieces = unsafe { std::slice::from_raw_parts(message.msg_iov, count) };
     let piece = |piece: &libc::iovec| {
         Ok((piece.iov_base as u64, u32::try_from(piece.iov_len).map_err(|_| libc::EINVAL)?))
     };

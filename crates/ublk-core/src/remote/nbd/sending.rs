@@ -112,7 +112,11 @@ impl Sending {
             }
             _ => {
                 self.message.msg_iov = pieces.as_mut_ptr();
-                self.message.msg_iovlen = pieces.len();
+                #[allow(clippy::cast_possible_truncation, reason = "1,024 at most")]
+                #[allow(clippy::unnecessary_cast, reason = "the type differs between C libraries")]
+                {
+                    self.message.msg_iovlen = pieces.len() as _;
+                }
                 let send = opcode::SendMsg::new(Fd(socket.fd()), &raw const *self.message);
                 Some(send.flags(flags.cast_unsigned()).build())
             }

@@ -139,7 +139,7 @@ fn can_read(file: &File, block: u32) -> io::Result<bool> {
 
 /// Whether the kernel refuses writes to an open block device.
 pub(super) fn is_read_only(file: &File) -> io::Result<bool> {
-    const BLKROGET: libc::c_ulong = 0x125e;
+    const BLKROGET: libc::Ioctl = 0x125e;
     let mut read_only: libc::c_int = 0;
     // SAFETY: BLKROGET stores an int.
     if unsafe { libc::ioctl(file.as_raw_fd(), BLKROGET, &raw mut read_only) } != 0 {
@@ -156,7 +156,7 @@ pub(super) fn size(fd: BorrowedFd<'_>) -> io::Result<u64> {
 }
 
 fn block_size(file: &File) -> io::Result<u64> {
-    const BLKGETSIZE64: libc::c_ulong = 0x8008_1272;
+    const BLKGETSIZE64: libc::Ioctl = 0x8008_1272_u32 as libc::Ioctl;
     let mut size = 0_u64;
     // SAFETY: BLKGETSIZE64 stores a u64.
     if unsafe { libc::ioctl(file.as_raw_fd(), BLKGETSIZE64, &raw mut size) } != 0 {

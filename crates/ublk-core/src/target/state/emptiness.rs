@@ -57,7 +57,7 @@ pub(in super::super) fn is_in_memory(path: &Path) -> bool {
     let mut found: libc::statfs = unsafe { std::mem::zeroed() };
     // SAFETY: a string with its NUL and a struct of ours.
     let asked = unsafe { libc::statfs(name.as_ptr(), &raw mut found) };
-    #[expect(clippy::useless_conversion, reason = "the type differs between platforms")]
-    let kind = i64::from(found.f_type);
+    #[allow(clippy::unnecessary_cast, reason = "the type differs between C libraries")]
+    let kind = found.f_type as i64;
     !block && asked == 0 && MEMORY.contains(&kind)
 }
