@@ -17,7 +17,7 @@ import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { promisify } from 'node:util';
 import { build } from 'esbuild';
-import { afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest';
 
 import { folderOfTests } from './image.ts';
 
@@ -196,6 +196,23 @@ test('http-disk can be mounted, and holds what the server has', async () => {
   expect(await ended).toEqual([0, null]);
   server.closeAllConnections();
   server.close();
+});
+
+test('nbd-disk keeps its changes apart from the server', async () => {
+  const [image, socket] = [join(dir, 'disk.img'), join(dir, 'nbd.sock')];
+  const nbdkit = spawn('nbdkit', ['-f', '-r', '-U', socket, 'file', image]);
+  running.push(nbdkit);
+  await vi.waitUntil(() => existsSync(socket), { timeout: 60_000 });
+  const before = readFileSync(image);
+  const uri = `nbd+unix:///?socket=${socket}`;
+  const { child, ended, next } = start('nbd-disk.ts', uri, join(dir, 'scratch.layer'));
+  const path = (await next()).split(':')[0]!;
+  execFileSync('cmp', [path, image]);
+  execFileSync('mkfs.ext4', ['-qF', path]);
+  execFileSync('fsck.ext4', ['-fn', path]);
+  child.kill('SIGINT');
+  expect(await ended).toEqual([0, null]);
+  expect(readFileSync(image).equals(before)).toBe(true);
 });
 
 test('what was synced to a file system on a faulty-disk survives a power cut', async () => {

@@ -13,6 +13,7 @@ export const SECTIONS: readonly Section[] = [
     [
       'devices',
       'targets',
+      'nbd',
       'forks',
       'buffers',
       'handlers',

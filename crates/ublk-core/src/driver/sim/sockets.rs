@@ -26,7 +26,9 @@ pub(super) fn awaited(opcode: u8) -> u32 {
 pub(super) fn is_valid(sqe: &Sqe) -> bool {
     let flags = (libc::MSG_NOSIGNAL | libc::MSG_WAITALL).cast_unsigned();
     let message = sqe.opcode == OP_SENDMSG;
-    let plain = sqe.ioprio == 0 && sqe.file_index == 0 && sqe.buf_index == 0 && sqe.off == 0;
+    let poll_first = u16::from(sqe.opcode == OP_RECV);
+    let plain =
+        sqe.ioprio <= poll_first && sqe.file_index == 0 && sqe.buf_index == 0 && sqe.off == 0;
     plain && sqe.op_flags & !flags == 0 && (!message || sqe.len == 1)
 }
 

@@ -17,8 +17,10 @@ use crate::target::StepKind;
 
 /// The size of the buffer.
 pub(super) const BUFFER: usize = 256 << 10;
-/// Data that is at least as long is received without the buffer.
-const LONG: u32 = 4096;
+/// Data of which so much is missing is received without the buffer. For less, the next replies come along.
+const LONG: u32 = 32 << 10;
+/// `IORING_RECVSEND_POLL_FIRST` (Linux 5.19): waits before the first attempt.
+const RECVSEND_POLL_FIRST: u16 = 1;
 /// The longest chunk with an error: the error, a message of at most 4096 bytes, an offset.
 const MOST_OF_ERROR: u32 = 4 + 2 + 4096 + 8;
 
@@ -57,18 +59,21 @@ pub(super) struct Receiving {
     structured: bool,
     /// An entry is in flight.
     pub(super) in_flight: bool,
+    /// The last entry has taken all bytes that had come.
+    drained: bool,
 }
 
 impl Receiving {
     pub(super) fn new(memory: Arc<Region>, structured: bool) -> Self {
         assert!(memory.size() >= BUFFER);
         let expected = Expected::Header;
-        Self { memory, begin: 0, end: 0, expected, structured, in_flight: false }
+        Self { memory, begin: 0, end: 0, expected, structured, in_flight: false, drained: true }
     }
 
     /// Forgets everything: the connection is lost, and no entry is in flight.
     pub(super) fn forget(&mut self) {
         (self.begin, self.end, self.expected) = (0, 0, Expected::Header);
+        self.drained = true;
     }
 
     /// The place of a read's data, where the next bytes are enough of it. The buffer is empty then.
@@ -97,7 +102,9 @@ impl Receiving {
             (self.begin, self.end) = (0, kept);
         }
         let room = u32::try_from(BUFFER - kept).unwrap_or(u32::MAX);
-        opcode::Recv::new(fd, self.memory.base().wrapping_add(kept), room).build()
+        let recv = opcode::Recv::new(fd, self.memory.base().wrapping_add(kept), room);
+        // Where nothing is there, an attempt would be in vain.
+        recv.ioprio(if self.drained { RECVSEND_POLL_FIRST } else { 0 }).build()
     }
 
     /// The entry has received `count` bytes. Jobs with a whole reply are given to `ended`, with the
@@ -109,11 +116,13 @@ impl Receiving {
         ended: &mut dyn FnMut(&mut Table, u16, i32),
     ) -> Result<(), Broken> {
         if self.long(table).is_some() {
+            self.drained = false;
             self.move_on(count, table, ended);
             return Ok(());
         }
         self.end += count as usize;
         assert!(self.end <= BUFFER);
+        self.drained = self.end < BUFFER;
         while self.take(table, ended)? {}
         Ok(())
     }
