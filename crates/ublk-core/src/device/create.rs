@@ -78,7 +78,8 @@ pub(super) fn create<D: Driver, T: Target>(
     let features = known_features(&control)?;
     let plain = pool.is_none() && geometry.zoned.is_none();
     let asks = target.elsewhere().is_some();
-    let kind = Kind { plain, asks };
+    let remote = !target.remotes().is_empty();
+    let kind = Kind { plain, asks, remote };
     let wanted = negotiate::wanted(features, &options, kind)?;
     let wanted = needs::add(wanted, features, &options, &geometry)?;
     if let Some(pool) = pool {

@@ -73,6 +73,8 @@ pub(super) struct Kind {
     pub(super) plain: bool,
     /// A handler answers the requests.
     pub(super) asks: bool,
+    /// The target has remotes.
+    pub(super) remote: bool,
 }
 
 /// The device to add: as asked, with the best buffer mode and exchange listed by the kernel.
@@ -125,9 +127,12 @@ fn best(features: u64, options: &DeviceOptions) -> Buffering {
 /// though 1,170 more than 35,330 at depth 1. Batches are not best where the load is spread over
 /// many queues (each queue has a separate fetch and commit), nor for devices that outlive the
 /// server: `QUIESCE_DEV` makes the kernel fail requests of such a device with batches. With
-/// batches, a handler's thread may commit directly, which saves a wake-up of the reactor.
+/// batches, a handler's thread may commit directly, which saves a wake-up of the reactor. Of a target
+/// with remotes, whose data is copied, batches save 3,750 of 51,000 instructions at depth 32, and 2,500 of
+/// 107,500 at depth 1 (nbdkit on the same machine).
 fn batch_is_best(buffers: Buffering, options: &DeviceOptions, kind: Kind) -> bool {
-    (buffers.mode == BufferMode::Auto || buffers.mode == BufferMode::Copy && kind.asks)
+    (buffers.mode == BufferMode::Auto
+        || buffers.mode == BufferMode::Copy && (kind.asks || kind.remote))
         && kind.plain
         && options.depth > 1
         && options.recovery.is_none()
@@ -262,6 +267,7 @@ mod tests {
         let copying = asking(&[BufferMode::Copy]);
         assert!(!batches(&copying, all, plain));
         assert!(batches(&copying, all, Kind { asks: true, ..plain }));
+        assert!(batches(&copying, all, Kind { remote: true, ..plain }));
         let per_io = Some(ExchangeMode::PerIo);
         for other in [
             asking(&[BufferMode::Register]),
