@@ -41,8 +41,8 @@ fn a_server_that_goes_and_comes_back_costs_no_request() {
 #[test]
 fn a_server_that_breaks_the_protocol_costs_the_connection_and_no_request() {
     use Misdeed::{
-        Cut, DataForWrite, Ending, Garbage, HalfAReply, Noise, Outside, Overlap, TooLong, Twice,
-        UnknownChunk, UnknownCookie,
+        Cut, DataForWrite, Ending, Garbage, HalfAReply, Noise, OtherCookie, Outside, Overlap,
+        TooLong, Twice, UnknownChunk, UnknownCookie,
     };
     let server = Server::new(Manners::default());
     let sim = Sim::new(SimConfig::blocking(7));
@@ -51,7 +51,7 @@ fn a_server_that_breaks_the_protocol_costs_the_connection_and_no_request() {
     assert_eq!(write(&client, 0, pattern.clone()), Ok(()));
     let both = [UnknownCookie, Garbage, UnknownChunk, HalfAReply, Cut, Ending, Noise];
     let reads = [Outside, TooLong, Overlap, Twice].map(|one| (command::READ, one));
-    let writes = [(command::WRITE, DataForWrite), (command::WRITE, Twice)];
+    let writes = [DataForWrite, OtherCookie, Twice].map(|one| (command::WRITE, one));
     let all = both.iter().flat_map(|&one| [(command::READ, one), (command::WRITE, one)]);
     for (command, misdeed) in all.chain(reads).chain(writes) {
         let before = server.state.connections.load(Ordering::Relaxed);

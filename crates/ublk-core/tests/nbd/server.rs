@@ -25,6 +25,8 @@ pub(crate) const ALL: u16 = export::HAS_FLAGS
 pub(crate) enum Misdeed {
     /// Sends a reply that nobody has asked for.
     UnknownCookie,
+    /// Answers with the cookie that another request of the same place has had or will have.
+    OtherCookie,
     /// Answers twice.
     Twice,
     /// Sends bytes that begin no reply.
@@ -47,7 +49,8 @@ pub(crate) enum Misdeed {
     Ending,
     /// Sends random bytes in place of everything.
     Noise,
-    /// Sends the right reply with some bits flipped.
+    /// Sends the right reply with some bits flipped, and ends the connection: where the length has grown,
+    /// the client waits for the rest.
     Flips,
     /// Does anything of the above, or nothing wrong.
     Anything,
@@ -393,10 +396,11 @@ fn misdeed_bytes(
     stream: &mut &UnixStream,
 ) -> io::Result<bool> {
     use Misdeed::{
-        Cut, DataForWrite, Ending, Flips, Gap, Garbage, HalfAReply, Noise, Outside, Overlap,
-        TooLong, Twice, UnknownChunk, UnknownCookie,
+        Cut, DataForWrite, Ending, Flips, Gap, Garbage, HalfAReply, Noise, OtherCookie, Outside,
+        Overlap, TooLong, Twice, UnknownChunk, UnknownCookie,
     };
-    const REST: [Misdeed; 14] = [
+    const REST: [Misdeed; 15] = [
+        OtherCookie,
         Cut,
         DataForWrite,
         Ending,
@@ -414,8 +418,9 @@ fn misdeed_bytes(
     ];
     if misdeed == Misdeed::Anything {
         let at = usize::try_from(rng.next(40)).unwrap();
-        return match REST.get(at) {
-            Some(Gap | Overlap) if request.length == 0 => Ok(false),
+        // A flush has no bytes to leave out or to send twice.
+        let other = REST.get(at).filter(|one| request.length > 0 || !matches!(one, Gap | Overlap));
+        return match other {
             Some(&other) => misdeed_bytes(state, request, other, rng, stream),
             None => {
                 let reply = request.reply(state, state.manners.structured, rng).concat();
@@ -429,6 +434,11 @@ fn misdeed_bytes(
     let right = request.reply(state, true, rng).concat();
     let (bytes, ends) = match misdeed {
         Misdeed::UnknownCookie => (simple(0, [0xff; 8], &[]), false),
+        Misdeed::OtherCookie => {
+            let mut other = cookie;
+            other[3] ^= 1;
+            (simple(0, other, &[]), false)
+        }
         Misdeed::Twice => ([right.clone(), right].concat(), false),
         Misdeed::Garbage => (vec![0x42; 64], false),
         Misdeed::Outside => {
@@ -459,7 +469,7 @@ fn misdeed_bytes(
                 let at = usize::try_from(rng.next(bytes.len().min(40) as u64)).unwrap();
                 bytes[at] ^= 1 << rng.next(8);
             }
-            (bytes, false)
+            (bytes, true)
         }
         Misdeed::Gap => {
             let rest = &data[1..];
