@@ -18,6 +18,25 @@ const qemuIo = async (uri: string, ...commands: string[]): Promise<void> => {
 };
 
 describe.skipIf(obstacle)('exported disks', () => {
+  test('tell no client what another one has written, whatever the target leaves unfilled', async () => {
+    await using files = await folder();
+    const kept: Buffer[] = [];
+    const forgetful: Built.Handler = {
+      size: '1MiB',
+      read: ({ data }) => void kept.push(data),
+      write: ({ data }) => void kept.push(data),
+    };
+    for (const [name, target] of [
+      ['null', targets.null({ size: '1MiB' })],
+      ['forgetful', forgetful],
+    ] as const) {
+      await using exported = await exportNbd(target, { socket: files.at(name) });
+      await qemuIo(exported.uri, 'write -P 0xaa 0 64k');
+      const read = qemuIo(exported.uri, 'read -P 0 0 64k', 'read -P 0 512k 4k');
+      await expect(read).resolves.toBeUndefined();
+    }
+  });
+
   test('an overlay forks while a client writes, and both disks go on by themselves', async () => {
     await using files = await folder();
     const base = await patterned(files.at('base'), 4096);

@@ -108,8 +108,9 @@ impl Job {
                 (UBLK_IO_OP_WRITE_ZEROES, keep, left.min(facts.max_zeroes), Source::None)
             }
             command::WRITE_ZEROES => (UBLK_IO_OP_WRITE, 0, transfer, Source::Zeroes),
-            // A request to read ahead is a read without a reply.
-            _ => (UBLK_IO_OP_READ, 0, transfer, Source::None),
+            // From zeros: what the target leaves unfilled (`null` fills nothing) must not be what the buffer
+            // had of another client's request. A request to read ahead is a read without a reply.
+            _ => (UBLK_IO_OP_READ, 0, transfer, Source::Zeroes),
         };
         // Fits: a part is no longer than the client's request.
         let length = u32::try_from(length).unwrap_or_default();
