@@ -7,6 +7,7 @@ export { delayTarget as delay } from '../src/targets/delay.ts';
 export { errorTarget as error } from '../src/targets/error.ts';
 export { fileTarget as file } from '../src/targets/file.ts';
 export { linearTarget as linear } from '../src/targets/linear.ts';
+export { nbdTarget as nbd } from '../src/targets/nbd.ts';
 export { nullTarget as null } from '../src/targets/null.ts';
 export { overlayTarget as overlay } from '../src/targets/overlay.ts';
 export { stripedTarget as striped } from '../src/targets/striped.ts';

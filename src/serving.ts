@@ -84,7 +84,7 @@ export interface ServingOptions extends PlacementOptions {
    */
   readonly throttle?: ThrottleOptions | undefined;
   /**
-   * Measures how long requests take, by kind: {@link DeviceStats.latencies}, and histograms for Prometheus. Each
+   * Measures how long requests take, by kind: `device.stats().latencies`, and histograms for Prometheus. Each
    * request then takes two looks at the clock, and a lone request a system call more.
    * @default false
    */
