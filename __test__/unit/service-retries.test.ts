@@ -86,6 +86,8 @@ test('what only people can change is not tried again, nor anything at the end of
   service.handingOver = true;
   service.emit('end', 'handed', {}, gone);
   service.handingOver = false;
+  await vi.advanceTimersByTimeAsync(100_000);
+  expect(retry).not.toHaveBeenCalled();
   service.emit('reload', [step('late', gone)]);
   retries[Symbol.dispose]();
   service.emit('end', 'data', {}, gone);
