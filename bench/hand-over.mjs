@@ -53,8 +53,16 @@ function clat({ clat_ns: { max } }) {
 /** Writes with checksums that are read back, for some seconds. */
 function fio() {
   const args = ['--name=load', '--filename=/dev/ublkb0', '--allow_file_create=0', '--rw=randrw'];
-  const more = ['--bs=4k', '--ioengine=libaio', '--iodepth=4', '--direct=1', '--rate_iops=200'];
-  const check = ['--verify=crc32c', '--verify_fatal=1', '--verify_backlog=64', '--size=16M'];
+  const more = [
+    '--bs=4k',
+    '--size=16M',
+    '--verify_backlog=64',
+    '--ioengine=libaio',
+    '--iodepth=4',
+    '--direct=1',
+    '--rate_iops=200',
+  ];
+  const check = ['--verify=crc32c', '--verify_fatal=1', '--verify_state_save=0'];
   const time = ['--time_based', '--runtime=6', '--output-format=json'];
   return run('fio', [...args, ...more, ...check, ...time]);
 }

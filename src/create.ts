@@ -4,7 +4,7 @@ import type { Device } from './device.ts';
 import { unwrap } from './errors.ts';
 import { serve, serverOf } from './handler/server.ts';
 import { checkLockable, lockMemory } from './lock-memory.ts';
-import { native, type NativeDevice, type NativeEnd, type NativePool } from './native.ts';
+import { native, type NativeDevice, type NativeEnd, type NativeMaker } from './native.ts';
 import { nameDisk } from './names.ts';
 import { noteServer } from './notes.ts';
 import { toNativeOptions, type DeviceOptions } from './options.ts';
@@ -52,7 +52,7 @@ export async function createDevice(
   const server = await serverOf(options.target, request);
   const { pool } = options;
   const record = request.recovery === undefined ? undefined : new RecordKeeper(options);
-  const make = async (maker: Pick<NativePool, 'createDevice'>): Promise<NativeDevice> =>
+  const make = async (maker: NativeMaker): Promise<NativeDevice> =>
     unwrap(await maker.createDevice(server?.request ?? request, onEnd, record?.write));
   const device = await serve(server, ended, () =>
     pool === undefined ? make(native()) : createIn(pool, ended, make),

@@ -198,9 +198,8 @@ export interface NativeDevice {
 export type AddedDevice = DeviceInfo &
   Required<Pick<DeviceInfo, 'size' | 'logicalBlockSize' | 'readOnly'>>;
 
-/** Reactors shared by devices. */
-export interface NativePool {
-  reactors(): number;
+/** What makes devices: the addon, with reactors for each device, or a pool. */
+export interface NativeMaker {
   createDevice(
     options: NativeDeviceOptions,
     onEnd: (end: NativeEnd) => void,
@@ -211,6 +210,11 @@ export interface NativePool {
     options: NativeDeviceOptions,
     onEnd: (end: NativeEnd) => void,
   ): Promise<Outcome<NativeDevice>>;
+}
+
+/** Reactors shared by devices. */
+export interface NativePool extends NativeMaker {
+  reactors(): number;
   close(): Promise<Outcome<void>>;
 }
 

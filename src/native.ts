@@ -11,7 +11,7 @@ import type {
   NativeEnd,
   NativeDevice,
   NativeExport,
-  AddedDevice,
+  NativeMaker,
   NativePool,
   NativeBridgeOptions,
   NativeBridge,
@@ -28,23 +28,13 @@ import { unloaded } from './unloaded.ts';
 export type * from './native-types.ts';
 
 /** The addon. Promises never reject and functions never throw: an {@link Outcome} holds a failure. */
-export interface Binding {
+export interface Binding extends NativeMaker {
   /** Locks the memory of the data path, to the end of the process. */
   lockMemory(): Outcome<void>;
   createPool(reactors: number, maxReactors: number, spinUsec: number): Promise<Outcome<NativePool>>;
-  createDevice(
-    options: NativeDeviceOptions,
-    onEnd: (end: NativeEnd) => void,
-    onAdded?: (device: AddedDevice) => void,
-  ): Promise<Outcome<NativeDevice>>;
   createExport(
     options: NativeDeviceOptions,
     exported: NativeExport,
-    onEnd: (end: NativeEnd) => void,
-  ): Promise<Outcome<NativeDevice>>;
-  recoverDevice(
-    id: number,
-    options: NativeDeviceOptions,
     onEnd: (end: NativeEnd) => void,
   ): Promise<Outcome<NativeDevice>>;
   createOverlay(base: NativeTarget, path: string): Promise<Outcome<string>>;

@@ -13,7 +13,7 @@ import {
   native,
   type NativeDevice,
   type NativeEnd,
-  type NativePool,
+  type NativeMaker,
   type NativeTarget,
 } from './native.ts';
 import { nameDisk } from './names.ts';
@@ -109,7 +109,7 @@ export async function takeDevice(
   const server = await serverOf(serving.target, request);
   if (state !== undefined) await resume(server, state);
   const { pool } = serving;
-  const recover = async (maker: Pick<NativePool, 'recoverDevice'>): Promise<NativeDevice> =>
+  const recover = async (maker: NativeMaker): Promise<NativeDevice> =>
     unwrap(await maker.recoverDevice(id, server?.request ?? request, onEnd));
   const device = await serve(server, ended, () =>
     pool === undefined ? recover(native()) : createIn(pool, ended, recover),

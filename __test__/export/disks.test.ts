@@ -57,6 +57,7 @@ describe.skipIf(obstacle)('exported disks', () => {
       '--iodepth=16',
       '--verify=crc32c',
       '--verify_fatal=1',
+      '--verify_state_save=0',
     ]);
     await exported.fork([files.at('b.layer')]);
     await load;
@@ -171,6 +172,7 @@ describe.skipIf(obstacle)('exported disks', () => {
       '--iodepth=16',
       '--verify=crc32c',
       '--verify_fatal=1',
+      '--verify_state_save=0',
     ]);
     await until(() => Promise.resolve(exported.stats().total.writes > 500));
     await before.close();

@@ -157,6 +157,7 @@ describe.skipIf(obstacle)('the programs of other projects', () => {
       '--iodepth=32',
       '--verify=crc32c',
       '--verify_fatal=1',
+      '--verify_state_save=0',
       '--randrepeat=0',
       '--fsync=32',
     ]);

@@ -23,6 +23,7 @@ export function startLoad(filename: string, ...more: string[]) {
       '--direct=1',
       '--verify=crc32c',
       '--verify_fatal=1',
+      '--verify_state_save=0',
       '--verify_backlog=128',
       '--randrepeat=0',
       '--time_based',

@@ -24,14 +24,8 @@ function asUser(...args: string[]) {
 
 withUblk('a user who is not root', () => {
   describe.runIf(isTestMachine)('with the udev rules of this package', () => {
-    /** The host's file server keeps a descriptor for each file that this machine remembers. */
-    const forgetFiles = (): void => writeFileSync('/proc/sys/vm/drop_caches', '2');
-
     beforeAll(async () => {
-      // The command looks at each file of the package and of its modules, which are thousands.
-      forgetFiles();
       const { exitCode, stdout, stderr } = await ublk('udev-rules');
-      forgetFiles();
       // Below a folder that others can write to, such as /tmp, the package prints no rules.
       if (exitCode !== 0) throw new Error(`move this checkout: ${stderr}`);
       writeFileSync(RULES, `${stdout}\n`);

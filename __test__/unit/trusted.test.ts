@@ -11,6 +11,7 @@ import { join } from 'node:path';
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
+import { modules } from '../../src/cli/installed.ts';
 import { changeableByOthers } from '../../src/cli/trusted.ts';
 
 const isRoot = process.getuid?.() === 0;
@@ -45,6 +46,29 @@ describe.runIf(isRoot)('below a folder of root', () => {
     chmodSync(file, 0o664);
     expect(changeableByOthers(join(dir, 'package'))).toBe(file);
   });
+});
+
+test('of a checkout, what the program loads is looked at, and not what development needs', () => {
+  const root = mkdtempSync('/tmp/ublk-modules-');
+  try {
+    const manifest = (folder: string, dependencies?: object): void => {
+      mkdirSync(join(root, folder), { recursive: true });
+      writeFileSync(join(root, folder, 'package.json'), JSON.stringify({ dependencies }));
+    };
+    manifest('', { '@scope/direct': '1', nested: '1' });
+    manifest('dist');
+    manifest('node_modules/@scope/direct', { indirect: '1', missing: '1' });
+    manifest('node_modules/indirect', { '@scope/direct': '1' });
+    manifest('node_modules/nested', { within: '1' });
+    manifest('node_modules/nested/node_modules/within');
+    manifest('node_modules/development');
+    const modulesOf = ['@scope/direct', 'indirect', 'nested'];
+    const expected = ['package.json', 'dist', ...modulesOf.map((name) => `node_modules/${name}`)];
+    expect(modules(root)).toEqual(expected.map((part) => join(root, part)));
+    expect(modules(join(root, 'node_modules/ublk'))).toEqual([join(root, 'node_modules')]);
+  } finally {
+    rmSync(root, { recursive: true });
+  }
 });
 
 test('a path in a temporary directory that all users can write is not trusted', () => {

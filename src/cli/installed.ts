@@ -1,4 +1,4 @@
-import { existsSync, realpathSync } from 'node:fs';
+import { existsSync, readFileSync, realpathSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -31,10 +31,31 @@ export function refuseChangeable(who: string, command: string): void {
   }
 }
 
-/** What the program loads modules from: the folder that this package is installed in, or a checkout. */
-function modules(root: string): string[] {
+/**
+ * What the program loads modules from: the folder that this package is installed in, or the parts of a
+ * checkout, without the thousands of files that only development needs.
+ */
+export function modules(root: string): string[] {
   const parent = dirname(root);
   if (basename(parent) === 'node_modules') return [parent];
-  const parts = ['package.json', 'dist', 'native', 'node_modules'];
-  return parts.map((part) => join(root, part)).filter((path) => existsSync(path));
+  const parts = ['package.json', 'dist', 'native'].map((part) => join(root, part));
+  const all = [...parts, ...dependencies(root, join(root, 'node_modules'))];
+  return all.filter((path) => existsSync(path));
+}
+
+interface Manifest {
+  readonly dependencies?: Record<string, string>;
+  readonly optionalDependencies?: Record<string, string>;
+}
+
+/** The dependencies of a package and theirs, as npm lays them out in `folder`; others lie within these. */
+function dependencies(root: string, folder: string, found = new Set<string>()): Set<string> {
+  const file = join(root, 'package.json');
+  if (!existsSync(file)) return found;
+  const manifest = JSON.parse(readFileSync(file, 'utf8')) as Manifest;
+  for (const name of Object.keys({ ...manifest.dependencies, ...manifest.optionalDependencies })) {
+    const path = join(folder, name);
+    if (!found.has(path)) dependencies(path, folder, found.add(path));
+  }
+  return found;
 }
