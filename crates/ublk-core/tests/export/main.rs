@@ -295,3 +295,29 @@ fn a_socket_of_a_dead_server_is_replaced_and_nothing_else_is() {
     drop(Nbd::bind(at(&plain)).unwrap());
     assert!(!plain.exists(), "a socket that was never served is removed again");
 }
+
+#[test]
+fn long_reads_of_a_client_with_simple_replies_never_mix() {
+    let memory = || Native::File(File::in_memory(4 << 20).unwrap());
+    let waits = Delays { read: 50_000, ..Delays::default() };
+    let parts = vec![memory(), Native::Delay(Delay::new(memory(), waits))];
+    let Some(exported) = serve(Striped::new(parts, 64 << 10).unwrap(), options()) else { return };
+    let data = pattern(256 << 10, 6);
+    let mut client = Client::connect(&exported.path, false);
+    assert_eq!(client.write(0, &data), 0);
+    // The first part of each read is ready at once, the second one is slow.
+    let places: [u32; 3] = [0, 128 << 10, 0];
+    for (cookie, place) in (0..).zip(places) {
+        client.send(command::READ, 0, cookie, (place.into(), 128 << 10));
+    }
+    client.send(command::READ, 0, 3, (0, 512));
+    for cookie in 0..4 {
+        let mut head = [0; 16];
+        client.stream.read_exact(&mut head).unwrap();
+        assert_eq!(head[..8], [0x67, 0x44, 0x66, 0x98, 0, 0, 0, 0], "reply {cookie}");
+        let place = places.get(usize::from(head[15])).map_or(0, |&place| place as usize);
+        let mut bytes = vec![0; if head[15] == 3 { 512 } else { 128 << 10 }];
+        client.stream.read_exact(&mut bytes).unwrap();
+        assert!(bytes == data[place..][..bytes.len()], "reply {cookie}");
+    }
+}

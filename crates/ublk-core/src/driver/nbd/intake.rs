@@ -111,12 +111,13 @@ impl Server {
         loop {
             let state = self.jobs.get(job);
             let connection = connection(&mut self.connections, number);
+            // Before `has_more`: no other read may begin to stream until the last part has ended.
+            if state.streams && state.pending > 0 {
+                return false;
+            }
             if !state.has_more() {
                 connection.phase = Phase::Header;
                 return true;
-            }
-            if state.streams && state.pending > 0 {
-                return false;
             }
             let Some(tag) = self.tags.take(connection.tags) else {
                 if !connection.waits {

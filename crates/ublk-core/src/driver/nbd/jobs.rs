@@ -22,7 +22,8 @@ pub(super) struct Job {
     pub(super) errno: i32,
     /// A flush follows the last part, and has begun.
     pub(super) flushing: bool,
-    /// The replies of the parts are one simple reply: a part begins when the part before has ended.
+    /// The replies of the parts are one simple reply: a part begins when the part before has ended, and
+    /// the connection's next request when the last part has ended.
     pub(super) streams: bool,
     /// The header of that reply has been sent.
     pub(super) answered: bool,

@@ -136,7 +136,7 @@ impl Server {
         let job = self.jobs.remove(number);
         let connection = connection(&mut self.connections, job.connection);
         connection.jobs -= 1;
-        // A failed part of a simple reply is the last part.
+        // The connection has waited for the last part of a simple reply.
         if connection.phase == Phase::Issue(number) {
             connection.phase = Phase::Header;
         }
