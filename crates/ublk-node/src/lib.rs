@@ -14,7 +14,6 @@ mod describe;
 mod device;
 mod export;
 mod farewell;
-mod heap;
 mod latencies;
 mod locked;
 mod machine;

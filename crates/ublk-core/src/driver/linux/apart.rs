@@ -124,8 +124,8 @@ fn read(mut answers: PipeReader) -> Option<i32> {
 /// Starts the child, with all signals blocked: handlers are the parent's.
 fn fork(order: &Order, answer: &PipeWriter) -> Option<libc::pid_t> {
     // SAFETY: an all-zero set is a valid one, and all pointers are to sets of this frame. The child runs
-    // `serve` alone, which never returns: it allocates, which fork(3) of glibc and of musl allow, and takes
-    // no lock that another thread may have had.
+    // `serve` alone, which never returns: it allocates, which the heaps of glibc and of musl allow, and
+    // ours ([`Heap`](crate::locked::Heap)), and takes no lock that another thread may have had.
     unsafe {
         let mut all: libc::sigset_t = std::mem::zeroed();
         let mut before: libc::sigset_t = std::mem::zeroed();

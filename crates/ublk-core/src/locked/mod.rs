@@ -1,35 +1,27 @@
 //! Memory that is never swapped out: whatever a reactor touches while it serves.
 //!
 //! A reactor whose memory has been swapped out to the very device that the reactor serves waits for itself.
-//! Locked are the memory of this crate ([`Mapping`](crate::memory)), the heap of whoever embeds the crate
-//! ([`Heap`]), the writable data of the addon and of the C library, and the stacks and thread-local data of
+//! Locked are the memory of this crate ([`Mapping`](crate::memory)), the [`Heap`], the writable data of the addon and of the C library, and the stacks and thread-local data of
 //! reactors. The heap of JavaScript is not: no reactor of a native target touches it.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::io;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
+
+mod heap;
 
 use crate::error::{Code, Error, Result};
-
-/// Locks all of the heap that there is now; new memory of the heap is locked where [`is_on`] says so.
-pub type Heap = fn() -> io::Result<()>;
+pub use heap::Heap;
 
 static ON: AtomicBool = AtomicBool::new(false);
-static HEAP: OnceLock<Heap> = OnceLock::new();
 /// Held by the thread that turns locking on.
 static TURNING: Mutex<()> = Mutex::new(());
 
-/// Names the heap of the process that embeds this crate; only the first call counts.
-pub fn set_heap(heap: Heap) {
-    // A second caller would be the same addon, loaded by another thread.
-    let _again = HEAP.set(heap);
-}
-
 /// Whether memory that is made from now on has to be locked.
 #[inline]
-pub fn is_on() -> bool {
+pub(crate) fn is_on() -> bool {
     ON.load(Ordering::Acquire)
 }
 
@@ -37,7 +29,7 @@ pub fn is_on() -> bool {
 ///
 /// # Errors
 /// [`Code::Permission`] without the right to lock any amount; [`Code::Resources`] where memory is short.
-/// Memory of the data path is then as it was before.
+/// Nothing that is made later is locked then.
 pub fn turn_on() -> Result<()> {
     let _turn = TURNING.lock().unwrap_or_else(PoisonError::into_inner);
     if is_on() {
@@ -52,7 +44,7 @@ pub fn turn_on() -> Result<()> {
         ));
     }
     ON.store(true, Ordering::Release);
-    let locked = HEAP.get().map_or(Ok(()), |heap| heap()).and_then(|()| lock_data());
+    let locked = heap::lock_all().and_then(|()| lock_data());
     locked.map_err(|error| {
         ON.store(false, Ordering::Release);
         Error::os(Code::Resources, "cannot lock memory", "mlock", &error)
@@ -63,7 +55,7 @@ pub fn turn_on() -> Result<()> {
 ///
 /// # Errors
 /// Those of mlock(2).
-pub fn lock(base: *const u8, length: usize) -> io::Result<()> {
+pub(crate) fn lock(base: *const u8, length: usize) -> io::Result<()> {
     // SAFETY: changes whether pages may be swapped out, and no byte of them.
     match unsafe { libc::mlock(base.cast(), length) } {
         0 => Ok(()),

@@ -1,4 +1,4 @@
-//! The heap of the addon, apart from the heap of Node.js so that it can be locked in memory.
+//! A heap apart from that of the C library, so that the heap can be locked in memory.
 //!
 //! Regions of the heap form a list, which the first bytes of each region make: all of them are locked when
 //! the first device asks for locked memory, and later ones as they come.
@@ -7,66 +7,96 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::cell::UnsafeCell;
 use std::io;
 use std::ptr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use dlmalloc::{Allocator, Dlmalloc};
-use ublk_core::locked;
 
-/// The allocator of all Rust code of the addon.
-#[global_allocator]
-static HEAP: Heap = Heap {
-    turn: Mutex::new(()),
-    regions: Mutex::new(List(ptr::null_mut())),
-    memory: UnsafeCell::new(Dlmalloc::new_with_allocator(Regions)),
-};
+/// The heap of the process, for `#[global_allocator]`. There is one: all values share the memory.
+#[derive(Debug)]
+pub struct Heap;
 
-/// Names the heap to the core.
-pub(crate) fn announce() {
-    locked::set_heap(|| HEAP.regions().lock_all());
+/// Held by whoever uses [`MEMORY`]. A mutex of the standard library allocates nothing.
+static TURN: Mutex<()> = Mutex::new(());
+static MEMORY: Memory = Memory(UnsafeCell::new(Dlmalloc::new_with_allocator(Regions)));
+static REGIONS: Mutex<List> = Mutex::new(List(ptr::null_mut()));
+
+struct Memory(UnsafeCell<Dlmalloc<Regions>>);
+
+// SAFETY: used by the holder of `TURN` only.
+unsafe impl Sync for Memory {}
+
+fn take<T>(mutex: &'static Mutex<T>) -> MutexGuard<'static, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-struct Heap {
-    /// Held by whoever uses `memory`. A mutex of the standard library allocates nothing.
-    turn: Mutex<()>,
-    regions: Mutex<List>,
-    memory: UnsafeCell<Dlmalloc<Regions>>,
+/// Locks all regions that there are now.
+///
+/// # Errors
+/// Those of mlock(2).
+pub(super) fn lock_all() -> io::Result<()> {
+    take(&REGIONS).lock_all()
 }
-
-// SAFETY: `memory` is used by the holder of `turn` only.
-unsafe impl Sync for Heap {}
 
 impl Heap {
-    fn with<R>(&self, job: impl FnOnce(&mut Dlmalloc<Regions>) -> R) -> R {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+    fn with<R>(job: impl FnOnce(&mut Dlmalloc<Regions>) -> R) -> R {
+        let _turn = take(&TURN);
         // SAFETY: nobody else has the turn, and `job` does not call this function.
-        job(unsafe { &mut *self.memory.get() })
+        job(unsafe { &mut *MEMORY.0.get() })
     }
+}
 
-    fn regions(&self) -> MutexGuard<'_, List> {
-        self.regions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Both mutexes, from before a fork(2) until after it: a child that allocates finds neither held by a thread
+/// that the child does not have.
+struct AtFork(UnsafeCell<Option<(MutexGuard<'static, ()>, MutexGuard<'static, List>)>>);
+
+// SAFETY: used by the holder of `TURN` only: the guards' thread, and its copy in the child.
+unsafe impl Sync for AtFork {}
+
+static AT_FORK: AtFork = AtFork(UnsafeCell::new(None));
+
+extern "C" fn before_fork() {
+    let guards = (take(&TURN), take(&REGIONS));
+    // SAFETY: this thread has the turn.
+    unsafe { *AT_FORK.0.get() = Some(guards) };
+}
+
+extern "C" fn after_fork() {
+    // SAFETY: the thread of `before_fork`, or its copy in the child, which has the turn until here.
+    drop(unsafe { &mut *AT_FORK.0.get() }.take());
+}
+
+/// Lets children allocate, before the heap has its first region. The C library does so for its own heap.
+fn mind_forks() {
+    static MINDED: Once = Once::new();
+    MINDED.call_once(|| {
+        // SAFETY: the functions live as long as this code; they take mutexes in the order of `alloc`.
+        let refused =
+            unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork), Some(after_fork)) };
+        // Only for want of memory, and then of the very first region too.
+        assert_eq!(refused, 0, "pthread_atfork");
+    });
 }
 
 // SAFETY: Dlmalloc keeps the contract; one thread at a time uses it.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise.
-        self.with(|memory| unsafe { memory.malloc(layout.size(), layout.align()) })
+        Self::with(|memory| unsafe { memory.malloc(layout.size(), layout.align()) })
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise.
-        self.with(|memory| unsafe { memory.calloc(layout.size(), layout.align()) })
+        Self::with(|memory| unsafe { memory.calloc(layout.size(), layout.align()) })
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         // SAFETY: the caller's promise.
-        self.with(|memory| unsafe { memory.free(at, layout.size(), layout.align()) });
+        Self::with(|memory| unsafe { memory.free(at, layout.size(), layout.align()) });
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: the caller's promise.
-        self.with(|memory| unsafe { memory.realloc(at, layout.size(), layout.align(), size) })
+        Self::with(|memory| unsafe { memory.realloc(at, layout.size(), layout.align(), size) })
     }
 }
 
@@ -95,7 +125,7 @@ impl List {
         let mut at = self.0;
         // SAFETY: each header is that of a mapped region, since the caller holds the list.
         while let Some(header) = unsafe { at.as_ref() } {
-            locked::lock(at.cast(), header.length)?;
+            super::lock(at.cast(), header.length)?;
             at = header.next;
         }
         Ok(())
@@ -136,6 +166,7 @@ impl List {
 unsafe impl Allocator for Regions {
     fn alloc(&self, size: usize) -> (*mut u8, usize, u32) {
         let none = (ptr::null_mut(), 0, 0);
+        mind_forks();
         let Some(length) =
             size.checked_add(HEADER).and_then(|sum| sum.checked_next_multiple_of(PAGE))
         else {
@@ -148,10 +179,12 @@ unsafe impl Allocator for Regions {
         if base == libc::MAP_FAILED {
             return none;
         }
-        let mut list = HEAP.regions();
+        let mut list = take(&REGIONS);
         // SAFETY: a new mapping of `length` bytes, and page-aligned.
         unsafe { list.insert(base.cast(), length) };
-        if locked::is_on() && locked::lock(base.cast(), length).is_err() {
+        // Memory that cannot be locked is not used: there is none left then, and whoever touches the memory
+        // later would be killed.
+        if super::is_on() && super::lock(base.cast(), length).is_err() {
             // SAFETY: just inserted; nobody has an address of the region.
             unsafe { list.remove(base.cast()) };
             // SAFETY: exactly what mmap returned.
@@ -174,7 +207,7 @@ unsafe impl Allocator for Regions {
         // SAFETY: `at` comes from `alloc`, which has put the header in front.
         let header = unsafe { at.sub(HEADER) }.cast::<Header>();
         // SAFETY: `alloc` has inserted the header.
-        let length = unsafe { HEAP.regions().remove(header) };
+        let length = unsafe { take(&REGIONS).remove(header) };
         // SAFETY: exactly what mmap returned; nobody uses the region any more.
         unsafe { libc::munmap(header.cast(), length) == 0 }
     }
