@@ -5,6 +5,9 @@
 //! All integers on the wire are big-endian.
 
 pub mod client;
+pub mod server;
 pub mod wire;
 
-pub mod server;
+mod request;
+
+pub use request::Request;

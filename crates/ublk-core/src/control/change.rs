@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use ublk_sys::{ublk_shmem_buf_reg, ublksrv_ctrl_cmd};
 
-use super::bytes::Plain;
 use super::command::{
     END_USER_RECOVERY, QUIESCE_DEV, REG_BUF, START_USER_RECOVERY, TRY_STOP_DEV, UNREG_BUF,
     UPDATE_SIZE,
@@ -14,7 +13,7 @@ use super::command::{
 use super::send::Answer;
 use super::stay::unanswered;
 use super::{Control, QUICK};
-use crate::driver::Driver;
+use crate::driver::{Driver, Plain};
 use crate::error::{Code, Error, Result};
 
 impl<D: Driver> Control<D> {

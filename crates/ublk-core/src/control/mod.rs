@@ -11,10 +11,9 @@ use ublk_sys::{
     UBLK_FEATURES_LEN, UBLK_PARAM_TYPE_BASIC, ublk_params, ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info,
 };
 
-use crate::driver::Driver;
+use crate::driver::{Driver, Plain};
 use crate::error::{Code, Error, Result};
 
-mod bytes;
 mod cause;
 mod change;
 mod command;
@@ -22,7 +21,6 @@ mod identity;
 mod send;
 mod stay;
 
-use bytes::Plain;
 use command::{
     ADD_DEV, DEL_DEV, DEL_DEV_ASYNC, GET_DEV_INFO, GET_FEATURES, GET_PARAMS, GET_QUEUE_AFFINITY,
     SET_PARAMS, START_DEV, STOP_DEV,

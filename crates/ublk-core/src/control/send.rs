@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use ublk_sys::{UBLK_F_UNPRIVILEGED_DEV, ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info};
 
-use super::bytes::Plain;
 use super::cause::refused;
 use super::command::{ADD_DEV, Command, GET_DEV_INFO2, GET_FEATURES};
 use super::{Control, QUICK};
-use crate::driver::{ControlAnswer, Driver};
+use crate::driver::{ControlAnswer, Driver, Plain};
 use crate::error::Result;
 
 /// What a command came back with.

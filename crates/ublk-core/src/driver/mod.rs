@@ -20,12 +20,14 @@ mod deletions;
 mod handles;
 pub mod linux;
 pub mod nbd;
+mod plain;
 mod ring;
 pub mod sim;
 mod users;
 
 pub use deletions::{Deletions, Place};
 pub use handles::{AnyDebug, Descriptors, MemoryMap, OpenFile};
+pub(crate) use plain::Plain;
 pub use ring::{Completion, Ring, RingSize, SEVERED};
 pub use users::{User, Users};
 

@@ -5,9 +5,10 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use ublk_nbd::Request;
 use ublk_nbd::wire::{
-    OPTION_MAGIC, OPTION_REPLY_MAGIC, REQUEST_MAGIC, SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC,
-    chunk, command, option, option_reply,
+    OPTION_MAGIC, OPTION_REPLY_MAGIC, SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC, chunk, command,
+    option, option_reply,
 };
 
 /// A chunk of a structured reply, or a simple reply.
@@ -89,13 +90,7 @@ impl Client {
         place: (u64, u32),
     ) -> io::Result<()> {
         let (offset, length) = place;
-        let mut bytes = REQUEST_MAGIC.to_be_bytes().to_vec();
-        bytes.extend_from_slice(&flags.to_be_bytes());
-        bytes.extend_from_slice(&command.to_be_bytes());
-        bytes.extend_from_slice(&cookie.to_be_bytes());
-        bytes.extend_from_slice(&offset.to_be_bytes());
-        bytes.extend_from_slice(&length.to_be_bytes());
-        self.stream.write_all(&bytes)
+        self.stream.write_all(&Request { flags, command, cookie, offset, length }.encode())
     }
 
     /// The next reply; `length` bytes follow a simple reply without an error.

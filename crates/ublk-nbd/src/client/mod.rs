@@ -5,11 +5,9 @@ mod cover;
 mod error;
 mod negotiate;
 mod reply;
-mod request;
 
 pub use address::{Address, AddressError, Endpoint};
 pub use cover::{Cover, CoverError};
 pub use error::NegotiateError;
 pub use negotiate::{Blocks, Export, negotiate};
 pub use reply::{Header, errno};
-pub use request::Request;

@@ -36,7 +36,8 @@ impl Bound {
         match address {
             Address::Unix(path) => Self::bind_unix(path),
             Address::Tcp { host, port } => {
-                let bound = TcpListener::bind((host.as_str(), *port));
+                let bound = TcpListener::bind((host.as_str(), *port))
+                    .and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
                 let tried = || format!("cannot listen on {host}, port {port}");
                 Ok(Self::Tcp(bound.map_err(|error| refused(tried(), "bind", &error))?))
             }
@@ -50,14 +51,15 @@ impl Bound {
             remove_dead(path)?;
             bound = UnixListener::bind(path);
         }
+        let bound = bound.and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
         let listener = bound.map_err(|error| refused(tried(), "bind", &error))?;
         Ok(Self::Unix { listener, identity: identity(path), path: path.into() })
     }
 
-    /// Waits for the next client.
+    /// Accepts a client; never waits, since a caller that waits here could not be stopped.
     ///
     /// # Errors
-    /// The errno of accept(2).
+    /// The errno of accept(2); `WouldBlock` without a client.
     pub(super) fn accept(&self) -> io::Result<OwnedFd> {
         match self {
             Self::Unix { listener, .. } => Ok(listener.accept()?.0.into()),

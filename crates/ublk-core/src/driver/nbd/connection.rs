@@ -2,8 +2,8 @@
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
+use ublk_nbd::server::limits::Limits;
 use ublk_nbd::server::negotiation::Contexts;
-use ublk_nbd::server::request::Limits;
 
 use super::door::{Guest, Permit, shut_down};
 use super::facts::Facts;

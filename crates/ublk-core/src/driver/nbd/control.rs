@@ -16,7 +16,7 @@ use ublk_sys::{
 use super::door::Door;
 use super::listener;
 use super::state::Shared;
-use crate::driver::ControlAnswer;
+use crate::driver::{ControlAnswer, Plain};
 
 /// How long clients have to take the replies of an export that ends.
 const GRACE: Duration = Duration::from_secs(2);
@@ -57,14 +57,14 @@ impl Shared {
         match number {
             INFO | INFO2 => {
                 let info = self.lock().info.unwrap_or_default();
-                Ok(filled(buffer, &bytes_of(&info)))
+                Ok(filled(buffer, &info.to_buffer()))
             }
             PARAMS => {
                 let params = self.lock().params;
-                Ok(filled(buffer, &bytes_of(&params)))
+                Ok(filled(buffer, &params.to_buffer()))
             }
             SET_PARAMS => {
-                let params: ublk_params = parse(buffer.as_deref().unwrap_or_default());
+                let params = ublk_params::parse(buffer.as_deref().unwrap_or_default());
                 self.size.store(params.basic.dev_sectors << 9, Ordering::Relaxed);
                 self.lock().params = params;
                 Ok(done(buffer))
@@ -97,7 +97,7 @@ impl Shared {
     }
 
     fn add(&self, buffer: Option<Box<[u8]>>) -> io::Result<ControlAnswer> {
-        let asked: ublksrv_ctrl_dev_info = parse(buffer.as_deref().unwrap_or_default());
+        let asked = ublksrv_ctrl_dev_info::parse(buffer.as_deref().unwrap_or_default());
         let mut state = self.lock();
         if state.info.is_some() {
             return Err(errno(libc::EEXIST));
@@ -112,7 +112,7 @@ impl Shared {
             ..asked
         };
         state.info = Some(info);
-        Ok(filled(buffer, &bytes_of(&info)))
+        Ok(filled(buffer, &info.to_buffer()))
     }
 
     fn set_state(&self, device_state: u16, pid: i32) {
@@ -154,27 +154,4 @@ fn filled(buffer: Option<Box<[u8]>>, answer: &[u8]) -> ControlAnswer {
     let length = buffer.len().min(answer.len());
     buffer[..length].copy_from_slice(&answer[..length]);
     ControlAnswer { result: 0, buffer: Some(buffer) }
-}
-
-/// The structs of the control commands: integers only.
-trait Numbers: Copy + Default {}
-impl Numbers for ublk_params {}
-impl Numbers for ublksrv_ctrl_dev_info {}
-
-fn bytes_of<T: Numbers>(value: &T) -> Vec<u8> {
-    let mut bytes = vec![0; size_of::<T>()];
-    // SAFETY: `bytes` is exactly as long, and an unaligned write needs no alignment. Padding may be
-    // copied: the bytes stay in the process.
-    unsafe { bytes.as_mut_ptr().cast::<T>().write_unaligned(*value) };
-    bytes
-}
-
-fn parse<T: Numbers>(bytes: &[u8]) -> T {
-    let mut value = T::default();
-    let length = bytes.len().min(size_of::<T>());
-    // SAFETY: `length` is within both; any bytes make a valid value of integers.
-    unsafe {
-        std::ptr::copy_nonoverlapping(bytes.as_ptr(), (&raw mut value).cast(), length);
-    }
-    value
 }

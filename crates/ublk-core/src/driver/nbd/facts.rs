@@ -1,4 +1,4 @@
-//! Facts of the device that decide how requests of clients become requests of the device.
+//! Facts of the device by which requests of clients become requests of the device.
 
 use ublk_nbd::wire::export;
 use ublk_sys::{
@@ -17,7 +17,7 @@ pub(super) struct Facts {
     pub(super) preferred: u32,
     /// The longest request of the device; a client's longer request becomes several.
     pub(super) max_io: u32,
-    /// No read and no write crosses a multiple of this; 0: no such rule.
+    /// No read and no write crosses a multiple of `chunk`; 0: no such rule.
     pub(super) chunk: u64,
     /// The longest discard; 0: the target does not discard.
     pub(super) max_discard: u64,
@@ -29,7 +29,7 @@ pub(super) struct Facts {
     pub(super) fua: bool,
     /// Writes are refused.
     pub(super) read_only: bool,
-    /// Seeks are dear.
+    /// The disk spins.
     pub(super) rotational: bool,
 }
 
@@ -58,8 +58,8 @@ impl Facts {
 
     /// The transmission flags of a client with structured replies.
     ///
-    /// Several connections see one disk: all requests go to one engine, and a flush covers each write
-    /// that has ended before, of any connection and queue, as on a block device.
+    /// `CAN_MULTI_CONN` holds, because all requests reach one target, and a flush covers each earlier
+    /// completed write of any connection and queue, as on a block device.
     pub(super) fn flags(&self) -> u16 {
         let writable = !self.read_only;
         let flags = [
@@ -74,7 +74,7 @@ impl Facts {
         flags.into_iter().filter(|(on, _)| *on).fold(0, |all, (_, flag)| all | flag)
     }
 
-    /// How much of a read or write at `offset` is one request of the device.
+    /// The length of the first request of the device for a read or write at `offset`.
     pub(super) fn transfer(&self, offset: u64, left: u64) -> u64 {
         let most = left.min(self.max_io.into());
         // None without a chunk.

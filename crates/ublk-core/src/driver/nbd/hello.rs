@@ -3,8 +3,8 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use ublk_nbd::server::limits::MAX_LENGTH;
 use ublk_nbd::server::negotiation::{self, Export, Negotiation, OptionHeader, Step};
-use ublk_nbd::server::request::MAX_LENGTH;
 use ublk_nbd::wire::{length, option, option_reply};
 
 use super::door::Permit;

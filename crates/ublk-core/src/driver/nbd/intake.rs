@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ublk_nbd::server::request::{MAX_LENGTH, Request};
+use ublk_nbd::Request;
+use ublk_nbd::server::limits::MAX_LENGTH;
 use ublk_nbd::wire::{command, flag, length};
 use ublk_sys::{UBLK_IO_RES_OK, ublksrv_io_desc};
 
@@ -29,7 +30,7 @@ impl Server {
                 Phase::Header => match connection.receiving.take::<{ length::REQUEST }>() {
                     None => false,
                     Some(header) => {
-                        match Request::parse(&header) {
+                        match Request::decode(&header) {
                             Some(request) => self.begin(number, request),
                             None => self.kill(number),
                         }
@@ -59,7 +60,7 @@ impl Server {
         }
         let payload = request.payload();
         if payload > MAX_LENGTH {
-            // Nobody knows how long the client goes on to send.
+            // The data of a longer write could keep the connection busy without end.
             return self.kill(number);
         }
         let size = self.shared.size.load(Ordering::Relaxed);

@@ -1,6 +1,6 @@
 //! Requests of clients under way.
 
-use ublk_nbd::server::request::Request;
+use ublk_nbd::Request;
 use ublk_nbd::wire::{command, flag};
 use ublk_sys::{
     UBLK_IO_F_FUA, UBLK_IO_F_NOUNMAP, UBLK_IO_OP_DISCARD, UBLK_IO_OP_FLUSH, UBLK_IO_OP_READ,

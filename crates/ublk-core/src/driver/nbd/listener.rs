@@ -1,7 +1,7 @@
 //! Lets clients in: a thread accepts connections, and another one negotiates with each client.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -134,7 +134,8 @@ impl Listener {
             }
             match bound.accept() {
                 Ok(client) => return Some(client),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
                 // Without a free descriptor, the client stays in the queue of the socket.
                 Err(_) => drop(wait(&[self.bell.fd()], PAUSE_MS)),
             }

@@ -1,9 +1,9 @@
 //! A driver whose clients speak NBD: exports of targets, without a ublk device.
 //!
-//! To the code above, [`Nbd`] is a ublk driver with one device in copy mode. The control commands are
-//! answered in the process. The ring is the kernel's io_uring, but for ublk's own commands, which
-//! [`ring`] keeps: a fetch parks a tag, a client's request takes a parked tag and completes the fetch,
-//! and a commit sends the reply. Sockets are received and sent on the same ring by the same thread.
+//! To the code above, [`Nbd`] is a ublk driver with one device in copy mode. The process answers the
+//! control commands. The ring is the kernel's io_uring, except that [`ring`] carries out ublk's own
+//! commands: a fetch parks a tag, a client's request takes a parked tag and completes the fetch, and a
+//! commit sends the reply. Sockets are received and sent on the same ring by the same thread.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -53,7 +53,7 @@ pub const MAX_CONNECTIONS: u16 = 128;
 #[derive(Clone, Debug)]
 pub struct Nbd(Arc<Shared>);
 
-/// An export: where clients find it, and what they hear of it.
+/// An export: the address, and the facts that the server reports to clients.
 #[derive(Clone, Debug)]
 pub struct Export {
     /// Where clients connect to.
@@ -62,18 +62,18 @@ pub struct Export {
     pub name: String,
     /// A description for people, at most 4096 bytes.
     pub description: String,
-    /// Whether writes are refused, beside what the target says.
+    /// Whether writes are refused even if the target takes writes.
     pub read_only: bool,
     /// The most connections at once, at most [`MAX_CONNECTIONS`].
     pub connections: u16,
 }
 
 impl Nbd {
-    /// A driver without a device yet, which owns the address. Clients are let in from `START_DEV` on.
+    /// Binds the address for a driver without a device. Clients can connect from `START_DEV` on.
     ///
     /// # Errors
-    /// `Busy` for an address that another server has, `InvalidArgument` for an address that cannot be
-    /// had, a name or a number out of range.
+    /// `Busy` for an address in use by another server. `InvalidArgument` for an address that this
+    /// machine does not have, and for a name, a description or a number out of range.
     pub fn bind(export: Export) -> Result<Self> {
         Ok(Self(Arc::new(Shared::new(export)?)))
     }
@@ -109,7 +109,7 @@ impl Driver for Nbd {
     }
 
     fn open_char(&self, _id: u32) -> io::Result<OpenFile> {
-        // No command with this file reaches the kernel; the place in the file table wants a file.
+        // No command with this file reaches the kernel, but the file table needs a file.
         let file = std::fs::File::open("/dev/null")?;
         Ok(OpenFile::new(file.as_raw_fd(), Arc::new(file)))
     }

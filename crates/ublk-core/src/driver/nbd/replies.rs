@@ -1,4 +1,4 @@
-//! What a client hears of a request.
+//! The replies to a client's requests.
 
 use ublk_nbd::server::negotiation::{ALLOCATION, Contexts, DIFF};
 use ublk_nbd::server::reply::{self, error_of};
@@ -11,7 +11,7 @@ use super::tags::Part;
 use crate::allocation::Allocation;
 
 impl Connection {
-    /// Answers a request that has no reply with data: 0, or a positive errno.
+    /// Answers a request without data. `errno` is positive; 0: no error.
     pub(super) fn answer(&mut self, cookie: u64, errno: i32) {
         let error = if errno == 0 { 0 } else { error_of(errno) };
         let header = match (self.structured, error) {
@@ -22,7 +22,7 @@ impl Connection {
         self.outbox.push(Reply { header: Some(header), body: Body::Empty });
     }
 
-    /// Sends what a part of a read has read. The tag comes back when the data has been sent.
+    /// Sends the data of a part of a read. The connection gives the tag back after the data has been sent.
     pub(super) fn answer_part(&mut self, job: &mut Job, part: &Part, tag: u16, address: u64) {
         let Part { offset, length, .. } = *part;
         let body = Body::Tag { tag, address, length };
@@ -40,8 +40,8 @@ impl Connection {
         if job.streams { self.outbox.push_part(reply, last) } else { self.outbox.push(reply) }
     }
 
-    /// Answers a job whose parts have ended, unless the reply is complete. Returns whether the client
-    /// can be answered: the header of a simple reply cannot be taken back.
+    /// Answers a job whose parts have ended, unless the reply is complete. Returns false where no
+    /// answer is possible: the header of a simple reply has announced data, and a later part failed.
     pub(super) fn conclude(&mut self, job: &Job) -> bool {
         let complete = job.answered && job.errno == 0;
         if !complete && job.answered {
@@ -70,7 +70,7 @@ impl Connection {
         }
     }
 
-    /// A chunk of extents; those that adjoin with the same `flags` are one.
+    /// Sends a chunk of extents. Adjoining extents with the same `flags` become one extent.
     fn push_status(
         &mut self,
         cookie: u64,

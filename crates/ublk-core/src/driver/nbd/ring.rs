@@ -192,11 +192,10 @@ impl Ring for NbdRing {
 
 impl Drop for NbdRing {
     fn drop(&mut self) {
-        // No operation may outlive the memory of the connections, or the buffers of the tags.
-        if let Some(server) = &mut self.server
-            && !server.quit(&mut self.kernel)
-        {
-            std::mem::forget(self.server.take());
+        // No operation may outlive the memory of the connections, or the buffers of the tags. The reactor
+        // frees the buffers after the ring.
+        if let Some(server) = &mut self.server {
+            server.quit(&mut self.kernel);
         }
     }
 }

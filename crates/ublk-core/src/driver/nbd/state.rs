@@ -1,4 +1,4 @@
-//! The state of the device, which all threads share.
+//! The state of an export, shared by all threads of the export.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -13,11 +13,11 @@ use crate::allocation::FindAllocation;
 use crate::driver::{Deletions, Identity};
 use crate::error::Result;
 
-/// The numbers of exports begin above those of the kernel, which end at 2^20.
+/// The first device number of exports. Device numbers of the kernel end at 2^20.
 const FIRST: u32 = 10_000_000;
 static NEXT: AtomicU32 = AtomicU32::new(FIRST);
 
-/// The driver and its only device.
+/// The state of the driver, including the only device.
 pub(super) struct Shared {
     pub(super) deletions: Deletions,
     pub(super) id: u32,
@@ -26,13 +26,13 @@ pub(super) struct Shared {
     /// The size of the disk in bytes.
     pub(super) size: AtomicU64,
     pub(super) state: Mutex<State>,
-    /// The number of clients so far: clients take turns at the queues.
+    /// The number of clients so far. Clients are assigned to the queues in turn.
     clients: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// Absent before the device is added, and after it has been deleted.
+    /// Absent before `ADD_DEV` and after `DEL_DEV`.
     pub(super) info: Option<ublksrv_ctrl_dev_info>,
     pub(super) params: ublk_params,
     /// One for each queue.
@@ -49,7 +49,8 @@ impl Shared {
     pub(super) fn new(export: Export) -> Result<Self> {
         Ok(Self {
             deletions: Deletions::new(),
-            // Relaxed: only unique. Ten characters and a queue fit into a thread's name.
+            // Relaxed: the number only has to be unique. A number of eight digits leaves room for the
+            // queue in the name of a thread.
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             listener: Listener::bind(export)?,
             allocation: OnceLock::new(),
@@ -67,13 +68,13 @@ impl Shared {
         self.allocation.get().map(|(find, _)| Arc::clone(find))
     }
 
-    /// Whether the target tells which ranges differ from a base.
+    /// Whether the target reports the ranges changed since a base.
     pub(super) fn tells_diff(&self) -> bool {
         self.allocation.get().is_some_and(|(_, tells)| *tells)
     }
 
     pub(super) fn ask_allocation(&self, find: Arc<FindAllocation>, tells_changes: bool) {
-        // The device has one target.
+        // The device has one target: a second call is ignored.
         let _second = self.allocation.set((find, tells_changes));
     }
 

@@ -7,10 +7,10 @@ use crate::allocation::{Allocation, FindAllocation};
 /// The most extents of a reply.
 const MOST: usize = 1024;
 
-/// The extents from `offset` on, as far as `length` bytes, or at most one if `one`.
+/// Finds the extents of `length` bytes at `offset`: at most [`MOST`], or the first with `one`.
 ///
 /// # Errors
-/// Those of `find_one`.
+/// The errors of `find_one`.
 pub(super) fn find(
     find_one: &FindAllocation,
     offset: u64,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use io_uring::opcode;
 use io_uring::squeue::Entry;
 use io_uring::types::Fd;
-use ublk_nbd::client::Request;
+use ublk_nbd::Request;
 use ublk_nbd::wire::{command, flag, length};
 
 use super::socket::Socket;
@@ -72,7 +72,7 @@ impl Sending {
         // A request adds two pieces at most.
         while self.count + 2 <= MOST_PIECES {
             let Some((number, cookie, job)) = table.next() else { break };
-            let header = request(&job, cookie).to_bytes();
+            let header = request(&job, cookie).encode();
             let at = self.headers + self.batch.len() * length::REQUEST;
             assert!(at + header.len() <= self.memory.size());
             let place = self.memory.base().wrapping_add(at);

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use io_uring::opcode;
 use io_uring::types::Fd;
-use ublk_nbd::client::Request;
+use ublk_nbd::Request;
 use ublk_nbd::wire::command;
 
 use super::Nbd;
@@ -289,7 +289,7 @@ impl Session for NbdSession {
             if !self.sending.in_flight {
                 let goodbye =
                     Request { flags: 0, command: command::DISC, cookie: 0, offset: 0, length: 0 };
-                socket.send_at_once(&goodbye.to_bytes());
+                socket.send_at_once(&goodbye.encode());
             }
             self.break_off();
         }

@@ -2,20 +2,21 @@
 
 use ublk_sys::{ublk_params, ublk_shmem_buf_reg, ublksrv_ctrl_dev_info};
 
-/// A struct that is nothing but numbers.
+/// A struct of integers only.
 ///
 /// # Safety
 /// Every bit pattern must be a valid value.
-pub(super) unsafe trait Plain: Copy + Default {
+pub(crate) unsafe trait Plain: Copy + Default {
     fn to_buffer(&self) -> Box<[u8]> {
         let mut buffer = vec![0_u8; size_of::<Self>()].into_boxed_slice();
         // SAFETY: the buffer is exactly as long; an unaligned write needs no alignment. Padding
-        // may be copied: it goes to the kernel, which knows our memory anyway.
+        // may be copied: the bytes go to the kernel, which has access to all memory of the process, or
+        // stay in the process.
         unsafe { buffer.as_mut_ptr().cast::<Self>().write_unaligned(*self) };
         buffer
     }
 
-    /// Bytes that are missing stay zero, as an older kernel leaves them.
+    /// Reads a struct. Missing bytes stay zero, as an older kernel leaves such bytes.
     fn parse(bytes: &[u8]) -> Self {
         let mut value = Self::default();
         let length = bytes.len().min(size_of::<Self>());
