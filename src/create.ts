@@ -3,13 +3,14 @@ import { debug } from './debug.ts';
 import type { Device } from './device.ts';
 import { unwrap } from './errors.ts';
 import { serve, serverOf } from './handler/server.ts';
-import { checkLockable, lockMemory } from './lock-memory.ts';
+import { lockMemoryFor } from './lock-memory.ts';
 import { native, type NativeDevice, type NativeEnd, type NativeMaker } from './native.ts';
 import { nameDisk } from './names.ts';
 import { noteServer } from './notes.ts';
 import { toNativeOptions, type DeviceOptions } from './options.ts';
 import { createIn } from './pool.ts';
 import { RecordKeeper } from './records/keep.ts';
+import { watchDevice } from './serving.ts';
 
 /** How {@link createDevice} can be cancelled. */
 export interface CreateDeviceContext {
@@ -43,10 +44,7 @@ export async function createDevice(
   checkKeys(context, 'the context of createDevice()', ['signal']);
   const { signal } = context;
   signal?.throwIfAborted();
-  if (options.lockMemory) {
-    checkLockable(options.target);
-    lockMemory();
-  }
+  lockMemoryFor(options);
   let onEnd!: (end: NativeEnd) => void;
   const ended = new Promise<NativeEnd>((resolve) => (onEnd = resolve));
   const server = await serverOf(options.target, request);
@@ -63,8 +61,7 @@ export async function createDevice(
   record?.attach(device);
   if (signal?.aborted && (await hasEnded(device.close()))) throw signal.reason;
   device.named(options.name);
-  if (options.latencies) device.measure();
-  if (options.watchdog !== undefined) device.guard(options.watchdog);
+  watchDevice(device, options);
   noteServer(device, request.target, options.name);
   nameDisk(device.id, options.name);
   return device;

@@ -8,6 +8,7 @@ import type { Handler } from './handler/types.ts';
 import { native, type NativeDevice, type NativeEnd, type NativeExport } from './native.ts';
 import { toNativeOptions, type DeviceOptions } from './options.ts';
 import type { Target } from './targets/index.ts';
+import { watchDevice } from './serving.ts';
 
 /** The port of NBD. */
 const PORT = 10809;
@@ -42,6 +43,7 @@ export interface ExportNbdOptions extends Pick<
   | 'spinUsec'
   | 'timeoutMs'
   | 'throttle'
+  | 'latencies'
   | 'watchdog'
 > {
   /**
@@ -80,6 +82,7 @@ const SHARED_KEYS = [
   'spinUsec',
   'timeoutMs',
   'throttle',
+  'latencies',
   'watchdog',
 ] as const;
 const OWN_KEYS = ['name', 'description', 'readOnly', 'connections', 'signal'];
@@ -154,7 +157,7 @@ export async function exportNbd(
   });
   if (signal?.aborted && (await hasEnded(made.close()))) throw signal.reason;
   made.named(exported.name || undefined);
-  if (options.watchdog !== undefined) made.guard(options.watchdog);
+  watchDevice(made, options);
   return made;
 }
 

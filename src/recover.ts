@@ -8,7 +8,7 @@ import { serve, serverOf, type HandlerServer } from './handler/server.ts';
 import { checkKeepers } from './handler/state.ts';
 import type { HandlerModule } from './handler/module.ts';
 import type { Handler } from './handler/types.ts';
-import { checkLockable, lockMemory } from './lock-memory.ts';
+import { lockMemoryFor } from './lock-memory.ts';
 import {
   native,
   type NativeDevice,
@@ -22,7 +22,7 @@ import { toNative } from './options.ts';
 import { createIn } from './pool.ts';
 import { RecordKeeper } from './records/keep.ts';
 import { recall } from './records/recall.ts';
-import { SERVING_KEYS, toNativeServing, type ServingOptions } from './serving.ts';
+import { SERVING_KEYS, toNativeServing, watchDevice, type ServingOptions } from './serving.ts';
 import type { Target } from './targets/index.ts';
 
 /**
@@ -96,14 +96,8 @@ export async function takeDevice(
 ): Promise<Device> {
   signal?.throwIfAborted();
   const info = known ?? (await getDeviceInfo(id));
-  const { serving, recorded } = recall(info, options);
-  const { queues, depth } = info;
-  const target = toNative(serving.target);
-  const request = { ...toNativeServing(serving), target, queues, depth };
-  if (serving.lockMemory) {
-    checkLockable(serving.target);
-    lockMemory();
-  }
+  const { serving, recorded, request } = requestOf(info, options);
+  lockMemoryFor(serving);
   let onEnd!: (end: NativeEnd) => void;
   const ended = new Promise<NativeEnd>((resolve) => (onEnd = resolve));
   const server = await serverOf(serving.target, request);
@@ -118,14 +112,21 @@ export async function takeDevice(
   const leave = (): Promise<void> => device.quiesce().catch(() => device.part());
   if (signal?.aborted && (await hasEnded(leave()))) throw signal.reason;
   device.named(recorded.name);
-  if (serving.latencies) device.measure();
-  if (serving.watchdog !== undefined) device.guard(serving.watchdog);
+  watchDevice(device, serving);
   noteServer(device, request.target, recorded.name);
   const record = new RecordKeeper(recorded);
   record.write(device);
   record.attach(device);
   nameDisk(device.id, recorded.name);
   return device;
+}
+
+/** The options for the addon: those of the caller, and those of the record of the last server. */
+function requestOf(info: DeviceInfo, options: RecoverOptions) {
+  const { serving, recorded } = recall(info, options);
+  const { queues, depth } = info;
+  const target = toNative(serving.target);
+  return { serving, recorded, request: { ...toNativeServing(serving), target, queues, depth } };
 }
 
 async function resume(server: HandlerServer | undefined, state: string): Promise<void> {
@@ -147,21 +148,17 @@ async function resume(server: HandlerServer | undefined, state: string): Promise
  * @throws {UblkError} As {@link recoverDevice}.
  */
 export async function checkRecovery(
-  id: number,
+  info: DeviceInfo,
   options: RecoverOptions,
   states = 0,
 ): Promise<boolean> {
-  const info = await getDeviceInfo(id);
-  const { serving } = recall(info, options);
-  const { queues, depth } = info;
-  const target = toNative(serving.target);
-  const request = { ...toNativeServing(serving), target, queues, depth };
+  const { serving, request } = requestOf(info, options);
   const server = await serverOf(serving.target, request);
   const checked = server?.request ?? request;
   try {
     checkKeepers(states, server?.keepers ?? 0);
     const shared = { ...checked, target: unlocked(checked.target) };
-    return unwrap(await native().checkRecovery(id, shared));
+    return unwrap(await native().checkRecovery(info.id, shared));
   } finally {
     await server?.release();
   }

@@ -1,4 +1,5 @@
 import { checkBoolean, checkCpus, checkInteger } from './check.ts';
+import type { Device } from './device.ts';
 import type { Given } from './device-features.ts';
 import { wrong } from './errors.ts';
 import { checkPool, type ReactorPool } from './pool.ts';
@@ -153,4 +154,13 @@ function checkWithPool(pool: ReactorPool, options: ServingOptions): void {
     (key) => options[key] !== undefined && options[key] !== false,
   );
   if (other) throw wrong(other, 'and pool exclude each other: the pool has its own threads');
+}
+
+/** @internal Begins what the options want to know of a device that is served from now on. */
+export function watchDevice(
+  device: Pick<Device, 'measure' | 'guard'>,
+  { latencies, watchdog }: Pick<ServingOptions, 'latencies' | 'watchdog'>,
+): void {
+  if (latencies) device.measure();
+  if (watchdog !== undefined) device.guard(watchdog);
 }

@@ -115,6 +115,18 @@ describe('the state of a handler', () => {
     expect(old.seen).toEqual([]);
   });
 
+  test('is asked for once, however many hand-overs have failed before', async () => {
+    const old = counter();
+    const { path } = await start(old.target);
+    first.quiesce.mockResolvedValueOnce({
+      failure: { code: 'ERR_UBLK_TIMEOUT', message: 'requests do not end' },
+    });
+    const config = configOf(counter().target);
+    await expect(handOver(config, { path })).rejects.toThrow('do not end');
+    await handOver(config, { path });
+    expect(old.seen).toEqual(['suspend']);
+  });
+
   test('that the next handler does not take is refused before anything changes', async () => {
     const { path } = await start(counter().target);
     const config = configOf({ size: '1MiB', read() {} });

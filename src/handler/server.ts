@@ -150,14 +150,15 @@ export class HandlerServer {
   /** Resolves when the device has ended: to the handler's state as text, if the handler keeps state. */
   suspendAtEnd(): Promise<string | undefined> {
     const keeper = this.#keeper;
-    this.#state = this.#ended.then(async () =>
-      // Nobody wants the state any more, or no handler has one.
-      this.#state === undefined || keeper === undefined
-        ? undefined
-        : toText(await inTime('suspend', keeper.suspend())),
+    const state: Promise<string | undefined> = this.#ended.then(async () =>
+      // Nobody has asked last but this call, and the handler has a state.
+      this.#state === state && keeper !== undefined
+        ? toText(await inTime('suspend', keeper.suspend()))
+        : undefined,
     );
-    this.#state.catch(() => {});
-    return this.#state;
+    state.catch(() => {});
+    this.#state = state;
+    return state;
   }
 
   /** The device has not ended: the handler goes on. */

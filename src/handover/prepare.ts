@@ -48,7 +48,7 @@ export async function prepare(
     ];
     const step = { name, action: 'take-over', id, remains } as const;
     try {
-      const info = await getDeviceInfo(id);
+      const info = found?.info ?? (await getDeviceInfo(id));
       const options = declared ?? recorded(name, info);
       const isCompared = await check(info, options, states);
       prepared.push({ name, id, options, info });
@@ -66,7 +66,7 @@ export async function prepare(
 }
 
 async function check(info: DeviceInfo, options: NamedOptions, states?: number): Promise<boolean> {
-  const { id, recovery, features } = info;
+  const { recovery, features } = info;
   if (recovery === undefined) {
     const message = `the device was created without recovery, so that no other server can serve it`;
     throw new UblkError(UblkErrorCode.Unsupported, message, {
@@ -78,7 +78,7 @@ async function check(info: DeviceInfo, options: NamedOptions, states?: number): 
     const hint = 'stop the service and start the new one: the device waits meanwhile';
     throw new UblkError(UblkErrorCode.Unsupported, message, { hint });
   }
-  return await checkRecovery(id, servingOf(options), states);
+  return await checkRecovery(info, servingOf(options), states);
 }
 
 /** The options of a device that the configuration does not name, as the old server has recorded. */

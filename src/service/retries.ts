@@ -21,6 +21,8 @@ interface Attempts {
   /** When the device was served last. */
   servedAt: number;
   timer?: NodeJS.Timeout;
+  /** The last error that was reported. */
+  told?: string;
 }
 
 /**
@@ -34,7 +36,6 @@ export function retryFailed(
   report: (retry: Retry) => void,
 ): Disposable {
   const all = new Map<string, Attempts>();
-  const told = new Map<string, string>();
   const attemptsOf = (name: string): Attempts => {
     const found = all.get(name) ?? { afterMs: FIRST_MS, servedAt: Infinity };
     all.set(name, found);
@@ -49,8 +50,8 @@ export function retryFailed(
     one.servedAt = Infinity;
     clearTimeout(one.timer);
     one.timer = setTimeout(() => void tryAgain(name), afterMs).unref();
-    if (told.get(name) !== error.message) report({ name, error, afterMs });
-    told.set(name, error.message);
+    if (one.told !== error.message) report({ name, error, afterMs });
+    one.told = error.message;
   };
   const tryAgain = async (name: string): Promise<void> => {
     try {
@@ -66,7 +67,7 @@ export function retryFailed(
     if (one === undefined) return;
     one.servedAt = Date.now();
     clearTimeout(one.timer);
-    told.delete(name);
+    delete one.told;
   };
   const end = (name: string, _device: unknown, error?: UblkError): void => {
     if (error) fail(name, error);

@@ -1,6 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
 
-import { deviceUsers, getDeviceInfo } from '../../devices.ts';
+import { getDeviceInfo } from '../../devices.ts';
 import { describe } from '../describe.ts';
 import { Readings, type Shown } from './readings.ts';
 import { Screen, type Key } from './screen.ts';
@@ -129,14 +129,13 @@ function total(devices: readonly Shown[]): string {
 /** What only a question to the kernel and a look at all processes can tell of a device. */
 async function factsOf(id: number): Promise<string[]> {
   try {
-    const [{ buffers, exchange, queues, depth, since }, users] = await Promise.all([
-      getDeviceInfo(id).then(describe),
-      deviceUsers(id),
-    ]);
+    const { buffers, exchange, queues, depth, since, users } = await describe(
+      await getDeviceInfo(id),
+    );
     return [
       `${queues} queues of ${depth}, buffers ${buffers}, exchange ${exchange}`,
       ...(since === undefined ? [] : [`served since ${since}`]),
-      `used by ${users.text}`,
+      `used by ${users?.text ?? 'unknown'}`,
     ];
   } catch {
     // The device goes.
