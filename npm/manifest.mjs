@@ -6,12 +6,7 @@ import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 
 const file = new URL('../package.json', import.meta.url);
 const { optionalDependencies: _old, ...manifest } = JSON.parse(readFileSync(file, 'utf8'));
-const short = {
-  'x86_64-unknown-linux-gnu': 'linux-x64-gnu',
-  'aarch64-unknown-linux-gnu': 'linux-arm64-gnu',
-  'x86_64-unknown-linux-musl': 'linux-x64-musl',
-  'aarch64-unknown-linux-musl': 'linux-arm64-musl',
-};
+const short = JSON.parse(readFileSync(new URL('platforms.json', import.meta.url), 'utf8'));
 const { packageName, targets } = manifest.napi;
 const platforms = targets.map((target) => [`${packageName}-${short[target]}`, manifest.version]);
 const keep = process.argv[2] === 'add' || process.env.npm_command === 'publish';

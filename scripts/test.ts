@@ -150,7 +150,7 @@ const STAGES: Stage[] = [
     byName: true,
     after: ['build'],
     run: async () => {
-      await show('npx', ['tsx', 'scripts/prebuild.ts']);
+      await show('npx', ['tsx', 'scripts/platforms.ts']);
       await show('npx', ['tsx', 'scripts/release.ts', '--dry-run']);
     },
   },

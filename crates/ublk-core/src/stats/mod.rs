@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 mod guard;
 mod latencies;
+mod ring;
 mod trace;
 
 pub(crate) use guard::{Guard, Old};

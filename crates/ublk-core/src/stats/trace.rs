@@ -1,14 +1,14 @@
 //! The completion of each request, for watchers: records that the reactor writes and a watcher takes in
 //! batches. While no device of the process has a watcher, a pass reads one word and no clock.
 
-use std::cell::UnsafeCell;
 use std::mem;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::Counters;
 use super::latencies::Latencies;
-use crate::target::{Op, Request, RequestFlags};
+use super::ring::TraceRing;
+use crate::target::Request;
 
 /// The number of queues of the process with watchers or a guard.
 static WATCHED: AtomicU32 = AtomicU32::new(0);
@@ -214,7 +214,7 @@ impl Watch {
         let mut dropped = 0;
         for (queue, _, ring) in &self.watched {
             ring.take(|completion| each(*queue, completion));
-            dropped += ring.dropped.swap(0, Ordering::Relaxed);
+            dropped += ring.take_dropped();
         }
         dropped
     }
@@ -228,75 +228,6 @@ impl Drop for Watch {
     }
 }
 
-/// A ring with one writer and one reader. A record without room is counted and lost.
-#[derive(Debug)]
-struct TraceRing {
-    records: Box<[UnsafeCell<Completion>]>,
-    /// The number of records written; the reactor writes.
-    tail: Line,
-    /// The number of records taken; the watcher writes.
-    head: Line,
-    dropped: AtomicU64,
-}
-
-/// A word alone in a cache line.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-struct Line(AtomicU64);
-
-// SAFETY: a record belongs to the writer from the moment the reader gives the record back until the writer
-// publishes the record, and to the reader otherwise: see `push` and `take`.
-unsafe impl Sync for TraceRing {}
-
-impl TraceRing {
-    fn new(capacity: u32) -> Self {
-        let records = (0..capacity.next_power_of_two()).map(|_| UnsafeCell::new(NOTHING)).collect();
-        Self { records, tail: Line::default(), head: Line::default(), dropped: AtomicU64::new(0) }
-    }
-
-    /// By one thread at a time.
-    fn push(&self, completion: &Completion) {
-        let tail = self.tail.0.load(Ordering::Relaxed);
-        // Acquire: the reader is done with the record that is about to be overwritten.
-        if tail - self.head.0.load(Ordering::Acquire) == self.records.len() as u64 {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        // SAFETY: the only writer; the reader has given the record back, and does not read the record
-        // before the tail has passed.
-        unsafe { *self.record(tail) = *completion };
-        // Release: the record is whole before the tail counts the record.
-        self.tail.0.store(tail + 1, Ordering::Release);
-    }
-
-    /// By one thread at a time.
-    fn take(&self, mut each: impl FnMut(Completion)) {
-        // Acquire: the records before the tail are whole.
-        let tail = self.tail.0.load(Ordering::Acquire);
-        let head = self.head.0.load(Ordering::Relaxed);
-        for at in head..tail {
-            // SAFETY: published, and the writer does not touch a record before the reader gives the
-            // record back.
-            each(unsafe { *self.record(at) });
-        }
-        // Release: the reader has read the records before the head gives the records back.
-        self.head.0.store(tail, Ordering::Release);
-    }
-
-    fn record(&self, at: u64) -> *mut Completion {
-        let mask = self.records.len() as u64 - 1;
-        self.records[usize::try_from(at & mask).unwrap_or(0)].get()
-    }
-}
-
-const NOTHING: Completion = Completion {
-    time: 0,
-    latency: 0,
-    request: Request { op: Op::Flush, flags: RequestFlags(0), offset: 0, length: 0 },
-    result: 0,
-    tag: 0,
-};
-
 fn now() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: clock_gettime fills a struct of this frame.
@@ -309,6 +240,7 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::target::{Op, RequestFlags};
 
     fn request(offset: u64) -> Request {
         Request { op: Op::Read, flags: RequestFlags(0), offset, length: 4096 }

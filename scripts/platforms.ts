@@ -7,8 +7,8 @@ import { basename, delimiter, join } from 'node:path';
 import { execa } from 'execa';
 
 import { ensurePackages } from './debian.ts';
-import { toolchainWithSources } from './prebuild/toolchain.ts';
-import { zigTools } from './prebuild/zig.ts';
+import { toolchainWithSources } from './platforms/toolchain.ts';
+import { zigTools } from './platforms/zig.ts';
 
 /** The oldest glibc of the binaries: that of Debian 10 and RHEL 8. */
 const GLIBC = '2.28';
@@ -16,19 +16,11 @@ const GLIBC = '2.28';
 const OWN = 'x86_64-unknown-linux-gnu';
 
 const root = join(import.meta.dirname, '..');
-const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
-  napi: { targets: string[] };
-};
-
-/** The platforms in the names of files and packages. */
-const PLATFORMS: Readonly<Record<string, string>> = {
-  'x86_64-unknown-linux-gnu': 'linux-x64-gnu',
-  'aarch64-unknown-linux-gnu': 'linux-arm64-gnu',
-  'x86_64-unknown-linux-musl': 'linux-x64-musl',
-  'aarch64-unknown-linux-musl': 'linux-arm64-musl',
-};
-
-const { targets } = manifest.napi;
+/** The platforms in the names of files and packages, by the target of Rust. */
+const PLATFORMS = JSON.parse(readFileSync(join(root, 'npm/platforms.json'), 'utf8')) as Readonly<
+  Record<string, string>
+>;
+const targets = Object.keys(PLATFORMS);
 const asked = process.argv.slice(2);
 const unknown = asked.find((target) => !targets.includes(target));
 if (unknown !== undefined) {
@@ -51,6 +43,7 @@ for (const target of wanted) {
   const needs = glibc.length > 0 ? `glibc 2.${Math.max(...glibc)}` : 'musl';
   console.log(`${file}: ${(size / 1e6).toFixed(2)} MB, needs ${needs}`);
 }
+
 /** Builds the addon of one platform into the folder of the platform's package. */
 async function build(target: string, file: string): Promise<void> {
   const floor = target.endsWith('-gnu') ? `.${GLIBC}` : '';
