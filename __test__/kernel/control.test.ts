@@ -53,6 +53,27 @@ withUblk('control commands', () => {
     }
   });
 
+  test('a queue setting that no task can be made for is refused, and the limits named', async (context) => {
+    onlyOnTestMachine(context);
+    const create = () => createDevice({ target, queue: { nomerges: 2 } });
+    const told: unknown[] = [];
+    for (let more = 0; more <= 12; more += 1) {
+      await withTaskLimit(more, async () => {
+        await create().then(
+          (device) => device.close(),
+          (error: unknown) => told.push(error),
+        );
+      });
+      expect(deviceIds()).toEqual([]);
+    }
+    const limits = { hint: expect.stringContaining('pids.max') };
+    expect(told).toEqual(told.map(() => expect.objectContaining(limits)));
+    expect(told).toContainEqual(
+      expect.objectContaining({ message: expect.stringContaining('queue/nomerges: clone') }),
+    );
+    expect(told.length).toBeLessThan(13);
+  });
+
   test('no device waits for another whose stop waits for a slow request', async (context) => {
     await need(context, 'NO_AUTO_PART_SCAN');
     const slow = targets.delay(target, { readUs: 8_000_000 });

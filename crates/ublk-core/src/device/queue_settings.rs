@@ -156,6 +156,8 @@ fn refused(id: u32, name: &'static str, value: &str, error: &io::Error) -> Error
         }
         Some(libc::ETIMEDOUT) => Error::os(Code::Timeout, tried, "write", error)
             .hint("requests in flight are not answered: the kernel takes no setting before"),
+        // Of /bin/sh: sysfs itself never answers so.
+        Some(libc::EAGAIN) => Error::os(Code::Kernel, tried, "clone", error),
         Some(libc::ENOSYS) => Error::os(Code::Unsupported, tried, "start", error)
             .hint("queue settings are written by /bin/sh, which is missing here"),
         _ => Error::os(Code::Kernel, tried, "write", error),
