@@ -1,5 +1,6 @@
 // How long requests wait for a hand-over: `npm run vm -- --icount node bench/hand-over.mjs [ROUNDS]`.
-// Compares the oldest request of each `ublk upgrade` with that of a bare quiesce and recovery in one process.
+// Compares the oldest request of each `ublk upgrade` with that of a bare quiesce and recovery: by one process,
+// which has done so before, and by two processes that do so for the first time, as an upgrade's do.
 
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -14,6 +15,7 @@ import { promisify } from 'node:util';
 import { createDevice, recoverDevice, targets } from '../dist/index.js';
 
 const ROUNDS = Number(process.argv[2] ?? 20);
+const INDEX = new URL('../dist/index.js', import.meta.url).href;
 const CLI = fileURLToPath(new URL('../dist/cli/main.js', import.meta.url));
 const run = promisify(execFile);
 
@@ -24,6 +26,7 @@ truncateSync(image, 64 << 20);
 try {
   console.table({
     'quiesce and recover': await bare(),
+    'by fresh processes': await fresh(),
     'ublk upgrade': await upgrades(),
   });
 } finally {
@@ -78,13 +81,47 @@ async function bare() {
   return result;
 }
 
+/** Each round has a process that serves and, already started, a process that serves next. */
+async function fresh() {
+  const program = `
+    import { createDevice, recoverDevice, targets } from ${JSON.stringify(INDEX)};
+    const target = targets.file(${JSON.stringify(image)});
+    const [order] = process.argv.slice(1);
+    const told = () => new Promise((resolve) => process.stdin.once('data', resolve));
+    if (order === 'recover') { console.log('started'); await told(); }
+    const device = order === 'create'
+      ? await createDevice({ target, recovery: 'reissue', id: 0 })
+      : await recoverDevice(0, { target });
+    console.log('serves');
+    await told();
+    await device.quiesce();
+    console.log('left');
+    process.exit();
+  `;
+  const spawnOne = (order) => start('--input-type=module', '-e', program, order);
+  let server = await spawnOne('create');
+  const result = await measure(async () => {
+    const next = await spawnOne('recover');
+    server.tell();
+    await server.says();
+    next.tell();
+    await next.says();
+    server = next;
+  });
+  server.tell();
+  await server.says();
+  const device = await recoverDevice(0, { target: targets.file(image) });
+  await device.close();
+  return result;
+}
+
 async function upgrades() {
   const config = join(folder, 'ublk.json');
   const disk = { target: { kind: 'file', path: image }, recovery: 'reissue', id: 0 };
   writeFileSync(config, JSON.stringify({ devices: { disk } }));
-  let server = await start('serve', config);
+  let server = await start(CLI, 'serve', config);
   const result = await measure(async () => {
-    const next = await start('upgrade');
+    const next = await start(CLI, 'upgrade');
     await server.ended;
     server = next;
   });
@@ -93,9 +130,12 @@ async function upgrades() {
   return result;
 }
 
+/** Starts a process, and waits for its first line. */
 async function start(...args) {
-  const server = spawn('node', [CLI, ...args], { stdio: ['ignore', 'pipe', 'ignore'] });
+  const server = spawn('node', args, { stdio: ['pipe', 'pipe', 'ignore'] });
   const ended = once(server, 'exit');
-  await once(createInterface({ input: server.stdout }), 'line');
-  return { ended };
+  const lines = createInterface({ input: server.stdout });
+  const says = () => once(lines, 'line');
+  await says();
+  return { ended, says, tell: () => server.stdin.write('go on\n') };
 }
