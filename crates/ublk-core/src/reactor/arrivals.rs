@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::{io, mem};
 
 use super::mailbox::{Mail, NewFile};
-use super::seat::{Desk, Seat};
+use super::seat::Seat;
 use super::{Listener, Reactor, Service, Turn, full};
 use crate::driver::{Driver, OpenFile, Ring};
 use crate::file_table::FIRST_OF_TARGET;
@@ -38,14 +38,14 @@ impl<D: Driver, T: Target> Reactor<D, T> {
             }
         };
         if let Some(seat) = &mut self.seats[number] {
-            seat.arm(&mut desk!(self))?;
+            seat.arm(&mut self.desk)?;
         }
         self.run_clock()?;
-        self.ring.submit()?;
+        self.desk.ring.submit()?;
         // A refused fetch has completed by now. START_DEV would wait for the fetch for ever (trap 23).
         self.take_completions()?;
         // `turn` waits before `attend`: a message that arrives meanwhile must end the wait.
-        if self.attention {
+        if self.desk.attention {
             self.mailbox.waker().wake();
         }
         let seat = self.seats[number].as_mut();
@@ -60,7 +60,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         let made = self.register_files(&service, loan.files.start).and_then(|()| {
             let lent = loan.clone();
             let mut seat = Seat::new(&self.driver, service, lent, bell.as_ref(), self.stays)?;
-            seat.enter(&mut self.ring).map(|()| seat)
+            seat.enter(&mut self.desk.ring).map(|()| seat)
         });
         if made.is_err() {
             let _worse = self.take_back(loan);
@@ -71,7 +71,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
     /// Registers the files of a queue.
     fn register_files(&mut self, service: &Service<T>, first: u32) -> io::Result<()> {
         let (own, targets) = service.files();
-        self.ring.update_files(first, &own)?;
+        self.desk.ring.update_files(first, &own)?;
         self.register_of_target(targets, first + FIRST_OF_TARGET)
     }
 
@@ -84,7 +84,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         let again: Vec<_> = files.iter().map(|&fd| self.driver.reopen(fd).ok()).collect();
         let fds = files.iter().zip(&again);
         let fds: Vec<_> = fds.map(|(&fd, again)| again.as_ref().map_or(fd, OpenFile::fd)).collect();
-        let registered = self.ring.update_files(first, &fds);
+        let registered = self.desk.ring.update_files(first, &fds);
         // The file table keeps the files open.
         drop(again);
         registered
@@ -107,7 +107,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         #[expect(clippy::cast_possible_truncation, reason = "as many as there are files at most")]
         let number = number as u16;
         let files = self.places.take(service.places()).ok_or_else(|| full("file table"))?;
-        match self.slots.take_many(service.standing_slots()) {
+        match self.desk.slots.take_many(service.standing_slots()) {
             Some(slots) => Ok(Loan { number, files, slots }),
             None => {
                 self.places.put(files);
@@ -119,8 +119,8 @@ impl<D: Driver, T: Target> Reactor<D, T> {
     /// Takes a loan back. The places are emptied, so that the files close with their last descriptor; the
     /// slots are empty already.
     fn take_back(&mut self, loan: Loan) -> io::Result<()> {
-        loan.slots.iter().for_each(|&slot| self.slots.put(slot));
-        self.ring.empty_files(loan.files.clone())?;
+        loan.slots.iter().for_each(|&slot| self.desk.slots.put(slot));
+        self.desk.ring.empty_files(loan.files.clone())?;
         self.places.put(loan.files);
         Ok(())
     }
@@ -141,7 +141,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
     /// Sees to the mail, and removes queues that have ended.
     #[cold]
     pub(super) fn attend(&mut self) -> io::Result<Turn> {
-        self.attention = false;
+        self.desk.attention = false;
         for mail in self.mailbox.take() {
             match mail {
                 Mail::Queue(service) => self.serve(service)?,
@@ -158,7 +158,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
             self.seats.iter_mut().flatten().for_each(Seat::wind_down);
         }
         if self.hand_over(quit)? {
-            self.attention = true;
+            self.desk.attention = true;
             return Ok(Turn::Serving);
         }
         for number in 0..self.seats.len() {
@@ -166,7 +166,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
             if seat.has_ended() {
                 self.vacate(number)?;
             } else if seat.closing {
-                self.attention = true;
+                self.desk.attention = true;
                 seat.listener.closing();
                 self.look_after(number)?;
             }
@@ -174,7 +174,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         if !quit && (self.stays || self.seats.iter().any(Option::is_some)) {
             return Ok(Turn::Serving);
         }
-        self.attention = true;
+        self.desk.attention = true;
         let mut seats = self.seats.iter_mut().flatten();
         if seats.any(|seat| seat.ending() > 0 || !seat.close_remotes()) {
             return Ok(Turn::Serving);
@@ -188,13 +188,13 @@ impl<D: Driver, T: Target> Reactor<D, T> {
     fn hand_over(&mut self, all: bool) -> io::Result<bool> {
         loop {
             if all {
-                self.ring.poll()?;
+                self.desk.ring.poll()?;
             } else {
-                self.ring.submit()?;
+                self.desk.ring.submit()?;
             }
             // Under memory pressure io_uring_enter submits a part of the entries, or none.
-            if self.ring.ready() > 0 || !self.ring.has_queued() {
-                return Ok(self.ring.ready() > 0);
+            if self.desk.ring.ready() > 0 || !self.desk.ring.has_queued() {
+                return Ok(self.desk.ring.ready() > 0);
             }
         }
     }
@@ -218,7 +218,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
     fn vacate(&mut self, number: usize) -> io::Result<()> {
         let Some(mut seat) = self.seats[number].take() else { return Ok(()) };
         self.listening.retain(|&listening| usize::from(listening) != number);
-        seat.leave(&mut self.ring)?;
+        seat.leave(&mut self.desk.ring)?;
         self.take_back(seat.loan.clone())?;
         let listener = seat.take_listener();
         let refused = seat.refused;

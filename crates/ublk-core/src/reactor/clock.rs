@@ -6,8 +6,9 @@ use std::time::Duration;
 use io_uring::opcode;
 use io_uring::types::Timespec;
 
+use super::desk::Desk;
 use super::queue::Queue;
-use super::seat::{Desk, Seat};
+use super::seat::Seat;
 use super::{NOBODY, Reactor};
 use crate::driver::{Driver, Ring};
 use crate::engine::Outcome;
@@ -57,7 +58,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
     /// Lets the clock run if a queue needs it.
     pub(super) fn run_clock(&mut self) -> io::Result<()> {
         let needed = self.seats.iter().flatten().any(|seat| seat.queue.ages);
-        if needed { self.clock.start(&mut self.ring) } else { Ok(()) }
+        if needed { self.clock.start(&mut self.desk.ring) } else { Ok(()) }
     }
 
     /// A unit of time has passed.
@@ -66,7 +67,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         self.clock.runs = false;
         for number in 0..self.seats.len() {
             if let Some(seat) = &mut self.seats[number] {
-                seat.tick(&mut desk!(self))?;
+                seat.tick(&mut self.desk)?;
             }
         }
         self.run_clock()
@@ -74,8 +75,12 @@ impl<D: Driver, T: Target> Reactor<D, T> {
 }
 
 impl<T: Target> Seat<T> {
-    fn tick<R: Ring>(&mut self, desk: &mut Desk<'_, R>) -> io::Result<()> {
-        if self.queue.ages { self.queue.tick(&mut pass!(self, desk)) } else { Ok(()) }
+    fn tick<R: Ring>(&mut self, desk: &mut Desk<R>) -> io::Result<()> {
+        if self.queue.ages {
+            self.queue.tick(&mut desk.pass(&self.counters, self.place))
+        } else {
+            Ok(())
+        }
     }
 }
 

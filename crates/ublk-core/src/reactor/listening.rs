@@ -3,8 +3,9 @@
 
 use std::io;
 
+use super::desk::Desk;
 use super::queue::Queue;
-use super::seat::{Desk, Seat};
+use super::seat::Seat;
 use super::{Reactor, Waker, watch};
 use crate::driver::{Completion, Driver, Ring};
 use crate::pass::Pass;
@@ -65,12 +66,12 @@ impl<T: Target> Seat<T> {
     }
 
     /// Takes what other threads have to say.
-    fn listen<R: Ring>(&mut self, desk: &mut Desk<'_, R>) -> io::Result<()> {
-        self.queue.listen(&mut pass!(self, desk))?;
+    fn listen<R: Ring>(&mut self, desk: &mut Desk<R>) -> io::Result<()> {
+        self.queue.listen(&mut desk.pass(&self.counters, self.place))?;
         if !self.queue.exchange.is_open() {
             // The front is gone.
             self.closing = true;
-            *desk.attention = true;
+            desk.attention = true;
         }
         Ok(())
     }
@@ -81,7 +82,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
     pub(super) fn wait_and_listen(&mut self) -> io::Result<()> {
         if let Some(spin) = &mut self.spin {
             let (seats, listening) = (&mut self.seats, &self.listening);
-            spin.look(&mut self.ring, || {
+            spin.look(&mut self.desk.ring, || {
                 listening.iter().any(|&number| {
                     let seat = seats.get_mut(usize::from(number)).and_then(Option::as_mut);
                     seat.is_some_and(|seat| seat.queue.has_word())
@@ -95,7 +96,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
             }
         }
         if idle {
-            self.ring.submit_and_wait(1)?;
+            self.desk.ring.submit_and_wait(1)?;
         }
         for &number in &self.listening {
             if let Some(Some(seat)) = self.seats.get_mut(usize::from(number)) {
@@ -109,7 +110,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
     pub(super) fn listen(&mut self) -> io::Result<()> {
         for index in 0..self.listening.len() {
             if let Some(seat) = &mut self.seats[usize::from(self.listening[index])] {
-                seat.listen(&mut desk!(self))?;
+                seat.listen(&mut self.desk)?;
             }
         }
         Ok(())
@@ -130,7 +131,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
             return Ok(bell.clone());
         }
         let bell = Waker::new()?;
-        watch(&mut self.ring, bell.fd(), true, BELL)?;
+        watch(&mut self.desk.ring, bell.fd(), true, BELL)?;
         Ok(self.bell.insert(bell).clone())
     }
 
@@ -143,7 +144,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
 
     fn watch_bell(&mut self) -> io::Result<()> {
         match &self.bell {
-            Some(bell) => watch(&mut self.ring, bell.fd(), true, BELL),
+            Some(bell) => watch(&mut self.desk.ring, bell.fd(), true, BELL),
             None => Ok(()),
         }
     }

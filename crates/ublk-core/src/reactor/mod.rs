@@ -18,34 +18,10 @@ use crate::stats;
 use crate::target::Target;
 use crate::token::{Kind, Token};
 
-/// A macro, since a method would borrow all of the reactor.
-macro_rules! desk {
-    ($this:expr) => {
-        Desk {
-            ring: &mut $this.ring,
-            slots: &mut $this.slots,
-            put_off: &mut $this.put_off,
-            attention: &mut $this.attention,
-        }
-    };
-}
-
-/// A macro, since a method would borrow all of the seat.
-macro_rules! pass {
-    ($this:expr, $desk:expr) => {
-        Pass {
-            ring: &mut *$desk.ring,
-            slots: &mut *$desk.slots,
-            put_off: &mut *$desk.put_off,
-            counters: &$this.counters,
-            seat: $this.place,
-        }
-    };
-}
-
 mod arrivals;
 mod asking;
 mod clock;
+mod desk;
 mod gate;
 mod listening;
 mod look;
@@ -77,11 +53,12 @@ pub use throttle::{Rates, Throttle, ThrottleLimits};
 pub(crate) use clock::UNPRIVILEGED_LIMIT;
 
 use clock::{CLOCK, Clock};
+use desk::Desk;
 use listening::BELL;
 use lost::LostQueue;
 use places::Places;
 use pulse::Pulse;
-use seat::{Desk, Seat};
+use seat::Seat;
 use spin::Spin;
 
 /// The seat number in completions for the reactor itself.
@@ -101,9 +78,8 @@ pub enum Turn {
 /// Serves queues, on the thread where the reactor was made.
 pub struct Reactor<D: Driver, T> {
     // Fields drop in this order: the ring before the memory used by the ring (see `drop`).
-    ring: D::Ring,
+    desk: Desk<D::Ring>,
     seats: Vec<Option<Seat<T>>>,
-    slots: Slots,
     places: Places,
     mailbox: Mailbox<T>,
     /// Set by callers, and cleared each time the reactor takes its mail.
@@ -112,12 +88,8 @@ pub struct Reactor<D: Driver, T> {
     listening: Vec<u16>,
     /// Wakes the reactor for these messages; present once a seat listens.
     bell: Option<Waker>,
-    /// Seats with work put off until the end of the pass.
-    put_off: Vec<u16>,
     /// The seat of the last completion; the reactor's system calls count for this seat.
     current: u16,
-    /// The reactor must look at something besides requests.
-    attention: bool,
     /// Stays after the end of the last queue.
     stays: bool,
     spin: Option<Spin>,
@@ -143,17 +115,14 @@ impl<D: Driver, T: Target> Reactor<D, T> {
             ring.register_buffers_sparse(capacity.slots.into())?;
         }
         let mut this = Self {
-            ring,
+            desk: Desk::new(ring, Slots::new(capacity.slots)),
             seats: Vec::new(),
-            slots: Slots::new(capacity.slots),
             places: Places::new(capacity.files),
             pulse: Pulse::new(mailbox.waker()),
             mailbox,
             listening: Vec::new(),
             bell: None,
-            put_off: Vec::new(),
             current: 0,
-            attention: false,
             stays: true,
             spin: Spin::new(capacity.spin),
             clock: Clock::new(),
@@ -203,17 +172,17 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         }
         if self.listening.is_empty() {
             if let Some(spin) = &mut self.spin {
-                spin.look(&mut self.ring, || false)?;
+                spin.look(&mut self.desk.ring, || false)?;
             }
             // The first completion ends the wait, even a mere answer to a commit: the kernel may
             // have taken some of several elements, and perhaps no other completion comes before the
             // rest is sent again.
-            self.ring.submit_and_wait(1)?;
+            self.desk.ring.submit_and_wait(1)?;
         } else {
             self.wait_and_listen()?;
         }
         self.take_completions()?;
-        if self.attention { self.attend() } else { Ok(Turn::Serving) }
+        if self.desk.attention { self.attend() } else { Ok(Turn::Serving) }
     }
 
     /// Ends the reactor. The listeners of the remaining queues receive `result`, once the reactor
@@ -264,27 +233,27 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         if !self.listening.is_empty() {
             self.listen()?;
         }
-        let lone = self.ring.ready() <= 1;
-        let mut next = self.ring.pop();
+        let lone = self.desk.ring.ready() <= 1;
+        let mut next = self.desk.ring.pop();
         while let Some(completion) = next {
             let number = Token::seat(completion.user_data);
             next = match self.seats.get_mut(usize::from(number)) {
                 Some(Some(seat)) => {
                     self.current = number;
-                    seat.take::<WATCHED, _>(&mut desk!(self), completion, lone)?
+                    seat.take::<WATCHED, _>(&mut self.desk, completion, lone)?
                 }
                 _ => {
                     self.woken(completion)?;
-                    self.ring.pop()
+                    self.desk.ring.pop()
                 }
             };
         }
         if !self.listening.is_empty() {
             self.show();
         }
-        while let Some(number) = self.put_off.pop() {
+        while let Some(number) = self.desk.put_off.pop() {
             if let Some(seat) = &mut self.seats[usize::from(number)] {
-                seat.flush(&mut desk!(self))?;
+                seat.flush(&mut self.desk)?;
             }
         }
         Ok(())
@@ -300,14 +269,14 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         if tag == BELL {
             return self.bell_rang(completion);
         }
-        self.attention = true;
+        self.desk.attention = true;
         self.mailbox.waker().drain();
         self.pulse.beat();
         self.watch_mailbox()
     }
 
     fn watch_mailbox(&mut self) -> io::Result<()> {
-        watch(&mut self.ring, self.mailbox.waker().fd(), false, MAIL)
+        watch(&mut self.desk.ring, self.mailbox.waker().fd(), false, MAIL)
     }
 }
 
@@ -343,7 +312,7 @@ impl<D: Driver, T> Drop for Reactor<D, T> {
             seat.queue.engine.abandon_remotes();
             if seat.running() == 0 {
                 // The table would keep the character device open after the close (trap 30).
-                let _gone_with_the_ring = self.ring.empty_files(seat.loan.files.clone());
+                let _gone_with_the_ring = self.desk.ring.empty_files(seat.loan.files.clone());
             } else {
                 // The kernel still executes operations in flight, and frees the table only after
                 // the last: freed earlier, the table would let old writes overtake the next server.

@@ -10,14 +10,15 @@ use ublk_sys::{UBLK_F_QUIESCE, UBLK_F_UNPRIVILEGED_DEV};
 use super::Waker;
 use super::arrivals::Loan;
 use super::asking::Asking;
+use super::desk::Desk;
 use super::gate::Gate;
 use super::queue::Queue;
 use super::service::{ExchangeMode, Listener, News, Part, QueueConfig, Service, Transfer};
-use crate::buffers::{Arena, Buffers, Pool, Slots};
+use crate::buffers::{Arena, Buffers, Pool};
 use crate::driver::{Completion, Descriptors, Driver, OpenFile, Ring};
 use crate::engine::{Aids, Engine, Remotes, max_steps};
 use crate::exchange::{Bypass, Exchange};
-use crate::pass::{self, Pass};
+use crate::pass;
 use crate::share::Share;
 use crate::stats::Counters;
 use crate::target::Target;
@@ -38,14 +39,6 @@ pub(super) struct Seat<T> {
     /// The errno of the first permanent refusal of a command by the kernel.
     pub(super) refused: Option<i32>,
     open: [OpenFile; 2],
-}
-
-/// Parts of the reactor, lent to a seat.
-pub(super) struct Desk<'a, R> {
-    pub(super) ring: &'a mut R,
-    pub(super) slots: &'a mut Slots,
-    pub(super) put_off: &'a mut Vec<u16>,
-    pub(super) attention: &'a mut bool,
 }
 
 impl<T> Seat<T> {
@@ -159,9 +152,9 @@ impl<T: Target> Seat<T> {
     ///
     /// # Errors
     /// When the ring breaks.
-    pub(super) fn arm<R: Ring>(&mut self, desk: &mut Desk<'_, R>) -> io::Result<()> {
+    pub(super) fn arm<R: Ring>(&mut self, desk: &mut Desk<R>) -> io::Result<()> {
         let tags = (self.config.share, self.config.depth);
-        let mut pass = pass!(self, desk);
+        let mut pass = desk.pass(&self.counters, self.place);
         self.queue.engine.enter_remotes(&mut pass);
         self.queue.exchange.arm(&mut pass, tags)
     }
@@ -186,8 +179,8 @@ impl<T: Target> Seat<T> {
 
     /// Pushes everything put off until the end of the pass.
     #[inline]
-    pub(super) fn flush<R: Ring>(&mut self, desk: &mut Desk<'_, R>) -> io::Result<()> {
-        self.queue.flush(&mut pass!(self, desk))
+    pub(super) fn flush<R: Ring>(&mut self, desk: &mut Desk<R>) -> io::Result<()> {
+        self.queue.flush(&mut desk.pass(&self.counters, self.place))
     }
 
     /// Takes a completion of the queue, `lone` if there is no other, and all directly following
@@ -195,25 +188,28 @@ impl<T: Target> Seat<T> {
     #[inline(always)]
     pub(super) fn take<const WATCHED: bool, R: Ring>(
         &mut self,
-        desk: &mut Desk<'_, R>,
+        desk: &mut Desk<R>,
         first: Completion,
         lone: bool,
     ) -> io::Result<Option<Completion>> {
-        let mut pass = pass!(self, desk);
-        let mut completion = first;
+        let mut pass = desk.pass(&self.counters, self.place);
+        let (mut completion, mut attention) = (first, false);
         loop {
             let news = self.queue.take::<WATCHED, _>(&mut pass, completion, lone)?;
             if let Some(refused) = news {
                 self.refused = self.refused.or(refused);
                 self.closing = true;
-                *desk.attention = true;
+                attention = true;
                 self.queue.gate.open();
                 // Whether anything is left is for us to say.
                 self.queue.asking.iter().for_each(Asking::close);
             }
             match pass.ring.pop() {
                 Some(next) if Token::seat(next.user_data) == self.place.number => completion = next,
-                next => return Ok(next),
+                next => {
+                    desk.attention |= attention;
+                    return Ok(next);
+                }
             }
         }
     }
