@@ -20,7 +20,7 @@ impl<D: Driver> Device<D> {
 
     /// Leaves the device to the next server, after ending the requests already begun. Requests fail
     /// only where the device's recovery lets requests fail; with [`ExchangeMode::Batch`] and
-    /// [`Recovery::Queue`], requests on their way from the kernel to the server fail too. Blocks
+    /// [`Recovery::Queue`](super::Recovery::Queue), requests on their way from the kernel to the server fail too. Blocks
     /// until a server can recover the device.
     ///
     /// # Errors

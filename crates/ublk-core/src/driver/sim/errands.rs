@@ -4,15 +4,15 @@ use std::io;
 
 use io_uring::squeue::Entry;
 
-use super::Sim;
-use super::ring::SimRing;
+use crate::driver::sim::Sim;
+use crate::driver::sim::uring::ring::SimRing;
 use crate::driver::{Errands, Ring};
 
 #[derive(Debug)]
-pub(super) struct SimErrands(SimRing);
+pub(crate) struct SimErrands(SimRing);
 
 impl SimErrands {
-    pub(super) fn new(sim: Sim) -> Self {
+    pub(crate) fn new(sim: Sim) -> Self {
         Self(SimRing::common(sim))
     }
 }

@@ -14,13 +14,9 @@
 //!
 //! All chance (the order of completions, short transfers, failures) follows from a single seed.
 //!
-//! * `chan`, `batch`, `events`, `dispatch`, `block`, `control`, `call`, `permission`, `start`, `zones`,
-//!   `teardown`, `recovery`, `sysfs`, `device`, `user_copy`, `shared`: drivers/block/ublk_drv.c and the block
-//!   layer above it
-//! * `ring`, `chains`, `ops`, `buffers`, `kbuf`, `waits`, `step`: io_uring
-//! * `backend`, `storage`, `cache`, `files`, `memory`: the objects of operations; `power`: the
-//!   power cut
-//! * `client`, `op`, `transfer`: the device's users; `seam`: the server's view of the model
+//! * `ublk_drv`: drivers/block/ublk_drv.c; `block`: the block layer above the driver
+//! * `uring`: io_uring; `storage`: the objects of operations, and the power cut
+//! * `users`: the device's users; `seam`: the server's view of the model
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -29,70 +25,36 @@ use std::time::{Duration, Instant};
 use ublk_sys::{UBLK_U_CMD_STOP_DEV, ublksrv_ctrl_cmd};
 
 use super::{ControlAnswer, Deletions};
-use call::Call;
 use model::Model;
+use ublk_drv::call::Call;
 
-mod backend;
-mod batch;
 mod block;
-mod buffers;
-mod cache;
-mod call;
-mod chains;
-mod chan;
-mod client;
-mod closed_rings;
 mod config;
-mod control;
-mod device;
-mod disk;
-mod dispatch;
 mod errands;
-mod events;
-mod files;
-mod kbuf;
-mod memory;
 mod model;
-mod op;
-mod ops;
-mod params;
-mod permission;
-mod power;
-mod protection;
-mod queue;
-mod recovery;
-mod ring;
 mod rng;
 mod seam;
-mod shared;
 mod slab;
-mod sockets;
-mod sqe;
-mod start;
-mod step;
 mod storage;
-mod sysfs;
-mod teardown;
-mod transfer;
-mod user_copy;
+mod ublk_drv;
+mod uring;
+mod users;
 mod violation;
-mod waits;
-mod zones;
 
 #[cfg(test)]
 mod tests;
 
-pub use backend::Trouble;
-pub use block::POISON;
-pub use client::{Client, Done};
+pub use block::layer::POISON;
 pub use config::{Faults, Kernel, SimConfig, Waiting};
-pub use disk::SimDisk;
 pub use model::Injected;
-pub use op::{ClientOp, ZoneAction};
-pub use ring::SimRing;
 pub use rng::Rng;
-pub use shared::SimMemory;
-pub use transfer::{Outcome, Transfer};
+pub use storage::backend::Trouble;
+pub use storage::disk::SimDisk;
+pub use ublk_drv::shared::SimMemory;
+pub use uring::ring::SimRing;
+pub use users::client::{Client, Done};
+pub use users::op::{ClientOp, ZoneAction};
+pub use users::transfer::{Outcome, Transfer};
 pub use violation::{Rule, Violation};
 
 /// The time that a sleeper sleeps before looking at descriptors and the clock again: each nap is

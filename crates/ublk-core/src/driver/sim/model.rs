@@ -6,18 +6,18 @@ use std::sync::{Arc, Weak};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
-use super::backend::Disk;
-use super::block::BlockRequest;
-use super::cache::CachedFile;
-use super::call::Call;
-use super::config::SimConfig;
-use super::device::{Device, Io};
-use super::files::FileRef;
-use super::power::Power;
-use super::ring::Uring;
-use super::rng::Rng;
-use super::shared::Memory;
-use super::violation::{Rule, Violation};
+use crate::driver::sim::block::layer::BlockRequest;
+use crate::driver::sim::config::SimConfig;
+use crate::driver::sim::rng::Rng;
+use crate::driver::sim::storage::backend::Disk;
+use crate::driver::sim::storage::cache::CachedFile;
+use crate::driver::sim::storage::files::FileRef;
+use crate::driver::sim::storage::power::Power;
+use crate::driver::sim::ublk_drv::call::Call;
+use crate::driver::sim::ublk_drv::device::{Device, Io};
+use crate::driver::sim::ublk_drv::shared::Memory;
+use crate::driver::sim::uring::ring::Uring;
+use crate::driver::sim::violation::{Rule, Violation};
 use crate::memory::Region;
 
 /// Number of faults that the model has injected, by kind.
@@ -49,60 +49,60 @@ pub struct Injected {
 
 /// A thread of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Task {
+pub(crate) enum Task {
     Thread(ThreadId),
     /// The thread that a ring represents.
     Ring(usize),
 }
 
 #[derive(Debug)]
-pub(super) struct Model {
-    pub(super) config: SimConfig,
-    pub(super) rng: Rng,
-    pub(super) devices: Vec<Device>,
+pub(crate) struct Model {
+    pub(crate) config: SimConfig,
+    pub(crate) rng: Rng,
+    pub(crate) devices: Vec<Device>,
     /// Commands whose senders stopped waiting after the time limit.
-    pub(super) late: Vec<Call>,
+    pub(crate) late: Vec<Call>,
     /// The commands that wait for the driver's mutex, by the order of their arrival.
-    pub(super) driver_turns: BTreeSet<u64>,
-    pub(super) next_turn: u64,
+    pub(crate) driver_turns: BTreeSet<u64>,
+    pub(crate) next_turn: u64,
     /// Closed rings with operations in flight.
-    pub(super) closed_rings: Vec<usize>,
+    pub(crate) closed_rings: Vec<usize>,
     /// The index of a ring is never reused, so a stale index is detected.
-    pub(super) rings: Vec<Option<Uring>>,
-    pub(super) requests: BTreeMap<u64, BlockRequest>,
-    pub(super) next_request: u64,
-    pub(super) files: BTreeMap<RawFd, FileRef>,
-    pub(super) next_fd: RawFd,
-    pub(super) disks: Vec<Disk>,
-    pub(super) memories: Vec<Arc<Memory>>,
+    pub(crate) rings: Vec<Option<Uring>>,
+    pub(crate) requests: BTreeMap<u64, BlockRequest>,
+    pub(crate) next_request: u64,
+    pub(crate) files: BTreeMap<RawFd, FileRef>,
+    pub(crate) next_fd: RawFd,
+    pub(crate) disks: Vec<Disk>,
+    pub(crate) memories: Vec<Arc<Memory>>,
     /// Memory of targets that their steps use.
-    pub(super) target_memory: Vec<Weak<Region>>,
+    pub(crate) target_memory: Vec<Weak<Region>>,
     /// Real files with their caches; the index of a file is never reused.
-    pub(super) storages: Vec<CachedFile>,
-    pub(super) power: Power,
+    pub(crate) storages: Vec<CachedFile>,
+    pub(crate) power: Power,
     /// Numbers N for which a client created a regular file `/dev/ublkbN`; the kernel creates no node there.
-    pub(super) files_in_dev: BTreeSet<u32>,
+    pub(crate) files_in_dev: BTreeSet<u32>,
     /// No block device appears in `/dev`, and the server may not create nodes.
-    pub(super) without_nodes: bool,
+    pub(crate) without_nodes: bool,
     /// Records that servers keep of devices, by device number.
-    pub(super) records: BTreeMap<u32, String>,
-    pub(super) injected: Injected,
+    pub(crate) records: BTreeMap<u32, String>,
+    pub(crate) injected: Injected,
     /// io_uring_enter fails with EAGAIN.
-    pub(super) stalled: bool,
-    pub(super) violations: Vec<Violation>,
+    pub(crate) stalled: bool,
+    pub(crate) violations: Vec<Violation>,
     /// Number of moves so far; constant once no move is possible.
-    pub(super) moves: u64,
+    pub(crate) moves: u64,
     /// The beginning of the time that real threads have.
-    pub(super) since: Instant,
+    pub(crate) since: Instant,
     /// The time that passed in timeouts where no clock runs.
-    pub(super) slept: Duration,
+    pub(crate) slept: Duration,
     /// The current operation runs in a kernel worker, not in a task of the server.
-    pub(super) in_worker: bool,
+    pub(crate) in_worker: bool,
     log: Vec<String>,
 }
 
 impl Model {
-    pub(super) fn new(config: SimConfig) -> Self {
+    pub(crate) fn new(config: SimConfig) -> Self {
         Self {
             rng: Rng::new(config.seed),
             config,
@@ -137,7 +137,7 @@ impl Model {
     }
 
     /// The task that runs work of the ring.
-    pub(super) fn current(&self, ring: usize) -> Option<Task> {
+    pub(crate) fn current(&self, ring: usize) -> Option<Task> {
         let task = || match self.config.thread_per_ring {
             true => Task::Ring(ring),
             false => Task::Thread(thread::current().id()),
@@ -145,28 +145,28 @@ impl Model {
         (!self.in_worker).then(task)
     }
 
-    pub(super) fn io(&mut self, device: usize, queue: u16, tag: u16) -> &mut Io {
+    pub(crate) fn io(&mut self, device: usize, queue: u16, tag: u16) -> &mut Io {
         &mut self.devices[device].queues[usize::from(queue)].ios[usize::from(tag)]
     }
 
-    pub(super) fn ring(&mut self, ring: usize) -> &mut Uring {
+    pub(crate) fn ring(&mut self, ring: usize) -> &mut Uring {
         self.rings[ring].as_mut().expect("a ring is used only while it exists")
     }
 
-    pub(super) fn note(&mut self, event: impl FnOnce() -> String) {
+    pub(crate) fn note(&mut self, event: impl FnOnce() -> String) {
         if self.config.trace {
             let event = event();
             self.log.push(event);
         }
     }
 
-    pub(super) fn violate(&mut self, rule: Rule, detail: impl Into<String>) {
+    pub(crate) fn violate(&mut self, rule: Rule, detail: impl Into<String>) {
         let violation = Violation { rule, detail: detail.into() };
         self.note(|| format!("VIOLATION {violation}"));
         self.violations.push(violation);
     }
 
-    pub(super) fn take_log(&mut self) -> Vec<String> {
+    pub(crate) fn take_log(&mut self) -> Vec<String> {
         std::mem::take(&mut self.log)
     }
 }

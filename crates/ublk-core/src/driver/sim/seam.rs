@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use ublk_sys::ublksrv_ctrl_cmd;
 
-use super::call::Call;
-use super::device::Area;
-use super::errands::SimErrands;
-use super::files::FileRef;
-use super::{Sim, SimRing};
+use crate::driver::sim::errands::SimErrands;
+use crate::driver::sim::storage::files::FileRef;
+use crate::driver::sim::ublk_drv::call::Call;
+use crate::driver::sim::ublk_drv::device::Area;
+use crate::driver::sim::{Sim, SimRing};
 use crate::driver::{
     BlockNode, ControlAnswer, Deletions, Descriptors, DiskFacts, Driver, Errands, Identity,
     MemoryMap, OpenFile, RingSize, User, Users,
@@ -173,9 +173,9 @@ impl Driver for Sim {
 
 /// An open descriptor of the model.
 #[derive(Debug)]
-pub(super) struct OpenFd {
-    pub(super) sim: Sim,
-    pub(super) fd: RawFd,
+pub(crate) struct OpenFd {
+    pub(crate) sim: Sim,
+    pub(crate) fd: RawFd,
 }
 
 impl Drop for OpenFd {

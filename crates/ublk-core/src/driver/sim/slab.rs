@@ -3,7 +3,7 @@
 use std::ops::{Index, IndexMut};
 
 #[derive(Debug)]
-pub(super) struct Slab<T> {
+pub(crate) struct Slab<T> {
     places: Vec<Option<T>>,
     free: Vec<usize>,
 }
@@ -15,7 +15,7 @@ impl<T> Default for Slab<T> {
 }
 
 impl<T> Slab<T> {
-    pub(super) fn insert(&mut self, value: T) -> usize {
+    pub(crate) fn insert(&mut self, value: T) -> usize {
         if let Some(at) = self.free.pop() {
             self.places[at] = Some(value);
             return at;
@@ -26,12 +26,12 @@ impl<T> Slab<T> {
 
     /// # Panics
     /// When there is nothing at `at`.
-    pub(super) fn remove(&mut self, at: usize) -> T {
+    pub(crate) fn remove(&mut self, at: usize) -> T {
         self.free.push(at);
         self.places[at].take().expect("removed once")
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
         self.places.iter().enumerate().filter_map(|(at, place)| Some((at, place.as_ref()?)))
     }
 }

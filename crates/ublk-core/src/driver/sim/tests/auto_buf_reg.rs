@@ -4,9 +4,9 @@ use ublk_sys::{
     UBLK_F_AUTO_BUF_REG as AUTO, UBLK_F_SUPPORT_ZERO_COPY as ZC, UBLK_IO_F_NEED_REG_BUF,
 };
 
-use super::super::sqe::Sqe;
-use super::super::*;
-use super::rig::*;
+use crate::driver::sim::tests::rig::*;
+use crate::driver::sim::uring::sqe::Sqe;
+use crate::driver::sim::*;
 use crate::driver::{Driver, Ring, RingSize};
 
 fn failing_auto() -> SimConfig {

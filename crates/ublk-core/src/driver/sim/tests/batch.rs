@@ -7,11 +7,11 @@ use ublk_sys::{
     UBLK_U_IO_PREP_IO_CMDS, ublk_batch_io,
 };
 
-use super::super::sqe::{HARDLINK, Sqe};
-use super::super::*;
-use super::batch_rig::*;
-use super::rig::*;
 use crate::driver::Ring;
+use crate::driver::sim::tests::batch_rig::*;
+use crate::driver::sim::tests::rig::*;
+use crate::driver::sim::uring::sqe::{HARDLINK, Sqe};
+use crate::driver::sim::*;
 
 #[test]
 fn one_completion_tells_of_many_requests_and_one_commit_answers_them() {

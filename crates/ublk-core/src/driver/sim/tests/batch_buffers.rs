@@ -5,10 +5,10 @@ use ublk_sys::{
     UBLK_F_SUPPORT_ZERO_COPY as ZC, UBLK_IO_F_NEED_REG_BUF,
 };
 
-use super::super::sqe::{ASYNC, BUFFER_SELECT, LINK, Sqe};
-use super::super::*;
-use super::batch_rig::*;
-use super::rig::*;
+use crate::driver::sim::tests::batch_rig::*;
+use crate::driver::sim::tests::rig::*;
+use crate::driver::sim::uring::sqe::{ASYNC, BUFFER_SELECT, LINK, Sqe};
+use crate::driver::sim::*;
 use crate::driver::{Driver, Ring, RingSize};
 
 #[test]

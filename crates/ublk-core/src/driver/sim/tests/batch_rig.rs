@@ -8,9 +8,9 @@ use ublk_sys::{
     UBLK_U_IO_PREP_IO_CMDS, ublk_batch_io, ublk_elem_header,
 };
 
-use super::super::sqe::{BUFFER_SELECT, OP_URING_CMD, Sqe};
-use super::super::*;
-use super::rig::*;
+use crate::driver::sim::tests::rig::*;
+use crate::driver::sim::uring::sqe::{BUFFER_SELECT, OP_URING_CMD, Sqe};
+use crate::driver::sim::*;
 use crate::driver::{Completion, Ring};
 
 /// The buffer group of the tests, and the capacity of the group's ring.

@@ -4,9 +4,9 @@ use std::os::fd::AsRawFd;
 
 use ublk_sys::UBLK_F_SUPPORT_ZERO_COPY as ZC;
 
-use super::super::sqe::*;
-use super::super::*;
-use super::rig::*;
+use crate::driver::sim::tests::rig::*;
+use crate::driver::sim::uring::sqe::*;
+use crate::driver::sim::*;
 use crate::driver::{Completion, Driver, Ring, RingSize, SEVERED};
 
 fn nop(user_data: u64, flags: u8) -> Sqe {

@@ -9,9 +9,9 @@ use ublk_sys::{
     UBLK_U_CMD_TRY_STOP_DEV, UBLK_U_CMD_UPDATE_SIZE, ublk_params, ublksrv_ctrl_cmd,
 };
 
-use super::super::params::{parse_info, parse_params};
-use super::super::*;
-use super::rig::*;
+use crate::driver::sim::tests::rig::*;
+use crate::driver::sim::ublk_drv::params::{parse_info, parse_params};
+use crate::driver::sim::*;
 use crate::driver::{Driver, Ring, RingSize};
 
 fn send(sim: &Sim, operation: u32, id: u32) -> io::Result<i32> {
@@ -25,7 +25,9 @@ fn state(sim: &Sim, id: u32) -> u16 {
 }
 
 fn get_params(sim: &Sim, id: u32) -> io::Result<ublk_params> {
-    let buffer = Some(super::super::params::params_bytes(&params()).to_vec().into_boxed_slice());
+    let buffer = Some(
+        crate::driver::sim::ublk_drv::params::params_bytes(&params()).to_vec().into_boxed_slice(),
+    );
     let answer = sim.control(UBLK_U_CMD_GET_PARAMS, command(id), buffer, Duration::ZERO)?;
     Ok(parse_params(&answer.buffer.unwrap()))
 }

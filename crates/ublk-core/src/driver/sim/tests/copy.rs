@@ -5,9 +5,9 @@ use ublk_sys::{
     UBLK_U_IO_NEED_GET_DATA, ublksrv_io_cmd,
 };
 
-use super::super::sqe::{OP_READ, OP_WRITE, Sqe};
-use super::super::*;
-use super::rig::*;
+use crate::driver::sim::tests::rig::*;
+use crate::driver::sim::uring::sqe::{OP_READ, OP_WRITE, Sqe};
+use crate::driver::sim::*;
 
 #[test]
 fn a_write_s_data_is_in_the_tag_s_buffer() {

@@ -7,9 +7,9 @@ use ublk_sys::{
     UBLK_S_DEV_QUIESCED,
 };
 
-use super::super::*;
-use super::rig::*;
 use crate::control::Control;
+use crate::driver::sim::tests::rig::*;
+use crate::driver::sim::*;
 use crate::driver::{Driver, Ring, RingSize};
 use crate::error::Code;
 

@@ -14,9 +14,11 @@ use ublk_sys::{
     ublk_params, ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info, ublksrv_io_cmd, ublksrv_io_desc,
 };
 
-use super::super::params::{info_bytes, params_bytes, parse_info};
-use super::super::sqe::{FIXED_FILE, OP_READ_FIXED, OP_URING_CMD, OP_WRITE_FIXED, Sqe};
-use super::super::*;
+use crate::driver::sim::ublk_drv::params::{info_bytes, params_bytes, parse_info};
+use crate::driver::sim::uring::sqe::{
+    FIXED_FILE, OP_READ_FIXED, OP_URING_CMD, OP_WRITE_FIXED, Sqe,
+};
+use crate::driver::sim::*;
 use crate::driver::{Completion, Descriptors, Driver, OpenFile, Ring, RingSize};
 
 pub(super) const SIZE: u32 = 1 << 20;

@@ -3,8 +3,8 @@
 
 use ublk_sys::{UBLK_F_SUPPORT_ZERO_COPY, UBLK_F_USER_COPY, user_copy_offset};
 
-use super::super::sqe::{OP_READ, OP_WRITE, Sqe};
-use super::rig::*;
+use crate::driver::sim::tests::rig::*;
+use crate::driver::sim::uring::sqe::{OP_READ, OP_WRITE, Sqe};
 
 const PAGE: u32 = 4096;
 const LENGTH: u32 = 4 * PAGE;

@@ -8,10 +8,10 @@ use ublk_sys::{
     ublk_shmem_zc_addr, ublksrv_ctrl_cmd, ublksrv_io_cmd, ublksrv_io_desc,
 };
 
-use super::super::sqe::{OP_READ, OP_WRITE, Sqe};
-use super::super::*;
-use super::rig::*;
 use crate::driver::Driver;
+use crate::driver::sim::tests::rig::*;
+use crate::driver::sim::uring::sqe::{OP_READ, OP_WRITE, Sqe};
+use crate::driver::sim::*;
 
 const LENGTH: usize = 16384;
 

@@ -4,8 +4,8 @@ use std::thread;
 
 use ublk_sys::{UBLK_F_SUPPORT_ZERO_COPY as ZC, UBLK_IO_RES_ABORT, UBLK_U_CMD_STOP_DEV};
 
-use super::super::*;
-use super::rig::*;
+use crate::driver::sim::tests::rig::*;
+use crate::driver::sim::*;
 use crate::driver::{Driver, Ring, RingSize};
 
 #[test]

@@ -4,9 +4,9 @@ use ublk_sys::{
     UBLK_F_AUTO_BUF_REG, UBLK_F_SUPPORT_ZERO_COPY, UBLK_F_USER_COPY as UC, user_copy_offset,
 };
 
-use super::super::sqe::{OP_READ, OP_READ_FIXED, OP_WRITE, Sqe};
-use super::super::*;
-use super::rig::*;
+use crate::driver::sim::tests::rig::*;
+use crate::driver::sim::uring::sqe::{OP_READ, OP_READ_FIXED, OP_WRITE, Sqe};
+use crate::driver::sim::*;
 
 /// A read or write of `/dev/ublkcN`, into or out of the rig's buffer 0.
 fn copy(rig: &Rig, opcode: u8, (queue, tag): (u16, u16), at: u32, len: u32) -> Sqe {

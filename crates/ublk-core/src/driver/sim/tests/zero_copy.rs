@@ -2,10 +2,10 @@
 
 use ublk_sys::{UBLK_F_SUPPORT_ZERO_COPY as ZC, UBLK_U_IO_COMMIT_AND_FETCH_REQ, ublksrv_io_cmd};
 
-use super::super::sqe::{ASYNC, HARDLINK, LINK, Sqe};
-use super::super::*;
-use super::rig::*;
 use crate::driver::Ring;
+use crate::driver::sim::tests::rig::*;
+use crate::driver::sim::uring::sqe::{ASYNC, HARDLINK, LINK, Sqe};
+use crate::driver::sim::*;
 
 const REG: u64 = 0x100;
 const IO: u64 = 0x200;

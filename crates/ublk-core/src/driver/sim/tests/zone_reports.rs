@@ -7,10 +7,10 @@ use ublk_sys::{
     UBLK_S_DEV_LIVE, UBLK_U_CMD_DEL_DEV, UBLK_U_CMD_STOP_DEV, blk_zone, user_copy_offset,
 };
 
-use super::super::sqe::{OP_WRITE, Sqe};
-use super::super::*;
-use super::rig::*;
 use crate::driver::Driver;
+use crate::driver::sim::tests::rig::*;
+use crate::driver::sim::uring::sqe::{OP_WRITE, Sqe};
+use crate::driver::sim::*;
 
 const ZONED: u64 = UBLK_F_ZONED | UC;
 const ZONE_SECTORS: u64 = (MAX_IO >> 9) as u64;

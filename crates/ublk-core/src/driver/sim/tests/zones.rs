@@ -6,10 +6,10 @@ use ublk_sys::{
     UBLK_U_IO_COMMIT_AND_FETCH_REQ, UBLKSRV_IO_INTEGRITY_FLAG, ublksrv_io_cmd, user_copy_offset,
 };
 
-use super::super::sqe::{OP_READ, OP_WRITE, Sqe};
-use super::super::*;
-use super::batch_rig::*;
-use super::rig::*;
+use crate::driver::sim::tests::batch_rig::*;
+use crate::driver::sim::tests::rig::*;
+use crate::driver::sim::uring::sqe::{OP_READ, OP_WRITE, Sqe};
+use crate::driver::sim::*;
 
 const ZONED: u64 = UBLK_F_ZONED | UC;
 const APPEND: usize = 1024;

@@ -1,0 +1,5 @@
+//! The device's users.
+
+pub(crate) mod client;
+pub(crate) mod op;
+pub(crate) mod transfer;
