@@ -45,7 +45,7 @@ const BUILD_PACKAGES = ['gcc', 'libc6-dev'];
 const EXPORT_PACKAGES = ['fio', 'libnbd-bin', 'qemu-utils'];
 const SHELL_PACKAGES = ['bash', 'zsh', 'fish', 'mandoc'];
 
-const CORE = ['ublk-core', 'ublk-overlay', 'ublk-nbd'];
+const CORE = ['ublk-core', 'ublk-overlay', 'ublk-nbd', 'ublk-qcow2'];
 
 const TEE: ['inherit', 'pipe'] = ['inherit', 'pipe'];
 /** How much of a failed command's output is said again at the end: of a log only that may be kept. */
@@ -97,6 +97,7 @@ const STAGES: Stage[] = [
     name: 'core',
     what: 'cargo tests: scenarios on the simulated driver, power cuts of overlay files',
     after: ['headers'], // cargo would wait for its lock
+    packages: ['qemu-utils'],
     run: () => show('cargo', ['test', ...CORE.flatMap((name) => ['-p', name])]),
   },
   {

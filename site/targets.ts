@@ -8,6 +8,7 @@ export { errorTarget as error } from '../src/targets/error.ts';
 export { fileTarget as file } from '../src/targets/file.ts';
 export { linearTarget as linear } from '../src/targets/linear.ts';
 export { nbdTarget as nbd } from '../src/targets/nbd.ts';
+export { qcow2Target as qcow2 } from '../src/targets/qcow2.ts';
 export { nullTarget as null } from '../src/targets/null.ts';
 export { overlayTarget as overlay } from '../src/targets/overlay.ts';
 export { stripedTarget as striped } from '../src/targets/striped.ts';

@@ -137,6 +137,8 @@ export type {
   OverlayTarget,
   OverlayTargetOptions,
   PresentationOptions,
+  Qcow2Target,
+  Qcow2TargetOptions,
   StripedTarget,
   StripedTargetOptions,
   Target,

@@ -21,6 +21,7 @@ export interface NativeTarget {
     | 'delay'
     | 'zoned'
     | 'overlay'
+    | 'qcow2'
     | 'nbd'
     | 'handler';
   readonly size?: number;

@@ -70,6 +70,7 @@ export function inWords(target: NativeTarget): string {
   const below = (target.targets ?? []).map(inWords);
   switch (target.kind) {
     case 'file':
+    case 'qcow2':
       return target.path ?? 'a file';
     case 'striped':
       return `stripes over ${below.join(', ')}`;

@@ -65,6 +65,7 @@ describe('ublk', () => {
     ['add error'],
     ['add zoned'],
     ['add nbd'],
+    ['add qcow2'],
     ['add overlay'],
     ['overlay create'],
     ['overlay snapshot'],

@@ -27,6 +27,25 @@ describe('targets.null', () => {
   });
 });
 
+describe('targets.qcow2', () => {
+  test('is frozen data with an absolute path for the addon', () => {
+    const target = targets.qcow2('a.qcow2', { lock: false });
+    expect(target).toEqual({ kind: 'qcow2', path: 'a.qcow2', lock: false });
+    expect(Object.isFrozen(target)).toBe(true);
+    const direct = 'auto';
+    const path = resolve('a.qcow2');
+    expect(toNativeTarget(target)).toEqual({ kind: 'qcow2', path, lock: false, direct });
+  });
+
+  test.each([
+    [{ readOnly: true }, /has no 'readOnly'/],
+    [{ direct: 1 }, /direct is 1/],
+    [{ logicalBlockSize: 8192 }, /logicalBlockSize is 8192/],
+  ])('refuses %o', (options, message) => {
+    expect(() => targets.qcow2('a', options as never)).toThrow(message);
+  });
+});
+
 describe('targets.nbd', () => {
   test('is frozen data, also of a URL', () => {
     const target = targets.nbd(new URL('nbd://host/a'), { reconnectTimeoutMs: 5 });

@@ -3,7 +3,8 @@ import { InvalidArgumentError } from 'commander';
 import { BUFFER_MODES, type BufferMode } from '../info.ts';
 
 /** The words that name a target below another target, for help texts. */
-export const PART = 'a file, a block device, null:SIZE, error:SIZE or nbd://HOST/EXPORT';
+export const PART =
+  'a file, a block device, qcow2:IMAGE, null:SIZE, error:SIZE or nbd://HOST/EXPORT';
 
 /** Parses a whole number. */
 export function wholeNumber(text: string): number {

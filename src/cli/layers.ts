@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import { example, PART, seconds, wholeNumber } from './arguments.ts';
 import type { DelayFlags, PartsFlags, StripedFlags, ZonedFlags } from './commands/add-layers.ts';
 import type { NbdFlags } from './commands/add-nbd.ts';
+import type { Qcow2Flags } from './commands/add-qcow2.ts';
 import type { ErrorFlags } from './commands/add.ts';
 
 /** The subcommands of `ublk add` beyond plain files: layers, servers, zones. */
@@ -31,6 +32,17 @@ export function addLayers(add: Command, options: (command: Command) => Command):
     .addHelpText('after', example('ublk add delay null:1GiB --read-us 5000'))
     .action(async (part: string, flags: DelayFlags) => {
       await (await import('./commands/add-layers.ts')).addDelay(part, flags);
+    });
+  options(add.command('qcow2'))
+    .description('Serve a qcow2 image with its backing files, for reading only.')
+    .argument('<image>', 'the image')
+    .option('--direct', 'insist on reading past the page cache')
+    .option('--no-direct', 'go through the page cache')
+    .option('--no-lock', 'serve images that other programs have; none may write to them')
+    .option('--block-size <bytes>', 'logical block size: 512, 1024, 2048 or 4096', wholeNumber)
+    .addHelpText('after', example('ublk add qcow2 debian.qcow2'))
+    .action(async (image: string, flags: Qcow2Flags) => {
+      await (await import('./commands/add-qcow2.ts')).addQcow2(image, flags);
     });
   options(add.command('nbd'))
     .description('Serve an export of an NBD server.')

@@ -83,19 +83,22 @@ export function fileTarget(path: string | URL, options: FileTargetOptions = {}):
 /** Checks a file target and converts the target for the addon. */
 export function toNativeFile(target: FileTarget): NativeTarget {
   checkKeys(target, 'a file target', ['kind', 'path', ...KEYS]);
-  const direct = DIRECT.get(target.direct);
-  if (direct === undefined) {
-    throw wrong('direct', `is ${String(target.direct)}; it must be true, false or 'auto'`);
-  }
   const { readOnly, lock, logicalBlockSize, size, integrity } = target;
   return {
     kind: 'file',
     path: checkAbsolutePath(target.path, 'path'),
-    direct,
+    direct: toNativeDirect(target.direct),
     readOnly: readOnly === undefined ? false : checkBoolean(readOnly, 'readOnly'),
     ...(lock === undefined ? {} : { lock: checkBoolean(lock, 'lock') }),
     ...(logicalBlockSize === undefined ? {} : { logicalBlockSize: checkBlock(logicalBlockSize) }),
     ...(size === undefined ? {} : { size: parseSize(size) }),
     ...(integrity === undefined ? {} : { integrity: toNativeIntegrity(integrity, true) }),
   };
+}
+
+/** Checks and converts the option `direct`. */
+export function toNativeDirect(value: unknown): 'auto' | 'yes' | 'no' {
+  const direct = DIRECT.get(value);
+  if (direct !== undefined) return direct;
+  throw wrong('direct', `is ${String(value)}; it must be true, false or 'auto'`);
 }

@@ -9,6 +9,7 @@ import { linearTarget, toNativeLinear, type LinearTarget } from './linear.ts';
 import { nbdTarget, toNativeNbd, type NbdTarget } from './nbd.ts';
 import { nullTarget, toNativeNull, type NullTarget } from './null.ts';
 import { overlayTarget, toNativeOverlay, type OverlayTarget } from './overlay.ts';
+import { qcow2Target, toNativeQcow2, type Qcow2Target } from './qcow2.ts';
 import { stripedTarget, toNativeStriped, type StripedTarget } from './striped.ts';
 import { toNativeZoned, zonedTarget, type ZonedTarget } from './zoned.ts';
 
@@ -21,6 +22,7 @@ export type { NbdTarget, NbdTargetOptions } from './nbd.ts';
 export type { NullTarget, NullTargetOptions } from './null.ts';
 export type { OverlayTarget, OverlayTargetOptions } from './overlay.ts';
 export type { PresentationOptions } from './presentation.ts';
+export type { Qcow2Target, Qcow2TargetOptions } from './qcow2.ts';
 export type { StripedTarget, StripedTargetOptions } from './striped.ts';
 export type { ZonedTarget, ZonedTargetOptions } from './zoned.ts';
 
@@ -34,6 +36,7 @@ export type Target =
   | DelayTarget
   | ZonedTarget
   | OverlayTarget
+  | Qcow2Target
   | NbdTarget;
 
 /** Makes targets: plain, frozen data. `createDevice` opens the files. */
@@ -46,6 +49,7 @@ export const targets: {
   readonly delay: typeof delayTarget;
   readonly zoned: typeof zonedTarget;
   readonly overlay: typeof overlayTarget;
+  readonly qcow2: typeof qcow2Target;
   readonly nbd: typeof nbdTarget;
 } = Object.freeze({
   null: nullTarget,
@@ -56,6 +60,7 @@ export const targets: {
   delay: delayTarget,
   zoned: zonedTarget,
   overlay: overlayTarget,
+  qcow2: qcow2Target,
   nbd: nbdTarget,
 });
 
@@ -90,6 +95,8 @@ export function toNativeTarget(target: Target, depth = 0): NativeTarget {
       return toNativeOverlay(target as OverlayTarget, [
         below(checkTarget((target as OverlayTarget).base, 'base'), 'base'),
       ]);
+    case 'qcow2':
+      return toNativeQcow2(target as Qcow2Target);
     case 'nbd':
       return toNativeNbd(target as NbdTarget);
     default:

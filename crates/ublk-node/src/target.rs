@@ -15,6 +15,7 @@ use ublk_core::target::native::Native;
 use ublk_core::target::nbd::{NbdOptions, NbdTarget};
 use ublk_core::target::null::Null;
 use ublk_core::target::overlay::{self, Overlay, OverlayOptions};
+use ublk_core::target::qcow2::{Qcow2, Qcow2Options};
 use ublk_core::target::striped::Striped;
 use ublk_core::target::zoned::{Zoned, ZonedOptions};
 use ublk_core::target::{Boot, Op, Presentation, Target, ZoneOp, ZonedLimits};
@@ -26,7 +27,8 @@ use crate::options::{refused, unknown};
 #[derive(Clone, Debug)]
 #[napi(object, object_to_js = false)]
 pub struct NativeTarget {
-    /// `null`, `error`, `file`, `striped`, `linear`, `delay`, `zoned`, `overlay`, `nbd` or `handler`.
+    /// `null`, `error`, `file`, `striped`, `linear`, `delay`, `zoned`, `overlay`, `nbd`, `qcow2` or
+    /// `handler`.
     pub kind: String,
     /// In bytes.
     pub size: Option<i64>,
@@ -170,10 +172,21 @@ impl NativeTarget {
             }
             "zoned" => self.open_zoned(promised, None),
             "overlay" => self.open_overlay(promised, None),
+            "qcow2" => self.open_qcow2(promised).map(|target| Native::Qcow2(Box::new(target))),
             "nbd" => self.open_nbd().map(|target| Native::Nbd(Box::new(target))),
             "handler" => self.open_handler(promised).map(Native::Handler),
             kind => Err(unknown("kind of target", kind)),
         }
+    }
+
+    fn open_qcow2(self, promised: Option<Promised>) -> Result<Qcow2> {
+        let options = Qcow2Options {
+            direct: direct(self.direct.as_deref())?,
+            unlocked: self.lock == Some(false),
+            asked: self.presentation(),
+            promised,
+        };
+        Qcow2::open(Path::new(&given(self.path, "path")?), &options)
     }
 
     fn open_nbd(self) -> Result<NbdTarget> {

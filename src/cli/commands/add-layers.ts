@@ -74,13 +74,14 @@ export async function addZoned(path: string | undefined, flags: ZonedFlags): Pro
   await serve(target, `zones in ${path ?? 'memory'}`, flags);
 }
 
-/** A target in one word: `null:SIZE`, `error:SIZE`, the URI of an NBD export, or the path of a file. */
+/** A target in one word: `qcow2:IMAGE`, `null:SIZE`, `error:SIZE`, the URI of an NBD export, or the path of a file. */
 export function parseTarget(
   text: string,
   { lock, readOnly }: Partial<Pick<PartsFlags, 'lock' | 'readOnly'>> = {},
 ): Target {
-  const [, kind, size = ''] = /^(null|error):(.*)$/.exec(text) ?? [];
+  const [, kind, size = ''] = /^(null|error|qcow2):(.*)$/.exec(text) ?? [];
   if (kind === 'null') return targets.null({ size });
+  if (kind === 'qcow2') return targets.qcow2(size, { lock });
   if (kind === 'error') return targets.error({ size });
   if (/^nbds?(\+unix)?:\/\//.test(text)) return targets.nbd(text, { readOnly });
   return targets.file(text, { lock, readOnly });

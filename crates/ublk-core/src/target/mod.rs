@@ -49,6 +49,7 @@ pub mod native;
 pub mod nbd;
 pub mod null;
 pub mod overlay;
+pub mod qcow2;
 pub mod striped;
 pub mod zoned;
 

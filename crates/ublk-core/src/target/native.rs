@@ -15,6 +15,7 @@ use super::linear::Linear;
 use super::nbd::NbdTarget;
 use super::null::Null;
 use super::overlay::Overlay;
+use super::qcow2::Qcow2;
 use super::striped::Striped;
 use super::zoned::Zoned;
 use super::{
@@ -52,6 +53,8 @@ pub enum Native {
     Overlay(Box<Overlay>),
     /// An export of an NBD server.
     Nbd(Box<NbdTarget>),
+    /// A qcow2 image.
+    Qcow2(Box<Qcow2>),
 }
 
 macro_rules! forward {
@@ -68,6 +71,7 @@ macro_rules! forward {
             Native::Integrity($target) => $call,
             Native::Overlay($target) => $call,
             Native::Nbd($target) => $call,
+            Native::Qcow2($target) => $call,
         }
     };
 }

@@ -187,7 +187,7 @@ pub(super) fn unfit(path: &Path, error: &LoadError) -> Error {
 }
 
 /// When a regular file was last modified; none for other files.
-pub(super) fn modified(fd: i32) -> io::Result<Option<i64>> {
+pub(in super::super) fn modified(fd: i32) -> io::Result<Option<i64>> {
     // SAFETY: all zeros is a valid `stat`.
     let mut found: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: a struct of ours; the descriptor may be any number.

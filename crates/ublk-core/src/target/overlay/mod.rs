@@ -46,6 +46,7 @@ mod unused;
 mod verbs;
 mod writes;
 
+pub(super) use chain::modified;
 pub use diff::{Change, diff};
 use flights::Flights;
 use flush::Flushing;

@@ -293,6 +293,9 @@ pub(super) fn check_base(base: &Native) -> Result<i64> {
     if !base.remotes().is_empty() && geometry.chunk != 0 {
         return refused("a server that takes only short requests");
     }
+    if !geometry.chunk.is_multiple_of(BLOCK) {
+        return refused("a target whose requests are cut within blocks");
+    }
     if base.max_steps() + ROUND > 250 {
         return refused("a target with so many targets below it");
     }
@@ -315,8 +318,12 @@ pub(super) fn blocks(base: &Native) -> Result<u64> {
     blocks_of(size).ok_or_else(|| {
         let message =
             format!("the base has {size} bytes; an overlay needs whole blocks of {BLOCK}");
-        Error::new(Code::InvalidArgument, message)
-            .hint(format!("round it up: truncate -s %{BLOCK} BASE"))
+        Error::new(Code::InvalidArgument, message).hint(match base {
+            Native::Qcow2(_) => {
+                format!("round it up: qemu-img resize IMAGE {}", size.next_multiple_of(BLOCK))
+            }
+            _ => format!("round it up: truncate -s %{BLOCK} BASE"),
+        })
     })
 }
 

@@ -24,6 +24,7 @@ impl Overlay {
             let (offset, length) = (piece.block << BLOCK_SHIFT, piece.count << BLOCK_SHIFT);
             // Fits: inside the request.
             let within = u32::try_from(offset - request.offset).unwrap_or(u32::MAX);
+            let mut planned = length;
             match piece.place {
                 Some(Place::At { layer, block }) => {
                     let (_, file) = live.layers[layer as usize];
@@ -33,33 +34,45 @@ impl Overlay {
                 Some(Place::Zero) => {
                     plan.push(Step { at: within, ..live.step(StepKind::Zeros, length, 0) });
                 }
-                None => self.plan_base(live, request, (offset, length, within), plan)?,
+                None => planned = self.plan_base(live, request, (offset, length), plan)?,
             }
-            at += piece.count;
+            at += planned >> BLOCK_SHIFT;
+            if planned < length {
+                break;
+            }
         }
         plan.order_stages();
         live.flights.get(ticket).at = at;
         Ok(())
     }
 
-    /// A piece in no layer.
+    /// A piece in no layer, cut where the base wants requests to be cut. Answers how many bytes of the piece
+    /// the plan has room for: not none, if there is room for a plan of the base.
     fn plan_base(
         &self,
         live: &Live,
         request: &Request,
-        (offset, length, at): (u64, u64, u32),
+        (offset, length): (u64, u64),
         plan: &mut Plan<'_>,
-    ) -> Result<(), Errno> {
-        let before = plan.len();
-        // Fits: inside the request.
-        let piece =
-            Request { offset, length: u32::try_from(length).unwrap_or(u32::MAX), ..*request };
-        let part = Part { files: self.base_files, at, ..Part::default() };
-        plan.part(part, |plan| self.base.plan(&piece, plan))?;
-        if plan.len() == before {
-            // A base that stores nothing reads as zeros.
-            plan.push(Step { at, ..live.step(StepKind::Zeros, length, 0) });
+    ) -> Result<u64, Errno> {
+        let chunk = self.base.geometry().chunk;
+        let mut planned = 0;
+        while planned < length && plan.room() >= self.base.max_steps().max(1) {
+            let (before, from) = (plan.len(), offset + planned);
+            let rest = length - planned;
+            let now = if chunk == 0 { rest } else { rest.min(chunk - from % chunk) };
+            // Fits: inside the request.
+            let bytes = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
+            let at = bytes(from - request.offset);
+            let piece = Request { offset: from, length: bytes(now), ..*request };
+            let part = Part { files: self.base_files, at, ..Part::default() };
+            plan.part(part, |plan| self.base.plan(&piece, plan))?;
+            if plan.len() == before {
+                // A base that stores nothing reads as zeros.
+                plan.push(Step { at, ..live.step(StepKind::Zeros, now, 0) });
+            }
+            planned += now;
         }
-        Ok(())
+        Ok(planned)
     }
 }

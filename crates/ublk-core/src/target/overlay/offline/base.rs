@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::os::unix::fs::FileExt;
 
 use super::super::open::{blocks, check_base, check_same_base};
@@ -20,18 +20,26 @@ pub(super) struct Base<'a> {
 }
 
 impl<'a> Base<'a> {
-    /// Opens the base of the layer `lowest`.
+    /// Opens the base of the disk with the layer `highest`.
     ///
     /// # Errors
     /// `InvalidArgument` for an unsuitable base; `BadBackend` for a base other than that of the layer.
-    pub(super) fn open(target: &'a Native, lowest: &Part) -> Result<Self> {
+    pub(super) fn of(target: &'a Native, highest: &Part) -> Result<Self> {
+        let found = (blocks(target)?, check_base(target)?);
+        check_same_base(&highest.path, &highest.superblock, found)?;
+        Self::open(target)
+    }
+
+    /// Opens a base.
+    ///
+    /// # Errors
+    /// `Unsupported` for a base on a server.
+    pub(super) fn open(target: &'a Native) -> Result<Self> {
         if !target.remotes().is_empty() {
             let message = "the disk has a base on a server, which only a device reads";
             return Err(Error::new(Code::Unsupported, message)
                 .hint("serve the disk, and copy the device to a file"));
         }
-        let found = (blocks(target)?, check_base(target)?);
-        check_same_base(&lowest.path, &lowest.superblock, found)?;
         let reopened = |fd: &RawFd| fs::File::open(format!("/proc/self/fd/{fd}"));
         let files = target.files().iter().map(reopened).collect::<io::Result<Vec<_>>>();
         let files = files
@@ -40,7 +48,20 @@ impl<'a> Base<'a> {
     }
 
     /// Reads bytes of the base.
-    pub(super) fn read(&mut self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+    pub(super) fn read(&mut self, mut offset: u64, mut bytes: &mut [u8]) -> io::Result<()> {
+        let chunk = self.target.geometry().chunk;
+        while !bytes.is_empty() {
+            let rest = bytes.len() as u64;
+            let now = if chunk == 0 { rest } else { rest.min(chunk - offset % chunk) };
+            let (piece, behind) =
+                bytes.split_at_mut(usize::try_from(now).map_err(io::Error::other)?);
+            self.read_piece(offset, piece)?;
+            (offset, bytes) = (offset + now, behind);
+        }
+        Ok(())
+    }
+
+    fn read_piece(&mut self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
         bytes.fill(0);
         let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
         let request = Request { op: Op::Read, flags: RequestFlags::default(), offset, length };
@@ -69,20 +90,15 @@ impl<'a> Base<'a> {
         contains(&self.files, other)
     }
 
-    /// The first byte at or behind `offset` that may be other than zero; none if there is none.
-    pub(super) fn data_from(&self, offset: u64) -> Option<u64> {
-        let (Native::File(_), Some(file), Ok(at)) =
-            (self.target, self.files.first(), libc::off_t::try_from(offset))
-        else {
-            return Some(offset);
-        };
-        // SAFETY: lseek of a descriptor that we own.
-        let found = unsafe { libc::lseek(file.as_raw_fd(), at, libc::SEEK_DATA) };
-        match u64::try_from(found) {
-            Ok(found) => Some(found),
-            Err(_) if io::Error::last_os_error().raw_os_error() == Some(libc::ENXIO) => None,
-            Err(_) => Some(offset),
+    /// The first byte from `from` on and before `to` that may be other than zero; none if there is none.
+    pub(super) fn data_from(&self, mut from: u64, to: u64) -> Option<u64> {
+        while from < to {
+            match self.target.allocation(from, to - from) {
+                Ok(found) if found.hole => from += found.length,
+                _ => return Some(from),
+            }
         }
+        None
     }
 }
 

@@ -41,7 +41,7 @@ pub fn export(
     progress: &Progress,
 ) -> Result<Export> {
     let disk = Disk::open(path, Access::Shared, |_| Ok(0))?;
-    let mut base = Base::open(base, disk.lowest())?;
+    let mut base = Base::of(base, disk.highest())?;
     let replaced = out.symlink_metadata().is_ok().then(|| fs::canonicalize(out)).transpose();
     let replaced = replaced.map_err(|error| failed(out, "stat", &error))?;
     let out = replaced.as_deref().unwrap_or(out);
@@ -95,7 +95,7 @@ fn write_piece(
             Some(Place::Zero) => end,
             Some(Place::At { .. }) => at,
             // A base with holes may be much larger than what is stored.
-            None => base.data_from(at).map_or(end, |data| (data - data % BLOCK).clamp(at, end)),
+            None => base.data_from(at, end).map_or(end, |data| (data - data % BLOCK).max(at)),
         };
         let to = end.min(from.saturating_add(CHUNK));
         bytes.resize(usize::try_from(to - from).map_err(io::Error::other)?, 0);

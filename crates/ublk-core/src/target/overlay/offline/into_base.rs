@@ -20,6 +20,7 @@ use super::super::chain::{Layer, failed, folder, modified};
 use super::super::make::{Birth, Unnamed};
 use super::super::open::check_same_base;
 use super::super::{naming, settle};
+use super::bases::{is_qcow2, made_of};
 use super::copy::{CHUNK, copy};
 use super::disk::{Access, Disk};
 use super::{Progress, family, kill};
@@ -37,11 +38,20 @@ use crate::target::file;
 pub fn commit_into_base(base: &Path, path: &Path, progress: &Progress) -> Result<()> {
     let disk = Disk::open(path, Access::Alone, check_alone)?;
     let base_path = fs::canonicalize(base).map_err(|error| failed_on_base(base, &error))?;
+    if is_qcow2(&base_path) {
+        let message = format!("{} is a qcow2 image, which ublk only reads", base_path.display());
+        return Err(Error::new(Code::InvalidArgument, message)
+            .hint("write the disk to a raw file: ublk overlay export BASE LAYER OUT"));
+    }
+    let images = made_of(&base_path);
     let base = open_base(&base_path)?;
     let layer = disk.highest();
     let found = size_and_time(&base).map_err(|error| failed_on_base(&base_path, &error))?;
     check_same_base(&layer.path, &layer.superblock, found)?;
-    let stands = |other: &Superblock| (other.blocks, other.base_modified) == found;
+    let stands = |other: &Superblock| {
+        (other.blocks, other.base_modified) == found
+            || images.iter().any(|image| image.is_below(other))
+    };
     let mut others = family::on_base(folder(&base_path), stands)?;
     others.extend(family::on_base(folder(&layer.path), stands)?);
     others.sort();

@@ -5,6 +5,7 @@
 //! place of the old file by a rename.
 
 mod base;
+mod bases;
 mod changes;
 mod check;
 mod copy;

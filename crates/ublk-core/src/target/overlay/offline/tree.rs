@@ -9,6 +9,7 @@ use ublk_overlay::superblock::Superblock;
 use uuid::Uuid;
 
 use super::super::chain::{failed, folder};
+use super::bases::{Image, made_of};
 use super::family::{Found, has_children, layers_in, on_base};
 use crate::error::Result;
 use crate::target::file;
@@ -50,7 +51,7 @@ pub fn tree(folder: &Path) -> Result<Vec<Branch>> {
     Ok(all.iter().map(|found| branch(found, &all, &images)).collect())
 }
 
-fn branch(found: &Found, all: &[Found], images: &[(PathBuf, fs::Metadata)]) -> Branch {
+fn branch(found: &Found, all: &[Found], images: &[Image]) -> Branch {
     let Superblock { layer, generation, blocks, frozen, in_use, parent, .. } = found.superblock;
     let below = match parent {
         Some(parent) => all
@@ -62,8 +63,8 @@ fn branch(found: &Found, all: &[Found], images: &[(PathBuf, fs::Metadata)]) -> B
             .map(|other| other.path.clone()),
         None => images
             .iter()
-            .find(|(_, image)| is_base(image, &found.superblock))
-            .map(|(path, _)| path.clone()),
+            .find(|image| image.is_below(&found.superblock))
+            .map(|image| image.path.clone()),
     };
     let server = if frozen { None } else { file::holder(&found.metadata) };
     Branch {
@@ -81,36 +82,27 @@ fn branch(found: &Found, all: &[Found], images: &[(PathBuf, fs::Metadata)]) -> B
 }
 
 /// The regular files in a folder that are no layers, by name.
-fn images_in(folder: &Path, layers: &[Found]) -> Result<Vec<(PathBuf, fs::Metadata)>> {
+fn images_in(folder: &Path, layers: &[Found]) -> Result<Vec<Image>> {
     let entries = fs::read_dir(folder).map_err(|error| failed(folder, "readdir", &error))?;
     let files = entries.flatten().map(|entry| entry.path());
     let images = files.filter(|path| !layers.iter().any(|layer| layer.path == *path));
-    let images = images.filter_map(|path| Some((path.clone(), fs::metadata(path).ok()?)));
-    let mut images: Vec<_> = images.filter(|(_, found)| found.is_file()).collect();
-    images.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut images: Vec<_> = images.filter_map(|path| Image::of(&path)).collect();
+    images.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(images)
 }
 
-fn is_base(image: &fs::Metadata, layer: &Superblock) -> bool {
-    image.len() == layer.blocks * BLOCK && time_of(image) == layer.base_modified
-}
-
-fn time_of(image: &fs::Metadata) -> i64 {
-    image.mtime() * 1_000_000_000 + image.mtime_nsec()
-}
-
-/// Checks that the regular file at `path`, which is about to be served for writing, is not the base of layers in its folder, as
-/// far as size and time of modification tell. Files that cannot be read are passed over.
+/// Checks that the regular file at `path`, which is about to be served for writing, is not the base of layers in its folder, or an
+/// image below such a base, as far as size and time of modification tell. Files that cannot be read are passed over.
 ///
 /// # Errors
 /// `InvalidArgument`, with the names of the layers.
 pub fn check_no_base(path: &Path) -> Result<()> {
     let Ok(path) = fs::canonicalize(path) else { return Ok(()) };
-    let Ok(image) = fs::metadata(&path) else { return Ok(()) };
-    if !image.is_file() {
+    let images = made_of(&path);
+    if images.is_empty() {
         return Ok(());
     }
-    let stands = |layer: &Superblock| is_base(&image, layer);
+    let stands = |layer: &Superblock| images.iter().any(|image| image.is_below(layer));
     match on_base(folder(&path), stands) {
         Ok(layers) if !layers.is_empty() => Err(has_children(&path, &layers)),
         _ => Ok(()),

@@ -1,7 +1,12 @@
 //! What requests become.
 
+use std::fs;
+
+use super::super::super::file::{Direct, File, FileOptions};
+use super::super::super::native::Native;
+use super::super::super::striped::Striped;
 use super::super::super::{Boot, Errno, Op, Place, Step, StepKind, Target};
-use super::super::Overlay;
+use super::super::{Overlay, create};
 use super::disk::{BLOCK, Cache, Folder, block_of, of_base, stamp_of};
 use super::machine::{Now, Running, run};
 
@@ -330,4 +335,28 @@ fn a_log_block_that_a_failed_sync_has_lost_is_written_again_by_the_next_server()
     cache.opened();
     let block = run(&after, &mut cache, Op::Read, (3, 1), Vec::new()).unwrap();
     assert_eq!(stamp_of(&block), 7, "a later flush stands on the block");
+}
+
+#[test]
+fn a_read_that_crosses_stripes_of_the_base_is_cut_there() {
+    let folder = Folder::new(32);
+    let base = || {
+        let how = FileOptions { direct: Direct::No, read_only: true, ..FileOptions::default() };
+        let open = |name: &str| Native::File(File::open(&folder.path.join(name), &how).unwrap());
+        Native::Striped(Striped::new(vec![open("base"), open("other")], 8192).unwrap())
+    };
+    let other: Vec<u8> = (32..64).flat_map(block_of).collect();
+    fs::write(folder.path.join("other"), other).unwrap();
+    create(&base(), &folder.layer()).unwrap();
+    let options = folder.options(&Boot::simulated(1));
+    let overlay = Overlay::open(base(), &folder.layer(), &options).unwrap();
+    let mut cache = Cache::new(&folder.layer());
+    write(&overlay, &mut cache, 5, 1, 7);
+    let read = run(&overlay, &mut cache, Op::Read, (0, 64), Vec::new()).unwrap();
+    let expected = (0..64).map(|block| match (block, block / 2 % 2) {
+        (5, _) => 7,
+        (_, 0) => of_base(block / 4 * 2 + block % 2),
+        _ => 32 + block / 4 * 2 + block % 2,
+    });
+    assert!(read.chunks(BLOCK).map(stamp_of).eq(expected));
 }

@@ -1,0 +1,137 @@
+//! The sectors of all images of a chain in one index.
+
+use std::os::unix::fs::FileExt;
+
+use ublk_overlay::extent::{Extent, MAX_COUNT, Place};
+use ublk_overlay::index::Index;
+use ublk_qcow2::runs::{self, Run, runs};
+use ublk_qcow2::{LARGEST, SECTOR};
+
+use super::chain::Chain;
+use super::image::{Image, unfit};
+use crate::error::{Code, Error, Result};
+
+/// The largest request of any device, in sectors: 32 MiB.
+const LARGEST_REQUEST: u64 = (32 << 20) / SECTOR;
+/// The shortest part of a request that the kernel cuts, in sectors: a page.
+const SHORTEST_CHUNK: u64 = 4096 / SECTOR;
+
+/// Reads the tables of all images.
+pub(super) fn index(chain: &Chain) -> Result<Index> {
+    let mut index = Index::new();
+    // An image hides what is behind its end in those below.
+    let mut visible: Vec<u64> = Vec::new();
+    for image in &chain.images {
+        let size = image.size() / SECTOR;
+        visible.push(visible.last().map_or(size, |&above| above.min(size)));
+    }
+    let lowest_first = chain.images.iter().zip(visible).rev();
+    for (layer, (image, visible)) in (0..).zip(lowest_first) {
+        add(image, layer, visible, &mut index)?;
+    }
+    Ok(index)
+}
+
+/// Adds what an image has of the first sectors of the disk.
+fn add(image: &Image, layer: u32, visible: u64, index: &mut Index) -> Result<()> {
+    let mut put = |run: Run| put(run, layer, visible, index);
+    match &image.header {
+        Some(header) => {
+            let read = |offset, bytes: &mut [u8]| image.backing.read_exact_at(bytes, offset);
+            runs(header, image.length, read, put).map_err(|why| unfit(&image.path, &why))
+        }
+        None if image.length > LARGEST => {
+            let message = format!("{} is larger than 512 TiB", image.path.display());
+            Err(Error::new(Code::BadBackend, message).hint("serve it by targets.file"))
+        }
+        None => {
+            put(Run { sector: 0, count: image.size() / SECTOR, place: runs::Place::At(0) });
+            Ok(())
+        }
+    }
+}
+
+/// Puts a run into the index, as extents.
+fn put(run: Run, layer: u32, visible: u64, index: &mut Index) {
+    let mut at = run.sector;
+    let end = (run.sector + run.count).min(visible);
+    while at < end {
+        let count = u32::try_from(end - at).unwrap_or(MAX_COUNT).min(MAX_COUNT);
+        let place = match run.place {
+            runs::Place::Zeros => Place::Zero,
+            runs::Place::At(byte) => Place::At { layer, block: byte / SECTOR + (at - run.sector) },
+        };
+        index.set(Extent::new(at, count, place), drop);
+        at += u64::from(count);
+    }
+}
+
+/// How requests are cut, so that the pieces of each are few.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cut {
+    /// No request crosses a multiple of this many bytes; 0: no such rule.
+    pub(super) chunk: u64,
+    /// The most pieces of a request.
+    pub(super) most: usize,
+}
+
+/// The longest parts of requests for a disk of so many sectors that have at most `most` pieces, or the
+/// shortest parts that there are.
+pub(super) fn cut(index: &Index, sectors: u64, most: usize) -> Cut {
+    let whole = densest(index, sectors, LARGEST_REQUEST);
+    if whole.of_two <= most {
+        return Cut { chunk: 0, most: whole.of_two };
+    }
+    let mut chunk = LARGEST_REQUEST;
+    loop {
+        let found = densest(index, sectors, chunk);
+        if found.of_one <= most || chunk <= SHORTEST_CHUNK {
+            return Cut { chunk: chunk * SECTOR, most: found.of_one };
+        }
+        chunk /= 2;
+    }
+}
+
+/// The most pieces in one window, and in two windows beside each other.
+struct Densest {
+    of_one: usize,
+    of_two: usize,
+}
+
+fn densest(index: &Index, sectors: u64, window: u64) -> Densest {
+    let mut densest = Densest { of_one: 1, of_two: 1 };
+    // The window of the last piece's end, its pieces so far, and those of the window before.
+    let (mut at, mut count, mut before) = (0, 0, 0);
+    for piece in index.pieces(0, sectors) {
+        let (first, last) = (piece.block / window, (piece.block + piece.count - 1) / window);
+        if first != at {
+            (at, before, count) = (first, count, 0);
+        }
+        count += 1;
+        densest.note(count, before);
+        if last != first {
+            // Windows between have this piece alone.
+            before = if last == first + 1 { count } else { 1 };
+            (at, count) = (last, 1);
+            densest.note(count, before);
+        }
+    }
+    densest
+}
+
+impl Densest {
+    fn note(&mut self, count: usize, before: usize) {
+        self.of_one = self.of_one.max(count);
+        self.of_two = self.of_two.max(count + before);
+    }
+}
+
+/// The largest power of two, from 512 to 4096 bytes, of which all pieces begin and end at multiples.
+pub(super) fn unit(index: &Index, size: u64) -> u32 {
+    let of = |extent: Extent| match extent.place() {
+        Place::Zero => extent.block() | extent.end(),
+        Place::At { block, .. } => extent.block() | extent.end() | block,
+    };
+    let bits = index.iter().map(of).fold(size / SECTOR, |bits, one| bits | one);
+    512 << bits.trailing_zeros().min(3)
+}
