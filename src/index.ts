@@ -46,6 +46,8 @@ export type {
   OverlayExport,
   OverlayMerged,
 } from './overlay-merges.ts';
+export { rebaseOverlay } from './overlay-rebase.ts';
+export type { OverlayRebased, RebaseOptions } from './overlay-rebase.ts';
 export type { OverlayProgress, OverlayTaskOptions } from './overlay-task.ts';
 export { createOverlay, forkOverlay, overlayDiff, overlayInfo } from './overlays.ts';
 export type {

@@ -4,6 +4,7 @@ import { UblkError, UblkErrorCode, type Outcome } from './errors.ts';
 import type { DeviceInfo, DeviceUsers, Feature, StopCheck } from './info.ts';
 import type { OverlayReport } from './overlay-folders.ts';
 import type { OverlayExport, OverlayMerged } from './overlay-merges.ts';
+import type { OverlayRebased } from './overlay-rebase.ts';
 import type { OverlayChange, OverlayLayer } from './overlays.ts';
 import type {
   NativeTarget,
@@ -64,6 +65,12 @@ export interface Binding extends NativeMaker {
     path: string,
     task: NativeOverlayTask,
   ): Promise<Outcome<void>>;
+  overlayRebase(
+    path: string,
+    from: NativeTarget | undefined,
+    to: NativeTarget,
+    task: NativeOverlayTask,
+  ): Promise<Outcome<OverlayRebased>>;
   overlaySend(
     path: string,
     from: string | undefined,

@@ -159,8 +159,8 @@ describe.runIf(process.arch === 'x64')('the packages, installed without a compil
         'createReactorPool,defineConfig,deleteDevice,deviceUsers,exportNbd,exportOverlay,' +
         'features,flattenOverlay,forkOverlay,formatSize,getDeviceInfo,handOver,handler,' +
         'handlerModule,latencyPercentile,listDevices,listOrphans,metrics,openControl,overlayCheck,' +
-        'overlayDiff,overlayInfo,overlayTree,parseSize,planHandOver,prune,quiesceDevice,recoverDevice,' +
-        'resizeDevice,serve,setDeviceAffinity,stopDevice,streamOverlayChanges,' +
+        'overlayDiff,overlayInfo,overlayTree,parseSize,planHandOver,prune,quiesceDevice,' +
+        'rebaseOverlay,recoverDevice,resizeDevice,serve,setDeviceAffinity,stopDevice,streamOverlayChanges,' +
         'targets,telemetry false',
     );
   });

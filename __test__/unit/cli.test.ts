@@ -74,6 +74,7 @@ describe('ublk', () => {
     ['overlay export'],
     ['overlay flatten'],
     ['overlay commit'],
+    ['overlay rebase'],
     ['overlay diff'],
     ['overlay apply'],
     ['overlay tree'],

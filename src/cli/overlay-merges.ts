@@ -1,9 +1,14 @@
 import type { Command } from 'commander';
 
 import { example } from './arguments.ts';
-import type { CommitFlags, ExportFlags, FlattenFlags } from './commands/overlay-merges.ts';
+import type {
+  CommitFlags,
+  ExportFlags,
+  FlattenFlags,
+  RebaseFlags,
+} from './commands/overlay-merges.ts';
 
-/** `ublk overlay export`, `flatten` and `commit`. */
+/** `ublk overlay export`, `flatten`, `commit` and `rebase`. */
 export function mergeOverlays(overlay: Command, base: string, layer: string): void {
   overlay
     .command('export')
@@ -42,5 +47,23 @@ export function mergeOverlays(overlay: Command, base: string, layer: string): vo
     )
     .action(async (path: string, flags: CommitFlags) => {
       await (await import('./commands/overlay-merges.ts')).commit(path, flags);
+    });
+  overlay
+    .command('rebase')
+    .description('Put a disk on another base, with the same contents.')
+    .argument('<layer>', layer)
+    .requiredOption('--base <base>', `the new base: ${base}`)
+    .option('--from <base>', 'the present base; what differs is copied from there into the layer')
+    .option('--unsafe', 'copy nothing, and only note the new base')
+    .option('--json', 'as JSON')
+    .addHelpText(
+      'after',
+      example(
+        'ublk overlay rebase vm1.layer --from debian-12.img --base debian-13.img',
+        'ublk overlay rebase vm1.layer --unsafe --base moved/debian-12.img',
+      ),
+    )
+    .action(async (path: string, flags: RebaseFlags) => {
+      await (await import('./commands/overlay-merges.ts')).rebase(path, flags);
     });
 }

@@ -1,4 +1,5 @@
 import { checkAbsolutePath, checkBoolean, checkKeys } from '../check.ts';
+import { wrong } from '../errors.ts';
 import type { NativeTarget } from '../native.ts';
 import type { Target } from './index.ts';
 import { checkTarget } from './layer.ts';
@@ -10,6 +11,12 @@ export interface OverlayTargetOptions {
    * @default false
    */
   readonly create?: boolean | undefined;
+  /**
+   * Whether to serve the disk of a frozen layer, for reading only: nothing is written, and other servers may read
+   * the layer, too. An overlay that is the base of another one, or lies below that, is always opened so.
+   * @default false
+   */
+  readonly readOnly?: boolean | undefined;
   /**
    * A folder on a tmpfs. Until the next flush, the server keeps the places of written blocks there,
    * so a killed server loses no answered write: at most 1 MiB for each disk. The next server of the
@@ -34,7 +41,7 @@ export interface OverlayTarget extends OverlayTargetOptions {
   readonly path: string | URL;
 }
 
-const KEYS = ['create', 'history', 'loseUnflushed'];
+const KEYS = ['create', 'readOnly', 'history', 'loseUnflushed'];
 
 /**
  * A disk that stores only its differences from a base (copy-on-write), in blocks of 4 KiB. The base
@@ -47,8 +54,9 @@ const KEYS = ['create', 'history', 'loseUnflushed'];
  * writes of zeros never let the base show through, and give space back with a later flush. When the
  * file system is full, writes of new blocks fail with `ENOSPC`, and no earlier write is lost.
  *
- * A base cannot be a handler, a zoned target, a target with integrity, or another overlay; an overlay
- * cannot lie below stripes, a linear target or a handler. The size of the base is a multiple of
+ * A base cannot be a handler, a zoned target, a target with integrity, or an overlay with a live layer; such an
+ * overlay cannot lie below stripes, a linear target or a handler either. A frozen layer, opened for reading only,
+ * can be and lie there: so disks in other folders stand on the layer. The size of the base is a multiple of
  * 4 KiB, and the device has logical blocks of 4 KiB.
  *
  * @example
@@ -85,13 +93,23 @@ export function toNativeOverlay(
   base: readonly NativeTarget[],
 ): NativeTarget {
   checkKeys(target, 'an overlay target', ['kind', 'base', 'path', ...KEYS]);
-  const { path, create = false, history, loseUnflushed = false } = target;
+  const { path, create = false, readOnly = false, history, loseUnflushed = false } = target;
+  if (checkBoolean(readOnly, 'readOnly')) checkReadOnly(target);
   return {
     kind: 'overlay',
     path: checkAbsolutePath(path, 'path'),
     targets: base,
     ...(checkBoolean(create, 'create') ? { create } : {}),
+    ...(readOnly ? { readOnly } : {}),
     ...(checkBoolean(loseUnflushed, 'loseUnflushed') ? { loseUnflushed } : {}),
     ...(history === undefined ? {} : { history: checkAbsolutePath(history, 'history') }),
   };
+}
+
+/** A frozen layer is neither made nor written to. */
+function checkReadOnly(target: OverlayTarget): void {
+  for (const key of ['create', 'history', 'loseUnflushed'] as const) {
+    if (target[key] === undefined || target[key] === false) continue;
+    throw wrong(key, 'goes with a live layer, and readOnly with a frozen one');
+  }
 }

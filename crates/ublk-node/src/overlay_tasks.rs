@@ -117,6 +117,34 @@ pub fn overlay_commit<'env>(
     })
 }
 
+/// What a rebase has put into the layer, in bytes.
+#[derive(Debug)]
+#[napi(object, object_from_js = false)]
+pub struct OverlayRebased {
+    /// Copied from the old base.
+    pub copied: f64,
+    /// Made zeros, as in the old base.
+    pub zeros: f64,
+}
+
+/// Makes another base the base of a disk; absent `from`: only the name changes.
+#[napi(catch_unwind, ts_return_type = "Promise<Outcome<OverlayRebased>>")]
+pub fn overlay_rebase<'env>(
+    env: &'env Env,
+    path: String,
+    from: Option<NativeTarget>,
+    to: NativeTarget,
+    task: &NativeOverlayTask,
+) -> napi::Result<Object<'env>> {
+    let progress = Arc::clone(&task.progress);
+    task::promise(env, move || {
+        let from = from.map(|from| from.into_base().open()).transpose()?;
+        let to = to.into_base().open()?;
+        let done = overlay::rebase(Path::new(&path), from.as_ref(), &to, &progress)?;
+        Ok(OverlayRebased { copied: number(done.copied), zeros: number(done.zeros) })
+    })
+}
+
 /// Writes the blocks of a layer into the base.
 #[napi(catch_unwind, ts_return_type = "Promise<Outcome<void>>")]
 pub fn overlay_commit_into_base<'env>(

@@ -14,7 +14,7 @@ use ublk_core::target::linear::Linear;
 use ublk_core::target::native::Native;
 use ublk_core::target::nbd::{NbdOptions, NbdTarget};
 use ublk_core::target::null::Null;
-use ublk_core::target::overlay::{self, Overlay, OverlayOptions};
+use ublk_core::target::overlay::{self, Fixed, Overlay, OverlayOptions};
 use ublk_core::target::qcow2::{Qcow2, Qcow2Options};
 use ublk_core::target::striped::Striped;
 use ublk_core::target::zoned::{Zoned, ZonedOptions};
@@ -260,8 +260,13 @@ impl NativeTarget {
             boot,
             ..OverlayOptions::default()
         };
+        let fixed = self.read_only.unwrap_or(false);
         let base = given(self.targets.and_then(|mut targets| targets.pop()), "targets")?;
         let base = base.into_base().open_for(promised)?;
+        if fixed {
+            let fixed = Fixed::open(base, Path::new(&path), &options)?;
+            return Ok(Native::Fixed(Box::new(fixed)));
+        }
         let overlay = Overlay::open(base, Path::new(&path), &options)?;
         Ok(Native::Overlay(Box::new(overlay)))
     }

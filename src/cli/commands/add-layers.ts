@@ -74,7 +74,7 @@ export async function addZoned(path: string | undefined, flags: ZonedFlags): Pro
   await serve(target, `zones in ${path ?? 'memory'}`, flags);
 }
 
-/** A target in one word: `qcow2:IMAGE`, `null:SIZE`, `error:SIZE`, the URI of an NBD export, or the path of a file. */
+/** A target in one word: `qcow2:IMAGE`, `overlay:LAYER:BASE`, `null:SIZE`, `error:SIZE`, the URI of an NBD export, or the path of a file. */
 export function parseTarget(
   text: string,
   { lock, readOnly }: Partial<Pick<PartsFlags, 'lock' | 'readOnly'>> = {},
@@ -83,6 +83,8 @@ export function parseTarget(
   if (kind === 'null') return targets.null({ size });
   if (kind === 'qcow2') return targets.qcow2(size, { lock });
   if (kind === 'error') return targets.error({ size });
+  const overlay = /^overlay:([^:]+):(.+)$/.exec(text);
+  if (overlay) return frozenLayer(overlay[1] ?? '', overlay[2] ?? '');
   if (/^nbds?(\+unix)?:\/\//.test(text)) return targets.nbd(text, { readOnly });
   return targets.file(text, { lock, readOnly });
 }
@@ -93,4 +95,9 @@ function all(parts: readonly string[], flags: PartsFlags): Target[] {
 
 function presentation({ readOnly, blockSize }: PartsFlags): PresentationOptions {
   return { readOnly, logicalBlockSize: blockSize };
+}
+
+/** `overlay:LAYER:BASE`: the disk of a frozen layer; the base may be such a word again. */
+function frozenLayer(layer: string, base: string): Target {
+  return targets.overlay(parseTarget(base, { readOnly: true }), layer, { readOnly: true });
 }

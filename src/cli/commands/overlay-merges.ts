@@ -4,6 +4,7 @@ import {
   flattenOverlay,
   type OverlayMerged,
 } from '../../overlay-merges.ts';
+import { rebaseOverlay } from '../../overlay-rebase.ts';
 import { formatSize } from '../../size.ts';
 import { answer, type OutputFlags } from '../output.ts';
 import { withProgress } from '../progress.ts';
@@ -22,6 +23,13 @@ export interface FlattenFlags extends OutputFlags {
 /** The flags of `ublk overlay commit`. */
 export interface CommitFlags extends OutputFlags {
   readonly intoBase?: string;
+}
+
+/** The flags of `ublk overlay rebase`. */
+export interface RebaseFlags extends OutputFlags {
+  readonly base: string;
+  readonly from?: string;
+  readonly unsafe?: true;
 }
 
 /** `ublk overlay export BASE LAYER OUT` */
@@ -53,6 +61,19 @@ export async function commit(path: string, { intoBase, ...flags }: CommitFlags):
     commitOverlay(path, { intoBase, ...options }),
   );
   await answer(flags, { path, ...merged }, () => describe(path, merged));
+}
+
+/** `ublk overlay rebase LAYER` */
+export async function rebase(path: string, flags: RebaseFlags): Promise<void> {
+  const { base, from, unsafe, ...output } = flags;
+  const open = (text: string) => parseTarget(text, { readOnly: true });
+  const below = from === undefined ? undefined : open(from);
+  const done = await withProgress('the rebase', (options) =>
+    rebaseOverlay(path, open(base), { from: below, unsafe, ...options }),
+  );
+  const text = () =>
+    `${path} on ${base}: ${formatSize(done.copied)} copied, ${formatSize(done.zeros)} made zeros`;
+  await answer(output, { path, base, ...done }, text);
 }
 
 /** The layer, and what has become of the layers below. */

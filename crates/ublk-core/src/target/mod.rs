@@ -20,6 +20,7 @@ mod children;
 mod durability;
 mod elsewhere;
 mod geometry;
+mod pieces;
 mod plan;
 mod request;
 mod rounds;

@@ -14,7 +14,7 @@ use super::integrity::Integrity;
 use super::linear::Linear;
 use super::nbd::NbdTarget;
 use super::null::Null;
-use super::overlay::Overlay;
+use super::overlay::{Fixed, Overlay};
 use super::qcow2::Qcow2;
 use super::striped::Striped;
 use super::zoned::Zoned;
@@ -51,6 +51,8 @@ pub enum Native {
     Integrity(Box<Integrity>),
     /// What differs from a base.
     Overlay(Box<Overlay>),
+    /// A frozen layer and its base.
+    Fixed(Box<Fixed>),
     /// An export of an NBD server.
     Nbd(Box<NbdTarget>),
     /// A qcow2 image.
@@ -70,6 +72,7 @@ macro_rules! forward {
             Native::Zoned($target) => $call,
             Native::Integrity($target) => $call,
             Native::Overlay($target) => $call,
+            Native::Fixed($target) => $call,
             Native::Nbd($target) => $call,
             Native::Qcow2($target) => $call,
         }

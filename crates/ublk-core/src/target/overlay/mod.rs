@@ -32,8 +32,10 @@ use crate::remote::Remote;
 
 mod chain;
 mod diff;
+mod fixed;
 mod flights;
 mod flush;
+mod folders;
 mod history;
 mod make;
 mod naming;
@@ -48,12 +50,13 @@ mod writes;
 
 pub(super) use chain::modified;
 pub use diff::{Change, diff};
+pub use fixed::Fixed;
 use flights::Flights;
 use flush::Flushing;
 use history::{History, Refused};
 pub use offline::{
-    Branch, Check, Export, Merged, Progress, check, check_no_base, commit, commit_into_base,
-    export, flatten, receive, send, tree,
+    Branch, Check, Export, Merged, Progress, Rebased, check, check_no_base, commit,
+    commit_into_base, export, flatten, rebase, receive, send, tree,
 };
 use open::Memory;
 pub use open::OverlayOptions;

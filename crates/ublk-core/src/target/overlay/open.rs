@@ -20,7 +20,7 @@ use super::history::{History, Owner, default_folder};
 use super::make::{Birth, Unnamed, without_fallocate};
 use super::settle::{self, random};
 use super::unused::{Allocated, Draining};
-use super::{Gate, Live, Overlay, ROUND, SPARE, flush};
+use super::{Gate, Live, Overlay, ROUND, SPARE, flush, folders};
 use crate::error::{Code, Error, Result};
 use crate::memory::Region;
 
@@ -60,6 +60,7 @@ impl Overlay {
         let blocks = blocks(&base)?;
         if options.create && path.symlink_metadata().is_err() {
             Unnamed::make(path, &Birth::new(blocks, None, base_modified))?.name()?;
+            folders::note(&base, path);
         }
         let path = fs::canonicalize(path).map_err(|error| missing(path, &error))?;
         let how = FileOptions {
@@ -266,15 +267,16 @@ impl Drop for Overlay {
     }
 }
 
-/// Checks a base. Answers when the files of the base were last modified.
+/// Checks a base. Answers when the files of the base were last modified; of a frozen layer, its identity.
 ///
 /// # Errors
 /// `InvalidArgument` for an unsuitable base.
 pub(super) fn check_base(base: &Native) -> Result<i64> {
     let refused = |what: &str| {
         let message = format!("{what} cannot be the base of an overlay");
-        Err(Error::new(Code::InvalidArgument, message)
-            .hint("a file, a block device, or a layer of these can"))
+        Err(Error::new(Code::InvalidArgument, message).hint(
+            "a file, a block device, a qcow2 image, a frozen layer, or a target made of these can",
+        ))
     };
     let geometry = base.geometry();
     if geometry.zoned.is_some() {
@@ -288,7 +290,7 @@ pub(super) fn check_base(base: &Native) -> Result<i64> {
     }
     // An overlay tells its base of no end of a read.
     if base.takes_rounds() {
-        return refused("an overlay");
+        return refused("a live layer of an overlay");
     }
     if !base.remotes().is_empty() && geometry.chunk != 0 {
         return refused("a server that takes only short requests");
@@ -298,6 +300,9 @@ pub(super) fn check_base(base: &Native) -> Result<i64> {
     }
     if base.max_steps() + ROUND > 250 {
         return refused("a target with so many targets below it");
+    }
+    if let Native::Fixed(fixed) = base {
+        return Ok(fixed.identity());
     }
     let mut latest = 0;
     for &fd in base.files() {
@@ -374,7 +379,7 @@ pub(super) fn check_same_base(
 }
 
 /// The needs of the base and of the layers' files.
-fn geometry(base: &Native, layers: &[&File]) -> Geometry {
+pub(super) fn geometry(base: &Native, layers: &[&File]) -> Geometry {
     let block = u32::try_from(BLOCK).unwrap_or(u32::MAX);
     let all =
         || std::iter::once(base.geometry()).chain(layers.iter().map(|layer| layer.geometry()));

@@ -15,7 +15,7 @@ use super::chain::{Layer, failed, folder, unfit};
 use super::history::default_folder;
 use super::make::{Birth, Unnamed};
 use super::open::{Loaded, Memory, blocks, check_base};
-use super::settle;
+use super::{folders, settle};
 use crate::error::{Code, Error, Result};
 
 /// Makes an empty layer on `base` at `path`. Answers its UUID.
@@ -25,7 +25,9 @@ use crate::error::{Code, Error, Result};
 /// `Unsupported` on a file system without fallocate.
 pub fn create(base: &Native, path: &Path) -> Result<Uuid> {
     let base_modified = check_base(base)?;
-    Unnamed::make(path, &Birth::new(blocks(base)?, None, base_modified))?.name()
+    let made = Unnamed::make(path, &Birth::new(blocks(base)?, None, base_modified))?.name()?;
+    folders::note(base, path);
+    Ok(made)
 }
 
 /// Freezes the layer at `path`, unless the layer is frozen, and makes empty layers on it at `children`, in the

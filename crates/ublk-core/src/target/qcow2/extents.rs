@@ -11,11 +11,6 @@ use super::chain::Chain;
 use super::image::{Image, unfit};
 use crate::error::{Code, Error, Result};
 
-/// The largest request of any device, in sectors: 32 MiB.
-const LARGEST_REQUEST: u64 = (32 << 20) / SECTOR;
-/// The shortest part of a request that the kernel cuts, in sectors: a page.
-const SHORTEST_CHUNK: u64 = 4096 / SECTOR;
-
 /// Reads the tables of all images.
 pub(super) fn index(chain: &Chain) -> Result<Index> {
     let mut index = Index::new();
@@ -63,66 +58,6 @@ fn put(run: Run, layer: u32, visible: u64, index: &mut Index) {
         };
         index.set(Extent::new(at, count, place), drop);
         at += u64::from(count);
-    }
-}
-
-/// How requests are cut, so that the pieces of each are few.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Cut {
-    /// No request crosses a multiple of this many bytes; 0: no such rule.
-    pub(super) chunk: u64,
-    /// The most pieces of a request.
-    pub(super) most: usize,
-}
-
-/// The longest parts of requests for a disk of so many sectors that have at most `most` pieces, or the
-/// shortest parts that there are.
-pub(super) fn cut(index: &Index, sectors: u64, most: usize) -> Cut {
-    let whole = densest(index, sectors, LARGEST_REQUEST);
-    if whole.of_two <= most {
-        return Cut { chunk: 0, most: whole.of_two };
-    }
-    let mut chunk = LARGEST_REQUEST;
-    loop {
-        let found = densest(index, sectors, chunk);
-        if found.of_one <= most || chunk <= SHORTEST_CHUNK {
-            return Cut { chunk: chunk * SECTOR, most: found.of_one };
-        }
-        chunk /= 2;
-    }
-}
-
-/// The most pieces in one window, and in two windows beside each other.
-struct Densest {
-    of_one: usize,
-    of_two: usize,
-}
-
-fn densest(index: &Index, sectors: u64, window: u64) -> Densest {
-    let mut densest = Densest { of_one: 1, of_two: 1 };
-    // The window of the last piece's end, its pieces so far, and those of the window before.
-    let (mut at, mut count, mut before) = (0, 0, 0);
-    for piece in index.pieces(0, sectors) {
-        let (first, last) = (piece.block / window, (piece.block + piece.count - 1) / window);
-        if first != at {
-            (at, before, count) = (first, count, 0);
-        }
-        count += 1;
-        densest.note(count, before);
-        if last != first {
-            // Windows between have this piece alone.
-            before = if last == first + 1 { count } else { 1 };
-            (at, count) = (last, 1);
-            densest.note(count, before);
-        }
-    }
-    densest
-}
-
-impl Densest {
-    fn note(&mut self, count: usize, before: usize) {
-        self.of_one = self.of_one.max(count);
-        self.of_two = self.of_two.max(count + before);
     }
 }
 

@@ -7,12 +7,14 @@
 use std::io;
 use std::os::fd::RawFd;
 use std::path::Path;
+use std::sync::Arc;
 
 use ublk_overlay::extent::Place;
 use ublk_overlay::index::Index;
 use ublk_qcow2::SECTOR;
 
 use super::file::{Direct, File, Promised};
+use super::pieces::{Disk, MOST_STEPS};
 use super::{Durability, Errno, Geometry, Op, Plan, Presentation, Request, Step, StepKind, Target};
 use crate::allocation::Allocation;
 use crate::error::{Code, Error, Result};
@@ -21,12 +23,10 @@ mod chain;
 mod extents;
 mod image;
 mod locks;
+mod shared;
 
 pub use chain::{Member, members};
 pub(super) use image::is_qcow2;
-
-/// The largest number of steps of a plan, if images are cut into so many pieces.
-const MOST_STEPS: usize = 64;
 
 /// How an image is opened.
 #[derive(Clone, Debug, Default)]
@@ -47,7 +47,7 @@ pub struct Qcow2Options {
 pub struct Qcow2 {
     geometry: Geometry,
     /// The places are sectors: those of the disk, and those of the files. Sectors in no extent are zeros.
-    index: Index,
+    index: Arc<Index>,
     /// The lowest image first; a layer in the index is a place here.
     files: Vec<RawFd>,
     durability: Durability,
@@ -64,9 +64,10 @@ impl Qcow2 {
     /// `InvalidArgument` for a block size that the images cannot have; `Permission`.
     pub fn open(path: &Path, options: &Qcow2Options) -> Result<Self> {
         let chain = chain::open(path, options)?;
-        let index = extents::index(&chain)?;
+        let index = shared::index(&chain)?;
         let (size, cluster) = (chain.size(), chain.cluster());
-        let cut = extents::cut(&index, size / SECTOR, MOST_STEPS);
+        let disk = Disk { index: &index, blocks: size / SECTOR, block: SECTOR, below: (1, 0) };
+        let cut = disk.cut(MOST_STEPS);
         let unit = extents::unit(&index, size);
         let owners = chain.files(options, unit)?;
         let geometry = geometry(&owners, size, cluster, cut.chunk);
@@ -177,5 +178,45 @@ impl Target for Qcow2 {
             Some(Place::At { .. }) => Allocation::data(length),
             Some(Place::Zero) | None => Allocation::hole(length),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// An image of 32 KiB with clusters of 512 bytes: the header, an L1 table, an L2 table, a cluster.
+    fn image() -> Vec<u8> {
+        let mut image = vec![0; 2048];
+        let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0, b"QFI\xfb\0\0\0\x02");
+        put(20, &9_u32.to_be_bytes());
+        put(24, &(32_u64 << 10).to_be_bytes());
+        put(36, &1_u32.to_be_bytes());
+        put(40, &512_u64.to_be_bytes());
+        put(512, &1024_u64.to_be_bytes());
+        put(1024 + 8, &1536_u64.to_be_bytes());
+        image
+    }
+
+    #[test]
+    fn targets_on_one_image_share_an_index_until_the_image_changes() {
+        let path = std::env::temp_dir().join(format!("ublk-qcow2-{}", std::process::id()));
+        fs::write(&path, image()).unwrap();
+        let open = || {
+            let how = Qcow2Options { direct: Direct::No, ..Qcow2Options::default() };
+            Qcow2::open(&path, &how).unwrap()
+        };
+        let (one, other) = (open(), open());
+        assert!(Arc::ptr_eq(&one.index, &other.index));
+        let data: Vec<_> = one.index.iter().map(|one| (one.block(), one.place())).collect();
+        assert_eq!(data, [(1, Place::At { layer: 0, block: 3 })]);
+        let later = fs::metadata(&path).unwrap().modified().unwrap() + Duration::from_nanos(1);
+        fs::File::options().write(true).open(&path).unwrap().set_modified(later).unwrap();
+        assert!(!Arc::ptr_eq(&one.index, &open().index));
+        fs::remove_file(&path).unwrap();
     }
 }

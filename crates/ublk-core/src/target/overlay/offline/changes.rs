@@ -10,13 +10,14 @@ use ublk_overlay::superblock::{FileName, Parent};
 
 use super::super::chain::{failed, folder};
 use super::super::diff::position;
+use super::super::folders;
 use super::super::make::{Birth, Unnamed};
 use super::super::open::{blocks, check_base};
 use super::super::settle::{self, random};
 use super::super::verbs::committing;
 use super::disk::{Access, Disk};
-use super::merge::{places, reserve};
 use super::pipe::Pipe;
+use super::rebase::write as write_blocks;
 use super::stream::{Header, MOST_BLOCKS, Reader, Writer};
 use super::{Progress, family, kill};
 use crate::error::{Code, Error, Result};
@@ -137,7 +138,11 @@ pub fn receive(
         .and_then(|()| made.file.sync_all())
         .and_then(|()| kill::point())
         .map_err(|error| failed(path, "write", &error))?;
-    made.name().map(drop)
+    made.name()?;
+    if let Some(base) = base.filter(|_| header.from.is_none()) {
+        folders::note(base, path);
+    }
+    Ok(())
 }
 
 /// The frozen layer in the folder of `path` since which the changes are.
@@ -181,15 +186,6 @@ fn store(made: &mut Unnamed, extent: Extent, bytes: &[u8], progress: &Progress) 
         made.head.zero(extent.block(), extent.end());
         return Ok(());
     }
-    let mut rest = bytes;
-    for part in places(&mut made.head, extent)? {
-        reserve(made, &part)?;
-        let length =
-            usize::try_from(u64::from(part.run.count) * BLOCK).map_err(io::Error::other)?;
-        let (now, later) = rest.split_at(length);
-        made.file.write_all_at(now, part.run.block * BLOCK)?;
-        made.head.publish(&part);
-        rest = later;
-    }
+    write_blocks(&mut made.head, &made.file, extent, bytes)?;
     progress.advance(bytes.len() as u64)
 }

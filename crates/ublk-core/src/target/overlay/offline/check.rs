@@ -62,12 +62,10 @@ pub fn check(
         check.add_error(&path, &error);
     }
     if let Some(base) = base {
-        let lowest = below.first().unwrap_or(&highest);
         let same = check_base(base).and_then(|modified| {
-            check_same_base(&lowest.path, lowest.superblock(), (blocks(base)?, modified))
+            check_same_base(&path, highest.superblock(), (blocks(base)?, modified))
         });
-        let lowest = lowest.path.clone();
-        check.of(&lowest, same)?;
+        check.of(&path, same)?;
     }
     let io = |error: io::Error| failed(&path, "read", &error);
     let layers: Vec<_> = std::iter::once(highest).chain(below.into_iter().rev()).collect();

@@ -50,7 +50,7 @@ fn found(path: PathBuf) -> Result<Option<Found>> {
 }
 
 /// The superblock of a file; none if the file is no layer.
-fn read(path: &Path) -> io::Result<Option<(Superblock, fs::Metadata)>> {
+pub(super) fn read(path: &Path) -> io::Result<Option<(Superblock, fs::Metadata)>> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
     if metadata.len() < SUPERBLOCKS * PAGE as u64 {
@@ -69,13 +69,16 @@ pub(super) fn children(path: &Path, layer: Uuid) -> Result<Vec<PathBuf>> {
     Ok(all.filter(stands).map(|found| found.path).collect())
 }
 
-/// The layers in a folder that stand on a base, without a layer between, of which `stands` says that it is the
-/// base. Files that cannot be read are passed over.
+/// The layers in a folder that stand on a base, of which `stands` says that it is the base; of layers on each
+/// other, the lowest. Files that cannot be read are passed over.
 pub(super) fn on_base(folder: &Path, stands: impl Fn(&Superblock) -> bool) -> Result<Vec<PathBuf>> {
-    let found = files_in(folder)?.into_iter().flatten();
-    let children =
-        found.filter(|found| found.superblock.parent.is_none() && stands(&found.superblock));
-    Ok(children.map(|found| found.path).collect())
+    let found: Vec<_> = files_in(folder)?.into_iter().flatten().collect();
+    let (on_it, _): (Vec<_>, Vec<_>) = found.iter().partition(|one| stands(&one.superblock));
+    let is_lowest = |one: &&&Found| {
+        let parent = one.superblock.parent.map(|parent| parent.layer);
+        !on_it.iter().any(|other| Some(other.superblock.layer) == parent)
+    };
+    Ok(on_it.iter().filter(is_lowest).map(|one| one.path.clone()).collect())
 }
 
 /// The error of a base that is not written to, since layers stand on it.

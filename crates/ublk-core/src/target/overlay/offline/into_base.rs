@@ -20,7 +20,7 @@ use super::super::chain::{Layer, failed, folder, modified};
 use super::super::make::{Birth, Unnamed};
 use super::super::open::check_same_base;
 use super::super::{naming, settle};
-use super::bases::{is_qcow2, made_of};
+use super::bases::{is_qcow2, made_of, on_images};
 use super::copy::{CHUNK, copy};
 use super::disk::{Access, Disk};
 use super::{Progress, family, kill};
@@ -48,11 +48,8 @@ pub fn commit_into_base(base: &Path, path: &Path, progress: &Progress) -> Result
     let layer = disk.highest();
     let found = size_and_time(&base).map_err(|error| failed_on_base(&base_path, &error))?;
     check_same_base(&layer.path, &layer.superblock, found)?;
-    let stands = |other: &Superblock| {
-        (other.blocks, other.base_modified) == found
-            || images.iter().any(|image| image.is_below(other))
-    };
-    let mut others = family::on_base(folder(&base_path), stands)?;
+    let stands = |other: &Superblock| (other.blocks, other.base_modified) == found;
+    let mut others = on_images(&base_path, &images);
     others.extend(family::on_base(folder(&layer.path), stands)?);
     others.sort();
     others.dedup();

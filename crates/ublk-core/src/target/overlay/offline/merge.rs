@@ -13,8 +13,10 @@ use ublk_overlay::extent::{BLOCK, Extent, Place};
 use ublk_overlay::head::{Head, Target};
 
 use super::super::chain::{Layer, failed};
+use super::super::folders;
 use super::super::make::{Birth, Unnamed};
 use super::super::{naming, settle};
+use super::bases::{Image, on_images};
 use super::copy::copy;
 use super::disk::{Access, Disk};
 use super::{Progress, family, kill};
@@ -67,7 +69,8 @@ fn check_parent(layers: &[Layer]) -> Result<usize> {
         return Err(Error::new(Code::InvalidArgument, message)
             .hint("ublk overlay commit --into-base BASE LAYER writes a layer into its base"));
     };
-    let others = family::children(&parent.path, parent.superblock().layer)?;
+    let mut others = family::children(&parent.path, parent.superblock().layer)?;
+    others.extend(on_images(&parent.path, Image::of(&parent.path).as_slice()));
     let others: Vec<_> = others.into_iter().filter(|other| *other != child.path).collect();
     if others.is_empty() {
         return Ok(skipped.len());
@@ -105,6 +108,7 @@ fn merge(disk: &Disk, progress: &Progress) -> Result<Vec<PathBuf>> {
     };
     progress.begin(disk.stored());
     let mut merged = Unnamed::draft(&path, &birth)?;
+    folders::keep(&highest.backing, &merged.file);
     let permissions = highest.backing.metadata().map(|found| found.permissions());
     permissions
         .and_then(|permissions| merged.file.set_permissions(permissions))
@@ -126,7 +130,7 @@ fn fill(to: &mut Unnamed, disk: &Disk, progress: &Progress) -> io::Result<()> {
                 let from = &disk.layers[layer as usize].backing;
                 let source = |part: &Target| (from, (block + part.block - extent.block()) * BLOCK);
                 for part in places(&mut to.head, extent)? {
-                    reserve(to, &part)?;
+                    reserve(&to.head, &to.file, &part)?;
                     let (length, place) =
                         (u64::from(part.run.count) * BLOCK, part.run.block * BLOCK);
                     copy(source(&part), (&to.file, place), length, progress)?;
@@ -146,13 +150,13 @@ pub(super) fn places(head: &mut Head, extent: Extent) -> io::Result<Vec<Target>>
 }
 
 /// Makes the file as long as the segments, so that the data is in few extents of the file system.
-pub(super) fn reserve(to: &Unnamed, part: &Target) -> io::Result<()> {
-    let segment = to.head.space().segment_blocks() * BLOCK;
+pub(super) fn reserve(head: &Head, file: &fs::File, part: &Target) -> io::Result<()> {
+    let segment = head.space().segment_blocks() * BLOCK;
     let end = (part.run.block + u64::from(part.run.count)) * BLOCK;
-    let length = to.file.metadata()?.len();
+    let length = file.metadata()?.len();
     match end.next_multiple_of(segment).checked_sub(length) {
         None | Some(0) => Ok(()),
-        Some(missing) => settle::allocate(&to.file, length, missing),
+        Some(missing) => settle::allocate(file, length, missing),
     }
 }
 
@@ -173,7 +177,8 @@ fn remove(path: &Path) -> Result<bool> {
         opened => opened?,
     };
     // A fork of the layer needs the lock, too.
-    if !family::children(path, layer.superblock().layer)?.is_empty() {
+    let is_base = || !on_images(path, Image::of(path).as_slice()).is_empty();
+    if !family::children(path, layer.superblock().layer)?.is_empty() || is_base() {
         return Ok(false);
     }
     let removed = kill::point().and_then(|()| fs::remove_file(path));

@@ -17,6 +17,7 @@ pub(super) mod kill;
 mod merge;
 mod pipe;
 mod progress;
+mod rebase;
 mod stream;
 mod tree;
 
@@ -26,4 +27,5 @@ pub use export::{Export, export};
 pub use into_base::commit_into_base;
 pub use merge::{Merged, commit, flatten};
 pub use progress::Progress;
+pub use rebase::{Rebased, rebase};
 pub use tree::{Branch, check_no_base, tree};

@@ -8,9 +8,9 @@ use ublk_overlay::extent::BLOCK;
 use ublk_overlay::superblock::Superblock;
 use uuid::Uuid;
 
-use super::super::chain::{failed, folder};
-use super::bases::{Image, made_of};
-use super::family::{Found, has_children, layers_in, on_base};
+use super::super::chain::failed;
+use super::bases::{Image, made_of, on_images};
+use super::family::{Found, has_children, layers_in};
 use crate::error::Result;
 use crate::target::file;
 
@@ -91,8 +91,8 @@ fn images_in(folder: &Path, layers: &[Found]) -> Result<Vec<Image>> {
     Ok(images)
 }
 
-/// Checks that the regular file at `path`, which is about to be served for writing, is not the base of layers in its folder, or an
-/// image below such a base, as far as size and time of modification tell. Files that cannot be read are passed over.
+/// Checks that the regular file at `path`, which is about to be served for writing, is not the base of layers in its folder or in
+/// folders that the base names, or an image below such a base, as far as size and time of modification tell. Files that cannot be read are passed over.
 ///
 /// # Errors
 /// `InvalidArgument`, with the names of the layers.
@@ -102,9 +102,8 @@ pub fn check_no_base(path: &Path) -> Result<()> {
     if images.is_empty() {
         return Ok(());
     }
-    let stands = |layer: &Superblock| images.iter().any(|image| image.is_below(layer));
-    match on_base(folder(&path), stands) {
-        Ok(layers) if !layers.is_empty() => Err(has_children(&path, &layers)),
-        _ => Ok(()),
+    match on_images(&path, &images) {
+        layers if layers.is_empty() => Ok(()),
+        layers => Err(has_children(&path, &layers)),
     }
 }

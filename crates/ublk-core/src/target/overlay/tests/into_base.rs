@@ -73,8 +73,11 @@ fn a_base_of_other_layers_is_not_written_to_and_these_are_named() {
 #[test]
 fn a_layer_on_the_old_base_is_refused_after_a_commit() {
     let chain = Chain::new(2, 1);
+    let other = chain.folder.path.join("other");
+    create(&chain.folder.base(), &other).unwrap();
+    // Moved to a folder that the base does not name.
     let elsewhere = chain.folder.empty_history("history-elsewhere").join("other");
-    create(&chain.folder.base(), &elsewhere).unwrap();
+    fs::rename(other, &elsewhere).unwrap();
     commit_now(&chain).unwrap();
     let error = chain.serve(&elsewhere).unwrap_err();
     assert!(error.message.contains("was modified"), "{error}");

@@ -145,3 +145,12 @@ pub(super) fn run(
         }
     }
 }
+
+/// All bytes of the disk.
+pub(super) fn read_all(overlay: &Overlay) -> Vec<u8> {
+    let mut cache = Cache::new(&overlay.path);
+    let blocks = overlay.geometry().size / BLOCK as u64;
+    // As long as requests of devices are.
+    let parts = (0..blocks).step_by(256).map(|block| (block, 256.min(blocks - block)));
+    parts.flat_map(|part| run(overlay, &mut cache, Op::Read, part, Vec::new()).unwrap()).collect()
+}

@@ -1,6 +1,7 @@
 mod chain;
 mod changes;
 mod disk;
+mod fixed;
 mod into_base;
 mod lives;
 mod looking;
@@ -8,4 +9,5 @@ mod machine;
 mod merging;
 mod opening;
 mod plans;
+mod rebase;
 mod snapshots;
