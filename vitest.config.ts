@@ -51,12 +51,22 @@ const LONG = [
   'upgrade',
 ].map(testFile);
 
+/** Tests on a Ceph cluster, which takes a minute to come up: a stage of `npm test` by themselves. */
+const CEPH = ['rbd'].map(testFile);
+
 /** The part of the kernel's tests that a stage of `npm test` asks for; all tests without the variable. */
 const matrix = process.env.UBLK_TEST_MATRIX ?? '';
 /** Short stages run one variant where others are alike (`isBrief` in __test__/kernel/modes.ts). */
 const IN_FULL = ['verify'].map(testFile);
-const INCLUDED: Record<string, string[]> = { brief: MOST_TELLING, long: [...LONG, ...IN_FULL] };
-const EXCLUDED: Record<string, string[]> = { short: LONG, whole: SAME_EVERYWHERE };
+const INCLUDED: Record<string, string[]> = {
+  brief: MOST_TELLING,
+  ceph: CEPH,
+  long: [...LONG, ...IN_FULL],
+};
+const EXCLUDED: Record<string, string[]> = {
+  short: [...LONG, ...CEPH],
+  whole: [...SAME_EVERYWHERE, ...CEPH],
+};
 
 function testFile(name: string): string {
   return `__test__/kernel/${name}.test.ts`;

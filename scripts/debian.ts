@@ -14,6 +14,7 @@ const TELL_TALE: Record<string, string> = {
   binutils: 'readelf',
   'busybox-static': 'busybox',
   'btrfs-progs': 'mkfs.btrfs',
+  'ceph-common': 'rbd',
   e2fsprogs: 'mkfs.ext4',
   gcc: 'cc',
   kmod: 'modprobe',

@@ -8,6 +8,7 @@ import { performance } from 'node:perf_hooks';
 import { stripVTControlCharacters, styleText } from 'node:util';
 import { execa } from 'execa';
 import { KERNELS, TEST_PACKAGES, VM_PACKAGES, kernelHasUblk } from '../vm/index.ts';
+import { CEPH_PACKAGES } from './ceph/cluster.ts';
 import { ensurePackages, findProgram } from './debian.ts';
 import { kernelHeaders } from './headers.ts';
 import { otherNodes } from './node.ts';
@@ -125,8 +126,15 @@ const STAGES: Stage[] = [
     name: 'export',
     what: 'vitest: exports on io_uring of this machine, used by nbdcopy, qemu and fio',
     after: ['unit'], // both start many processes
-    packages: EXPORT_PACKAGES,
+    packages: [...EXPORT_PACKAGES, ...CEPH_PACKAGES],
     run: () => show('npx', ['vitest', 'run', '--project', 'export']),
+  },
+  {
+    name: 'ceph',
+    what: 'vitest on a Ceph cluster of Debian packages, in the test machine',
+    after: ['build'],
+    packages: [...TEST_PACKAGES, ...CEPH_PACKAGES],
+    run: () => testOnKernel([], { UBLK_TEST_MATRIX: 'ceph' }),
   },
   {
     name: 'kernel',

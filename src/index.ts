@@ -134,6 +134,8 @@ export type {
   LinearTargetOptions,
   NbdTarget,
   NbdTargetOptions,
+  RbdTarget,
+  RbdTargetOptions,
   NullTarget,
   NullTargetOptions,
   OverlayTarget,

@@ -23,6 +23,7 @@ export interface NativeTarget {
     | 'overlay'
     | 'qcow2'
     | 'nbd'
+    | 'rbd'
     | 'handler';
   readonly size?: number;
   readonly path?: string;
@@ -46,6 +47,20 @@ export interface NativeTarget {
   readonly uri?: string;
   readonly connectTimeoutMs?: number;
   readonly reconnectTimeoutMs?: number;
+  readonly rbd?: NativeRbd;
+}
+
+/** An image of Ceph RBD for the addon. */
+export interface NativeRbd {
+  readonly image: string;
+  readonly pool: string;
+  readonly namespace?: string;
+  readonly snapshot?: string;
+  readonly user?: string;
+  readonly cluster?: string;
+  readonly conf?: string;
+  readonly keyring?: string;
+  readonly requestTimeoutMs?: number;
 }
 
 /** Metadata options for the addon. */

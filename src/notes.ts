@@ -13,6 +13,7 @@ import type { Device } from './device.ts';
 import type { DeviceInfo } from './info.ts';
 import type { NativeTarget } from './native.ts';
 import { formatSize } from './size.ts';
+import { formatImage } from './targets/rbd.ts';
 
 /**
  * A note of a server about a device during the service, for `ublk list` and `ublk info`: facts that the
@@ -84,6 +85,8 @@ export function inWords(target: NativeTarget): string {
       return `${target.path ?? 'a layer'} on ${below.join()}`;
     case 'nbd':
       return target.uri ?? 'an NBD server';
+    case 'rbd':
+      return target.rbd === undefined ? 'an image of Ceph RBD' : formatImage(target.rbd);
     case 'zoned':
       return `zones in ${target.path ?? 'memory'}`;
     default:

@@ -66,6 +66,7 @@ describe('ublk', () => {
     ['add zoned'],
     ['add nbd'],
     ['add qcow2'],
+    ['add rbd'],
     ['add overlay'],
     ['overlay create'],
     ['overlay snapshot'],

@@ -2,7 +2,9 @@ import { resolve } from 'node:path';
 
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
 
+import { inWords } from '../../src/notes.ts';
 import { targets, toNativeTarget, type Target } from '../../src/targets/index.ts';
+import { parseImage } from '../../src/targets/rbd.ts';
 
 describe('targets.null', () => {
   test('is frozen data', () => {
@@ -75,6 +77,56 @@ describe('targets.nbd', () => {
     ['nbd://host', { tls: true }, /has no 'tls'/],
   ])('refuses %s with %o', (uri, options, message) => {
     expect(() => targets.nbd(uri as never, options as never)).toThrow(message);
+  });
+});
+
+describe('targets.rbd', () => {
+  test('is frozen data, and paths are absolute for the addon', () => {
+    const options = { pool: 'vms', conf: 'ceph.conf', lock: false, requestTimeoutMs: 5000 };
+    const target = targets.rbd('vm1', options);
+    expect(target).toEqual({ kind: 'rbd', image: 'vm1', ...options });
+    expect(Object.isFrozen(target)).toBe(true);
+    expect(toNativeTarget(target)).toEqual({
+      kind: 'rbd',
+      lock: false,
+      rbd: { image: 'vm1', pool: 'vms', conf: resolve('ceph.conf'), requestTimeoutMs: 5000 },
+    });
+  });
+
+  test('has the default pool, and the whole name for people', () => {
+    expect(toNativeTarget(targets.rbd('a'))).toEqual({
+      kind: 'rbd',
+      rbd: { image: 'a', pool: 'rbd' },
+    });
+    const native = toNativeTarget(targets.rbd('a', { namespace: 'n', snapshot: 's' }));
+    expect(inWords(native)).toBe('rbd:rbd/n/a@s');
+  });
+
+  test.each([
+    ['', {}, /image is ""; it must be a name/],
+    ['vms/vm1', {}, /image is "vms\/vm1"; it must be a name without/],
+    [7, {}, /image is 7/],
+    ['a', { pool: '' }, /pool is ""/],
+    ['a', { snapshot: 'b@c' }, /snapshot is "b@c"/],
+    ['a', { keyring: '' }, /keyring is ""/],
+    ['a', { lock: 1 }, /lock is 1/],
+    ['a', { connectTimeoutMs: 0 }, /connectTimeoutMs is 0/],
+    ['a', { requestTimeoutMs: 999 }, /requestTimeoutMs is 999/],
+    ['a', { key: 'secret' }, /has no 'key'/],
+  ])('refuses %s with %o', (image, options, message) => {
+    expect(() => targets.rbd(image as never, options as never)).toThrow(message);
+  });
+
+  test.each([
+    ['vm1', { image: 'vm1' }],
+    ['vms/vm1', { pool: 'vms', image: 'vm1' }],
+    ['vms/a/vm1@s', { pool: 'vms', namespace: 'a', image: 'vm1', snapshot: 's' }],
+  ])('reads the name %s as rbd does', (text, parts) => {
+    expect(parseImage(text)).toEqual(parts);
+  });
+
+  test.each(['', '/vm1', 'a/b/c/d', 'vm1@', 'vm1@a@b'])('refuses the name %j', (text) => {
+    expect(() => parseImage(text)).toThrow(/names no image/);
   });
 });
 

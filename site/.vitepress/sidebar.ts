@@ -14,6 +14,8 @@ export const SECTIONS: readonly Section[] = [
       'devices',
       'targets',
       'nbd',
+      'rbd',
+      'recipes',
       'forks',
       'buffers',
       'handlers',

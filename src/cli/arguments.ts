@@ -4,7 +4,7 @@ import { BUFFER_MODES, type BufferMode } from '../info.ts';
 
 /** The words that name a target below another target, for help texts. */
 export const PART =
-  'a file, a block device, qcow2:IMAGE, overlay:FROZEN-LAYER:BASE, null:SIZE, error:SIZE or nbd://HOST/EXPORT';
+  'a file, a block device, qcow2:IMAGE, overlay:FROZEN-LAYER:BASE, null:SIZE, error:SIZE, nbd://HOST/EXPORT or rbd:POOL/IMAGE';
 
 /** Parses a whole number. */
 export function wholeNumber(text: string): number {
@@ -17,6 +17,11 @@ export function seconds(text: string): number {
   const number = wholeNumber(text);
   if (number === 0) throw new InvalidArgumentError('It must be 1 or more.');
   return number;
+}
+
+/** Seconds as milliseconds. */
+export function inMilliseconds(seconds: number | undefined): number | undefined {
+  return seconds === undefined ? undefined : seconds * 1000;
 }
 
 /** Parses another number of a variadic argument. */

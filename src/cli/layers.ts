@@ -4,6 +4,7 @@ import { example, PART, seconds, wholeNumber } from './arguments.ts';
 import type { DelayFlags, PartsFlags, StripedFlags, ZonedFlags } from './commands/add-layers.ts';
 import type { NbdFlags } from './commands/add-nbd.ts';
 import type { Qcow2Flags } from './commands/add-qcow2.ts';
+import type { RbdFlags } from './commands/add-rbd.ts';
 import type { ErrorFlags } from './commands/add.ts';
 
 /** The subcommands of `ublk add` beyond plain files: layers, servers, zones. */
@@ -58,6 +59,26 @@ export function addLayers(add: Command, options: (command: Command) => Command):
     .addHelpText('after', example('ublk add nbd nbd://storage.example/vm1'))
     .action(async (uri: string, flags: NbdFlags) => {
       await (await import('./commands/add-nbd.ts')).addNbd(uri, flags);
+    });
+  options(add.command('rbd'))
+    .description('Serve an image of Ceph RBD, through librbd.')
+    .argument('<image>', '[POOL/[NAMESPACE/]]IMAGE[@SNAPSHOT] (default pool: rbd)')
+    .option('--user <name>', 'the Ceph user, without client. (default: admin)')
+    .option('--cluster <name>', 'the cluster, for the names of files (default: ceph)')
+    .option('--conf <file>', "Ceph's configuration (default: /etc/ceph/CLUSTER.conf)")
+    .option('--keyring <file>', "the file with the user's key")
+    .option('--no-lock', 'do not take the exclusive lock of the image')
+    .option('--read-only', 'refuse writes; needs no permission to write')
+    .option('--block-size <bytes>', 'logical block size: 512, 1024, 2048 or 4096', wholeNumber)
+    .option('--connect-timeout <seconds>', 'limit of opening (default: 60)', seconds)
+    .option(
+      '--request-timeout <seconds>',
+      "how long requests wait for the cluster (default: Ceph's limit, or 300)",
+      seconds,
+    )
+    .addHelpText('after', example('ublk add rbd vms/vm1 --user ublk'))
+    .action(async (image: string, flags: RbdFlags) => {
+      await (await import('./commands/add-rbd.ts')).addRbd(image, flags);
     });
   options(add.command('error'))
     .description('Serve a device that fails every request, for tests.')

@@ -10,6 +10,7 @@ import { nbdTarget, toNativeNbd, type NbdTarget } from './nbd.ts';
 import { nullTarget, toNativeNull, type NullTarget } from './null.ts';
 import { overlayTarget, toNativeOverlay, type OverlayTarget } from './overlay.ts';
 import { qcow2Target, toNativeQcow2, type Qcow2Target } from './qcow2.ts';
+import { rbdTarget, toNativeRbd, type RbdTarget } from './rbd.ts';
 import { stripedTarget, toNativeStriped, type StripedTarget } from './striped.ts';
 import { toNativeZoned, zonedTarget, type ZonedTarget } from './zoned.ts';
 
@@ -23,6 +24,7 @@ export type { NullTarget, NullTargetOptions } from './null.ts';
 export type { OverlayTarget, OverlayTargetOptions } from './overlay.ts';
 export type { PresentationOptions } from './presentation.ts';
 export type { Qcow2Target, Qcow2TargetOptions } from './qcow2.ts';
+export type { RbdTarget, RbdTargetOptions } from './rbd.ts';
 export type { StripedTarget, StripedTargetOptions } from './striped.ts';
 export type { ZonedTarget, ZonedTargetOptions } from './zoned.ts';
 
@@ -37,7 +39,8 @@ export type Target =
   | ZonedTarget
   | OverlayTarget
   | Qcow2Target
-  | NbdTarget;
+  | NbdTarget
+  | RbdTarget;
 
 /** Makes targets: plain, frozen data. `createDevice` opens the files. */
 export const targets: {
@@ -51,6 +54,7 @@ export const targets: {
   readonly overlay: typeof overlayTarget;
   readonly qcow2: typeof qcow2Target;
   readonly nbd: typeof nbdTarget;
+  readonly rbd: typeof rbdTarget;
 } = Object.freeze({
   null: nullTarget,
   file: fileTarget,
@@ -62,6 +66,7 @@ export const targets: {
   overlay: overlayTarget,
   qcow2: qcow2Target,
   nbd: nbdTarget,
+  rbd: rbdTarget,
 });
 
 /** The largest depth of layers. */
@@ -99,6 +104,8 @@ export function toNativeTarget(target: Target, depth = 0): NativeTarget {
       return toNativeQcow2(target as Qcow2Target);
     case 'nbd':
       return toNativeNbd(target as NbdTarget);
+    case 'rbd':
+      return toNativeRbd(target as RbdTarget);
     default:
       throw noTarget(target);
   }

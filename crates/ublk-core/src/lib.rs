@@ -20,6 +20,7 @@ pub mod simulation;
 pub mod stats;
 pub mod target;
 
+mod bell;
 mod buffers;
 mod engine;
 mod exchange;

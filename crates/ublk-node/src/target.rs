@@ -16,6 +16,7 @@ use ublk_core::target::nbd::{NbdOptions, NbdTarget};
 use ublk_core::target::null::Null;
 use ublk_core::target::overlay::{self, Fixed, Overlay, OverlayOptions};
 use ublk_core::target::qcow2::{Qcow2, Qcow2Options};
+use ublk_core::target::rbd::{RbdImage, RbdOptions, RbdTarget};
 use ublk_core::target::striped::Striped;
 use ublk_core::target::zoned::{Zoned, ZonedOptions};
 use ublk_core::target::{Boot, Op, Presentation, Target, ZoneOp, ZonedLimits};
@@ -27,7 +28,7 @@ use crate::options::{refused, unknown};
 #[derive(Clone, Debug)]
 #[napi(object, object_to_js = false)]
 pub struct NativeTarget {
-    /// `null`, `error`, `file`, `striped`, `linear`, `delay`, `zoned`, `overlay`, `nbd`, `qcow2` or
+    /// `null`, `error`, `file`, `striped`, `linear`, `delay`, `zoned`, `overlay`, `nbd`, `qcow2`, `rbd` or
     /// `handler`.
     pub kind: String,
     /// In bytes.
@@ -75,6 +76,32 @@ pub struct NativeTarget {
     pub connect_timeout_ms: Option<u32>,
     /// How long requests wait for a lost connection.
     pub reconnect_timeout_ms: Option<u32>,
+    /// An image of Ceph RBD.
+    pub rbd: Option<NativeRbd>,
+}
+
+/// An image of Ceph RBD, and the way to the cluster.
+#[derive(Clone, Debug)]
+#[napi(object, object_to_js = false)]
+pub struct NativeRbd {
+    /// The name.
+    pub image: String,
+    /// The pool.
+    pub pool: String,
+    /// The namespace of the pool; absent: the default namespace.
+    pub namespace: Option<String>,
+    /// The name of a snapshot.
+    pub snapshot: Option<String>,
+    /// The user, without `client.`.
+    pub user: Option<String>,
+    /// The name of the cluster.
+    pub cluster: Option<String>,
+    /// The path of Ceph's configuration.
+    pub conf: Option<String>,
+    /// The path of a keyring.
+    pub keyring: Option<String>,
+    /// The limit of a request.
+    pub request_timeout_ms: Option<u32>,
 }
 
 /// Metadata beside a target's data; sizes in bytes.
@@ -174,6 +201,7 @@ impl NativeTarget {
             "overlay" => self.open_overlay(promised, None),
             "qcow2" => self.open_qcow2(promised).map(|target| Native::Qcow2(Box::new(target))),
             "nbd" => self.open_nbd().map(|target| Native::Nbd(Box::new(target))),
+            "rbd" => self.open_rbd().map(|target| Native::Rbd(Box::new(target))),
             "handler" => self.open_handler(promised).map(Native::Handler),
             kind => Err(unknown("kind of target", kind)),
         }
@@ -190,15 +218,36 @@ impl NativeTarget {
     }
 
     fn open_nbd(self) -> Result<NbdTarget> {
-        let limit = |milliseconds: Option<u32>, default| {
-            milliseconds.map_or(default, |limit| Duration::from_millis(limit.into()))
-        };
         let default = NbdOptions::default();
         let options = NbdOptions {
-            connect_timeout: limit(self.connect_timeout_ms, default.connect_timeout),
-            reconnect_timeout: limit(self.reconnect_timeout_ms, default.reconnect_timeout),
+            connect_timeout: limit(self.connect_timeout_ms).unwrap_or(default.connect_timeout),
+            reconnect_timeout: limit(self.reconnect_timeout_ms)
+                .unwrap_or(default.reconnect_timeout),
         };
         NbdTarget::connect(&given(self.uri.clone(), "uri")?, options, self.presentation())
+    }
+
+    fn open_rbd(self) -> Result<RbdTarget> {
+        let asked = self.presentation();
+        let rbd = given(self.rbd, "image")?;
+        let default = RbdOptions::default();
+        let options = RbdOptions {
+            connect_timeout: limit(self.connect_timeout_ms).unwrap_or(default.connect_timeout),
+            request_timeout: limit(rbd.request_timeout_ms),
+            lock: self.lock.unwrap_or(default.lock),
+            read_only: asked.read_only,
+        };
+        let image = RbdImage {
+            name: rbd.image,
+            pool: rbd.pool,
+            namespace: rbd.namespace.unwrap_or_default(),
+            snapshot: rbd.snapshot,
+            user: rbd.user,
+            cluster: rbd.cluster,
+            conf: rbd.conf.map(PathBuf::from),
+            keyring: rbd.keyring.map(PathBuf::from),
+        };
+        RbdTarget::open(image, options, asked)
     }
 
     fn open_null(self) -> Result<Null> {
@@ -386,6 +435,10 @@ fn direct(name: Option<&str>) -> Result<Direct> {
         Some("no") => Ok(Direct::No),
         Some(name) => Err(unknown("value of direct", name)),
     }
+}
+
+fn limit(milliseconds: Option<u32>) -> Option<Duration> {
+    milliseconds.map(|limit| Duration::from_millis(limit.into()))
 }
 
 fn given<T>(value: Option<T>, what: &str) -> Result<T> {

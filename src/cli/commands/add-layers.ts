@@ -1,3 +1,4 @@
+import { parseImage } from '../../targets/rbd.ts';
 import { targets, type PresentationOptions, type Target } from '../../targets/index.ts';
 import { serve, type AddFlags, type ErrorFlags } from './add.ts';
 
@@ -74,7 +75,10 @@ export async function addZoned(path: string | undefined, flags: ZonedFlags): Pro
   await serve(target, `zones in ${path ?? 'memory'}`, flags);
 }
 
-/** A target in one word: `qcow2:IMAGE`, `overlay:LAYER:BASE`, `null:SIZE`, `error:SIZE`, the URI of an NBD export, or the path of a file. */
+/**
+ * A target in one word: `qcow2:IMAGE`, `overlay:LAYER:BASE`, `null:SIZE`, `error:SIZE`, the URI of an NBD export,
+ * `rbd:` and an image's name, or the path of a file.
+ */
 export function parseTarget(
   text: string,
   { lock, readOnly }: Partial<Pick<PartsFlags, 'lock' | 'readOnly'>> = {},
@@ -86,6 +90,10 @@ export function parseTarget(
   const overlay = /^overlay:([^:]+):(.+)$/.exec(text);
   if (overlay) return frozenLayer(overlay[1] ?? '', overlay[2] ?? '');
   if (/^nbds?(\+unix)?:\/\//.test(text)) return targets.nbd(text, { readOnly });
+  if (text.startsWith('rbd:')) {
+    const { image, ...place } = parseImage(text.slice('rbd:'.length));
+    return targets.rbd(image, { ...place, lock, readOnly });
+  }
   return targets.file(text, { lock, readOnly });
 }
 

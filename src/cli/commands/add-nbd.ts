@@ -1,4 +1,5 @@
 import { targets } from '../../targets/index.ts';
+import { inMilliseconds } from '../arguments.ts';
 import { serve, type AddFlags } from './add.ts';
 
 /** The flags of `ublk add nbd`. */
@@ -21,8 +22,4 @@ export async function addNbd(uri: string, flags: NbdFlags): Promise<void> {
     reconnectTimeoutMs: inMilliseconds(reconnectTimeout),
   });
   await serve(target, uri, flags);
-}
-
-function inMilliseconds(seconds: number | undefined): number | undefined {
-  return seconds === undefined ? undefined : seconds * 1000;
 }

@@ -16,6 +16,7 @@ use crate::memory::Region;
 use crate::target::StepKind;
 
 pub mod nbd;
+pub mod rbd;
 
 /// A service behind a target.
 pub trait Remote: Debug + Send + Sync + 'static {

@@ -51,6 +51,7 @@ pub mod nbd;
 pub mod null;
 pub mod overlay;
 pub mod qcow2;
+pub mod rbd;
 pub mod striped;
 pub mod zoned;
 

@@ -16,6 +16,7 @@ use super::nbd::NbdTarget;
 use super::null::Null;
 use super::overlay::{Fixed, Overlay};
 use super::qcow2::Qcow2;
+use super::rbd::RbdTarget;
 use super::striped::Striped;
 use super::zoned::Zoned;
 use super::{
@@ -57,6 +58,8 @@ pub enum Native {
     Nbd(Box<NbdTarget>),
     /// A qcow2 image.
     Qcow2(Box<Qcow2>),
+    /// An image of Ceph RBD.
+    Rbd(Box<RbdTarget>),
 }
 
 macro_rules! forward {
@@ -75,6 +78,7 @@ macro_rules! forward {
             Native::Fixed($target) => $call,
             Native::Nbd($target) => $call,
             Native::Qcow2($target) => $call,
+            Native::Rbd($target) => $call,
         }
     };
 }

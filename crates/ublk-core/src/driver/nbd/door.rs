@@ -9,8 +9,8 @@ use std::{io, mem};
 use ublk_nbd::server::negotiation::Contexts;
 
 use super::area::Area;
-use super::bell::Bell;
 use crate::allocation::Allocation;
+use crate::bell::Bell;
 
 /// A client whose negotiation has ended.
 #[derive(Debug)]

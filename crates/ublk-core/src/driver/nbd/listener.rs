@@ -10,10 +10,10 @@ use std::thread::{self, JoinHandle};
 use ublk_nbd::wire::MAX_STRING;
 
 use super::address::Bound;
-use super::bell::Bell;
 use super::door::{Guest, Permit, shut_down};
 use super::state::Shared;
 use super::{Export, MAX_CONNECTIONS, hello};
+use crate::bell::Bell;
 use crate::error::{Code, Error, Result};
 use crate::signals;
 

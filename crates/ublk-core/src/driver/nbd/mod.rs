@@ -22,7 +22,6 @@ use crate::error::Result;
 
 mod address;
 mod area;
-mod bell;
 mod connection;
 mod control;
 mod door;

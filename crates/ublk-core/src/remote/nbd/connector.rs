@@ -2,13 +2,14 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Nbd;
 use super::socket::Socket;
 use crate::aside;
+use crate::bell::Bell;
 
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
@@ -18,8 +19,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// From a connector to its session.
 #[derive(Debug)]
 pub(super) struct Line {
-    /// Readable when there is news.
-    event: OwnedFd,
+    /// Rings when there is news.
+    bell: Bell,
     state: Mutex<State>,
     /// Notified when the session wants no connection any more.
     ended: Condvar,
@@ -43,25 +44,17 @@ pub(super) struct News {
 
 impl Line {
     pub(super) fn new() -> io::Result<Arc<Self>> {
-        // SAFETY: makes a new descriptor.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: new, valid, and owned by nobody else.
-        let event = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Arc::new(Self { event, state: Mutex::default(), ended: Condvar::new() }))
+        let (state, ended) = (Mutex::default(), Condvar::new());
+        Ok(Arc::new(Self { bell: Bell::new()?, state, ended }))
     }
 
     pub(super) fn fd(&self) -> RawFd {
-        self.event.as_raw_fd()
+        self.bell.fd()
     }
 
-    /// Takes the news, and makes the event quiet.
+    /// Takes the news, and silences the bell.
     pub(super) fn take(&self) -> News {
-        let mut count = [0_u8; 8];
-        // SAFETY: reads at most eight bytes into `count`; EAGAIN when there is no news.
-        unsafe { libc::read(self.fd(), count.as_mut_ptr().cast(), count.len()) };
+        self.bell.silence();
         let mut state = self.lock();
         News { socket: state.socket.take(), expired: mem::take(&mut state.expired) }
     }
@@ -70,14 +63,7 @@ impl Line {
     pub(super) fn end(&self) {
         self.lock().ended = true;
         self.ended.notify_all();
-        self.ring();
-    }
-
-    fn ring(&self) {
-        let one = 1_u64.to_ne_bytes();
-        // SAFETY: writes eight bytes from `one`. Can only fail with EAGAIN, when the counter is full and
-        // the event is readable anyway.
-        unsafe { libc::write(self.fd(), one.as_ptr().cast(), one.len()) };
+        self.bell.ring();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -116,14 +102,14 @@ fn run(line: &Line, remote: &Nbd, mut pause: Duration, deadline: Instant) {
         if left.is_zero() && !expired {
             expired = true;
             line.lock().expired = true;
-            line.ring();
+            line.bell.ring();
         }
         let limit = remote.options.connect_timeout;
         // An attempt that hangs must not keep requests beyond the deadline.
         let limit = if expired { limit } else { limit.min(left) };
         if let Ok(socket) = remote.connect_again(limit) {
             line.lock().socket = Some(socket);
-            line.ring();
+            line.bell.ring();
             return;
         }
         pause = longer(pause);

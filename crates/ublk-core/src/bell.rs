@@ -5,10 +5,10 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// An eventfd.
 #[derive(Debug)]
-pub(super) struct Bell(OwnedFd);
+pub(crate) struct Bell(OwnedFd);
 
 impl Bell {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         // SAFETY: makes a new descriptor.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
         if fd < 0 {
@@ -18,7 +18,7 @@ impl Bell {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    pub(super) fn ring(&self) {
+    pub(crate) fn ring(&self) {
         let one = 1_u64.to_ne_bytes();
         // SAFETY: writes eight bytes from `one`. The call fails only where the counter is full, and the
         // bell rings already.
@@ -26,13 +26,13 @@ impl Bell {
     }
 
     /// Lets the bell ring again.
-    pub(super) fn silence(&self) {
+    pub(crate) fn silence(&self) {
         let mut count = [0_u8; 8];
         // SAFETY: reads eight bytes into `count`. The call fails only where the bell does not ring.
         unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
     }
 
-    pub(super) fn fd(&self) -> RawFd {
+    pub(crate) fn fd(&self) -> RawFd {
         self.0.as_raw_fd()
     }
 }
