@@ -16,10 +16,12 @@ export interface Layout {
 /** The text of `ceph.conf`. */
 export function settings({ folder, fsid, port, size }: Layout): string {
   const sections = { global: global(folder, fsid, port), mon: mon(folder), osd: osd(folder, size) };
-  return Object.entries(sections)
-    .map(([name, keys]) => [`[${name}]`, ...Object.entries(keys).map(([k, v]) => `${k} = ${v}`)])
-    .map((lines) => `${lines.join('\n')}\n`)
-    .join('\n');
+  return Object.entries(sections).map(section).join('\n');
+}
+
+function section([name, keys]: [string, Keys]): string {
+  const lines = Object.entries(keys).map(([key, value]) => `${key} = ${value}\n`);
+  return `[${name}]\n${lines.join('')}`;
 }
 
 type Keys = Record<string, string | number>;
