@@ -8,6 +8,7 @@ import { clusterOfTests, noCeph } from '../ceph.ts';
 import { folder, obstacle } from './machine.ts';
 
 const MIB = 1 << 20;
+const BUILT = new URL('../../dist/index.js', import.meta.url).href;
 const why = noCeph ?? obstacle;
 
 /** Runs commands of qemu-io on an export; returns the output, also of commands that failed. */
@@ -149,6 +150,26 @@ describe.skipIf(why)(`an RBD target${why === undefined ? '' : ` [${why}]`}`, () 
     expect(await qemuIo(exported, 'read 1M 4k')).not.toContain('failed');
   });
 
+  test.each([
+    ['process.exit(3)', 3],
+    ["throw new Error('on purpose')", 1],
+    ["process.kill(process.pid, 'SIGTERM'); await new Promise(() => {})", 'SIGTERM'],
+  ])('a program that ends by %s with an open image ends so', async (how, end) => {
+    await using files = await folder();
+    const image = await ceph.image('8M');
+    const options = JSON.stringify(ceph.options);
+    const program = `
+      import { exportNbd, targets } from ${JSON.stringify(BUILT)};
+      const target = targets.rbd('${image}', ${options});
+      await exportNbd(target, { socket: '${files.at('socket')}' });
+      ${how};
+    `;
+    const run = execa('node', ['--input-type=module', '-e', program], { reject: false });
+    const { exitCode, signal, stderr } = await run;
+    expect({ end: exitCode ?? signal, stderr }).toMatchObject({ end });
+    if (end === 3) expect(await ceph.rbd('status', image)).not.toContain('watcher=');
+  });
+
   test('names what is wrong, and leaves nothing', async () => {
     await using files = await folder();
     const image = await ceph.image('8M');
@@ -157,12 +178,20 @@ describe.skipIf(why)(`an RBD target${why === undefined ? '' : ` [${why}]`}`, () 
     const wrongKey = '[client.admin]\n\tkey = AQBSdFhcQ0OxCBAAvQjQLtKZbhXrTFDsFVl1GA==\n';
     await writeFile(files.at('key'), wrongKey);
     await writeFile(files.at('conf'), '[global]\nmon host = v2:127.0.0.1:1\n');
+    // librados complains on the C++ library's stream cerr.
+    await writeFile(files.at('address'), '[global]\nmon host = 300.1.2.3\n');
     const cases: [string, RbdTargetOptions, string, RegExp][] = [
       ['other', {}, 'NO_BACKEND', /rbd has no image 'other'/],
       [image, { pool: 'other' }, 'NO_BACKEND', /the cluster has no pool 'other'/],
       [image, { snapshot: 'other' }, 'NO_BACKEND', /the image has no snapshot 'other'/],
       [image, { namespace: 'other' }, 'NO_BACKEND', /rbd\/other has no image/],
       [image, { conf: files.at('none') }, 'NO_BACKEND', /none cannot be read: No such file/],
+      [
+        image,
+        { conf: files.at('address'), keyring: ceph.cluster.keyring },
+        'NO_BACKEND',
+        /or no monitor is known/,
+      ],
       [image, { keyring: files.at('none') }, 'NO_BACKEND', /the keyring .*none cannot be read/],
       [image, { keyring: files.at('key') }, 'PERMISSION', /the cluster refuses client.admin/],
       [

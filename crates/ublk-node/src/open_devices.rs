@@ -190,6 +190,7 @@ fn register_at_exit() {
         let status = unsafe { libc::atexit(end_every) };
         // Without memory for 16 bytes there are more urgent things to fail of.
         debug_assert_eq!(status, 0, "atexit");
+        ublk_core::remote::rbd::end_before(end_every);
     });
 }
 

@@ -4,12 +4,15 @@ use std::ffi::{CStr, CString, c_char, c_int};
 use std::ptr;
 
 use super::api::{self, Api, Info};
+use super::exit::Counted;
 
 /// A connection to a cluster.
 #[derive(Debug)]
 pub(super) struct Cluster {
     pub(super) api: &'static Api,
     handle: api::Cluster,
+    /// Dropped after the connection has been shut down.
+    _counted: Counted,
 }
 
 /// A pool and a namespace of a cluster.
@@ -47,11 +50,11 @@ fn text(fill: impl FnOnce(*mut c_char, usize) -> c_int) -> Result<String, i32> {
 impl Cluster {
     /// A connection not made yet: `name` is a user with type, `client.admin`.
     pub(super) fn new(api: &'static Api, cluster: &CStr, name: &CStr) -> Result<Self, i32> {
-        let mut handle = ptr::null_mut();
+        let (mut handle, counted) = (ptr::null_mut(), Counted::new());
         // SAFETY: strings with an end, and a place for the handle.
         let made =
             unsafe { (api.rados_create2)(&raw mut handle, cluster.as_ptr(), name.as_ptr(), 0) };
-        check(made).map(|()| Self { api, handle })
+        check(made).map(|()| Self { api, handle, _counted: counted })
     }
 
     /// Reads a file of settings; the files that Ceph looks for by itself without a path.

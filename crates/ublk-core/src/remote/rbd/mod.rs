@@ -7,7 +7,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use super::{Remote, Session};
@@ -15,6 +15,7 @@ use crate::aside;
 use crate::error::{Code, Error, Result};
 
 mod api;
+mod exit;
 mod explain;
 mod handles;
 mod library;
@@ -25,10 +26,12 @@ mod session;
 mod tests;
 
 use api::Api;
+pub use exit::end_before;
 use handles::Image;
 pub use open::{Facts, RbdImage};
 
-/// How long a device waits for its image to close: longer only where the cluster does not answer.
+/// How long a device, or the end of the process, waits for an image to close: longer only where the cluster does
+/// not answer.
 const CLOSING: Duration = Duration::from_secs(10);
 
 /// How an image is opened.
@@ -74,7 +77,11 @@ impl Rbd {
     /// `Timeout`; `BadBackend` and others.
     pub fn open(image: RbdImage, options: RbdOptions) -> Result<Self> {
         let api = library::load().map_err(|reason| explain::no_library(&image, &reason))?;
-        Self::open_with(api, image, options)
+        let rbd = Self::open_with(api, image, options)?;
+        // What the libraries have constructed on the way is destroyed before earlier handlers run.
+        static AGAIN: Once = Once::new();
+        AGAIN.call_once(exit::watch);
+        Ok(rbd)
     }
 
     fn open_with(api: &'static Api, image: RbdImage, options: RbdOptions) -> Result<Self> {

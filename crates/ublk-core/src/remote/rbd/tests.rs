@@ -198,8 +198,7 @@ fn only_writers_of_images_with_the_feature_take_the_lock() {
     let locks = |name: &str, features, options| {
         let fake = Fake::new(name, Manners { features, ..Manners::default() });
         drop(Rbd::open_with(&API, image(name), options).unwrap());
-        let locked = lock(&fake.settings).contains_key("locked");
-        locked
+        lock(&fake.settings).contains_key("locked")
     };
     let default = RbdOptions::default();
     assert!(locks("lock 1", 4, default));
