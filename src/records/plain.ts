@@ -23,7 +23,13 @@ const NOT_OPTIONS: ReadonlySet<string> = new Set(['target', 'pool', 'id', 'name'
 /** The keys of {@link RecordedOptions}. */
 export const RECORDED_KEYS: readonly string[] = DEVICE_KEYS.filter((key) => !NOT_OPTIONS.has(key));
 /** The keys of targets whose text is a path, which another process may resolve from another folder. */
-export const PATH_KEYS: ReadonlySet<string> = new Set(['path', 'state', 'history', 'conf', 'keyring']);
+export const PATH_KEYS: ReadonlySet<string> = new Set([
+  'path',
+  'state',
+  'history',
+  'conf',
+  'keyring',
+]);
 /** The keys of targets that are meant for one start alone. */
 export const ONCE: ReadonlySet<string> = new Set(['create', 'loseUnflushed']);
 
