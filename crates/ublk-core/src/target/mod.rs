@@ -44,6 +44,7 @@ pub mod delay;
 pub mod error;
 pub mod file;
 pub mod handler;
+pub mod http;
 pub mod integrity;
 pub mod linear;
 pub mod native;

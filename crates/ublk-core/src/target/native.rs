@@ -10,6 +10,7 @@ use super::delay::Delay;
 use super::error::AlwaysFails;
 use super::file::File;
 use super::handler::Handler;
+use super::http::HttpTarget;
 use super::integrity::Integrity;
 use super::linear::Linear;
 use super::nbd::NbdTarget;
@@ -54,6 +55,8 @@ pub enum Native {
     Overlay(Box<Overlay>),
     /// A frozen layer and its base.
     Fixed(Box<Fixed>),
+    /// A file on a web server.
+    Http(Box<HttpTarget>),
     /// An export of an NBD server.
     Nbd(Box<NbdTarget>),
     /// A qcow2 image.
@@ -76,6 +79,7 @@ macro_rules! forward {
             Native::Integrity($target) => $call,
             Native::Overlay($target) => $call,
             Native::Fixed($target) => $call,
+            Native::Http($target) => $call,
             Native::Nbd($target) => $call,
             Native::Qcow2($target) => $call,
             Native::Rbd($target) => $call,
