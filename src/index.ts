@@ -132,6 +132,8 @@ export type {
   IntegrityOptions,
   LinearTarget,
   LinearTargetOptions,
+  HttpTarget,
+  HttpTargetOptions,
   NbdTarget,
   NbdTargetOptions,
   RbdTarget,

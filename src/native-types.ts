@@ -24,6 +24,7 @@ export interface NativeTarget {
     | 'qcow2'
     | 'nbd'
     | 'rbd'
+    | 'http'
     | 'handler';
   readonly size?: number;
   readonly path?: string;
@@ -48,6 +49,16 @@ export interface NativeTarget {
   readonly connectTimeoutMs?: number;
   readonly reconnectTimeoutMs?: number;
   readonly rbd?: NativeRbd;
+  readonly http?: NativeHttp;
+}
+
+/** A file on a web server for the addon. */
+export interface NativeHttp {
+  readonly url: string;
+  readonly answerTimeoutMs?: number;
+  readonly retryTimeoutMs?: number;
+  readonly connections?: number;
+  readonly authorities?: string;
 }
 
 /** An image of Ceph RBD for the addon. */

@@ -13,6 +13,7 @@ import type { Device } from './device.ts';
 import type { DeviceInfo } from './info.ts';
 import type { NativeTarget } from './native.ts';
 import { formatSize } from './size.ts';
+import { withoutQuery } from './targets/http.ts';
 import { formatImage } from './targets/rbd.ts';
 
 /**
@@ -85,6 +86,8 @@ export function inWords(target: NativeTarget): string {
       return `${target.path ?? 'a layer'} on ${below.join()}`;
     case 'nbd':
       return target.uri ?? 'an NBD server';
+    case 'http':
+      return target.http === undefined ? 'a file on a web server' : withoutQuery(target.http.url);
     case 'rbd':
       return target.rbd === undefined ? 'an image of Ceph RBD' : formatImage(target.rbd);
     case 'zoned':

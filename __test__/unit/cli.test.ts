@@ -67,6 +67,7 @@ describe('ublk', () => {
     ['add nbd'],
     ['add qcow2'],
     ['add rbd'],
+    ['add http'],
     ['add overlay'],
     ['overlay create'],
     ['overlay snapshot'],

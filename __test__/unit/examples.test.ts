@@ -1,19 +1,15 @@
 // The disks of the examples, on the simulated driver; __test__/kernel runs the programs.
 
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, test } from 'vitest';
 
 import { EncryptedDisk } from '../../examples/encrypted-disk.ts';
 import { FaultyDisk } from '../../examples/faulty-disk.ts';
 import { heatMap } from '../../examples/heat-map.ts';
-import { HttpDisk } from '../../examples/http-disk.ts';
 import { MemoryDisk } from '../../examples/memory-disk.ts';
 import { type Completion, targets } from '../../src/index.ts';
 import { simulate } from '../../src/testing/index.ts';
@@ -38,80 +34,6 @@ test('a memory disk of a terabyte takes the space of what is written', async () 
   expect((await disk.read(place, data.length)).equals(data)).toBe(true);
   await disk.discard(2 ** 39, 2 ** 20);
   expect(memory.used).toBe(0);
-});
-
-describe('a disk over HTTP', () => {
-  const CHUNK = 2 ** 20;
-  const image = randomBytes(3 * CHUNK + 512);
-  let server: Server;
-  let url = '';
-  let asked: string[] = [];
-  let etag = '"1"';
-  let broken = false;
-
-  beforeEach(async () => {
-    [asked, etag, broken] = [[], '"1"', false];
-    server = createServer((request, response) => {
-      response.setHeader('accept-ranges', 'bytes').setHeader('etag', etag);
-      if (request.method === 'HEAD') {
-        response.setHeader('content-length', image.length).end();
-        return;
-      }
-      const { range = '' } = request.headers;
-      asked.push(range);
-      if (broken) response.writeHead(503).end();
-      else if (request.headers['if-match'] !== etag) response.writeHead(412).end();
-      else {
-        const [from, to] = range.slice('bytes='.length).split('-').map(Number);
-        response.writeHead(206).end(image.subarray(from, to! + 1));
-      }
-    });
-    server.listen(0, '127.0.0.1');
-    await once(server, 'listening');
-    url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
-  });
-  afterEach(() => {
-    server.closeAllConnections();
-    server.close();
-  });
-
-  test('holds what the server has, and asks for each piece once', async () => {
-    await using disk = await simulate(await HttpDisk.open(url));
-    const whole = await Promise.all([disk.read(0, image.length), disk.read(512, 1024)]);
-    expect(whole[0].equals(image)).toBe(true);
-    expect(whole[1].equals(image.subarray(512, 1536))).toBe(true);
-    expect((await disk.read(3 * CHUNK, 512)).equals(image.subarray(3 * CHUNK))).toBe(true);
-    expect(asked.sort()).toEqual([
-      `bytes=0-${CHUNK - 1}`,
-      `bytes=${CHUNK}-${2 * CHUNK - 1}`,
-      `bytes=${2 * CHUNK}-${3 * CHUNK - 1}`,
-      `bytes=${3 * CHUNK}-${3 * CHUNK + 511}`,
-    ]);
-    await expect(disk.write(0, Buffer.alloc(512))).rejects.toThrow('EPERM');
-  });
-
-  test('keeps what was read last', async () => {
-    await using disk = await simulate(await HttpDisk.open(url, { cacheBytes: 2 * CHUNK }));
-    for (const chunk of [0, 1, 0, 2, 0, 1]) await disk.read(chunk * CHUNK, 512);
-    const chunks = asked.map((range) => Number(/\d+/.exec(range)![0]) / CHUNK);
-    expect(chunks).toEqual([0, 1, 2, 1]);
-  });
-
-  test('fails requests that the server fails, and goes on when it is back', async () => {
-    await using disk = await simulate(await HttpDisk.open(url));
-    broken = true;
-    await expect(disk.read(0, 512)).rejects.toThrow('ENOLINK');
-    broken = false;
-    expect((await disk.read(0, 512)).equals(image.subarray(0, 512))).toBe(true);
-    etag = '"2"';
-    await expect(disk.read(CHUNK, 512)).rejects.toThrow('ENOLINK');
-  });
-
-  test('needs a server that knows ranges', async () => {
-    server.removeAllListeners('request');
-    server.on('request', (_, response) => response.end());
-    await expect(HttpDisk.open(url)).rejects.toThrow('no ranges');
-  });
 });
 
 test('an encrypted disk keeps nothing readable in its file, across a power cut', async () => {

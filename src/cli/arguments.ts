@@ -4,7 +4,7 @@ import { BUFFER_MODES, type BufferMode } from '../info.ts';
 
 /** The words that name a target below another target, for help texts. */
 export const PART =
-  'a file, a block device, qcow2:IMAGE, overlay:FROZEN-LAYER:BASE, null:SIZE, error:SIZE, nbd://HOST/EXPORT or rbd:POOL/IMAGE';
+  'a file, a block device, qcow2:IMAGE, overlay:FROZEN-LAYER:BASE, null:SIZE, error:SIZE, nbd://HOST/EXPORT, rbd:POOL/IMAGE or http://HOST/PATH';
 
 /** Parses a whole number. */
 export function wholeNumber(text: string): number {

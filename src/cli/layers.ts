@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 
 import { example, PART, seconds, wholeNumber } from './arguments.ts';
 import type { DelayFlags, PartsFlags, StripedFlags, ZonedFlags } from './commands/add-layers.ts';
+import type { HttpFlags } from './commands/add-http.ts';
 import type { NbdFlags } from './commands/add-nbd.ts';
 import type { Qcow2Flags } from './commands/add-qcow2.ts';
 import type { RbdFlags } from './commands/add-rbd.ts';
@@ -79,6 +80,22 @@ export function addLayers(add: Command, options: (command: Command) => Command):
     .addHelpText('after', example('ublk add rbd vms/vm1 --user ublk'))
     .action(async (image: string, flags: RbdFlags) => {
       await (await import('./commands/add-rbd.ts')).addRbd(image, flags);
+    });
+  options(add.command('http'))
+    .description('Serve a file on a web server, for reading only.')
+    .argument('<url>', 'http://HOST[:PORT]/PATH or https://HOST[:PORT]/PATH')
+    .option('--parallel <n>', 'requests to the server at a time (default: 8)', wholeNumber)
+    .option('--authorities <file>', "certificates to trust (default: Mozilla's list)")
+    .option('--block-size <bytes>', 'logical block size: 512, 1024, 2048 or 4096', wholeNumber)
+    .option('--answer-timeout <seconds>', 'limit of an answer (default: 30)', seconds)
+    .option(
+      '--retry-timeout <seconds>',
+      'how long reads are tried again (default: 60)',
+      wholeNumber,
+    )
+    .addHelpText('after', example('ublk add http https://images.example/debian.img'))
+    .action(async (url: string, flags: HttpFlags) => {
+      await (await import('./commands/add-http.ts')).addHttp(url, flags);
     });
   options(add.command('error'))
     .description('Serve a device that fails every request, for tests.')

@@ -29,6 +29,7 @@ export const PATH_KEYS: ReadonlySet<string> = new Set([
   'history',
   'conf',
   'keyring',
+  'authorities',
 ]);
 /** The keys of targets that are meant for one start alone. */
 export const ONCE: ReadonlySet<string> = new Set(['create', 'loseUnflushed']);

@@ -5,6 +5,7 @@ import { delayTarget, toNativeDelay, type DelayTarget } from './delay.ts';
 import { errorTarget, toNativeError, type ErrorTarget } from './error.ts';
 import { fileTarget, toNativeFile, type FileTarget } from './file.ts';
 import { checkTarget, checkTargets } from './layer.ts';
+import { httpTarget, toNativeHttp, type HttpTarget } from './http.ts';
 import { linearTarget, toNativeLinear, type LinearTarget } from './linear.ts';
 import { nbdTarget, toNativeNbd, type NbdTarget } from './nbd.ts';
 import { nullTarget, toNativeNull, type NullTarget } from './null.ts';
@@ -18,6 +19,7 @@ export type { DelayTarget, DelayTargetOptions } from './delay.ts';
 export type { ErrorTarget, ErrorTargetOptions } from './error.ts';
 export type { FileTarget, FileTargetOptions } from './file.ts';
 export type { Checksum, FileIntegrityOptions, IntegrityOptions } from './integrity.ts';
+export type { HttpTarget, HttpTargetOptions } from './http.ts';
 export type { LinearTarget, LinearTargetOptions } from './linear.ts';
 export type { NbdTarget, NbdTargetOptions } from './nbd.ts';
 export type { NullTarget, NullTargetOptions } from './null.ts';
@@ -40,7 +42,8 @@ export type Target =
   | OverlayTarget
   | Qcow2Target
   | NbdTarget
-  | RbdTarget;
+  | RbdTarget
+  | HttpTarget;
 
 /** Makes targets: plain, frozen data. `createDevice` opens the files. */
 export const targets: {
@@ -55,6 +58,7 @@ export const targets: {
   readonly qcow2: typeof qcow2Target;
   readonly nbd: typeof nbdTarget;
   readonly rbd: typeof rbdTarget;
+  readonly http: typeof httpTarget;
 } = Object.freeze({
   null: nullTarget,
   file: fileTarget,
@@ -67,6 +71,7 @@ export const targets: {
   qcow2: qcow2Target,
   nbd: nbdTarget,
   rbd: rbdTarget,
+  http: httpTarget,
 });
 
 /** The largest depth of layers. */
@@ -104,6 +109,8 @@ export function toNativeTarget(target: Target, depth = 0): NativeTarget {
       return toNativeQcow2(target as Qcow2Target);
     case 'nbd':
       return toNativeNbd(target as NbdTarget);
+    case 'http':
+      return toNativeHttp(target as HttpTarget);
     case 'rbd':
       return toNativeRbd(target as RbdTarget);
     default:

@@ -9,6 +9,7 @@ use ublk_core::target::delay::{Delay, Delays};
 use ublk_core::target::error::AlwaysFails;
 use ublk_core::target::file::{Direct, File, FileOptions, Promised};
 use ublk_core::target::handler::{Handler, HandlerOptions, HandlerZones};
+use ublk_core::target::http::{HttpOptions, HttpTarget};
 use ublk_core::target::integrity::{Checksum, Integrity, IntegrityFormat, IntegrityOptions};
 use ublk_core::target::linear::Linear;
 use ublk_core::target::native::Native;
@@ -28,8 +29,8 @@ use crate::options::{refused, unknown};
 #[derive(Clone, Debug)]
 #[napi(object, object_to_js = false)]
 pub struct NativeTarget {
-    /// `null`, `error`, `file`, `striped`, `linear`, `delay`, `zoned`, `overlay`, `nbd`, `qcow2`, `rbd` or
-    /// `handler`.
+    /// `null`, `error`, `file`, `striped`, `linear`, `delay`, `zoned`, `overlay`, `nbd`, `qcow2`, `rbd`,
+    /// `http` or `handler`.
     pub kind: String,
     /// In bytes.
     pub size: Option<i64>,
@@ -78,6 +79,24 @@ pub struct NativeTarget {
     pub reconnect_timeout_ms: Option<u32>,
     /// An image of Ceph RBD.
     pub rbd: Option<NativeRbd>,
+    /// A file on a web server.
+    pub http: Option<NativeHttp>,
+}
+
+/// A file on a web server.
+#[derive(Clone, Debug)]
+#[napi(object, object_to_js = false)]
+pub struct NativeHttp {
+    /// The address.
+    pub url: String,
+    /// The limit of an answer.
+    pub answer_timeout_ms: Option<u32>,
+    /// How long reads are tried again.
+    pub retry_timeout_ms: Option<u32>,
+    /// The number of requests at a time.
+    pub connections: Option<u32>,
+    /// The path of a file with certificates.
+    pub authorities: Option<String>,
 }
 
 /// An image of Ceph RBD, and the way to the cluster.
@@ -201,6 +220,7 @@ impl NativeTarget {
             "overlay" => self.open_overlay(promised, None),
             "qcow2" => self.open_qcow2(promised).map(|target| Native::Qcow2(Box::new(target))),
             "nbd" => self.open_nbd().map(|target| Native::Nbd(Box::new(target))),
+            "http" => self.open_http().map(|target| Native::Http(Box::new(target))),
             "rbd" => self.open_rbd().map(|target| Native::Rbd(Box::new(target))),
             "handler" => self.open_handler(promised).map(Native::Handler),
             kind => Err(unknown("kind of target", kind)),
@@ -225,6 +245,19 @@ impl NativeTarget {
                 .unwrap_or(default.reconnect_timeout),
         };
         NbdTarget::connect(&given(self.uri.clone(), "uri")?, options, self.presentation())
+    }
+
+    fn open_http(self) -> Result<HttpTarget> {
+        let asked = self.presentation();
+        let http = given(self.http, "url")?;
+        let default = HttpOptions::default();
+        let options = HttpOptions {
+            answer_timeout: limit(http.answer_timeout_ms).unwrap_or(default.answer_timeout),
+            retry_timeout: limit(http.retry_timeout_ms).unwrap_or(default.retry_timeout),
+            connections: http.connections.map_or(default.connections, |count| count as usize),
+            authorities: http.authorities.map(PathBuf::from),
+        };
+        HttpTarget::open(&http.url, options, asked)
     }
 
     fn open_rbd(self) -> Result<RbdTarget> {

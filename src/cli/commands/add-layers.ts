@@ -77,7 +77,7 @@ export async function addZoned(path: string | undefined, flags: ZonedFlags): Pro
 
 /**
  * A target in one word: `qcow2:IMAGE`, `overlay:LAYER:BASE`, `null:SIZE`, `error:SIZE`, the URI of an NBD export,
- * `rbd:` and an image's name, or the path of a file.
+ * `rbd:` and an image's name, the URL of a file on a web server, or the path of a file.
  */
 export function parseTarget(
   text: string,
@@ -90,6 +90,7 @@ export function parseTarget(
   const overlay = /^overlay:([^:]+):(.+)$/.exec(text);
   if (overlay) return frozenLayer(overlay[1] ?? '', overlay[2] ?? '');
   if (/^nbds?(\+unix)?:\/\//.test(text)) return targets.nbd(text, { readOnly });
+  if (/^https?:\/\//.test(text)) return targets.http(text);
   if (text.startsWith('rbd:')) {
     const { image, ...place } = parseImage(text.slice('rbd:'.length));
     return targets.rbd(image, { ...place, lock, readOnly });
