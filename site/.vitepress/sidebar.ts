@@ -15,6 +15,7 @@ export const SECTIONS: readonly Section[] = [
       'targets',
       'nbd',
       'rbd',
+      'http',
       'recipes',
       'forks',
       'buffers',

@@ -1,7 +1,7 @@
 //! Requests for ranges of a file, and what a server's answer is worth.
 
 use std::fmt;
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::time::Duration;
 
 use ureq::http::header::{
@@ -51,12 +51,19 @@ impl Failure {
     /// Whether another try may succeed.
     pub(super) fn may_pass(&self) -> bool {
         match self {
-            Self::Network(error) => !matches!(
-                error,
-                ureq::Error::Tls(_) | ureq::Error::Rustls(_) | ureq::Error::BadUri(_)
-            ),
+            Self::Network(_) => !self.is_distrust(),
             Self::Status { code, .. } => matches!(code, 408 | 425 | 429 | 500..),
             Self::Changed | Self::Wrong(_) => false,
+        }
+    }
+
+    /// Whether the server has shown no certificate that can be trusted.
+    pub(super) fn is_distrust(&self) -> bool {
+        match self {
+            Self::Network(ureq::Error::Tls(_) | ureq::Error::Rustls(_)) => true,
+            // So rustls tells of a handshake that fails.
+            Self::Network(ureq::Error::Io(error)) => error.kind() == ErrorKind::InvalidData,
+            _ => false,
         }
     }
 
@@ -179,9 +186,7 @@ impl Client {
         let read = body.take(u64::from(length)).read_to_end(bytes);
         match read {
             Ok(count) if count == length as usize => Ok(()),
-            Ok(_) => {
-                Err(Failure::Network(ureq::Error::Io(std::io::ErrorKind::UnexpectedEof.into())))
-            }
+            Ok(_) => Err(Failure::Network(ureq::Error::Io(ErrorKind::UnexpectedEof.into()))),
             Err(error) => Err(Failure::Network(ureq::Error::Io(error))),
         }
     }
@@ -200,9 +205,8 @@ fn certificates(path: &std::path::Path) -> Result<Vec<ureq::tls::Certificate<'st
         })
         .collect();
     match items.is_empty() {
-        true => {
-            Err(Error::new(Code::InvalidArgument, format!("{name} holds no certificate (PEM)")))
-        }
+        true => Err(Error::new(Code::InvalidArgument, format!("{name} holds no certificate"))
+            .hint("a certificate in PEM begins with -----BEGIN CERTIFICATE-----")),
         false => Ok(items),
     }
 }

@@ -11,18 +11,14 @@ pub(super) fn failed(client: &Client, failure: &Failure) -> Error {
             Error::new(Code::Timeout, cannot("the server does not answer in time".into()))
                 .hint("is the server slow? answerTimeoutMs is the limit")
         }
-        Failure::Network(ureq::Error::HostNotFound) => {
-            Error::new(Code::NoBackend, cannot("there is no host of this name".into()))
-                .hint("does the host's name resolve? `getent hosts NAME` tells")
-        }
-        Failure::Network(error @ (ureq::Error::Tls(_) | ureq::Error::Rustls(_))) => {
-            Error::new(Code::BadBackend, cannot(error.to_string())).hint(
+        Failure::Network(error) if failure.is_distrust() => {
+            Error::new(Code::BadBackend, cannot(in_words(error))).hint(
                 "for a server with certificates of your own: authorities names the file with the \
                  certificate of the authority",
             )
         }
-        Failure::Network(error) => Error::new(Code::NoBackend, cannot(error.to_string()))
-            .hint("is the server running? `curl -I URL` tells"),
+        Failure::Network(error) => Error::new(Code::NoBackend, cannot(in_words(error)))
+            .hint("does the host's name resolve, and is the server running? `curl -I URL` tells"),
         Failure::Status { code: code @ (401 | 403), .. } => {
             Error::new(Code::Permission, cannot(format!("the server answers {code}")))
                 .hint("ublk sends no passwords: an address with a signature in its query works")
@@ -40,4 +36,13 @@ pub(super) fn failed(client: &Client, failure: &Failure) -> Error {
             "serve the file by nginx, Apache or an object store: they know ranges and versions",
         ),
     }
+}
+
+fn in_words(error: &ureq::Error) -> String {
+    let text = match error {
+        ureq::Error::Io(error) => error.to_string(),
+        error => error.to_string(),
+    };
+    // std says "Connection refused (os error 111)".
+    text.split(" (os error").next().unwrap_or_default().to_owned()
 }

@@ -36,7 +36,7 @@ enum Way {
 const SIZE: usize = 8192;
 
 fn byte(at: usize) -> u8 {
-    (at / 7 % 251) as u8
+    u8::try_from(at / 7 % 251).unwrap()
 }
 
 /// A server; `way` says how to answer the request of a number. Returns the address, and counts requests.
