@@ -1,14 +1,18 @@
+import { createHash } from 'node:crypto';
 import { readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 
 import { execa } from 'execa';
-import { afterEach, expect, test } from 'vitest';
+import { afterEach, expect, test, vi } from 'vitest';
 
 import {
   createDevice,
+  createOverlay,
+  deleteDevice,
   exportOverlay,
   flattenOverlay,
   forkOverlay,
+  getDeviceInfo,
   overlayCheck,
   overlayDiff,
   overlayTree,
@@ -17,8 +21,8 @@ import {
 import { mountPoint } from './filesystem.ts';
 import { fioVerify } from './fio.ts';
 import { sparseImage } from './image.ts';
-import { expectNoDevices, withUblk } from './machine.ts';
-import { ublk } from './server.ts';
+import { expectNoDevices, need, withUblk } from './machine.ts';
+import { startServer, ublk } from './server.ts';
 
 const MIB = 1024 * 1024;
 
@@ -40,6 +44,17 @@ async function chain() {
   await write(middle, 'write -P 5 30M 1000k', 'write -z 32M 100k', 'write -P 1 33000k 4k');
   await write(top, 'write -P 6 30500k 64k', 'write -P 7 60M 1M');
   return { raw, middle, top, file };
+}
+
+/** A checksum of all bytes of a device, past the page cache. */
+async function checksum(path: string): Promise<string> {
+  const read = execa('dd', [`if=${path}`, 'iflag=direct', 'bs=1M', 'status=none'], {
+    encoding: 'buffer',
+    maxBuffer: 256 * MIB,
+  });
+  return createHash('sha256')
+    .update((await read).stdout)
+    .digest('hex');
 }
 
 withUblk('a qcow2 image', () => {
@@ -122,5 +137,28 @@ withUblk('a qcow2 image', () => {
     await execa('qemu-io', ['-c', 'write -P 1 0 4k', top]);
     const target = targets.overlay(base, high);
     await expect(createDevice({ target })).rejects.toThrow(/modified since/);
+  });
+
+  test('stays the base of a disk whose server was killed, and so does a frozen layer on it', async (context) => {
+    await need(context, 'USER_RECOVERY_REISSUE');
+    const { top, file } = await chain();
+    const base = targets.qcow2(top);
+    await createOverlay(base, file('low.layer'));
+    await forkOverlay(file('low.layer'), [file('live.layer')]);
+    const below = `overlay:${file('low.layer')}:qcow2:${top}`;
+    const words = ['overlay', below, file('vm.layer'), '--create', '--recovery', 'reissue'];
+    const first = await startServer('add', ...words);
+    const before = await checksum('/dev/ublkb0');
+    first.server.kill('SIGKILL');
+    await first.server;
+    await vi.waitFor(async () => expect((await getDeviceInfo(0)).state).toBe('quiesced'), {
+      timeout: 60_000,
+    });
+    // As recorded.
+    const { server } = await startServer('recover', '0');
+    expect(await checksum('/dev/ublkb0')).toBe(before);
+    server.kill('SIGTERM');
+    await server;
+    await deleteDevice(0);
   });
 });

@@ -1,10 +1,10 @@
-//! QEMU's qcow2 images, to be read: what the header says, and where in the file each sector of the disk is.
+//! QEMU's qcow2 images, to be read: the facts of the header, and the place of each sector in the file.
 //!
-//! An image is a file of clusters. The [header] names a table (L1) of tables (L2) of clusters; a cluster is
-//! in the file, reads as zeros, or is the backing file's. [Runs](runs) are what all tables together say.
+//! An image is a file of clusters. The [header] names a table (L1) of tables (L2) of clusters; a cluster lies
+//! in the file, reads as zeros, or is the backing file's. All tables together make [runs](runs).
 //!
-//! Nothing here does I/O: a caller reads the bytes that these functions ask for, which are inside the file.
-//! Any bytes may be in the file: numbers that cannot be are refused, with their place.
+//! The crate does no I/O: callers read bytes for these functions, all inside of the file. The file may hold
+//! any bytes: impossible numbers are refused, with the place of each.
 
 use std::io;
 
@@ -16,7 +16,7 @@ pub const SECTOR: u64 = 512;
 /// The largest disk and the largest file, in bytes: 512 TiB.
 pub const LARGEST: u64 = 1 << 49;
 
-/// Why an image cannot be read.
+/// The reason why an image cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Unfit {
     /// The file cannot be read.
@@ -25,7 +25,7 @@ pub enum Unfit {
     /// The file does not begin like a qcow2 image.
     #[error("it is not a qcow2 image")]
     Foreign,
-    /// The image has what this reader does not know.
+    /// The image has a feature unknown to this reader.
     #[error("it has {0}, which ublk does not read")]
     Unsupported(String),
     /// The last program that wrote to the image has not closed it.
@@ -34,12 +34,12 @@ pub enum Unfit {
     /// A program has found damage.
     #[error("it is marked as corrupt")]
     Corrupt,
-    /// Bytes that cannot be.
+    /// Impossible bytes.
     #[error("it is damaged at byte {at}: {what}")]
     Damaged {
         /// The place in the file.
         at: u64,
-        /// What is wrong there.
+        /// The damage.
         what: String,
     },
 }

@@ -65,6 +65,18 @@ fn a_chain_of_three_holds_what_qemu_reads_whatever_the_format_and_the_sizes() {
 }
 
 #[test]
+fn a_file_that_ends_within_a_cluster_reads_as_zeros_behind_its_end() {
+    let folder = Folder::new();
+    folder.run("qemu-img create -q -f qcow2 image 1M");
+    folder.change("image", &["write -P 7 0 64k".into()]);
+    let file = fs::OpenOptions::new().write(true).open(folder.at("image")).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 40_000).unwrap();
+    let expected = folder.converted("image");
+    assert_eq!(expected[64 * 1024 - 40_000 - 1..][..2], [7, 0]);
+    assert!(contents(&folder.open("image").unwrap()) == expected);
+}
+
+#[test]
 fn what_the_index_calls_a_hole_is_zeros() {
     let folder = chain(77, &["-o cluster_size=4k", ""]);
     let target = folder.open("top").unwrap();

@@ -80,6 +80,8 @@ pub struct Overlay {
     files: Vec<RawFd>,
     /// The place of the base's first file.
     base_files: u16,
+    /// The most steps of a plan of the base, at least 1, and the base's chunk.
+    base_plans: (usize, u64),
     durability: Durability,
     /// Memory for log blocks, a page each.
     pages: Arc<Region>,

@@ -133,6 +133,7 @@ impl Overlay {
             durability: Durability::of(files.len() + SPARE),
             files,
             base_files,
+            base_plans: (base.max_steps().max(1), base.geometry().chunk),
             base,
             pages: Arc::new(pages),
             punches,

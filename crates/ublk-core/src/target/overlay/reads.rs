@@ -16,7 +16,7 @@ impl Overlay {
     ) -> Result<(), Errno> {
         let (_, to) = blocks(request);
         let mut at = live.flights.get(ticket).at;
-        let base_steps = self.base.max_steps().max(1);
+        let (base_steps, _) = self.base_plans;
         for piece in live.head.index().pieces(at, to) {
             if plan.room() < base_steps {
                 break;
@@ -55,9 +55,9 @@ impl Overlay {
         (offset, length): (u64, u64),
         plan: &mut Plan<'_>,
     ) -> Result<u64, Errno> {
-        let chunk = self.base.geometry().chunk;
+        let (most, chunk) = self.base_plans;
         let mut planned = 0;
-        while planned < length && plan.room() >= self.base.max_steps().max(1) {
+        while planned < length && plan.room() >= most {
             let (before, from) = (plan.len(), offset + planned);
             let rest = length - planned;
             let now = if chunk == 0 { rest } else { rest.min(chunk - from % chunk) };

@@ -139,7 +139,7 @@ pub(super) fn unfit(path: &Path, why: &Unfit) -> Error {
         Unfit::Unsupported(_) => {
             format!("make an image without it: qemu-img convert -O qcow2 {name} NEW")
         }
-        Unfit::Dirty => format!("repair it: qemu-img check -r leaks {name}"),
+        Unfit::Dirty => format!("repair it: qemu-img check -r all {name}"),
         Unfit::Corrupt => format!("repair a copy of it: qemu-img check -r all {name}"),
         Unfit::Damaged { .. } => {
             format!("take the file from a backup; qemu-img check {name} names all damage")
