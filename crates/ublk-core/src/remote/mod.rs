@@ -15,6 +15,7 @@ use io_uring::squeue::Entry;
 use crate::memory::Region;
 use crate::target::StepKind;
 
+mod ends;
 pub mod http;
 pub mod nbd;
 pub mod rbd;

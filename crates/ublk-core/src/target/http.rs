@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use super::{Errno, Geometry, Op, Plan, Presentation, REMOTE, Request, Step, StepKind, Target};
+use super::{Errno, Geometry, Op, Plan, Presentation, Request, Target, remote_step};
 use crate::error::{Code, Error, Result};
 use crate::remote::Remote;
 use crate::remote::http::Http;
@@ -74,9 +74,7 @@ impl Target for HttpTarget {
     fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> std::result::Result<(), Errno> {
         match request.op {
             Op::Read => {
-                let (length, offset) = (request.length, request.offset);
-                let kind = StepKind::Read;
-                plan.push(Step { kind, file: REMOTE, length, offset, ..Step::EMPTY });
+                plan.push(remote_step(request)?);
                 Ok(())
             }
             // Nothing was written.

@@ -20,6 +20,7 @@ mod children;
 mod durability;
 mod elsewhere;
 mod geometry;
+mod on_remote;
 mod pieces;
 mod plan;
 mod request;
@@ -35,6 +36,7 @@ pub use elsewhere::{Elsewhere, Reach, Unfit};
 pub use geometry::{
     DiscardLimits, Geometry, GeometryError, Presentation, SegmentLimits, ZonedLimits,
 };
+use on_remote::remote_step;
 pub use plan::{Part, Place, Plan, REMOTE, Remap, Step, StepKind};
 pub use request::{Op, Request, RequestFlags, ZoneOp};
 pub use rounds::{Ended, Next};

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use ublk_nbd::client::Export;
 use ublk_nbd::wire::export;
 
-use super::{
-    DiscardLimits, Errno, Geometry, Op, Plan, Presentation, REMOTE, Request, Step, StepKind, Target,
-};
+use super::{DiscardLimits, Errno, Geometry, Plan, Presentation, Request, Target, remote_step};
 use crate::error::{Code, Error, Result};
 use crate::remote::Remote;
 use crate::remote::nbd::Nbd;
@@ -108,17 +106,7 @@ impl Target for NbdTarget {
     }
 
     fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> std::result::Result<(), Errno> {
-        let kind = match request.op {
-            Op::Read => StepKind::Read,
-            Op::Write => StepKind::Write { dsync: request.flags.fua() },
-            Op::Flush => StepKind::Sync,
-            Op::Discard => StepKind::Discard,
-            Op::WriteZeroes if request.flags.no_unmap() => StepKind::ZeroRange,
-            Op::WriteZeroes => StepKind::PunchHole,
-            Op::Zone(_) => return Err(Errno(libc::EOPNOTSUPP)),
-        };
-        let (length, offset) = (request.length, request.offset);
-        plan.push(Step { kind, file: REMOTE, length, offset, ..Step::EMPTY });
+        plan.push(remote_step(request)?);
         Ok(())
     }
 }

@@ -1,61 +1,31 @@
 //! The reads of the sessions, each on a thread for work that may block.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{io, mem, thread};
 
 use super::Http;
 use super::client::Failure;
 use crate::aside;
-use crate::bell::Bell;
+use crate::remote::ends::Ends;
 use crate::remote::{Job, Ticket};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
+/// The end of a job: the number of bytes, or a negative errno.
+pub(super) type End = (Ticket, i32);
+
 /// A job with the way back to its session.
 #[derive(Debug)]
 pub(super) struct Read {
     pub(super) job: Job,
-    pub(super) line: Arc<Line>,
+    pub(super) ends: Arc<Ends<End>>,
 }
 
 // SAFETY: the job's memory stays until the session has answered the job, and until then nobody but the thread
 // that has the read writes there.
 unsafe impl Send for Read {}
-
-/// From the threads to a session.
-#[derive(Debug)]
-pub(super) struct Line {
-    bell: Bell,
-    ends: Mutex<Vec<(Ticket, i32)>>,
-}
-
-impl Line {
-    pub(super) fn new(capacity: usize) -> io::Result<Arc<Self>> {
-        let ends = Mutex::new(Vec::with_capacity(capacity));
-        Ok(Arc::new(Self { bell: Bell::new()?, ends }))
-    }
-
-    pub(super) fn bell(&self) -> &Bell {
-        &self.bell
-    }
-
-    /// Silences the bell, and exchanges the list of ends for an empty list.
-    pub(super) fn take(&self, empty: &mut Vec<(Ticket, i32)>) {
-        self.bell.silence();
-        mem::swap(&mut *self.ends.lock().unwrap_or_else(PoisonError::into_inner), empty);
-    }
-
-    fn tell(&self, ticket: Ticket, result: i32) {
-        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
-        ends.push((ticket, result));
-        // The bell rings already for the ends before.
-        if ends.len() == 1 {
-            self.bell.ring();
-        }
-    }
-}
 
 impl Http {
     /// Lets a thread do the read, as soon as fewer than all connections are in use.
@@ -70,8 +40,8 @@ impl Http {
             reads.threads += 1;
         } else if reads.threads == 0 {
             // Nobody would ever take the reads.
-            for Read { job, line } in reads.waiting.drain(..) {
-                line.tell(job.ticket, -libc::EAGAIN);
+            for Read { job, ends } in reads.waiting.drain(..) {
+                ends.tell((job.ticket, -libc::EAGAIN));
             }
         }
     }
@@ -91,7 +61,7 @@ impl Http {
                 }
             };
             let result = self.fetch(&read.job, &mut bytes);
-            read.line.tell(read.job.ticket, result);
+            read.ends.tell((read.job.ticket, result));
         }
     }
 

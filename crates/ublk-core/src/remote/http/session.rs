@@ -1,35 +1,25 @@
-//! A queue's reads of a file. The only entry on the reactor's ring is a poll of the line's bell.
+//! A queue's reads of a file.
 
 use std::collections::VecDeque;
 use std::io;
-use std::mem;
 use std::sync::Arc;
 
-use io_uring::opcode;
-use io_uring::types::Fd;
-
 use super::Http;
-use super::reads::{Line, Read};
+use super::reads::{End, Read};
 use crate::memory::Region;
+use crate::remote::ends::{Ends, Hearing};
 use crate::remote::{Entries, Job, Session, Ticket};
 use crate::target::StepKind;
-
-/// The number of the only entry.
-const BELL: u8 = 0;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct HttpSession {
     remote: Arc<Http>,
-    line: Arc<Line>,
+    ends: Arc<Ends<End>>,
+    hearing: Hearing<End>,
     /// The number of jobs that threads have.
     away: usize,
     answers: VecDeque<(Ticket, i32)>,
-    /// Exchanged with the line's.
-    ends: Vec<(Ticket, i32)>,
-    /// A poll of the bell is in flight.
-    polls: bool,
-    closing: bool,
     /// Entries of this session name no memory.
     memory: Arc<Region>,
 }
@@ -38,12 +28,10 @@ impl HttpSession {
     pub(super) fn new(remote: Arc<Http>, capacity: usize) -> io::Result<Self> {
         Ok(Self {
             remote,
-            line: Line::new(capacity)?,
+            ends: Arc::new(Ends::new(capacity)?),
+            hearing: Hearing::new(capacity),
             away: 0,
             answers: VecDeque::with_capacity(capacity),
-            ends: Vec::with_capacity(capacity),
-            polls: false,
-            closing: false,
             memory: Arc::new(Region::new(1)?),
         })
     }
@@ -57,30 +45,21 @@ impl Session for HttpSession {
     unsafe fn start(&mut self, job: Job) {
         if job.kind == StepKind::Read {
             self.away += 1;
-            self.remote.submit(Read { job, line: Arc::clone(&self.line) });
+            self.remote.submit(Read { job, ends: Arc::clone(&self.ends) });
         } else {
             self.answers.push_back((job.ticket, -libc::EROFS));
         }
     }
 
     fn completed(&mut self, _entry: u8, _result: i32) {
-        self.polls = false;
-        let mut ends = mem::take(&mut self.ends);
-        self.line.take(&mut ends);
-        self.away -= ends.len();
-        self.answers.extend(ends.drain(..));
-        self.ends = ends;
+        let told = self.hearing.hear(&self.ends);
+        self.away -= told.len();
+        self.answers.extend(&told);
+        self.hearing.heard(told);
     }
 
     fn push(&mut self, entries: &mut dyn Entries) -> io::Result<()> {
-        if !self.polls && !self.closing {
-            let events = u32::from(libc::POLLIN.cast_unsigned());
-            let entry = opcode::PollAdd::new(Fd(self.line.bell().fd()), events).build();
-            // SAFETY: names no memory.
-            unsafe { entries.push(entry, BELL)? };
-            self.polls = true;
-        }
-        Ok(())
+        self.hearing.push(&self.ends, entries)
     }
 
     fn answer(&mut self) -> Option<(Ticket, i32)> {
@@ -88,12 +67,10 @@ impl Session for HttpSession {
     }
 
     fn close(&mut self) {
-        if !mem::replace(&mut self.closing, true) {
-            self.line.bell().ring();
-        }
+        self.hearing.close(&self.ends);
     }
 
     fn is_idle(&self) -> bool {
-        !self.polls && self.away == 0
+        self.hearing.is_idle() && self.away == 0
     }
 }

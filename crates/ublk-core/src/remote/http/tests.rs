@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::error::Code;
+use crate::remote::ends::{Ends, Hearing};
 use crate::remote::{Job, Ticket};
 use crate::target::StepKind;
 
@@ -201,23 +202,22 @@ fn no_more_requests_than_connections_are_under_way() {
         Way::Right
     });
     let http = Arc::new(Http::open(&url, HttpOptions { connections: 3, ..options() }).unwrap());
-    let line = reads::Line::new(20).unwrap();
+    let ends = Arc::new(Ends::new(20).unwrap());
+    let mut hearing = Hearing::new(20);
     let mut memory = vec![0_u8; 20 * 100];
     for tag in 0..20_u16 {
         let at = usize::from(tag) * 100;
         let memory = memory[at..].as_mut_ptr();
         let ticket = Ticket { tag, step: 0 };
         let job = Job { ticket, kind: StepKind::Read, offset: at as u64, length: 100, memory };
-        http.submit(Read { job, line: Arc::clone(&line) });
+        http.submit(Read { job, ends: Arc::clone(&ends) });
     }
-    let mut ends = Vec::new();
-    while ends.len() < 20 {
-        let mut more = Vec::new();
-        line.take(&mut more);
-        ends.append(&mut more);
+    let mut told = Vec::new();
+    while told.len() < 20 {
+        told.append(&mut hearing.hear(&ends));
         thread::sleep(Duration::from_millis(5));
     }
-    assert!(ends.iter().all(|&(_, result)| result == 100), "{ends:?}");
+    assert!(told.iter().all(|&(_, result)| result == 100), "{told:?}");
     assert!(memory.iter().enumerate().all(|(at, &read)| read == byte(at)));
     assert_eq!(asked.load(Ordering::SeqCst), 21);
     assert!((2..=3).contains(&most.1.load(Ordering::SeqCst)), "{most:?}");

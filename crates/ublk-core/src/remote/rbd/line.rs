@@ -1,17 +1,16 @@
 //! From librbd's threads to a session.
 //!
-//! librbd calls a function for each operation that has ended, on a thread of its own. The function notes slot
-//! and result, and rings the session's bell if the session has heard all earlier ones. librbd can write to an
+//! librbd calls a function for each operation that has ended, on a thread of its own. The function tells slot
+//! and result. librbd can write to an
 //! eventfd by itself (`rbd_set_image_notification`), but that eventfd belongs to the image's handle, and gets
 //! each completion of all sessions with a system call each.
 
 use std::ffi::c_void;
 use std::io;
-use std::os::fd::RawFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::api::{Api, Completion};
-use crate::bell::Bell;
+use crate::remote::ends::Ends;
 
 /// The end of an operation: the slot, and what librbd returns.
 pub(super) type End = (u16, i64);
@@ -19,8 +18,7 @@ pub(super) type End = (u16, i64);
 #[derive(Debug)]
 pub(super) struct Line {
     api: &'static Api,
-    bell: Bell,
-    ends: Mutex<Vec<End>>,
+    ends: Ends<End>,
     cells: Box<[Cell]>,
 }
 
@@ -39,26 +37,15 @@ unsafe impl Sync for Line {}
 impl Line {
     /// A line for operations in the slots from 0 up to `slots`.
     pub(super) fn new(api: &'static Api, slots: u16) -> io::Result<Arc<Self>> {
-        let bell = Bell::new()?;
+        let ends = Ends::new(slots.into())?;
         Ok(Arc::new_cyclic(|this| {
             let cell = |slot| Cell { line: this.as_ptr(), slot };
-            let ends = Mutex::new(Vec::with_capacity(slots.into()));
-            Self { api, bell, ends, cells: (0..slots).map(cell).collect() }
+            Self { api, ends, cells: (0..slots).map(cell).collect() }
         }))
     }
 
-    pub(super) fn fd(&self) -> RawFd {
-        self.bell.fd()
-    }
-
-    pub(super) fn ring(&self) {
-        self.bell.ring();
-    }
-
-    /// Silences the bell, and exchanges the list of ends for an empty list.
-    pub(super) fn take(&self, empty: &mut Vec<End>) {
-        self.bell.silence();
-        std::mem::swap(&mut *self.lock(), empty);
+    pub(super) fn ends(&self) -> &Ends<End> {
+        &self.ends
     }
 
     /// Makes a completion for an operation in the slot. The line stays until the operation has ended.
@@ -92,10 +79,6 @@ impl Line {
             Arc::decrement_strong_count(Arc::as_ptr(self));
         }
     }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<End>> {
-        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Called by librbd, once per operation.
@@ -114,12 +97,5 @@ unsafe extern "C" fn ended(completion: Completion, argument: *mut c_void) {
         (line.api.rbd_aio_release)(completion);
         result
     };
-    let first = {
-        let mut ends = line.lock();
-        ends.push((slot, result as i64));
-        ends.len() == 1
-    };
-    if first {
-        line.ring();
-    }
+    line.ends.tell((slot, result as i64));
 }

@@ -1,25 +1,19 @@
 //! A queue's operations on an image.
 //!
-//! The only entry on the reactor's ring is a poll of the line's bell. All sessions use one handle of the
+//! All sessions use one handle of the
 //! image, which librbd allows, so the exclusive lock has one owner however many queues there are.
 
 use std::collections::VecDeque;
 use std::io;
-use std::mem;
 use std::sync::Arc;
-
-use io_uring::opcode;
-use io_uring::types::Fd;
 
 use super::Rbd;
 use super::api::{Completion, THICK};
 use super::line::{End, Line};
 use crate::memory::Region;
+use crate::remote::ends::Hearing;
 use crate::remote::{Entries, Job, Session, Ticket};
 use crate::target::StepKind;
-
-/// The number of the only entry.
-const BELL: u8 = 0;
 
 /// A job that librbd has.
 #[derive(Clone, Copy, Debug)]
@@ -34,14 +28,10 @@ struct Slot {
 pub(super) struct RbdSession {
     remote: Arc<Rbd>,
     line: Arc<Line>,
+    hearing: Hearing<End>,
     slots: Box<[Option<Slot>]>,
     free: Vec<u16>,
     answers: VecDeque<(Ticket, i32)>,
-    /// Exchanged with the line's.
-    ends: Vec<End>,
-    /// A poll of the bell is in flight.
-    polls: bool,
-    closing: bool,
     /// Entries of this session name no memory.
     memory: Arc<Region>,
 }
@@ -51,12 +41,10 @@ impl RbdSession {
         let count = u16::try_from(capacity).map_err(|_| io::ErrorKind::InvalidInput)?;
         Ok(Self {
             line: Line::new(remote.api(), count)?,
+            hearing: Hearing::new(capacity),
             slots: vec![None; capacity].into(),
             free: (0..count).rev().collect(),
             answers: VecDeque::with_capacity(capacity),
-            ends: Vec::with_capacity(capacity),
-            polls: false,
-            closing: false,
             memory: Arc::new(Region::new(1)?),
             remote,
         })
@@ -142,15 +130,6 @@ impl RbdSession {
         self.free.push(number);
         self.answers.push_back((job.ticket, result));
     }
-
-    fn hear(&mut self) {
-        let mut ends = mem::take(&mut self.ends);
-        self.line.take(&mut ends);
-        for (number, result) in ends.drain(..) {
-            self.ended(number, result);
-        }
-        self.ends = ends;
-    }
 }
 
 impl Session for RbdSession {
@@ -164,19 +143,15 @@ impl Session for RbdSession {
     }
 
     fn completed(&mut self, _entry: u8, _result: i32) {
-        self.polls = false;
-        self.hear();
+        let told = self.hearing.hear(self.line.ends());
+        for &(number, result) in &told {
+            self.ended(number, result);
+        }
+        self.hearing.heard(told);
     }
 
     fn push(&mut self, entries: &mut dyn Entries) -> io::Result<()> {
-        if !self.polls && !self.closing {
-            let events = u32::from(libc::POLLIN.cast_unsigned());
-            let entry = opcode::PollAdd::new(Fd(self.line.fd()), events).build();
-            // SAFETY: names no memory.
-            unsafe { entries.push(entry, BELL)? };
-            self.polls = true;
-        }
-        Ok(())
+        self.hearing.push(self.line.ends(), entries)
     }
 
     fn answer(&mut self) -> Option<(Ticket, i32)> {
@@ -184,12 +159,10 @@ impl Session for RbdSession {
     }
 
     fn close(&mut self) {
-        if !mem::replace(&mut self.closing, true) {
-            self.line.ring();
-        }
+        self.hearing.close(self.line.ends());
     }
 
     fn is_idle(&self) -> bool {
-        !self.polls && self.free.len() == self.slots.len()
+        self.hearing.is_idle() && self.free.len() == self.slots.len()
     }
 }
