@@ -68,7 +68,7 @@ export function addLayers(add: Command, options: (command: Command) => Command):
     .option('--cluster <name>', 'the cluster, for the names of files (default: ceph)')
     .option('--conf <file>', "Ceph's configuration (default: /etc/ceph/CLUSTER.conf)")
     .option('--keyring <file>', "the file with the user's key")
-    .option('--no-lock', 'do not take the exclusive lock of the image')
+    .option('--no-lock', 'hand the exclusive lock of the image over to clients that ask')
     .option('--read-only', 'refuse writes; needs no permission to write')
     .option('--block-size <bytes>', 'logical block size: 512, 1024, 2048 or 4096', wholeNumber)
     .option('--connect-timeout <seconds>', 'limit of opening (default: 60)', seconds)

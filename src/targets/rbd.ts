@@ -42,7 +42,8 @@ export interface RbdTargetOptions extends PresentationOptions {
    */
   readonly keyring?: string | URL | undefined;
   /**
-   * Whether to take the exclusive lock of the image, so that no other client writes. An image without the
+   * Whether to keep the exclusive lock of the image, so that no other client writes. With `false`, librbd
+   * takes the lock for a write and hands the lock over to any client that asks. An image without the
    * feature `exclusive-lock` has no lock. Devices that refuse writes take none.
    * @default true
    */

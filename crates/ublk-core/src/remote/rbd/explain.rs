@@ -122,11 +122,12 @@ pub(super) fn no_image(image: &RbdImage, error: i32, has_image: bool) -> Error {
 pub(super) fn no_lock(image: &RbdImage, error: i32) -> Error {
     let call = "rbd_lock_acquire";
     match -error {
+        // librbd's errno is EROFS, which would mislead.
         libc::EROFS | libc::EBUSY => {
-            let why = "another client holds the exclusive lock";
-            explained(Code::Busy, image, &why, call, error).hint(format!(
-                "{} names the client, also a mirror's primary cluster refuses the lock; with the option \
-                 lock: false (--no-lock) the image is served all the same",
+            let message = format!("cannot open {image}: another client holds the exclusive lock");
+            Error::new(Code::Busy, message).hint(format!(
+                "{} names the client; the copy of an image on a mirror's other cluster refuses the lock, too; \
+                 with readOnly (--read-only) the image can be read meanwhile",
                 status(image)
             ))
         }
