@@ -20,6 +20,7 @@ const TELL_TALE: Record<string, string> = {
   kmod: 'modprobe',
   'libc6-dev': '/usr/include/stdio.h',
   'libnbd-bin': 'nbdinfo',
+  'python3-libnbd': '/usr/lib/python3/dist-packages/nbd.py',
   'python3-venv': 'python3',
   'qemu-system-x86': 'qemu-system-x86_64',
   'qemu-utils': 'qemu-img',

@@ -48,6 +48,7 @@ export interface NativeTarget {
   readonly uri?: string;
   readonly connectTimeoutMs?: number;
   readonly reconnectTimeoutMs?: number;
+  readonly answerTimeoutMs?: number;
   readonly rbd?: NativeRbd;
   readonly http?: NativeHttp;
 }

@@ -1,4 +1,5 @@
 import { readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
 
 import { execa } from 'execa';
 import { describe, expect, test } from 'vitest';
@@ -71,6 +72,19 @@ describe.skipIf(obstacle)('the programs of other projects', () => {
     // Holes are found and not copied.
     const { blocks } = await stat(files.at('out'));
     expect(blocks * 512).toBeLessThan(24 * MIB);
+  });
+
+  test('libnbd without its own checks is answered as the protocol says', async (context) => {
+    const python = '/usr/bin/python3';
+    const found = await execa(python, ['-c', 'import nbd'], { reject: false });
+    if (found.failed) context.skip('no libnbd for Python: apt-get install python3-libnbd');
+    await using files = await folder();
+    const image = await sparse(files.at('image'), 16 * MIB);
+    await using exported = await exportNbd(targets.file(image), { socket: files.at('socket') });
+    const script = join(import.meta.dirname, 'libnbd.py');
+    const { stderr } = await execa(python, [script, exported.uri], { reject: false });
+    expect(stderr).toBe('');
+    expect(exported.stats().total.errors).toBe(0);
   });
 
   test('nbdinfo --map shows the holes of a file', async () => {

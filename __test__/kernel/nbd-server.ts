@@ -11,6 +11,10 @@ export interface NbdServer {
   readonly uri: string;
   /** Kills the server, without a chance to say goodbye. */
   kill(): Promise<void>;
+  /** Lets the server stand still, with all its connections, until {@link go}. */
+  halt(): void;
+  /** Lets the server go on. */
+  go(): void;
   /** Starts the server again, on the same data. */
   start(): Promise<void>;
 }
@@ -61,7 +65,9 @@ async function serve(
     server?.kill('SIGKILL');
     await server;
   };
+  const halt = (): void => void server?.kill('SIGSTOP');
+  const go = (): void => void server?.kill('SIGCONT');
   onTestFinished(kill);
   await start();
-  return { uri: `nbd+unix:///${name}?socket=${socket}`, kill, start };
+  return { uri: `nbd+unix:///${name}?socket=${socket}`, kill, halt, go, start };
 }

@@ -21,6 +21,12 @@ async function setting({ id }: Device, name: string): Promise<string> {
   return (await readFile(`/sys/block/ublkb${id}/queue/${name}`, 'utf8')).trim();
 }
 
+/** Reads the first 4 KiB. */
+function readBlock({ path }: Device) {
+  const words = [`if=${path}`, 'of=/dev/null', 'iflag=direct', 'bs=4k', 'count=1'];
+  return execa('dd', words, { reject: false });
+}
+
 async function contents({ path }: Device): Promise<Buffer> {
   const dd = [`if=${path}`, 'iflag=direct', 'bs=1M', 'status=none'];
   const { stdout } = await execa('dd', dd, { encoding: 'buffer', maxBuffer: 64 * MIB });
@@ -83,15 +89,31 @@ withUblk('an NBD target', () => {
     const words = ['error=EIO', 'error-rate=100%', `error-file=${error}`];
     const server = await nbdkit('--filter=error', 'memory', '1M', ...words);
     await using device = await createDevice({ target: targets.nbd(server.uri) });
-    const read = () =>
-      execa('dd', [`if=${device.path}`, 'of=/dev/null', 'iflag=direct', 'bs=4k', 'count=1'], {
-        reject: false,
-      });
-    expect((await read()).exitCode).toBe(0);
+    expect((await readBlock(device)).exitCode).toBe(0);
     await execa('touch', [error]);
-    expect((await read()).stderr).toContain('Input/output error');
+    expect((await readBlock(device)).stderr).toContain('Input/output error');
     await execa('rm', [error]);
-    expect((await read()).exitCode).toBe(0);
+    expect((await readBlock(device)).exitCode).toBe(0);
+  });
+
+  test('goes on when a server that stood still goes on, and fails requests before', async (context) => {
+    needServer(context, 'nbdkit');
+    const server = await nbdkit('memory', '1M');
+    const limits = { connectTimeoutMs: 1000, reconnectTimeoutMs: 1000, answerTimeoutMs: 1000 };
+    await using device = await createDevice({ target: targets.nbd(server.uri, limits) });
+    expect((await readBlock(device)).exitCode).toBe(0);
+    server.halt();
+    expect((await readBlock(device)).stderr).toContain('Input/output error');
+    server.go();
+    await expect.poll(async () => (await readBlock(device)).exitCode, { timeout: 30_000 }).toBe(0);
+  });
+
+  test('waits for a server that is slow', async (context) => {
+    needServer(context, 'nbdkit');
+    const server = await nbdkit('--filter=delay', 'memory', '1M', 'rdelay=3');
+    const target = targets.nbd(server.uri, { answerTimeoutMs: 60_000, reconnectTimeoutMs: 0 });
+    await using device = await createDevice({ target });
+    expect((await readBlock(device)).exitCode).toBe(0);
   });
 
   test.each(['nbdkit', 'qemu'] as const)(

@@ -60,6 +60,7 @@ describe('targets.nbd', () => {
     ['nbd://host', {}],
     ['nbd://[::1]:10810/a/b', { readOnly: true }],
     ['nbd+unix:///?socket=/run/nbd.sock', { connectTimeoutMs: 1 }],
+    ['nbd://host', { reconnectTimeoutMs: 0, answerTimeoutMs: 86_400_000 }],
   ])('takes %s with %o', (uri, options) => {
     expect(toNativeTarget(targets.nbd(uri, options))).toEqual({ kind: 'nbd', uri, ...options });
   });
@@ -74,6 +75,7 @@ describe('targets.nbd', () => {
     [7, {}, /must be a text/],
     ['nbd://host', { reconnectTimeoutMs: -1 }, /reconnectTimeoutMs is -1/],
     ['nbd://host', { connectTimeoutMs: 0 }, /connectTimeoutMs is 0/],
+    ['nbd://host', { answerTimeoutMs: 0 }, /answerTimeoutMs is 0/],
     ['nbd://host', { tls: true }, /has no 'tls'/],
   ])('refuses %s with %o', (uri, options, message) => {
     expect(() => targets.nbd(uri as never, options as never)).toThrow(message);

@@ -57,6 +57,11 @@ export function addLayers(add: Command, options: (command: Command) => Command):
       'how long requests wait for a lost connection (default: 60)',
       wholeNumber,
     )
+    .option(
+      '--answer-timeout <seconds>',
+      'how long a connection may stay without answers (default: 300)',
+      seconds,
+    )
     .addHelpText('after', example('ublk add nbd nbd://storage.example/vm1'))
     .action(async (uri: string, flags: NbdFlags) => {
       await (await import('./commands/add-nbd.ts')).addNbd(uri, flags);

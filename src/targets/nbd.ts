@@ -20,6 +20,14 @@ export interface NbdTargetOptions extends PresentationOptions {
    * @default 60000
    */
   readonly reconnectTimeoutMs?: number | undefined;
+  /**
+   * How long a connection with unanswered requests may bring nothing, in milliseconds from 1 to 86400000,
+   * rounded up to seconds. Then ublk gives the connection up as a lost one, and sends the requests again on
+   * another connection. A server that needs longer for a request, for example for a flush of much data,
+   * needs a larger value.
+   * @default 300000
+   */
+  readonly answerTimeoutMs?: number | undefined;
 }
 
 /** An export of an NBD server. */
@@ -28,9 +36,13 @@ export interface NbdTarget extends NbdTargetOptions {
   readonly uri: string;
 }
 
-const KEYS = ['connectTimeoutMs', 'reconnectTimeoutMs', ...PRESENTATION_KEYS];
-const MAX_CONNECT_MS = 600_000;
-const MAX_RECONNECT_MS = 86_400_000;
+/** The least and the largest value of each limit. */
+const LIMITS = {
+  connectTimeoutMs: [1, 600_000],
+  reconnectTimeoutMs: [0, 86_400_000],
+  answerTimeoutMs: [1, 86_400_000],
+} as const;
+const KEYS = [...Object.keys(LIMITS), ...PRESENTATION_KEYS];
 const FORMS = 'the forms are nbd://HOST[:PORT]/EXPORT and nbd+unix:///EXPORT?socket=PATH';
 
 /**
@@ -57,27 +69,21 @@ export function nbdTarget(uri: string | URL, options: NbdTargetOptions = {}): Nb
 /** Checks an NBD target and converts the target for the addon. */
 export function toNativeNbd(target: NbdTarget): NativeTarget {
   checkKeys(target, 'an NBD target', ['kind', 'uri', ...KEYS]);
-  const { uri, connectTimeoutMs, reconnectTimeoutMs } = target;
   return {
     kind: 'nbd',
-    uri: checkUri(uri),
-    ...(connectTimeoutMs === undefined
-      ? {}
-      : {
-          connectTimeoutMs: checkInteger(connectTimeoutMs, 'connectTimeoutMs', 1, MAX_CONNECT_MS),
-        }),
-    ...(reconnectTimeoutMs === undefined
-      ? {}
-      : {
-          reconnectTimeoutMs: checkInteger(
-            reconnectTimeoutMs,
-            'reconnectTimeoutMs',
-            0,
-            MAX_RECONNECT_MS,
-          ),
-        }),
+    uri: checkUri(target.uri),
+    ...limit(target, 'connectTimeoutMs'),
+    ...limit(target, 'reconnectTimeoutMs'),
+    ...limit(target, 'answerTimeoutMs'),
     ...toNativePresentation(target),
   };
+}
+
+/** The limit with this name, if the target has one. */
+function limit(target: NbdTarget, name: keyof typeof LIMITS): Partial<NativeTarget> {
+  const value = target[name];
+  const [least, most] = LIMITS[name];
+  return value === undefined ? {} : { [name]: checkInteger(value, name, least, most) };
 }
 
 /** The addon reads the whole address; here the scheme is checked, so that a mistake shows at once. */

@@ -77,6 +77,8 @@ pub struct NativeTarget {
     pub connect_timeout_ms: Option<u32>,
     /// How long requests wait for a lost connection.
     pub reconnect_timeout_ms: Option<u32>,
+    /// How long a connection with unanswered requests may bring nothing.
+    pub answer_timeout_ms: Option<u32>,
     /// An image of Ceph RBD.
     pub rbd: Option<NativeRbd>,
     /// A file on a web server.
@@ -243,6 +245,7 @@ impl NativeTarget {
             connect_timeout: limit(self.connect_timeout_ms).unwrap_or(default.connect_timeout),
             reconnect_timeout: limit(self.reconnect_timeout_ms)
                 .unwrap_or(default.reconnect_timeout),
+            answer_timeout: limit(self.answer_timeout_ms).unwrap_or(default.answer_timeout),
         };
         NbdTarget::connect(&given(self.uri.clone(), "uri")?, options, self.presentation())
     }

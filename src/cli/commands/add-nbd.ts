@@ -10,16 +10,18 @@ export interface NbdFlags extends AddFlags {
   readonly connectTimeout?: number;
   /** In seconds. */
   readonly reconnectTimeout?: number;
+  /** In seconds. */
+  readonly answerTimeout?: number;
 }
 
 /** `ublk add nbd URI` */
 export async function addNbd(uri: string, flags: NbdFlags): Promise<void> {
-  const { readOnly, blockSize: logicalBlockSize, connectTimeout, reconnectTimeout } = flags;
   const target = targets.nbd(uri, {
-    readOnly,
-    logicalBlockSize,
-    connectTimeoutMs: inMilliseconds(connectTimeout),
-    reconnectTimeoutMs: inMilliseconds(reconnectTimeout),
+    readOnly: flags.readOnly,
+    logicalBlockSize: flags.blockSize,
+    connectTimeoutMs: inMilliseconds(flags.connectTimeout),
+    reconnectTimeoutMs: inMilliseconds(flags.reconnectTimeout),
+    answerTimeoutMs: inMilliseconds(flags.answerTimeout),
   });
   await serve(target, uri, flags);
 }

@@ -142,9 +142,22 @@ impl<T: Target> Engine<T> {
         Ok(Some((tag, outcome)))
     }
 
+    /// Whether there are sessions, which need [`tick_remotes`](Self::tick_remotes).
+    pub(crate) fn has_remotes(&self) -> bool {
+        !self.remotes.sessions.is_empty()
+    }
+
+    /// A second has passed.
+    pub(crate) fn tick_remotes<R: Ring>(&mut self, pass: &mut Pass<'_, R>) {
+        if self.has_remotes() {
+            self.remotes.sessions.iter_mut().for_each(|session| session.tick());
+            self.put_off(pass);
+        }
+    }
+
     /// Begins the sessions' connections.
     pub(crate) fn enter_remotes<R: Ring>(&mut self, pass: &mut Pass<'_, R>) {
-        if !self.remotes.sessions.is_empty() {
+        if self.has_remotes() {
             self.put_off(pass);
         }
     }

@@ -1,4 +1,5 @@
-//! The clock of queues whose requests must not become too old: those of unprivileged devices.
+//! The clock of queues whose requests must not become too old (those of unprivileged devices), and of
+//! queues with remotes, whose sessions give up servers that fall silent.
 
 use std::io;
 use std::time::Duration;
@@ -57,7 +58,7 @@ impl Clock {
 impl<D: Driver, T: Target> Reactor<D, T> {
     /// Lets the clock run if a queue needs it.
     pub(super) fn run_clock(&mut self) -> io::Result<()> {
-        let needed = self.seats.iter().flatten().any(|seat| seat.queue.ages);
+        let needed = self.seats.iter().flatten().any(|seat| seat.queue.needs_clock());
         if needed { self.clock.start(&mut self.desk.ring) } else { Ok(()) }
     }
 
@@ -76,17 +77,26 @@ impl<D: Driver, T: Target> Reactor<D, T> {
 
 impl<T: Target> Seat<T> {
     fn tick<R: Ring>(&mut self, desk: &mut Desk<R>) -> io::Result<()> {
-        if self.queue.ages {
-            self.queue.tick(&mut desk.pass(&self.counters, self.place))
-        } else {
-            Ok(())
-        }
+        self.queue.tick(&mut desk.pass(&self.counters, self.place))
     }
 }
 
 impl<T: Target> Queue<T> {
-    /// Fails requests whose backend does not answer. Those that wait for a handler the bridge ends.
+    fn needs_clock(&self) -> bool {
+        self.ages || self.engine.has_remotes()
+    }
+
     fn tick<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
+        if self.ages {
+            self.give_up_old(pass)?;
+        }
+        // The answers come at the end of the pass.
+        self.engine.tick_remotes(pass);
+        Ok(())
+    }
+
+    /// Fails requests whose backend does not answer. Those that wait for a handler the bridge ends.
+    fn give_up_old<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
         self.engine.grow_older();
         let mut from = 0;
         while let Some(tag) = self.engine.next_old(from, LIMIT) {

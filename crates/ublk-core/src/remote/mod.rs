@@ -75,6 +75,9 @@ pub trait Session: Debug {
     /// An entry with this number has completed.
     fn completed(&mut self, entry: u8, result: i32);
 
+    /// A second has passed. Entries may be due, and answers may have come. Nothing, by default.
+    fn tick(&mut self) {}
+
     /// Pushes the entries that are due.
     ///
     /// # Errors

@@ -3,20 +3,20 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ublk_core::driver::sim::{ClientOp, Faults, Sim, SimConfig};
+use ublk_core::driver::sim::{ClientOp, Sim, SimConfig};
+use ublk_core::target::Presentation;
+use ublk_core::target::nbd::{NbdOptions, NbdTarget};
 use ublk_nbd::wire::command;
 
 use super::server::{ANY, Manners, Misdeed, Server, lock};
-use super::{churn, connect, connect_within, create, end, read, until, write};
+use super::{
+    assert_shows_disk, churn, connect, connect_within, create, end, read, shuffling, until, write,
+};
 
 #[test]
 fn a_server_that_goes_and_comes_back_costs_no_request() {
     for seed in 0..24 {
-        let structured = seed % 4 != 0;
-        let server =
-            Server::new(Manners { shuffles: true, structured, seed, ..Manners::default() });
-        let faults = Faults { short: 300, submit: 100, full: 100, ..Faults::none() };
-        let sim = Sim::new(SimConfig { faults, ..SimConfig::blocking(seed) });
+        let (server, sim) = shuffling(seed);
         let (device, client) = create(&sim, connect(&server));
         server.state.cuts.store(20, Ordering::Relaxed);
         churn(&client, seed, |batch| match batch % 3 {
@@ -28,11 +28,7 @@ fn a_server_that_goes_and_comes_back_costs_no_request() {
             _ => {}
         });
         server.state.cuts.store(0, Ordering::Relaxed);
-        let disk = lock(&server.state.disk).clone();
-        for (number, piece) in disk.chunks(64 << 10).enumerate() {
-            let offset = number as u64 * (64 << 10);
-            assert_eq!(read(&client, offset, 64 << 10).as_deref(), Ok(piece), "{seed}");
-        }
+        assert_shows_disk(&client, &server, seed);
         assert!(server.state.connections.load(Ordering::Relaxed) > 2);
         end(&sim, &device, client);
     }
@@ -41,8 +37,8 @@ fn a_server_that_goes_and_comes_back_costs_no_request() {
 #[test]
 fn a_server_that_breaks_the_protocol_costs_the_connection_and_no_request() {
     use Misdeed::{
-        Cut, DataForWrite, Ending, Garbage, HalfAReply, Noise, OtherCookie, Outside, Overlap,
-        TooLong, Twice, UnknownChunk, UnknownCookie,
+        Cut, DataForWrite, Ending, Garbage, HalfAReply, Hole, Noise, OtherCookie, Outside, Overlap,
+        Simple, TooLong, Twice, UnknownChunk, UnknownCookie,
     };
     let server = Server::new(Manners::default());
     let sim = Sim::new(SimConfig::blocking(7));
@@ -50,8 +46,8 @@ fn a_server_that_breaks_the_protocol_costs_the_connection_and_no_request() {
     let pattern: Vec<_> = (0..16384_u32).map(|at| at.to_ne_bytes()[0]).collect();
     assert_eq!(write(&client, 0, pattern.clone()), Ok(()));
     let both = [UnknownCookie, Garbage, UnknownChunk, HalfAReply, Cut, Ending, Noise];
-    let reads = [Outside, TooLong, Overlap, Twice].map(|one| (command::READ, one));
-    let writes = [DataForWrite, OtherCookie, Twice].map(|one| (command::WRITE, one));
+    let reads = [Outside, TooLong, Overlap, Twice, Simple].map(|one| (command::READ, one));
+    let writes = [DataForWrite, Hole, OtherCookie, Twice].map(|one| (command::WRITE, one));
     let all = both.iter().flat_map(|&one| [(command::READ, one), (command::WRITE, one)]);
     for (command, misdeed) in all.chain(reads).chain(writes) {
         let before = server.state.connections.load(Ordering::Relaxed);
@@ -65,6 +61,17 @@ fn a_server_that_breaks_the_protocol_costs_the_connection_and_no_request() {
         });
         assert!(read(&client, 0, 16384) == Ok(pattern.clone()), "after {misdeed:?}");
     }
+    end(&sim, &device, client);
+}
+
+#[test]
+fn a_chunk_costs_the_connection_where_structured_replies_were_not_agreed_on() {
+    let server = Server::new(Manners { structured: false, ..Manners::default() });
+    let sim = Sim::new(SimConfig::blocking(14));
+    let (device, client) = create(&sim, connect(&server));
+    server.misbehave(command::READ, Misdeed::Structured, 1);
+    assert_eq!(read(&client, 0, 512), Ok(vec![0; 512]));
+    assert_eq!(server.state.connections.load(Ordering::Relaxed), 2);
     end(&sim, &device, client);
 }
 
@@ -176,5 +183,25 @@ fn another_export_in_the_place_of_the_old_one_is_not_taken() {
     assert_eq!(read(&client, 0, 512), Err(libc::EIO));
     assert!(lock(&other.state.log).is_empty(), "no request has reached it");
     assert!(other.state.connections.load(Ordering::Relaxed) > 0);
+    end(&sim, &device, client);
+}
+
+#[test]
+fn requests_fail_in_time_where_a_server_takes_connections_and_says_nothing() {
+    let server = Server::new(Manners::default());
+    let sim = Sim::new(SimConfig::blocking(13));
+    let options = NbdOptions {
+        // No attempt ends by itself.
+        connect_timeout: Duration::from_secs(86_400),
+        reconnect_timeout: Duration::from_millis(100),
+        ..NbdOptions::default()
+    };
+    let target = NbdTarget::connect(&server.uri(), options, Presentation::default()).unwrap();
+    let (device, client) = create(&sim, target);
+    server.stop();
+    let silent = server.keep_silent();
+    assert_eq!(read(&client, 0, 512), Err(libc::EIO));
+    drop(silent);
+    server.come_back();
     end(&sim, &device, client);
 }

@@ -17,6 +17,7 @@ use server::{ALL, Manners, Misdeed, Server, is_durable, lock};
 #[allow(dead_code)]
 mod common;
 mod lost;
+mod mute;
 mod server;
 
 fn connect(server: &Server) -> NbdTarget {
@@ -51,6 +52,23 @@ fn read(client: &Client, offset: u64, length: u32) -> Result<Vec<u8>, i32> {
 
 fn write(client: &Client, offset: u64, data: Vec<u8>) -> Result<(), i32> {
     client.run(&ClientOp::Write { offset, data, fua: false }).result
+}
+
+/// A server that sends replies in any order and in pieces, and a kernel that does things by halves.
+fn shuffling(seed: u64) -> (Server, Sim) {
+    let structured = seed % 4 != 0;
+    let server = Server::new(Manners { shuffles: true, structured, seed, ..Manners::default() });
+    let faults = Faults { short: 300, submit: 100, full: 100, ..Faults::none() };
+    (server, Sim::new(SimConfig { faults, ..SimConfig::blocking(seed) }))
+}
+
+/// A client reads what is on the server's disk.
+fn assert_shows_disk(client: &Client, server: &Server, seed: u64) {
+    let disk = lock(&server.state.disk).clone();
+    for (number, piece) in disk.chunks(64 << 10).enumerate() {
+        let offset = number as u64 * (64 << 10);
+        assert_eq!(read(client, offset, 64 << 10).as_deref(), Ok(piece), "{seed}");
+    }
 }
 
 #[test]
@@ -134,18 +152,10 @@ fn several_queues_need_a_server_that_takes_several_connections() {
 #[test]
 fn replies_come_in_any_order_and_in_any_pieces() {
     for seed in 0..24 {
-        let structured = seed % 4 != 0;
-        let server =
-            Server::new(Manners { shuffles: true, structured, seed, ..Manners::default() });
-        let faults = Faults { short: 300, submit: 100, full: 100, ..Faults::none() };
-        let sim = Sim::new(SimConfig { faults, ..SimConfig::blocking(seed) });
+        let (server, sim) = shuffling(seed);
         let (device, client) = create(&sim, connect(&server));
         churn(&client, seed, |_| {});
-        let disk = lock(&server.state.disk).clone();
-        for (number, piece) in disk.chunks(64 << 10).enumerate() {
-            let offset = number as u64 * (64 << 10);
-            assert_eq!(read(&client, offset, 64 << 10).as_deref(), Ok(piece), "{seed}");
-        }
+        assert_shows_disk(&client, &server, seed);
         end(&sim, &device, client);
     }
 }

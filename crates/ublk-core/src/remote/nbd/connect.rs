@@ -47,16 +47,19 @@ pub(super) fn connect(
     }
 }
 
-/// The first address of the host that answers.
+/// The first address of the host that answers. Each address has an equal part of the time that is left: an
+/// address that nobody answers at must not keep from the next one.
 fn tcp(host: &str, port: u16, deadline: Instant) -> Result<Socket, ConnectError> {
-    let addresses = (host, port).to_socket_addrs().map_err(ConnectError::Unresolved)?;
+    let addresses: Vec<_> =
+        (host, port).to_socket_addrs().map_err(ConnectError::Unresolved)?.collect();
     let mut failure = ConnectError::Unresolved(io::Error::other("the host has no address"));
-    for address in addresses {
+    for (address, others) in addresses.iter().zip((0..addresses.len()).rev()) {
         let left = deadline.saturating_duration_since(Instant::now());
+        let left = left / u32::try_from(others + 1).unwrap_or(u32::MAX);
         if left.is_zero() {
             return Err(ConnectError::TimedOut);
         }
-        match TcpStream::connect_timeout(&address, left) {
+        match TcpStream::connect_timeout(address, left) {
             Ok(stream) => {
                 let call = |error| ConnectError::Os { call: "setsockopt", error };
                 stream.set_nodelay(true).map_err(call)?;

@@ -34,13 +34,19 @@ pub struct NbdOptions {
     pub connect_timeout: Duration,
     /// How long requests wait for a lost connection to come back before they fail with `EIO`.
     pub reconnect_timeout: Duration,
+    /// How long a connection with unanswered requests may bring nothing before the connection is given up
+    /// as a lost one, in whole seconds.
+    pub answer_timeout: Duration,
 }
 
 impl Default for NbdOptions {
     fn default() -> Self {
-        let (connect_timeout, reconnect_timeout) =
-            (Duration::from_secs(10), Duration::from_secs(60));
-        Self { connect_timeout, reconnect_timeout }
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            reconnect_timeout: Duration::from_secs(60),
+            // A flush of much data, or zeros for many requests of 1 GiB, takes minutes on a slow disk.
+            answer_timeout: Duration::from_secs(300),
+        }
     }
 }
 

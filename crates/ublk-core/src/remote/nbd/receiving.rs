@@ -19,6 +19,8 @@ use crate::target::StepKind;
 pub(super) const BUFFER: usize = 256 << 10;
 /// Data of which so much is missing is received without the buffer. For less, the next replies come along.
 const LONG: u32 = 32 << 10;
+/// The most data that an entry waits for: a slow connection shows that it lives.
+const MOST_AT_ONCE: u32 = 1 << 20;
 /// `IORING_RECVSEND_POLL_FIRST` (Linux 5.19): waits before the first attempt.
 const RECVSEND_POLL_FIRST: u16 = 1;
 /// The longest chunk with an error: the error, a message of at most 4096 bytes, an offset.
@@ -76,12 +78,14 @@ impl Receiving {
         self.drained = true;
     }
 
-    /// The place of a read's data, where the next bytes are enough of it. The buffer is empty then.
+    /// The place of a read's data, and how much to wait for, where the next bytes are enough of it. The
+    /// buffer is empty then.
     fn long(&self, table: &mut Table) -> Option<(*mut u8, u32)> {
         match self.expected {
-            Expected::Data { number, at, left, .. } if left >= LONG => {
-                Some((table.slot(number).job.memory.wrapping_add(at as usize), left))
-            }
+            Expected::Data { number, at, left, .. } if left >= LONG => Some((
+                table.slot(number).job.memory.wrapping_add(at as usize),
+                left.min(MOST_AT_ONCE),
+            )),
             _ => None,
         }
     }
@@ -89,8 +93,8 @@ impl Receiving {
     /// The entry that receives more, into memory of the session or of a job.
     pub(super) fn entry(&mut self, socket: &Socket, table: &mut Table) -> Entry {
         let fd = Fd(socket.fd());
-        if let Some((place, left)) = self.long(table) {
-            return opcode::Recv::new(fd, place, left).flags(libc::MSG_WAITALL).build();
+        if let Some((place, length)) = self.long(table) {
+            return opcode::Recv::new(fd, place, length).flags(libc::MSG_WAITALL).build();
         }
         let kept = self.end - self.begin;
         if self.begin > 0 {

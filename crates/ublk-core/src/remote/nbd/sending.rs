@@ -123,8 +123,14 @@ impl Sending {
         }
     }
 
-    /// The entry has sent `bytes`. Jobs sent to the last byte are given to `sent`.
-    pub(super) fn sent(&mut self, bytes: u32, table: &mut Table, mut sent: impl FnMut(u16, i32)) {
+    /// The entry has sent `bytes`. Jobs whose replies have ended before are given to `ended`, with the
+    /// result, once all is sent.
+    pub(super) fn sent(
+        &mut self,
+        bytes: u32,
+        table: &mut Table,
+        mut ended: impl FnMut(&mut Table, u16, i32),
+    ) {
         let mut bytes = bytes as usize;
         while bytes > 0 && self.from < self.count {
             let piece = &mut self.pieces[self.from];
@@ -143,7 +149,7 @@ impl Sending {
             let slot = table.slot(number);
             slot.stage = Stage::Sent;
             if let Some(result) = slot.early.take() {
-                sent(number, result);
+                ended(table, number, result);
             }
         }
     }

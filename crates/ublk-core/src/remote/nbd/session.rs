@@ -58,6 +58,8 @@ pub(super) struct NbdSession {
     polls: bool,
     /// The pause before the next connection: grows while no connection brings a reply.
     pause: Duration,
+    /// For how many ticks the connection has brought nothing while jobs waited for answers.
+    silent: u128,
     memory: Arc<Region>,
 }
 
@@ -86,6 +88,7 @@ impl NbdSession {
             line: Line::new()?,
             polls: false,
             pause: Duration::ZERO,
+            silent: 0,
             memory,
             remote,
         };
@@ -109,6 +112,7 @@ impl NbdSession {
 
     /// The connection cannot go on.
     fn break_off(&mut self) {
+        self.silent = 0;
         match mem::replace(&mut self.link, Link::Closed) {
             Link::Up(socket) => {
                 socket.shut_down();
@@ -164,6 +168,7 @@ impl NbdSession {
     }
 
     fn received(&mut self, count: u32) {
+        self.silent = 0;
         let Self { receiving, table, answers, remote, pause, .. } = self;
         let mut ended = |table: &mut Table, number: u16, result: i32| {
             *pause = Duration::ZERO;
@@ -180,11 +185,9 @@ impl NbdSession {
 
     fn sent(&mut self, count: u32) {
         let Self { sending, table, answers, remote, .. } = self;
-        let mut early = Vec::new();
-        sending.sent(count, table, |number, result| early.push((number, result)));
-        for (number, result) in early {
+        sending.sent(count, table, |table, number, result| {
             answer(remote, table, number, result, answers);
-        }
+        });
     }
 }
 
@@ -244,6 +247,17 @@ impl Session for NbdSession {
         }
     }
 
+    fn tick(&mut self) {
+        if !matches!(self.link, Link::Up(_)) || self.table.is_empty() {
+            return;
+        }
+        self.silent += 1;
+        // The first tick may follow the first job at once.
+        if self.silent > self.remote.options.answer_timeout.as_millis().div_ceil(1000) {
+            self.break_off();
+        }
+    }
+
     fn push(&mut self, entries: &mut dyn Entries) -> io::Result<()> {
         match &self.link {
             Link::Up(socket) => {
@@ -285,13 +299,23 @@ impl Session for NbdSession {
             return;
         }
         self.line.end();
-        if let Link::Up(socket) = &self.link {
-            if !self.sending.in_flight {
-                let goodbye =
-                    Request { flags: 0, command: command::DISC, cookie: 0, offset: 0, length: 0 };
-                socket.send_at_once(&goodbye.encode());
+        match &self.link {
+            Link::Up(socket) => {
+                if !self.sending.in_flight {
+                    let goodbye = Request {
+                        flags: 0,
+                        command: command::DISC,
+                        cookie: 0,
+                        offset: 0,
+                        length: 0,
+                    };
+                    socket.send_at_once(&goodbye.encode());
+                }
+                self.break_off();
             }
-            self.break_off();
+            // No poll begins any more: whoever has seen an idle session leaves.
+            Link::Away { .. } => self.link = Link::Closed,
+            Link::Broken { .. } | Link::Closed => {}
         }
     }
 
@@ -305,3 +329,7 @@ impl Drop for NbdSession {
         self.line.end();
     }
 }
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

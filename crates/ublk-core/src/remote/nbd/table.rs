@@ -103,6 +103,11 @@ impl Table {
         (sent && u64::from(slot.generation) == cookie >> 32).then_some(number)
     }
 
+    /// Whether there is no job.
+    pub(super) fn is_empty(&self) -> bool {
+        self.free.len() == self.slots.len()
+    }
+
     pub(super) fn free(&mut self, number: u16) {
         self.slots[usize::from(number)].stage = Stage::Free;
         self.free.push(number);
