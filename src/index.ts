@@ -59,7 +59,7 @@ export type {
   SnapshotOptions,
 } from './overlays.ts';
 export { exportNbd } from './nbd-export.ts';
-export type { ExportNbdOptions, NbdAddress, NbdExport } from './nbd-export.ts';
+export type { ExportNbdOptions, ExportTls, NbdAddress, NbdExport } from './nbd-export.ts';
 export { createReactorPool, ReactorPool } from './pool.ts';
 export type { ReactorPoolOptions } from './pool.ts';
 export { recoverDevice } from './recover.ts';

@@ -49,6 +49,7 @@ export interface NativeTarget {
   readonly connectTimeoutMs?: number;
   readonly reconnectTimeoutMs?: number;
   readonly answerTimeoutMs?: number;
+  readonly tlsCertificates?: string;
   readonly rbd?: NativeRbd;
   readonly http?: NativeHttp;
 }
@@ -195,6 +196,8 @@ export interface NativeExport {
   readonly description: string;
   readonly readOnly: boolean;
   readonly connections: number;
+  readonly tlsCertificates?: string;
+  readonly tlsAnyone: boolean;
 }
 
 /** An open device of the addon. */

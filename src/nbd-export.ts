@@ -21,8 +21,8 @@ export interface NbdAddress {
   /** The path of a Unix socket; not with `host` and `port`. The socket of a dead server is replaced. */
   readonly socket?: string | URL | undefined;
   /**
-   * A name or an address of this machine. There is no authentication and no encryption: whoever reaches the
-   * port reads and writes the disk.
+   * A name or an address of this machine. Without {@link ExportNbdOptions.tls}, there is no authentication
+   * and no encryption: whoever reaches the port reads and writes the disk.
    * @default '127.0.0.1'
    */
   readonly host?: string | undefined;
@@ -31,6 +31,21 @@ export interface NbdAddress {
    * @default 10809
    */
   readonly port?: number | undefined;
+}
+
+/** TLS of an export. */
+export interface ExportTls {
+  /**
+   * The folder with the certificates, with the names of libnbd and nbdkit: `ca-cert.pem`, `server-cert.pem` and
+   * `server-key.pem`. The files are read once.
+   */
+  readonly certificates: string | URL;
+  /**
+   * Whether each client needs a certificate that the authority in `ca-cert.pem` has signed. With false, whoever
+   * reaches the port reads and writes the disk.
+   * @default true
+   */
+  readonly verifyClients?: boolean | undefined;
 }
 
 /** Options of {@link exportNbd}; those shared with {@link DeviceOptions} mean the same. */
@@ -68,6 +83,11 @@ export interface ExportNbdOptions extends Pick<
    */
   readonly connections?: number | undefined;
   /**
+   * Clients must use TLS 1.3, which the kernel carries; with a TCP address only.
+   * @default none
+   */
+  readonly tls?: ExportTls | undefined;
+  /**
    * Cancels the creation: the promise rejects with the reason of the signal, and nothing is left.
    * @default none
    */
@@ -85,7 +105,7 @@ const SHARED_KEYS = [
   'latencies',
   'watchdog',
 ] as const;
-const OWN_KEYS = ['name', 'description', 'readOnly', 'connections', 'signal'];
+const OWN_KEYS = ['name', 'description', 'readOnly', 'connections', 'tls', 'signal'];
 const KEYS = [...OWN_KEYS, ...SHARED_KEYS];
 
 /**
@@ -106,7 +126,10 @@ export class NbdExport extends Device {
     this.#readOnly = readOnly;
   }
 
-  /** Where clients find the export: `nbd://127.0.0.1:10809/NAME` or `nbd+unix:///NAME?socket=PATH`. */
+  /**
+   * Where clients find the export: `nbd://127.0.0.1:10809/NAME`, `nbds://…` with TLS, or
+   * `nbd+unix:///NAME?socket=PATH`.
+   */
   get uri(): string {
     return this.path;
   }
@@ -128,8 +151,8 @@ export class NbdExport extends Device {
  * console.log(exported.uri); // nbd+unix:///?socket=/run/disk.sock
  *
  * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`, also for an address that this machine does not have, and for
- * a path with a file that is no socket; `ERR_UBLK_BUSY` for an address or a file that another server has;
- * `ERR_UBLK_UNSUPPORTED` for zoned targets and for targets with metadata; `ERR_UBLK_NO_IO_URING`,
+ * a path with a file that is no socket, or certificates that cannot be used; `ERR_UBLK_BUSY` for an address or a file that another server has;
+ * `ERR_UBLK_UNSUPPORTED` for zoned targets, for targets with metadata, and for TLS where the kernel has none; `ERR_UBLK_NO_IO_URING`,
  * `ERR_UBLK_PERMISSION`, `ERR_UBLK_NO_BACKEND`, `ERR_UBLK_BAD_BACKEND`, `ERR_UBLK_UNSUPPORTED_PLATFORM`,
  * `ERR_UBLK_NO_ADDON`.
  */
@@ -164,15 +187,20 @@ export async function exportNbd(
 function toNativeExport(address: NbdAddress, options: ExportNbdOptions): NativeExport {
   checkKeys(address, 'the address of exportNbd()', ['socket', 'host', 'port']);
   checkKeys(options, 'the options of exportNbd()', KEYS);
-  const { name = '', description = '', readOnly = false, connections = 16 } = options;
+  const { name = '', description = '', readOnly = false, connections = 16, tls } = options;
   const facts = {
     name: checkString(name, 'name'),
     description: checkString(description, 'description'),
     readOnly: checkBoolean(readOnly, 'readOnly'),
     connections: checkInteger(connections, 'connections', 1, MAX_CONNECTIONS),
+    ...toNativeTls(tls),
   };
   const { socket, host, port } = address;
   if (socket !== undefined) {
+    if (tls !== undefined) {
+      const hint = 'the kernel has TLS for TCP only; the permissions of the socket decide who connects';
+      throw wrong('tls', 'and socket exclude each other', hint);
+    }
     const other = host === undefined ? port !== undefined && 'port' : 'host';
     if (other) throw wrong('socket', `and ${other} exclude each other`, 'leave one of them out');
     return { socket: checkAbsolutePath(socket, 'socket'), ...facts };
@@ -181,6 +209,18 @@ function toNativeExport(address: NbdAddress, options: ExportNbdOptions): NativeE
     host: host === undefined ? '127.0.0.1' : checkHost(host),
     port: port === undefined ? PORT : checkInteger(port, 'port', 0, 65535),
     ...facts,
+  };
+}
+
+function toNativeTls(
+  tls: ExportTls | undefined,
+): Pick<NativeExport, 'tlsCertificates' | 'tlsAnyone'> {
+  if (tls === undefined) return { tlsAnyone: false };
+  checkKeys(tls, 'tls', ['certificates', 'verifyClients']);
+  const { certificates, verifyClients = true } = tls;
+  return {
+    tlsCertificates: checkAbsolutePath(certificates, 'tls.certificates'),
+    tlsAnyone: !checkBoolean(verifyClients, 'tls.verifyClients'),
   };
 }
 
@@ -197,8 +237,9 @@ function checkHost(host: unknown): string {
 }
 
 /** The URI of the project NetworkBlockDevice, which qemu and libnbd know. */
-function toUri({ socket, name }: NativeExport, address: string): string {
+function toUri({ socket, name, tlsCertificates }: NativeExport, address: string): string {
   const path = encodeURIComponent(name);
-  if (socket === undefined) return `nbd://${address}/${path}`;
+  const scheme = tlsCertificates === undefined ? 'nbd' : 'nbds';
+  if (socket === undefined) return `${scheme}://${address}/${path}`;
   return `nbd+unix:///${path}?socket=${encodeURI(socket).replaceAll(/[?#&]/g, encodeURIComponent)}`;
 }

@@ -28,7 +28,9 @@ export const TEST_PACKAGES: readonly string[] = [
   'e2fsprogs',
   'xfsprogs',
   'btrfs-progs',
+  'libnbd-bin',
   'nbdkit',
+  'openssl',
   'qemu-utils',
 ];
 

@@ -40,22 +40,54 @@ export async function qemuNbd(image: string, ...words: readonly string[]): Promi
   return await serve((socket) => ['qemu-nbd', '-k', socket, ...options, image], 'disk');
 }
 
+/** Starts nbdkit at a TCP port with the server's certificates in the folder; clients need a certificate. */
+export async function nbdkitWithTls(
+  folder: string,
+  ...words: readonly string[]
+): Promise<NbdServer> {
+  const tls = ['--tls=require', `--tls-certificates=${folder}`, '--tls-verify-peer'];
+  return await atPort('nbds', [...tls, ...words]);
+}
+
+/** Starts nbdkit at a TCP port, without TLS. */
+export async function nbdkitAtPort(...words: readonly string[]): Promise<NbdServer> {
+  return await atPort('nbd', words);
+}
+
+async function atPort(scheme: string, words: readonly string[]): Promise<NbdServer> {
+  const port = String((nextPort += 1));
+  // nbdkit makes the file once it listens.
+  const pidFile = join(temporaryFolder(), 'pid');
+  const command = ['nbdkit', '-f', '-i', '127.0.0.1', '-p', port, '-P', pidFile, ...words];
+  return await start(command, pidFile, `${scheme}://127.0.0.1:${port}/`);
+}
+
+let nextPort = 10_900;
+
 async function serve(
   command: (socket: string) => readonly string[],
   name: string,
 ): Promise<NbdServer> {
   const socket = join(temporaryFolder(), 'nbd.sock');
-  const [program = '', ...words] = command(socket);
+  return await start(command(socket), socket, `nbd+unix:///${name}?socket=${socket}`);
+}
+
+/** Starts a server that makes the file once it listens. */
+async function start(
+  [program = '', ...words]: readonly string[],
+  file: string,
+  uri: string,
+): Promise<NbdServer> {
   let server: ReturnType<typeof run> | undefined;
   const run = () => execa(program, words, { reject: false, stdin: 'ignore' });
-  const start = async (): Promise<void> => {
+  const begin = async (): Promise<void> => {
     // qemu-nbd removes a socket that is left; nbdkit refuses.
-    await execa('rm', ['-f', socket]);
+    await execa('rm', ['-f', file]);
     const started = run();
     server = started;
     await vi.waitFor(
       () => {
-        if (existsSync(socket)) return;
+        if (existsSync(file)) return;
         throw new Error(`${program} does not listen: ${String(started.exitCode)}`);
       },
       { timeout: 60_000, interval: 20 },
@@ -68,6 +100,6 @@ async function serve(
   const halt = (): void => void server?.kill('SIGSTOP');
   const go = (): void => void server?.kill('SIGCONT');
   onTestFinished(kill);
-  await start();
-  return { uri: `nbd+unix:///${name}?socket=${socket}`, kill, halt, go, start };
+  await begin();
+  return { uri, kill, halt, go, start: begin };
 }

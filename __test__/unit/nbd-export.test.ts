@@ -15,6 +15,10 @@ test.each([
   [{ port: 0 }, { name: 'x'.repeat(4097) }, 'name has 4097 bytes'],
   [{ port: 0 }, { connections: 0 }, 'connections is 0'],
   [{ port: 0 }, { readOnly: 'yes' }, 'readOnly is "yes"'],
+  [{ socket: '/tmp/a' }, { tls: { certificates: '/a' } }, 'tls and socket exclude each other'],
+  [{ port: 0 }, { tls: { folder: '/a' } }, "tls has no 'folder'"],
+  [{ port: 0 }, { tls: {} }, 'tls.certificates'],
+  [{ port: 0 }, { tls: { certificates: '/a', verifyClients: 1 } }, 'tls.verifyClients is 1'],
   [{ port: 0 }, { recovery: 'queue' }, "the options of exportNbd() has no 'recovery'"],
   [{ port: 0 }, { maxIoBytes: 1000 }, 'maxIoBytes is 1000'],
 ])('an export at %j with %j is refused before anything is touched', async (at, how, message) => {

@@ -127,6 +127,14 @@ describe('a recorded target', () => {
       path: '/a',
       integrity: { path: join(process.cwd(), 'meta') },
     });
+    const tlsCertificates = new URL('file:///etc/pki/ublk');
+    for (const folder of [tlsCertificates, 'pki']) {
+      expect(recordTarget(targets.nbd('nbds://host/', { tlsCertificates: folder }))).toEqual({
+        kind: 'nbd',
+        uri: 'nbds://host/',
+        tlsCertificates: folder === 'pki' ? join(process.cwd(), 'pki') : '/etc/pki/ublk',
+      });
+    }
     expect(wholeTarget(record.target)).toEqual(record.target);
   });
 

@@ -61,6 +61,7 @@ describe('targets.nbd', () => {
     ['nbd://[::1]:10810/a/b', { readOnly: true }],
     ['nbd+unix:///?socket=/run/nbd.sock', { connectTimeoutMs: 1 }],
     ['nbd://host', { reconnectTimeoutMs: 0, answerTimeoutMs: 86_400_000 }],
+    ['nbds://host/a', { tlsCertificates: '/etc/pki/ublk' }],
   ])('takes %s with %o', (uri, options) => {
     expect(toNativeTarget(targets.nbd(uri, options))).toEqual({ kind: 'nbd', uri, ...options });
   });
@@ -71,7 +72,10 @@ describe('targets.nbd', () => {
     ['nbd:///export', {}, /is no address/],
     ['nbd+unix:///export', {}, /is no address/],
     ['nbd+unix:///export?socket=here', {}, /is no address/],
-    ['nbds://host/', {}, /asks for TLS/],
+    ['nbds://host/', {}, /tlsCertificates is missing/],
+    ['nbd://host/', { tlsCertificates: '/a' }, /tlsCertificates has no meaning without TLS/],
+    ['nbds+unix:///?socket=/a', { tlsCertificates: '/a' }, /TLS for TCP only/],
+    ['nbds://host/', { tlsCertificates: 7 }, /tlsCertificates/],
     [7, {}, /must be a text/],
     ['nbd://host', { reconnectTimeoutMs: -1 }, /reconnectTimeoutMs is -1/],
     ['nbd://host', { connectTimeoutMs: 0 }, /connectTimeoutMs is 0/],

@@ -48,7 +48,7 @@ export function addLayers(add: Command, options: (command: Command) => Command):
     });
   options(add.command('nbd'))
     .description('Serve an export of an NBD server.')
-    .argument('<uri>', 'nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=/PATH')
+    .argument('<uri>', 'nbd://HOST[:PORT]/EXPORT, nbds://… or nbd+unix:///EXPORT?socket=/PATH')
     .option('--read-only', 'refuse writes; needed for an export that refuses writes')
     .option('--block-size <bytes>', 'logical block size: 512, 1024, 2048 or 4096', wholeNumber)
     .option('--connect-timeout <seconds>', 'limit of a connection (default: 10)', seconds)
@@ -62,6 +62,7 @@ export function addLayers(add: Command, options: (command: Command) => Command):
       'how long a connection may stay without answers (default: 300)',
       seconds,
     )
+    .option('--tls-certificates <folder>', 'with ca-cert.pem, client-cert.pem, client-key.pem')
     .addHelpText('after', example('ublk add nbd nbd://storage.example/vm1'))
     .action(async (uri: string, flags: NbdFlags) => {
       await (await import('./commands/add-nbd.ts')).addNbd(uri, flags);

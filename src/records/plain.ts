@@ -30,6 +30,7 @@ export const PATH_KEYS: ReadonlySet<string> = new Set([
   'conf',
   'keyring',
   'authorities',
+  'tlsCertificates',
 ]);
 /** The keys of targets that are meant for one start alone. */
 export const ONCE: ReadonlySet<string> = new Set(['create', 'loseUnflushed']);

@@ -1,4 +1,4 @@
-import { checkInteger, checkKeys } from '../check.ts';
+import { checkAbsolutePath, checkInteger, checkKeys } from '../check.ts';
 import { wrong } from '../errors.ts';
 import type { NativeTarget } from '../native.ts';
 import {
@@ -28,6 +28,13 @@ export interface NbdTargetOptions extends PresentationOptions {
    * @default 300000
    */
   readonly answerTimeoutMs?: number | undefined;
+  /**
+   * The folder with the certificates for `nbds://`, with the names of libnbd and nbdkit: `ca-cert.pem` (the
+   * authority that must have signed the server's certificate) and, for a server that asks for them,
+   * `client-cert.pem` and `client-key.pem`. The files are read anew for each connection.
+   * @default none
+   */
+  readonly tlsCertificates?: string | URL | undefined;
 }
 
 /** An export of an NBD server. */
@@ -42,20 +49,24 @@ const LIMITS = {
   reconnectTimeoutMs: [0, 86_400_000],
   answerTimeoutMs: [1, 86_400_000],
 } as const;
-const KEYS = [...Object.keys(LIMITS), ...PRESENTATION_KEYS];
-const FORMS = 'the forms are nbd://HOST[:PORT]/EXPORT and nbd+unix:///EXPORT?socket=PATH';
+const KEYS = [...Object.keys(LIMITS), 'tlsCertificates', ...PRESENTATION_KEYS];
+const FORMS =
+  'the forms are nbd://HOST[:PORT]/EXPORT, nbds://HOST[:PORT]/EXPORT with TLS, and ' +
+  'nbd+unix:///EXPORT?socket=PATH';
+const FOLDER = 'name the folder with ca-cert.pem, and with client-cert.pem and client-key.pem';
 
 /**
  * A target on an NBD server: nbdkit, qemu-nbd, or any other. The server says the size and the block sizes,
  * and whether the device flushes, discards and writes zeros. An export that the server serves for reading
- * only needs `readOnly: true`. The device's requests are copied (buffers `copy`). TLS is not supported.
+ * only needs `readOnly: true`. The device's requests are copied (buffers `copy`). `nbds://` uses TLS 1.3, carried
+ * by the kernel, and needs `tlsCertificates`.
  *
  * @example
  * await using device = await createDevice({
  *   target: targets.nbd('nbd://storage.example/vm1'),
  * });
  *
- * @param uri `nbd://HOST[:PORT]/EXPORT` or `nbd+unix:///EXPORT?socket=/PATH`.
+ * @param uri `nbd://HOST[:PORT]/EXPORT`, `nbds://HOST[:PORT]/EXPORT` or `nbd+unix:///EXPORT?socket=/PATH`.
  * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`.
  */
 export function nbdTarget(uri: string | URL, options: NbdTargetOptions = {}): NbdTarget {
@@ -69,14 +80,26 @@ export function nbdTarget(uri: string | URL, options: NbdTargetOptions = {}): Nb
 /** Checks an NBD target and converts the target for the addon. */
 export function toNativeNbd(target: NbdTarget): NativeTarget {
   checkKeys(target, 'an NBD target', ['kind', 'uri', ...KEYS]);
+  const uri = checkUri(target.uri);
   return {
     kind: 'nbd',
-    uri: checkUri(target.uri),
+    uri,
+    ...certificates(target, uri.startsWith('nbds:')),
     ...limit(target, 'connectTimeoutMs'),
     ...limit(target, 'reconnectTimeoutMs'),
     ...limit(target, 'answerTimeoutMs'),
     ...toNativePresentation(target),
   };
+}
+
+/** The folder, without which no connection uses TLS, and which a connection without TLS has no use for. */
+function certificates({ tlsCertificates }: NbdTarget, tls: boolean): Partial<NativeTarget> {
+  if (tlsCertificates === undefined) {
+    if (!tls) return {};
+    throw wrong('tlsCertificates', 'is missing, and nbds:// needs certificates', FOLDER);
+  }
+  if (tls) return { tlsCertificates: checkAbsolutePath(tlsCertificates, 'tlsCertificates') };
+  throw wrong('tlsCertificates', 'has no meaning without TLS', 'nbds:// uses TLS');
 }
 
 /** The limit with this name, if the target has one. */
@@ -89,10 +112,10 @@ function limit(target: NbdTarget, name: keyof typeof LIMITS): Partial<NativeTarg
 /** The addon reads the whole address; here the scheme is checked, so that a mistake shows at once. */
 function checkUri(uri: unknown): string {
   if (typeof uri !== 'string') throw wrong('uri', 'must be a text or a URL', FORMS);
-  if (/^nbd(s|s\+unix):\/\//.test(uri)) {
-    const hint = 'use nbd:// through a tunnel with encryption: ssh -L, stunnel, WireGuard';
-    throw wrong('uri', `is ${uri}, and asks for TLS, which ublk does not support`, hint);
+  if (uri.startsWith('nbds+unix:')) {
+    const hint = 'use nbds:// over TCP, or nbd+unix://, which never leaves this machine';
+    throw wrong('uri', `is ${uri}, and the kernel has TLS for TCP only`, hint);
   }
-  if (/^nbd:\/\/[^/?#]|^nbd\+unix:\/\/\/[^?#]*\?socket=\//.test(uri)) return uri;
+  if (/^nbds?:\/\/[^/?#]|^nbd\+unix:\/\/\/[^?#]*\?socket=\//.test(uri)) return uri;
   throw wrong('uri', `is ${JSON.stringify(uri)}, which is no address of an NBD export`, FORMS);
 }

@@ -31,4 +31,5 @@ mod patience;
 mod share;
 mod signals;
 mod sqe;
+mod tls;
 mod token;

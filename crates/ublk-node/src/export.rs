@@ -4,7 +4,7 @@ use napi::Env;
 use napi::bindgen_prelude::Object;
 use napi_derive::napi;
 use ublk_core::device::Device;
-use ublk_core::driver::nbd::{Address, Export};
+use ublk_core::driver::nbd::{Address, Export, Tls};
 use ublk_core::error::Result;
 
 use crate::device::{OnEnd, open, served};
@@ -28,17 +28,28 @@ pub struct NativeExport {
     pub read_only: bool,
     /// The most connections at once.
     pub connections: u16,
+    /// The folder with the certificates for TLS; absent: no TLS.
+    pub tls_certificates: Option<String>,
+    /// Whether clients with TLS may come without a certificate.
+    pub tls_anyone: bool,
 }
 
 impl NativeExport {
     fn convert(self) -> Result<Export> {
-        let Self { socket, host, port, name, description, read_only, connections } = self;
-        let address = match (socket, host) {
+        let address = match (self.socket, self.host) {
             (Some(path), None) => Address::Unix(path.into()),
-            (None, Some(host)) => Address::Tcp { host, port: port.unwrap_or_default() },
+            (None, Some(host)) => Address::Tcp { host, port: self.port.unwrap_or_default() },
             _ => return Err(refused("an export needs a socket or a host".into())),
         };
-        Ok(Export { address, name, description, read_only, connections })
+        let anyone = self.tls_anyone;
+        Ok(Export {
+            address,
+            name: self.name,
+            description: self.description,
+            read_only: self.read_only,
+            connections: self.connections,
+            tls: self.tls_certificates.map(|folder| Tls { certificates: folder.into(), anyone }),
+        })
     }
 }
 

@@ -79,6 +79,8 @@ pub struct NativeTarget {
     pub reconnect_timeout_ms: Option<u32>,
     /// How long a connection with unanswered requests may bring nothing.
     pub answer_timeout_ms: Option<u32>,
+    /// The folder with the certificates for TLS.
+    pub tls_certificates: Option<String>,
     /// An image of Ceph RBD.
     pub rbd: Option<NativeRbd>,
     /// A file on a web server.
@@ -246,6 +248,7 @@ impl NativeTarget {
             reconnect_timeout: limit(self.reconnect_timeout_ms)
                 .unwrap_or(default.reconnect_timeout),
             answer_timeout: limit(self.answer_timeout_ms).unwrap_or(default.answer_timeout),
+            tls_certificates: self.tls_certificates.clone().map(Into::into),
         };
         NbdTarget::connect(&given(self.uri.clone(), "uri")?, options, self.presentation())
     }

@@ -12,6 +12,7 @@ export interface NbdFlags extends AddFlags {
   readonly reconnectTimeout?: number;
   /** In seconds. */
   readonly answerTimeout?: number;
+  readonly tlsCertificates?: string;
 }
 
 /** `ublk add nbd URI` */
@@ -22,6 +23,7 @@ export async function addNbd(uri: string, flags: NbdFlags): Promise<void> {
     connectTimeoutMs: inMilliseconds(flags.connectTimeout),
     reconnectTimeoutMs: inMilliseconds(flags.reconnectTimeout),
     answerTimeoutMs: inMilliseconds(flags.answerTimeout),
+    tlsCertificates: flags.tlsCertificates,
   });
   await serve(target, uri, flags);
 }

@@ -17,6 +17,9 @@ interface ExportFlags extends AddFlags {
   readonly readOnly?: true;
   readonly description?: string;
   readonly connections?: number;
+  /** The folder with the certificates. */
+  readonly tls?: string;
+  readonly verifyClients?: boolean;
 }
 
 /** `ublk export TARGET`: serves a target to clients of NBD until a signal. */
@@ -40,6 +43,7 @@ export async function exportUntilEnd(
 function open(target: Target, flags: ExportFlags): Promise<NbdExport> {
   const { socket, host, port, name, description, connections, queues, depth, affinity } = flags;
   const watchdog = watchdogOf(flags);
+  const { tls: certificates, verifyClients } = flags;
   return exportNbd(
     target,
     { socket, host, port },
@@ -48,6 +52,7 @@ function open(target: Target, flags: ExportFlags): Promise<NbdExport> {
       description,
       readOnly: flags.readOnly,
       connections,
+      tls: certificates === undefined ? undefined : { certificates, verifyClients },
       queues,
       depth,
       maxIoBytes: flags.maxIo,

@@ -39,7 +39,7 @@ fn socket() -> PathBuf {
 fn at(path: &Path) -> Export {
     let address = Address::Unix(path.into());
     let (name, description) = ("disk".into(), "a disk".into());
-    Export { address, name, description, read_only: false, connections: 16 }
+    Export { address, name, description, read_only: false, connections: 16, tls: None }
 }
 
 /// None where the machine has no io_uring for this user.

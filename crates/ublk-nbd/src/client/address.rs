@@ -26,6 +26,8 @@ pub enum Endpoint {
 pub struct Address {
     /// The socket of the server.
     pub endpoint: Endpoint,
+    /// The connection uses TLS.
+    pub tls: bool,
     /// The name of the export; empty: the server's default export.
     pub export: String,
 }
@@ -39,10 +41,12 @@ pub struct AddressError {
     pub hint: &'static str,
 }
 
-const FORMS: &str = "the forms are nbd://HOST[:PORT]/EXPORT and nbd+unix:///EXPORT?socket=PATH";
+const FORMS: &str = "the forms are nbd://HOST[:PORT]/EXPORT, nbds://HOST[:PORT]/EXPORT with TLS, and \
+    nbd+unix:///EXPORT?socket=PATH";
 
 impl Address {
-    /// Reads `nbd://HOST[:PORT]/EXPORT` or `nbd+unix:///EXPORT?socket=PATH`, with `%XX` for any byte.
+    /// Reads `nbd://HOST[:PORT]/EXPORT`, `nbds://HOST[:PORT]/EXPORT` or `nbd+unix:///EXPORT?socket=PATH`, with
+    /// `%XX` for any byte.
     ///
     /// # Errors
     /// For other schemes, parts that are missing or have no meaning here, and names longer than 4096
@@ -55,12 +59,13 @@ impl Address {
         let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, q)| (rest, Some(q)));
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let endpoint = match scheme {
-            "nbd" => tcp(authority, query)?,
+            "nbd" | "nbds" => tcp(authority, query)?,
             "nbd+unix" => unix(authority, query)?,
-            "nbds" | "nbds+unix" => {
+            "nbds+unix" => {
                 return Err(AddressError {
-                    message: "asks for TLS, which this client does not speak".into(),
-                    hint: "use nbd:// through a tunnel with encryption: ssh -L, stunnel, WireGuard",
+                    message: "asks for TLS over a Unix socket, and the kernel has TLS for TCP only"
+                        .into(),
+                    hint: "use nbds:// over TCP, or nbd+unix://, which never leaves this machine",
                 });
             }
             _ => return Err(wrong("is no URI of NBD")),
@@ -70,7 +75,7 @@ impl Address {
         if export.len() > MAX_STRING {
             return Err(wrong("has an export whose name is longer than 4096 bytes"));
         }
-        Ok(Self { endpoint, export })
+        Ok(Self { endpoint, tls: scheme == "nbds", export })
     }
 }
 
@@ -79,7 +84,7 @@ fn tcp(authority: &str, query: Option<&str>) -> Result<Endpoint, AddressError> {
         return Err(wrong(format!("has '?{query}', which has no meaning over TCP")));
     }
     if authority.contains('@') {
-        return Err(wrong("names a user, which has a meaning only with TLS"));
+        return Err(wrong("names a user, which has a meaning only with pre-shared keys"));
     }
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
@@ -149,10 +154,13 @@ fn wrong(message: impl Into<String>) -> AddressError {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.endpoint {
-            Endpoint::Tcp { host, port } if host.contains(':') => {
-                write!(f, "nbd://[{host}]:{port}/")?;
+            Endpoint::Tcp { host, port } => {
+                f.write_str(if self.tls { "nbds://" } else { "nbd://" })?;
+                match host.contains(':') {
+                    true => write!(f, "[{host}]:{port}/")?,
+                    false => write!(f, "{host}:{port}/")?,
+                }
             }
-            Endpoint::Tcp { host, port } => write!(f, "nbd://{host}:{port}/")?,
             Endpoint::Unix(_) => f.write_str("nbd+unix:///")?,
         }
         encode(self.export.as_bytes(), f)?;
@@ -180,21 +188,25 @@ mod tests {
     use super::*;
 
     fn tcp(host: &str, port: u16, export: &str) -> Address {
-        Address { endpoint: Endpoint::Tcp { host: host.into(), port }, export: export.into() }
+        let endpoint = Endpoint::Tcp { host: host.into(), port };
+        Address { endpoint, tls: false, export: export.into() }
     }
 
     #[test]
     fn both_forms_are_read_and_written() {
         let unix = |path: &str, export: &str| Address {
             endpoint: Endpoint::Unix(path.into()),
+            tls: false,
             export: export.into(),
         };
+        let tls = |address| Address { tls: true, ..address };
         for (uri, address, again) in [
             ("nbd://host", tcp("host", 10809, ""), "nbd://host:10809/"),
             ("nbd://host/", tcp("host", 10809, ""), "nbd://host:10809/"),
             ("nbd://[::1]:7/a/b", tcp("::1", 7, "a/b"), "nbd://[::1]:7/a/b"),
             ("nbd://[::1]", tcp("::1", 10809, ""), "nbd://[::1]:10809/"),
             ("nbd://h:1/a%20b", tcp("h", 1, "a b"), "nbd://h:1/a%20b"),
+            ("nbds://[::1]/x", tls(tcp("::1", 10809, "x")), "nbds://[::1]:10809/x"),
             ("nbd+unix:///?socket=/s", unix("/s", ""), "nbd+unix:///?socket=/s"),
             ("nbd+unix:///x?socket=/a%3f", unix("/a?", "x"), "nbd+unix:///x?socket=/a%3F"),
         ] {
@@ -212,6 +224,8 @@ mod tests {
             "http://host/",
             "nbd:///x",
             "nbd://user@host/x",
+            "nbds://user@host/x",
+            "nbds://host/x?tls-certificates=/etc",
             "nbd://host:0/",
             "nbd://host:65536/",
             "nbd://host:x/",
@@ -233,7 +247,8 @@ mod tests {
             let error = Address::parse(uri).unwrap_err();
             assert_eq!(error.hint, FORMS, "{uri}");
         }
-        assert!(Address::parse("nbds://host/").unwrap_err().message.contains("TLS"));
+        let error = Address::parse("nbds+unix:///?socket=/s").unwrap_err();
+        assert!(error.message.contains("TCP only"));
         let long = format!("nbd://host/{}", "x".repeat(4097));
         assert!(Address::parse(&long).is_err());
     }

@@ -9,6 +9,8 @@ use crate::wire::option_reply;
 pub enum NegotiateError {
     /// The stream failed or ended.
     Io(io::Error),
+    /// The server has no TLS.
+    NoTls,
     /// The peer does not speak the protocol, or breaks it.
     Protocol(&'static str),
     /// The server refuses the export: the reply's type, and the server's message, maybe empty.
@@ -33,6 +35,7 @@ impl fmt::Display for NegotiateError {
                 f.write_str("the server ends the connection during the negotiation")
             }
             Self::Io(error) => error.fmt(f),
+            Self::NoTls => f.write_str("the server does not offer TLS"),
             Self::Protocol(what) => f.write_str(what),
             Self::Refused { reply, message } => {
                 f.write_str(reason(*reply))?;

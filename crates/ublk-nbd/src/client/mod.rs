@@ -9,5 +9,5 @@ mod reply;
 pub use address::{Address, AddressError, Endpoint};
 pub use cover::{Cover, CoverError};
 pub use error::NegotiateError;
-pub use negotiate::{Blocks, Export, negotiate};
+pub use negotiate::{Blocks, Export, Secure, negotiate};
 pub use reply::{Header, errno};

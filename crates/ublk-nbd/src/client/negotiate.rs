@@ -1,4 +1,4 @@
-//! The negotiation: fixed newstyle, `STRUCTURED_REPLY`, then `GO`, or `EXPORT_NAME` for servers without.
+//! The negotiation: fixed newstyle, `STARTTLS` where TLS is asked for, `STRUCTURED_REPLY`, then `GO`, or `EXPORT_NAME` for servers without.
 
 use std::io::{Read, Write};
 
@@ -50,12 +50,27 @@ impl Export {
     }
 }
 
-/// Agrees with the server behind `stream` on the export `name`: the next bytes are requests and replies.
+/// Begins TLS on a stream.
+pub type Secure<'a, S> = &'a mut dyn FnMut(&mut S) -> std::io::Result<()>;
+
+/// Agrees with the server behind `stream` on the export `name`: the next bytes are requests and replies. With
+/// `secure`, nothing but the greeting passes before TLS has begun.
 ///
 /// # Errors
-/// When the stream fails, the server breaks the protocol, or refuses the export.
-pub fn negotiate(stream: &mut (impl Read + Write), name: &str) -> Result<Export, NegotiateError> {
+/// When the stream fails, the server breaks the protocol, has no TLS, or refuses the export.
+pub fn negotiate<S: Read + Write>(
+    stream: &mut S,
+    name: &str,
+    secure: Option<Secure<'_, S>>,
+) -> Result<Export, NegotiateError> {
     let no_zeroes = greet(stream)?;
+    if let Some(secure) = secure {
+        send_option(stream, option::STARTTLS, &[])?;
+        match read_reply(stream, option::STARTTLS)?.0 {
+            option_reply::ACK => secure(stream)?,
+            _ => return Err(NegotiateError::NoTls),
+        }
+    }
     send_option(stream, option::STRUCTURED_REPLY, &[])?;
     // Any error: the server does without.
     let structured = read_reply(stream, option::STRUCTURED_REPLY)?.0 == option_reply::ACK;

@@ -50,7 +50,7 @@ fn block_info(sizes: [u32; 3]) -> Vec<u8> {
 
 fn talk(parts: &[Vec<u8>], name: &str) -> (Result<Export, NegotiateError>, Vec<u8>) {
     let mut wire = Wire { server: parts.concat().into(), client: Vec::new() };
-    let result = negotiate(&mut wire, name);
+    let result = negotiate(&mut wire, name, None);
     assert!(result.is_err() || wire.server.is_empty(), "{} bytes are left", wire.server.len());
     (result, wire.client)
 }
@@ -144,5 +144,36 @@ fn servers_that_break_the_protocol_are_refused() {
     ] {
         let error = talk(&parts, "").0.unwrap_err().to_string();
         assert!(error.contains(words), "{error} for {words}");
+    }
+}
+
+#[test]
+fn with_tls_nothing_but_the_greeting_passes_before() {
+    let flags = u32::from(BOTH).to_be_bytes();
+    let start =
+        [&OPTION_MAGIC.to_be_bytes()[..], &option::STARTTLS.to_be_bytes(), &[0; 4]].concat();
+    let before = [&flags[..], &start].concat();
+    let server = [greeting(BOTH), reply(option::STARTTLS, option_reply::ACK, &[])];
+    let mut wire = Wire { server: server.concat().into(), client: Vec::new() };
+    let mut seen = None;
+    let mut secure = |wire: &mut Wire| {
+        seen = Some((wire.server.len(), wire.client.clone()));
+        Err(io::Error::other("no handshake"))
+    };
+    let error = negotiate(&mut wire, "x", Some(&mut secure)).unwrap_err();
+    assert_eq!(error.to_string(), "no handshake");
+    assert_eq!(wire.client, before, "nothing follows a failed handshake");
+    assert_eq!(seen, Some((0, before)));
+}
+
+#[test]
+fn a_server_without_tls_is_refused_before_anything_is_asked_of_it() {
+    for kind in [option_reply::ERR_UNSUP, option_reply::ERR_POLICY] {
+        let server = [greeting(BOTH), reply(option::STARTTLS, kind, &[])].concat();
+        let mut wire = Wire { server: server.into(), client: Vec::new() };
+        let mut secure = |_: &mut Wire| panic!("no TLS");
+        let error = negotiate(&mut wire, "x", Some(&mut secure)).unwrap_err();
+        assert!(matches!(error, NegotiateError::NoTls));
+        assert_eq!(wire.client.len(), 4 + length::OPTION);
     }
 }

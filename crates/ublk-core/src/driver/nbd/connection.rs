@@ -31,6 +31,8 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Connection {
     socket: OwnedFd,
+    /// The kernel encrypts and decrypts.
+    pub(super) tls: bool,
     pub(super) structured: bool,
     pub(super) contexts: Contexts,
     _permit: Permit,
@@ -53,6 +55,7 @@ impl Connection {
     pub(super) fn new(guest: Guest) -> Self {
         Self {
             socket: guest.socket,
+            tls: guest.tls,
             structured: guest.structured,
             contexts: guest.contexts,
             _permit: guest.permit,

@@ -17,6 +17,8 @@ use crate::bell::Bell;
 pub(super) struct Guest {
     /// The connection.
     pub(super) socket: OwnedFd,
+    /// Whether the kernel encrypts and decrypts.
+    pub(super) tls: bool,
     /// Whether the client has asked for structured replies.
     pub(super) structured: bool,
     /// The contexts chosen by the client.

@@ -1,11 +1,13 @@
-//! The negotiation with a client, within a time limit.
+//! The negotiation with a client, with TLS where the export asks for TLS, within a time limit.
 
+use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use ublk_nbd::server::limits::MAX_LENGTH;
 use ublk_nbd::server::negotiation::{self, Export, Negotiation, OptionHeader, Step};
 use ublk_nbd::wire::{length, option, option_reply};
+use ublk_tls::Control;
 
 use super::door::Permit;
 use super::listener::wait;
@@ -18,12 +20,12 @@ const MOST_OPTIONS: usize = 1000;
 
 /// Negotiates. None where the connection ends.
 pub(super) fn negotiate(shared: &Shared, socket: &OwnedFd) -> Option<(Negotiation, Permit)> {
-    let mut client = Client { socket, deadline: Instant::now() + LIMIT };
-    client.write(&negotiation::greeting())?;
-    let mut state = Negotiation::new(u32::from_be_bytes(client.read()?))?;
+    let mut client = Client { socket, deadline: Instant::now() + LIMIT, tls: false };
+    client.tell(&negotiation::greeting())?;
+    let mut state = Negotiation::new(u32::from_be_bytes(client.hear()?))?;
     let mut replies = Vec::new();
     for _ in 0..MOST_OPTIONS {
-        let header = OptionHeader::parse(&client.read::<{ length::OPTION }>()?)?;
+        let header = OptionHeader::parse(&client.hear::<{ length::OPTION }>()?)?;
         let mut data = vec![0; header.length as usize];
         client.fill(&mut data)?;
         replies.clear();
@@ -36,22 +38,29 @@ pub(super) fn negotiate(shared: &Shared, socket: &OwnedFd) -> Option<(Negotiatio
             flags: facts.flags(),
             tells_diff: shared.tells_diff(),
             blocks: [facts.block, facts.preferred.max(facts.block), MAX_LENGTH],
+            tls: shared.listener.identity.is_some(),
         };
         match state.answer(&export, header.option, &data, &mut replies) {
-            Step::Continue => client.write(&replies)?,
+            Step::Continue => client.tell(&replies)?,
+            Step::Secure => {
+                client.tell(&replies)?;
+                let identity = shared.listener.identity.as_ref()?;
+                identity.secure(&mut client, socket.as_raw_fd()).ok()?;
+                client.tls = true;
+            }
             Step::Close => {
-                client.write(&replies)?;
+                client.tell(&replies)?;
                 return None;
             }
             Step::Transmit => match shared.listener.permit() {
                 Some(permit) => {
-                    client.write(&replies)?;
+                    client.tell(&replies)?;
                     return Some((state, permit));
                 }
                 None if header.option == option::EXPORT_NAME => return None,
                 None => {
                     let full = negotiation::refusal(header.option, option_reply::ERR_POLICY);
-                    client.write(&full)?;
+                    client.tell(&full)?;
                 }
             },
         }
@@ -63,54 +72,72 @@ pub(super) fn negotiate(shared: &Shared, socket: &OwnedFd) -> Option<(Negotiatio
 struct Client<'a> {
     socket: &'a OwnedFd,
     deadline: Instant,
+    /// The kernel encrypts and decrypts.
+    tls: bool,
 }
 
 impl Client<'_> {
-    fn read<const N: usize>(&mut self) -> Option<[u8; N]> {
+    fn hear<const N: usize>(&mut self) -> Option<[u8; N]> {
         let mut bytes = [0; N];
         self.fill(&mut bytes)?;
         Some(bytes)
     }
 
-    fn fill(&mut self, mut bytes: &mut [u8]) -> Option<()> {
-        while !bytes.is_empty() {
-            let left = self.deadline.checked_duration_since(Instant::now())?;
-            if !wait(&[self.socket.as_raw_fd()], milliseconds(left)).1 {
-                continue;
-            }
-            // SAFETY: `bytes` has room for as many bytes.
-            let count = unsafe {
-                libc::recv(
-                    self.socket.as_raw_fd(),
-                    bytes.as_mut_ptr().cast(),
-                    bytes.len(),
-                    libc::MSG_DONTWAIT,
-                )
-            };
-            match usize::try_from(count) {
-                Ok(0) => return None,
-                Ok(count) => bytes = &mut bytes[count..],
-                Err(_) if would_block() => {}
-                Err(_) => return None,
-            }
-        }
-        Some(())
+    fn fill(&mut self, bytes: &mut [u8]) -> Option<()> {
+        self.read_exact(bytes).ok()
     }
 
-    /// All replies of a negotiation fit into the buffer of a socket: a client that lets the buffer fill
-    /// takes no replies.
-    fn write(&mut self, bytes: &[u8]) -> Option<()> {
+    fn tell(&mut self, bytes: &[u8]) -> Option<()> {
+        self.write_all(bytes).ok()
+    }
+}
+
+impl Read for Client<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let fd = self.socket.as_raw_fd();
+        loop {
+            let left = self.deadline.checked_duration_since(Instant::now());
+            let left = left.ok_or(io::ErrorKind::TimedOut)?;
+            if !wait(&[fd], milliseconds(left)).1 {
+                continue;
+            }
+            let flags = libc::MSG_DONTWAIT;
+            // SAFETY: `bytes` has room for as many bytes.
+            let count = unsafe { libc::recv(fd, bytes.as_mut_ptr().cast(), bytes.len(), flags) };
+            match usize::try_from(count) {
+                Ok(count) => return Ok(count),
+                Err(_) if would_block() => {}
+                Err(_) => {
+                    let error = io::Error::last_os_error();
+                    let control = self.tls && error.raw_os_error() == Some(libc::EIO);
+                    if !control || ublk_tls::control(fd)? != Control::Ignored {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// All replies of a negotiation fit into the buffer of a socket: a client that lets the buffer fill takes no
+/// replies, and is sent away.
+impl Write for Client<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
         // SAFETY: `bytes` has as many bytes.
         let count = unsafe {
             libc::send(self.socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags)
         };
-        (usize::try_from(count) == Ok(bytes.len())).then_some(())
+        usize::try_from(count).map_err(|_| io::Error::last_os_error())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
 fn would_block() -> bool {
-    let errno = std::io::Error::last_os_error().raw_os_error();
+    let errno = io::Error::last_os_error().raw_os_error();
     matches!(errno, Some(libc::EAGAIN | libc::EINTR))
 }
 

@@ -8,14 +8,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
 use ublk_nbd::wire::MAX_STRING;
+use ublk_tls::{Identity, Role};
 
 use super::address::Bound;
 use super::door::{Guest, Permit, shut_down};
 use super::state::Shared;
-use super::{Export, MAX_CONNECTIONS, hello};
+use super::{Address, Export, MAX_CONNECTIONS, Tls, hello};
 use crate::bell::Bell;
 use crate::error::{Code, Error, Result};
-use crate::signals;
+use crate::{signals, tls};
 
 /// The most clients in negotiation; one client more ends the oldest negotiation.
 const MOST_NEGOTIATING: usize = 32;
@@ -31,6 +32,8 @@ pub(super) struct Listener {
     /// Accepts connections.
     thread: Mutex<Option<JoinHandle<()>>>,
     pub(super) export: Export,
+    /// Where clients must use TLS.
+    pub(super) identity: Option<Identity>,
     bell: Bell,
     stopped: AtomicBool,
     negotiating: Mutex<VecDeque<(u64, Arc<OwnedFd>)>>,
@@ -55,12 +58,14 @@ impl Listener {
         let bell = Bell::new().map_err(|error| {
             Error::os(Code::Kernel, "cannot make an eventfd for an export", "eventfd", &error)
         })?;
+        let identity = export.tls.as_ref().map(|tls| identify(&export.address, tls)).transpose()?;
         let bound = Bound::bind(&export.address)?;
         Ok(Self {
             address: bound.describe(),
             bound: Mutex::new(Some(Arc::new(bound))),
             thread: Mutex::default(),
             export,
+            identity,
             bell,
             stopped: AtomicBool::new(false),
             negotiating: Mutex::default(),
@@ -151,6 +156,18 @@ impl Drop for Listener {
     }
 }
 
+/// Reads the certificates of an export with TLS.
+fn identify(address: &Address, tls: &Tls) -> Result<Identity> {
+    if matches!(address, Address::Unix(_)) {
+        let message = "an export at a Unix socket and TLS exclude each other";
+        return Err(Error::new(Code::InvalidArgument, message).hint(
+            "the kernel has TLS for TCP only; the socket's permissions decide who connects",
+        ));
+    }
+    Identity::read(&tls.certificates, Role::Server, tls.anyone)
+        .map_err(|error| tls::explain(&"cannot export with TLS", &error))
+}
+
 /// Begins to let clients in.
 ///
 /// # Errors
@@ -183,7 +200,8 @@ fn receive(shared: &Shared, client: OwnedFd, weak: &Weak<Shared>) {
         // The list had the only other reference.
         if let (Some((choices, permit)), Some(socket)) = (heard, Arc::into_inner(client)) {
             let (structured, contexts) = (choices.structured, choices.contexts);
-            shared.admit(Guest { socket, structured, contexts, permit });
+            let tls = shared.listener.identity.is_some();
+            shared.admit(Guest { socket, tls, structured, contexts, permit });
         }
     };
     if negotiator.spawn(negotiate).is_err() {

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,6 +66,17 @@ pub struct Export {
     pub read_only: bool,
     /// The most connections at once, at most [`MAX_CONNECTIONS`].
     pub connections: u16,
+    /// Clients must use TLS; at a TCP address only.
+    pub tls: Option<Tls>,
+}
+
+/// TLS of an export.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// The folder with `ca-cert.pem`, `server-cert.pem` and `server-key.pem`.
+    pub certificates: PathBuf,
+    /// Whether clients may come without a certificate of the authority in `ca-cert.pem`.
+    pub anyone: bool,
 }
 
 impl Nbd {
@@ -72,7 +84,8 @@ impl Nbd {
     ///
     /// # Errors
     /// `Busy` for an address in use by another server. `InvalidArgument` for an address that this
-    /// machine does not have, and for a name, a description or a number out of range.
+    /// machine does not have, for a name, a description or a number out of range, and for certificates that
+    /// cannot be used. `Unsupported` for TLS where the kernel has none.
     pub fn bind(export: Export) -> Result<Self> {
         Ok(Self(Arc::new(Shared::new(export)?)))
     }

@@ -5,6 +5,7 @@ use std::io;
 use io_uring::opcode::{Recv, SendMsg};
 use io_uring::squeue::Entry;
 use io_uring::types::Fd;
+use ublk_tls::Control;
 
 use super::buffer;
 use super::connection::Phase;
@@ -20,6 +21,14 @@ impl Server {
         match (u32::try_from(result), connection.phase) {
             _ if connection.dead => self.hang_up(number),
             (Err(_), _) if is_passing(result) => {}
+            // A record that is no data.
+            (Err(_), _) if connection.tls && result == -libc::EIO => {
+                match ublk_tls::control(connection.fd()) {
+                    Ok(Control::Ignored) => {}
+                    Ok(Control::Closed) => self.hang_up(number),
+                    _ => self.kill(number),
+                }
+            }
             (Err(_), _) => self.kill(number),
             (Ok(0), _) => self.hang_up(number),
             (Ok(count), Phase::Payload { job, tag, at }) => {
@@ -99,7 +108,9 @@ impl Server {
         }
         let fd = Fd(connection.fd());
         if let Some(message) = connection.outbox.begin() {
-            let flags = (libc::MSG_NOSIGNAL | libc::MSG_WAITALL).cast_unsigned();
+            // TLS of the kernel takes no MSG_WAITALL here (EOPNOTSUPP); what is left follows.
+            let whole = if connection.tls { 0 } else { libc::MSG_WAITALL };
+            let flags = (libc::MSG_NOSIGNAL | whole).cast_unsigned();
             let send = SendMsg::new(fd, message).flags(flags).build();
             push(ring, send, SEND | u64::from(number))?;
         }

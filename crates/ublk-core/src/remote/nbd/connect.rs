@@ -9,8 +9,10 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ublk_nbd::client::{Address, Endpoint, Export, NegotiateError, negotiate};
+use ublk_nbd::client::{Address, Endpoint, Export, NegotiateError, Secure, negotiate};
+use ublk_tls::{Identity, Role, TlsError};
 
+use super::NbdOptions;
 use super::socket::{Socket, Timed};
 
 /// Why there is no connection.
@@ -22,6 +24,8 @@ pub(super) enum ConnectError {
     Os { call: &'static str, error: io::Error },
     /// The host has no address.
     Unresolved(io::Error),
+    /// There is no TLS.
+    Tls(TlsError),
     /// Server and client do not agree.
     Negotiation(NegotiateError),
     /// The export has another size, other flags or other block sizes than before.
@@ -30,20 +34,53 @@ pub(super) enum ConnectError {
 
 pub(super) fn connect(
     address: &Address,
+    options: &NbdOptions,
     limit: Duration,
 ) -> Result<(Socket, Export), ConnectError> {
     let deadline = Instant::now() + limit;
-    let socket = match &address.endpoint {
+    let identity = identity(address, options).map_err(ConnectError::Tls)?;
+    let mut socket = match &address.endpoint {
         Endpoint::Tcp { host, port } => tcp(host, *port, deadline)?,
         Endpoint::Unix(path) => unix(path, deadline)?,
     };
-    let mut stream = Timed { socket: &socket, deadline };
-    match negotiate(&mut stream, &address.export) {
-        Ok(export) => Ok((socket, export)),
-        Err(NegotiateError::Io(error)) if error.kind() == io::ErrorKind::TimedOut => {
+    let mut failure = None;
+    let mut secure = |stream: &mut Timed<'_>| {
+        let identity = identity.as_ref().ok_or(io::ErrorKind::InvalidInput)?;
+        let fd = stream.socket.fd();
+        let secured = identity.secure(stream, fd);
+        stream.tls = secured.is_ok();
+        secured.map_err(|error| {
+            failure = Some(error);
+            io::Error::other("no TLS")
+        })
+    };
+    let mut stream = Timed { socket: &socket, deadline, tls: false };
+    let secure = identity.as_ref().map(|_| &mut secure as Secure<'_, _>);
+    let agreed = negotiate(&mut stream, &address.export, secure);
+    let tls = stream.tls;
+    match (agreed, failure) {
+        (Ok(export), _) => {
+            socket.set_tls(tls);
+            Ok((socket, export))
+        }
+        (Err(NegotiateError::Io(error)), _) if error.kind() == io::ErrorKind::TimedOut => {
             Err(ConnectError::TimedOut)
         }
-        Err(error) => Err(ConnectError::Negotiation(error)),
+        (_, Some(TlsError::Io(error))) if error.kind() == io::ErrorKind::TimedOut => {
+            Err(ConnectError::TimedOut)
+        }
+        (_, Some(error)) => Err(ConnectError::Tls(error)),
+        (Err(error), None) => Err(ConnectError::Negotiation(error)),
+    }
+}
+
+/// The certificates for an address with TLS.
+fn identity(address: &Address, options: &NbdOptions) -> Result<Option<Identity>, TlsError> {
+    match (&address.endpoint, &options.tls_certificates) {
+        (Endpoint::Tcp { host, .. }, Some(folder)) if address.tls => {
+            Identity::read(folder, Role::Client { host }, false).map(Some)
+        }
+        _ => Ok(None),
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use ublk_nbd::wire::{export, option_reply};
 
 use super::{Remote, Session};
 use crate::error::{Code, Error, Result};
+use crate::tls;
 
 mod connect;
 mod connector;
@@ -28,7 +30,7 @@ use connect::ConnectError;
 use socket::Socket;
 
 /// How to reach an export.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct NbdOptions {
     /// How long a connection may take, with the negotiation.
     pub connect_timeout: Duration,
@@ -37,6 +39,9 @@ pub struct NbdOptions {
     /// How long a connection with unanswered requests may bring nothing before the connection is given up
     /// as a lost one, in whole seconds.
     pub answer_timeout: Duration,
+    /// The folder with the certificates for `nbds://`, read anew for each connection: `ca-cert.pem`, and where
+    /// the server asks for them `client-cert.pem` and `client-key.pem`.
+    pub tls_certificates: Option<PathBuf>,
 }
 
 impl Default for NbdOptions {
@@ -46,6 +51,7 @@ impl Default for NbdOptions {
             reconnect_timeout: Duration::from_secs(60),
             // A flush of much data, or zeros for many requests of 1 GiB, takes minutes on a slow disk.
             answer_timeout: Duration::from_secs(300),
+            tls_certificates: None,
         }
     }
 }
@@ -68,15 +74,16 @@ impl Nbd {
     ///
     /// # Errors
     /// `InvalidArgument` for a text that is no address of NBD; `NoBackend` without a server or an
-    /// export of the name; `Timeout`; `Unsupported` for exports behind TLS; `BadBackend` for a server
-    /// that breaks the protocol.
+    /// export of the name; `Timeout`; `Unsupported` for exports behind TLS without `nbds://`, and for a kernel
+    /// without TLS; `BadBackend` for a server that breaks the protocol, or that the certificates do not prove.
     pub fn connect(uri: &str, options: NbdOptions) -> Result<Self> {
         let address = Address::parse(uri).map_err(|error| {
             let message = format!("'{uri}' {}", error.message);
             Error::new(Code::InvalidArgument, message).hint(error.hint)
         })?;
-        let (socket, export) = connect::connect(&address, options.connect_timeout)
-            .map_err(|error| explain(&address, options, &error))?;
+        check_tls(uri, &address, &options)?;
+        let (socket, export) = connect::connect(&address, &options, options.connect_timeout)
+            .map_err(|error| explain(&address, &options, &error))?;
         let (first, lost) = (Mutex::new(Some(socket)), AtomicBool::new(false));
         Ok(Self { address, export, options, first, lost })
     }
@@ -88,7 +95,7 @@ impl Nbd {
 
     /// Another connection to the export, which must be as it was. Blocks.
     fn connect_again(&self, limit: Duration) -> std::result::Result<Socket, ConnectError> {
-        let (socket, export) = connect::connect(&self.address, limit)?;
+        let (socket, export) = connect::connect(&self.address, &self.options, limit)?;
         if export == self.export { Ok(socket) } else { Err(ConnectError::Changed) }
     }
 
@@ -117,7 +124,25 @@ impl Remote for Nbd {
     }
 }
 
-fn explain(address: &Address, options: NbdOptions, error: &ConnectError) -> Error {
+/// Refuses an address and options of which one is for TLS and the other is not: bytes must not pass in the clear
+/// unless that was asked for.
+fn check_tls(uri: &str, address: &Address, options: &NbdOptions) -> Result<()> {
+    let wrong = |what: &str| Err(Error::new(Code::InvalidArgument, format!("'{uri}' {what}")));
+    match (address.tls, &options.tls_certificates) {
+        (true, None) => {
+            wrong("asks for TLS, and no folder with certificates is named").map_err(|error| {
+                error.hint(
+                    "tlsCertificates, on the command line --tls-certificates, names the folder",
+                )
+            })
+        }
+        (false, Some(_)) => wrong("does not use TLS, and a folder with certificates is named")
+            .map_err(|error| error.hint("nbds:// uses TLS")),
+        _ => Ok(()),
+    }
+}
+
+fn explain(address: &Address, options: &NbdOptions, error: &ConnectError) -> Error {
     let uri = address.to_string();
     let cannot = |why: &dyn fmt::Display| format!("cannot connect to {uri}: {why}");
     match error {
@@ -142,8 +167,10 @@ fn explain(address: &Address, options: NbdOptions, error: &ConnectError) -> Erro
         ConnectError::Changed => {
             Error::new(Code::BadBackend, cannot(&"the export is not what it was"))
         }
+        ConnectError::Tls(error) => tls::explain(&format_args!("cannot connect to {uri}"), error),
         ConnectError::Negotiation(error) => {
             let code = match error {
+                NegotiateError::NoTls => Code::Unsupported,
                 NegotiateError::Refused { reply: option_reply::ERR_TLS_REQD, .. } => {
                     Code::Unsupported
                 }
@@ -152,7 +179,11 @@ fn explain(address: &Address, options: NbdOptions, error: &ConnectError) -> Erro
             };
             Error::new(code, cannot(error)).hint(match error {
                 NegotiateError::Refused { reply: option_reply::ERR_TLS_REQD, .. } => {
-                    "TLS is not supported: serve without TLS through an encrypted tunnel"
+                    "nbds:// in place of nbd:// uses TLS"
+                }
+                NegotiateError::NoTls => {
+                    "nbd:// in place of nbds:// connects without encryption; nbdkit offers TLS with \
+                     --tls=require --tls-certificates=DIR"
                 }
                 NegotiateError::Refused { .. } => {
                     "`nbdinfo --list nbd://HOST` lists a server's exports"

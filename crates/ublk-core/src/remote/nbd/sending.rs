@@ -101,7 +101,7 @@ impl Sending {
     /// The entry that sends what is left; none if there is nothing. The memory named by the entry is
     /// the session's, and the jobs'.
     pub(super) fn entry(&mut self, socket: &Socket) -> Option<Entry> {
-        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+        let flags = socket.send_flags();
         let pieces = &mut self.pieces[self.from..self.count];
         match pieces {
             [] => None,

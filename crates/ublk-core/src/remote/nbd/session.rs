@@ -156,14 +156,11 @@ impl NbdSession {
 
     fn hear(&mut self) {
         let news = self.line.take();
-        if self.closing {
-            self.link = Link::Closed;
-            return;
-        }
-        if let (Link::Away { .. }, Some(socket)) = (&self.link, news.socket) {
-            self.link = Link::Up(socket);
-        } else if news.expired {
-            self.expire();
+        match (&self.link, news.socket) {
+            (Link::Away { .. }, Some(socket)) => self.link = Link::Up(socket),
+            (Link::Away { .. }, None) if news.expired => self.expire(),
+            // The session has been closed.
+            _ => {}
         }
     }
 
@@ -241,6 +238,7 @@ impl Session for NbdSession {
         match (&self.link, count) {
             (Link::Up(_), Some(count)) if entry == SEND => self.sent(count),
             (Link::Up(_), Some(count)) => self.received(count),
+            (Link::Up(socket), None) if entry == RECEIVE && socket.goes_on(result) => {}
             // The end of the stream, or an error.
             (Link::Up(_), None) => self.break_off(),
             _ => self.clear_away(),

@@ -26,11 +26,16 @@ impl Entries for Pushed {
 
 /// A connected session, and its peer.
 fn session() -> (NbdSession, UnixStream) {
+    session_within(NbdOptions::default().reconnect_timeout)
+}
+
+fn session_within(reconnect_timeout: Duration) -> (NbdSession, UnixStream) {
     let (ours, peer) = UnixStream::pair().unwrap();
+    let answer_timeout = Duration::from_secs(LIMIT);
     let remote = Nbd {
         address: Address::parse("nbd+unix:///?socket=/nowhere/at/all").unwrap(),
         export: Export { size: 4096, flags: export::HAS_FLAGS, blocks: None, structured: false },
-        options: NbdOptions { answer_timeout: Duration::from_secs(LIMIT), ..NbdOptions::default() },
+        options: NbdOptions { reconnect_timeout, answer_timeout, ..NbdOptions::default() },
         first: Mutex::new(None),
         lost: AtomicBool::new(false),
     };
@@ -209,6 +214,7 @@ fn a_session_is_idle_once_each_entry_has_ended() {
     assert_eq!(push(&mut session), [RECEIVE]);
     session.close();
     assert!(!session.is_idle(), "an entry receives");
+    peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut heard = Vec::new();
     peer.read_to_end(&mut heard).unwrap();
     assert_eq!(heard.len(), length::REQUEST, "a goodbye, and the end");
@@ -249,4 +255,19 @@ fn pauses_grow_while_no_connection_brings_a_reply() {
     sent(&mut session, 1);
     reply(&mut session, cookie(9, 0));
     assert_eq!(session.pause, Duration::ZERO);
+}
+
+#[test]
+fn no_pause_is_longer_than_a_quarter_of_the_time_for_reconnection() {
+    let (mut session, _peer) = session_within(Duration::from_millis(60));
+    let pauses: Vec<_> = (0..4)
+        .map(|_| {
+            push(&mut session);
+            session.completed(RECEIVE, 0);
+            let (ours, _peer) = UnixStream::pair().unwrap();
+            session.link = Link::Up(Socket::new(OwnedFd::from(ours)));
+            session.pause.as_millis()
+        })
+        .collect();
+    assert_eq!(pauses, [10, 20, 30, 30], "each is twice the last pause, which was 15 ms at most");
 }

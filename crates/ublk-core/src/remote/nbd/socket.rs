@@ -4,17 +4,40 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
+use ublk_tls::Control;
+
 /// A connected stream socket in blocking mode, as io_uring needs a socket to wait for the peer.
 #[derive(Debug)]
-pub(super) struct Socket(OwnedFd);
+pub(super) struct Socket {
+    fd: OwnedFd,
+    /// The kernel encrypts and decrypts.
+    tls: bool,
+}
 
 impl Socket {
     pub(super) fn new(fd: OwnedFd) -> Self {
-        Self(fd)
+        Self { fd, tls: false }
+    }
+
+    pub(super) fn set_tls(&mut self, tls: bool) {
+        self.tls = tls;
     }
 
     pub(super) fn fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.fd.as_raw_fd()
+    }
+
+    /// The flags of an entry that sends. A socket with TLS takes no `MSG_WAITALL` (`EOPNOTSUPP`): what is left
+    /// needs another entry.
+    pub(super) fn send_flags(&self) -> i32 {
+        if self.tls { libc::MSG_NOSIGNAL } else { libc::MSG_NOSIGNAL | libc::MSG_WAITALL }
+    }
+
+    /// Whether the connection goes on after a receive that has failed with this result: with TLS, a record
+    /// that is no data fails with `EIO`, and is taken here.
+    pub(super) fn goes_on(&self, result: i32) -> bool {
+        let control = self.tls && result == -libc::EIO;
+        control && matches!(ublk_tls::control(self.fd()), Ok(Control::Ignored))
     }
 
     /// Ends both directions: entries in flight complete.
@@ -35,6 +58,8 @@ impl Socket {
 pub(super) struct Timed<'a> {
     pub(super) socket: &'a Socket,
     pub(super) deadline: Instant,
+    /// The kernel encrypts and decrypts.
+    pub(super) tls: bool,
 }
 
 impl Timed<'_> {
@@ -73,7 +98,16 @@ impl Read for Timed<'_> {
             let flags = libc::MSG_DONTWAIT;
             libc::recv(self.socket.fd(), buffer.as_mut_ptr().cast(), buffer.len(), flags)
         };
-        moved(done)
+        match moved(done) {
+            Err(error) if self.tls && error.raw_os_error() == Some(libc::EIO) => {
+                match ublk_tls::control(self.socket.fd())? {
+                    Control::Ignored => Err(io::ErrorKind::Interrupted.into()),
+                    Control::Closed => Ok(0),
+                    Control::Broken(alert) => Err(ublk_tls::refusal(alert)),
+                }
+            }
+            other => other,
+        }
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Export<'a> {
     pub tells_diff: bool,
     /// The smallest, the preferred and the largest length of a request, in bytes.
     pub blocks: [u32; 3],
+    /// Whether clients must use TLS.
+    pub tls: bool,
 }
 
 /// The outcome of an option.
@@ -40,6 +42,8 @@ pub struct Export<'a> {
 pub enum Step {
     /// The next option follows.
     Continue,
+    /// The TLS handshake follows, and then the next option.
+    Secure,
     /// Requests follow.
     Transmit,
     /// The connection ends.
@@ -60,6 +64,8 @@ pub fn greeting() -> [u8; GREETING] {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Negotiation {
     no_zeroes: bool,
+    /// Whether the client uses TLS.
+    secure: bool,
     /// Whether the client has asked for structured replies.
     pub structured: bool,
     /// The contexts chosen by the client.
@@ -90,12 +96,24 @@ impl Negotiation {
         replies: &mut Vec<u8>,
     ) -> Step {
         let mut replies = Replies { option, bytes: replies };
+        let plain = export.tls && !self.secure;
         match option {
-            option::EXPORT_NAME => return self.export_name(export, data, &mut replies),
+            option::STARTTLS if !export.tls => replies.error(option_reply::ERR_UNSUP),
+            option::STARTTLS if self.secure || !data.is_empty() => {
+                replies.error(option_reply::ERR_INVALID);
+            }
+            option::STARTTLS => {
+                self.secure = true;
+                replies.ack();
+                return Step::Secure;
+            }
+            option::EXPORT_NAME if plain => return Step::Close,
             option::ABORT => {
                 replies.ack();
                 return Step::Close;
             }
+            _ if plain => replies.error(option_reply::ERR_TLS_REQD),
+            option::EXPORT_NAME => return self.export_name(export, data, &mut replies),
             option::LIST if !data.is_empty() => replies.error(option_reply::ERR_INVALID),
             option::LIST => {
                 replies.server(export);

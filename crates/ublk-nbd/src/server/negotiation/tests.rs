@@ -9,6 +9,7 @@ const EXPORT: Export<'_> = Export {
     flags: export::HAS_FLAGS | export::SEND_FLUSH | export::SEND_DF,
     blocks: [512, 4096, 32 << 20],
     tells_diff: false,
+    tls: false,
 };
 
 fn begun() -> Negotiation {
@@ -170,4 +171,30 @@ fn a_header_without_the_magic_number_or_with_too_much_data_ends_the_connection()
     assert_eq!(header(OPTION_MAGIC + 1, 5), None);
     assert_eq!(header(OPTION_MAGIC, u32::MAX), None);
     assert!(Negotiation::new(4).is_none());
+}
+
+#[test]
+fn an_export_with_tls_tells_nothing_before_tls() {
+    let export = Export { tls: true, ..EXPORT };
+    let mut state = begun();
+    let mut ask = |option, data: &[u8]| {
+        let mut replies = Vec::new();
+        (state.answer(&export, option, data, &mut replies), kinds(&replies))
+    };
+    let required = (Step::Continue, vec![option_reply::ERR_TLS_REQD]);
+    assert_eq!(ask(option::GO, &named("", &[0, 0])), required);
+    assert_eq!(ask(option::INFO, &named("", &[0, 0])), required);
+    assert_eq!(ask(option::LIST, &[]), required);
+    assert_eq!(ask(option::STRUCTURED_REPLY, &[]), required);
+    assert_eq!(ask(option::SET_META_CONTEXT, &queries("", &["base:allocation"])), required);
+    assert_eq!(ask(77, &[]), required);
+    assert_eq!(ask(option::EXPORT_NAME, b""), (Step::Close, vec![]));
+    assert_eq!(ask(option::ABORT, &[]), (Step::Close, vec![option_reply::ACK]));
+    let invalid = (Step::Continue, vec![option_reply::ERR_INVALID]);
+    assert_eq!(ask(option::STARTTLS, &[1]), invalid);
+    assert_eq!(ask(option::STARTTLS, &[]), (Step::Secure, vec![option_reply::ACK]));
+    assert_eq!(ask(option::STARTTLS, &[]), invalid, "once");
+    assert_eq!(ask(option::GO, &named("", &[0, 0])).0, Step::Transmit);
+    let (step, replies) = answer(&mut begun(), option::STARTTLS, &[]);
+    assert_eq!((step, kinds(&replies)), (Step::Continue, vec![option_reply::ERR_UNSUP]));
 }
