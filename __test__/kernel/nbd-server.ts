@@ -58,7 +58,7 @@ async function atPort(scheme: string, words: readonly string[]): Promise<NbdServ
   const port = String((nextPort += 1));
   // nbdkit makes the file once it listens.
   const pidFile = join(temporaryFolder(), 'pid');
-  const command = ['nbdkit', '-f', '-i', '127.0.0.1', '-p', port, '-P', pidFile, ...words];
+  const command = ['nbdkit', '-f', '-p', port, '-P', pidFile, ...words];
   return await start(command, pidFile, `${scheme}://127.0.0.1:${port}/`);
 }
 

@@ -56,7 +56,7 @@ fn write(client: &Client, offset: u64, data: Vec<u8>) -> Result<(), i32> {
 
 /// A server that sends replies in any order and in pieces, and a kernel that does things by halves.
 fn shuffling(seed: u64) -> (Server, Sim) {
-    let structured = seed % 4 != 0;
+    let structured = !seed.is_multiple_of(4);
     let server = Server::new(Manners { shuffles: true, structured, seed, ..Manners::default() });
     let faults = Faults { short: 300, submit: 100, full: 100, ..Faults::none() };
     (server, Sim::new(SimConfig { faults, ..SimConfig::blocking(seed) }))
