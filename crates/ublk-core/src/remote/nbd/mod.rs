@@ -188,6 +188,10 @@ fn explain(address: &Address, options: &NbdOptions, error: &ConnectError) -> Err
                 NegotiateError::Refused { .. } => {
                     "`nbdinfo --list nbd://HOST` lists a server's exports"
                 }
+                NegotiateError::Io(_) if address.tls => {
+                    "does the server ask for a certificate of the client (client-cert.pem and \
+                     client-key.pem)?"
+                }
                 _ => "is it an NBD server? `nbdinfo URI` tells",
             })
         }
