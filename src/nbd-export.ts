@@ -198,7 +198,8 @@ function toNativeExport(address: NbdAddress, options: ExportNbdOptions): NativeE
   const { socket, host, port } = address;
   if (socket !== undefined) {
     if (tls !== undefined) {
-      const hint = 'the kernel has TLS for TCP only; the permissions of the socket decide who connects';
+      const hint =
+        'the kernel has TLS for TCP only; the permissions of the socket decide who connects';
       throw wrong('tls', 'and socket exclude each other', hint);
     }
     const other = host === undefined ? port !== undefined && 'port' : 'host';
