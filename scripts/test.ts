@@ -43,7 +43,7 @@ const BASELINE = 'docs/benchmarks/report.json';
 const OLDER = KERNELS.slice(1);
 const OLDEST = KERNELS.at(-1)!;
 const BUILD_PACKAGES = ['gcc', 'libc6-dev'];
-const EXPORT_PACKAGES = ['fio', 'libnbd-bin', 'python3-libnbd', 'qemu-utils'];
+const EXPORT_PACKAGES = ['fio', 'libnbd-bin', 'openssl', 'python3-libnbd', 'qemu-utils'];
 const SHELL_PACKAGES = ['bash', 'zsh', 'fish', 'mandoc'];
 
 const CORE = ['ublk-core', 'ublk-overlay', 'ublk-nbd', 'ublk-qcow2', 'ublk-tls'];
