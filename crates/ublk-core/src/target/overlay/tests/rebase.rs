@@ -131,16 +131,19 @@ fn a_rebase_that_is_killed_leaves_the_disk_on_the_old_base_or_the_new_one() {
 
 #[test]
 fn a_rebase_that_is_cancelled_leaves_nothing() {
-    let chain = Chain::new(4, 2);
-    let base = make_base(&chain, "new", &changed(4));
-    let before = fs::metadata(chain.live()).unwrap().len();
-    let progress = Progress::default();
-    progress.cancel();
-    let old = chain.folder.base();
-    let error = rebase(chain.live(), Some(&old), &open(&base), &progress).unwrap_err();
-    assert_eq!(error.errno, Some(libc::ECANCELED));
-    assert_eq!(fs::metadata(chain.live()).unwrap().len(), before);
-    assert_eq!(chain.read(chain.live()), chain.model());
+    for seed in 0..6 {
+        let chain = Chain::new(seed, 2);
+        // No block is the same, so that the layer grows.
+        let base = make_base(&chain, "new", &[7].repeat(usize::try_from(DISK).unwrap()));
+        let before = fs::metadata(chain.live()).unwrap().len();
+        let progress = Progress::default();
+        progress.cancel();
+        let old = chain.folder.base();
+        let error = rebase(chain.live(), Some(&old), &open(&base), &progress).unwrap_err();
+        assert_eq!(error.errno, Some(libc::ECANCELED));
+        assert_eq!(fs::metadata(chain.live()).unwrap().len(), before, "seed {seed}");
+        assert_eq!(chain.read(chain.live()), chain.model());
+    }
 }
 
 #[test]
