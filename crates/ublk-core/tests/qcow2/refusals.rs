@@ -22,10 +22,9 @@ fn what_ublk_does_not_read_is_named_with_the_command_that_removes_it() {
     let folder = Folder::new();
     fs::write(folder.at("raw"), [5; 1 << 20]).unwrap();
     folder.run("qemu-img convert -c -f raw -O qcow2 raw compressed");
-    let secret = "qemu-img create -q -f qcow2 --object secret,id=key,data=0123456789";
-    folder.run(&format!(
-        "{secret} -o encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10 encrypted 1M"
-    ));
+    // Without a key: qemu-img measures the processor for one, and fails on a machine that has much to do.
+    folder.run("qemu-img create -q -f qcow2 encrypted 1M");
+    folder.poke("encrypted", 32, &[0, 0, 0, 2]);
     folder.run("qemu-img create -q -f qcow2 -o data_file=outside external 1M");
     folder.run("qemu-img create -q -f qcow2 newer 1M");
     folder.poke("newer", 72, &[1]);
