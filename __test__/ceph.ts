@@ -41,7 +41,7 @@ export function clusterOfTests(): TestCluster {
   let made: CephCluster | undefined;
   beforeAll(async () => {
     const folder = await mkdtemp(join(tmpdir(), 'ublk-ceph-'));
-    made = await CephCluster.create(join(folder, 'cluster'), 2 ** 31);
+    made = await CephCluster.create(folder, 2 ** 31);
   }, UP_MS);
   afterAll(async () => await made?.remove());
   const cluster = (): CephCluster => {
