@@ -12,6 +12,8 @@ const ALLOWED: readonly string[] = [
   'Apache-2.0 WITH LLVM-exception',
   'BSD-2-Clause',
   'BSD-3-Clause',
+  // Of data: Mozilla's list of authorities, in webpki-roots.
+  'CDLA-Permissive-2.0',
   'ISC',
   'MIT',
   'Unicode-3.0',
