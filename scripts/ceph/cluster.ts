@@ -112,9 +112,10 @@ export class CephCluster {
     const file = join(this.folder, `${name}.pid`);
     const pid = Number(await readFile(file, 'utf8').catch(() => ''));
     // The number may be another process's by now.
-    const runs = async () => pid > 0 && (await commandOf(pid)).includes(this.conf);
-    if (await runs()) process.kill(pid, signal);
-    while (await runs()) await sleep(50);
+    if (pid === 0 || !(await commandOf(pid)).includes(this.conf)) return;
+    process.kill(pid, signal);
+    // A process loses its command line first, and its locks last.
+    while (await holdsFiles(pid)) await sleep(50);
   }
 }
 
@@ -130,6 +131,12 @@ async function run(program: string, args: readonly string[]): Promise<string> {
 /** The command line of a process; nothing of a process that has ended. */
 async function commandOf(pid: number): Promise<string> {
   return await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+}
+
+/** Whether a process has not closed its files: a zombie has. */
+async function holdsFiles(pid: number): Promise<boolean> {
+  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
+  return /\) [^ZX]/.test(stat);
 }
 
 async function freePort(): Promise<number> {

@@ -18,7 +18,7 @@ export function addOverlays(add: Command, options: (command: Command) => Command
     .argument('<base>', BASE)
     .argument('<layer>', 'the file that stores the differences')
     .option('--create', 'make that file if it is missing')
-    .option('--read-only', 'serve a frozen layer, and refuse writes')
+    .option('--frozen', 'serve a frozen layer, for reading only')
     .option('--history <folder>', `${HISTORY} (default: /run/ublk or /dev/shm)`)
     .option('--lose-unflushed', "serve without a killed server's unflushed writes if they are lost")
     .addHelpText('after', example('ublk add overlay debian.img vm1.layer --create'))

@@ -8,7 +8,7 @@ import { serve, type AddFlags } from './add.ts';
 /** The flags of `ublk add overlay`. */
 export interface OverlayFlags extends AddFlags {
   readonly create?: true;
-  readonly readOnly?: true;
+  readonly frozen?: true;
   readonly history?: string;
   readonly loseUnflushed?: true;
 }
@@ -20,7 +20,7 @@ export interface ForkFlags extends OutputFlags {
 
 /** `ublk add overlay BASE LAYER` */
 export async function addOverlay(base: string, layer: string, flags: OverlayFlags): Promise<void> {
-  const { create, readOnly, history, loseUnflushed } = flags;
+  const { create, frozen: readOnly, history, loseUnflushed } = flags;
   const below = parseTarget(base, { readOnly: true });
   const target = targets.overlay(below, layer, { create, readOnly, history, loseUnflushed });
   await serve(target, `${layer} on ${base}`, flags);

@@ -1,5 +1,6 @@
 //! The reads of the sessions, each on a thread for work that may block.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -60,7 +61,9 @@ impl Http {
                     }
                 }
             };
-            let result = self.fetch(&read.job, &mut bytes);
+            // A panic of a library must not leave the request without an answer.
+            let fetch = AssertUnwindSafe(|| self.fetch(&read.job, &mut bytes));
+            let result = catch_unwind(fetch).unwrap_or(-libc::EIO);
             read.ends.tell((read.job.ticket, result));
         }
     }
