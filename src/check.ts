@@ -45,6 +45,19 @@ export function checkInteger(value: unknown, name: string, min: number, max: num
   throw wrong(name, `is ${describe(value)}; it must be a whole number from ${min} to ${max}`);
 }
 
+/** Checks those of some options that are given: whole numbers, each with the least and the largest value. */
+export function checkIntegers<Key extends string>(
+  options: Readonly<Partial<Record<NoInfer<Key>, unknown>>>,
+  ranges: Readonly<Record<Key, readonly [least: number, most: number]>>,
+): Partial<Record<Key, number>> {
+  const given: Partial<Record<Key, number>> = {};
+  for (const key of Object.keys(ranges) as Key[]) {
+    const [least, most] = ranges[key];
+    if (options[key] !== undefined) given[key] = checkInteger(options[key], key, least, most);
+  }
+  return given;
+}
+
 /** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless `value` is true or false. */
 export function checkBoolean(value: unknown, name: string): boolean {
   if (typeof value === 'boolean') return value;

@@ -45,13 +45,18 @@ export interface NativeTarget {
   readonly create?: boolean;
   readonly history?: string;
   readonly loseUnflushed?: boolean;
-  readonly uri?: string;
+  readonly nbd?: NativeNbd;
+  readonly rbd?: NativeRbd;
+  readonly http?: NativeHttp;
+}
+
+/** An export of an NBD server for the addon. */
+export interface NativeNbd {
+  readonly uri: string;
   readonly connectTimeoutMs?: number;
   readonly reconnectTimeoutMs?: number;
   readonly answerTimeoutMs?: number;
   readonly tlsCertificates?: string;
-  readonly rbd?: NativeRbd;
-  readonly http?: NativeHttp;
 }
 
 /** A file on a web server for the addon. */
@@ -73,6 +78,8 @@ export interface NativeRbd {
   readonly cluster?: string;
   readonly conf?: string;
   readonly keyring?: string;
+  readonly lock?: boolean;
+  readonly connectTimeoutMs?: number;
   readonly requestTimeoutMs?: number;
 }
 

@@ -85,7 +85,7 @@ export function inWords(target: NativeTarget): string {
     case 'overlay':
       return `${target.path ?? 'a layer'} on ${below.join()}`;
     case 'nbd':
-      return target.uri ?? 'an NBD server';
+      return target.nbd?.uri ?? 'an NBD server';
     case 'http':
       return target.http === undefined ? 'a file on a web server' : withoutQuery(target.http.url);
     case 'rbd':

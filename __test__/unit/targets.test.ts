@@ -2,6 +2,7 @@ import { resolve } from 'node:path';
 
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
 
+import type { NbdTargetOptions } from '../../src/index.ts';
 import { inWords } from '../../src/notes.ts';
 import { targets, toNativeTarget, type Target } from '../../src/targets/index.ts';
 import { parseImage } from '../../src/targets/rbd.ts';
@@ -63,7 +64,13 @@ describe('targets.nbd', () => {
     ['nbd://host', { reconnectTimeoutMs: 0, answerTimeoutMs: 86_400_000 }],
     ['nbds://host/a', { tlsCertificates: '/etc/pki/ublk' }],
   ])('takes %s with %o', (uri, options) => {
-    expect(toNativeTarget(targets.nbd(uri, options))).toEqual({ kind: 'nbd', uri, ...options });
+    const { readOnly, ...limits } = options as NbdTargetOptions;
+    const nbd = { uri, ...limits };
+    expect(toNativeTarget(targets.nbd(uri, options))).toEqual({
+      kind: 'nbd',
+      nbd,
+      ...(readOnly && { readOnly }),
+    });
   });
 
   test.each([
@@ -94,8 +101,13 @@ describe('targets.rbd', () => {
     expect(Object.isFrozen(target)).toBe(true);
     expect(toNativeTarget(target)).toEqual({
       kind: 'rbd',
-      lock: false,
-      rbd: { image: 'vm1', pool: 'vms', conf: resolve('ceph.conf'), requestTimeoutMs: 5000 },
+      rbd: {
+        image: 'vm1',
+        pool: 'vms',
+        conf: resolve('ceph.conf'),
+        lock: false,
+        requestTimeoutMs: 5000,
+      },
     });
   });
 

@@ -1,4 +1,4 @@
-import { checkAbsolutePath, checkInteger, checkKeys, checkPath } from '../check.ts';
+import { checkAbsolutePath, checkIntegers, checkKeys, checkPath } from '../check.ts';
 import { wrong } from '../errors.ts';
 import type { NativeHttp, NativeTarget } from '../native.ts';
 import { checkBlock } from './presentation.ts';
@@ -39,12 +39,13 @@ export interface HttpTarget extends HttpTargetOptions {
   readonly url: string;
 }
 
-const LIMITS = [
-  ['answerTimeoutMs', 1, 600_000],
-  ['retryTimeoutMs', 0, 86_400_000],
-  ['connections', 1, 64],
-] as const;
-const KEYS = [...LIMITS.map(([key]) => key), 'authorities', 'logicalBlockSize'];
+/** The least and the largest value of each limit. */
+const LIMITS = {
+  answerTimeoutMs: [1, 600_000],
+  retryTimeoutMs: [0, 86_400_000],
+  connections: [1, 64],
+} as const;
+const KEYS = [...Object.keys(LIMITS), 'authorities', 'logicalBlockSize'];
 const FORMS = 'the forms are http://HOST[:PORT]/PATH and https://HOST[:PORT]/PATH';
 
 /**
@@ -84,13 +85,9 @@ export function httpTarget(url: string | URL, options: HttpTargetOptions = {}): 
 export function toNativeHttp(target: HttpTarget): NativeTarget {
   checkKeys(target, 'an HTTP target', ['kind', 'url', ...KEYS]);
   const { url, authorities, logicalBlockSize } = target;
-  const limits = LIMITS.flatMap(([key, least, most]) => {
-    const value = target[key];
-    return value === undefined ? [] : [[key, checkInteger(value, key, least, most)] as const];
-  });
   const http: NativeHttp = {
     url: checkUrl(url),
-    ...Object.fromEntries(limits),
+    ...checkIntegers(target, LIMITS),
     ...(authorities === undefined
       ? {}
       : { authorities: checkAbsolutePath(authorities, 'authorities') }),

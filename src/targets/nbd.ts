@@ -1,6 +1,6 @@
-import { checkAbsolutePath, checkInteger, checkKeys } from '../check.ts';
+import { checkAbsolutePath, checkIntegers, checkKeys } from '../check.ts';
 import { wrong } from '../errors.ts';
-import type { NativeTarget } from '../native.ts';
+import type { NativeNbd, NativeTarget } from '../native.ts';
 import {
   PRESENTATION_KEYS,
   toNativePresentation,
@@ -83,30 +83,23 @@ export function toNativeNbd(target: NbdTarget): NativeTarget {
   const uri = checkUri(target.uri);
   return {
     kind: 'nbd',
-    uri,
-    ...certificates(target, uri.startsWith('nbds:')),
-    ...limit(target, 'connectTimeoutMs'),
-    ...limit(target, 'reconnectTimeoutMs'),
-    ...limit(target, 'answerTimeoutMs'),
+    nbd: {
+      uri,
+      ...certificates(target, uri.startsWith('nbds:')),
+      ...checkIntegers(target, LIMITS),
+    },
     ...toNativePresentation(target),
   };
 }
 
 /** The folder, without which no connection uses TLS, and which a connection without TLS has no use for. */
-function certificates({ tlsCertificates }: NbdTarget, tls: boolean): Partial<NativeTarget> {
+function certificates({ tlsCertificates }: NbdTarget, tls: boolean): Partial<NativeNbd> {
   if (tlsCertificates === undefined) {
     if (!tls) return {};
     throw wrong('tlsCertificates', 'is missing, and nbds:// needs certificates', FOLDER);
   }
   if (tls) return { tlsCertificates: checkAbsolutePath(tlsCertificates, 'tlsCertificates') };
   throw wrong('tlsCertificates', 'has no meaning without TLS', 'nbds:// uses TLS');
-}
-
-/** The limit with this name, if the target has one. */
-function limit(target: NbdTarget, name: keyof typeof LIMITS): Partial<NativeTarget> {
-  const value = target[name];
-  const [least, most] = LIMITS[name];
-  return value === undefined ? {} : { [name]: checkInteger(value, name, least, most) };
 }
 
 /** The addon reads the whole address; here the scheme is checked, so that a mistake shows at once. */

@@ -1,4 +1,4 @@
-import { checkAbsolutePath, checkBoolean, checkInteger, checkKeys } from '../check.ts';
+import { checkAbsolutePath, checkBoolean, checkIntegers, checkKeys } from '../check.ts';
 import { wrong } from '../errors.ts';
 import type { NativeRbd, NativeTarget } from '../native.ts';
 import {
@@ -70,11 +70,12 @@ export interface RbdTarget extends RbdTargetOptions {
 
 const NAMES = ['pool', 'namespace', 'snapshot', 'user', 'cluster'] as const;
 const PATHS = ['conf', 'keyring'] as const;
-const LIMITS = ['connectTimeoutMs', 'requestTimeoutMs'] as const;
-const KEYS = [...NAMES, ...PATHS, 'lock', ...LIMITS, ...PRESENTATION_KEYS];
-const MAX_CONNECT_MS = 600_000;
-const MIN_REQUEST_MS = 1000;
-const MAX_REQUEST_MS = 86_400_000;
+/** The least and the largest value of each limit. */
+const LIMITS = {
+  connectTimeoutMs: [1, 600_000],
+  requestTimeoutMs: [1000, 86_400_000],
+} as const;
+const KEYS = [...NAMES, ...PATHS, 'lock', ...Object.keys(LIMITS), ...PRESENTATION_KEYS];
 
 /**
  * A target on an image of Ceph RBD, through Ceph's own library librbd, which ublk loads when the first such
@@ -104,28 +105,17 @@ export function rbdTarget(image: string, options: RbdTargetOptions = {}): RbdTar
 /** Checks an RBD target and converts the target for the addon. */
 export function toNativeRbd(target: RbdTarget): NativeTarget {
   checkKeys(target, 'an RBD target', ['kind', 'image', ...KEYS]);
-  const { image, lock, connectTimeoutMs, requestTimeoutMs } = target;
+  const { image, lock } = target;
   const given = NAMES.flatMap((key) => pair(key, target[key], checkImagePart));
   const paths = PATHS.flatMap((key) => pair(key, target[key], checkAbsolutePath));
-  const limit = pair('requestTimeoutMs', requestTimeoutMs, (value, key) =>
-    checkInteger(value, key, MIN_REQUEST_MS, MAX_REQUEST_MS),
-  );
-  const rbd = {
+  const rbd: NativeRbd = {
     pool: 'rbd',
-    ...Object.fromEntries([...given, ...paths, ...limit]),
+    ...Object.fromEntries([...given, ...paths]),
     image: checkImagePart(image, 'image'),
-  } as NativeRbd;
-  return {
-    kind: 'rbd',
-    rbd,
     ...(lock === undefined ? {} : { lock: checkBoolean(lock, 'lock') }),
-    ...(connectTimeoutMs === undefined
-      ? {}
-      : {
-          connectTimeoutMs: checkInteger(connectTimeoutMs, 'connectTimeoutMs', 1, MAX_CONNECT_MS),
-        }),
-    ...toNativePresentation(target),
+    ...checkIntegers(target, LIMITS),
   };
+  return { kind: 'rbd', rbd, ...toNativePresentation(target) };
 }
 
 /** An image as `rbd` names it: `POOL/NAMESPACE/IMAGE@SNAPSHOT`; absent parts have no separator. */

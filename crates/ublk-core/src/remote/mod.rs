@@ -12,8 +12,9 @@ use std::sync::Arc;
 
 use io_uring::squeue::Entry;
 
+use crate::error::Result;
 use crate::memory::Region;
-use crate::target::StepKind;
+use crate::target::{StepKind, fixed_size};
 
 mod ends;
 pub mod http;
@@ -28,6 +29,15 @@ pub trait Remote: Debug + Send + Sync + 'static {
     /// Whether more than one session may work at a time: a write or a flush that one session has
     /// answered counts for all sessions.
     fn is_shareable(&self) -> bool;
+
+    /// Whether a device on the service may have `size` bytes from now on, a multiple of the logical block size. May
+    /// block.
+    ///
+    /// # Errors
+    /// The reason and the remedy; by default that the size is fixed.
+    fn check_size(&self, size: u64) -> Result<()> {
+        Err(fixed_size(size))
+    }
 
     /// Begins a session for at most `capacity` steps at a time. Does not block: connections are made by
     /// other threads.

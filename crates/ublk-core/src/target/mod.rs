@@ -36,7 +36,7 @@ pub use elsewhere::{Elsewhere, Reach, Unfit};
 pub use geometry::{
     DiscardLimits, Geometry, GeometryError, Presentation, SegmentLimits, ZonedLimits,
 };
-use on_remote::remote_step;
+pub use on_remote::OnRemote;
 pub use plan::{Part, Place, Plan, REMOTE, Remap, Step, StepKind};
 pub use request::{Op, Request, RequestFlags, ZoneOp};
 pub use rounds::{Ended, Next};
@@ -141,8 +141,7 @@ pub trait Target: Send + Sync + 'static {
     /// # Errors
     /// The reason and the remedy; by default that this target's size is fixed.
     fn check_size(&self, size: u64) -> crate::error::Result<()> {
-        let message = format!("this target cannot change its size to {size} bytes");
-        Err(Error::new(Code::Unsupported, message))
+        Err(fixed_size(size))
     }
 
     /// The state of the bytes from `offset` on, as far as the state is the same, at most `length` bytes and
@@ -207,4 +206,10 @@ pub trait Target: Send + Sync + 'static {
     /// hears no more of the planned requests. A target that makes requests wait for others must not
     /// wait for these. By default nothing.
     fn deserted(&self) {}
+}
+
+/// The refusal of another size.
+pub(crate) fn fixed_size(size: u64) -> Error {
+    let message = format!("this target cannot change its size to {size} bytes");
+    Error::new(Code::Unsupported, message)
 }

@@ -10,19 +10,16 @@ use super::delay::Delay;
 use super::error::AlwaysFails;
 use super::file::File;
 use super::handler::Handler;
-use super::http::HttpTarget;
 use super::integrity::Integrity;
 use super::linear::Linear;
-use super::nbd::NbdTarget;
 use super::null::Null;
 use super::overlay::{Fixed, Overlay};
 use super::qcow2::Qcow2;
-use super::rbd::RbdTarget;
 use super::striped::Striped;
 use super::zoned::Zoned;
 use super::{
-    Durability, Elsewhere, Ended, Errno, Geometry, Next, Plan, Queues, Remap, Request, Snapshot,
-    SnapshotOptions, Target,
+    Durability, Elsewhere, Ended, Errno, Geometry, Next, OnRemote, Plan, Queues, Remap, Request,
+    Snapshot, SnapshotOptions, Target,
 };
 use crate::allocation::Allocation;
 use crate::memory::Region;
@@ -55,14 +52,10 @@ pub enum Native {
     Overlay(Box<Overlay>),
     /// A frozen layer and its base.
     Fixed(Box<Fixed>),
-    /// A file on a web server.
-    Http(Box<HttpTarget>),
-    /// An export of an NBD server.
-    Nbd(Box<NbdTarget>),
     /// A qcow2 image.
     Qcow2(Box<Qcow2>),
-    /// An image of Ceph RBD.
-    Rbd(Box<RbdTarget>),
+    /// A service behind a remote.
+    Remote(Box<OnRemote>),
 }
 
 macro_rules! forward {
@@ -79,10 +72,8 @@ macro_rules! forward {
             Native::Integrity($target) => $call,
             Native::Overlay($target) => $call,
             Native::Fixed($target) => $call,
-            Native::Http($target) => $call,
-            Native::Nbd($target) => $call,
             Native::Qcow2($target) => $call,
-            Native::Rbd($target) => $call,
+            Native::Remote($target) => $call,
         }
     };
 }

@@ -1,12 +1,9 @@
 //! An export of an NBD server as the device's contents.
 
-use std::os::fd::RawFd;
-use std::sync::Arc;
-
 use ublk_nbd::client::Export;
 use ublk_nbd::wire::export;
 
-use super::{DiscardLimits, Errno, Geometry, Plan, Presentation, Request, Target, remote_step};
+use super::{DiscardLimits, Geometry, OnRemote, Presentation};
 use crate::error::{Code, Error, Result};
 use crate::remote::Remote;
 use crate::remote::nbd::Nbd;
@@ -17,33 +14,23 @@ const LONGEST: u32 = 1 << 30;
 /// The largest request of any device.
 const LARGEST: u32 = 32 << 20;
 
-/// An export: reads and writes are the server's. A flush is `FLUSH`, FUA is the flag of a write, a discard
-/// is `TRIM`.
-#[derive(Debug)]
-pub struct NbdTarget {
-    geometry: Geometry,
-    remotes: [Arc<dyn Remote>; 1],
-}
-
-impl NbdTarget {
-    /// Connects to the export at `uri`. Blocks.
-    ///
-    /// # Errors
-    /// Those of [`Nbd::connect`]; `Permission` for an export that the server serves for reading only,
-    /// unless `asked` is for reading only; `BadBackend` for an export without a block, or with blocks that
-    /// no block device has.
-    pub fn connect(uri: &str, options: NbdOptions, asked: Presentation) -> Result<Self> {
-        let remote = Nbd::connect(uri, options)?;
-        let name = remote.name();
-        let geometry = geometry(&name, remote.export())?;
-        if geometry.read_only && !asked.read_only {
-            let message = format!("the server serves {name} for reading only");
-            return Err(Error::new(Code::Permission, message).hint(
-                "ask for a device that refuses writes: readOnly, on the command line --read-only",
-            ));
-        }
-        Ok(Self { geometry: geometry.presented(asked)?, remotes: [Arc::new(remote)] })
+/// Connects to the export at `uri`: reads and writes are the server's, a flush is `FLUSH`, FUA is the flag of a
+/// write, a discard is `TRIM`. Blocks.
+///
+/// # Errors
+/// Those of [`Nbd::connect`]; `Permission` for an export that the server serves for reading only, unless `asked`
+/// is for reading only; `BadBackend` for an export without a block, or with blocks that no block device has.
+pub fn connect(uri: &str, options: NbdOptions, asked: Presentation) -> Result<OnRemote> {
+    let remote = Nbd::connect(uri, options)?;
+    let name = remote.name();
+    let geometry = geometry(&name, remote.export())?;
+    if geometry.read_only && !asked.read_only {
+        let message = format!("the server serves {name} for reading only");
+        return Err(Error::new(Code::Permission, message).hint(
+            "ask for a device that refuses writes: readOnly, on the command line --read-only",
+        ));
     }
+    Ok(OnRemote::new(remote, name, geometry.presented(asked)?))
 }
 
 /// The properties of a block device with the contents of an export.
@@ -82,31 +69,4 @@ fn geometry(name: &str, export: &Export) -> Result<Geometry> {
         chunk: if longest_request < LARGEST { longest_request.into() } else { 0 },
         ..Geometry::new(size)
     })
-}
-
-impl Target for NbdTarget {
-    fn geometry(&self) -> &Geometry {
-        &self.geometry
-    }
-
-    fn files(&self) -> &[RawFd] {
-        &[]
-    }
-
-    fn remotes(&self) -> &[Arc<dyn Remote>] {
-        &self.remotes
-    }
-
-    fn layout(&self) -> Option<String> {
-        Some(self.remotes[0].name())
-    }
-
-    fn max_steps(&self) -> usize {
-        1
-    }
-
-    fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> std::result::Result<(), Errno> {
-        plan.push(remote_step(request)?);
-        Ok(())
-    }
 }

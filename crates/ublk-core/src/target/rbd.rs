@@ -1,9 +1,6 @@
 //! An image of Ceph RBD as the device's contents.
 
-use std::os::fd::RawFd;
-use std::sync::Arc;
-
-use super::{DiscardLimits, Errno, Geometry, Plan, Presentation, Request, Target, remote_step};
+use super::{DiscardLimits, Geometry, OnRemote, Presentation};
 use crate::error::{Code, Error, Result};
 use crate::remote::Remote;
 use crate::remote::rbd::{Facts, Rbd};
@@ -16,33 +13,23 @@ const LARGEST_PREFERRED: u64 = 256 << 20;
 /// OSDs read and write whole blocks of so many bytes.
 const BLOCK: u32 = 4096;
 
-/// An image: reads, writes, discards and zeros are librbd's. A flush empties librbd's cache, and a write with FUA
-/// is a write and a flush.
-#[derive(Debug)]
-pub struct RbdTarget {
-    geometry: Geometry,
-    rbd: Arc<Rbd>,
-    remotes: [Arc<dyn Remote>; 1],
+/// Opens the image: reads, writes, discards and zeros are librbd's, a flush empties librbd's cache, and a write with
+/// FUA is a write and a flush. Blocks.
+///
+/// # Errors
+/// Those of [`Rbd::open`]; `BadBackend` for an image without a block; `InvalidArgument` for a block size that no
+/// device has.
+pub fn open(image: RbdImage, options: RbdOptions, asked: Presentation) -> Result<OnRemote> {
+    let read_only = options.read_only || asked.read_only || image.snapshot.is_some();
+    let rbd = Rbd::open(image, RbdOptions { read_only, ..options })?;
+    serve(rbd, Presentation { read_only, ..asked })
 }
 
-impl RbdTarget {
-    /// Opens the image. Blocks.
-    ///
-    /// # Errors
-    /// Those of [`Rbd::open`]; `BadBackend` for an image without a block; `InvalidArgument` for a block size
-    /// that no device has.
-    pub fn open(image: RbdImage, options: RbdOptions, asked: Presentation) -> Result<Self> {
-        let read_only = options.read_only || asked.read_only || image.snapshot.is_some();
-        let rbd = Rbd::open(image, RbdOptions { read_only, ..options })?;
-        Self::serve(rbd, Presentation { read_only, ..asked })
-    }
-
-    /// The target of an open image.
-    pub(crate) fn serve(rbd: Rbd, asked: Presentation) -> Result<Self> {
-        let geometry = geometry(&rbd.name(), rbd.facts())?.presented(asked)?;
-        let rbd = Arc::new(rbd);
-        Ok(Self { geometry, remotes: [Arc::clone(&rbd) as Arc<dyn Remote>], rbd })
-    }
+/// The target of an open image.
+pub(crate) fn serve(rbd: Rbd, asked: Presentation) -> Result<OnRemote> {
+    let geometry = geometry(&rbd.name(), rbd.facts())?.presented(asked)?;
+    let identity = rbd.facts().identity.clone();
+    Ok(OnRemote::new(rbd, identity, geometry))
 }
 
 /// The properties of a block device with the contents of an image. Requests may cross objects: librbd divides
@@ -74,51 +61,4 @@ fn geometry(name: &str, facts: &Facts) -> Result<Geometry> {
         dma_alignment: 3,
         ..Geometry::new(size)
     })
-}
-
-impl Target for RbdTarget {
-    fn geometry(&self) -> &Geometry {
-        &self.geometry
-    }
-
-    fn files(&self) -> &[RawFd] {
-        &[]
-    }
-
-    fn remotes(&self) -> &[Arc<dyn Remote>] {
-        &self.remotes
-    }
-
-    fn layout(&self) -> Option<String> {
-        Some(self.rbd.facts().identity.clone())
-    }
-
-    fn max_steps(&self) -> usize {
-        1
-    }
-
-    fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> std::result::Result<(), Errno> {
-        plan.push(remote_step(request)?);
-        Ok(())
-    }
-
-    /// The image must have the size: `rbd resize` comes first.
-    fn check_size(&self, size: u64) -> Result<()> {
-        let name = self.rbd.name();
-        let present = self.rbd.size().map_err(|error| {
-            Error::os(
-                Code::BadBackend,
-                format!("cannot ask {name} for its size"),
-                "rbd_get_size",
-                &error,
-            )
-        })?;
-        if size <= present {
-            return Ok(());
-        }
-        let message = format!("{name} holds {present} bytes, fewer than {size}");
-        let image = name.trim_start_matches("rbd:");
-        Err(Error::new(Code::BadBackend, message)
-            .hint(format!("enlarge the image first: `rbd resize {image} --size …`")))
-    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ublk_core::driver::sim::{ClientOp, Sim, SimConfig};
 use ublk_core::target::Presentation;
-use ublk_core::target::nbd::{NbdOptions, NbdTarget};
+use ublk_core::target::nbd::{self, NbdOptions};
 use ublk_nbd::wire::command;
 
 use super::server::{ANY, Manners, Misdeed, Server, lock};
@@ -196,7 +196,7 @@ fn requests_fail_in_time_where_a_server_takes_connections_and_says_nothing() {
         reconnect_timeout: Duration::from_millis(100),
         ..NbdOptions::default()
     };
-    let target = NbdTarget::connect(&server.uri(), options, Presentation::default()).unwrap();
+    let target = nbd::connect(&server.uri(), options, Presentation::default()).unwrap();
     let (device, client) = create(&sim, target);
     server.stop();
     let silent = server.keep_silent();

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use ublk_core::device::{BufferMode, Device, DeviceOptions};
 use ublk_core::driver::sim::{Client, ClientOp, Faults, Sim, SimConfig};
 use ublk_core::error::{Code, Error};
-use ublk_core::target::nbd::{NbdOptions, NbdTarget};
+use ublk_core::target::OnRemote;
+use ublk_core::target::nbd::{self, NbdOptions};
 use ublk_core::target::{Presentation, Target};
 use ublk_nbd::wire::{command, export, flag};
 
@@ -20,20 +21,20 @@ mod lost;
 mod mute;
 mod server;
 
-fn connect(server: &Server) -> NbdTarget {
+fn connect(server: &Server) -> OnRemote {
     connect_within(server, Duration::from_secs(20))
 }
 
-fn connect_within(server: &Server, reconnect_timeout: Duration) -> NbdTarget {
+fn connect_within(server: &Server, reconnect_timeout: Duration) -> OnRemote {
     let options = NbdOptions { reconnect_timeout, ..NbdOptions::default() };
-    NbdTarget::connect(&server.uri(), options, Presentation::default()).unwrap()
+    nbd::connect(&server.uri(), options, Presentation::default()).unwrap()
 }
 
 fn options() -> DeviceOptions {
     DeviceOptions { queues: 1, ..common::options() }
 }
 
-fn create(sim: &Sim, target: NbdTarget) -> (Device<Sim>, Client) {
+fn create(sim: &Sim, target: OnRemote) -> (Device<Sim>, Client) {
     let device = Device::create(sim, target, options()).unwrap();
     let client = sim.client(device.info().id).unwrap();
     (device, client)
@@ -225,7 +226,7 @@ fn facts_of_the_server_become_the_device() {
     let server = Server::new(Manners { flags, ..Manners::default() });
     let connect = |read_only| {
         let asked = Presentation { read_only, logical_block: None };
-        NbdTarget::connect(&server.uri(), NbdOptions::default(), asked)
+        nbd::connect(&server.uri(), NbdOptions::default(), asked)
     };
     let error = connect(false).unwrap_err();
     assert_eq!((error.code, error.hint.is_some()), (Code::Permission, true));
@@ -237,15 +238,14 @@ fn facts_of_the_server_become_the_device() {
 fn servers_that_no_device_can_have_are_refused() {
     let refused = |manners: Manners| {
         let server = Server::new(manners);
-        NbdTarget::connect(&server.uri(), NbdOptions::default(), Presentation::default())
-            .unwrap_err()
+        nbd::connect(&server.uri(), NbdOptions::default(), Presentation::default()).unwrap_err()
     };
     let error = refused(Manners { size: 100, ..Manners::default() });
     assert!(error.message.ends_with("holds 100 bytes, less than a block"), "{error}");
     let error = refused(Manners { blocks: Some([8192, 8192, 1 << 20]), ..Manners::default() });
     assert!(error.message.ends_with("has blocks of 8192 bytes, more than 4096"), "{error}");
     let nobody = |uri: &str| -> Error {
-        NbdTarget::connect(uri, NbdOptions::default(), Presentation::default()).unwrap_err()
+        nbd::connect(uri, NbdOptions::default(), Presentation::default()).unwrap_err()
     };
     let error = nobody("nbd+unix:///?socket=/nowhere/at/all");
     assert_eq!((error.code, error.errno), (Code::NoBackend, Some(libc::ENOENT)), "{error}");

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use ublk_core::device::{Device, DeviceOptions};
 use ublk_core::driver::sim::{ClientOp, Kernel, Sim, SimConfig};
+use ublk_core::target::OnRemote;
 use ublk_core::target::Presentation;
-use ublk_core::target::nbd::{NbdOptions, NbdTarget};
+use ublk_core::target::nbd::{self, NbdOptions};
 use ublk_nbd::wire::command;
 
 use super::server::{ANY, Manners, Misdeed, Server};
@@ -20,10 +21,10 @@ fn fast(seed: u64) -> Sim {
     Sim::new(SimConfig { kernel, ..SimConfig::blocking(seed) })
 }
 
-fn impatient(server: &Server, reconnect_timeout: Duration) -> NbdTarget {
+fn impatient(server: &Server, reconnect_timeout: Duration) -> OnRemote {
     let answer_timeout = Duration::from_secs(2);
     let options = NbdOptions { reconnect_timeout, answer_timeout, ..NbdOptions::default() };
-    NbdTarget::connect(&server.uri(), options, Presentation::default()).unwrap()
+    nbd::connect(&server.uri(), options, Presentation::default()).unwrap()
 }
 
 #[test]

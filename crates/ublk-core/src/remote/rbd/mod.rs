@@ -114,15 +114,6 @@ impl Rbd {
         &self.facts
     }
 
-    /// The present size of the image, in bytes. May block.
-    ///
-    /// # Errors
-    /// What librbd says.
-    pub fn size(&self) -> io::Result<u64> {
-        let size = self.image().number(self.api().rbd_get_size);
-        size.map_err(|error| io::Error::from_raw_os_error(-error))
-    }
-
     fn image(&self) -> &Image {
         self.image.as_ref().expect("present until dropped")
     }
@@ -153,6 +144,23 @@ impl Remote for Rbd {
     /// All sessions use one handle, and librbd's flush counts for all that the handle has written.
     fn is_shareable(&self) -> bool {
         true
+    }
+
+    /// The image must have the size: `rbd resize` comes first.
+    fn check_size(&self, size: u64) -> Result<()> {
+        let name = &self.name;
+        let present = self.image().number(self.api().rbd_get_size).map_err(|errno| {
+            let tried = format!("cannot ask {name} for its size");
+            let error = io::Error::from_raw_os_error(-errno);
+            Error::os(Code::BadBackend, tried, "rbd_get_size", &error)
+        })?;
+        if size <= present {
+            return Ok(());
+        }
+        let message = format!("{name} holds {present} bytes, fewer than {size}");
+        let image = name.trim_start_matches("rbd:");
+        Err(Error::new(Code::BadBackend, message)
+            .hint(format!("enlarge the image first: `rbd resize {image} --size …`")))
     }
 
     fn begin(self: Arc<Self>, capacity: usize) -> io::Result<Box<dyn Session>> {

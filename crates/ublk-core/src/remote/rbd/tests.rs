@@ -10,8 +10,7 @@ use crate::control::Control;
 use crate::device::{BufferMode, Device, DeviceOptions};
 use crate::driver::sim::{Client, ClientOp, Sim, SimConfig};
 use crate::error::{Code, Error};
-use crate::target::rbd::RbdTarget;
-use crate::target::{Presentation, Target};
+use crate::target::{OnRemote, Presentation, Target, rbd};
 
 mod fake;
 
@@ -22,12 +21,12 @@ fn image(cluster: &str) -> RbdImage {
     RbdImage { name, pool, cluster: Some(cluster.into()), ..RbdImage::default() }
 }
 
-fn open(cluster: &str) -> Result<RbdTarget, Error> {
+fn open(cluster: &str) -> Result<OnRemote, Error> {
     let rbd = Rbd::open_with(&API, image(cluster), RbdOptions::default())?;
-    RbdTarget::serve(rbd, Presentation::default())
+    rbd::serve(rbd, Presentation::default())
 }
 
-fn create(sim: &Sim, target: RbdTarget, queues: u16) -> (Device<Sim>, Client) {
+fn create(sim: &Sim, target: OnRemote, queues: u16) -> (Device<Sim>, Client) {
     let options = DeviceOptions {
         queues,
         depth: 8,

@@ -1,26 +1,30 @@
 //! Targets, as `src/targets/` describes targets.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use napi_derive::napi;
 use ublk_core::error::Result;
 use ublk_core::target::delay::{Delay, Delays};
 use ublk_core::target::error::AlwaysFails;
 use ublk_core::target::file::{Direct, File, FileOptions, Promised};
-use ublk_core::target::handler::{Handler, HandlerOptions, HandlerZones};
-use ublk_core::target::http::{HttpOptions, HttpTarget};
-use ublk_core::target::integrity::{Checksum, Integrity, IntegrityFormat, IntegrityOptions};
+use ublk_core::target::handler::{Handler, HandlerOptions};
+use ublk_core::target::integrity::{Integrity, IntegrityFormat, IntegrityOptions};
 use ublk_core::target::linear::Linear;
 use ublk_core::target::native::Native;
-use ublk_core::target::nbd::{NbdOptions, NbdTarget};
 use ublk_core::target::null::Null;
 use ublk_core::target::overlay::{self, Fixed, Overlay, OverlayOptions};
 use ublk_core::target::qcow2::{Qcow2, Qcow2Options};
-use ublk_core::target::rbd::{RbdImage, RbdOptions, RbdTarget};
 use ublk_core::target::striped::Striped;
 use ublk_core::target::zoned::{Zoned, ZonedOptions};
-use ublk_core::target::{Boot, Op, Presentation, Target, ZoneOp, ZonedLimits};
+use ublk_core::target::{Boot, Op, Presentation, Target, ZoneOp};
+
+mod formats;
+mod remotes;
+
+pub use formats::{NativeIntegrity, NativeZones};
+pub use remotes::{NativeHttp, NativeNbd, NativeRbd};
+
+use formats::handler_zones;
 
 use crate::bridge;
 use crate::options::{refused, unknown};
@@ -71,104 +75,12 @@ pub struct NativeTarget {
     pub history: Option<String>,
     /// Whether an overlay is served although a killed server's unflushed writes are lost.
     pub lose_unflushed: Option<bool>,
-    /// Of an export of an NBD server.
-    pub uri: Option<String>,
-    /// The limit of a connection to a server, with the negotiation.
-    pub connect_timeout_ms: Option<u32>,
-    /// How long requests wait for a lost connection.
-    pub reconnect_timeout_ms: Option<u32>,
-    /// How long a connection with unanswered requests may bring nothing.
-    pub answer_timeout_ms: Option<u32>,
-    /// The folder with the certificates for TLS.
-    pub tls_certificates: Option<String>,
+    /// An export of an NBD server.
+    pub nbd: Option<NativeNbd>,
     /// An image of Ceph RBD.
     pub rbd: Option<NativeRbd>,
     /// A file on a web server.
     pub http: Option<NativeHttp>,
-}
-
-/// A file on a web server.
-#[derive(Clone, Debug)]
-#[napi(object, object_to_js = false)]
-pub struct NativeHttp {
-    /// The address.
-    pub url: String,
-    /// The limit of an answer.
-    pub answer_timeout_ms: Option<u32>,
-    /// How long reads are tried again.
-    pub retry_timeout_ms: Option<u32>,
-    /// The number of requests at a time.
-    pub connections: Option<u32>,
-    /// The path of a file with certificates.
-    pub authorities: Option<String>,
-}
-
-/// An image of Ceph RBD, and the way to the cluster.
-#[derive(Clone, Debug)]
-#[napi(object, object_to_js = false)]
-pub struct NativeRbd {
-    /// The name.
-    pub image: String,
-    /// The pool.
-    pub pool: String,
-    /// The namespace of the pool; absent: the default namespace.
-    pub namespace: Option<String>,
-    /// The name of a snapshot.
-    pub snapshot: Option<String>,
-    /// The user, without `client.`.
-    pub user: Option<String>,
-    /// The name of the cluster.
-    pub cluster: Option<String>,
-    /// The path of Ceph's configuration.
-    pub conf: Option<String>,
-    /// The path of a keyring.
-    pub keyring: Option<String>,
-    /// The limit of a request.
-    pub request_timeout_ms: Option<u32>,
-}
-
-/// Metadata beside a target's data; sizes in bytes.
-#[derive(Clone, Debug)]
-#[napi(object, object_to_js = false)]
-pub struct NativeIntegrity {
-    /// `none`, `ip`, `crc16` or `crc64`.
-    pub checksum: String,
-    /// Of each piece.
-    pub metadata_size: u8,
-    /// Where the protection information begins in a piece.
-    pub pi_offset: u8,
-    /// Data to each piece; absent: the logical block size.
-    pub interval: Option<u32>,
-    /// Of the application tag.
-    pub tag_size: u8,
-    /// Whether reference tags count blocks.
-    pub reference_tags: bool,
-    /// Whether the device declares that the device checks.
-    pub capable: bool,
-    /// The file with the metadata; absent: next to the data.
-    pub path: Option<String>,
-    /// Whether to make a missing file although there is data.
-    pub create: Option<bool>,
-}
-
-/// The zones of a zoned target; sizes in bytes.
-#[derive(Clone, Debug)]
-#[napi(object, object_to_js = false)]
-pub struct NativeZones {
-    /// From the start of a zone to the start of the next zone.
-    pub size: i64,
-    /// How much of each can be written; absent: all.
-    pub capacity: Option<i64>,
-    /// The number of conventional zones.
-    pub conventional: u32,
-    /// Most zones open at once; 0: all.
-    pub max_open: u32,
-    /// Most zones open or closed at once; 0: all.
-    pub max_active: u32,
-    /// Where their state is kept; absent: beside the file.
-    pub state: Option<String>,
-    /// Whether their state is made although there is data.
-    pub create: Option<bool>,
 }
 
 impl NativeTarget {
@@ -223,9 +135,9 @@ impl NativeTarget {
             "zoned" => self.open_zoned(promised, None),
             "overlay" => self.open_overlay(promised, None),
             "qcow2" => self.open_qcow2(promised).map(|target| Native::Qcow2(Box::new(target))),
-            "nbd" => self.open_nbd().map(|target| Native::Nbd(Box::new(target))),
-            "http" => self.open_http().map(|target| Native::Http(Box::new(target))),
-            "rbd" => self.open_rbd().map(|target| Native::Rbd(Box::new(target))),
+            "nbd" | "rbd" | "http" => {
+                self.open_remote().map(|target| Native::Remote(Box::new(target)))
+            }
             "handler" => self.open_handler(promised).map(Native::Handler),
             kind => Err(unknown("kind of target", kind)),
         }
@@ -239,54 +151,6 @@ impl NativeTarget {
             promised,
         };
         Qcow2::open(Path::new(&given(self.path, "path")?), &options)
-    }
-
-    fn open_nbd(self) -> Result<NbdTarget> {
-        let default = NbdOptions::default();
-        let options = NbdOptions {
-            connect_timeout: limit(self.connect_timeout_ms).unwrap_or(default.connect_timeout),
-            reconnect_timeout: limit(self.reconnect_timeout_ms)
-                .unwrap_or(default.reconnect_timeout),
-            answer_timeout: limit(self.answer_timeout_ms).unwrap_or(default.answer_timeout),
-            tls_certificates: self.tls_certificates.clone().map(Into::into),
-        };
-        NbdTarget::connect(&given(self.uri.clone(), "uri")?, options, self.presentation())
-    }
-
-    fn open_http(self) -> Result<HttpTarget> {
-        let asked = self.presentation();
-        let http = given(self.http, "url")?;
-        let default = HttpOptions::default();
-        let options = HttpOptions {
-            answer_timeout: limit(http.answer_timeout_ms).unwrap_or(default.answer_timeout),
-            retry_timeout: limit(http.retry_timeout_ms).unwrap_or(default.retry_timeout),
-            connections: http.connections.map_or(default.connections, |count| count as usize),
-            authorities: http.authorities.map(PathBuf::from),
-        };
-        HttpTarget::open(&http.url, options, asked)
-    }
-
-    fn open_rbd(self) -> Result<RbdTarget> {
-        let asked = self.presentation();
-        let rbd = given(self.rbd, "image")?;
-        let default = RbdOptions::default();
-        let options = RbdOptions {
-            connect_timeout: limit(self.connect_timeout_ms).unwrap_or(default.connect_timeout),
-            request_timeout: limit(rbd.request_timeout_ms),
-            lock: self.lock.unwrap_or(default.lock),
-            read_only: asked.read_only,
-        };
-        let image = RbdImage {
-            name: rbd.image,
-            pool: rbd.pool,
-            namespace: rbd.namespace.unwrap_or_default(),
-            snapshot: rbd.snapshot,
-            user: rbd.user,
-            cluster: rbd.cluster,
-            conf: rbd.conf.map(PathBuf::from),
-            keyring: rbd.keyring.map(PathBuf::from),
-        };
-        RbdTarget::open(image, options, asked)
     }
 
     fn open_null(self) -> Result<Null> {
@@ -401,50 +265,6 @@ impl NativeTarget {
     }
 }
 
-fn handler_zones(zones: &ZonedOptions) -> HandlerZones {
-    let ZonedOptions { zone_size: size, max_open, max_active, .. } = *zones;
-    HandlerZones { size, limits: ZonedLimits { max_open, max_active } }
-}
-
-impl NativeIntegrity {
-    fn format(&self) -> Result<IntegrityFormat> {
-        Ok(IntegrityFormat {
-            interval: self.interval.unwrap_or(0),
-            metadata_size: self.metadata_size,
-            checksum: checksum(&self.checksum)?,
-            pi_offset: self.pi_offset,
-            tag_size: self.tag_size,
-            reference_tags: self.reference_tags,
-            capable: self.capable,
-        })
-    }
-}
-
-fn checksum(name: &str) -> Result<Checksum> {
-    match name {
-        "none" => Ok(Checksum::None),
-        "ip" => Ok(Checksum::Ip),
-        "crc16" => Ok(Checksum::Crc16),
-        "crc64" => Ok(Checksum::Crc64),
-        _ => Err(unknown("checksum", name)),
-    }
-}
-
-impl NativeZones {
-    fn convert(self) -> Result<ZonedOptions> {
-        Ok(ZonedOptions {
-            zone_size: bytes(self.size)?,
-            zone_capacity: self.capacity.map(bytes).transpose()?,
-            conventional: self.conventional,
-            max_open: self.max_open,
-            max_active: self.max_active,
-            state: self.state.map(PathBuf::from),
-            create: self.create.unwrap_or(false),
-            boot: None,
-        })
-    }
-}
-
 pub(crate) fn bytes(size: i64) -> Result<u64> {
     u64::try_from(size).map_err(|_| refused(format!("a size is {size}")))
 }
@@ -474,10 +294,6 @@ fn direct(name: Option<&str>) -> Result<Direct> {
         Some("no") => Ok(Direct::No),
         Some(name) => Err(unknown("value of direct", name)),
     }
-}
-
-fn limit(milliseconds: Option<u32>) -> Option<Duration> {
-    milliseconds.map(|limit| Duration::from_millis(limit.into()))
 }
 
 fn given<T>(value: Option<T>, what: &str) -> Result<T> {
