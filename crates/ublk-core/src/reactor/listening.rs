@@ -1,5 +1,5 @@
-//! Seats that other threads have something to say to: whoever answers their requests elsewhere, or
-//! the reactor at the other end of a queue whose front and back are apart.
+//! Seats with messages from other threads: from the peer of a bridge, or from the reactor at the other end of a
+//! queue with rings apart.
 
 use std::io;
 
@@ -11,13 +11,13 @@ use crate::driver::{Completion, Driver, Ring};
 use crate::pass::Pass;
 use crate::target::Target;
 
-/// The tag of completions that tell that somebody has said something.
+/// The tag of completions that announce messages.
 pub(super) const BELL: u16 = 1;
 /// More completions of the same submission follow (`IORING_CQE_F_MORE`).
 const MORE: u32 = 1 << 1;
 
 impl<T: Target> Queue<T> {
-    /// Takes what other threads have to say.
+    /// Takes the messages of other threads.
     #[inline]
     pub(super) fn listen<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
         if self.asking.is_some() {
@@ -29,7 +29,7 @@ impl<T: Target> Queue<T> {
         Ok(())
     }
 
-    /// Shows other threads what there is for them.
+    /// Shows other threads the messages for them.
     #[inline]
     fn show(&mut self) {
         match &mut self.asking {
@@ -65,7 +65,7 @@ impl<T: Target> Seat<T> {
         self.queue.asking.is_some() || self.queue.exchange.ear().is_some()
     }
 
-    /// Takes what other threads have to say.
+    /// Takes the messages of other threads.
     fn listen<R: Ring>(&mut self, desk: &mut Desk<R>) -> io::Result<()> {
         self.queue.listen(&mut desk.pass(&self.counters, self.place))?;
         if !self.queue.exchange.is_open() {
@@ -78,7 +78,7 @@ impl<T: Target> Seat<T> {
 }
 
 impl<D: Driver, T: Target> Reactor<D, T> {
-    /// Waits for completions, or for what other threads have to say.
+    /// Waits for completions, or for messages of other threads.
     pub(super) fn wait_and_listen(&mut self) -> io::Result<()> {
         if let Some(spin) = &mut self.spin {
             let (seats, listening) = (&mut self.seats, &self.listening);
@@ -106,7 +106,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         Ok(())
     }
 
-    /// Takes what other threads have to say.
+    /// Takes the messages of other threads.
     pub(super) fn listen(&mut self) -> io::Result<()> {
         for index in 0..self.listening.len() {
             if let Some(seat) = &mut self.seats[usize::from(self.listening[index])] {
@@ -116,7 +116,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         Ok(())
     }
 
-    /// Shows other threads what there is for them.
+    /// Shows other threads the messages for them.
     pub(super) fn show(&mut self) {
         for &number in &self.listening {
             if let Some(seat) = &mut self.seats[usize::from(number)] {
@@ -125,7 +125,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         }
     }
 
-    /// What wakes this reactor when somebody has said something.
+    /// The bell that wakes this reactor for messages.
     pub(super) fn bell(&mut self) -> io::Result<Waker> {
         if let Some(bell) = &self.bell {
             return Ok(bell.clone());
@@ -135,8 +135,8 @@ impl<D: Driver, T: Target> Reactor<D, T> {
         Ok(self.bell.insert(bell).clone())
     }
 
-    /// What was said is taken in every pass. The bell is not emptied: a poll that goes on hears each
-    /// ring of it, and one that begins anew hears one too many.
+    /// Every pass takes the messages. Nobody empties the bell: a poll that goes on hears each ring, and a new poll
+    /// hears one ring too many.
     #[inline]
     pub(super) fn bell_rang(&mut self, completion: Completion) -> io::Result<()> {
         if completion.flags & MORE == 0 { self.watch_bell() } else { Ok(()) }

@@ -1,4 +1,4 @@
-//! A disk of the model: what is written, and what of it would survive a power cut.
+//! A disk of the model: the written bytes, and the bytes that would survive a power cut.
 
 use std::collections::BTreeSet;
 
@@ -6,42 +6,42 @@ use crate::driver::sim::rng::Rng;
 
 pub(crate) const SECTOR: usize = 512;
 
-/// How a disk misbehaves because a test wants it to.
+/// How a disk misbehaves for a test.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Trouble {
     /// Every read fails with this errno.
     pub reads: Option<i32>,
     /// Every write fails with this errno and changes nothing.
     pub writes: Option<i32>,
-    /// Every sync fails with this errno, and drops some of what was not durable: reads go on to see
-    /// it, no later sync stores it.
+    /// Every sync fails with this errno, and drops some of the undurable bytes: reads go on to see the bytes, no
+    /// later sync stores them.
     pub syncs: Option<i32>,
-    /// Writes that reach this offset or go beyond it fail with `ENOSPC`.
+    /// Writes that reach this offset fail with `ENOSPC`.
     pub full_from: Option<u64>,
-    /// A block device has shrunk to so many bytes; its disk has been pulled where that is 0. What lies
-    /// beyond is kept, and comes back with the capacity.
+    /// A block device has shrunk to so many bytes; 0: the disk has been pulled. Bytes beyond are kept, and come back
+    /// with the capacity.
     pub capacity: Option<u64>,
     /// `FALLOC_FL_ZERO_RANGE` fails with `EOPNOTSUPP`.
     pub no_zero_range: bool,
     /// `FALLOC_FL_PUNCH_HOLE` and discards fail with `EOPNOTSUPP`.
     pub no_punch: bool,
-    /// Offsets and lengths that are no multiples of this fail with `EINVAL`, as with direct I/O;
-    /// 0 for any. Short results are multiples of it.
+    /// The unit of offsets and lengths, 0 for any: others fail with `EINVAL`, as with direct I/O. Short results are
+    /// multiples of the unit.
     pub alignment: u32,
 }
 
 #[derive(Debug)]
 pub(crate) struct Disk {
-    /// What reads see.
+    /// The bytes for readers.
     pub(crate) contents: Vec<u8>,
-    /// What is left after a power cut, where `dirty` does not say otherwise.
+    /// The bytes after a power cut, except for sectors in `dirty`.
     pub(crate) durable: Vec<u8>,
-    /// Sectors written and not synced since: after a power cut they may hold either.
+    /// Sectors written and not synced since: the old or the new bytes remain after a power cut.
     dirty: BTreeSet<usize>,
     pub(crate) trouble: Trouble,
     /// Syncs that have failed, each of which every open file reports once (`errseq_t`).
     pub(crate) failures: u64,
-    /// Takes discards; its size is fixed.
+    /// A block device: takes discards, and has a fixed size.
     pub(crate) is_block_device: bool,
 }
 
@@ -57,7 +57,7 @@ impl Disk {
         }
     }
 
-    /// What a block device holds; none for a file.
+    /// The capacity of a block device; none for a file.
     pub(crate) fn capacity(&self) -> Option<u64> {
         let capacity = (self.contents.len() as u64).min(self.trouble.capacity.unwrap_or(u64::MAX));
         self.is_block_device.then_some(capacity)
@@ -69,7 +69,7 @@ impl Disk {
         capacity.unwrap_or(self.contents.len())
     }
 
-    /// Whether a block device does not reach as far as this range.
+    /// Whether a block device ends before the end of this range.
     pub(crate) fn ends_before(&self, offset: u64, length: u64) -> bool {
         self.capacity().is_some_and(|size| offset.checked_add(length).is_none_or(|end| end > size))
     }
@@ -79,7 +79,7 @@ impl Disk {
         !offset.is_multiple_of(unit) || !length.is_multiple_of(unit)
     }
 
-    /// What there is of a range: less than asked at the end of the file.
+    /// The bytes of a range: fewer at the end of the file.
     pub(crate) fn read(&self, offset: u64, length: usize) -> &[u8] {
         let size = self.end();
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(size);
@@ -107,7 +107,7 @@ impl Disk {
     /// How many of `length` bytes can be written at `offset`.
     ///
     /// # Errors
-    /// `ENOSPC` when it is none.
+    /// `ENOSPC` when no byte can.
     pub(crate) fn room(&self, offset: u64, length: u64) -> Result<u64, i32> {
         let end = [self.trouble.full_from, self.capacity()].into_iter().flatten().min();
         let room = end.map_or(length, |end| end.saturating_sub(offset).min(length));
@@ -124,8 +124,7 @@ impl Disk {
         self.sync_range(0, self.contents.len());
     }
 
-    /// A sync fails: of what it should have made durable, some sectors are, and the others never will
-    /// be unless they are written again.
+    /// A sync fails: some sectors become durable, and the others never will unless written again.
     pub(crate) fn fail_sync(&mut self, rng: &mut Rng) {
         self.store_some(rng);
         self.failures += 1;
@@ -153,7 +152,7 @@ impl Disk {
         }
     }
 
-    /// What a power cut leaves: of each sector that was not synced, the old or the new.
+    /// Cuts the power: of each unsynced sector, the old or the new bytes remain.
     pub(crate) fn cut_power(&mut self, rng: &mut Rng) {
         self.store_some(rng);
         self.contents.clone_from(&self.durable);

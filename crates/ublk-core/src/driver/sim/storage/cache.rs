@@ -1,6 +1,6 @@
-//! A real file with a simulated write cache in front of it: what is written stays in memory until
-//! it is synced, and a power cut takes what was not. Whether the real disk keeps the real file is
-//! no concern of a simulation, so nothing here waits for it.
+//! A real file behind a simulated write cache: written bytes stay in memory until a sync, and a power cut takes
+//! unsynced bytes. Whether the real disk keeps the real file is no concern of a simulation: nothing waits for the
+//! real disk.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -13,17 +13,17 @@ use crate::driver::sim::storage::backend::SECTOR;
 use crate::driver::sim::storage::io::cannot_allocate;
 
 const SECTOR_BYTES: u64 = SECTOR as u64;
-/// Longer ranges of zeros go to the file at once: as if the disk had synced them by itself.
+/// Longer ranges of zeros go to the file at once, as if the disk had synced.
 const MAX_CACHED_ZEROS: u64 = 1 << 20;
 
 const KEEP_SIZE: i32 = libc::FALLOC_FL_KEEP_SIZE;
 const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | KEEP_SIZE;
 const ZERO_RANGE: i32 = libc::FALLOC_FL_ZERO_RANGE;
 
-/// Which file it is, however it is named: device and inode.
+/// The identity of a file: device and inode.
 pub(crate) type FileId = (u64, u64);
 
-/// A real file or block device, and what was written to it and not synced since.
+/// A real file or block device, and the unsynced bytes.
 #[derive(Debug)]
 pub(crate) struct CachedFile {
     pub(crate) id: FileId,
@@ -31,7 +31,7 @@ pub(crate) struct CachedFile {
     file: File,
     is_block_device: bool,
     dirty: BTreeMap<u64, [u8; SECTOR]>,
-    /// Sectors that a failed sync has dropped: readers see them, and no sync stores them.
+    /// Sectors dropped by a failed sync: visible to readers, stored by no sync.
     dropped: BTreeMap<u64, [u8; SECTOR]>,
     /// Syncs that have failed.
     pub(crate) failures: u64,
@@ -40,8 +40,8 @@ pub(crate) struct CachedFile {
 }
 
 impl CachedFile {
-    /// Opens the file of `fd` once more, for itself: whatever the server does with its descriptor,
-    /// and without what its direct I/O demands of memory.
+    /// Opens the file of `fd` once more: independent of the server's use of `fd`, and without the demands of direct
+    /// I/O on memory.
     pub(crate) fn open(fd: RawFd, stat: &libc::stat) -> io::Result<Self> {
         // SAFETY: asks for flags of a descriptor; `fd` may be any number.
         let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
@@ -59,7 +59,7 @@ impl CachedFile {
         })
     }
 
-    /// Goes on with a descriptor of the same file that may do more.
+    /// Goes on with a descriptor of the same file that has more rights.
     pub(crate) fn reopen(&mut self, with: Self) {
         self.file = with.file;
         self.writable = with.writable;
@@ -83,7 +83,7 @@ impl CachedFile {
         Ok(bytes)
     }
 
-    /// Answers how much there was room for.
+    /// Returns the number of bytes that there was room for.
     pub(crate) fn write(&mut self, offset: u64, bytes: &[u8], durably: bool) -> Result<usize, i32> {
         if !self.writable {
             return Err(libc::EBADF);
@@ -128,8 +128,7 @@ impl CachedFile {
         Ok(())
     }
 
-    /// A sync fails: some sectors are stored, and the others never will be unless they are written
-    /// again.
+    /// A sync fails: some sectors are stored, and the others never will be unless written again.
     pub(crate) fn fail_sync(&mut self, rng: &mut Rng) {
         let dropped = &mut self.dropped;
         self.dirty.retain(|&sector, contents| {
@@ -139,12 +138,12 @@ impl CachedFile {
             }
             stored
         });
-        // It fails anyway.
+        // The sync fails anyway.
         let _ = self.store(0..u64::MAX);
         self.failures += 1;
     }
 
-    /// What a power cut leaves: of each sector that was not synced, the old or the new.
+    /// Cuts the power: of each unsynced sector, the old or the new bytes remain.
     pub(crate) fn cut_power(&mut self, rng: &mut Rng) -> Result<(), i32> {
         self.dirty.retain(|_, _| rng.chance(500));
         self.store(0..u64::MAX)?;
@@ -223,7 +222,7 @@ fn read_at(file: &File, offset: u64, bytes: &mut [u8]) -> Result<(), i32> {
     let mut done = 0;
     while done < bytes.len() {
         match file.read_at(&mut bytes[done..], offset + done as u64) {
-            // What lies beyond is in the cache, or a hole.
+            // Bytes beyond are in the cache, or a hole.
             Ok(0) => return Ok(()),
             Ok(read) => done += read,
             Err(error) => return Err(errno(&error)),
@@ -245,7 +244,7 @@ fn errno(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or(libc::EIO)
 }
 
-/// A distance within what is in memory.
+/// A distance within memory.
 fn within(bytes: u64) -> usize {
     usize::try_from(bytes).expect("no longer than a request")
 }
@@ -256,7 +255,7 @@ mod tests {
 
     use crate::driver::sim::storage::cache::*;
 
-    /// A file of `size` zeros that only we have.
+    /// A file of `size` zeros, without a name.
     fn file(size: u64) -> CachedFile {
         // SAFETY: a literal with its NUL.
         let fd = unsafe { libc::memfd_create(c"test".as_ptr(), libc::MFD_CLOEXEC) };

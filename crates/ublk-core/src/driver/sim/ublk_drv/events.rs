@@ -1,8 +1,8 @@
 //! How requests of a batch device reach the server: a fifo of tags for each queue, and the
-//! multishot fetches that empty it (ublk_batch_dispatch and what is around it).
+//! multishot fetches that empty the fifo (ublk_batch_dispatch and its callers).
 //!
-//! One fetch works at a time. It is always the one that came first, for as long as it lives; one
-//! that ends for want of buffers leaves its tags to whoever comes next.
+//! One fetch works at a time: the first that came, as long as the fetch lives. A fetch that ends for want of buffers
+//! leaves the tags to the next fetch.
 
 use std::collections::VecDeque;
 
@@ -14,20 +14,20 @@ use crate::driver::sim::ublk_drv::device::Cmd;
 use crate::driver::sim::uring::ops::Issued;
 use crate::driver::sim::uring::ring::Work;
 
-/// MAX_NR_TAG: what one completion tells of at most.
+/// MAX_NR_TAG: the most tags of a completion.
 const MAX_TAGS: usize = 128;
-/// How many completions in a row a fetch makes before it lets others work.
+/// The most completions in a row of a fetch before other work.
 const MAX_ROUNDS: u32 = 32;
 const TAG_SIZE: usize = size_of::<u16>();
 const CQE_F_MORE: u32 = 2;
 
-/// What `struct ublk_queue` has for batches.
+/// The fields of `struct ublk_queue` for batches.
 #[derive(Debug, Default)]
 pub(crate) struct Events {
-    /// Tags of started requests that the server has not heard of.
+    /// Tags of started requests, unknown to the server.
     fifo: VecDeque<u16>,
     fetches: VecDeque<Cmd>,
-    /// The fetch that has work to do, one of `fetches`.
+    /// The working fetch, one of `fetches`.
     active: Option<Cmd>,
     /// A cancel was here: no more fetches.
     pub(crate) force_abort: bool,
@@ -55,7 +55,7 @@ impl Events {
         self.fifo.drain(..).collect()
     }
 
-    /// Takes away the fetches of a ring that exits; whether there were any.
+    /// Removes the fetches of an exiting ring; returns whether there were any.
     pub(crate) fn forget(&mut self, ring: usize) -> bool {
         let gone: Vec<Cmd> = self.fetches.iter().copied().filter(|&(of, _)| of == ring).collect();
         gone.iter().for_each(|&fetch| self.remove(fetch));
@@ -92,7 +92,7 @@ impl Model {
         Issued::Pending
     }
 
-    /// ublk_batch_dispatch: the active fetch tells of what is in the fifo.
+    /// ublk_batch_dispatch: the active fetch reports the tags in the fifo.
     pub(crate) fn dispatch_events(&mut self, device: usize, queue: u16) {
         let Some(fetch) = self.events(device, queue).active else { return };
         for _ in 0..MAX_ROUNDS {
@@ -133,7 +133,7 @@ impl Model {
             let bytes: Vec<u8> = tags.iter().flat_map(|tag| tag.to_ne_bytes()).collect();
             memory::store(buffer.address, &bytes);
             self.use_buffer(ring, sqe.buf_index);
-            // io_req_post_cqe: what has completed before is told before.
+            // io_req_post_cqe: earlier completions are posted first.
             self.flush(ring);
             let length = i32::try_from(bytes.len()).unwrap_or(0);
             self.note(|| format!("ring {ring}: {tags:?} of queue {queue} go to the server"));
@@ -143,7 +143,7 @@ impl Model {
         Ok(())
     }
 
-    /// __ublk_batch_prep_dispatch: false if the server hears nothing of it.
+    /// __ublk_batch_prep_dispatch: false if the server does not learn of the request.
     fn prepare_event(&mut self, ring: usize, device: usize, queue: u16, tag: u16) -> bool {
         let queue = &self.devices[device].queues[usize::from(queue)];
         let Some(id) = queue.tags[usize::from(tag)] else { return false };

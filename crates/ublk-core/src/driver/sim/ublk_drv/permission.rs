@@ -1,4 +1,4 @@
-//! Who may do what, and in which words: ublk_ctrl_uring_cmd_permission, and the numbers of
+//! Permissions of users, and encodings of commands: ublk_ctrl_uring_cmd_permission, and the numbers of
 //! commands from before ioctl encoding.
 
 use ublk_sys::{
@@ -12,7 +12,7 @@ use ublk_sys::{
 
 use crate::driver::sim::model::Model;
 
-/// The commands that had a number before there was ioctl encoding.
+/// The commands with a number from before the ioctl encoding.
 const OLD: [u32; 11] = [
     UBLK_U_CMD_GET_QUEUE_AFFINITY,
     UBLK_U_CMD_GET_DEV_INFO,
@@ -28,8 +28,8 @@ const OLD: [u32; 11] = [
 ];
 
 impl Model {
-    /// The command of this number. A kernel that knows the encoded ones takes no bare ones here:
-    /// it was built without `CONFIG_BLKDEV_UBLK_LEGACY_OPCODES`.
+    /// The command of a number. The model refuses bare numbers, like a kernel without
+    /// `CONFIG_BLKDEV_UBLK_LEGACY_OPCODES`.
     pub(crate) fn decode(&self, operation: u32) -> Result<u32, i32> {
         let encoded = operation > 0xff;
         if encoded != (self.config.kernel.features & UBLK_F_CMD_IOCTL_ENCODE != 0) {
@@ -41,7 +41,7 @@ impl Model {
         OLD.into_iter().find(|old| old & 0xff == operation).ok_or(libc::EOPNOTSUPP)
     }
 
-    /// What ublk_ctrl_add_dev makes of flags and user.
+    /// The flags after ublk_ctrl_add_dev, for a user.
     pub(crate) fn check_privilege(&self, info: &mut ublksrv_ctrl_dev_info) -> Result<(), i32> {
         if self.config.kernel.root {
             info.flags &= !UBLK_F_UNPRIVILEGED_DEV;
@@ -55,7 +55,7 @@ impl Model {
         if info.flags & lends != 0 { Err(libc::EINVAL) } else { Ok(()) }
     }
 
-    /// Whether this user may, and how long the device's path at the start of the buffer is.
+    /// Whether the user may send the command, and the length of the device's path at the start of the buffer.
     pub(crate) fn check_permission(
         &self,
         device: usize,

@@ -1,5 +1,4 @@
-//! The ring's buffer table (io_uring/rsrc.c): nodes that outlive their slot while an operation
-//! uses them.
+//! The ring's buffer table (io_uring/rsrc.c): a node outlives the node's slot while an operation uses the node.
 
 use ublk_sys::ublksrv_io_cmd;
 
@@ -10,7 +9,7 @@ use crate::driver::sim::violation::Rule;
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) request: u64,
-    /// The table's reference and one for each operation that found it.
+    /// The table's reference, and a reference for each operation on the node.
     pub(crate) references: u32,
 }
 
@@ -18,8 +17,8 @@ pub(crate) struct Node {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Slot {
     pub(crate) node: Option<usize>,
-    /// The last registration into it failed because the model wanted it so: what finds it empty
-    /// is no fault of the server's.
+    /// The model has let the last registration into the slot fail: an operation that finds the slot empty is no
+    /// fault of the server.
     pub(crate) spoilt: bool,
 }
 
@@ -37,7 +36,7 @@ impl Model {
         Ok(())
     }
 
-    /// io_buffer_unregister, with what the kernel does not check: whose buffer it is (trap 7).
+    /// io_buffer_unregister, with a check that the kernel lacks: whose buffer it is (trap 7).
     pub(crate) fn unregister_node(
         &mut self,
         ring: usize,
@@ -67,7 +66,7 @@ impl Model {
         Ok(())
     }
 
-    /// io_put_rsrc_node: the last user's release is what lets the request end.
+    /// io_put_rsrc_node: the request ends with the release of the last user.
     pub(crate) fn put_node(&mut self, ring: usize, node: usize) {
         let nodes = &mut self.ring(ring).nodes;
         nodes[node].references -= 1;

@@ -13,17 +13,17 @@ use crate::driver::sim::uring::sqe::{
 use crate::driver::sim::uring::waits;
 use crate::driver::sim::violation::Rule;
 
-/// What became of an operation that was issued.
+/// The outcome of issuing an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Issued {
-    /// It completes later.
+    /// The completion comes later.
     Pending,
-    /// It completed.
+    /// The operation has completed.
     Done(i32),
-    /// It failed with this errno.
+    /// The operation has failed with this errno.
     Failed(i32),
-    /// It completed, and even an error breaks no chain and is no reason for a completion that was
-    /// not wanted: fsync and fallocate never call req_set_fail.
+    /// The operation has completed; even an error breaks no chain, and posts no completion that the server has asked
+    /// to skip: fsync and fallocate never call req_set_fail.
     Quiet(i32),
 }
 
@@ -109,7 +109,7 @@ impl Model {
             self.violate(Rule::Operation, "a worker cannot tell of more than one completion");
             return Issued::Failed(libc::EINVAL);
         }
-        // Batch commands know no task: a worker carries them out itself.
+        // Batch commands know no task: the worker carries batch commands out.
         if inline || batches {
             return self.ublk_cmd(ring, operation, device);
         }
@@ -117,7 +117,7 @@ impl Model {
         Issued::Pending
     }
 
-    /// io_assign_file: when it is issued, and kept until it completes.
+    /// io_assign_file: at the issue of the operation, until the completion.
     /// The model holds a real file by a descriptor of its own, which may be one too many.
     fn assign_file(&mut self, ring: usize, operation: usize) -> Result<FileRef, i32> {
         let uring = self.ring(ring);
@@ -138,7 +138,7 @@ impl Model {
         Ok(file)
     }
 
-    /// Does what a read, write, sync or fallocate asks for.
+    /// Carries out a read, write, sync or fallocate.
     pub(crate) fn perform(&mut self, ring: usize, operation: usize) -> Issued {
         let op = &self.ring(ring).ops[operation];
         let sqe = op.sqe;
@@ -169,7 +169,7 @@ impl Model {
             return Ok(());
         }
         if let Some(at) = uring.workers.iter().position(matches) {
-            // A worker has just taken it, and has not begun.
+            // A worker has just taken the operation, and has not begun.
             if self.rng.chance(500) {
                 let operation = self.ring(ring).workers[at];
                 return Err(self.cannot_cancel(ring, operation));

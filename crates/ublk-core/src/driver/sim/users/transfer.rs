@@ -1,4 +1,4 @@
-//! What a program asks of `/dev/ublkbN`, of any length, as the block layer cuts it into requests.
+//! Reads and writes of `/dev/ublkbN` of any length, cut into requests by the block layer.
 
 use ublk_sys::ublk_params;
 
@@ -6,7 +6,7 @@ use crate::driver::sim::model::Model;
 use crate::driver::sim::users::client::Client;
 use crate::driver::sim::users::op::ClientOp;
 
-/// What was read, or an errno.
+/// The bytes read, or an errno.
 pub type Outcome = Result<Vec<u8>, i32>;
 
 /// A [`ClientOp`] of any length on its way.
@@ -17,8 +17,8 @@ pub struct Transfer {
 }
 
 impl Client {
-    /// Submits all of it at once, so that nobody else's request comes between. With `cut_power`,
-    /// the power goes off while they are under way, at a moment that chance chooses.
+    /// Submits all requests at once, without requests of others between. With `cut_power`, the power goes off
+    /// while the requests are under way, at a random moment.
     ///
     /// # Panics
     /// When an operation is not aligned to the device's blocks.
@@ -40,10 +40,9 @@ impl Client {
         transfers
     }
 
-    /// Waits until all transfers have ended, and tells of them as they do, by their places: what
-    /// was read, or the errno of the first piece that failed. They are told of only when nothing
-    /// moves any more, so that what comes next finds the same state whatever the threads' luck.
-    /// For [`Waiting::Blocking`] only.
+    /// Waits until all transfers have ended, and reports the end of each, by place: the bytes read, or the errno of
+    /// the first failed piece. Ends are reported only when nothing moves any more: the next step then finds the
+    /// same state, however threads are scheduled. For [`Waiting::Blocking`] only.
     ///
     /// [`Waiting::Blocking`]: crate::driver::sim::Waiting::Blocking
     pub fn finish(&self, transfers: Vec<Transfer>, mut tell: impl FnMut(Vec<(usize, Outcome)>)) {
@@ -132,7 +131,7 @@ fn cut(op: &ClientOp, params: &ublk_params) -> Vec<ClientOp> {
     }
 }
 
-/// The parts that cross no multiple of `chunk`; 0: no such rule.
+/// The parts between multiples of `chunk`; 0: the whole.
 fn chunks(offset: u64, length: u32, chunk: u64) -> impl Iterator<Item = (u64, u32)> {
     let end = offset + u64::from(length);
     let mut next = offset;
