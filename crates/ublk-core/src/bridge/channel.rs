@@ -233,9 +233,9 @@ impl Channel {
         self.words()[REACTOR_SLEEPS as usize].store(0, Ordering::Relaxed);
     }
 
-    /// Whether the reactor has announced sleep.
-    pub(super) fn reactor_seems_asleep(&self) -> bool {
-        // Relaxed: the result is a hint; correctness does not depend on the hint.
+    /// Whether the reactor has announced sleep: a hint, since the reactor may have woken meanwhile.
+    pub fn reactor_seems_asleep(&self) -> bool {
+        // Relaxed: correctness does not depend on the hint.
         self.words()[REACTOR_SLEEPS as usize].load(Ordering::Relaxed) != 0
     }
 

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ublk_core::bridge::{Asked, Bridge, BridgeOptions, Peer, Region, Report, ReportKind};
 use ublk_core::control::Control;
@@ -139,6 +139,14 @@ fn memory_disk() -> impl Fn(&mut Peer, &Asked) + Send + Sync + 'static {
     }
 }
 
+/// Waits for ten seconds at most.
+fn wait_until(is_so: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !is_so() && begin.elapsed() < Duration::from_secs(10) {
+        thread::yield_now();
+    }
+}
+
 fn listen(bridge: &Bridge) -> Arc<Mutex<Vec<Report>>> {
     let reports = Arc::new(Mutex::new(Vec::new()));
     let list = Arc::clone(&reports);
@@ -174,6 +182,8 @@ fn a_lone_answer_is_committed_past_the_reactor_which_counts_it_all_the_same() {
     let disk = memory_disk();
     let _answering = Answering::start(&bridge, move |peer, asked| {
         disk(peer, asked);
+        // A reactor that is awake finds the answer before it sleeps, at the price of another call.
+        wait_until(|| peer.channel().reactor_seems_asleep());
         peer.flush_past();
     });
     let device = Device::create(&sim, target, options(BufferMode::Copy)).unwrap();
