@@ -3,7 +3,7 @@
 
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -17,6 +17,8 @@ export const CEPH_PACKAGES = ['ceph-mon', 'ceph-osd', 'ceph-common'];
 const LIMIT_MS = 240_000;
 const DEFAULT_SIZE = 2 ** 32;
 const OSD = '0';
+
+type Daemon = 'mon' | 'osd';
 
 /** A cluster in a folder, whose daemons run until `stop`. */
 export class CephCluster {
@@ -79,11 +81,20 @@ export class CephCluster {
   }
 
   async startMon(): Promise<void> {
-    await this.run('ceph-mon', '-i', 'a');
+    await this.#start('mon', 'a');
   }
 
   async startOsd(): Promise<void> {
-    await this.run('ceph-osd', '-i', OSD);
+    await this.#start('osd', OSD);
+  }
+
+  async #start(name: Daemon, id: string): Promise<void> {
+    try {
+      await this.run(`ceph-${name}`, '-i', id);
+    } catch (cause) {
+      const log = await readFile(join(this.folder, `${name}.log`), 'utf8').catch(() => '');
+      throw new Error(`ceph-${name} does not start: ${log.trim().split('\n').at(-1)}`, { cause });
+    }
   }
 
   /** Kills the OSD, without a chance to end what it does. */
@@ -108,14 +119,14 @@ export class CephCluster {
     await rm(this.folder, { recursive: true, force: true });
   }
 
-  async #end(name: 'mon' | 'osd', signal: NodeJS.Signals): Promise<void> {
+  async #end(name: Daemon, signal: NodeJS.Signals): Promise<void> {
     const file = join(this.folder, `${name}.pid`);
     const pid = Number(await readFile(file, 'utf8').catch(() => ''));
     // The number may be another process's by now.
     if (pid === 0 || !(await commandOf(pid)).includes(this.conf)) return;
     process.kill(pid, signal);
     // A process loses its command line first, and its locks last.
-    while (await holdsFiles(pid)) await sleep(50);
+    while (await hasThreads(pid)) await sleep(50);
   }
 }
 
@@ -133,10 +144,17 @@ async function commandOf(pid: number): Promise<string> {
   return await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
 }
 
-/** Whether a process has not closed its files: a zombie has. */
-async function holdsFiles(pid: number): Promise<boolean> {
-  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
-  return /\) [^ZX]/.test(stat);
+/**
+ * Whether a thread of a process still runs. Each of them holds the files of the process, and their locks. The
+ * first thread is a zombie as soon as it has ended itself, before the others.
+ */
+async function hasThreads(pid: number): Promise<boolean> {
+  const tasks = `/proc/${pid}/task`;
+  for (const thread of await readdir(tasks).catch(() => [])) {
+    const stat = await readFile(join(tasks, thread, 'stat'), 'utf8').catch(() => '');
+    if (/\) [^ZX]/.test(stat)) return true;
+  }
+  return false;
 }
 
 async function freePort(): Promise<number> {
