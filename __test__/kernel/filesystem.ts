@@ -4,14 +4,18 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { execa } from 'execa';
+import { onTestFinished } from 'vitest';
 
 import type { Device } from '../../src/index.ts';
 import { temporaryFolder } from './image.ts';
 
-/** An empty folder to mount something on. */
+/** An empty folder to mount something on. What a test leaves mounted there goes with the test. */
 export function mountPoint(): string {
   const folder = join(temporaryFolder(), 'mnt');
   mkdirSync(folder);
+  onTestFinished(async () => {
+    await execa('umount', ['--lazy', '--quiet', folder], { reject: false });
+  });
   return folder;
 }
 

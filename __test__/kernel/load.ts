@@ -44,8 +44,8 @@ const ENDED_BY_SIGNAL = 128;
 export async function endLoad(load: Load): Promise<void> {
   expect(load.exitCode).toBeNull();
   load.kill('SIGINT');
-  const { exitCode, stderr } = await load;
-  expect({ exitCode, stderr }).toEqual({ exitCode: ENDED_BY_SIGNAL, stderr: '' });
+  const { exitCode, signal, stderr } = await load;
+  expect({ end: exitCode ?? signal, stderr }).toEqual({ end: ENDED_BY_SIGNAL, stderr: '' });
 }
 
 export const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));

@@ -6,8 +6,14 @@ import { stripVTControlCharacters, styleText } from 'node:util';
 
 import type { Reporter, SerializedError, TestCase, TestModule } from 'vitest/node';
 
-function linesOf(errors: readonly Pick<SerializedError, 'message'>[]): string[] {
-  return errors.map(({ message }) => stripVTControlCharacters(message).split('\n', 1)[0] ?? '');
+type Failed = Pick<SerializedError, 'message'> & { error?: Failed; suppressed?: Failed };
+
+function linesOf(errors: readonly Failed[]): string[] {
+  return errors.flatMap(({ message, error, suppressed }) => {
+    // `await using` failed after the test: a SuppressedError says nothing by itself.
+    if (suppressed && error) return linesOf([suppressed, error]);
+    return stripVTControlCharacters(message).split('\n', 1);
+  });
 }
 
 function describe(test: TestCase): string {
