@@ -11,11 +11,17 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use uuid::Uuid;
+
 use super::super::Target;
 use super::super::native::Native;
 use super::chain::folder;
+use super::make::Unnamed;
+use crate::error::Result;
 
 const PREFIX: &str = "user.ublk.layers.";
+/// The most notes of a file, so that the list of their names is never too long for the kernel.
+const MOST: usize = 1000;
 /// The longest list of names of attributes, and the longest value, in bytes.
 const LONGEST: usize = 64 << 10;
 
@@ -26,10 +32,19 @@ pub(super) fn note(base: &Native, path: &Path) {
     for &fd in base.files() {
         let own = std::fs::read_link(format!("/proc/self/fd/{fd}"));
         if own.is_ok_and(|file| file.parent() != Some(&folder)) {
-            // Not guarded.
-            let _ = set(fd, &folder);
+            add(fd, &folder);
         }
     }
+}
+
+/// Gives a new layer on a base its name. The base is guarded before, so that a kill leaves no layer whose base does not
+/// know of it.
+///
+/// # Errors
+/// As for [`Unnamed::name`].
+pub(super) fn name(made: Unnamed, base: &Native) -> Result<Uuid> {
+    note(base, &made.path);
+    made.name()
 }
 
 /// The folder of a file, and the folders with layers that stand on the file or a disk of which the file is a
@@ -52,6 +67,26 @@ pub(super) fn keep(from: &File, to: &File) {
             // Not guarded.
             let _ = set(to.as_raw_fd(), &folder);
         }
+    }
+}
+
+/// Adds a note to a file. Where a file has no room for another note, those of folders that are gone make room; they
+/// stay otherwise, since a folder may lie on a file system that is not mounted now.
+fn add(fd: RawFd, folder: &Path) {
+    let path = PathBuf::from(format!("/proc/self/fd/{fd}"));
+    let has_room = || names(&path).is_ok_and(|names| names.len() < MOST);
+    if has_room() && set(fd, folder).is_ok() {
+        return;
+    }
+    for name in names(&path).unwrap_or_default() {
+        if value(&path, &name).is_none_or(|folder| !folder.is_dir()) {
+            // SAFETY: a string with its NUL; the descriptor may be any number.
+            unsafe { libc::fremovexattr(fd, name.as_ptr()) };
+        }
+    }
+    if has_room() {
+        // Not guarded.
+        let _ = set(fd, folder);
     }
 }
 

@@ -59,8 +59,8 @@ impl Overlay {
         let base_modified = check_base(&base)?;
         let blocks = blocks(&base)?;
         if options.create && path.symlink_metadata().is_err() {
-            Unnamed::make(path, &Birth::new(blocks, None, base_modified))?.name()?;
-            folders::note(&base, path);
+            let made = Unnamed::make(path, &Birth::new(blocks, None, base_modified))?;
+            folders::name(made, &base)?;
         }
         let path = fs::canonicalize(path).map_err(|error| missing(path, &error))?;
         let how = FileOptions {

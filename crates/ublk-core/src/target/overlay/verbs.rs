@@ -25,9 +25,8 @@ use crate::error::{Code, Error, Result};
 /// `Unsupported` on a file system without fallocate.
 pub fn create(base: &Native, path: &Path) -> Result<Uuid> {
     let base_modified = check_base(base)?;
-    let made = Unnamed::make(path, &Birth::new(blocks(base)?, None, base_modified))?.name()?;
-    folders::note(base, path);
-    Ok(made)
+    let made = Unnamed::make(path, &Birth::new(blocks(base)?, None, base_modified))?;
+    folders::name(made, base)
 }
 
 /// Freezes the layer at `path`, unless the layer is frozen, and makes empty layers on it at `children`, in the

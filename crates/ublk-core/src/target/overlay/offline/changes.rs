@@ -138,11 +138,11 @@ pub fn receive(
         .and_then(|()| made.file.sync_all())
         .and_then(|()| kill::point())
         .map_err(|error| failed(path, "write", &error))?;
-    made.name()?;
-    if let Some(base) = base.filter(|_| header.from.is_none()) {
-        folders::note(base, path);
+    match base.filter(|_| header.from.is_none()) {
+        Some(base) => folders::name(made, base),
+        None => made.name(),
     }
-    Ok(())
+    .map(drop)
 }
 
 /// The frozen layer in the folder of `path` since which the changes are.

@@ -7,10 +7,10 @@ use super::super::super::native::Native;
 use super::super::super::{Boot, Errno, Op, Plan, Step, Target};
 use super::super::{
     Fixed, Overlay, OverlayOptions, Progress, check, check_no_base, commit, commit_into_base,
-    create, export, flatten, fork, rebase,
+    create, export, flatten, folders, fork, rebase,
 };
 use super::chain::{Chain, DISK, stamps};
-use super::disk::{Cache, block_of};
+use super::disk::{Cache, Folder, block_of};
 use super::machine::run;
 use crate::error::{Code, Result};
 use crate::target::testing::request;
@@ -143,4 +143,33 @@ fn a_base_is_guarded_from_every_folder_that_it_names() {
     assert!(error.message.contains(&names), "{error}");
     fs::remove_file(elsewhere).unwrap();
     commit_into_base(&base, &layer, &Progress::default()).unwrap();
+}
+
+#[test]
+fn folders_that_are_gone_make_room_for_others_on_a_base_with_too_many_notes() {
+    let folder = Folder::new(4);
+    let make = |name: &str| folder.empty_history(name);
+    let there: Vec<_> = (0..10).map(|number| make(&format!("there-{number}"))).collect();
+    let gone: Vec<_> = (0..990).map(|number| make(&format!("gone-{number}"))).collect();
+    let base = folder.base();
+    for one in there.iter().chain(&gone) {
+        folders::note(&base, &one.join("layer"));
+    }
+    let noted = || folders::noted(&folder.path.join("base"));
+    assert_eq!(noted().len(), 1001, "the base's folder, and all others");
+    for one in &gone {
+        fs::remove_dir(one).unwrap();
+    }
+    let last = make("last");
+    create(&base, &last.join("layer")).unwrap();
+    let mut found = noted();
+    found.sort();
+    let mut expected = [vec![folder.path.clone(), last], there].concat();
+    expected.sort();
+    assert_eq!(found, expected);
+    let error = check_no_base(&folder.path.join("base")).unwrap_err();
+    assert!(error.message.contains("last/layer"), "{error}");
+    // Folders that come back are not noted any more.
+    gone.iter().for_each(|one| fs::create_dir(one).unwrap());
+    assert_eq!(noted().len(), expected.len());
 }
