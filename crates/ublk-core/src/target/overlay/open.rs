@@ -374,7 +374,12 @@ pub(super) fn check_same_base(
         let message = format!("the base of {path} was modified since the layer was made");
         let hint = "the layer holds differences from the base as it was: put back that one, with its \
                     time of modification (cp -p)";
-        return refused(message, hint.into());
+        if superblock.frozen {
+            return refused(message, hint.into());
+        }
+        let otherwise =
+            format!("where only the time differs: ublk overlay rebase {path} --unsafe --base BASE");
+        return refused(message, format!("{hint}; {otherwise}"));
     }
     Ok(())
 }
