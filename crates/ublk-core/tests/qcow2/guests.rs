@@ -92,6 +92,20 @@ fn every_file_of_a_base_is_guarded_and_the_base_is_the_image() {
 }
 
 #[test]
+fn a_backing_file_in_another_folder_than_the_image_is_guarded() {
+    let folder = Folder::new();
+    fs::write(folder.at("raw"), [3; 1 << 20]).unwrap();
+    fs::create_dir(folder.at("elsewhere")).unwrap();
+    folder.run("qemu-img create -q -f qcow2 -b ../raw -F raw elsewhere/image");
+    let layer = folder.at("elsewhere/layer");
+    create(&folder.base("elsewhere/image"), &layer).unwrap();
+    let error = check_no_base(&folder.at("raw")).unwrap_err();
+    assert!(error.message.contains(layer.to_str().unwrap()), "{error}");
+    fs::remove_file(&layer).unwrap();
+    check_no_base(&folder.at("raw")).unwrap();
+}
+
+#[test]
 fn a_commit_never_writes_into_an_image_as_if_it_were_raw() {
     let folder = Folder::chain();
     let before = fs::read(folder.at("top")).unwrap();

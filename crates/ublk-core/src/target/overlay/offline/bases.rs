@@ -49,10 +49,12 @@ impl Image {
     }
 }
 
-/// The file at `path` and the qcow2 images in its folder that have the file as a part.
+/// The file at `path` and the qcow2 images that have the file as a part, in its folder and in the folders that it
+/// names.
 pub(super) fn made_of(path: &Path) -> Vec<Image> {
     let Some(image) = Image::of(path) else { return Vec::new() };
-    let files = fs::read_dir(folder(path)).into_iter().flatten().flatten();
+    let folders = folders::noted(path).into_iter();
+    let files = folders.flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten());
     let others = files.map(|entry| entry.path()).filter(|other| other != path && is_qcow2(other));
     let others = others.filter_map(|other| Image::of(&other));
     let made_of_it: Vec<_> = others.filter(|other| other.files.contains(&image.files[0])).collect();
