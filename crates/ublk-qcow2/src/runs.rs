@@ -52,12 +52,12 @@ impl Run {
 /// fills a slice with bytes of the file from an offset on.
 ///
 /// # Errors
-/// When the file cannot be read, and when the tables are damaged or name compressed clusters.
+/// When the file cannot be read, when the tables are damaged or name compressed clusters, and those of `emit`.
 pub fn runs(
     header: &Header,
     length: u64,
     mut read: impl FnMut(u64, &mut [u8]) -> io::Result<()>,
-    mut emit: impl FnMut(Run),
+    mut emit: impl FnMut(Run) -> Result<(), Unfit>,
 ) -> Result<(), Unfit> {
     let mut reader = Reader { header, length, last: None, emit: &mut emit };
     let mut l1 = vec![0; usize::try_from(header.l1_entries() * 8).map_err(io::Error::other)?];
@@ -86,8 +86,7 @@ pub fn runs(
         read(table, &mut l2)?;
         reader.table(table, number * header.below_l2(), &l2)?;
     }
-    reader.end();
-    Ok(())
+    reader.end()
 }
 
 struct Reader<'a> {
@@ -95,13 +94,13 @@ struct Reader<'a> {
     length: u64,
     /// The run that the next one may continue.
     last: Option<Run>,
-    emit: &'a mut dyn FnMut(Run),
+    emit: &'a mut dyn FnMut(Run) -> Result<(), Unfit>,
 }
 
 impl Reader<'_> {
     /// An L2 table at byte `table` of the file, for the disk from byte `offset` on.
     fn table(&mut self, table: u64, mut offset: u64, entries: &[u8]) -> Result<(), Unfit> {
-        let stride = if self.header.extended { 16 } else { 8 };
+        let stride = usize::try_from(self.header.l2_entry()).map_err(io::Error::other)?;
         for (at, entry) in (table..).step_by(stride).zip(entries.chunks_exact(stride)) {
             if offset >= self.header.size {
                 break;
@@ -137,11 +136,10 @@ impl Reader<'_> {
         let cluster = self.header.cluster();
         let Some(states) = states else {
             match (entry & flags, place) {
-                (0, 0) => {}
-                (0, place) => self.put(offset, cluster, Place::At(place)),
-                _ => self.put(offset, cluster, Place::Zeros),
+                (0, 0) => return Ok(()),
+                (0, place) => return self.put(offset, cluster, Place::At(place)),
+                _ => return self.put(offset, cluster, Place::Zeros),
             }
-            return Ok(());
         };
         let part = cluster / 32;
         for number in 0..32 {
@@ -150,8 +148,8 @@ impl Reader<'_> {
             let (offset, place) = (offset + number * part, place + number * part);
             match (is_stored, is_zero) {
                 (false, false) => {}
-                (false, true) => self.put(offset, part, Place::Zeros),
-                (true, false) if entry & OFFSET != 0 => self.put(offset, part, Place::At(place)),
+                (false, true) => self.put(offset, part, Place::Zeros)?,
+                (true, false) if entry & OFFSET != 0 => self.put(offset, part, Place::At(place))?,
                 _ => {
                     let what = format!("the states {states:#x} of the parts of a cluster");
                     return Err(Unfit::damaged(at + 8, what));
@@ -162,37 +160,31 @@ impl Reader<'_> {
     }
 
     /// Bytes of the disk: those inside of the disk, and zeros for those behind the end of the file.
-    fn put(&mut self, offset: u64, bytes: u64, place: Place) {
+    fn put(&mut self, offset: u64, bytes: u64, place: Place) -> Result<(), Unfit> {
         let end = (offset + bytes).min(self.header.size);
-        let Some(count) = end.checked_sub(offset).map(|bytes| bytes / SECTOR) else { return };
+        let Some(count) = end.checked_sub(offset).map(|bytes| bytes / SECTOR) else {
+            return Ok(());
+        };
         let sector = offset / SECTOR;
         let stored = match place {
             Place::Zeros => 0,
             Place::At(at) => self.length.saturating_sub(at).div_ceil(SECTOR).min(count),
         };
-        self.push(Run { sector, count: stored, place });
-        self.push(Run { sector: sector + stored, count: count - stored, place: Place::Zeros });
+        self.push(Run { sector, count: stored, place })?;
+        self.push(Run { sector: sector + stored, count: count - stored, place: Place::Zeros })
     }
 
-    fn push(&mut self, run: Run) {
+    fn push(&mut self, run: Run) -> Result<(), Unfit> {
         if run.count == 0 {
-            return;
+            return Ok(());
         }
-        self.last = match self.last.take() {
-            None => Some(run),
-            Some(last) => match last.joined(run) {
-                Some(joined) => Some(joined),
-                None => {
-                    (self.emit)(last);
-                    Some(run)
-                }
-            },
-        };
+        let joined = self.last.and_then(|last| last.joined(run));
+        let ended = if joined.is_none() { self.last } else { None };
+        self.last = joined.or(Some(run));
+        ended.map_or(Ok(()), &mut *self.emit)
     }
 
-    fn end(&mut self) {
-        if let Some(last) = self.last.take() {
-            (self.emit)(last);
-        }
+    fn end(&mut self) -> Result<(), Unfit> {
+        self.last.take().map_or(Ok(()), &mut *self.emit)
     }
 }

@@ -214,6 +214,26 @@ mod tests {
         assert!(Arc::ptr_eq(&one.index, &other.index));
         let data: Vec<_> = one.index.iter().map(|one| (one.block(), one.place())).collect();
         assert_eq!(data, [(1, Place::At { layer: 0, block: 3 })]);
+
+    #[test]
+    fn an_image_in_more_pieces_than_memory_should_hold_is_refused() {
+        let path = std::env::temp_dir().join(format!("ublk-pieces-{}", std::process::id()));
+        // Three clusters, of which the last two are beside each other in the file, too.
+        let mut image = image();
+        image.resize(4096, 0);
+        for (at, place) in [(1024, 3072_u64), (1024 + 8, 2048), (1024 + 16, 2560)] {
+            image[at..at + 8].copy_from_slice(&place.to_be_bytes());
+        }
+        fs::write(&path, image).unwrap();
+        let how = Qcow2Options { direct: Direct::No, ..Qcow2Options::default() };
+        let chain = chain::open(&path, &how).unwrap();
+        assert_eq!(extents::index_of(&chain, 2).unwrap().len(), 2, "the last two are one");
+        let error = extents::index_of(&chain, 1).unwrap_err();
+        fs::remove_file(&path).unwrap();
+        assert_eq!(error.code, Code::BadBackend);
+        assert!(error.message.contains("more than 1 pieces"), "{error}");
+        assert!(error.hint.unwrap().contains("qemu-img convert -O qcow2"));
+    }
         let later = fs::metadata(&path).unwrap().modified().unwrap() + Duration::from_nanos(1);
         fs::File::options().write(true).open(&path).unwrap().set_modified(later).unwrap();
         assert!(!Arc::ptr_eq(&one.index, &open().index));
