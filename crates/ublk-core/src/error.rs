@@ -59,6 +59,15 @@ impl Code {
             Self::Internal => "ERR_UBLK_INTERNAL",
         }
     }
+
+    /// The code of a failed system call on a file that a target needs.
+    pub(crate) fn of_file(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::NoBackend,
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Self::Permission,
+            _ => Self::BadBackend,
+        }
+    }
 }
 
 /// An error that reaches a person: what was tried, what the kernel answered, what is probably

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::native::Native;
 use super::{
     DiscardLimits, Durability, Ended, Errno, Geometry, Next, Part, Plan, REMOTE, Remap, Request,
-    SegmentLimits, Target,
+    Target,
 };
 use crate::error::{Code, Error, Result};
 use crate::remote::Remote;
@@ -294,10 +294,7 @@ fn merge(a: Geometry, b: Geometry) -> Geometry {
         dma_alignment: a.dma_alignment.max(b.dma_alignment),
         virt_boundary: a.virt_boundary | b.virt_boundary,
         segments: match (a.segments, b.segments) {
-            (Some(a), Some(b)) => Some(SegmentLimits {
-                boundary_mask: a.boundary_mask.min(b.boundary_mask),
-                max_size: a.max_size.min(b.max_size),
-            }),
+            (Some(a), Some(b)) => Some(a.and(b)),
             (a, b) => a.or(b),
         },
         chunk: 0,

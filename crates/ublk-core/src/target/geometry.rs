@@ -23,6 +23,16 @@ pub struct SegmentLimits {
     pub max_size: u32,
 }
 
+impl SegmentLimits {
+    /// The limits that keep to both.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            boundary_mask: self.boundary_mask.min(other.boundary_mask),
+            max_size: self.max_size.min(other.max_size),
+        }
+    }
+}
+
 /// How many zones may be written at once. The zones' size is the geometry's chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ZonedLimits {

@@ -160,12 +160,12 @@ pub(super) fn folder(path: &Path) -> &Path {
 
 /// An error of a system call on a layer's file.
 pub(super) fn failed(path: &Path, syscall: &'static str, error: &io::Error) -> Error {
-    let code = match error.kind() {
-        io::ErrorKind::NotFound => Code::NoBackend,
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Code::Permission,
-        _ => Code::BadBackend,
-    };
-    Error::os(code, format!("cannot use {} as a layer", path.display()), syscall, error)
+    Error::os(
+        Code::of_file(error),
+        format!("cannot use {} as a layer", path.display()),
+        syscall,
+        error,
+    )
 }
 
 /// The error of a file that cannot be a layer.
@@ -184,6 +184,11 @@ pub(super) fn unfit(path: &Path, error: &LoadError) -> Error {
     };
     let message = format!("{} cannot be served as a layer: {error}", path.display());
     Error::new(Code::BadBackend, message).hint(hint)
+}
+
+/// When a file was last modified, in nanoseconds since 1970.
+pub(in super::super) fn modified_of(found: &fs::Metadata) -> i64 {
+    found.mtime() * 1_000_000_000 + found.mtime_nsec()
 }
 
 /// When a regular file was last modified; none for other files.

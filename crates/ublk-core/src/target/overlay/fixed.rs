@@ -16,11 +16,12 @@ use ublk_overlay::superblock::Superblock;
 
 use super::super::file::{File, FileOptions};
 use super::super::native::Native;
-use super::super::pieces::{Disk, MOST_STEPS};
-use super::super::{Durability, Errno, Geometry, Op, Part, Plan, Request, Step, StepKind, Target};
+use super::super::pieces::{self, Disk, MOST_STEPS};
+use super::super::{Durability, Errno, Geometry, Op, Plan, Request, Step, StepKind, Target};
 use super::OverlayOptions;
 use super::chain::{Layer, failed, unfit};
 use super::open::{blocks, check_base, check_same_base, geometry};
+use super::reads::plan_below;
 use crate::allocation::Allocation;
 use crate::error::{Code, Error, Result};
 use crate::remote::Remote;
@@ -121,14 +122,8 @@ impl Fixed {
                 }
                 Some(Place::Zero) => plan.push(step),
                 None => {
-                    let before = plan.len();
                     let piece = Request { offset: piece.block << BLOCK_SHIFT, length, ..*request };
-                    let part = Part { files: self.base_files, at, ..Part::default() };
-                    plan.part(part, |plan| self.base.plan(&piece, plan))?;
-                    if plan.len() == before {
-                        // A base that stores nothing reads as zeros.
-                        plan.push(step);
-                    }
+                    plan_below(&self.base, self.base_files, at, &piece, plan)?;
                 }
             }
         }
@@ -190,13 +185,8 @@ impl Target for Fixed {
     }
 
     fn allocation(&self, offset: u64, length: u64) -> io::Result<Allocation> {
-        let (from, to) = (offset >> BLOCK_SHIFT, (offset + length).div_ceil(BLOCK));
-        let Some(piece) = self.index.pieces(from, to).next() else {
-            return Ok(Allocation::data(length));
-        };
-        let end = (piece.block + piece.count) << BLOCK_SHIFT;
-        let length = length.min(end.saturating_sub(offset).max(1));
-        match piece.place {
+        let (length, place) = pieces::first(&self.index, BLOCK, offset, length);
+        match place {
             Some(Place::At { .. }) => Ok(Allocation::data(length)),
             Some(Place::Zero) => Ok(Allocation::hole(length)),
             None => self.base.allocation(offset, length),

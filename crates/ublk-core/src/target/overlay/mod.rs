@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ublk_overlay::extent::{BLOCK_SHIFT, Extent, MAX_COUNT, Place};
+use ublk_overlay::extent::{BLOCK, BLOCK_SHIFT, Extent, MAX_COUNT, Place};
 use ublk_overlay::head::Head;
 use ublk_overlay::space::Run;
 
@@ -24,7 +24,7 @@ use super::file::{File, FileOptions};
 use super::native::Native;
 use super::{
     Durability, Ended, Errno, Geometry, Next, Op, Plan, Queues, Request, Snapshot, SnapshotOptions,
-    Step, StepKind, Target,
+    Step, StepKind, Target, pieces,
 };
 use crate::allocation::Allocation;
 use crate::memory::Region;
@@ -48,7 +48,7 @@ mod unused;
 mod verbs;
 mod writes;
 
-pub(super) use chain::modified;
+pub(super) use chain::{modified, modified_of};
 pub use diff::{Change, diff};
 pub use fixed::Fixed;
 use flights::Flights;
@@ -281,12 +281,8 @@ impl Target for Overlay {
 
     /// The state in the layers; of what no layer has, the state in the base.
     fn allocation(&self, offset: u64, length: u64) -> io::Result<Allocation> {
-        let (from, to) = (offset >> BLOCK_SHIFT, (offset + length).div_ceil(1 << BLOCK_SHIFT));
-        let piece = self.live().head.index().pieces(from, to).next();
-        let Some(piece) = piece else { return Ok(Allocation::data(length)) };
-        let end = (piece.block + piece.count) << BLOCK_SHIFT;
-        let length = length.min(end.saturating_sub(offset).max(1));
-        match piece.place {
+        let (length, place) = pieces::first(self.live().head.index(), BLOCK, offset, length);
+        match place {
             Some(Place::At { .. }) => Ok(Allocation { changed: true, ..Allocation::data(length) }),
             Some(Place::Zero) => Ok(Allocation { changed: true, ..Allocation::hole(length) }),
             None => {

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::super::file::{Direct, File, FileOptions, Promised};
 use super::super::native::Native;
-use super::super::{Boot, DiscardLimits, Durability, Geometry, Target};
+use super::super::{Boot, DiscardLimits, Durability, Geometry, SegmentLimits, Target};
 use super::chain::{Layer, failed, modified, unfit};
 use super::flights::Flights;
 use super::history::{History, Owner, default_folder};
@@ -406,10 +406,7 @@ pub(super) fn geometry(base: &Native, layers: &[&File]) -> Geometry {
         }),
         dma_alignment: all().map(|one| one.dma_alignment).max().unwrap_or(0),
         virt_boundary: all().fold(0, |mask, one| mask | one.virt_boundary),
-        segments: all().filter_map(|one| one.segments).reduce(|a, b| super::super::SegmentLimits {
-            boundary_mask: a.boundary_mask.min(b.boundary_mask),
-            max_size: a.max_size.min(b.max_size),
-        }),
+        segments: all().filter_map(|one| one.segments).reduce(SegmentLimits::and),
         ..Geometry::new(base.geometry().size)
     }
 }

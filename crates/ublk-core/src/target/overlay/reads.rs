@@ -2,6 +2,7 @@
 
 use ublk_overlay::extent::{BLOCK_SHIFT, Place};
 
+use super::super::native::Native;
 use super::super::{Errno, Part, Plan, Request, Step, StepKind, Target};
 use super::{Live, Overlay, blocks};
 
@@ -34,7 +35,7 @@ impl Overlay {
                 Some(Place::Zero) => {
                     plan.push(Step { at: within, ..live.step(StepKind::Zeros, length, 0) });
                 }
-                None => planned = self.plan_base(live, request, (offset, length), plan)?,
+                None => planned = self.plan_base(request, (offset, length), plan)?,
             }
             at += planned >> BLOCK_SHIFT;
             if planned < length {
@@ -50,7 +51,6 @@ impl Overlay {
     /// the plan has room for: not none, if there is room for a plan of the base.
     fn plan_base(
         &self,
-        live: &Live,
         request: &Request,
         (offset, length): (u64, u64),
         plan: &mut Plan<'_>,
@@ -58,21 +58,34 @@ impl Overlay {
         let (most, chunk) = self.base_plans;
         let mut planned = 0;
         while planned < length && plan.room() >= most {
-            let (before, from) = (plan.len(), offset + planned);
+            let from = offset + planned;
             let rest = length - planned;
             let now = if chunk == 0 { rest } else { rest.min(chunk - from % chunk) };
             // Fits: inside the request.
             let bytes = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
             let at = bytes(from - request.offset);
             let piece = Request { offset: from, length: bytes(now), ..*request };
-            let part = Part { files: self.base_files, at, ..Part::default() };
-            plan.part(part, |plan| self.base.plan(&piece, plan))?;
-            if plan.len() == before {
-                // A base that stores nothing reads as zeros.
-                plan.push(Step { at, ..live.step(StepKind::Zeros, now, 0) });
-            }
+            plan_below(&self.base, self.base_files, at, &piece, plan)?;
             planned += now;
         }
         Ok(planned)
     }
+}
+
+/// Adds the base's plan of a read, whose bytes begin at byte `at` of the device's request. `files` is the place of
+/// the base's first file.
+pub(super) fn plan_below(
+    base: &Native,
+    files: u16,
+    at: u32,
+    read: &Request,
+    plan: &mut Plan<'_>,
+) -> Result<(), Errno> {
+    let before = plan.len();
+    plan.part(Part { files, at, ..Part::default() }, |plan| base.plan(read, plan))?;
+    if plan.len() == before {
+        // A base that stores nothing reads as zeros.
+        plan.push(Step { at, length: read.length, kind: StepKind::Zeros, ..Step::EMPTY });
+    }
+    Ok(())
 }

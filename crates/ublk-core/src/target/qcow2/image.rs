@@ -122,12 +122,12 @@ pub(in super::super) fn is_qcow2(file: &fs::File) -> bool {
 
 /// An error of a system call on an image.
 pub(super) fn failed(path: &Path, syscall: &'static str, error: &io::Error) -> Error {
-    let code = match error.kind() {
-        io::ErrorKind::NotFound => Code::NoBackend,
-        io::ErrorKind::PermissionDenied => Code::Permission,
-        _ => Code::BadBackend,
-    };
-    Error::os(code, format!("cannot read the image {}", path.display()), syscall, error)
+    Error::os(
+        Code::of_file(error),
+        format!("cannot read the image {}", path.display()),
+        syscall,
+        error,
+    )
 }
 
 /// The error of an image that cannot be served.

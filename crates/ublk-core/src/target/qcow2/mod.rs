@@ -14,8 +14,11 @@ use ublk_overlay::index::Index;
 use ublk_qcow2::SECTOR;
 
 use super::file::{Direct, File, Promised};
-use super::pieces::{Disk, MOST_STEPS};
-use super::{Durability, Errno, Geometry, Op, Plan, Presentation, Request, Step, StepKind, Target};
+use super::pieces::{self, Disk, MOST_STEPS};
+use super::{
+    Durability, Errno, Geometry, Op, Plan, Presentation, Request, SegmentLimits, Step, StepKind,
+    Target,
+};
 use crate::allocation::Allocation;
 use crate::error::{Code, Error, Result};
 
@@ -127,10 +130,7 @@ fn geometry(files: &[File], size: u64, cluster: u64, chunk: u64) -> Geometry {
         rotational: all().any(|one| one.rotational),
         dma_alignment: most(|one| one.dma_alignment, 0),
         virt_boundary: all().fold(0, |mask, one| mask | one.virt_boundary),
-        segments: all().filter_map(|one| one.segments).reduce(|a, b| super::SegmentLimits {
-            boundary_mask: a.boundary_mask.min(b.boundary_mask),
-            max_size: a.max_size.min(b.max_size),
-        }),
+        segments: all().filter_map(|one| one.segments).reduce(SegmentLimits::and),
         chunk,
         ..Geometry::new(size)
     }
@@ -168,13 +168,8 @@ impl Target for Qcow2 {
     }
 
     fn allocation(&self, offset: u64, length: u64) -> io::Result<Allocation> {
-        let (from, to) = (offset / SECTOR, (offset + length).div_ceil(SECTOR));
-        let Some(piece) = self.index.pieces(from, to).next() else {
-            return Ok(Allocation::data(length));
-        };
-        let end = (piece.block + piece.count) * SECTOR;
-        let length = length.min(end.saturating_sub(offset).max(1));
-        Ok(match piece.place {
+        let (length, place) = pieces::first(&self.index, SECTOR, offset, length);
+        Ok(match place {
             Some(Place::At { .. }) => Allocation::data(length),
             Some(Place::Zero) | None => Allocation::hole(length),
         })
@@ -214,6 +209,11 @@ mod tests {
         assert!(Arc::ptr_eq(&one.index, &other.index));
         let data: Vec<_> = one.index.iter().map(|one| (one.block(), one.place())).collect();
         assert_eq!(data, [(1, Place::At { layer: 0, block: 3 })]);
+        let later = fs::metadata(&path).unwrap().modified().unwrap() + Duration::from_nanos(1);
+        fs::File::options().write(true).open(&path).unwrap().set_modified(later).unwrap();
+        assert!(!Arc::ptr_eq(&one.index, &open().index));
+        fs::remove_file(&path).unwrap();
+    }
 
     #[test]
     fn an_image_in_more_pieces_than_memory_should_hold_is_refused() {
@@ -233,10 +233,5 @@ mod tests {
         assert_eq!(error.code, Code::BadBackend);
         assert!(error.message.contains("more than 1 pieces"), "{error}");
         assert!(error.hint.unwrap().contains("qemu-img convert -O qcow2"));
-    }
-        let later = fs::metadata(&path).unwrap().modified().unwrap() + Duration::from_nanos(1);
-        fs::File::options().write(true).open(&path).unwrap().set_modified(later).unwrap();
-        assert!(!Arc::ptr_eq(&one.index, &open().index));
-        fs::remove_file(&path).unwrap();
     }
 }

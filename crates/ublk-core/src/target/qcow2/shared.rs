@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use ublk_overlay::index::Index;
 
+use super::super::overlay::modified_of;
 use super::chain::Chain;
 use super::extents;
 use super::image::failed;
@@ -48,8 +49,7 @@ fn states(chain: &Chain) -> Result<Option<Vec<State>>> {
         if !found.is_file() {
             return Ok(None);
         }
-        let modified = found.mtime() * 1_000_000_000 + found.mtime_nsec();
-        states.push((found.dev(), found.ino(), image.length, modified));
+        states.push((found.dev(), found.ino(), image.length, modified_of(&found)));
     }
     Ok(Some(states))
 }

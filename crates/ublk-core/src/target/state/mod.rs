@@ -279,10 +279,8 @@ impl Subject<'_> {
 
     fn failed(&self, tried: &str, syscall: &'static str, error: &io::Error) -> Error {
         let code = match error.kind() {
-            io::ErrorKind::NotFound => Code::NoBackend,
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Code::Permission,
             io::ErrorKind::WouldBlock => Code::Busy,
-            _ => Code::BadBackend,
+            _ => Code::of_file(error),
         };
         let tried = format!("cannot {tried} {} ({})", self.path.display(), self.format.what());
         Error::os(code, tried, syscall, error)

@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use ublk_overlay::extent::BLOCK;
 use ublk_overlay::superblock::Superblock;
 
-use super::super::chain::folder;
-use super::super::{fixed, folders};
+use super::super::{fixed, folders, modified_of};
 use super::family;
 use crate::target::qcow2;
 
@@ -26,7 +25,7 @@ impl Image {
     /// None for a file that cannot be read, and what is no regular file.
     pub(super) fn of(path: &Path) -> Option<Self> {
         let found = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
-        let mut disks = vec![(found.len(), modified(&found))];
+        let mut disks = vec![(found.len(), modified_of(&found))];
         let mut files = vec![(found.dev(), found.ino())];
         if is_qcow2(path)
             && let Ok((size, members)) = qcow2::members(path)
@@ -71,10 +70,6 @@ pub(super) fn on_images(path: &Path, images: &[Image]) -> Vec<PathBuf> {
     layers.sort();
     layers.dedup();
     layers
-}
-
-fn modified(found: &fs::Metadata) -> i64 {
-    found.mtime() * 1_000_000_000 + found.mtime_nsec()
 }
 
 /// Whether a file is a qcow2 image, by its first bytes.

@@ -160,10 +160,10 @@ fn unnamed(path: &Path, error: &io::Error) -> Error {
 }
 
 fn failed(path: &Path, syscall: &'static str, error: &io::Error) -> Error {
-    let code = match error.kind() {
-        io::ErrorKind::NotFound => Code::NoBackend,
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Code::Permission,
-        _ => Code::BadBackend,
-    };
-    Error::os(code, format!("cannot write the disk to {}", path.display()), syscall, error)
+    Error::os(
+        Code::of_file(error),
+        format!("cannot write the disk to {}", path.display()),
+        syscall,
+        error,
+    )
 }

@@ -177,10 +177,10 @@ fn finish(base: &fs::File) -> io::Result<i64> {
 }
 
 fn failed_on_base(path: &Path, error: &io::Error) -> Error {
-    let code = match error.kind() {
-        io::ErrorKind::NotFound => Code::NoBackend,
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Code::Permission,
-        _ => Code::BadBackend,
-    };
-    Error::os(code, format!("cannot write to the base {}", path.display()), "write", error)
+    Error::os(
+        Code::of_file(error),
+        format!("cannot write to the base {}", path.display()),
+        "write",
+        error,
+    )
 }
