@@ -14,7 +14,7 @@ use io_uring::squeue::Entry;
 
 use crate::error::Result;
 use crate::memory::Region;
-use crate::target::{StepKind, fixed_size};
+use crate::target::{Durability, StepKind, fixed_size};
 
 mod ends;
 pub mod http;
@@ -103,6 +103,20 @@ pub trait Session: Debug {
 
     /// Whether no entry is in flight.
     fn is_idle(&self) -> bool;
+}
+
+/// What a job of a service is answered: after a failure to make data durable, no sync succeeds, since a service, too,
+/// may report the failure once and drop the data. `durability` is that of one file, which all sessions share.
+fn settle(durability: &Durability, kind: StepKind, result: i32) -> i32 {
+    match result {
+        _ if !kind.syncs() => result,
+        ..0 => {
+            durability.lose(0);
+            result
+        }
+        _ if durability.is_lost(0) => -libc::EIO,
+        _ => result,
+    }
 }
 
 /// The most entries of a session in flight at a time.

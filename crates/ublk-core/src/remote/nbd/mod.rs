@@ -7,7 +7,6 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use ublk_nbd::wire::{export, option_reply};
 
 use super::{Remote, Session};
 use crate::error::{Code, Error, Result};
+use crate::target::Durability;
 use crate::tls;
 
 mod connect;
@@ -64,9 +64,8 @@ pub struct Nbd {
     options: NbdOptions,
     /// The connection of the first negotiation, for the first session.
     first: Mutex<Option<Socket>>,
-    /// The server has failed to make written data durable: later flushes fail too, as those of
-    /// [`Durability`](crate::target::Durability) do.
-    lost: AtomicBool,
+    /// Of the export.
+    durability: Durability,
 }
 
 impl Nbd {
@@ -84,8 +83,8 @@ impl Nbd {
         check_tls(uri, &address, &options)?;
         let (socket, export) = connect::connect(&address, &options, options.connect_timeout)
             .map_err(|error| explain(&address, &options, &error))?;
-        let (first, lost) = (Mutex::new(Some(socket)), AtomicBool::new(false));
-        Ok(Self { address, export, options, first, lost })
+        let (first, durability) = (Mutex::new(Some(socket)), Durability::of(1));
+        Ok(Self { address, export, options, first, durability })
     }
 
     /// What the server says of the export.
@@ -97,15 +96,6 @@ impl Nbd {
     fn connect_again(&self, limit: Duration) -> std::result::Result<Socket, ConnectError> {
         let (socket, export) = connect::connect(&self.address, &self.options, limit)?;
         if export == self.export { Ok(socket) } else { Err(ConnectError::Changed) }
-    }
-
-    fn is_lost(&self) -> bool {
-        // Acquire and release: whoever begins after a failure was noted sees the failure.
-        self.lost.load(Ordering::Acquire)
-    }
-
-    fn lose(&self) {
-        self.lost.store(true, Ordering::Release);
     }
 }
 

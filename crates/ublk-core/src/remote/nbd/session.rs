@@ -23,7 +23,7 @@ use super::sending::Sending;
 use super::socket::Socket;
 use super::table::{Stage, Table};
 use crate::memory::Region;
-use crate::remote::{Entries, Job, Session, Ticket};
+use crate::remote::{Entries, Job, Session, Ticket, settle};
 use crate::target::StepKind;
 
 /// The numbers of the entries.
@@ -188,8 +188,7 @@ impl NbdSession {
     }
 }
 
-/// Answers a job. After a failure to make data durable no sync succeeds: the server, too, may report the
-/// failure once and drop the data.
+/// Answers a job.
 fn answer(
     remote: &Nbd,
     table: &mut Table,
@@ -198,16 +197,8 @@ fn answer(
     answers: &mut VecDeque<(Ticket, i32)>,
 ) {
     let job = table.slot(number).job;
-    let mut result = result;
-    if job.kind.syncs() {
-        if result < 0 {
-            remote.lose();
-        } else if remote.is_lost() {
-            result = -libc::EIO;
-        }
-    }
     table.free(number);
-    answers.push_back((job.ticket, result));
+    answers.push_back((job.ticket, settle(&remote.durability, job.kind, result)));
 }
 
 impl Session for NbdSession {

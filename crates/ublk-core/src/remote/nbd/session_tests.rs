@@ -2,7 +2,6 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
 
 use io_uring::squeue::Entry;
 use ublk_nbd::client::{Address, Export};
@@ -10,6 +9,7 @@ use ublk_nbd::wire::{SIMPLE_REPLY_MAGIC, export, length};
 
 use super::*;
 use crate::remote::nbd::NbdOptions;
+use crate::target::Durability;
 
 const LIMIT: u64 = 5;
 
@@ -37,7 +37,7 @@ fn session_within(reconnect_timeout: Duration) -> (NbdSession, UnixStream) {
         export: Export { size: 4096, flags: export::HAS_FLAGS, blocks: None, structured: false },
         options: NbdOptions { reconnect_timeout, answer_timeout, ..NbdOptions::default() },
         first: Mutex::new(None),
-        lost: AtomicBool::new(false),
+        durability: Durability::of(1),
     };
     let socket = Socket::new(OwnedFd::from(ours));
     (NbdSession::new(Arc::new(remote), Some(socket), 4).unwrap(), peer)

@@ -5,7 +5,6 @@
 //! through a [`line`]. Opening and closing block, and run on the threads for work that may block.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
@@ -13,6 +12,7 @@ use std::time::Duration;
 use super::{Remote, Session};
 use crate::aside;
 use crate::error::{Code, Error, Result};
+use crate::target::Durability;
 
 mod api;
 mod exit;
@@ -63,9 +63,8 @@ pub struct Rbd {
     facts: Facts,
     /// Present until dropped.
     image: Option<Image>,
-    /// librbd has failed to make written data durable: later flushes fail too, as those of
-    /// [`Durability`](crate::target::Durability) do.
-    lost: AtomicBool,
+    /// Of the image.
+    durability: Durability,
 }
 
 impl Rbd {
@@ -97,7 +96,7 @@ impl Rbd {
         match told.recv_timeout(options.connect_timeout) {
             Ok(opened) => {
                 let (image, facts) = opened?;
-                Ok(Self { name, facts, image: Some(image), lost: AtomicBool::new(false) })
+                Ok(Self { name, facts, image: Some(image), durability: Durability::of(1) })
             }
             Err(RecvTimeoutError::Timeout) => {
                 let stage = *stage.lock().unwrap_or_else(PoisonError::into_inner);
@@ -124,15 +123,6 @@ impl Rbd {
 
     fn handle(&self) -> api::Image {
         self.image().handle
-    }
-
-    fn is_lost(&self) -> bool {
-        // Acquire and release: whoever begins after a failure was noted sees the failure.
-        self.lost.load(Ordering::Acquire)
-    }
-
-    fn lose(&self) {
-        self.lost.store(true, Ordering::Release);
     }
 }
 

@@ -12,7 +12,7 @@ use super::api::{Completion, THICK};
 use super::line::{End, Line};
 use crate::memory::Region;
 use crate::remote::ends::Hearing;
-use crate::remote::{Entries, Job, Session, Ticket};
+use crate::remote::{Entries, Job, Session, Ticket, settle};
 use crate::target::StepKind;
 
 /// A job that librbd has.
@@ -115,17 +115,9 @@ impl RbdSession {
         self.finish(number, slot.job, result);
     }
 
-    /// Answers a job. After a failure to make data durable no sync succeeds: librbd reports the failure of a
-    /// write in its cache once.
+    /// Answers a job.
     fn finish(&mut self, number: u16, job: Job, result: i32) {
-        let mut result = result;
-        if job.kind.syncs() {
-            if result < 0 {
-                self.remote.lose();
-            } else if self.remote.is_lost() {
-                result = -libc::EIO;
-            }
-        }
+        let result = settle(&self.remote.durability, job.kind, result);
         self.slots[usize::from(number)] = None;
         self.free.push(number);
         self.answers.push_back((job.ticket, result));
