@@ -23,7 +23,10 @@ pub enum Role<'a> {
         host: &'a str,
     },
     /// Lets clients in.
-    Server,
+    Server {
+        /// Whether clients need no certificate.
+        anyone: bool,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -39,11 +42,11 @@ pub struct Identity(Config);
 impl Identity {
     /// Reads the certificates of `folder`: `ca-cert.pem`, and `client-cert.pem` with `client-key.pem`, which a
     /// client may lack, or `server-cert.pem` with `server-key.pem`. A server asks each client for a
-    /// certificate of the authority unless `anyone` may come.
+    /// certificate of the authority, unless anyone may come.
     ///
     /// # Errors
     /// [`TlsError::File`], [`TlsError::Kernel`].
-    pub fn read(folder: &Path, role: Role<'_>, anyone: bool) -> Result<Self, TlsError> {
+    pub fn read(folder: &Path, role: Role<'_>) -> Result<Self, TlsError> {
         kernel::check()?;
         let unfit = |error: rustls::Error| TlsError::File {
             message: format!("the certificates in {}: {error}", folder.display()),
@@ -70,7 +73,7 @@ impl Identity {
                 config.enable_secret_extraction = true;
                 Ok(Self(Config::Client(Arc::new(config), name)))
             }
-            Role::Server => {
+            Role::Server { anyone } => {
                 let (chain, key) =
                     files::pair(folder, "server")?.ok_or_else(|| TlsError::File {
                         message: format!("{}: no server-cert.pem is there", folder.display()),

@@ -164,7 +164,7 @@ fn identify(address: &Address, tls: &Tls) -> Result<Identity> {
             "the kernel has TLS for TCP only; the socket's permissions decide who connects",
         ));
     }
-    Identity::read(&tls.certificates, Role::Server, tls.anyone)
+    Identity::read(&tls.certificates, Role::Server { anyone: tls.anyone })
         .map_err(|error| tls::explain(&"cannot export with TLS", &error))
 }
 

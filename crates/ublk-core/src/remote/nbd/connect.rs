@@ -78,7 +78,7 @@ pub(super) fn connect(
 fn identity(address: &Address, options: &NbdOptions) -> Result<Option<Identity>, TlsError> {
     match (&address.endpoint, &options.tls_certificates) {
         (Endpoint::Tcp { host, .. }, Some(folder)) if address.tls => {
-            Identity::read(folder, Role::Client { host }, false).map(Some)
+            Identity::read(folder, Role::Client { host }).map(Some)
         }
         _ => Ok(None),
     }
