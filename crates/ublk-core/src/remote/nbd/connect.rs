@@ -47,22 +47,18 @@ pub(super) fn connect(
     let mut secure = |stream: &mut Timed<'_>| {
         let identity = identity.as_ref().ok_or(io::ErrorKind::InvalidInput)?;
         let fd = stream.socket.fd();
-        let secured = identity.secure(stream, fd);
-        stream.tls = secured.is_ok();
-        secured.map_err(|error| {
+        identity.secure(stream, fd).map_err(|error| {
             failure = Some(error);
             io::Error::other("no TLS")
-        })
+        })?;
+        stream.socket.begin_tls();
+        Ok(())
     };
-    let mut stream = Timed { socket: &socket, deadline, tls: false };
+    let mut stream = Timed { socket: &mut socket, deadline };
     let secure = identity.as_ref().map(|_| &mut secure as Secure<'_, _>);
     let agreed = negotiate(&mut stream, &address.export, secure);
-    let tls = stream.tls;
     match (agreed, failure) {
-        (Ok(export), _) => {
-            socket.set_tls(tls);
-            Ok((socket, export))
-        }
+        (Ok(export), _) => Ok((socket, export)),
         (Err(NegotiateError::Io(error)), _) if error.kind() == io::ErrorKind::TimedOut => {
             Err(ConnectError::TimedOut)
         }

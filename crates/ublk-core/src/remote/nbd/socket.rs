@@ -19,8 +19,9 @@ impl Socket {
         Self { fd, tls: false }
     }
 
-    pub(super) fn set_tls(&mut self, tls: bool) {
-        self.tls = tls;
+    /// The kernel has the keys.
+    pub(super) fn begin_tls(&mut self) {
+        self.tls = true;
     }
 
     pub(super) fn fd(&self) -> RawFd {
@@ -56,10 +57,8 @@ impl Socket {
 
 /// A socket as a stream that fails with `TimedOut` at the deadline.
 pub(super) struct Timed<'a> {
-    pub(super) socket: &'a Socket,
+    pub(super) socket: &'a mut Socket,
     pub(super) deadline: Instant,
-    /// The kernel encrypts and decrypts.
-    pub(super) tls: bool,
 }
 
 impl Timed<'_> {
@@ -99,7 +98,7 @@ impl Read for Timed<'_> {
             libc::recv(self.socket.fd(), buffer.as_mut_ptr().cast(), buffer.len(), flags)
         };
         match moved(done) {
-            Err(error) if self.tls && error.raw_os_error() == Some(libc::EIO) => {
+            Err(error) if self.socket.tls && error.raw_os_error() == Some(libc::EIO) => {
                 match ublk_tls::control(self.socket.fd())? {
                     Control::Ignored => Err(io::ErrorKind::Interrupted.into()),
                     Control::Closed => Ok(0),
