@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use zeroize::Zeroizing;
 
 use super::TlsError;
 
@@ -46,7 +47,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let bytes = read(path)?;
+    let bytes = Zeroizing::new(read(path)?);
     let mode = fs::metadata(path).map_err(|error| wrong(path, &error))?.mode();
     if mode & 0o007 != 0 {
         let message = format!("{}: every user of this machine may read the key", path.display());

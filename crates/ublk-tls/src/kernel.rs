@@ -5,7 +5,7 @@ use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use super::TlsError;
-use super::secret::{self, LENGTH};
+use super::secret;
 
 const TCP_ULP: i32 = 31;
 const SOL_TLS: i32 = 282;
@@ -50,8 +50,8 @@ pub(super) fn prepare(fd: RawFd) -> Result<(), TlsError> {
 pub(super) fn begin(fd: RawFd, secrets: &rustls::ExtractedSecrets) -> Result<(), TlsError> {
     for (direction, secret) in [(TLS_TX, &secrets.tx), (TLS_RX, &secrets.rx)] {
         let unknown = || rustls::Error::General("a cipher that was not offered".into());
-        let keys: [u8; LENGTH] = secret::bytes(secret).ok_or_else(unknown)?;
-        set(fd, SOL_TLS, direction, &keys)?;
+        let keys = secret::bytes(secret).ok_or_else(unknown)?;
+        set(fd, SOL_TLS, direction, keys.as_slice())?;
     }
     Ok(())
 }
