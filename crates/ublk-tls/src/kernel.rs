@@ -70,7 +70,9 @@ fn set(fd: RawFd, level: i32, name: i32, value: &[u8]) -> Result<(), TlsError> {
 pub enum Control {
     /// The connection goes on.
     Ignored,
-    /// The peer sends nothing any more.
+    /// The peer sends nothing any more. A peer, or whoever cuts the connection, may also end the stream without
+    /// saying so (`close_notify`): the user of the stream must know from its contents whether the stream is whole,
+    /// as NBD does by the lengths of its messages.
     Closed,
     /// The connection cannot go on: an alert with this description, or new keys, which the kernel's socket
     /// does not take on all releases (absent).
@@ -102,7 +104,8 @@ pub fn control(fd: RawFd) -> io::Result<Control> {
     // SAFETY: the kernel has filled the message.
     let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
     if header.is_null() {
-        return Ok(Control::Closed);
+        // The kernel names the type of each record: without a type, there is no record, and the stream has ended.
+        return Ok(if count == 0 { Control::Closed } else { Control::Broken(None) });
     }
     // SAFETY: a header inside `room`; the data of a record's type is a byte.
     let (level, kind, record) =
@@ -124,6 +127,9 @@ fn judge(record: u8, data: &[u8]) -> Control {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
     use super::*;
 
     #[test]
@@ -134,5 +140,14 @@ mod tests {
         assert_eq!(judge(ALERT, &[2, 116]), Control::Broken(Some(116)));
         assert_eq!(judge(ALERT, &[]), Control::Broken(None));
         assert_eq!(judge(23, &[1]), Control::Broken(None));
+    }
+
+    #[test]
+    fn bytes_without_the_type_of_a_record_are_not_the_end_of_the_stream() {
+        let (ours, mut peer) = UnixStream::pair().unwrap();
+        peer.write_all(&[1, 2]).unwrap();
+        assert_eq!(control(ours.as_raw_fd()).unwrap(), Control::Broken(None));
+        drop(peer);
+        assert_eq!(control(ours.as_raw_fd()).unwrap(), Control::Closed);
     }
 }
