@@ -8,6 +8,30 @@ use std::time::Duration;
 use super::open::{RbdImage, Stage};
 use crate::error::{Code, Error};
 
+/// What it means when the cluster does not answer at a stage, and what to look at.
+fn silence(stage: Stage) -> (&'static str, &'static str) {
+    match stage {
+        Stage::Monitors => (
+            "the monitors of the cluster do not answer",
+            "are mon_host in Ceph's configuration and the network right? `ceph -s` tells",
+        ),
+        Stage::Image => {
+            ("OSDs do not answer", "are the placement groups of the pool active? `ceph -s` tells")
+        }
+        Stage::Lock => (
+            "another client keeps the exclusive lock",
+            "the lock of a client that was killed is free after 30 s; `rbd status POOL/IMAGE` names the \
+             clients; the option connectTimeoutMs (--connect-timeout) is the limit",
+        ),
+    }
+}
+
+/// librados or librbd has waited for the cluster for as long as it may.
+fn unanswered(image: &RbdImage, stage: Stage, call: &'static str) -> Error {
+    let (what, hint) = silence(stage);
+    explained(Code::Timeout, image, &what, call, -libc::ETIMEDOUT).hint(hint)
+}
+
 /// An error of Ceph's: `error` is a negative errno, of `call`.
 fn explained(
     code: Code,
@@ -56,11 +80,7 @@ pub(super) fn no_cluster(image: &RbdImage, error: i32) -> Error {
     let user = format!("client.{}", image.user.as_deref().unwrap_or("admin"));
     let call = "rados_connect";
     match -error {
-        libc::ETIMEDOUT => {
-            let why = "the monitors of the cluster do not answer";
-            explained(Code::Timeout, image, &why, call, error)
-                .hint("are mon_host in Ceph's configuration and the network right? `ceph -s` tells")
-        }
+        libc::ETIMEDOUT => unanswered(image, Stage::Monitors, call),
         libc::EACCES | libc::EPERM => {
             let why = format!("the cluster refuses {user}, or the keyring has no key of this user");
             explained(Code::Permission, image, &why, call, error)
@@ -113,8 +133,7 @@ pub(super) fn no_image(image: &RbdImage, error: i32, has_image: bool) -> Error {
                  'profile rbd-read-only', the option readOnly (--read-only)",
             )
         }
-        (libc::ETIMEDOUT, _) => explained(Code::Timeout, image, &"OSDs do not answer", call, error)
-            .hint("are the placement groups of the pool active? `ceph -s` tells"),
+        (libc::ETIMEDOUT, _) => unanswered(image, Stage::Image, call),
         _ => failed(image, call, error),
     }
 }
@@ -131,25 +150,14 @@ pub(super) fn no_lock(image: &RbdImage, error: i32) -> Error {
                 status(image)
             ))
         }
+        // The lock is an object of the image: OSDs keep it.
+        libc::ETIMEDOUT => unanswered(image, Stage::Image, call),
         _ => explained(Code::BadBackend, image, &"no exclusive lock", call, error),
     }
 }
 
 pub(super) fn timed_out(name: &str, stage: Stage, limit: Duration) -> Error {
-    let (what, hint) = match stage {
-        Stage::Monitors => (
-            "the monitors of the cluster do not answer",
-            "are mon_host in Ceph's configuration and the network right? `ceph -s` tells",
-        ),
-        Stage::Image => {
-            ("OSDs do not answer", "are the placement groups of the pool active? `ceph -s` tells")
-        }
-        Stage::Lock => (
-            "another client keeps the exclusive lock",
-            "the lock of a client that was killed is free after 30 s; `rbd status POOL/IMAGE` names the \
-             clients; the option connectTimeoutMs (--connect-timeout) is the limit",
-        ),
-    };
+    let (what, hint) = silence(stage);
     let message = format!("cannot open {name}: {what}, within {} ms", limit.as_millis());
     Error::new(Code::Timeout, message).hint(hint)
 }

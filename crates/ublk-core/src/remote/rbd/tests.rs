@@ -209,7 +209,7 @@ fn only_writers_of_images_with_the_feature_take_the_lock() {
 #[test]
 fn what_is_missing_is_named_and_nothing_stays_open() {
     type Change = fn(&mut Manners);
-    let cases: [(Change, Code, &str); 9] = [
+    let cases: [(Change, Code, &str); 10] = [
         (
             |m| m.conf = -2,
             Code::NoBackend,
@@ -223,6 +223,7 @@ fn what_is_missing_is_named_and_nothing_stays_open() {
         (|m| m.image = -1, Code::Permission, "client.admin may not open the image"),
         (|m| m.lock = -30, Code::Busy, "another client holds the exclusive lock"),
         (|m| m.lock = -5, Code::BadBackend, "no exclusive lock"),
+        (|m| m.lock = -110, Code::Timeout, "OSDs do not answer"),
     ];
     for (number, (change, code, words)) in cases.into_iter().enumerate() {
         let name = format!("wrong {number}");
