@@ -2,13 +2,15 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::{CStr, c_char, c_int, c_void};
-use std::slice;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
-use crate::remote::rbd::api::{self, Api, Callback, Completion, Info};
+use crate::remote::rbd::api::{Api, Callback, Completion};
+
+mod opening;
+mod operations;
 
 /// What a cluster answers when an image is opened, and what the image is.
 #[derive(Clone, Debug)]
@@ -192,268 +194,34 @@ unsafe fn fill(text: &str, buffer: *mut c_char, length: usize) -> c_int {
     0
 }
 
-unsafe extern "C" fn create(
-    to: *mut api::Cluster,
-    cluster: *const c_char,
-    user: *const c_char,
-    _flags: u64,
-) -> c_int {
-    // SAFETY: strings of our caller.
-    let (name, user) = unsafe { (text(cluster), text(user)) };
-    let fake = lock(&FAKES).iter().find(|(one, _)| *one == name).unwrap().1.clone();
-    lock(&fake.settings).insert("user".into(), user);
-    fake.open(0, to)
-}
-
-unsafe extern "C" fn read_file(cluster: api::Cluster, _path: *const c_char) -> c_int {
-    // SAFETY: our handle.
-    unsafe { of(cluster) }.manners.conf
-}
-
-unsafe extern "C" fn get(
-    cluster: api::Cluster,
-    name: *const c_char,
-    to: *mut c_char,
-    length: usize,
-) -> c_int {
-    // SAFETY: our handle, a string and a buffer of our caller.
-    unsafe {
-        let manners = &of(cluster).manners;
-        match text(name).as_str() {
-            "rados_osd_op_timeout" => fill(manners.own_limit, to, length),
-            "rbd_discard_granularity_bytes" => fill(manners.granularity, to, length),
-            _ => -libc::ENOENT,
-        }
-    }
-}
-
-unsafe extern "C" fn set(
-    cluster: api::Cluster,
-    name: *const c_char,
-    value: *const c_char,
-) -> c_int {
-    // SAFETY: our handle, strings of our caller.
-    unsafe { lock(&of(cluster).settings).insert(text(name), text(value)) };
-    0
-}
-
-unsafe extern "C" fn connect(cluster: api::Cluster) -> c_int {
-    // SAFETY: our handle.
-    unsafe { of(cluster) }.manners.connect
-}
-
-unsafe extern "C" fn close(handle: *mut c_void) {
-    // SAFETY: our handle.
-    unsafe { of(handle) }.handles.fetch_sub(1, Ordering::SeqCst);
-}
-
-unsafe extern "C" fn close_image(handle: *mut c_void) -> c_int {
-    // SAFETY: our handle.
-    unsafe { close(handle) };
-    0
-}
-
-unsafe extern "C" fn fsid(_cluster: api::Cluster, to: *mut c_char, length: usize) -> c_int {
-    // SAFETY: a buffer of our caller.
-    unsafe { fill("F", to, length) }
-}
-
-unsafe extern "C" fn pool(
-    cluster: api::Cluster,
-    _name: *const c_char,
-    to: *mut api::Pool,
-) -> c_int {
-    // SAFETY: our handle, an Arc's.
-    let fake = unsafe {
-        Arc::increment_strong_count(cluster.cast::<Fake>());
-        Arc::from_raw(cluster.cast::<Fake>())
-    };
-    fake.open(fake.manners.pool, to)
-}
-
-unsafe extern "C" fn namespace(_pool: api::Pool, _name: *const c_char) {}
-
-unsafe extern "C" fn pool_id(_pool: api::Pool) -> i64 {
-    7
-}
-
-unsafe extern "C" fn open(
-    pool: api::Pool,
-    _name: *const c_char,
-    to: *mut api::Image,
-    snapshot: *const c_char,
-) -> c_int {
-    // SAFETY: our handle, an Arc's.
-    let fake = unsafe {
-        Arc::increment_strong_count(pool.cast::<Fake>());
-        Arc::from_raw(pool.cast::<Fake>())
-    };
-    drop(lock(&fake.gate));
-    let result = match snapshot.is_null() {
-        true => fake.manners.image,
-        false => fake.manners.snapshot,
-    };
-    fake.open(result, to)
-}
-
-unsafe extern "C" fn stat(image: api::Image, to: *mut Info, length: usize) -> c_int {
-    assert_eq!(length, size_of::<Info>());
-    // SAFETY: our handle, a place of our caller.
-    unsafe { ((*to).size, (*to).object_size) = (of(image).manners.size, 4 << 20) };
-    0
-}
-
-unsafe extern "C" fn size(image: api::Image, to: *mut u64) -> c_int {
-    // SAFETY: our handle, a place of our caller.
-    unsafe { *to = of(image).size.load(Ordering::SeqCst) };
-    0
-}
-
-unsafe extern "C" fn id(_image: api::Image, to: *mut c_char, length: usize) -> c_int {
-    // SAFETY: a buffer of our caller.
-    unsafe { fill("100d", to, length) }
-}
-
-unsafe extern "C" fn features(image: api::Image, to: *mut u64) -> c_int {
-    // SAFETY: our handle, a place of our caller.
-    unsafe { *to = of(image).manners.features };
-    0
-}
-
-unsafe extern "C" fn stripe_unit(image: api::Image, to: *mut u64) -> c_int {
-    // SAFETY: our handle, a place of our caller.
-    unsafe { *to = of(image).manners.stripe.0 };
-    0
-}
-
-unsafe extern "C" fn stripe_count(image: api::Image, to: *mut u64) -> c_int {
-    // SAFETY: our handle, a place of our caller.
-    unsafe { *to = of(image).manners.stripe.1 };
-    0
-}
-
-unsafe extern "C" fn take_lock(image: api::Image, mode: c_int) -> c_int {
-    assert_eq!(mode, api::LOCK_EXCLUSIVE);
-    // SAFETY: our handle.
-    let fake = unsafe { of(image) };
-    lock(&fake.settings).insert("locked".into(), "yes".into());
-    fake.manners.lock
-}
-
-unsafe extern "C" fn completion(
-    argument: *mut c_void,
-    callback: Option<Callback>,
-    to: *mut Completion,
-) -> c_int {
-    let pending = Pending { callback: callback.unwrap(), argument, result: 0 };
-    // SAFETY: a place of our caller.
-    unsafe { *to = Box::into_raw(Box::new(pending)).cast() };
-    0
-}
-
-unsafe extern "C" fn value(completion: Completion) -> isize {
-    // SAFETY: a completion not released yet.
-    isize::try_from(unsafe { (*completion.cast::<Pending>()).result }).unwrap()
-}
-
-unsafe extern "C" fn release(completion: Completion) {
-    // SAFETY: a completion, for the last time.
-    drop(unsafe { Box::from_raw(completion.cast::<Pending>()) });
-}
-
-fn range(offset: u64, length: usize) -> std::ops::Range<usize> {
-    let begin = usize::try_from(offset).unwrap();
-    begin..begin + length
-}
-
-unsafe extern "C" fn read(
-    image: api::Image,
-    offset: u64,
-    length: usize,
-    to: *mut c_char,
-    completion: Completion,
-) -> c_int {
-    // SAFETY: our handle, a buffer of our caller.
-    let (fake, to) = unsafe { (of(image), slice::from_raw_parts_mut(to.cast::<u8>(), length)) };
-    fake.carry_out(Did::Read, completion, |disk| {
-        to.copy_from_slice(&disk[range(offset, length)]);
-        i64::try_from(length).unwrap()
-    })
-}
-
-unsafe extern "C" fn write(
-    image: api::Image,
-    offset: u64,
-    length: usize,
-    from: *const c_char,
-    completion: Completion,
-) -> c_int {
-    // SAFETY: our handle, a buffer of our caller.
-    let (fake, from) = unsafe { (of(image), slice::from_raw_parts(from.cast::<u8>(), length)) };
-    fake.carry_out(Did::Write, completion, |disk| {
-        disk[range(offset, length)].copy_from_slice(from);
-        0
-    })
-}
-
-unsafe extern "C" fn discard(
-    image: api::Image,
-    _offset: u64,
-    _length: u64,
-    completion: Completion,
-) -> c_int {
-    // SAFETY: our handle.
-    unsafe { of(image) }.carry_out(Did::Discard, completion, |_| 0)
-}
-
-unsafe extern "C" fn zeroes(
-    image: api::Image,
-    offset: u64,
-    length: usize,
-    completion: Completion,
-    flags: c_int,
-    _op_flags: c_int,
-) -> c_int {
-    // SAFETY: our handle.
-    unsafe { of(image) }.carry_out(Did::Zeroes(flags), completion, |disk| {
-        disk[range(offset, length)].fill(0);
-        0
-    })
-}
-
-unsafe extern "C" fn flush(image: api::Image, completion: Completion) -> c_int {
-    // SAFETY: our handle.
-    unsafe { of(image) }.carry_out(Did::Flush, completion, |_| 0)
-}
-
 pub(super) static API: Api = Api {
-    rados_create2: create,
-    rados_conf_read_file: read_file,
-    rados_conf_get: get,
-    rados_conf_set: set,
-    rados_connect: connect,
-    rados_shutdown: close,
-    rados_cluster_fsid: fsid,
-    rados_ioctx_create: pool,
-    rados_ioctx_set_namespace: namespace,
-    rados_ioctx_get_id: pool_id,
-    rados_ioctx_destroy: close,
-    rbd_open: open,
-    rbd_open_read_only: open,
-    rbd_close: close_image,
-    rbd_stat: stat,
-    rbd_get_size: size,
-    rbd_get_id: id,
-    rbd_get_features: features,
-    rbd_get_stripe_unit: stripe_unit,
-    rbd_get_stripe_count: stripe_count,
-    rbd_lock_acquire: take_lock,
-    rbd_aio_create_completion: completion,
-    rbd_aio_get_return_value: value,
-    rbd_aio_release: release,
-    rbd_aio_read: read,
-    rbd_aio_write: write,
-    rbd_aio_discard: discard,
-    rbd_aio_write_zeroes: zeroes,
-    rbd_aio_flush: flush,
+    rados_create2: opening::create,
+    rados_conf_read_file: opening::read_file,
+    rados_conf_get: opening::get,
+    rados_conf_set: opening::set,
+    rados_connect: opening::connect,
+    rados_shutdown: opening::close,
+    rados_cluster_fsid: opening::fsid,
+    rados_ioctx_create: opening::pool,
+    rados_ioctx_set_namespace: opening::namespace,
+    rados_ioctx_get_id: opening::pool_id,
+    rados_ioctx_destroy: opening::close,
+    rbd_open: opening::open,
+    rbd_open_read_only: opening::open,
+    rbd_close: opening::close_image,
+    rbd_stat: opening::stat,
+    rbd_get_size: opening::size,
+    rbd_get_id: opening::id,
+    rbd_get_features: opening::features,
+    rbd_get_stripe_unit: opening::stripe_unit,
+    rbd_get_stripe_count: opening::stripe_count,
+    rbd_lock_acquire: opening::take_lock,
+    rbd_aio_create_completion: operations::completion,
+    rbd_aio_get_return_value: operations::value,
+    rbd_aio_release: operations::release,
+    rbd_aio_read: operations::read,
+    rbd_aio_write: operations::write,
+    rbd_aio_discard: operations::discard,
+    rbd_aio_write_zeroes: operations::zeroes,
+    rbd_aio_flush: operations::flush,
 };
