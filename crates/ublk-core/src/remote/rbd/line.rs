@@ -1,9 +1,7 @@
 //! From librbd's threads to a session.
 //!
-//! librbd calls a function for each operation that has ended, on a thread of its own. The function tells slot
-//! and result. librbd can write to an
-//! eventfd by itself (`rbd_set_image_notification`), but that eventfd belongs to the image's handle, and gets
-//! each completion of all sessions with a system call each.
+//! librbd calls [`ended`] for each operation that has ended, on a thread of librbd. [`ended`] tells the session the
+//! slot and the result.
 
 use std::ffi::c_void;
 use std::io;

@@ -1,7 +1,7 @@
 //! A queue's operations on an image.
 //!
-//! All sessions use one handle of the
-//! image, which librbd allows, so the exclusive lock has one owner however many queues there are.
+//! All sessions use one handle of the image, which librbd allows, so the exclusive lock has one owner however
+//! many queues there are.
 
 use std::collections::VecDeque;
 use std::io;
