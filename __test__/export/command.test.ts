@@ -10,6 +10,13 @@ import { folder, obstacle, patterned, sparse } from './machine.ts';
 
 const UBLK = fileURLToPath(new URL('../../bin/ublk', import.meta.url));
 
+/** Makes a way to run commands as on a kernel that refuses something, through the program `refuse` at the path. */
+async function kernelWithout(what: 'io_uring' | 'tls', refuse: string) {
+  const source = fileURLToPath(new URL('refuse.c', import.meta.url));
+  await execa('cc', ['-o', refuse, source]);
+  return async (...command: string[]) => await execa(refuse, [what, ...command], { reject: false });
+}
+
 test.skipIf(obstacle)('an export that is cancelled leaves nothing', async () => {
   await using files = await folder();
   const target = targets.null({ size: '1MiB' });
@@ -126,13 +133,31 @@ describe.skipIf(obstacle)('ublk export', () => {
   test('without io_uring says so, and makes nothing', async () => {
     await using files = await folder();
     const image = await sparse(files.at('image'), 1 << 20);
-    const source = fileURLToPath(new URL('no-io-uring.c', import.meta.url));
-    await execa('cc', ['-o', files.at('without'), source]);
+    const without = await kernelWithout('io_uring', files.at('refuse'));
     const words = ['export', 'file', image, '--socket', files.at('socket'), '--json'];
-    const refused = await execa(files.at('without'), [UBLK, ...words], { reject: false });
+    const refused = await without(UBLK, ...words);
     expect(refused.stderr).toContain('ERR_UBLK_NO_IO_URING');
     expect(refused.exitCode).toBe(1);
     expect(existsSync(files.at('socket'))).toBe(false);
+  });
+
+  test.each([
+    ['to clients', 'cannot export with TLS', ['null', '--size', '1MiB', '--tls', '/']],
+    [
+      'to a server',
+      'cannot connect to nbds://127.0.0.1:1/',
+      ['nbd', 'nbds://127.0.0.1:1/', '--tls-certificates', '/'],
+    ],
+  ])('with TLS %s, on a kernel without TLS, names the module', async (_whom, tried, target) => {
+    await using files = await folder();
+    const without = await kernelWithout('tls', files.at('refuse'));
+    const refused = await without(UBLK, 'export', ...target, '--port', '0', '--json');
+    expect(refused.stderr).toContain('ERR_UBLK_UNSUPPORTED');
+    expect(refused.stderr).toContain(
+      `${tried}: the kernel cannot carry TLS connections (setsockopt: No such file or directory`,
+    );
+    expect(refused.stderr).toContain('modprobe tls');
+    expect(refused.exitCode).toBe(1);
   });
 
   test('refuses an address of another machine', async () => {
