@@ -7,6 +7,7 @@ import { describe, expect, test } from 'vitest';
 
 import type * as Built from '../../src/index.ts';
 import { createOverlay, exportNbd, targets, UblkErrorCode } from '../../src/index.ts';
+import { startVerify } from './fio.ts';
 import { descriptors, folder, obstacle, patterned, sparse } from './machine.ts';
 
 const MIB = 1 << 20;
@@ -46,19 +47,7 @@ describe.skipIf(obstacle)('exported disks', () => {
     await createOverlay(targets.file(base, { readOnly: true }), files.at('a.layer'));
     await using exported = await exportNbd(disk('a.layer'), { socket: files.at('a') });
     await qemuIo(exported.uri, 'write -P 5 0 1M', 'flush');
-    const load = execa('fio', [
-      '--name=load',
-      '--ioengine=nbd',
-      `--uri=${exported.uri}`,
-      '--rw=randwrite',
-      '--bs=4k',
-      '--offset=8M',
-      '--size=8M',
-      '--iodepth=16',
-      '--verify=crc32c',
-      '--verify_fatal=1',
-      '--verify_state_save=0',
-    ]);
+    const load = startVerify(exported, '--rw=randwrite', '--offset=8M', '--size=8M');
     await exported.fork([files.at('b.layer')]);
     await load;
     await qemuIo(exported.uri, 'read -P 5 0 1M', 'write -P 6 0 4k');
@@ -162,18 +151,7 @@ describe.skipIf(obstacle)('exported disks', () => {
     const first = () => exportNbd(targets.file(image), { socket: files.at('a') });
     const before = await first();
     await using exported = await exportNbd(targets.nbd(before.uri), { socket: files.at('b') });
-    const load = execa('fio', [
-      '--name=verify',
-      '--ioengine=nbd',
-      `--uri=${exported.uri}`,
-      '--rw=randwrite',
-      '--bs=4k',
-      '--size=32M',
-      '--iodepth=16',
-      '--verify=crc32c',
-      '--verify_fatal=1',
-      '--verify_state_save=0',
-    ]);
+    const load = startVerify(exported, '--rw=randwrite');
     await until(() => Promise.resolve(exported.stats().total.writes > 500));
     await before.close();
     await using _again = await first();

@@ -5,6 +5,8 @@ import { describe, expect, test } from 'vitest';
 
 import { exportNbd, targets, type NbdExport, type RbdTargetOptions } from '../../src/index.ts';
 import { clusterOfTests, noCeph } from '../ceph.ts';
+import { servesOn } from '../progress.ts';
+import { startVerify } from './fio.ts';
 import { folder, obstacle } from './machine.ts';
 
 const MIB = 1 << 20;
@@ -18,20 +20,6 @@ async function qemuIo({ uri }: NbdExport, ...commands: string[]): Promise<string
   return done.all;
 }
 
-const startFio = ({ uri }: NbdExport, ...more: string[]) =>
-  execa('fio', [
-    '--name=verify',
-    '--ioengine=nbd',
-    `--uri=${uri}`,
-    '--bs=4k',
-    '--size=32M',
-    '--iodepth=16',
-    '--verify=crc32c',
-    '--verify_fatal=1',
-    '--verify_state_save=0',
-    ...more,
-  ]);
-
 describe.skipIf(why)(`an RBD target${why === undefined ? '' : ` [${why}]`}`, () => {
   const ceph = clusterOfTests();
 
@@ -44,7 +32,7 @@ describe.skipIf(why)(`an RBD target${why === undefined ? '' : ` [${why}]`}`, () 
     {
       await using exported = await serve(image, files.at('socket'));
       expect(exported.size).toBe(64 * MIB);
-      await startFio(exported, '--rw=randwrite', '--fsync=64', '--offset=32M');
+      await startVerify(exported, '--rw=randwrite', '--fsync=64', '--offset=32M');
       await qemuIo(exported, 'write -P 1 0 8M', 'write -f -P 2 1M 1M', 'flush', 'discard 4M 4M');
       await qemuIo(exported, 'write -z 2M 1M', 'write -z -u 3M 64k');
       expect(await ceph.rbd('status', image)).toContain('watcher=');
@@ -62,19 +50,13 @@ describe.skipIf(why)(`an RBD target${why === undefined ? '' : ` [${why}]`}`, () 
     await using files = await folder();
     const image = await ceph.image('64M');
     await using exported = await serve(image, files.at('socket'));
-    const load = startFio(exported, '--rw=randrw', '--time_based', '--runtime=3600');
-    const goesOn = async () => {
-      const { writes } = exported.stats().total;
-      await expect
-        .poll(() => exported.stats().total.writes, { timeout: 60_000 })
-        .toBeGreaterThan(writes + 100);
-    };
+    const load = startVerify(exported, '--rw=randrw', '--time_based', '--runtime=3600');
     for (let cycle = 0; cycle < 2; cycle += 1) {
-      await goesOn();
+      await servesOn(exported);
       await ceph.cluster.killOsd();
       await ceph.cluster.startOsd();
     }
-    await goesOn();
+    await servesOn(exported);
     load.kill('SIGINT');
     expect(await load.catch((error: unknown) => error)).toMatchObject({ stderr: '' });
     expect(exported.stats().total.errors).toBe(0);
