@@ -4,7 +4,10 @@ import { join } from 'node:path';
 import { execa } from 'execa';
 import { onTestFinished, vi, type TestContext } from 'vitest';
 
+import type { Device } from '../../src/index.ts';
+import { servesOn } from '../progress.ts';
 import { temporaryFolder } from './image.ts';
+import { pause } from './load.ts';
 
 /** A real server of NBD, which is killed at the end of the test. */
 export interface NbdServer {
@@ -52,6 +55,16 @@ export async function nbdkitWithTls(
 /** Starts nbdkit at a TCP port, without TLS. */
 export async function nbdkitAtPort(...words: readonly string[]): Promise<NbdServer> {
   return await atPort('nbd', words);
+}
+
+/** Kills the server of a device under load, starts the server again, and waits until the device serves on. */
+export async function diesAndReturns(server: NbdServer, device: Device): Promise<void> {
+  await servesOn(device);
+  await server.kill();
+  // The load meets a server that is not there.
+  await pause(200);
+  await server.start();
+  await servesOn(device);
 }
 
 async function atPort(scheme: string, words: readonly string[]): Promise<NbdServer> {

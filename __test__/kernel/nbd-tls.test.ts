@@ -9,9 +9,9 @@ import { makeAuthority, type Authority } from './certificates.ts';
 import { carries } from './filesystem.ts';
 import { fioVerify } from './fio.ts';
 import { randomImage, sparseImage, temporaryFolder } from './image.ts';
-import { endLoad, pause, startLoad } from './load.ts';
+import { endLoad, startLoad } from './load.ts';
 import { expectNoDevices, hasUblk, withUblk } from './machine.ts';
-import { needServer, nbdkitAtPort, nbdkitWithTls } from './nbd-server.ts';
+import { diesAndReturns, needServer, nbdkitAtPort, nbdkitWithTls } from './nbd-server.ts';
 
 const MIB = 1024 * 1024;
 
@@ -47,14 +47,7 @@ withUblk('an NBD target with TLS', () => {
       target: targets.nbd(server.uri, { tlsCertificates }),
     });
     const load = startLoad(device.path);
-    await pause(1000);
-    const { reads } = device.stats().total;
-    await server.kill();
-    await pause(200);
-    await server.start();
-    await expect
-      .poll(() => device.stats().total.reads, { timeout: 60_000 })
-      .toBeGreaterThan(reads + 100);
+    await diesAndReturns(server, device);
     await endLoad(load);
     expect(device.stats().total.errors).toBe(0);
   });

@@ -9,28 +9,19 @@ import { carries } from './filesystem.ts';
 import { fioVerify } from './fio.ts';
 import { randomImage, sparseImage, temporaryFolder } from './image.ts';
 import { CYCLES, endLoad, pause, startLoad } from './load.ts';
+import { contents, setting } from './look.ts';
 import { expectNoDevices, need, withUblk } from './machine.ts';
-import { nbdkit, needServer, qemuNbd } from './nbd-server.ts';
+import { diesAndReturns, nbdkit, needServer, qemuNbd } from './nbd-server.ts';
 import { startServer, ublk } from './server.ts';
 
 const MIB = 1024 * 1024;
 const MKFS = ['mkfs.ext4', '-qF'] as const;
 const FSCK = ['fsck.ext4', '-fn'] as const;
 
-async function setting({ id }: Device, name: string): Promise<string> {
-  return (await readFile(`/sys/block/ublkb${id}/queue/${name}`, 'utf8')).trim();
-}
-
 /** Reads the first 4 KiB. */
 function readBlock({ path }: Device) {
   const words = [`if=${path}`, 'of=/dev/null', 'iflag=direct', 'bs=4k', 'count=1'];
   return execa('dd', words, { reject: false });
-}
-
-async function contents({ path }: Device): Promise<Buffer> {
-  const dd = [`if=${path}`, 'iflag=direct', 'bs=1M', 'status=none'];
-  const { stdout } = await execa('dd', dd, { encoding: 'buffer', maxBuffer: 64 * MIB });
-  return Buffer.from(stdout);
 }
 
 withUblk('an NBD target', () => {
@@ -125,14 +116,7 @@ withUblk('an NBD target', () => {
       await using device = await createDevice({ target: targets.nbd(server.uri) });
       const load = startLoad(device.path);
       for (let cycle = 0; cycle < 3; cycle += 1) {
-        await pause(1000);
-        const { reads } = device.stats().total;
-        await server.kill();
-        await pause(200);
-        await server.start();
-        await expect
-          .poll(() => device.stats().total.reads, { timeout: 30_000 })
-          .toBeGreaterThan(reads + 100);
+        await diesAndReturns(server, device);
       }
       await endLoad(load);
       expect(device.stats().total.errors).toBe(0);

@@ -1,16 +1,18 @@
 import { randomBytes } from 'node:crypto';
-import { readFile, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { execa } from 'execa';
 import { afterEach, describe, expect, test } from 'vitest';
 
-import { createDevice, targets, type Device } from '../../src/index.ts';
+import { createDevice, targets } from '../../src/index.ts';
 import { clusterOfTests, noCeph } from '../ceph.ts';
+import { servesOn } from '../progress.ts';
 import { carries } from './filesystem.ts';
 import { fioVerify } from './fio.ts';
 import { temporaryFolder } from './image.ts';
 import { endLoad, startLoad } from './load.ts';
+import { contents, setting } from './look.ts';
 import { expectNoDevices, withUblk } from './machine.ts';
 import { startServer, ublk } from './server.ts';
 
@@ -19,16 +21,6 @@ const MKFS = ['mkfs.ext4', '-qF'] as const;
 const FSCK = ['fsck.ext4', '-fn'] as const;
 /** A cluster in an emulated machine takes a minute to come up. */
 const LONG = { timeout: 600_000 };
-
-async function setting({ id }: Device, name: string): Promise<string> {
-  return (await readFile(`/sys/block/ublkb${id}/queue/${name}`, 'utf8')).trim();
-}
-
-async function contents({ path }: Device): Promise<Buffer> {
-  const dd = [`if=${path}`, 'iflag=direct', 'bs=1M', 'status=none'];
-  const { stdout } = await execa('dd', dd, { encoding: 'buffer', maxBuffer: 64 * MIB });
-  return Buffer.from(stdout);
-}
 
 withUblk('an RBD target', () => {
   const where = noCeph === undefined ? '' : ` [${noCeph}]`;
@@ -57,16 +49,10 @@ withUblk('an RBD target', () => {
       const image = await ceph.image('64M');
       await using device = await createDevice({ target: targets.rbd(image, ceph.options) });
       const load = startLoad(device.path);
-      const goesOn = async () => {
-        const { writes } = device.stats().total;
-        await expect
-          .poll(() => device.stats().total.writes, { timeout: 120_000 })
-          .toBeGreaterThan(writes + 100);
-      };
-      await goesOn();
+      await servesOn(device);
       await ceph.cluster.killOsd();
       await ceph.cluster.startOsd();
-      await goesOn();
+      await servesOn(device);
       await endLoad(load);
       expect(device.stats().total.errors).toBe(0);
       expect(await carries(device, MKFS, FSCK)).toBe(true);
