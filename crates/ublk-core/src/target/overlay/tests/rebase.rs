@@ -185,5 +185,14 @@ fn a_rebase_is_refused_where_it_would_change_or_lose_something() {
     assert!(message.contains("was modified since"), "{message}");
     let served = chain.serve(chain.live()).unwrap();
     assert_eq!(refused(chain.live(), Some(&old), &base).0, Code::Busy);
+    // Killed.
+    let boot = Boot::simulated(1);
     drop(served);
+    let options = chain.folder.options(&boot);
+    let killed = Overlay::open(chain.folder.base(), chain.live(), &options).unwrap();
+    boot.end();
+    drop(killed);
+    let (code, message) = refused(chain.live(), Some(&old), &base);
+    assert_eq!(code, Code::BadBackend);
+    assert!(message.contains("was not closed"), "{message}");
 }
