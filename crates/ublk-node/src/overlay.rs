@@ -27,6 +27,8 @@ pub struct OverlayLayer {
     pub closed: bool,
     /// The size of the disk, in bytes.
     pub size: f64,
+    /// The logical block of the disk, in bytes.
+    pub logical_block_size: u32,
     /// Bytes of the disk in the layer, zeros not counted.
     pub stored: f64,
     /// Bytes of the disk that the layer makes zeros.
@@ -46,6 +48,7 @@ impl From<&overlay::Info> for OverlayLayer {
             frozen: info.frozen,
             closed: info.closed,
             size: number(info.size),
+            logical_block_size: info.logical_block,
             stored: number(info.stored),
             zeros: number(info.zeros),
             extents: number(info.extents),
@@ -96,10 +99,16 @@ impl From<&overlay::Change> for OverlayChange {
 
 /// Makes an empty layer on a base; answers the UUID of the layer.
 #[napi(catch_unwind, ts_return_type = "Promise<Outcome<string>>")]
-pub fn create_overlay(env: &Env, base: NativeTarget, path: String) -> napi::Result<Object<'_>> {
+pub fn create_overlay(
+    env: &Env,
+    base: NativeTarget,
+    path: String,
+    logical_block_size: Option<u32>,
+) -> napi::Result<Object<'_>> {
     task::promise(env, move || {
+        let logical_block_size = logical_block_size.or(base.logical_block_size);
         let base = base.into_base().open()?;
-        Ok(overlay::create(&base, Path::new(&path))?.to_string())
+        Ok(overlay::create(&base, Path::new(&path), logical_block_size)?.to_string())
     })
 }
 

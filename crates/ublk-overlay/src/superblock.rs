@@ -22,6 +22,8 @@ const IN_USE: u32 = 4;
 const COMMITTING: u32 = 8;
 /// The place of the block's CRC32C; computed with zeros there.
 const CRC: std::ops::Range<usize> = 20..24;
+/// Where the size of a logical block lies.
+const LOGICAL_BLOCK: std::ops::Range<usize> = 100..104;
 /// Where the name of the parent's file lies, after the length of the name.
 const NAME: usize = 128;
 /// Where the boot and the history of [`InUse`] lie, behind the name.
@@ -97,6 +99,9 @@ pub struct Superblock {
     pub parent: Option<Parent>,
     /// The size of the disk, in blocks.
     pub blocks: u64,
+    /// The logical block of the disk, in bytes: 512, 1024, 2048 or 4096. The unit of requests, whatever the
+    /// layers keep.
+    pub logical_block: u32,
     /// Nothing is written to the layer any more.
     pub frozen: bool,
     /// log2 of the blocks of a segment.
@@ -167,6 +172,7 @@ impl Superblock {
         page[80..88].copy_from_slice(&self.blocks.to_le_bytes());
         page[88..96].copy_from_slice(&self.salt.to_le_bytes());
         page[96..100].copy_from_slice(&self.log.to_le_bytes());
+        page[LOGICAL_BLOCK].copy_from_slice(&self.logical_block.to_le_bytes());
         page[104..112].copy_from_slice(&self.base_modified.to_le_bytes());
         let crc = crc32c::crc32c(&page);
         page[CRC].copy_from_slice(&crc.to_le_bytes());
@@ -210,6 +216,7 @@ impl Superblock {
             disk: if disk.is_nil() { layer } else { disk },
             parent,
             blocks: u64_at(80),
+            logical_block: logical_block(u32_at(LOGICAL_BLOCK.start)).ok_or(Unfit::Damaged)?,
             frozen: flags & FROZEN != 0,
             segment_shift: u32_at(28),
             log: u32_at(96),
@@ -244,6 +251,15 @@ impl Superblock {
     }
 }
 
+/// The size of a logical block in the format of the file, where 0 is a block; none for an impossible size.
+pub fn logical_block(bytes: u32) -> Option<u32> {
+    match bytes {
+        0 => Some(4096),
+        512 | 1024 | 2048 | 4096 => Some(bytes),
+        _ => None,
+    }
+}
+
 /// The size of a disk in blocks; none for an impossible size.
 pub fn blocks_of(bytes: u64) -> Option<u64> {
     let blocks = bytes / BLOCK;
@@ -269,6 +285,7 @@ mod tests {
                 file: FileName::new(b"below.layer").unwrap(),
             }),
             blocks: 1000,
+            logical_block: 512,
             frozen: true,
             segment_shift: 8,
             log: 5,
@@ -286,6 +303,7 @@ mod tests {
             frozen: false,
             in_use: None,
             committing: false,
+            logical_block: 4096,
             ..superblock(1)
         };
         for written in [superblock(4), root] {
@@ -346,5 +364,7 @@ mod tests {
     fn sizes_are_whole_blocks() {
         assert_eq!(blocks_of(8192), Some(2));
         assert_eq!((blocks_of(0), blocks_of(4097)), (None, None));
+        assert_eq!((logical_block(0), logical_block(512)), (Some(4096), Some(512)));
+        assert_eq!((logical_block(256), logical_block(8192)), (None, None));
     }
 }

@@ -274,6 +274,7 @@ fn new_file(random: &mut Random) -> (File, Head) {
         segment_shift: SEGMENT_SHIFT,
         log: 0,
         salt: random.next(),
+        logical_block: 4096,
         base_modified: 0,
         in_use: None,
         committing: false,

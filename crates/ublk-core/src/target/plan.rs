@@ -222,6 +222,34 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
+    /// Adds the steps of `fill`, which read, as reads into the target's own memory from byte `at` on. The memory holds
+    /// zeros, so steps that zero are left out.
+    ///
+    /// # Errors
+    /// The error of `fill`.
+    pub(super) fn read_own(
+        &mut self,
+        at: u32,
+        fill: impl FnOnce(&mut Self) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        let first = self.len;
+        fill(self)?;
+        let mut kept = first;
+        for index in first..self.len {
+            let mut step = self.steps[index];
+            if step.kind == StepKind::Zeros {
+                continue;
+            }
+            if step.uses_buffer() {
+                (step.place, step.at) = (Place::Own, step.at + at);
+            }
+            self.steps[kept] = step;
+            kept += 1;
+        }
+        self.len = kept;
+        Ok(())
+    }
+
     /// Adds the steps of `fill`, unless `fill` fails, as the handler's step with the number
     /// `asked`.
     ///

@@ -37,7 +37,7 @@ impl Folder {
         let commands = (0..600).map(|number| format!("write -P 5 {} 512", number * 1536));
         folder.change("middle", &commands.collect::<Vec<_>>());
         folder.change("top", &["write -P 6 1M 1M".into()]);
-        create(&folder.base("top"), &folder.at("layer")).unwrap();
+        create(&folder.base("top"), &folder.at("layer"), None).unwrap();
         folder
     }
 }
@@ -98,7 +98,7 @@ fn a_backing_file_in_another_folder_than_the_image_is_guarded() {
     fs::create_dir(folder.at("elsewhere")).unwrap();
     folder.run("qemu-img create -q -f qcow2 -b ../raw -F raw elsewhere/image");
     let layer = folder.at("elsewhere/layer");
-    create(&folder.base("elsewhere/image"), &layer).unwrap();
+    create(&folder.base("elsewhere/image"), &layer, None).unwrap();
     let error = check_no_base(&folder.at("raw")).unwrap_err();
     assert!(error.message.contains(layer.to_str().unwrap()), "{error}");
     fs::remove_file(&layer).unwrap();
@@ -120,7 +120,7 @@ fn a_commit_never_writes_into_an_image_as_if_it_were_raw() {
 fn the_size_of_an_image_below_an_overlay_is_whole_blocks() {
     let folder = Folder::new();
     folder.run("qemu-img create -q -f qcow2 image 1049088");
-    let error = create(&folder.base("image"), &folder.at("layer")).unwrap_err();
+    let error = create(&folder.base("image"), &folder.at("layer"), None).unwrap_err();
     assert_eq!(error.code, Code::InvalidArgument);
     assert!(error.hint.unwrap().contains("qemu-img resize IMAGE 1052672"));
 }

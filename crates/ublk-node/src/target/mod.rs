@@ -206,6 +206,7 @@ impl NativeTarget {
         let path = given(self.path.take(), "path")?;
         let options = OverlayOptions {
             create: self.create.unwrap_or(false),
+            logical_block: self.logical_block_size,
             history: self.history.take().map(PathBuf::from),
             lose_unflushed: self.lose_unflushed.unwrap_or(false),
             promised,
@@ -214,6 +215,7 @@ impl NativeTarget {
         };
         let fixed = self.read_only.unwrap_or(false);
         let base = given(self.targets.and_then(|mut targets| targets.pop()), "targets")?;
+        let options = OverlayOptions { logical_block_of_base: base.logical_block_size, ..options };
         let base = base.into_base().open_for(promised)?;
         if fixed {
             let fixed = Fixed::open(base, Path::new(&path), &options)?;

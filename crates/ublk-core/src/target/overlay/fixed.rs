@@ -20,8 +20,9 @@ use super::super::pieces::{self, Disk, MOST_STEPS};
 use super::super::{Durability, Errno, Geometry, Op, Plan, Request, Step, StepKind, Target};
 use super::OverlayOptions;
 use super::chain::{Layer, failed, unfit};
-use super::open::{blocks, check_base, check_same_base, geometry};
+use super::open::{blocks, check_asked, check_base, check_same_base, geometry};
 use super::reads::plan_below;
+use super::sectors::{self, Clip, clip};
 use crate::allocation::Allocation;
 use crate::error::{Code, Error, Result};
 use crate::remote::Remote;
@@ -59,7 +60,7 @@ impl Fixed {
             read_only: true,
             ..FileOptions::default()
         };
-        let highest = Layer::open(&path, &how)?;
+        let (highest, how) = sectors::open(&path, how)?;
         let superblock = *highest.superblock();
         if !superblock.frozen {
             let message =
@@ -68,6 +69,8 @@ impl Fixed {
                 .hint(format!("freeze it first: ublk overlay fork {} CHILD", path.display())));
         }
         check_same_base(&path, &superblock, found)?;
+        sectors::check_base(&base, superblock.logical_block)?;
+        check_asked(&highest, options.logical_block)?;
         let mut all = highest.parents(&how)?;
         all.push(highest);
         let (mut index, mut layers) = (Index::new(), Vec::with_capacity(all.len()));
@@ -87,7 +90,7 @@ impl Fixed {
             volatile_cache: false,
             discard: None,
             chunk: cut.chunk,
-            ..geometry(&base, &layers.iter().collect::<Vec<_>>())
+            ..geometry(&base, &layers.iter().collect::<Vec<_>>(), superblock.logical_block)
         };
         Ok(Self {
             geometry,
@@ -110,19 +113,23 @@ impl Fixed {
     fn plan_read(&self, request: &Request, plan: &mut Plan<'_>) -> std::result::Result<(), Errno> {
         let (from, to) = super::blocks(request);
         for piece in self.index.pieces(from, to) {
+            let Clip { within: at, skipped, length } = clip(request, piece.block, piece.count);
             // Fits: inside of the request.
-            let bytes = |blocks: u64| u32::try_from(blocks << BLOCK_SHIFT).unwrap_or(u32::MAX);
-            let (at, length) = (bytes(piece.block - from), bytes(piece.count));
+            let length = u32::try_from(length).unwrap_or(u32::MAX);
             let step = Step { at, length, kind: StepKind::Zeros, ..Step::EMPTY };
             match piece.place {
                 Some(Place::At { layer, block }) => {
                     let file = u16::try_from(layer).unwrap_or(u16::MAX);
-                    let offset = block << BLOCK_SHIFT;
+                    let offset = (block << BLOCK_SHIFT) + skipped;
                     plan.push(Step { kind: StepKind::Read, file, offset, ..step });
                 }
                 Some(Place::Zero) => plan.push(step),
                 None => {
-                    let piece = Request { offset: piece.block << BLOCK_SHIFT, length, ..*request };
+                    let piece = Request {
+                        offset: (piece.block << BLOCK_SHIFT) + skipped,
+                        length,
+                        ..*request
+                    };
                     plan_below(&self.base, self.base_files, at, &piece, plan)?;
                 }
             }

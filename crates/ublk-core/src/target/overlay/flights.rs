@@ -2,6 +2,8 @@
 
 use ublk_overlay::head::Target as Part;
 
+use super::fills::Fill;
+
 /// A request under way.
 #[derive(Debug, Default)]
 pub(super) struct Flight {
@@ -11,6 +13,8 @@ pub(super) struct Flight {
     pub(super) at: u64,
     /// Where the round under way writes.
     pub(super) parts: Vec<Part>,
+    /// The round under way is of one block, of which the request has a part.
+    pub(super) fill: Option<Fill>,
     /// The request runs the flush.
     pub(super) flushes: bool,
     /// The request is no read.

@@ -24,6 +24,7 @@ const SEGMENT_SHIFT: u32 = 8;
 pub(super) struct Birth {
     pub(super) blocks: u64,
     pub(super) parent: Option<Parent>,
+    pub(super) logical_block: u32,
     pub(super) base_modified: i64,
     pub(super) segment_shift: u32,
     /// Layer, disk and first generation; absent: those of a new disk.
@@ -31,10 +32,16 @@ pub(super) struct Birth {
 }
 
 impl Birth {
-    /// An empty layer of a disk of so many blocks.
-    pub(super) fn new(blocks: u64, parent: Option<Parent>, base_modified: i64) -> Self {
-        let segment_shift = SEGMENT_SHIFT;
-        Self { blocks, parent, base_modified, segment_shift, identity: None }
+    /// An empty layer of a new disk of so many blocks, with logical blocks of so many bytes.
+    pub(super) fn new(blocks: u64, logical_block: u32, base_modified: i64) -> Self {
+        let (parent, segment_shift, identity) = (None, SEGMENT_SHIFT, None);
+        Self { blocks, parent, logical_block, base_modified, segment_shift, identity }
+    }
+
+    /// An empty layer on `parent`, or on the base, of a disk like the one with this layer.
+    pub(super) fn like(layer: &Superblock, parent: Option<Parent>) -> Self {
+        let Superblock { blocks, logical_block, base_modified, segment_shift, .. } = *layer;
+        Self { blocks, parent, logical_block, base_modified, segment_shift, identity: None }
     }
 }
 
@@ -74,6 +81,7 @@ impl Unnamed {
             disk,
             parent: birth.parent,
             blocks: birth.blocks,
+            logical_block: birth.logical_block,
             frozen: false,
             segment_shift: birth.segment_shift,
             log: 0,

@@ -32,6 +32,7 @@ use crate::remote::Remote;
 
 mod chain;
 mod diff;
+mod fills;
 mod fixed;
 mod flights;
 mod flush;
@@ -42,6 +43,7 @@ mod naming;
 mod offline;
 mod open;
 mod reads;
+mod sectors;
 mod settle;
 mod snapshot;
 mod unused;
@@ -60,6 +62,7 @@ pub use offline::{
 };
 use open::Memory;
 pub use open::OverlayOptions;
+use sectors::{is_partial, whole_blocks};
 use unused::{Allocated, Draining};
 pub use verbs::{Info, create, fork, info};
 
@@ -111,6 +114,8 @@ struct Live {
     flushed: u64,
     /// A reactor is gone whose steps of a flush may still write to the log: no other flush begins.
     lost: bool,
+    /// Free pages of memory, for writes of parts of blocks.
+    slots: Vec<u8>,
     /// The live layer's file, through the page cache, for writes before and after requests.
     backing: fs::File,
     /// The files of the layers, the live layer last, and the place of each among the target's files.
@@ -144,6 +149,7 @@ impl Overlay {
 
     /// The request has ended.
     fn end(&self, live: &mut Live, ticket: u64) {
+        live.end_fill(ticket);
         live.flights.end(ticket);
         if live.gate == Gate::Closed {
             self.drained.notify_all();
@@ -157,13 +163,16 @@ impl Overlay {
         ticket: u64,
         request: &Request,
         plan: &mut Plan<'_>,
-    ) -> Result<(), Errno> {
+    ) -> Result<Way, Errno> {
         match request.op {
-            Op::Read => self.plan_read(live, ticket, request, plan),
-            Op::Write => Self::plan_write(live, ticket, request, plan),
+            Op::Read => self.plan_read(live, ticket, request, plan).map(|()| Way::Round),
+            Op::Write => self.plan_write(live, ticket, request, plan),
+            Op::WriteZeroes if is_partial(request, live.flights.get(ticket).at) => {
+                self.plan_write(live, ticket, request, plan)
+            }
             // Once the round without steps has ended.
-            Op::Discard | Op::WriteZeroes => Ok(()),
-            Op::Flush => self.begin_flush(live, ticket, plan).map(drop),
+            Op::Discard | Op::WriteZeroes => Ok(Way::Round),
+            Op::Flush => self.begin_flush(live, ticket, plan),
             Op::Zone(_) => Err(Errno(libc::EOPNOTSUPP)),
         }
     }
@@ -192,17 +201,20 @@ impl Overlay {
                 return Ok(Way::Done);
             }
         }
-        let (from, to) = blocks(request);
-        let transfers = matches!(request.op, Op::Read | Op::Write);
+        let (_, to) = blocks(request);
+        let transfers = matches!(request.op, Op::Read | Op::Write | Op::WriteZeroes);
         let published = match request.op {
             Op::Flush if live.is_flushed(ticket) => return Ok(Way::Done),
             Op::Flush => return self.begin_flush(live, ticket, plan),
-            Op::Discard | Op::WriteZeroes => live.publish_zeros(from, to),
+            Op::Discard => live.publish_zeros(whole_blocks(request)),
+            Op::WriteZeroes => {
+                live.publish_parts(ticket).and_then(|()| live.publish_whole(ticket, request))
+            }
             _ => live.publish_parts(ticket),
         };
         match published {
             Ok(()) if !transfers || live.flights.get(ticket).at >= to => Ok(Way::Done),
-            Ok(()) => self.begin(live, ticket, request, plan).map(|()| Way::Round),
+            Ok(()) => self.begin(live, ticket, request, plan),
             Err(Refused::Full) => self.begin_flush(live, ticket, plan),
             Err(Refused::Failed) => {
                 // The history may have some of the places: another write must not get these.
@@ -216,6 +228,9 @@ impl Overlay {
 impl Live {
     /// The blocks of the last round have been written: reads find them from now on.
     fn publish_parts(&mut self, ticket: u64) -> Result<(), Refused> {
+        if !self.keeps_fill(ticket) {
+            return Ok(());
+        }
         let layer = self.head.layer();
         let parts = &mut self.flights.get(ticket).parts;
         let fresh = || parts.iter().filter(|part| part.fresh);
@@ -227,6 +242,7 @@ impl Live {
                 .for_each(|segment| self.allocated.set(segment, true));
         }
         parts.clear();
+        self.filled(ticket);
         Ok(())
     }
 
@@ -242,7 +258,21 @@ impl Live {
         Step { kind, file: self.place(), length, offset, ..Step::EMPTY }
     }
 
-    fn publish_zeros(&mut self, from: u64, to: u64) -> Result<(), Refused> {
+    /// The whole blocks of a request become zeros once the part before them has been written.
+    fn publish_whole(&mut self, ticket: u64, request: &Request) -> Result<(), Refused> {
+        let (from, to) = whole_blocks(request);
+        if self.flights.get(ticket).at == from && from < to {
+            self.publish_zeros((from, to))?;
+            self.flights.get(ticket).at = to;
+        }
+        Ok(())
+    }
+
+    fn publish_zeros(&mut self, (from, to): (u64, u64)) -> Result<(), Refused> {
+        if from >= to {
+            // A discard of parts of blocks.
+            return Ok(());
+        }
         // Fits: a request is shorter than 4 GiB.
         let count = u32::try_from(to - from).unwrap_or(MAX_COUNT);
         self.history.append(std::iter::once(Extent::new(from, count, Place::Zero)))?;
@@ -330,12 +360,14 @@ impl Target for Overlay {
         let ticket = live.flights.begin(blocks(request).0, request.op != Op::Read);
         let waits = live.gate == Gate::Closed && request.op != Op::Read;
         live.flights.get(ticket).waits = waits;
-        let begun = if waits { Ok(()) } else { self.begin(&mut live, ticket, request, plan) };
+        let begun =
+            if waits { Ok(Way::Park) } else { self.begin(&mut live, ticket, request, plan) };
         match begun {
-            Ok(()) => plan.ask(ticket),
+            // A request that parks is asked again at once.
+            Ok(_) => plan.ask(ticket),
             Err(_) => self.end(&mut live, ticket),
         }
-        begun
+        begun.map(drop)
     }
 
     fn takes_rounds(&self) -> bool {
@@ -377,10 +409,10 @@ impl Target for Overlay {
     }
 }
 
-/// The blocks of a request: the first, and the first behind.
+/// The blocks of which a request has any byte: the first, and the first behind.
 fn blocks(request: &Request) -> (u64, u64) {
     let from = request.offset >> BLOCK_SHIFT;
-    (from, from + u64::from(request.length >> BLOCK_SHIFT))
+    (from, (request.offset + u64::from(request.length)).div_ceil(BLOCK))
 }
 
 /// The segments of a run.

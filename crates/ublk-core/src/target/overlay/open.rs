@@ -20,7 +20,7 @@ use super::history::{History, Owner, default_folder};
 use super::make::{Birth, Unnamed, without_fallocate};
 use super::settle::{self, random};
 use super::unused::{Allocated, Draining};
-use super::{Gate, Live, Overlay, ROUND, SPARE, flush, folders};
+use super::{Gate, Live, Overlay, ROUND, SPARE, fills, flush, folders, sectors};
 use crate::error::{Code, Error, Result};
 use crate::memory::Region;
 
@@ -29,6 +29,11 @@ use crate::memory::Region;
 pub struct OverlayOptions {
     /// Make a missing layer, empty.
     pub create: bool,
+    /// The logical block of the disk, in bytes, which the layer must have; absent: that of the layer.
+    pub logical_block: Option<u32>,
+    /// The logical block that the base was asked to have, for a layer to be made; absent: the default of
+    /// [`create`](super::create).
+    pub logical_block_of_base: Option<u32>,
     /// The folder, on a tmpfs, of the history, with the unflushed writes; absent: `/run/ublk` for root, where
     /// `/run` is in memory, and `/dev/shm` elsewhere. The next server must have the same.
     pub history: Option<PathBuf>,
@@ -59,7 +64,9 @@ impl Overlay {
         let base_modified = check_base(&base)?;
         let blocks = blocks(&base)?;
         if options.create && path.symlink_metadata().is_err() {
-            let made = Unnamed::make(path, &Birth::new(blocks, None, base_modified))?;
+            let asked = options.logical_block.or(options.logical_block_of_base);
+            let logical_block = sectors::of_new_disk(&base, asked)?;
+            let made = Unnamed::make(path, &Birth::new(blocks, logical_block, base_modified))?;
             folders::name(made, &base)?;
         }
         let path = fs::canonicalize(path).map_err(|error| missing(path, &error))?;
@@ -68,8 +75,10 @@ impl Overlay {
             promised: options.promised,
             ..FileOptions::default()
         };
-        let layer = Layer::open(&path, &how)?;
+        let (layer, how) = sectors::open(&path, how)?;
         check_live(&layer, (blocks, base_modified))?;
+        sectors::check_base(&base, layer.superblock().logical_block)?;
+        check_asked(&layer, options.logical_block)?;
         let parents = layer.parents(&how)?;
         let boot = options.boot.clone().map_or_else(Boot::of_machine, Ok).map_err(|error| {
             Error::os(Code::Kernel, "cannot ask the kernel for the boot's id", "read", &error)
@@ -109,7 +118,9 @@ impl Overlay {
         let base_files = u16::try_from(files.len()).unwrap_or(u16::MAX);
         files.extend_from_slice(base.files());
         let all: Vec<_> = layers.iter().chain([&awake.file]).collect();
-        let geometry = geometry(&base, &all);
+        let geometry = geometry(&base, &all, awake.head.superblock().logical_block);
+        let is_whole = u64::from(geometry.logical_block) == BLOCK;
+        let (slots, fills) = if is_whole { (0, 0) } else { (fills::SLOTS, fills::PAGES) };
         let punches = awake.file.geometry().discard.is_some();
         let layers = layers.into_iter().zip(1..).chain([(awake.file, 0)]).collect();
         let live = Live {
@@ -121,11 +132,12 @@ impl Overlay {
             flushing: None,
             flushed: 0,
             lost: false,
+            slots: (0..slots).collect(),
             backing: awake.backing,
             layers,
             gate: Gate::Open,
         };
-        let pages = Region::new(flush::PAGES * PAGE).map_err(|error| {
+        let pages = Region::new((flush::PAGES + fills) * PAGE).map_err(|error| {
             Error::os(Code::Resources, "cannot make memory for a log", "mmap", &error)
         })?;
         Ok(Self {
@@ -353,6 +365,20 @@ fn check_live(layer: &Layer, (blocks, modified): (u64, i64)) -> Result<()> {
     check_same_base(&layer.path, superblock, (blocks, modified))
 }
 
+/// Checks that the disk has logical blocks of so many bytes, if these are asked for.
+pub(super) fn check_asked(layer: &Layer, asked: Option<u32>) -> Result<()> {
+    let found = layer.superblock().logical_block;
+    if asked.is_none_or(|asked| asked == found) {
+        return Ok(());
+    }
+    let path = layer.path.display();
+    let message = format!("{path} is of a disk with logical blocks of {found} bytes");
+    Err(Error::new(Code::InvalidArgument, message).hint(
+        "partition tables and file systems on the disk count in these: leave logicalBlockSize (--block-size) out, \
+         or make another layer",
+    ))
+}
+
 /// Checks that the layer at `path` was made for a base of this size and time of modification.
 pub(super) fn check_same_base(
     path: &Path,
@@ -385,13 +411,13 @@ pub(super) fn check_same_base(
 }
 
 /// The needs of the base and of the layers' files.
-pub(super) fn geometry(base: &Native, layers: &[&File]) -> Geometry {
+pub(super) fn geometry(base: &Native, layers: &[&File], logical_block: u32) -> Geometry {
     let block = u32::try_from(BLOCK).unwrap_or(u32::MAX);
     let all =
         || std::iter::once(base.geometry()).chain(layers.iter().map(|layer| layer.geometry()));
     let live = layers.last().map_or(base.geometry(), |live| live.geometry());
     Geometry {
-        logical_block: block,
+        logical_block,
         physical_block: live.physical_block.max(block),
         io_min: live.io_min.max(block),
         io_opt: live.io_opt.max(block),

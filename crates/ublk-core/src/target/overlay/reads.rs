@@ -4,6 +4,7 @@ use ublk_overlay::extent::{BLOCK_SHIFT, Place};
 
 use super::super::native::Native;
 use super::super::{Errno, Part, Plan, Request, Step, StepKind, Target};
+use super::sectors::{Clip, clip};
 use super::{Live, Overlay, blocks};
 
 impl Overlay {
@@ -22,14 +23,13 @@ impl Overlay {
             if plan.room() < base_steps {
                 break;
             }
-            let (offset, length) = (piece.block << BLOCK_SHIFT, piece.count << BLOCK_SHIFT);
-            // Fits: inside the request.
-            let within = u32::try_from(offset - request.offset).unwrap_or(u32::MAX);
+            let Clip { within, skipped, length } = clip(request, piece.block, piece.count);
+            let offset = (piece.block << BLOCK_SHIFT) + skipped;
             let mut planned = length;
             match piece.place {
                 Some(Place::At { layer, block }) => {
                     let (_, file) = live.layers[layer as usize];
-                    let read = live.step(StepKind::Read, length, block << BLOCK_SHIFT);
+                    let read = live.step(StepKind::Read, length, (block << BLOCK_SHIFT) + skipped);
                     plan.push(Step { file, at: within, ..read });
                 }
                 Some(Place::Zero) => {
@@ -37,10 +37,12 @@ impl Overlay {
                 }
                 None => planned = self.plan_base(request, (offset, length), plan)?,
             }
-            at += planned >> BLOCK_SHIFT;
             if planned < length {
+                // The base's chunks are whole blocks.
+                at = (offset + planned) >> BLOCK_SHIFT;
                 break;
             }
+            at = piece.block + piece.count;
         }
         plan.order_stages();
         live.flights.get(ticket).at = at;

@@ -205,9 +205,8 @@ impl<'a> Work<'a> {
             let message = format!("{} is no name of a file", path.display());
             Error::new(Code::InvalidArgument, message)
         })?;
-        let Superblock { layer, blocks, base_modified, segment_shift, .. } = self.live;
-        let parent = Parent { layer, generation: self.generation(), file };
-        Ok(Birth { segment_shift, ..Birth::new(blocks, Some(parent), base_modified) })
+        let parent = Parent { layer: self.live.layer, generation: self.generation(), file };
+        Ok(Birth::like(&self.live, Some(parent)))
     }
 
     /// Makes new disks, without names as yet, that will stand on the frozen layer.

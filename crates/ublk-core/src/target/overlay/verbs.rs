@@ -15,17 +15,20 @@ use super::chain::{Layer, failed, folder, unfit};
 use super::history::default_folder;
 use super::make::{Birth, Unnamed};
 use super::open::{Loaded, Memory, blocks, check_base};
-use super::{folders, settle};
+use super::{folders, sectors, settle};
 use crate::error::{Code, Error, Result};
 
-/// Makes an empty layer on `base` at `path`. Answers its UUID.
+/// Makes an empty layer on `base` at `path`, of a disk with logical blocks of so many bytes: 512, 1024, 2048 or
+/// 4096; absent: those of a base that is the disk of a frozen layer or a qcow2 image, and 4096 on other bases.
+/// Answers the layer's UUID.
 ///
 /// # Errors
-/// `BadBackend` when there is something at `path`; `InvalidArgument` for an unsuitable base;
-/// `Unsupported` on a file system without fallocate.
-pub fn create(base: &Native, path: &Path) -> Result<Uuid> {
+/// `BadBackend` when there is something at `path`; `InvalidArgument` for an unsuitable base, and one with larger
+/// logical blocks; `Unsupported` on a file system without fallocate.
+pub fn create(base: &Native, path: &Path, logical_block: Option<u32>) -> Result<Uuid> {
     let base_modified = check_base(base)?;
-    let made = Unnamed::make(path, &Birth::new(blocks(base)?, None, base_modified))?;
+    let logical_block = sectors::of_new_disk(base, logical_block)?;
+    let made = Unnamed::make(path, &Birth::new(blocks(base)?, logical_block, base_modified))?;
     folders::name(made, base)
 }
 
@@ -58,8 +61,7 @@ pub fn fork(path: &Path, children: &[PathBuf], history: Option<&Path>) -> Result
         return Err(committing(&path));
     }
     let parent = Parent { layer: frozen.layer, generation: frozen.generation, file: name };
-    let Superblock { blocks, base_modified, .. } = frozen;
-    let birth = Birth::new(blocks, Some(parent), base_modified);
+    let birth = Birth::like(&frozen, Some(parent));
     let made =
         children.iter().map(|child| Unnamed::make(child, &birth)).collect::<Result<Vec<_>>>()?;
     if !layer.superblock().frozen {
@@ -129,6 +131,8 @@ pub struct Info {
     pub closed: bool,
     /// The size of the disk, in bytes.
     pub size: u64,
+    /// The logical block of the disk, in bytes.
+    pub logical_block: u32,
     /// Bytes of the disk in this layer, zeros not counted.
     pub stored: u64,
     /// Bytes of the disk that this layer makes zeros.
@@ -156,7 +160,8 @@ fn describe(layer: Layer) -> Result<Info> {
     use std::os::unix::fs::MetadataExt;
     let Layer { path, backing, contents, .. } = layer;
     let found = backing.metadata().map_err(|error| failed(&path, "fstat", &error))?;
-    let Superblock { layer, generation, frozen, blocks, in_use, .. } = contents.superblock;
+    let Superblock { layer, generation, frozen, blocks, logical_block, in_use, .. } =
+        contents.superblock;
     let mut index = Index::new();
     contents.load(0, &mut index).map_err(|error| unfit(&path, &error))?;
     let (mut stored, mut zeros) = (0, 0);
@@ -166,5 +171,17 @@ fn describe(layer: Layer) -> Result<Info> {
     }
     let (size, allocated) = (blocks * BLOCK, found.blocks() * 512);
     let (extents, closed) = (index.len() as u64, in_use.is_none());
-    Ok(Info { path, layer, generation, frozen, closed, size, stored, zeros, extents, allocated })
+    Ok(Info {
+        path,
+        layer,
+        generation,
+        frozen,
+        closed,
+        size,
+        logical_block,
+        stored,
+        zeros,
+        extents,
+        allocated,
+    })
 }

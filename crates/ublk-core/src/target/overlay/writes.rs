@@ -4,9 +4,10 @@ use ublk_overlay::extent::BLOCK_SHIFT;
 use ublk_overlay::head::Target as Part;
 use ublk_overlay::space::Run;
 
-use super::super::{Errno, Plan, Request, Step, StepKind};
+use super::super::{Errno, Op, Plan, Request, Step, StepKind};
 use super::history::MOST_AT_ONCE;
-use super::{Live, Overlay, blocks, segments};
+use super::sectors::{Clip, clip, is_partial};
+use super::{Live, Overlay, Way, blocks, fills, segments};
 
 /// The most parts of a round, and the most segments of its blocks: with the steps that allocate these,
 /// fewer steps than a round has.
@@ -14,14 +15,29 @@ const MOST_PARTS: usize = MOST_AT_ONCE;
 const MOST_SEGMENTS: u64 = 4;
 
 impl Overlay {
-    /// As many blocks as a round has room for. Missing space is allocated before.
+    /// As many blocks as a round has room for. Missing space is allocated before. Of zeros, one part of a block.
     pub(super) fn plan_write(
+        &self,
         live: &mut Live,
         ticket: u64,
         request: &Request,
         plan: &mut Plan<'_>,
-    ) -> Result<(), Errno> {
-        let (_, to) = blocks(request);
+    ) -> Result<Way, Errno> {
+        let (_, mut to) = blocks(request);
+        let lacks = |live: &Live, block| is_partial(request, block) && !live.has(block);
+        let first = live.flights.get(ticket).at;
+        if let Some(fill) = live.take_read(ticket) {
+            return Self::plan_filled(live, (ticket, fill), request, plan);
+        }
+        if lacks(live, first) {
+            return self.plan_fill(live, ticket, request, plan);
+        }
+        if request.op == Op::WriteZeroes {
+            to = first + 1;
+        } else if lacks(live, to - 1) {
+            // A round of its own.
+            to -= 1;
+        }
         let flight = live.flights.get(ticket);
         let (mut at, mut parts) = (flight.at, std::mem::take(&mut flight.parts));
         let segment = live.head.space().segment_blocks();
@@ -36,12 +52,11 @@ impl Overlay {
         }
         let grown = plan_growth(live, segment, &parts, plan);
         for part in &parts {
-            // Fits: inside the request.
-            let within = (part.block << BLOCK_SHIFT) - request.offset;
-            let within = u32::try_from(within).unwrap_or(u32::MAX);
-            let (place, length) = bytes(part.run);
-            let write = live.step(StepKind::Write { dsync: false }, length, place);
-            plan.push(Step { at: within, stage: grown.into(), ..write });
+            let Clip { within, skipped, length } = clip(request, part.block, part.run.count.into());
+            let (place, _) = bytes(part.run);
+            let write = live.step(StepKind::Write { dsync: false }, length, place + skipped);
+            let from = Step { at: within, stage: grown.into(), ..write };
+            plan.push(if request.op == Op::Write { from } else { fills::of_zeros(from) });
         }
         let flight = live.flights.get(ticket);
         (flight.at, flight.parts) = (at, parts);
@@ -49,7 +64,7 @@ impl Overlay {
             live.give_back(ticket);
             return Err(Errno(libc::ENOSPC));
         }
-        Ok(())
+        Ok(Way::Round)
     }
 }
 
@@ -73,7 +88,7 @@ fn push(parts: &mut Vec<Part>, part: Part) {
 }
 
 /// Allocates the missing segments, from the first block of the parts on. Answers whether there are any.
-fn plan_growth(live: &Live, segment: u64, parts: &[Part], plan: &mut Plan<'_>) -> bool {
+pub(super) fn plan_growth(live: &Live, segment: u64, parts: &[Part], plan: &mut Plan<'_>) -> bool {
     let mut last = None;
     for run in parts.iter().filter(|part| part.fresh).map(|part| part.run) {
         for missing in segments(run, segment).filter(|&segment| !live.allocated.has(segment)) {

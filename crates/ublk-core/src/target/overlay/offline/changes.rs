@@ -50,6 +50,7 @@ pub fn send(
     let header = Header {
         stream: random(),
         blocks: superblock.blocks,
+        logical_block: superblock.logical_block,
         layer: superblock.layer,
         generation: superblock.generation,
         frozen: superblock.frozen,
@@ -124,7 +125,8 @@ pub fn receive(
             header.layer,
             header.generation.saturating_sub(1),
         )),
-        ..Birth::new(header.blocks, parent, header.base_modified)
+        parent,
+        ..Birth::new(header.blocks, header.logical_block, header.base_modified)
     };
     let mut made = Unnamed::make(path, &birth)?;
     progress.begin(header.stored);

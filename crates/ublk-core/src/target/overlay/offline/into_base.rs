@@ -72,8 +72,8 @@ pub fn commit_into_base(base: &Path, path: &Path, progress: &Progress) -> Result
     let base_modified = finish(&base).map_err(|error| failed_on_base(&base_path, &error))?;
     let birth = Birth {
         identity: Some((announced.layer, announced.disk, announced.generation)),
-        segment_shift: announced.segment_shift,
-        ..Birth::new(announced.blocks, None, base_modified)
+        base_modified,
+        ..Birth::like(&announced, None)
     };
     let mut empty = Unnamed::draft(&layer.path, &birth)?;
     let permissions = layer.backing.metadata().map(|found| found.permissions());

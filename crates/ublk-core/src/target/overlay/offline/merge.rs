@@ -103,8 +103,7 @@ fn merge(disk: &Disk, progress: &Progress) -> Result<Vec<PathBuf>> {
     };
     let birth = Birth {
         identity: Some((superblock.layer, superblock.disk, first)),
-        segment_shift: superblock.segment_shift,
-        ..Birth::new(superblock.blocks, lowest.superblock.parent, superblock.base_modified)
+        ..Birth::like(&superblock, lowest.superblock.parent)
     };
     progress.begin(disk.stored());
     let mut merged = Unnamed::draft(&path, &birth)?;

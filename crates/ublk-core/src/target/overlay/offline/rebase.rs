@@ -17,6 +17,7 @@ use super::super::chain::{Layer, failed, unfit};
 use super::super::diff::not_closed;
 use super::super::folders;
 use super::super::open::{blocks, check_base, check_same_base};
+use super::super::sectors;
 use super::super::settle::{self, Flush, random};
 use super::super::verbs::{committing, reading};
 use super::base::Base;
@@ -62,6 +63,7 @@ pub fn rebase(
     let superblock = *live.head.superblock();
     let base_modified = check_base(to)?;
     check_size(&superblock, blocks(to)?)?;
+    sectors::check_base(to, superblock.logical_block)?;
     let mut rebased = Rebased::default();
     if let Some(from) = from {
         check_same_base(&live.path, &superblock, (blocks(from)?, check_base(from)?))?;

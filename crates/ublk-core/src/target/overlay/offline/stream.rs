@@ -7,6 +7,7 @@
 use std::io::{self, Read, Write};
 
 use ublk_overlay::extent::{BLOCK, Extent, MAX_BLOCKS, Place};
+use ublk_overlay::superblock::logical_block;
 use uuid::Uuid;
 
 const MAGIC: [u8; 16] = *b"ublk changes\r\n\x1a\0";
@@ -26,6 +27,8 @@ pub(super) struct Header {
     pub(super) stream: u64,
     /// The size of the disk, in blocks.
     pub(super) blocks: u64,
+    /// The logical block of the disk, in bytes.
+    pub(super) logical_block: u32,
     /// The layer whose disk it is.
     pub(super) layer: Uuid,
     pub(super) generation: u64,
@@ -54,6 +57,7 @@ impl Header {
         page[72..80].copy_from_slice(&self.base_modified.to_le_bytes());
         page[80..96].copy_from_slice(self.layer.as_bytes());
         page[96..112].copy_from_slice(from.as_bytes());
+        page[112..116].copy_from_slice(&self.logical_block.to_le_bytes());
         let crc = crc32c::crc32c(&page);
         page[CRC].copy_from_slice(&crc.to_le_bytes());
         page
@@ -76,6 +80,8 @@ impl Header {
         let this = Self {
             stream: u64_at(page, 32),
             blocks: u64_at(page, 40),
+            logical_block: logical_block(u32_at(page, 112))
+                .ok_or_else(|| damaged("its header is damaged"))?,
             layer: uuid(80),
             generation: u64_at(page, 48),
             frozen: flags & FROZEN != 0,

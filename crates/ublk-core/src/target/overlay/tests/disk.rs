@@ -25,15 +25,20 @@ pub(super) fn of_base(block: u64) -> u64 {
 
 /// A block that holds this stamp.
 pub(super) fn block_of(stamp: u64) -> Vec<u8> {
-    stamp.to_le_bytes().repeat(BLOCK / 8)
+    bytes_of(stamp, BLOCK)
 }
 
-/// The stamp of a block; all of it must hold the same.
+/// So many bytes that hold this stamp.
+pub(super) fn bytes_of(stamp: u64, length: usize) -> Vec<u8> {
+    stamp.to_le_bytes().repeat(length / 8)
+}
+
+/// The stamp of a block, or of a part of one; all of it must hold the same.
 pub(super) fn stamp_of(block: &[u8]) -> u64 {
     let mut stamp = [0; 8];
     stamp.copy_from_slice(&block[..8]);
     let stamp = u64::from_le_bytes(stamp);
-    assert!(block == block_of(stamp), "a block of more than one write");
+    assert!(block == bytes_of(stamp, block.len()), "a block of more than one write");
     stamp
 }
 
@@ -41,17 +46,23 @@ pub(super) fn stamp_of(block: &[u8]) -> u64 {
 pub(super) struct Folder {
     pub(super) path: PathBuf,
     blocks: u64,
+    logical_block: u32,
 }
 
 impl Folder {
     pub(super) fn new(blocks: u64) -> Self {
+        Self::of(blocks, 4096)
+    }
+
+    /// A base for a disk with logical blocks of so many bytes.
+    pub(super) fn of(blocks: u64, logical_block: u32) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = PathBuf::from(format!("/dev/shm/ublk-overlay-{}-{number}", std::process::id()));
         fs::create_dir_all(path.join("history")).unwrap();
         let base: Vec<u8> = (0..blocks).flat_map(|block| block_of(of_base(block))).collect();
         fs::write(path.join("base"), base).unwrap();
-        Self { path, blocks }
+        Self { path, blocks, logical_block }
     }
 
     pub(super) fn base(&self) -> Native {
@@ -67,7 +78,8 @@ impl Folder {
     pub(super) fn make(&self, segment_shift: u32) {
         let base = self.base();
         let modified = modified(base.files()[0]).unwrap().unwrap();
-        let birth = Birth { segment_shift, ..Birth::new(self.blocks, None, modified) };
+        let birth =
+            Birth { segment_shift, ..Birth::new(self.blocks, self.logical_block, modified) };
         Unnamed::make(&self.layer(), &birth).unwrap().name().unwrap();
     }
 
@@ -116,12 +128,14 @@ impl Drop for Folder {
 /// The live layer's file: what is in it is in the cache, and what of that is durable is kept here.
 pub(super) struct Cache {
     file: File,
+    /// Bytes that a power cut keeps or loses together.
+    unit: usize,
     /// The place of the file among the target's.
     place: u16,
     durable: Vec<u8>,
-    /// What was written to each block since the last sync, in order.
+    /// What was written to each unit since the last sync, in order.
     written: BTreeMap<u64, Vec<Vec<u8>>>,
-    /// Blocks that a failed sync has lost, and that were not written since.
+    /// Units that a failed sync has lost, and that were not written since.
     lost: BTreeSet<u64>,
     /// Files that snapshots have added.
     added: RefCell<BTreeMap<u16, File>>,
@@ -146,10 +160,16 @@ impl Queues for Cache {
 impl Cache {
     /// All that the file holds is durable.
     pub(super) fn new(path: &Path) -> Self {
+        Self::of(path, BLOCK)
+    }
+
+    /// As [`new`](Self::new), on a disk that keeps or loses this many bytes together.
+    pub(super) fn of(path: &Path, unit: usize) -> Self {
         let file = File::options().read(true).write(true).open(path).unwrap();
         let durable = fs::read(path).unwrap();
         Self {
             file,
+            unit,
             place: 0,
             durable,
             written: BTreeMap::new(),
@@ -189,11 +209,12 @@ impl Cache {
     }
 
     pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) {
-        assert!(offset.is_multiple_of(BLOCK as u64) && bytes.len().is_multiple_of(BLOCK));
+        let unit = self.unit as u64;
+        assert!(offset.is_multiple_of(unit) && bytes.len().is_multiple_of(self.unit));
         let end = self.file.metadata().unwrap().len();
         assert!(offset + bytes.len() as u64 <= end, "a write behind the end of the file");
         self.file.write_all_at(bytes, offset).unwrap();
-        for (block, bytes) in (offset / BLOCK as u64..).zip(bytes.chunks(BLOCK)) {
+        for (block, bytes) in (offset / unit..).zip(bytes.chunks(self.unit)) {
             self.written.entry(block).or_default().push(bytes.to_vec());
             self.lost.remove(&block);
         }
@@ -215,8 +236,8 @@ impl Cache {
         let before = self.durable.clone();
         self.file.read_exact_at(&mut self.durable, 0).unwrap();
         for &block in &self.lost {
-            let at = usize::try_from(block).unwrap() * BLOCK;
-            self.durable[at..at + BLOCK].copy_from_slice(&before[at..at + BLOCK]);
+            let at = usize::try_from(block).unwrap() * self.unit;
+            self.durable[at..at + self.unit].copy_from_slice(&before[at..at + self.unit]);
         }
         self.written.clear();
     }
@@ -226,7 +247,7 @@ impl Cache {
         self.lost.extend(std::mem::take(&mut self.written).into_keys());
     }
 
-    /// Of each block remains what is durable, or anything that was written since; `draw` answers a number
+    /// Of each unit remains what is durable, or anything that was written since; `draw` answers a number
     /// below its argument.
     pub(super) fn cut_power(&mut self, mut draw: impl FnMut(u64) -> u64) {
         let kept = draw(4);
@@ -234,9 +255,9 @@ impl Cache {
         for (block, versions) in std::mem::take(&mut self.written) {
             if draw(4) < kept {
                 let version = &versions[usize::try_from(draw(versions.len() as u64)).unwrap()];
-                let at = usize::try_from(block).unwrap() * BLOCK;
-                self.durable.resize(self.durable.len().max(at + BLOCK), 0);
-                self.durable[at..at + BLOCK].copy_from_slice(version);
+                let at = usize::try_from(block).unwrap() * self.unit;
+                self.durable.resize(self.durable.len().max(at + self.unit), 0);
+                self.durable[at..at + self.unit].copy_from_slice(version);
             }
         }
         self.file.set_len(self.durable.len() as u64).unwrap();

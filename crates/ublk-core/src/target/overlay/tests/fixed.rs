@@ -29,7 +29,7 @@ impl Chain {
     /// A disk in another folder on the frozen layer `below`.
     fn elsewhere(&self, below: &Path) -> PathBuf {
         let path = self.folder.empty_history("history-elsewhere").join("guest");
-        create(&self.fixed(below).unwrap(), &path).unwrap();
+        create(&self.fixed(below).unwrap(), &path, None).unwrap();
         path
     }
 
@@ -96,7 +96,7 @@ fn a_frozen_disk_takes_no_writes_and_a_live_one_is_no_base() {
     assert!(error.hint.unwrap().contains("ublk overlay fork"));
     let live = chain.serve(chain.live()).unwrap();
     assert_eq!(chain.fixed(chain.live()).unwrap_err().code, Code::Busy);
-    let on_live = create(&Native::Overlay(Box::new(live)), &chain.folder.path.join("other"));
+    let on_live = create(&Native::Overlay(Box::new(live)), &chain.folder.path.join("other"), None);
     assert!(on_live.unwrap_err().message.contains("a live layer"));
 }
 
@@ -133,12 +133,12 @@ fn a_base_is_guarded_from_every_folder_that_it_names() {
     check_no_base(&base).unwrap();
     fs::remove_file(&guest).unwrap();
     let elsewhere = chain.folder.path.join("history-elsewhere").join("on-base");
-    create(&chain.folder.base(), &elsewhere).unwrap();
+    create(&chain.folder.base(), &elsewhere, None).unwrap();
     let names = elsewhere.display().to_string();
     let error = check_no_base(&base).unwrap_err();
     assert!(error.message.contains(&names), "{error}");
     let layer = chain.folder.path.join("layer");
-    create(&chain.folder.base(), &layer).unwrap();
+    create(&chain.folder.base(), &layer, None).unwrap();
     let error = commit_into_base(&base, &layer, &Progress::default()).unwrap_err();
     assert!(error.message.contains(&names), "{error}");
     fs::remove_file(elsewhere).unwrap();
@@ -161,7 +161,7 @@ fn folders_that_are_gone_make_room_for_others_on_a_base_with_too_many_notes() {
         fs::remove_dir(one).unwrap();
     }
     let last = make("last");
-    create(&base, &last.join("layer")).unwrap();
+    create(&base, &last.join("layer"), None).unwrap();
     let mut found = noted();
     found.sort();
     let mut expected = [vec![folder.path.clone(), last], there].concat();

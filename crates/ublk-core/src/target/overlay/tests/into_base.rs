@@ -60,7 +60,7 @@ fn a_commit_that_is_killed_anywhere_leaves_the_disk_as_it_is_and_a_second_one_en
 fn a_base_of_other_layers_is_not_written_to_and_these_are_named() {
     let chain = Chain::new(1, 1);
     let other = chain.folder.path.join("other");
-    create(&chain.folder.base(), &other).unwrap();
+    create(&chain.folder.base(), &other, None).unwrap();
     let before = base(&chain);
     let error = commit_now(&chain).unwrap_err();
     assert_eq!(error.code, Code::InvalidArgument);
@@ -74,7 +74,7 @@ fn a_base_of_other_layers_is_not_written_to_and_these_are_named() {
 fn a_layer_on_the_old_base_is_refused_after_a_commit() {
     let chain = Chain::new(2, 1);
     let other = chain.folder.path.join("other");
-    create(&chain.folder.base(), &other).unwrap();
+    create(&chain.folder.base(), &other, None).unwrap();
     // Moved to a folder that the base does not name.
     let elsewhere = chain.folder.empty_history("history-elsewhere").join("other");
     fs::rename(other, &elsewhere).unwrap();

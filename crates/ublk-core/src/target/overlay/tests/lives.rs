@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::super::super::{Boot, Errno, Op, SnapshotOptions, Step, StepKind};
 use super::super::snapshot::Stage;
 use super::super::{Overlay, fork};
-use super::disk::{BLOCK, Cache, Folder, block_of, of_base, stamp_of};
+use super::disk::{BLOCK, Cache, Folder, bytes_of, of_base, stamp_of};
 use super::machine::{Now, Running, run};
 use super::snapshots::STAGES;
 use crate::error::{Code, Error};
@@ -18,6 +18,8 @@ use crate::error::{Code, Error};
 const LIVES: u64 = 3000;
 const LIVES_OF_A_DISK: u64 = 30;
 const DISK: u64 = 24;
+/// Lives of disks with logical blocks of 512 bytes.
+const LIVES_IN_SECTORS: u64 = 1500;
 
 /// A small generator with a seed (splitmix64).
 struct Random(u64);
@@ -83,6 +85,8 @@ struct Flight {
 
 struct Life<'a> {
     random: &'a mut Random,
+    /// The logical block, in bytes: the unit of all that follows.
+    unit: u64,
     overlay: Overlay,
     cache: &'a mut Cache,
     blocks: &'a mut Vec<Block>,
@@ -100,8 +104,9 @@ fn range(blocks: (u64, u64)) -> std::ops::Range<usize> {
 
 impl Life<'_> {
     fn begin(&mut self) {
-        let from = self.random.below(DISK);
-        let count = 1 + self.random.below(DISK - from);
+        let disk = self.blocks.len() as u64;
+        let from = self.random.below(disk);
+        let count = 1 + self.random.below(disk - from);
         let (op, blocks) = match self.random.below(10) {
             0..5 => (Op::Write, (from, count.min(1 + self.random.below(12)))),
             5..7 => (Op::Read, (from, count)),
@@ -109,26 +114,38 @@ impl Life<'_> {
             8 => (Op::WriteZeroes, (from, count)),
             _ => (Op::Flush, (0, 0)),
         };
+        // Parts of blocks stay.
+        let whole = || {
+            let to = (blocks.0 + blocks.1) * self.unit / BLOCK as u64;
+            let from = (blocks.0 * self.unit).div_ceil(BLOCK as u64);
+            let units = BLOCK as u64 / self.unit;
+            (from * units, to.saturating_sub(from) * units)
+        };
+        let (changed, blocks) = match op {
+            Op::Discard => (whole(), blocks),
+            _ => (blocks, blocks),
+        };
         let changes = matches!(op, Op::Write | Op::Discard | Op::WriteZeroes);
-        if changes && self.blocks[range(blocks)].iter().any(|block| block.busy) {
+        if changes && self.blocks[range(changed)].iter().any(|block| block.busy) {
             return;
         }
         *self.stamp += 1;
         let stamp = if op == Op::Write { *self.stamp } else { 0 };
-        let concerned = if op == Op::Flush { 0..self.blocks.len() } else { range(blocks) };
+        let concerned = if op == Op::Flush { 0..self.blocks.len() } else { range(changed) };
         let began = self.blocks[concerned].iter();
         let began =
             began.map(|block| (block.now, block.visible_from(block.now).to_vec())).collect();
         if changes {
-            for block in &mut self.blocks[range(blocks)] {
+            for block in &mut self.blocks[range(changed)] {
                 block.stamps.push(stamp);
                 block.busy = true;
             }
-            self.show(blocks, stamp);
+            self.show(changed, stamp);
         }
-        let bytes = block_of(stamp).repeat(usize::try_from(blocks.1).unwrap());
-        let running = Running::begin(&self.overlay, op, blocks, bytes).unwrap();
-        self.flights.push(Flight { running, range: blocks, began });
+        let (offset, length) = (blocks.0 * self.unit, blocks.1 * self.unit);
+        let bytes = bytes_of(stamp, usize::try_from(length).unwrap());
+        let running = Running::begin_bytes(&self.overlay, op, (offset, length), bytes).unwrap();
+        self.flights.push(Flight { running, range: changed, began });
     }
 
     /// Reads under way may find this write, whatever is written later.
@@ -236,7 +253,8 @@ impl Life<'_> {
     }
 
     fn check_read(&self, flight: &Flight) {
-        let blocks = flight.running.bytes.chunks(BLOCK).zip(&self.blocks[range(flight.range)]);
+        let unit = usize::try_from(self.unit).unwrap();
+        let blocks = flight.running.bytes.chunks(unit).zip(&self.blocks[range(flight.range)]);
         for ((found, block), (now, then)) in blocks.zip(&flight.began) {
             let stamp = stamp_of(found);
             assert!(
@@ -257,12 +275,15 @@ enum End {
     Close,
 }
 
-fn lives(seed: u64, count: u64) {
+fn lives(seed: u64, unit: u32, count: u64) {
     let mut random = Random(seed);
-    let folder = Folder::new(DISK);
+    let folder = Folder::of(DISK, unit);
     folder.make(3);
-    let mut cache = Cache::new(&folder.layer());
-    let mut blocks: Vec<_> = (0..DISK).map(|block| Block::new(of_base(block))).collect();
+    let unit = usize::try_from(unit).unwrap();
+    let mut cache = Cache::of(&folder.layer(), unit);
+    let units = (BLOCK / unit) as u64;
+    let mut blocks: Vec<_> =
+        (0..DISK * units).map(|number| Block::new(of_base(number / units))).collect();
     let (mut boot_id, mut stamp, mut last) = (1, 0, End::Close);
     let mut history = folder.path.join("history");
     let mut kept = Vec::new();
@@ -289,6 +310,7 @@ fn lives(seed: u64, count: u64) {
         let steps = random.below(600);
         let mut server = Life {
             random: &mut random,
+            unit: unit as u64,
             overlay,
             cache: &mut cache,
             blocks: &mut blocks,
@@ -339,7 +361,8 @@ fn check_snapshot(folder: &Folder, file: &Path, stamps: &[Vec<u64>], seed: u64) 
     let options = folder.options(&Boot::simulated(0));
     let overlay = Overlay::open(folder.base(), &child, &options).unwrap();
     let bytes = run(&overlay, &mut Cache::new(&child), Op::Read, (0, DISK), Vec::new()).unwrap();
-    for (number, (found, allowed)) in bytes.chunks(BLOCK).zip(stamps).enumerate() {
+    let unit = bytes.len() / stamps.len();
+    for (number, (found, allowed)) in bytes.chunks(unit).zip(stamps).enumerate() {
         let stamp = stamp_of(found);
         let name = file.display();
         assert!(
@@ -360,7 +383,8 @@ fn check_all(
     (seed, life): (u64, u64),
 ) {
     let bytes = run(overlay, cache, Op::Read, (0, DISK), Vec::new()).unwrap();
-    for (number, (found, block)) in bytes.chunks(BLOCK).zip(blocks).enumerate() {
+    let unit = bytes.len() / blocks.len();
+    for (number, (found, block)) in bytes.chunks(unit).zip(blocks).enumerate() {
         let stamp = stamp_of(found);
         let allowed = match last {
             End::PowerCut | End::Lost => &block.stamps[..],
@@ -380,13 +404,22 @@ fn check_all(
     }
 }
 
-#[test]
-fn what_was_answered_survives_a_kill_and_what_was_flushed_a_power_cut() {
+fn all_lives(unit: u32, most: u64) {
     let number = |name: &str| std::env::var(name).ok()?.parse().ok();
     if let Some(seed) = number("UBLK_SEED") {
-        return lives(seed, LIVES_OF_A_DISK);
+        return lives(seed, unit, LIVES_OF_A_DISK);
     }
-    for seed in 0..number("UBLK_LIVES").unwrap_or(LIVES) / LIVES_OF_A_DISK {
-        lives(seed, LIVES_OF_A_DISK);
+    for seed in 0..number("UBLK_LIVES").unwrap_or(most) / LIVES_OF_A_DISK {
+        lives(seed, unit, LIVES_OF_A_DISK);
     }
+}
+
+#[test]
+fn what_was_answered_survives_a_kill_and_what_was_flushed_a_power_cut() {
+    all_lives(4096, LIVES);
+}
+
+#[test]
+fn each_sector_of_512_bytes_survives_a_kill_or_a_power_cut_as_a_block_does() {
+    all_lives(512, LIVES_IN_SECTORS);
 }

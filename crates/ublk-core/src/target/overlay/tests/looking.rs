@@ -142,7 +142,7 @@ fn layers_of_another_base_do_not_guard_a_base() {
     let image = chain.folder.path.join("image");
     fs::write(&image, vec![0; 64 * PAGE]).unwrap();
     check_no_base(&image).unwrap();
-    create(&chain.folder.base(), &chain.folder.path.join("other")).unwrap();
+    create(&chain.folder.base(), &chain.folder.path.join("other"), None).unwrap();
     let error = check_no_base(&chain.folder.path.join("base")).unwrap_err();
     assert!(error.message.contains("layer, ") && error.message.contains("other"), "{error}");
 }

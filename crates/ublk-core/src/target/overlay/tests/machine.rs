@@ -31,8 +31,19 @@ impl Running {
         (block, count): (u64, u64),
         bytes: Vec<u8>,
     ) -> Result<Self, Errno> {
-        let length = u32::try_from(count * BLOCK as u64).unwrap();
-        let request = request(op, block * BLOCK as u64, length);
+        let unit = BLOCK as u64;
+        Self::begin_bytes(overlay, op, (block * unit, count * unit), bytes)
+    }
+
+    /// As [`begin`](Self::begin), for so many bytes from an offset on.
+    pub(super) fn begin_bytes(
+        overlay: &Overlay,
+        op: Op,
+        (offset, length): (u64, u64),
+        bytes: Vec<u8>,
+    ) -> Result<Self, Errno> {
+        let length = u32::try_from(length).unwrap();
+        let request = request(op, offset, length);
         let mut steps = vec![Step::EMPTY; overlay.max_steps()];
         let mut plan = Plan::new(&mut steps);
         overlay.plan(&request, &mut plan)?;
@@ -102,6 +113,17 @@ impl Running {
         match (step.kind, step.place) {
             (StepKind::Read, Place::Request) => {
                 cache.read(overlay.files(), step.file, step.offset, &mut self.bytes[range]);
+            }
+            (StepKind::Read, Place::Own) => {
+                let memory = overlay.memory().unwrap();
+                assert!(range.end <= memory.size());
+                let mut bytes = vec![0; range.len()];
+                cache.read(overlay.files(), step.file, step.offset, &mut bytes);
+                // SAFETY: inside the region, just checked, and nobody else uses these bytes now.
+                unsafe {
+                    let to = memory.base().add(range.start);
+                    to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+                }
             }
             (StepKind::Zeros, Place::Request) => self.bytes[range].fill(0),
             (StepKind::Write { dsync: false }, Place::Request) if own => {

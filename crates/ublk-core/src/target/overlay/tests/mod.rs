@@ -10,4 +10,5 @@ mod merging;
 mod opening;
 mod plans;
 mod rebase;
+mod sectors;
 mod snapshots;

@@ -59,7 +59,7 @@ fn a_layer_is_made_only_where_that_is_asked_for_and_nothing_is_there() {
 #[test]
 fn a_base_that_is_not_what_it_was_is_refused() {
     let folder = Folder::new(DISK);
-    create(&folder.base(), &folder.layer()).unwrap();
+    create(&folder.base(), &folder.layer(), None).unwrap();
     drop(folder.open(&boot()).unwrap());
     let other =
         Overlay::open(Native::Null(Null::new(1 << 20)), &folder.layer(), &folder.options(&boot()));
@@ -76,7 +76,7 @@ fn what_cannot_be_a_base_is_refused() {
     let folder = Folder::new(DISK);
     let open = |base| Overlay::open(base, &folder.layer(), &folder.options(&boot())).unwrap_err();
     assert_eq!(open(Native::Null(Null::new(4096 + 512))).code, Code::InvalidArgument);
-    create(&folder.base(), &folder.layer()).unwrap();
+    create(&folder.base(), &folder.layer(), None).unwrap();
     let below = Native::Overlay(Box::new(folder.open(&boot()).unwrap()));
     assert_eq!(open(below).code, Code::InvalidArgument);
 }
@@ -84,7 +84,7 @@ fn what_cannot_be_a_base_is_refused() {
 #[test]
 fn a_damaged_layer_is_refused_and_leaves_no_history() {
     let folder = Folder::new(DISK);
-    create(&folder.base(), &folder.layer()).unwrap();
+    create(&folder.base(), &folder.layer(), None).unwrap();
     let file = File::options().write(true).open(folder.layer()).unwrap();
     file.write_all_at(&[0; 8192], 0).unwrap();
     assert_eq!(refused(&folder).0, Code::BadBackend);
@@ -96,7 +96,7 @@ fn a_damaged_layer_is_refused_and_leaves_no_history() {
 #[test]
 fn a_history_that_is_not_in_memory_is_refused() {
     let folder = Folder::new(DISK);
-    create(&folder.base(), &folder.layer()).unwrap();
+    create(&folder.base(), &folder.layer(), None).unwrap();
     let options = OverlayOptions {
         history: Some(env!("CARGO_MANIFEST_DIR").into()),
         ..folder.options(&boot())
@@ -109,7 +109,7 @@ fn a_history_that_is_not_in_memory_is_refused() {
 /// A disk whose server was killed after a write that was answered and not flushed.
 fn killed() -> (Folder, Cache) {
     let folder = Folder::new(DISK);
-    create(&folder.base(), &folder.layer()).unwrap();
+    create(&folder.base(), &folder.layer(), None).unwrap();
     let mut cache = Cache::new(&folder.layer());
     write_and_kill(&folder, &mut cache, 3, 30);
     (folder, cache)
@@ -189,7 +189,7 @@ fn a_file_put_back_as_an_earlier_kill_left_it_is_refused() {
 #[test]
 fn children_of_a_fork_begin_as_their_parent_was_and_see_nothing_of_each_other() {
     let folder = Folder::new(DISK);
-    create(&folder.base(), &folder.layer()).unwrap();
+    create(&folder.base(), &folder.layer(), None).unwrap();
     let children = ["a", "b"].map(|name| folder.path.join(name));
     let history = folder.path.join("history");
     {
@@ -232,7 +232,7 @@ fn children_of_a_fork_begin_as_their_parent_was_and_see_nothing_of_each_other() 
 #[test]
 fn a_fork_that_cannot_be_leaves_the_disk_as_it_was() {
     let folder = Folder::new(DISK);
-    create(&folder.base(), &folder.layer()).unwrap();
+    create(&folder.base(), &folder.layer(), None).unwrap();
     let fork = |children: &[_]| fork(&folder.layer(), children, Some(&folder.path.join("history")));
     let (free, taken) = (folder.path.join("free"), folder.path.join("base"));
     assert_eq!(fork(&[free.clone(), taken]).unwrap_err().code, Code::BadBackend);
@@ -248,14 +248,14 @@ fn a_fork_that_cannot_be_leaves_the_disk_as_it_was() {
 #[test]
 fn a_parent_that_is_missing_or_another_is_refused() {
     let folder = Folder::new(DISK);
-    create(&folder.base(), &folder.layer()).unwrap();
+    create(&folder.base(), &folder.layer(), None).unwrap();
     let child = folder.path.join("child");
     fork(&folder.layer(), std::slice::from_ref(&child), Some(&folder.path.join("history")))
         .unwrap();
     let open = || Overlay::open(folder.base(), &child, &folder.options(&boot())).unwrap_err();
     fs::remove_file(folder.layer()).unwrap();
     assert_eq!(open().code, Code::NoBackend);
-    create(&folder.base(), &folder.layer()).unwrap();
+    create(&folder.base(), &folder.layer(), None).unwrap();
     let error = open();
     assert_eq!(error.code, Code::BadBackend);
     assert!(error.message.contains("is layer"), "{error}");

@@ -347,7 +347,7 @@ fn a_read_that_crosses_stripes_of_the_base_is_cut_there() {
     };
     let other: Vec<u8> = (32..64).flat_map(block_of).collect();
     fs::write(folder.path.join("other"), other).unwrap();
-    create(&base(), &folder.layer()).unwrap();
+    create(&base(), &folder.layer(), None).unwrap();
     let options = folder.options(&Boot::simulated(1));
     let overlay = Overlay::open(base(), &folder.layer(), &options).unwrap();
     let mut cache = Cache::new(&folder.layer());
