@@ -51,6 +51,7 @@ export type { OverlayRebased, RebaseOptions } from './overlay-rebase.ts';
 export type { OverlayProgress, OverlayTaskOptions } from './overlay-task.ts';
 export { createOverlay, forkOverlay, overlayDiff, overlayInfo } from './overlays.ts';
 export type {
+  CreateOverlayOptions,
   DiffOptions,
   ForkOptions,
   OverlayChange,

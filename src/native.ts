@@ -38,7 +38,11 @@ export interface Binding extends NativeMaker {
     exported: NativeExport,
     onEnd: (end: NativeEnd) => void,
   ): Promise<Outcome<NativeDevice>>;
-  createOverlay(base: NativeTarget, path: string): Promise<Outcome<string>>;
+  createOverlay(
+    base: NativeTarget,
+    path: string,
+    logicalBlockSize?: number,
+  ): Promise<Outcome<string>>;
   forkOverlay(
     path: string,
     children: readonly string[],

@@ -2,6 +2,7 @@ import { checkAbsolutePath, checkChildren, checkKeys } from './check.ts';
 import { unwrap } from './errors.ts';
 import { native } from './native.ts';
 import { toNativeTarget, type Target } from './targets/index.ts';
+import { checkBlock } from './targets/presentation.ts';
 
 /** The contents of an overlay's layer, from its file; sizes in bytes. */
 export interface OverlayLayer {
@@ -20,6 +21,8 @@ export interface OverlayLayer {
   readonly closed: boolean;
   /** The size of the disk. */
   readonly size: number;
+  /** The unit of the disk's requests: 512, 1024, 2048 or 4096. */
+  readonly logicalBlockSize: number;
   /** Bytes of the disk that the layer stores, zeros not counted. */
   readonly stored: number;
   /** Bytes of the disk that read as zeros by this layer. */
@@ -77,6 +80,18 @@ export interface ForkOptions {
   readonly history?: string | URL | undefined;
 }
 
+/** Options of {@link createOverlay}. */
+export interface CreateOverlayOptions {
+  /**
+   * The unit of the disk's requests in bytes: 512, 1024, 2048 or 4096. Partition tables and some file systems count in
+   * these blocks: 512 for the image of a disk with such blocks. A layer keeps the number, and so do forks. The base
+   * must have the same logical blocks, or smaller ones.
+   * @default the `logicalBlockSize` of the base where the base has this option; that of the disk where the base is a
+   * qcow2 image (512) or a frozen layer; otherwise 4096
+   */
+  readonly logicalBlockSize?: number | undefined;
+}
+
 /**
  * Makes an empty layer for {@link targets.overlay}.
  *
@@ -87,9 +102,16 @@ export interface ForkOptions {
  * `ERR_UBLK_UNSUPPORTED` on a file system without fallocate; `ERR_UBLK_INVALID_ARGUMENT` for an
  * unsuitable base; and the errors of opening the base.
  */
-export async function createOverlay(base: Target, path: string | URL): Promise<string> {
+export async function createOverlay(
+  base: Target,
+  path: string | URL,
+  options: CreateOverlayOptions = {},
+): Promise<string> {
+  checkKeys(options, 'the options of createOverlay()', ['logicalBlockSize']);
   const file = checkAbsolutePath(path, 'path');
-  return unwrap(await native().createOverlay(toNativeTarget(base), file));
+  const { logicalBlockSize: block } = options;
+  if (block !== undefined) checkBlock(block);
+  return unwrap(await native().createOverlay(toNativeTarget(base), file, block));
 }
 
 /**

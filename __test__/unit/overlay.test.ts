@@ -4,7 +4,14 @@ import { join, resolve } from 'node:path';
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
-import { createOverlay, forkOverlay, overlayDiff, overlayInfo, targets } from '../../src/index.ts';
+import {
+  createOverlay,
+  forkOverlay,
+  overlayDiff,
+  overlayInfo,
+  targets,
+  type Target,
+} from '../../src/index.ts';
 import { toNativeTarget } from '../../src/targets/index.ts';
 import { simulate, type SimulateOptions } from '../../src/testing/index.ts';
 
@@ -16,6 +23,7 @@ describe('targets.overlay', () => {
     const target = targets.overlay(targets.null({ size: '1MiB' }), 'a.layer', {
       create: true,
       loseUnflushed: true,
+      logicalBlockSize: 512,
     });
     expect(Object.isFrozen(target)).toBe(true);
     expect(toNativeTarget(target)).toEqual({
@@ -24,12 +32,14 @@ describe('targets.overlay', () => {
       targets: [{ kind: 'null', size: SIZE }],
       create: true,
       loseUnflushed: true,
+      logicalBlockSize: 512,
     });
   });
 
   test.each([
     [{ create: 'yes' }, /create is "yes"; it must be true or false/],
     [{ history: 7 }, /history is 7/],
+    [{ logicalBlockSize: 513 }, /logicalBlockSize is 513; it must be 512, 1024, 2048 or 4096/],
     [{ loseUnflushed: 1 }, /loseUnflushed is 1; it must be true or false/],
     [{ histroy: '/dev/shm' }, /has no 'histroy'/],
   ])('refuses %o', (options, message) => {
@@ -73,6 +83,40 @@ describe('a simulated overlay', () => {
     await using again = await disk();
     expect((await again.read(8192, 4096)).equals(block(7))).toBe(true);
     expect(readFileSync(join(folder, 'base.img')).equals(Buffer.alloc(SIZE, 9))).toBe(true);
+  });
+
+  test('has logical blocks as the disk was made with, which its layer remembers', async () => {
+    await createOverlay(base(), layer, { logicalBlockSize: 512 });
+    expect((await overlayInfo(layer))[0]).toMatchObject({ logicalBlockSize: 512, stored: 0 });
+    const expected = Buffer.alloc(8192, 9);
+    {
+      await using simulated = await disk();
+      expect(simulated).toMatchObject({ size: SIZE, logicalBlockSize: 512 });
+      for (const sector of [3, 9, 10, 1]) {
+        const bytes = Buffer.alloc(512, sector);
+        await simulated.write(sector * 512, bytes);
+        bytes.copy(expected, sector * 512);
+      }
+      expect((await simulated.read(512, 7680)).equals(expected.subarray(512))).toBe(true);
+    }
+    expect((await overlayInfo(layer))[0]).toMatchObject({ stored: 8192 });
+    await using again = await disk();
+    expect((await again.read(0, 8192)).equals(expected)).toBe(true);
+  });
+
+  test('has the logical blocks of a base that is asked for some', async () => {
+    const fine = targets.file(join(folder, 'base.img'), { logicalBlockSize: 512 });
+    const of = async (below: Target, logicalBlockSize?: number) => {
+      const path = join(folder, `${String(logicalBlockSize)}.layer`);
+      await createOverlay(below, path, { logicalBlockSize });
+      const [{ logicalBlockSize: found } = {}] = await overlayInfo(path);
+      rmSync(path);
+      return found;
+    };
+    expect([await of(base()), await of(fine), await of(fine, 1024)]).toEqual([4096, 512, 1024]);
+    const coarse = targets.file(join(folder, 'base.img'), { logicalBlockSize: 4096 });
+    await expect(of(coarse, 512)).rejects.toThrow(/the base is read in blocks of 4096/);
+    await expect(of(base(), 513)).rejects.toThrow(/logicalBlockSize is 513/);
   });
 
   test('keeps what was flushed through a power cut, and shows nothing else than was written', async () => {

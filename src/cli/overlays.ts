@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 
-import { example, PART } from './arguments.ts';
-import type { ForkFlags, OverlayFlags } from './commands/overlay.ts';
+import { example, PART, wholeNumber } from './arguments.ts';
+import type { CreateFlags, ForkFlags, OverlayFlags } from './commands/overlay.ts';
 import type { OutputFlags } from './output.ts';
 import { compareOverlays } from './overlay-changes.ts';
 import { surveyOverlays } from './overlay-folders.ts';
@@ -9,6 +9,8 @@ import { mergeOverlays } from './overlay-merges.ts';
 
 const BASE = `${PART}; ublk only reads the base`;
 const LAYER = 'the file of the layer, of a disk that nobody serves';
+const BLOCK =
+  'logical block size of the disk: 512, 1024, 2048 or 4096 (default: 4096; 512 on qcow2 images)';
 const HISTORY = 'a folder on a tmpfs, for what a killed server must not lose';
 
 /** `ublk add overlay` */
@@ -18,6 +20,7 @@ export function addOverlays(add: Command, options: (command: Command) => Command
     .argument('<base>', BASE)
     .argument('<layer>', 'the file that stores the differences')
     .option('--create', 'make that file if it is missing')
+    .option('--block-size <bytes>', BLOCK, wholeNumber)
     .option('--frozen', 'serve a frozen layer, for reading only')
     .option('--history <folder>', `${HISTORY} (default: /run/ublk or /dev/shm)`)
     .option('--lose-unflushed', "serve without a killed server's unflushed writes if they are lost")
@@ -40,9 +43,10 @@ export function lookAfterOverlays(program: Command): void {
     .description('Make an empty layer on a base.')
     .argument('<base>', BASE)
     .argument('<layer>', 'the file to make')
+    .option('--block-size <bytes>', BLOCK, wholeNumber)
     .option('--json', 'as JSON')
     .addHelpText('after', example('ublk overlay create debian.img golden.layer'))
-    .action(async (base: string, layer: string, flags: OutputFlags) => {
+    .action(async (base: string, layer: string, flags: CreateFlags) => {
       await (await import('./commands/overlay.ts')).create(base, layer, flags);
     });
   forking(overlay, 'snapshot', '<child>')

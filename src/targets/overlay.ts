@@ -3,6 +3,7 @@ import { wrong } from '../errors.ts';
 import type { NativeTarget } from '../native.ts';
 import type { Target } from './index.ts';
 import { checkTarget } from './layer.ts';
+import { checkBlock } from './presentation.ts';
 
 /** Options of {@link targets.overlay}. */
 export interface OverlayTargetOptions {
@@ -17,6 +18,12 @@ export interface OverlayTargetOptions {
    * @default false
    */
   readonly readOnly?: boolean | undefined;
+  /**
+   * The unit of addressing in bytes: 512, 1024, 2048 or 4096. It belongs to the disk: the option counts where `create`
+   * makes the layer, and a layer of a disk with other blocks is refused.
+   * @default that of the layer; for a new layer, see {@link CreateOverlayOptions.logicalBlockSize}
+   */
+  readonly logicalBlockSize?: number | undefined;
   /**
    * A folder on a tmpfs. Until the next flush, the server keeps the places of written blocks there,
    * so a killed server loses no answered write: at most 1 MiB for each disk. The next server of the
@@ -41,7 +48,7 @@ export interface OverlayTarget extends OverlayTargetOptions {
   readonly path: string | URL;
 }
 
-const KEYS = ['create', 'readOnly', 'history', 'loseUnflushed'];
+const KEYS = ['create', 'readOnly', 'logicalBlockSize', 'history', 'loseUnflushed'];
 
 /**
  * A disk that stores only its differences from a base (copy-on-write), in blocks of 4 KiB. The base
@@ -57,7 +64,10 @@ const KEYS = ['create', 'readOnly', 'history', 'loseUnflushed'];
  * A base cannot be a handler, a zoned target, a target with integrity, or an overlay with a live layer; such an
  * overlay cannot lie below stripes, a linear target or a handler either. A frozen layer, opened for reading only,
  * can be and lie there: so disks in other folders stand on the layer. The size of the base is a multiple of
- * 4 KiB, and the device has logical blocks of 4 KiB.
+ * 4 KiB.
+ *
+ * The device has logical blocks of 4 KiB, or smaller ones (`logicalBlockSize`). The first write of a part of a 4 KiB
+ * block reads the block from below, and stores all of it.
  *
  * @example
  * await using device = await createDevice({
@@ -94,6 +104,7 @@ export function toNativeOverlay(
 ): NativeTarget {
   checkKeys(target, 'an overlay target', ['kind', 'base', 'path', ...KEYS]);
   const { path, create = false, readOnly = false, history, loseUnflushed = false } = target;
+  const { logicalBlockSize: block } = target;
   if (checkBoolean(readOnly, 'readOnly')) checkReadOnly(target);
   return {
     kind: 'overlay',
@@ -101,6 +112,7 @@ export function toNativeOverlay(
     targets: base,
     ...(checkBoolean(create, 'create') ? { create } : {}),
     ...(readOnly ? { readOnly } : {}),
+    ...(block === undefined ? {} : { logicalBlockSize: checkBlock(block) }),
     ...(checkBoolean(loseUnflushed, 'loseUnflushed') ? { loseUnflushed } : {}),
     ...(history === undefined ? {} : { history: checkAbsolutePath(history, 'history') }),
   };

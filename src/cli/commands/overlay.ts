@@ -8,9 +8,15 @@ import { serve, type AddFlags } from './add.ts';
 /** The flags of `ublk add overlay`. */
 export interface OverlayFlags extends AddFlags {
   readonly create?: true;
+  readonly blockSize?: number;
   readonly frozen?: true;
   readonly history?: string;
   readonly loseUnflushed?: true;
+}
+
+/** The flags of `ublk overlay create`. */
+export interface CreateFlags extends OutputFlags {
+  readonly blockSize?: number;
 }
 
 /** The flags of `ublk overlay fork`. */
@@ -20,15 +26,21 @@ export interface ForkFlags extends OutputFlags {
 
 /** `ublk add overlay BASE LAYER` */
 export async function addOverlay(base: string, layer: string, flags: OverlayFlags): Promise<void> {
-  const { create, frozen: readOnly, history, loseUnflushed } = flags;
+  const { create, frozen: readOnly, blockSize: logicalBlockSize, history, loseUnflushed } = flags;
   const below = parseTarget(base, { readOnly: true });
-  const target = targets.overlay(below, layer, { create, readOnly, history, loseUnflushed });
+  const options = { create, readOnly, logicalBlockSize, history, loseUnflushed };
+  const target = targets.overlay(below, layer, options);
   await serve(target, `${layer} on ${base}`, flags);
 }
 
 /** `ublk overlay create BASE LAYER` */
-export async function create(base: string, path: string, flags: OutputFlags): Promise<void> {
-  const layer = await createOverlay(parseTarget(base, { readOnly: true }), path);
+export async function create(
+  base: string,
+  path: string,
+  { blockSize: logicalBlockSize, ...flags }: CreateFlags,
+): Promise<void> {
+  const below = parseTarget(base, { readOnly: true });
+  const layer = await createOverlay(below, path, { logicalBlockSize });
   await answer(flags, { path, layer }, () => path);
 }
 
