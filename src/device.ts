@@ -11,6 +11,8 @@ import { toError, toProcessWarning, UblkError, UblkErrorCode, unwrap } from './e
 import type { Buffering, Counters, DeviceInfo, DeviceStats } from './info.ts';
 import { SharedMemory, type ShareOptions } from './memory.ts';
 import type { NativeDevice, NativeEnd } from './native.ts';
+import { Merges, type DeviceFlattenOptions, type MergeOptions } from './merges.ts';
+import type { OverlayMerged } from './overlay-merges.ts';
 import type { OverlaySnapshot, SnapshotOptions } from './overlays.ts';
 import { parseSize, type Size } from './size.ts';
 import { warnOfSlowEnd } from './slow-end.ts';
@@ -58,6 +60,7 @@ export class Device extends EventEmitter<DeviceEvents> {
   /** Calls pending or done; failed calls are removed, so that the next call tries again. */
   readonly #asked = new Map<Way, Promise<void>>();
   readonly #printed = new Set<string>();
+  readonly #merges: Merges;
   #stalled = 0;
 
   /** The place of clients, where the device is no block device. */
@@ -67,6 +70,7 @@ export class Device extends EventEmitter<DeviceEvents> {
   constructor(native: NativeDevice, ended: Promise<NativeEnd>, place?: string) {
     super();
     this.#native = native;
+    this.#merges = new Merges(native, (warning) => this.warn(warning));
     this.#place = place;
     this.#info = native.info();
     const { mode, userCopy, shared } = native.buffers();
@@ -263,7 +267,7 @@ export class Device extends EventEmitter<DeviceEvents> {
    * reads wait meanwhile, for the requests under way and a few syncs; none fails. Flush a file system
    * first (`fsfreeze`, `sync`), unless a journal's recovery is fine.
    *
-   * A server takes up to 64 snapshots of a device, the next server of the device as many again.
+   * A server adds up to 64 layers to a device; {@link flatten} makes room for more.
    *
    * @example
    * const { path, generation } = await device.snapshot();
@@ -272,7 +276,7 @@ export class Device extends EventEmitter<DeviceEvents> {
    * @throws {UblkError} and leaves the disk as it was: `ERR_UBLK_UNSUPPORTED` for other targets, at 255
    * layers, and where the file system cannot exchange two names (ext4, xfs, btrfs and tmpfs can);
    * `ERR_UBLK_BAD_BACKEND` where `path` exists; `ERR_UBLK_INVALID_ARGUMENT` for a file in another folder;
-   * `ERR_UBLK_RESOURCES` on a full file system, and after 64 snapshots; `ERR_UBLK_TIMEOUT` when requests
+   * `ERR_UBLK_RESOURCES` on a full file system, and without a place for another layer; `ERR_UBLK_TIMEOUT` when requests
    * do not end within `timeoutMs`; `ERR_UBLK_BUSY` beside another snapshot; `ERR_UBLK_CLOSED`.
    */
   async snapshot(options: SnapshotOptions = {}): Promise<OverlaySnapshot> {
@@ -300,6 +304,26 @@ export class Device extends EventEmitter<DeviceEvents> {
     return await this.#snapshot(files, options, 'fork()');
   }
 
+  /**
+   * Merges the frozen layers below an overlay's disk into one while clients use the disk, so that the disk
+   * stands on one layer again. ublk copies what these layers hold into a new file, which takes the name and
+   * the identity of the highest one: disks of other servers that stand on that layer go on, too. A lower layer on which other layers stand
+   * stays as it is, with those below: a merge would copy what disks share. No request
+   * waits for the copying. Layers that snapshots freeze meanwhile stay as they are. At any moment, whatever
+   * fails, the next server finds the same disk; a merge that was killed or aborted begins anew with the next
+   * call. With `prune`, merged files on which no other layer stands are removed.
+   *
+   * @example
+   * const { removed } = await device.flatten({ prune: true, bytesPerSecond: '100MiB' });
+   *
+   * @throws {UblkError} `ERR_UBLK_UNSUPPORTED` for other targets; `ERR_UBLK_BUSY` beside another merge of the
+   * disk; `ERR_UBLK_BAD_BACKEND` for a layer that is damaged or another one; `ERR_UBLK_NO_BACKEND` where a
+   * layer is missing; `ERR_UBLK_RESOURCES` on a full file system; `ERR_UBLK_CLOSED`.
+   */
+  async flatten(options: DeviceFlattenOptions = {}): Promise<OverlayMerged> {
+    return await this.#merges.flatten(options);
+  }
+
   async #snapshot(
     children: readonly string[],
     options: SnapshotOptions,
@@ -308,7 +332,9 @@ export class Device extends EventEmitter<DeviceEvents> {
     checkKeys(options, `the options of ${caller}`, ['path']);
     const { path } = options;
     const file = path === undefined ? undefined : checkAbsolutePath(path, 'path');
-    return unwrap(await this.#native.snapshot(children, file));
+    const taken = unwrap(await this.#native.snapshot(children, file));
+    this.#merges.look();
+    return taken;
   }
 
   /**
@@ -401,6 +427,11 @@ export class Device extends EventEmitter<DeviceEvents> {
     void this.#over.then(() => looks[Symbol.dispose]());
   }
 
+  /** @internal Merges layers past these limits, until the end. */
+  keepMerged(options: MergeOptions): void {
+    this.#merges.keep(options);
+  }
+
   /** Ends the device in the given way; repeated calls share a promise. */
   #ask(way: Way): Promise<void> {
     const asked = this.#asked.get(way) ?? this.#leave(way);
@@ -415,6 +446,8 @@ export class Device extends EventEmitter<DeviceEvents> {
     this.#alive.ref();
     const slow = warnOfSlowEnd(this.#info, (warning) => this.warn(warning));
     try {
+      // A merge has the target, which closes its files in good order when nobody has it.
+      await this.#merges.end();
       unwrap(await this.#native[way]());
       await this.#over;
     } catch (error) {
@@ -435,6 +468,7 @@ export class Device extends EventEmitter<DeviceEvents> {
     const error = end.failure && toError(end.failure);
     debug('%s: %s', this.path, end.reason, error ?? '');
     this.#ended = true;
+    void this.#merges.end();
     const { serverPid: _gone, ...info } = this.#info;
     this.#info = { ...info, state: stateAfter(end, info.recovery) };
     clearInterval(this.#alive);

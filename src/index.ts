@@ -117,6 +117,7 @@ export { serve, Service } from './service/service.ts';
 export type { ServeContext, ServiceEvents, ServiceResult } from './service/service.ts';
 export type { Stall } from './service/stalls.ts';
 export type { ThrottleOptions, ThrottleRates } from './throttle.ts';
+export type { DeviceFlattenOptions, MergeOptions } from './merges.ts';
 export type { Stalled, WatchdogAction, WatchdogOptions } from './watchdog.ts';
 export { formatSize, parseSize } from './size.ts';
 export type { Size } from './size.ts';

@@ -7,6 +7,7 @@ import type {
   ExchangeMode,
   Recovery,
 } from './info.ts';
+import type { OverlayMerged } from './overlay-merges.ts';
 import type { OverlaySnapshot } from './overlays.ts';
 import type { NativeQueueSettings } from './queue-settings.ts';
 
@@ -222,6 +223,8 @@ export interface NativeDevice {
   resize(size: number): Promise<Outcome<DeviceInfo>>;
   throttle(limits: NativeThrottle): Outcome<void>;
   snapshot(children: readonly string[], path?: string): Promise<Outcome<OverlaySnapshot>>;
+  frozen(): Promise<Outcome<FrozenLayers | null>>;
+  flatten(prunes: boolean, pace: number, task: NativeOverlayTask): Promise<Outcome<OverlayMerged>>;
   quiesce(): Promise<Outcome<void>>;
   share(path: string, readOnly: boolean): Promise<Outcome<number>>;
   unshare(index: number): Promise<Outcome<void>>;
@@ -370,6 +373,15 @@ export interface NativeBranch {
   /** Whether the layer stands on a layer. */
   readonly onLayer: boolean;
   readonly server?: number | undefined;
+}
+
+/** The frozen layers below a disk. */
+export interface FrozenLayers {
+  readonly layers: number;
+  /** Bytes that their files take. */
+  readonly allocated: number;
+  /** Bytes that a single layer with the same contents stores. */
+  readonly stored: number;
 }
 
 /** A verb on an overlay under way. */

@@ -60,6 +60,7 @@ export interface ExportNbdOptions extends Pick<
   | 'throttle'
   | 'latencies'
   | 'watchdog'
+  | 'merge'
 > {
   /**
    * The name of the export, at most 4096 bytes. Clients may leave the name out.
@@ -104,6 +105,7 @@ const SHARED_KEYS = [
   'throttle',
   'latencies',
   'watchdog',
+  'merge',
 ] as const;
 const OWN_KEYS = ['name', 'description', 'readOnly', 'connections', 'tls', 'signal'];
 const KEYS = [...OWN_KEYS, ...SHARED_KEYS];

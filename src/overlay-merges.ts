@@ -11,7 +11,7 @@ export interface OverlayExport {
   readonly written: number;
 }
 
-/** The layers below a layer after {@link flattenOverlay} or {@link commitOverlay}. */
+/** The layers below a layer after {@link flattenOverlay}, {@link commitOverlay} or {@link Device.flatten}. */
 export interface OverlayMerged {
   /** Files of merged layers that are still there, the highest first. The disk does not need these. */
   readonly kept: readonly string[];

@@ -2,6 +2,7 @@ import { checkBoolean, checkCpus, checkInteger } from './check.ts';
 import type { Device } from './device.ts';
 import type { Given } from './device-features.ts';
 import { wrong } from './errors.ts';
+import { checkMerge, type MergeOptions } from './merges.ts';
 import { checkPool, type ReactorPool } from './pool.ts';
 import { toNativeThrottle, type ThrottleOptions } from './throttle.ts';
 import { toNativeWatchdog, type WatchdogOptions } from './watchdog.ts';
@@ -96,6 +97,13 @@ export interface ServingOptions extends PlacementOptions {
    * @default no watchdog
    */
   readonly watchdog?: WatchdogOptions | undefined;
+  /**
+   * Merges the frozen layers below an overlay's disk when there are too many, or when they waste space:
+   * {@link Device.flatten}, at the start of the service and after each snapshot and fork. A merge that fails is
+   * a `warning`. Without effect on other targets.
+   * @default only calls of {@link Device.flatten} merge
+   */
+  readonly merge?: MergeOptions | undefined;
 }
 
 /** The keys of {@link ServingOptions} that are plain data, which the next server can take over. */
@@ -112,6 +120,7 @@ export const RECALLED_KEYS = [
   'throttle',
   'latencies',
   'watchdog',
+  'merge',
 ] as const;
 /** The keys of {@link ServingOptions}. */
 export const SERVING_KEYS: readonly string[] = [...RECALLED_KEYS, 'pool'];
@@ -132,6 +141,7 @@ export function toNativeServing(options: ServingOptions): Given {
   if (timeoutMs !== undefined) given.timeoutMs = checkInteger(timeoutMs, 'timeoutMs', 1, 600_000);
   if (throttle !== undefined) given.throttle = toNativeThrottle(throttle);
   if (watchdog !== undefined) given.watchdog = toNativeWatchdog(watchdog);
+  if (options.merge !== undefined) checkMerge(options.merge);
   return given;
 }
 
@@ -158,9 +168,10 @@ function checkWithPool(pool: ReactorPool, options: ServingOptions): void {
 
 /** @internal Begins what the options want to know of a device that is served from now on. */
 export function watchDevice(
-  device: Pick<Device, 'measure' | 'guard'>,
-  { latencies, watchdog }: Pick<ServingOptions, 'latencies' | 'watchdog'>,
+  device: Pick<Device, 'measure' | 'guard' | 'keepMerged'>,
+  { latencies, watchdog, merge }: Pick<ServingOptions, 'latencies' | 'watchdog' | 'merge'>,
 ): void {
   if (latencies) device.measure();
   if (watchdog !== undefined) device.guard(watchdog);
+  if (merge !== undefined) device.keepMerged(merge);
 }

@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { readFile, stat, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 
@@ -6,7 +7,7 @@ import { execa } from 'execa';
 import { describe, expect, test } from 'vitest';
 
 import type * as Built from '../../src/index.ts';
-import { createOverlay, exportNbd, targets, UblkErrorCode } from '../../src/index.ts';
+import { createOverlay, exportNbd, overlayInfo, targets, UblkErrorCode } from '../../src/index.ts';
 import { startVerify } from './fio.ts';
 import { descriptors, folder, obstacle, patterned, sparse } from './machine.ts';
 
@@ -59,6 +60,70 @@ describe.skipIf(obstacle)('exported disks', () => {
     expect((JSON.parse(stdout) as unknown[]).length).toBeGreaterThan(0);
     await exported.close();
     await execa('cmp', ['-n', String(7 * MIB), '-i', String(MIB), base, base]);
+  });
+
+  test('an overlay merges its layers while a client writes', async () => {
+    await using files = await folder();
+    const base = await patterned(files.at('base'), 4096);
+    const below = targets.file(base, { readOnly: true });
+    await createOverlay(below, files.at('a.layer'));
+    const disk = targets.overlay(below, files.at('a.layer'), { history: '/dev/shm' });
+    await using exported = await exportNbd(disk, { socket: files.at('a') });
+    await qemuIo(exported.uri, 'write -P 5 0 1M');
+    const load = startVerify(exported, '--rw=randrw', '--offset=8M', '--size=8M');
+    const frozen: string[] = [];
+    for (let snapshot = 0; snapshot < 4; snapshot += 1) {
+      frozen.push((await exported.snapshot()).path);
+    }
+    const reports: number[] = [];
+    const { kept, removed } = await exported.flatten({
+      prune: true,
+      bytesPerSecond: '16MiB',
+      onProgress: ({ done }) => reports.push(done),
+    });
+    expect({ kept, removed }).toEqual({ kept: [], removed: frozen.slice(0, 3).toReversed() });
+    expect(reports.at(-1)).toBeGreaterThanOrEqual(MIB);
+    await load;
+    await qemuIo(exported.uri, 'read -P 5 0 1M');
+    await exported.snapshot();
+    await expect(exported.flatten({ signal: AbortSignal.abort() })).rejects.toThrow(/abort/);
+    expect(await exported.flatten()).toMatchObject({ removed: [], kept: [frozen[3]] });
+    await exported.close();
+    expect(await overlayInfo(files.at('a.layer'))).toHaveLength(2);
+  });
+
+  test('an overlay merges its layers by itself past a limit, and ends in the midst of a merge', async () => {
+    await using files = await folder();
+    const base = await patterned(files.at('base'), 1024);
+    const below = targets.file(base, { readOnly: true });
+    const layer = files.at('a.layer');
+    await createOverlay(below, layer);
+    const disk = targets.overlay(below, layer, { history: '/dev/shm' });
+    {
+      const merge = { depth: 2, garbage: 1, prune: true };
+      await using exported = await exportNbd(disk, { socket: files.at('a') }, { merge });
+      const frozen: string[] = [];
+      for (const byte of [1, 2, 3]) {
+        await qemuIo(exported.uri, `write -P ${byte} ${byte}M 512k`);
+        frozen.push((await exported.snapshot()).path);
+      }
+      const left = () => frozen.filter((path) => existsSync(path));
+      await expect.poll(left).toEqual([frozen[2]]);
+      await qemuIo(exported.uri, 'read -P 1 1M 512k', 'read -P 2 2M 512k', 'read -P 3 3M 512k');
+    }
+    {
+      await using exported = await exportNbd(disk, { socket: files.at('a') });
+      await exported.snapshot();
+      let ended: Promise<unknown> | undefined;
+      await new Promise<void>((resolve) => {
+        const onProgress = () => resolve();
+        ended = exported.flatten({ bytesPerSecond: '64KiB', onProgress }).catch((error) => error);
+      });
+      await exported.close();
+      expect(await ended).toMatchObject({ code: 'ERR_UBLK_CLOSED' });
+    }
+    const layers = await overlayInfo(layer);
+    expect(layers.map(({ closed }) => closed)).toEqual([true, true, true]);
   });
 
   test('an overlay tells which ranges it stores, as a dirty bitmap', async () => {

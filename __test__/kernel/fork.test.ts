@@ -17,7 +17,7 @@ import {
 import { mountPoint } from './filesystem.ts';
 import { PACKAGE } from './handler-program.ts';
 import { sparseImage } from './image.ts';
-import { CYCLES, endLoad, startLoad } from './load.ts';
+import { CYCLES, endLoad, moreWritten, startLoad } from './load.ts';
 import { expectNoDevices, need, withUblk } from './machine.ts';
 
 const MIB = 1024 * 1024;
@@ -30,20 +30,6 @@ const FILE_SYSTEMS = [
   ['xfs', ['mkfs.xfs', '-q'], ['xfs_repair', '-n']],
   ['btrfs', ['mkfs.btrfs', '-q'], ['btrfs', 'check']],
 ] as const;
-
-/** Bytes that were written to a device, by the kernel's count. */
-function writtenTo(device: string): number {
-  const stat = readFileSync(`/sys/block/${device.slice('/dev/'.length)}/stat`, 'utf8');
-  return Number(stat.trim().split(/\s+/)[6]) * 512;
-}
-
-/** Resolves once so many bytes more were written to a device. */
-async function moreWritten(device: string, bytes: number): Promise<void> {
-  const before = writtenTo(device);
-  await vi.waitFor(() => expect(writtenTo(device)).toBeGreaterThan(before + bytes), {
-    timeout: 120_000,
-  });
-}
 
 /** Makes a file system and mounts it with a file that is durable. */
 async function prepare(path: string, mkfs: readonly string[]): Promise<string> {

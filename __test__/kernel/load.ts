@@ -1,5 +1,7 @@
+import { readFileSync } from 'node:fs';
+
 import { execa } from 'execa';
-import { expect, onTestFinished } from 'vitest';
+import { expect, onTestFinished, vi } from 'vitest';
 
 /** How often a test kills a server; `UBLK_CYCLES=100` for a long run. */
 export const CYCLES = Number(process.env.UBLK_CYCLES ?? 1);
@@ -46,6 +48,20 @@ export async function endLoad(load: Load): Promise<void> {
   load.kill('SIGINT');
   const { exitCode, signal, stderr } = await load;
   expect({ end: exitCode ?? signal, stderr }).toEqual({ end: ENDED_BY_SIGNAL, stderr: '' });
+}
+
+/** Bytes that were written to a device, by the kernel's count. */
+function writtenTo(device: string): number {
+  const stat = readFileSync(`/sys/block/${device.slice('/dev/'.length)}/stat`, 'utf8');
+  return Number(stat.trim().split(/\s+/)[6]) * 512;
+}
+
+/** Resolves once so many bytes more were written to a device. */
+export async function moreWritten(device: string, bytes: number): Promise<void> {
+  const before = writtenTo(device);
+  await vi.waitFor(() => expect(writtenTo(device)).toBeGreaterThan(before + bytes), {
+    timeout: 120_000,
+  });
 }
 
 export const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));

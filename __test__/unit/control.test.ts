@@ -26,6 +26,7 @@ type Fake = ReturnType<typeof fakeDevice>;
 /** The devices that the addon has made. */
 let made: { device: Fake; end: (end: NativeEnd) => void }[] = [];
 
+const cancelMerge = vi.fn<() => void>();
 const stopDevice = vi.fn<(id: number, force: boolean) => Promise<unknown>>();
 
 beforeEach(() => {
@@ -38,6 +39,7 @@ beforeEach(() => {
   vi.mocked(native).mockReturnValue({
     stopDevice,
     listDevices: async () => ({ value: [] }),
+    overlayTask: () => ({ progress: () => [], cancel: cancelMerge }),
     createDevice: async (_: unknown, end: (end: NativeEnd) => void) => {
       const device = fakeDevice(end);
       made.push({ device, end });
@@ -113,6 +115,29 @@ describe('a control socket', () => {
       expect(JSON.stringify(answer.body)).toMatch(message);
     }
     expect(made[0]?.device.snapshot).toHaveBeenCalledTimes(2);
+  });
+
+  test('merges the layers of a device in its server, until the client goes away', async () => {
+    const { client } = await start();
+    const options = { prune: true, bytesPerSecond: '1MiB' };
+    expect(await client.flatten('data', options)).toEqual({
+      kept: [],
+      removed: ['/disks/vm.layer.6'],
+    });
+    const { flatten } = made[0]!.device;
+    expect(flatten.mock.calls[0]!.slice(0, 2)).toEqual([true, 2 ** 20]);
+    const cancelled = new Promise<void>((resolve) => cancelMerge.mockImplementation(resolve));
+    const controller = new AbortController();
+    flatten.mockImplementationOnce(async () => {
+      controller.abort();
+      await cancelled;
+      return { value: { kept: [], removed: [] } };
+    });
+    await expect(client.flatten('data', { signal: controller.signal })).rejects.toThrow(/abort/);
+    await cancelled;
+    const wrong = { bytesPerSecond: 'much' };
+    expect((await errorOf(client.flatten('data', wrong))).code).toBe('ERR_UBLK_INVALID_ARGUMENT');
+    expect((await errorOf(client.flatten('date'))).code).toBe('ERR_UBLK_NO_DEVICE');
   });
 
   test('resizes and quiesces a device in its server, and stops another one', async () => {

@@ -66,6 +66,8 @@ describe('Device', () => {
     [() => device.fork('a.layer' as never), /children must be an array of paths/],
     [() => device.fork([7 as never]), /children\[0\] is 7/],
     [() => device.fork(['a'], { name: 'b' } as never), /options of fork\(\) has no 'name'/],
+    [() => device.flatten({ name: 'b' } as never), /options of flatten\(\) has no 'name'/],
+    [() => device.flatten({ bytesPerSecond: 'b' }), /bytesPerSecond/],
     [() => device.snapshot({ path: 7 as never }), /path is 7/],
   ])('refuses %s', async (call, message) => {
     await expect(call()).rejects.toThrow(message);

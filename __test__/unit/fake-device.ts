@@ -6,7 +6,17 @@ import type { NativeDevice, NativeEnd } from '../../src/native.ts';
 /** The addon's device without a kernel: closing ends it. */
 export function fakeDevice(onEnd: (end: NativeEnd) => void): NativeDevice & {
   [
-    K in 'stalls' | 'share' | 'unshare' | 'snapshot' | 'quiesce' | 'part' | 'release' | 'close'
+    K in
+      | 'stalls'
+      | 'share'
+      | 'unshare'
+      | 'snapshot'
+      | 'frozen'
+      | 'flatten'
+      | 'quiesce'
+      | 'part'
+      | 'release'
+      | 'close'
   ]: Mock<NativeDevice[K]>;
 } {
   return {
@@ -26,6 +36,10 @@ export function fakeDevice(onEnd: (end: NativeEnd) => void): NativeDevice & {
     resize: vi.fn<NativeDevice['resize']>(async (size) => ({ value: { ...INFO, size } })),
     snapshot: vi.fn<NativeDevice['snapshot']>(async (_children, path = '/disks/vm.layer.7') => ({
       value: { path, layer: '6f8b33b2-7c43-4e8e-bd5e-6f4bd4fbf2f1', generation: 7 },
+    })),
+    frozen: vi.fn<NativeDevice['frozen']>(async () => ({ value: null })),
+    flatten: vi.fn<NativeDevice['flatten']>(async () => ({
+      value: { kept: [], removed: ['/disks/vm.layer.6'] },
     })),
     quiesce: vi.fn<NativeDevice['quiesce']>(async () => {
       onEnd({ reason: 'quiesced' });

@@ -3,7 +3,12 @@ import type { Command } from 'commander';
 import { example } from './arguments.ts';
 import type { InstallFlags } from './commands/install.ts';
 import type * as Verbs from './commands/service.ts';
-import type { ServiceFlags, ServiceSnapshotFlags, ServiceStopFlags } from './commands/service.ts';
+import type {
+  ServiceFlags,
+  ServiceFlattenFlags,
+  ServiceSnapshotFlags,
+  ServiceStopFlags,
+} from './commands/service.ts';
 
 /** The subcommands that speak to a running `ublk serve`, by its control socket, or make it a service. */
 export function lookAfterService(program: Command): void {
@@ -57,6 +62,14 @@ export function lookAfterService(program: Command): void {
     .addHelpText('after', example('ublk service fork vm1 /disks/vm2.layer /disks/vm3.layer'))
     .action(async (name: string, children: string[], flags: ServiceSnapshotFlags) => {
       await (await verbs()).snapshot(name, children, flags);
+    });
+  ofDevice(service, 'flatten')
+    .description("Merge the frozen layers below an overlay's disk, while clients use the disk.")
+    .option('--prune', 'remove merged layers on which no other layer stands')
+    .option('--bytes-per-second <size>', 'the most to copy per second (default: 64MiB)')
+    .addHelpText('after', example('ublk service flatten vm1 --prune'))
+    .action(async (name: string, flags: ServiceFlattenFlags) => {
+      await (await verbs()).flatten(name, flags);
     });
   ofDevice(service, 'quiesce')
     .description('Leave a device with recovery to another server; requests wait.')

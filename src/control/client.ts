@@ -4,6 +4,8 @@ import { json } from 'node:stream/consumers';
 import { checkAbsolutePath, checkChildren } from '../check.ts';
 import { messageOf, toError, UblkError, UblkErrorCode, type Failure } from '../errors.ts';
 import type { StopCheck } from '../info.ts';
+import type { DeviceFlattenOptions } from '../merges.ts';
+import type { OverlayMerged } from '../overlay-merges.ts';
 import type { OverlaySnapshot, SnapshotOptions } from '../overlays.ts';
 import type { ServiceStep } from '../service/plan.ts';
 import type { ServiceResult } from '../service/service.ts';
@@ -18,7 +20,7 @@ import {
 
 /** Options of each request to a service. */
 export interface RequestOptions {
-  /** Gives the request up; what the service has begun goes on. */
+  /** Gives the request up; what the service has begun goes on, but for a merge of layers. */
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -135,6 +137,23 @@ export class ServiceClient {
   ): Promise<OverlaySnapshot> {
     const files = checkChildren(children);
     return await this.#snapshot(name, files, path, options);
+  }
+
+  /**
+   * Merges the frozen layers below an overlay's disk into one while clients use the disk: see
+   * {@link Device.flatten}. The `signal` ends the merge.
+   *
+   * @example
+   * await service.flatten('vm1', { prune: true });
+   *
+   * @throws {UblkError} As {@link Device.flatten}; `ERR_UBLK_NO_DEVICE`.
+   */
+  async flatten(
+    name: string,
+    { signal, ...options }: Omit<DeviceFlattenOptions, 'onProgress'> = {},
+  ): Promise<OverlayMerged> {
+    const merged = await this.#ask('POST', `${placeOf(name)}/flatten`, options, { signal });
+    return merged as OverlayMerged;
   }
 
   async #snapshot(

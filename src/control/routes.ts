@@ -4,6 +4,8 @@ import { checkBoolean, checkKeys } from '../check.ts';
 import type { Device } from '../device.ts';
 import { stopDevice } from '../devices.ts';
 import { invalid, UblkError, UblkErrorCode } from '../errors.ts';
+import type { DeviceFlattenOptions } from '../merges.ts';
+import type { OverlayMerged } from '../overlay-merges.ts';
 import type { OverlaySnapshot } from '../overlays.ts';
 import type { ServiceStep } from '../service/plan.ts';
 import type { Service, ServiceResult } from '../service/service.ts';
@@ -39,7 +41,8 @@ export interface HandOverSides {
   done(pid: number): void;
 }
 
-type Action = (controlled: Controlled, name: string, body: unknown) => unknown;
+/** `gone` aborts when the client goes away before the answer. */
+type Action = (controlled: Controlled, name: string, body: unknown, gone: AbortSignal) => unknown;
 
 const ROUTES: readonly (readonly [method: string, path: RegExp, action: Action])[] = [
   ['GET', /^\/v1\/service$/, (controlled) => serviceInfo(controlled)],
@@ -50,6 +53,7 @@ const ROUTES: readonly (readonly [method: string, path: RegExp, action: Action])
   ['POST', /^\/v1\/devices\/([^/]+)\/throttle$/, throttle],
   ['POST', /^\/v1\/devices\/([^/]+)\/quiesce$/, quiesce],
   ['POST', /^\/v1\/devices\/([^/]+)\/snapshot$/, snapshot],
+  ['POST', /^\/v1\/devices\/([^/]+)\/flatten$/, flatten],
   ['POST', /^\/v1\/reload$/, reload],
 ];
 
@@ -64,6 +68,7 @@ export async function answer(
   method: string,
   path: string,
   body: unknown,
+  gone: AbortSignal,
 ): Promise<unknown> {
   const known = ROUTES.filter(([, pattern]) => pattern.test(path));
   const found = known.find(([name]) => name === method);
@@ -72,7 +77,7 @@ export async function answer(
     throw invalid(`the service has no ${method} ${path}`, hint);
   }
   const [, name = ''] = found[1].exec(path) ?? [];
-  return await found[2](controlled, decode(name), body);
+  return await found[2](controlled, decode(name), body, gone);
 }
 
 function decode(name: string): string {
@@ -151,6 +156,16 @@ async function snapshot(
   const device = find(controlled, name);
   if (children.length === 0) return await device.snapshot(options);
   return await device.fork(children as string[], options);
+}
+
+async function flatten(
+  controlled: Controlled,
+  name: string,
+  body: unknown,
+  gone: AbortSignal,
+): Promise<OverlayMerged> {
+  const options: DeviceFlattenOptions = checked(body, ['prune', 'bytesPerSecond']);
+  return await find(controlled, name).flatten({ ...options, signal: gone });
 }
 
 function checkIsAbsolute(file: unknown): void {

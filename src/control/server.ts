@@ -151,7 +151,9 @@ async function handle(
       return;
     }
     const body = await readBody(request);
-    send(response, 200, await answer(controlled, method, url, body));
+    const gone = new AbortController();
+    response.once('close', () => gone.abort());
+    send(response, 200, await answer(controlled, method, url, body, gone.signal));
   } catch (thrown) {
     const error = toUblkError(thrown);
     send(response, STATUSES[error.code] ?? 500, { error });

@@ -20,6 +20,7 @@ use crate::open_devices::{self, OpenDevices, Place};
 use crate::options::NativeDeviceOptions;
 use crate::outcome::{Failure, Outcome};
 use crate::overlay::OverlaySnapshot;
+use crate::overlay_tasks::{FrozenLayers, NativeOverlayTask, OverlayMerged};
 use crate::served::Served;
 use crate::stalls::NativeStall;
 use crate::throttle::NativeThrottle;
@@ -230,6 +231,29 @@ impl NativeDevice {
             let children = children.into_iter().map(Into::into).collect();
             let taken = device.snapshot(file.map(Into::into), children)?;
             Ok(OverlaySnapshot::from(&taken))
+        })
+    }
+
+    /// The frozen layers below the disk; null for a target without layers.
+    #[napi(catch_unwind, ts_return_type = "Promise<Outcome<FrozenLayers | null>>")]
+    pub fn frozen<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
+        let device = Arc::clone(&self.device);
+        task::promise(env, move || Ok(device.frozen()?.map(FrozenLayers::from)))
+    }
+
+    /// Merges the frozen layers of the disk into one, at so many bytes per second; 0: no limit.
+    #[napi(catch_unwind, ts_return_type = "Promise<Outcome<OverlayMerged>>")]
+    pub fn flatten<'env>(
+        &self,
+        env: &'env Env,
+        prunes: bool,
+        pace: i64,
+        task: &NativeOverlayTask,
+    ) -> napi::Result<Object<'env>> {
+        let (device, progress) = (Arc::clone(&self.device), Arc::clone(&task.progress));
+        task::promise(env, move || {
+            progress.set_pace(target::bytes(pace)?);
+            Ok(OverlayMerged::from(device.flatten(prunes, &progress)?))
         })
     }
 

@@ -8,7 +8,8 @@ use napi::Env;
 use napi::bindgen_prelude::Object;
 use napi_derive::napi;
 use ublk_core::error::{Code, Error};
-use ublk_core::target::overlay::{self, Progress};
+use ublk_core::target::overlay;
+use ublk_core::target::{Frozen, Merged, Progress};
 
 use crate::describe::number;
 use crate::target::NativeTarget;
@@ -53,6 +54,24 @@ pub struct OverlayExport {
     pub written: f64,
 }
 
+/// The frozen layers below a disk.
+#[derive(Debug)]
+#[napi(object, object_from_js = false)]
+pub struct FrozenLayers {
+    /// How many there are.
+    pub layers: u32,
+    /// Bytes that their files take.
+    pub allocated: f64,
+    /// Bytes that a single layer with the same contents stores.
+    pub stored: f64,
+}
+
+impl From<Frozen> for FrozenLayers {
+    fn from(Frozen { layers, allocated, stored }: Frozen) -> Self {
+        Self { layers, allocated: number(allocated), stored: number(stored) }
+    }
+}
+
 /// The layers below a layer after a merge.
 #[derive(Debug)]
 #[napi(object, object_from_js = false)]
@@ -63,8 +82,8 @@ pub struct OverlayMerged {
     pub removed: Vec<String>,
 }
 
-impl From<overlay::Merged> for OverlayMerged {
-    fn from(merged: overlay::Merged) -> Self {
+impl From<Merged> for OverlayMerged {
+    fn from(merged: Merged) -> Self {
         let names = |paths: Vec<std::path::PathBuf>| {
             paths.into_iter().map(|path| path.display().to_string()).collect()
         };

@@ -10,7 +10,7 @@ use ublk_core::device::{
 use ublk_core::driver::Driver;
 use ublk_core::error::Error;
 use ublk_core::stats::{Histogram, QueueStats, Watch};
-use ublk_core::target::Snapshot;
+use ublk_core::target::{Frozen, Merged, Progress, Snapshot};
 
 /// What JavaScript can do with a device, whichever driver it is on.
 pub(crate) trait Served: Debug + Send + Sync {
@@ -26,6 +26,8 @@ pub(crate) trait Served: Debug + Send + Sync {
     fn resize(&self, size: u64) -> Result<DeviceInfo, Error>;
     fn throttle(&self, limits: &ThrottleLimits) -> Result<(), Error>;
     fn snapshot(&self, file: Option<PathBuf>, children: Vec<PathBuf>) -> Result<Snapshot, Error>;
+    fn frozen(&self) -> Result<Option<Frozen>, Error>;
+    fn flatten(&self, prunes: bool, progress: &Progress) -> Result<Merged, Error>;
     fn quiesce(&self) -> Result<(), Error>;
     fn share(&self, fd: RawFd, access: Access) -> Result<u16, Error>;
     fn unshare(&self, index: u16) -> Result<(), Error>;
@@ -83,6 +85,14 @@ impl<D: Driver + Debug> Served for Device<D> {
 
     fn snapshot(&self, file: Option<PathBuf>, children: Vec<PathBuf>) -> Result<Snapshot, Error> {
         self.snapshot(file, children)
+    }
+
+    fn frozen(&self) -> Result<Option<Frozen>, Error> {
+        self.frozen()
+    }
+
+    fn flatten(&self, prunes: bool, progress: &Progress) -> Result<Merged, Error> {
+        self.flatten(prunes, progress)
     }
 
     fn quiesce(&self) -> Result<(), Error> {

@@ -182,6 +182,20 @@ impl Head {
         self.space.give_back(part.run);
     }
 
+    /// Blocks of `extent` that are in layers for which `moved` is true are found in `extent` from now on,
+    /// which is in another layer below and holds the same.
+    pub fn take_over(&mut self, extent: Extent, moved: impl Fn(u32) -> bool) {
+        let is_moved = |piece: &Piece| match piece.place {
+            Some(Place::At { layer, .. }) => moved(layer),
+            _ => false,
+        };
+        let pieces = self.index.pieces(extent.block(), extent.end()).filter(is_moved);
+        for piece in pieces.collect::<Vec<_>>() {
+            // Not for the log: the contents of this layer stay as they are.
+            self.index.set(extent.part(piece.block, piece.block + piece.count), drop);
+        }
+    }
+
     /// The blocks `from..to` read as zeros from now on.
     pub fn zero(&mut self, from: u64, to: u64) {
         for (block, count) in runs(from, to) {

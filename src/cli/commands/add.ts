@@ -5,6 +5,7 @@ import { parseQueueSettings } from '../../queue-settings.ts';
 import { recoverDevice } from '../../recover.ts';
 import { targets, type Target } from '../../targets/index.ts';
 import { parseThrottle } from '../../throttle.ts';
+import type { MergeOptions } from '../../merges.ts';
 import type { WatchdogAction, WatchdogOptions } from '../../watchdog.ts';
 import { isInBackground, runInBackground } from '../background.ts';
 import { integrityOf, type IntegrityFlags } from '../integrity.ts';
@@ -47,6 +48,10 @@ export interface AddFlags extends OutputFlags {
   readonly set?: readonly string[];
   readonly throttle?: readonly string[];
   /** In seconds. */
+  readonly mergeDepth?: number;
+  /** In percent. */
+  readonly mergeGarbage?: number;
+  readonly mergePrune?: true;
   readonly watchdog?: number;
   readonly watchdogAction?: WatchdogAction;
   /** In seconds. */
@@ -151,6 +156,7 @@ async function open(
     latencies: flags.latencies,
     throttle,
     watchdog,
+    merge: mergeOf(flags),
     ...placement,
   };
   if (target === undefined || flags.recover !== undefined) {
@@ -164,6 +170,16 @@ async function open(
   const shape = { name, id, queues, depth, maxIoBytes, buffers, exchange };
   const features = { recovery, partScan, unprivileged, ioDescSize };
   return createDevice({ target, ...serving, ...shape, ...features, queue, limits }, { signal });
+}
+
+/** When layers are merged, by the flags of an overlay. */
+export function mergeOf({
+  mergeDepth: depth,
+  mergeGarbage,
+  mergePrune: prune,
+}: AddFlags): MergeOptions | undefined {
+  if (depth === undefined && mergeGarbage === undefined && prune === undefined) return undefined;
+  return { depth, garbage: mergeGarbage === undefined ? undefined : mergeGarbage / 100, prune };
 }
 
 /** The watchdog of the flags. */

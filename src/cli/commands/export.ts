@@ -7,7 +7,7 @@ import { isInBackground, runInBackground } from '../background.ts';
 import { writePidFile } from '../pid-file.ts';
 import { reportEnd, tellStalled } from '../serving.ts';
 import { hearSignals, type EndSignals } from '../signals.ts';
-import { watchdogOf, type AddFlags } from './add.ts';
+import { mergeOf, watchdogOf, type AddFlags } from './add.ts';
 
 /** The flags of `ublk export`, beside those shared with `ublk add`. */
 interface ExportFlags extends AddFlags {
@@ -60,6 +60,7 @@ function open(target: Target, flags: ExportFlags): Promise<NbdExport> {
       affinity,
       throttle: flags.throttle && parseThrottle(flags.throttle),
       watchdog,
+      merge: mergeOf(flags),
     },
   );
 }

@@ -6,6 +6,7 @@ import type { ServiceResult } from '../../service/service.ts';
 import { formatSize } from '../../size.ts';
 import { parseThrottle, throttleText } from '../../throttle.ts';
 import { answer, table, type OutputFlags } from '../output.ts';
+import { withProgress } from '../progress.ts';
 import { ExitStatus, report } from '../report.ts';
 
 /** The flags of each `ublk service …`. */
@@ -21,6 +22,12 @@ export interface ServiceStopFlags extends ServiceFlags {
 /** The flags of `ublk service snapshot` and `ublk service fork`. */
 export interface ServiceSnapshotFlags extends ServiceFlags {
   readonly path?: string;
+}
+
+/** The flags of `ublk service flatten`. */
+export interface ServiceFlattenFlags extends ServiceFlags {
+  readonly prune?: true;
+  readonly bytesPerSecond?: string;
 }
 
 function connect({ socket }: ServiceFlags): Promise<ServiceClient> {
@@ -123,6 +130,23 @@ export async function snapshot(
   const { path, generation } = taken;
   const shown = `${name} is frozen as ${path} (generation ${generation}), and goes on`;
   await answer(flags, { ...taken, children: files }, () => [shown, ...files].join('\n'));
+}
+
+/** `ublk service flatten NAME` */
+export async function flatten(name: string, flags: ServiceFlattenFlags): Promise<void> {
+  const client = await connect(flags);
+  const { prune, bytesPerSecond } = flags;
+  const merged = await withProgress('the merge', ({ signal }) =>
+    client.flatten(name, { prune, bytesPerSecond, signal }),
+  );
+  const { kept, removed } = merged;
+  const count = kept.length + removed.length;
+  const lines = [
+    count === 0 ? `${name} stands on one layer` : `merged ${count + 1} layers below ${name}`,
+    ...removed.map((layer) => `removed ${layer}`),
+    ...kept.map((layer) => `kept ${layer}, which ${name} no longer needs`),
+  ];
+  await answer(flags, merged, () => lines.join('\n'));
 }
 
 /** `ublk service quiesce NAME` */

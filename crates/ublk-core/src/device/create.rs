@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use ublk_sys::{ublk_params, ublksrv_ctrl_dev_info};
 
 use super::abilities::recovers;
+use super::layers::Layers;
 use super::limits::Limits;
 use super::memory::Memory;
 use super::negotiate::Kind;
@@ -16,7 +17,6 @@ use super::options::{
     BeforeStart, BufferMode, Buffering, DeviceInfo, DeviceOptions, DeviceState, ExchangeMode,
 };
 use super::pool::Pool;
-use super::snapshot::Snapshots;
 use super::stalls::Stalls;
 use super::supervise::{self, Crew, Event, Parting, Staff};
 use super::supervisor::{Events, Post};
@@ -212,7 +212,7 @@ impl<D: Driver> Launch<'_, D> {
                 guard.map(|(guard, after)| Stalls::new(guard, after, &target, &named)),
             ),
             measure: Mutex::default(),
-            snapshots: Snapshots::of(self.driver, &target, &reactors, limit),
+            layers: Layers::of(self.driver, &target, &reactors, limit),
             links,
             leave: pool.is_none().then_some(events),
             closing: Mutex::default(),

@@ -11,8 +11,8 @@ use crate::reactor::Throttle;
 pub use crate::reactor::{Rates, ThrottleLimits};
 use crate::stats::{self, Histogram, Measure, QueueStats, Tally, Watch};
 use crate::target::Target;
+use layers::Layers;
 use memory::Memory;
-use snapshot::Snapshots;
 use stalls::Stalls;
 
 mod abilities;
@@ -23,6 +23,7 @@ mod buffering;
 mod change;
 mod create;
 mod export;
+mod layers;
 mod layout;
 mod leave;
 mod limits;
@@ -36,7 +37,6 @@ mod promises;
 mod queue_settings;
 mod recover;
 mod serve;
-mod snapshot;
 mod staff;
 mod stalls;
 mod supervise;
@@ -94,7 +94,7 @@ struct Shared<D> {
     /// The connection to the handler; absent for a native target.
     bridge: Option<Arc<Bridge>>,
     size_check: SizeCheck,
-    snapshots: Snapshots,
+    layers: Layers,
     /// The watchdog, until the device ends; absent without the option.
     stalls: Mutex<Option<Stalls>>,
     /// Once somebody has asked for latencies.

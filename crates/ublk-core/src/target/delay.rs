@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::native::Native;
 use super::{
-    Durability, Ended, Errno, Geometry, Next, Op, Part, Plan, Presentation, Queues, Region,
-    Request, Snapshot, SnapshotOptions, Step, StepKind, Target, ZoneOp,
+    Durability, Ended, Errno, FlattenOptions, Frozen, Geometry, Merged, Next, Op, Part, Plan,
+    Presentation, Progress, Queues, Region, Request, Snapshot, SnapshotOptions, Step, StepKind,
+    Target, ZoneOp,
 };
 use crate::allocation::Allocation;
 use crate::remote::Remote;
@@ -82,6 +83,19 @@ impl Target for Delay {
         queues: &dyn Queues,
     ) -> crate::error::Result<Snapshot> {
         self.child.snapshot(options, queues)
+    }
+
+    fn frozen(&self) -> io::Result<Option<Frozen>> {
+        self.child.frozen()
+    }
+
+    fn flatten(
+        &self,
+        options: &FlattenOptions,
+        queues: &dyn Queues,
+        progress: &Progress,
+    ) -> crate::error::Result<Merged> {
+        self.child.flatten(options, queues, progress)
     }
 
     fn durability(&self) -> &Durability {

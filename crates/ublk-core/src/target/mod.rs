@@ -23,6 +23,7 @@ mod geometry;
 mod on_remote;
 mod pieces;
 mod plan;
+mod progress;
 mod request;
 mod rounds;
 mod snapshot;
@@ -38,9 +39,10 @@ pub use geometry::{
 };
 pub use on_remote::OnRemote;
 pub use plan::{Part, Place, Plan, REMOTE, Remap, Step, StepKind};
+pub use progress::Progress;
 pub use request::{Op, Request, RequestFlags, ZoneOp};
 pub use rounds::{Ended, Next};
-pub use snapshot::{Queues, Snapshot, SnapshotOptions};
+pub use snapshot::{FlattenOptions, Frozen, Merged, Queues, Snapshot, SnapshotOptions};
 
 pub mod delay;
 pub mod error;
@@ -172,6 +174,29 @@ pub trait Target: Send + Sync + 'static {
         let _ = (options, queues);
         Err(Error::new(Code::Unsupported, "this target takes no snapshots")
             .hint("an overlay does, also below a delay: targets.overlay(base, path)"))
+    }
+
+    /// The frozen layers below the disk; none for a target without layers, as by default.
+    ///
+    /// # Errors
+    /// The errno of the system call that looks at a file.
+    fn frozen(&self) -> io::Result<Option<Frozen>> {
+        Ok(None)
+    }
+
+    /// Merges the frozen layers of the disk into one; the device stays in service. Blocks.
+    ///
+    /// # Errors
+    /// [`Code::Unsupported`] by default; the errors of [`overlay::Overlay::flatten_below`].
+    fn flatten(
+        &self,
+        options: &FlattenOptions,
+        queues: &dyn Queues,
+        progress: &Progress,
+    ) -> crate::error::Result<Merged> {
+        let _ = (options, queues, progress);
+        Err(Error::new(Code::Unsupported, "this target has no layers to merge")
+            .hint("an overlay has, also below a delay: targets.overlay(base, path)"))
     }
 
     /// The memory of steps with the place [`Place::Own`], the same for the target's life.

@@ -18,8 +18,8 @@ use super::qcow2::Qcow2;
 use super::striped::Striped;
 use super::zoned::Zoned;
 use super::{
-    Durability, Elsewhere, Ended, Errno, Geometry, Next, OnRemote, Plan, Queues, Remap, Request,
-    Snapshot, SnapshotOptions, Target,
+    Durability, Elsewhere, Ended, Errno, FlattenOptions, Frozen, Geometry, Merged, Next, OnRemote,
+    Plan, Progress, Queues, Remap, Request, Snapshot, SnapshotOptions, Target,
 };
 use crate::allocation::Allocation;
 use crate::memory::Region;
@@ -131,6 +131,19 @@ impl Target for Native {
         queues: &dyn Queues,
     ) -> crate::error::Result<Snapshot> {
         forward!(self, target => target.snapshot(options, queues))
+    }
+
+    fn frozen(&self) -> io::Result<Option<Frozen>> {
+        forward!(self, target => target.frozen())
+    }
+
+    fn flatten(
+        &self,
+        options: &FlattenOptions,
+        queues: &dyn Queues,
+        progress: &Progress,
+    ) -> crate::error::Result<Merged> {
+        forward!(self, target => target.flatten(options, queues, progress))
     }
 
     fn durability(&self) -> &Durability {

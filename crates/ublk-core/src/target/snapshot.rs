@@ -1,4 +1,4 @@
-//! Snapshots of a disk that is being served.
+//! Snapshots and merges of a disk that is being served.
 
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -31,10 +31,39 @@ pub struct Snapshot {
     pub generation: u64,
 }
 
+/// How the frozen layers of a disk are merged.
+#[derive(Clone, Copy, Debug)]
+pub struct FlattenOptions {
+    /// Remove the files of merged layers on which no other layer stands.
+    pub prunes: bool,
+    /// How long requests may take that may know the files of the merged layers.
+    pub limit: Duration,
+}
+
+/// The frozen layers below a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frozen {
+    /// How many there are.
+    pub layers: u32,
+    /// Bytes that their files take.
+    pub allocated: u64,
+    /// Bytes that a single layer with the same contents stores.
+    pub stored: u64,
+}
+
+/// What a merge of layers has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Merged {
+    /// The merged layers that are still there, the highest first.
+    pub kept: Vec<PathBuf>,
+    /// The merged layers that were removed, the highest first.
+    pub removed: Vec<PathBuf>,
+}
+
 /// The queues of a device that is being served.
 pub trait Queues {
-    /// Every queue of the device finds `file` at this place among the target's files from now on. The place
-    /// is one of the [spare places](super::Target::spare_places) and has no file yet.
+    /// Every queue of the device finds `file` at this place among the target's files from now on: one of the
+    /// [spare places](super::Target::spare_places), or a place that no step under way names.
     ///
     /// # Errors
     /// When a reactor is lost, or does not answer in time: some queues may have the file then.

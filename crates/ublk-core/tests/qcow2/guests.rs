@@ -7,9 +7,9 @@ use ublk_core::error::Code;
 use ublk_core::target::file::Direct;
 use ublk_core::target::native::Native;
 use ublk_core::target::overlay::{
-    Overlay, OverlayOptions, Progress, check_no_base, commit_into_base, create, export, tree,
+    Overlay, OverlayOptions, check_no_base, commit_into_base, create, export, tree,
 };
-use ublk_core::target::{Boot, Target};
+use ublk_core::target::{Boot, Progress, Target};
 
 use super::tools::{Folder, contents};
 

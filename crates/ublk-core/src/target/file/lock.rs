@@ -34,6 +34,15 @@ pub(super) fn share(file: RawFd) -> io::Result<()> {
     }
 }
 
+/// Gives the lock up, also for copies of the descriptor.
+pub(super) fn give_up(file: RawFd) -> io::Result<()> {
+    // SAFETY: flock on a descriptor of our caller's.
+    match unsafe { libc::flock(file, libc::LOCK_UN) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 fn hint(holder: Option<u32>) -> String {
     match holder {
         Some(pid) if is_ending(pid) => format!(

@@ -151,6 +151,22 @@ impl File {
         self.owner.as_ref().map_or(Ok(()), |owner| lock::share(owner.as_raw_fd()))
     }
 
+    /// Closes the file of a target that nobody asks any more, and gives up the lock. The descriptor, which
+    /// others may still name, is one of `other` from now on.
+    ///
+    /// # Errors
+    /// The errno of flock(2) or dup3(2).
+    pub(super) fn close_for(&self, other: &fs::File) -> io::Result<()> {
+        let Some(own) = &self.owner else { return Ok(()) };
+        // Queues may have copies of the descriptor for a moment.
+        lock::give_up(own.as_raw_fd())?;
+        // SAFETY: two descriptors of owners that live; ours stays ours.
+        match unsafe { libc::dup3(other.as_raw_fd(), own.as_raw_fd(), libc::O_CLOEXEC) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the page cache is passed by.
     pub fn is_direct(&self) -> bool {
         self.direct

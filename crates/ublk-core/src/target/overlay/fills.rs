@@ -144,7 +144,7 @@ impl Overlay {
         let at = u32::try_from(memory(fill.slot)).unwrap_or(u32::MAX);
         match fill.seen {
             Some(Place::At { layer, block }) => {
-                let (_, file) = live.layers[layer as usize];
+                let file = live.layers.place(layer);
                 let read = live.step(StepKind::Read, BLOCK, block << BLOCK_SHIFT);
                 plan.push(Step { file, place: target::Place::Own, at, ..read });
             }

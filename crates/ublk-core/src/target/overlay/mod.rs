@@ -18,13 +18,14 @@ use std::time::Duration;
 
 use ublk_overlay::extent::{BLOCK, BLOCK_SHIFT, Extent, MAX_COUNT, Place};
 use ublk_overlay::head::Head;
+use ublk_overlay::index::Index;
 use ublk_overlay::space::Run;
 
-use super::file::{File, FileOptions};
+use super::file::FileOptions;
 use super::native::Native;
 use super::{
-    Durability, Ended, Errno, Geometry, Next, Op, Plan, Queues, Request, Snapshot, SnapshotOptions,
-    Step, StepKind, Target, pieces,
+    Durability, Ended, Errno, FlattenOptions, Frozen, Geometry, Merged, Next, Op, Plan, Progress,
+    Queues, Request, Snapshot, SnapshotOptions, Step, StepKind, Target, pieces,
 };
 use crate::allocation::Allocation;
 use crate::memory::Region;
@@ -34,10 +35,12 @@ mod chain;
 mod diff;
 mod fills;
 mod fixed;
+mod flatten;
 mod flights;
 mod flush;
 mod folders;
 mod history;
+mod layers;
 mod make;
 mod naming;
 mod offline;
@@ -56,9 +59,10 @@ pub use fixed::Fixed;
 use flights::Flights;
 use flush::Flushing;
 use history::{History, Refused};
+use layers::Layers;
 pub use offline::{
-    Branch, Check, Export, Merged, Progress, Rebased, check, check_no_base, commit,
-    commit_into_base, export, flatten, rebase, receive, send, tree,
+    Branch, Check, Export, Rebased, check, check_no_base, commit, commit_into_base, export,
+    flatten, rebase, receive, send, tree,
 };
 use open::Memory;
 pub use open::OverlayOptions;
@@ -66,8 +70,8 @@ use sectors::{is_partial, whole_blocks};
 use unused::{Allocated, Draining};
 pub use verbs::{Info, create, fork, info};
 
-/// Files of layers that snapshots may add while a disk is served.
-const SPARE: usize = 64;
+/// Files of layers that may be added while a disk is served, one of them by a merge.
+const SPARE: u16 = 65;
 /// Steps of a round, beside those of the base.
 const ROUND: usize = 16;
 /// How long a request waits for the flush of another request before asking again, in microseconds.
@@ -118,9 +122,14 @@ struct Live {
     slots: Vec<u8>,
     /// The live layer's file, through the page cache, for writes before and after requests.
     backing: fs::File,
-    /// The files of the layers, the live layer last, and the place of each among the target's files.
-    layers: Vec<(File, u16)>,
+    layers: Layers,
     gate: Gate,
+    /// Whether this server has taken a snapshot.
+    has_snapshots: bool,
+    /// Whether the frozen layers are being merged.
+    merging: bool,
+    /// Where all blocks of the frozen layers are.
+    below: Index,
 }
 
 /// Whether a snapshot is being taken.
@@ -248,7 +257,7 @@ impl Live {
 
     /// The place of the live layer's file.
     fn place(&self) -> u16 {
-        self.layers.last().map_or(0, |(_, place)| *place)
+        self.layers.place(self.head.layer())
     }
 
     /// A step on the live layer's file.
@@ -302,7 +311,7 @@ impl Target for Overlay {
     }
 
     fn spare_places(&self) -> usize {
-        SPARE
+        SPARE.into()
     }
 
     fn laid_out(&self) -> &[RawFd] {
@@ -332,6 +341,19 @@ impl Target for Overlay {
         queues: &dyn Queues,
     ) -> crate::error::Result<Snapshot> {
         self.take_snapshot(options, queues)
+    }
+
+    fn frozen(&self) -> io::Result<Option<Frozen>> {
+        self.look_at_frozen().map(Some)
+    }
+
+    fn flatten(
+        &self,
+        options: &FlattenOptions,
+        queues: &dyn Queues,
+        progress: &Progress,
+    ) -> crate::error::Result<Merged> {
+        self.flatten_below(options, queues, progress)
     }
 
     fn durability(&self) -> &Durability {

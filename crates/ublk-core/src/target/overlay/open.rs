@@ -17,6 +17,7 @@ use super::super::{Boot, DiscardLimits, Durability, Geometry, SegmentLimits, Tar
 use super::chain::{Layer, failed, modified, unfit};
 use super::flights::Flights;
 use super::history::{History, Owner, default_folder};
+use super::layers::{Layers, Open};
 use super::make::{Birth, Unnamed, without_fallocate};
 use super::settle::{self, random};
 use super::unused::{Allocated, Draining};
@@ -108,21 +109,34 @@ impl Overlay {
         let mut layers = Vec::with_capacity(parents.len() + 1);
         for (number, below) in (0..).zip(parents) {
             let Layer { path, contents, file, .. } = below;
+            let id = contents.superblock.layer;
             contents.load(number, &mut index).map_err(|error| unfit(&path, &error))?;
-            layers.push(file);
+            layers.push((file, id));
         }
+        let (own, below) = (layer.superblock().layer, index.clone());
         let awake = Loaded::of(layer, number, index, &memory)?.wake(&memory)?;
         let mut files = vec![awake.file.files()[0]];
-        files.extend(layers.iter().map(|layer| layer.files()[0]));
+        files.extend(layers.iter().map(|(file, _)| file.files()[0]));
         // Fits: there are at most 255 layers.
         let base_files = u16::try_from(files.len()).unwrap_or(u16::MAX);
         files.extend_from_slice(base.files());
-        let all: Vec<_> = layers.iter().chain([&awake.file]).collect();
+        let all: Vec<_> = layers.iter().map(|(file, _)| file).chain([&awake.file]).collect();
         let geometry = geometry(&base, &all, awake.head.superblock().logical_block);
         let is_whole = u64::from(geometry.logical_block) == BLOCK;
         let (slots, fills) = if is_whole { (0, 0) } else { (fills::SLOTS, fills::PAGES) };
         let punches = awake.file.geometry().discard.is_some();
-        let layers = layers.into_iter().zip(1..).chain([(awake.file, 0)]).collect();
+        // Fits: a target has fewer files than a step can name.
+        let spare = u16::try_from(files.len()).unwrap_or(u16::MAX);
+        let spare = (spare, spare.saturating_add(SPARE));
+        let frozen = layers.into_iter().zip(1..);
+        let layers = Layers::new(
+            frozen.chain([((awake.file, own), 0)]).map(|((file, id), place)| Open {
+                file,
+                id,
+                place,
+            }),
+            spare,
+        );
         let live = Live {
             head: awake.head,
             history: awake.history,
@@ -136,13 +150,16 @@ impl Overlay {
             backing: awake.backing,
             layers,
             gate: Gate::Open,
+            has_snapshots: false,
+            merging: false,
+            below,
         };
         let pages = Region::new((flush::PAGES + fills) * PAGE).map_err(|error| {
             Error::os(Code::Resources, "cannot make memory for a log", "mmap", &error)
         })?;
         Ok(Self {
             geometry,
-            durability: Durability::of(files.len() + SPARE),
+            durability: Durability::of(files.len() + usize::from(SPARE)),
             files,
             base_files,
             base_plans: (base.max_steps().max(1), base.geometry().chunk),

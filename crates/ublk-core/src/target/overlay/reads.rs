@@ -28,9 +28,8 @@ impl Overlay {
             let mut planned = length;
             match piece.place {
                 Some(Place::At { layer, block }) => {
-                    let (_, file) = live.layers[layer as usize];
                     let read = live.step(StepKind::Read, length, (block << BLOCK_SHIFT) + skipped);
-                    plan.push(Step { file, at: within, ..read });
+                    plan.push(Step { file: live.layers.place(layer), at: within, ..read });
                 }
                 Some(Place::Zero) => {
                     plan.push(Step { at: within, ..live.step(StepKind::Zeros, length, 0) });

@@ -28,11 +28,13 @@ use super::open::{Awake, Loaded};
 use super::settle::{self, Flush};
 use super::unused::Draining;
 use super::verbs::{check_folder, committing, reading};
-use super::{Gate, Overlay, SPARE};
+use super::{Gate, Overlay};
 use crate::error::{Code, Error, Result};
 
 /// Generations whose default names are looked at for what killed snapshots have left: each server adds one.
 const LOOKED_BACK: u64 = 16;
+
+const MERGE: &str = "merge layers: device.flatten(), or ublk service flatten DEVICE";
 
 /// How far a snapshot is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +58,7 @@ impl Overlay {
     /// # Errors
     /// `Busy` while another snapshot is taken; `BadBackend` where the file exists, where the disk's file has
     /// been moved, or where the live layer cannot be written; `InvalidArgument` for a file in another
-    /// folder, or named twice; `Resources` on a full file system, and after 64 snapshots by one server; `Timeout` when
+    /// folder, or named twice; `Resources` on a full file system, and for the 65th layer that one server adds; `Timeout` when
     /// requests do not end; `Unsupported` at 255 layers, and on a file system that cannot exchange names;
     /// `Closed` when a thread that serves the disk is gone. The disk goes on as before, but for an error of
     /// the last write: then it goes on in the new layer, and its next server freezes the old one. A child
@@ -139,26 +141,20 @@ impl<'a> Work<'a> {
         if live.head.superblock().committing {
             return Err(committing(&overlay.path));
         }
-        let layer = u32::try_from(live.layers.len()).unwrap_or(u32::MAX);
-        if layer >= MAX_LAYERS {
+        if live.layers.count() >= MAX_LAYERS as usize {
             let message = format!("{path} stands on {} layers, as many as can be", MAX_LAYERS - 1);
-            return Err(Error::new(Code::Unsupported, message)
-                .hint("merge layers while the disk is not served: ublk overlay flatten"));
-        }
-        let taken = live.layers.len() - usize::from(overlay.base_files);
-        if taken >= SPARE {
-            let message =
-                format!("this server has taken {SPARE} snapshots of {path}, as many as it can");
-            return Err(Error::new(Code::Resources, message)
-                .hint("the next server of the device can take as many (quiesce and recover it)"));
+            return Err(Error::new(Code::Unsupported, message).hint(MERGE));
         }
         let backing = live.backing.try_clone();
         let backing = backing.map_err(|error| failed(&overlay.path, "dup", &error))?;
-        // Fits: a target has fewer files than a step can name.
-        let place = u16::try_from(overlay.files.len() + taken).unwrap_or(u16::MAX);
+        // A merge needs a place, too.
+        let Some((layer, place)) = live.layers.reserve(1) else {
+            let message = format!("the server of {path} has no place for another snapshot");
+            return Err(Error::new(Code::Resources, message).hint(MERGE));
+        };
         live.gate = Gate::Preparing;
-        let live = *live.head.superblock();
-        Ok(Self { overlay, live, backing, layer, place, is_first: taken == 0 })
+        let (live, is_first) = (*live.head.superblock(), !live.has_snapshots);
+        Ok(Self { overlay, live, backing, layer, place, is_first })
     }
 
     /// The generation of the frozen layer.
@@ -288,10 +284,12 @@ impl<'a> Work<'a> {
     fn go_on_in(&self, new: Awake, frozen: bool) {
         let mut live = self.overlay.live();
         let Awake { mut head, history, allocated, file, backing } = new;
-        head.stand_on(self.layer, live.head.index().clone());
-        if let Some((old, _)) = live.layers.last() {
+        let (below, id) = (live.head.index().clone(), head.superblock().layer);
+        head.stand_on(self.layer, below.clone());
+        live.below = below;
+        if let Some(old) = live.layers.get(live.head.layer()) {
             // Where there are no locks, none is in the way of others.
-            let _shared = old.share();
+            let _shared = old.file.share();
         }
         if frozen {
             // A frozen layer has no use for a history.
@@ -299,13 +297,16 @@ impl<'a> Work<'a> {
         }
         (live.head, live.history, live.allocated) = (head, history, allocated);
         (live.backing, live.draining) = (backing, Draining::default());
-        live.layers.push((file, self.place));
+        live.layers.fill(self.layer, id, file);
+        live.has_snapshots = true;
     }
 }
 
 impl Drop for Work<'_> {
     fn drop(&mut self) {
-        self.overlay.live().gate = Gate::Open;
+        let mut live = self.overlay.live();
+        live.layers.cancel(self.layer);
+        live.gate = Gate::Open;
     }
 }
 

@@ -16,8 +16,8 @@ use super::super::chain::{Layer, failed, unfit};
 use super::super::open::{blocks, check_base, check_same_base};
 use super::super::settle::random;
 use super::super::verbs::{committing, reading};
-use super::progress::Progress;
 use crate::error::{Code, Error, Result};
+use crate::target::Progress;
 use crate::target::file::FileOptions;
 use crate::target::native::Native;
 

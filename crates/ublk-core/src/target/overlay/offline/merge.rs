@@ -11,26 +11,19 @@ use std::path::{Path, PathBuf};
 
 use ublk_overlay::extent::{BLOCK, Extent, Place};
 use ublk_overlay::head::{Head, Target};
+use uuid::Uuid;
 
-use super::super::chain::{Layer, failed};
+use super::super::chain::{Layer, failed, folder};
 use super::super::folders;
 use super::super::make::{Birth, Unnamed};
 use super::super::{naming, settle};
 use super::bases::{Image, on_images};
 use super::copy::copy;
 use super::disk::{Access, Disk};
-use super::{Progress, family, kill};
+use super::{family, kill};
 use crate::error::{Code, Error, Result};
 use crate::target::file::FileOptions;
-
-/// What a merge has done.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Merged {
-    /// The merged layers that are still there, the highest first.
-    pub kept: Vec<PathBuf>,
-    /// The merged layers that were removed, the highest first.
-    pub removed: Vec<PathBuf>,
-}
+use crate::target::{Merged, Progress};
 
 /// Merges all layers of the disk at `path` into one on the same base. `prunes`: removes the merged layers on
 /// which no other layer stands. At any moment the disk has the same contents. A layer on the base is left
@@ -85,6 +78,59 @@ fn check_parent(layers: &[Layer]) -> Result<usize> {
         "ublk overlay flatten {} copies the layers below and leaves them as they are",
         child.path.display()
     )))
+}
+
+/// What [`flatten_frozen`] has done.
+pub(in super::super) struct Flattened {
+    /// The files of the merged layers but the highest.
+    pub(in super::super) below: Vec<PathBuf>,
+    /// The layers that are as they were, below the merged one.
+    pub(in super::super) left: Vec<Uuid>,
+}
+
+/// Merges the frozen layer at `path` and the layers below, as [`flatten`], while servers have these: down to a
+/// layer on which others stand, whose contents these share. The layer must be `layer` in this generation.
+pub(in super::super) fn flatten_frozen(
+    path: &Path,
+    (layer, generation): (Uuid, u64),
+    progress: &Progress,
+) -> Result<Flattened> {
+    let mut left = Vec::new();
+    let disk = Disk::open(path, Access::Shared, |layers| {
+        let shared = shared(layers)?;
+        left = layers[..shared].iter().map(|layer| layer.superblock().layer).collect();
+        Ok(shared)
+    })?;
+    let found = disk.highest().superblock;
+    if (found.layer, found.generation) != (layer, generation) {
+        let message = format!("{} is another layer than the disk stands on", path.display());
+        return Err(Error::new(Code::BadBackend, message).hint("give the file its name back"));
+    }
+    let below = merge(&disk, progress)?;
+    // A layer in another folder may have been noted meanwhile.
+    if let Ok(merged) = fs::File::open(path) {
+        folders::keep(&disk.highest().backing, &merged);
+    }
+    Ok(Flattened { below, left })
+}
+
+/// The number of layers up to the highest below the last one on which other layers stand.
+fn shared(layers: &[Layer]) -> Result<usize> {
+    let Some(highest) = layers.last() else { return Ok(0) };
+    let found = family::layers_in(folder(&highest.path))?;
+    for (at, pair) in layers.windows(2).enumerate().rev() {
+        let [below, above] = pair else { continue };
+        let (id, child) = (below.superblock().layer, above.superblock().layer);
+        let is_other = |one: &family::Found| {
+            one.superblock.layer != child
+                && one.superblock.parent.is_some_and(|parent| parent.layer == id)
+        };
+        let elsewhere = || on_images(&below.path, Image::of(&below.path).as_slice());
+        if found.iter().any(is_other) || !elsewhere().is_empty() {
+            return Ok(at + 1);
+        }
+    }
+    Ok(0)
 }
 
 /// Puts one layer in the place of the highest. Answers the paths of the others, the highest first.
@@ -160,7 +206,7 @@ pub(super) fn reserve(head: &Head, file: &fs::File, part: &Target) -> io::Result
 }
 
 /// Removes merged layers, the highest first, up to one on which a layer stands.
-fn remove_unused(below: Vec<PathBuf>, prunes: bool) -> Result<Merged> {
+pub(in super::super) fn remove_unused(below: Vec<PathBuf>, prunes: bool) -> Result<Merged> {
     let mut merged = Merged::default();
     for path in below {
         let unused = prunes && merged.kept.is_empty() && remove(&path)?;

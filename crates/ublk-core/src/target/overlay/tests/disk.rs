@@ -1,12 +1,12 @@
 //! A disk in a folder of its own, and its file behind a cache that a power cut empties.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::super::super::file::{Direct, FileOptions};
 use super::super::super::native::Native;
@@ -137,18 +137,36 @@ pub(super) struct Cache {
     written: BTreeMap<u64, Vec<Vec<u8>>>,
     /// Units that a failed sync has lost, and that were not written since.
     lost: BTreeSet<u64>,
-    /// Files that snapshots have added.
-    added: RefCell<BTreeMap<u16, File>>,
+    /// Files that snapshots and merges have added.
+    pub(super) added: Arc<Added>,
+}
+
+/// Files that were added to a running disk, by their places.
+#[derive(Default)]
+pub(super) struct Added {
+    files: Mutex<BTreeMap<u16, File>>,
+    /// The place of the last one.
+    latest: AtomicU16,
 }
 
 impl Queues for Cache {
     fn add_file(&self, place: u16, file: BorrowedFd<'_>) -> Result<()> {
+        assert_ne!(place, self.place, "another file at the place of the live layer");
+        self.added.add_file(place, file)
+    }
+
+    fn write_back(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Queues for Added {
+    fn add_file(&self, place: u16, file: BorrowedFd<'_>) -> Result<()> {
         // An open file of its own, as reactors have: without the server's lock.
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         let again = File::options().read(true).write(true).open(path).unwrap();
-        let before = self.added.borrow_mut().insert(place, again);
-        // A snapshot that failed has left its file, which no step names.
-        assert!(before.is_none() || place > self.place, "another file at a place in use");
+        self.files.lock().unwrap().insert(place, again);
+        self.latest.store(place, Ordering::Relaxed);
         Ok(())
     }
 
@@ -174,17 +192,14 @@ impl Cache {
             durable,
             written: BTreeMap::new(),
             lost: BTreeSet::new(),
-            added: RefCell::default(),
+            added: Arc::default(),
         }
     }
 
     /// The disk has gone on in the file that was added last. Everything is durable.
     pub(super) fn go_on(&mut self) {
-        let (place, file) = {
-            let added = self.added.borrow();
-            let (place, file) = added.last_key_value().unwrap();
-            (*place, file.try_clone().unwrap())
-        };
+        let place = self.added.latest.load(Ordering::Relaxed);
+        let file = self.added.files.lock().unwrap()[&place].try_clone().unwrap();
         (self.place, self.file) = (place, file);
         self.sync();
     }
@@ -192,7 +207,7 @@ impl Cache {
     /// Another server has opened the disk, whose live layer is this file.
     pub(super) fn opened(&mut self) {
         self.place = 0;
-        self.added.borrow_mut().clear();
+        self.added.files.lock().unwrap().clear();
     }
 
     /// Whether the file at this place is the live layer's.
@@ -202,9 +217,9 @@ impl Cache {
 
     /// Reads from any file of the target.
     pub(super) fn read(&self, files: &[RawFd], place: u16, offset: u64, bytes: &mut [u8]) {
-        match files.get(usize::from(place)) {
-            Some(&fd) => read(fd, offset, bytes),
-            None => self.added.borrow()[&place].read_exact_at(bytes, offset).unwrap(),
+        match self.added.files.lock().unwrap().get(&place) {
+            Some(file) => file.read_exact_at(bytes, offset).unwrap(),
+            None => read(files[usize::from(place)], offset, bytes),
         }
     }
 

@@ -2,6 +2,7 @@ mod chain;
 mod changes;
 mod disk;
 mod fixed;
+mod flatten;
 mod into_base;
 mod lives;
 mod looking;

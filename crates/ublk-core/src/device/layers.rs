@@ -1,4 +1,4 @@
-//! Snapshots of a device's target, and the files that the device's reactors are given for them.
+//! Snapshots and merges of a device's target, and the files that the device's reactors are given for these.
 
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -10,7 +10,9 @@ use super::Device;
 use crate::driver::Driver;
 use crate::error::{Code, Error, Result};
 use crate::reactor::{Mailbox, NewFile, WeakMailbox};
-use crate::target::{Queues, Snapshot, SnapshotOptions, Target};
+use crate::target::{
+    FlattenOptions, Frozen, Merged, Progress, Queues, Snapshot, SnapshotOptions, Target,
+};
 
 impl<D: Driver> Device<D> {
     /// Freezes the present contents of the disk in a separate file, a possible base of other disks.
@@ -29,16 +31,45 @@ impl<D: Driver> Device<D> {
     pub fn snapshot(&self, file: Option<PathBuf>, children: Vec<PathBuf>) -> Result<Snapshot> {
         self.lives()?;
         let options = SnapshotOptions { file, children, limit: self.shared.options.limit };
-        self.shared.snapshots.take(&options)
+        self.shared.layers.snapshot(&options)
+    }
+
+    /// The frozen layers below the disk; none for a target without layers.
+    ///
+    /// # Errors
+    /// [`Code::Closed`](crate::error::Code::Closed) when the device has ended;
+    /// [`Code::BadBackend`](crate::error::Code::BadBackend) for a file that cannot be looked at.
+    pub fn frozen(&self) -> Result<Option<Frozen>> {
+        self.shared.layers.0.frozen()
+    }
+
+    /// Merges the frozen layers of the disk into one. The device stays in service, and no request waits for
+    /// the copying. `prunes`: removes the files of merged layers on which no other layer stands, unless
+    /// requests that may know these files take longer than the device's `limit`. Blocks.
+    ///
+    /// # Errors
+    /// [`Code::Unsupported`](crate::error::Code::Unsupported) for a target that is no overlay;
+    /// [`Code::Closed`](crate::error::Code::Closed) when the device has ended; the errors of
+    /// [`Overlay::flatten_below`](crate::target::overlay::Overlay::flatten_below). The disk stays in
+    /// service after an error.
+    pub fn flatten(&self, prunes: bool, progress: &Progress) -> Result<Merged> {
+        self.lives()?;
+        let options = FlattenOptions { prunes, limit: self.shared.options.limit };
+        self.shared.layers.flatten(&options, progress)
     }
 }
 
-type Take = dyn Fn(&SnapshotOptions) -> Result<Snapshot> + Send + Sync;
+/// What is done with the layers of a target while the target is served.
+trait Layered: Send + Sync {
+    fn snapshot(&self, options: &SnapshotOptions) -> Result<Snapshot>;
+    fn frozen(&self) -> Result<Option<Frozen>>;
+    fn flatten(&self, options: &FlattenOptions, progress: &Progress) -> Result<Merged>;
+}
 
-/// Takes snapshots of the target, as long as there is a target.
-pub(super) struct Snapshots(Box<Take>);
+/// The layers of the target, as long as there is a target.
+pub(super) struct Layers(Box<dyn Layered>);
 
-impl Snapshots {
+impl Layers {
     /// Of a target whose queues the reactors of these mailboxes serve; each of them answers within `limit`.
     pub(super) fn of<D: Driver, T: Target>(
         driver: &D,
@@ -49,20 +80,21 @@ impl Snapshots {
         let (driver, target) = (driver.clone(), Arc::downgrade(target));
         let reactors = reactors.iter().map(Mailbox::downgrade).collect();
         let reach = Reach { driver, target, reactors, limit };
-        Self(Box::new(move |options| match reach.target.upgrade() {
-            Some(target) => target.snapshot(options, &reach),
-            None => Err(Error::new(Code::Closed, "the device has ended")),
-        }))
+        Self(Box::new(reach))
     }
 
-    pub(super) fn take(&self, options: &SnapshotOptions) -> Result<Snapshot> {
-        self.0(options)
+    fn snapshot(&self, options: &SnapshotOptions) -> Result<Snapshot> {
+        self.0.snapshot(options)
+    }
+
+    fn flatten(&self, options: &FlattenOptions, progress: &Progress) -> Result<Merged> {
+        self.0.flatten(options, progress)
     }
 }
 
-impl std::fmt::Debug for Snapshots {
+impl std::fmt::Debug for Layers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Snapshots")
+        f.write_str("Layers")
     }
 }
 
@@ -74,6 +106,28 @@ struct Reach<D, T> {
     /// until a garbage collection.
     reactors: Vec<WeakMailbox<T>>,
     limit: Duration,
+}
+
+impl<D: Driver, T: Target> Reach<D, T> {
+    fn target(&self) -> Result<Arc<T>> {
+        self.target.upgrade().ok_or_else(|| Error::new(Code::Closed, "the device has ended"))
+    }
+}
+
+impl<D: Driver, T: Target> Layered for Reach<D, T> {
+    fn snapshot(&self, options: &SnapshotOptions) -> Result<Snapshot> {
+        self.target()?.snapshot(options, self)
+    }
+
+    fn frozen(&self) -> Result<Option<Frozen>> {
+        self.target()?.frozen().map_err(|error| {
+            Error::os(Code::BadBackend, "cannot look at the layers of the device", "fstat", &error)
+        })
+    }
+
+    fn flatten(&self, options: &FlattenOptions, progress: &Progress) -> Result<Merged> {
+        self.target()?.flatten(options, self, progress)
+    }
 }
 
 impl<D: Driver, T: Target> Queues for Reach<D, T> {
