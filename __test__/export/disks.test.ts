@@ -62,35 +62,39 @@ describe.skipIf(obstacle)('exported disks', () => {
     await execa('cmp', ['-n', String(7 * MIB), '-i', String(MIB), base, base]);
   });
 
-  test('an overlay merges its layers while a client writes', async () => {
-    await using files = await folder();
-    const base = await patterned(files.at('base'), 4096);
-    const below = targets.file(base, { readOnly: true });
-    await createOverlay(below, files.at('a.layer'));
-    const disk = targets.overlay(below, files.at('a.layer'), { history: '/dev/shm' });
-    await using exported = await exportNbd(disk, { socket: files.at('a') });
-    await qemuIo(exported.uri, 'write -P 5 0 1M');
-    const load = startVerify(exported, '--rw=randrw', '--offset=8M', '--size=8M');
-    const frozen: string[] = [];
-    for (let snapshot = 0; snapshot < 4; snapshot += 1) {
-      frozen.push((await exported.snapshot()).path);
-    }
-    const reports: number[] = [];
-    const { kept, removed } = await exported.flatten({
-      prune: true,
-      bytesPerSecond: '16MiB',
-      onProgress: ({ done }) => reports.push(done),
-    });
-    expect({ kept, removed }).toEqual({ kept: [], removed: frozen.slice(0, 3).toReversed() });
-    expect(reports.at(-1)).toBeGreaterThanOrEqual(MIB);
-    await load;
-    await qemuIo(exported.uri, 'read -P 5 0 1M');
-    await exported.snapshot();
-    await expect(exported.flatten({ signal: AbortSignal.abort() })).rejects.toThrow(/abort/);
-    expect(await exported.flatten()).toMatchObject({ removed: [], kept: [frozen[3]] });
-    await exported.close();
-    expect(await overlayInfo(files.at('a.layer'))).toHaveLength(2);
-  });
+  test.each([4096, 512])(
+    'an overlay of blocks of %i bytes merges its layers while a client writes',
+    async (logicalBlockSize) => {
+      await using files = await folder();
+      const base = await patterned(files.at('base'), 4096);
+      const below = targets.file(base, { readOnly: true });
+      await createOverlay(below, files.at('a.layer'), { logicalBlockSize });
+      const disk = targets.overlay(below, files.at('a.layer'), { history: '/dev/shm' });
+      await using exported = await exportNbd(disk, { socket: files.at('a') });
+      await qemuIo(exported.uri, 'write -P 5 0 1M');
+      const shape = [`--bs=${logicalBlockSize}`, `--size=${2048 * logicalBlockSize}`];
+      const load = startVerify(exported, '--rw=randrw', '--offset=8M', ...shape);
+      const frozen: string[] = [];
+      for (let snapshot = 0; snapshot < 4; snapshot += 1) {
+        frozen.push((await exported.snapshot()).path);
+      }
+      const reports: number[] = [];
+      const { kept, removed } = await exported.flatten({
+        prune: true,
+        bytesPerSecond: '16MiB',
+        onProgress: ({ done }) => reports.push(done),
+      });
+      expect({ kept, removed }).toEqual({ kept: [], removed: frozen.slice(0, 3).toReversed() });
+      expect(reports.at(-1)).toBeGreaterThanOrEqual(MIB);
+      await load;
+      await qemuIo(exported.uri, 'read -P 5 0 1M');
+      await exported.snapshot();
+      await expect(exported.flatten({ signal: AbortSignal.abort() })).rejects.toThrow(/abort/);
+      expect(await exported.flatten()).toMatchObject({ removed: [], kept: [frozen[3]] });
+      await exported.close();
+      expect(await overlayInfo(files.at('a.layer'))).toHaveLength(2);
+    },
+  );
 
   test('an overlay merges its layers by itself past a limit, and ends in the midst of a merge', async () => {
     await using files = await folder();
@@ -125,6 +129,46 @@ describe.skipIf(obstacle)('exported disks', () => {
     const layers = await overlayInfo(layer);
     expect(layers.map(({ closed }) => closed)).toEqual([true, true, true]);
   });
+
+  test.each(['file', 'nbd', 'qcow2', 'striped'])(
+    'an overlay with blocks of 512 bytes on %s is what qemu makes of the same requests',
+    async (kind) => {
+      await using files = await folder();
+      const image = await patterned(files.at('base'), 1024);
+      const other = await patterned(files.at('other'), 1024, 5);
+      const raw = targets.file(image, { readOnly: true });
+      await using below = await exportNbd(raw, { socket: files.at('below') });
+      await execa('qemu-img', ['convert', '-O', 'qcow2', image, files.at('image.qcow2')]);
+      const base = {
+        file: raw,
+        nbd: targets.nbd(below.uri),
+        qcow2: targets.qcow2(files.at('image.qcow2')),
+        striped: targets.striped([raw, targets.file(other)], { chunk: 8192 }),
+      }[kind]!;
+      const layer = files.at('layer');
+      await createOverlay(base, layer, { logicalBlockSize: 512 });
+      const disk = targets.overlay(base, layer, { history: '/dev/shm' });
+      await using exported = await exportNbd(disk, { socket: files.at('socket') });
+      expect(exported.logicalBlockSize).toBe(512);
+      await execa('nbdcopy', [exported.uri, files.at('model')]);
+      // The same numbers in each run; many in the same blocks.
+      const commands = Array.from({ length: 60 }, (_, step) => {
+        const sector = (step * 7919) % (step % 2 === 0 ? 8000 : 64);
+        const sectors = 1 + ((step * 31) % 24);
+        return `write ${step % 5 === 4 ? '-z' : `-P ${step + 1}`} ${sector * 512} ${sectors * 512}`;
+      });
+      const together = commands.map((command) => `aio_${command}`);
+      await qemuIo(files.at('model'), ...commands);
+      await qemuIo(exported.uri, ...commands);
+      const compare = ['compare', '-f', 'raw', '-F', 'raw', files.at('model'), exported.uri];
+      expect((await execa('qemu-img', compare)).stdout).toMatch(/identical/);
+      // At once, in other orders, but nowhere twice.
+      const apart = together.filter((_, step) => step % 2 === 0);
+      await qemuIo(files.at('model'), ...apart, 'aio_flush');
+      await qemuIo(exported.uri, ...apart, 'aio_flush');
+      expect((await execa('qemu-img', compare)).stdout).toMatch(/identical/);
+    },
+  );
 
   test('an overlay tells which ranges it stores, as a dirty bitmap', async () => {
     await using files = await folder();

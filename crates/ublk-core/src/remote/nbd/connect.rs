@@ -9,7 +9,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ublk_nbd::client::{Address, Agreed, Endpoint, NegotiateError, Secure, negotiate};
+use ublk_nbd::client::{Address, Endpoint, Export, NegotiateError, Secure, negotiate};
 use ublk_tls::{Identity, Role, TlsError};
 
 use super::NbdOptions;
@@ -32,13 +32,11 @@ pub(super) enum ConnectError {
     Changed,
 }
 
-/// Connects and negotiates; with `extents`, for `BLOCK_STATUS` too.
 pub(super) fn connect(
     address: &Address,
     options: &NbdOptions,
-    extents: bool,
     limit: Duration,
-) -> Result<(Socket, Agreed), ConnectError> {
+) -> Result<(Socket, Export), ConnectError> {
     let deadline = Instant::now() + limit;
     let identity = identity(address, options).map_err(ConnectError::Tls)?;
     let mut socket = match &address.endpoint {
@@ -58,9 +56,9 @@ pub(super) fn connect(
     };
     let mut stream = Timed { socket: &mut socket, deadline };
     let secure = identity.as_ref().map(|_| &mut secure as Secure<'_, _>);
-    let agreed = negotiate(&mut stream, &address.export, extents, secure);
+    let agreed = negotiate(&mut stream, &address.export, secure);
     match (agreed, failure) {
-        (Ok(agreed), _) => Ok((socket, agreed)),
+        (Ok(export), _) => Ok((socket, export)),
         (Err(NegotiateError::Io(error)), _) if error.kind() == io::ErrorKind::TimedOut => {
             Err(ConnectError::TimedOut)
         }

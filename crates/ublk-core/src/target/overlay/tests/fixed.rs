@@ -105,6 +105,10 @@ fn a_merge_below_a_disk_in_another_folder_keeps_the_base_what_it_is() {
     let chain = Chain::new(3, 4);
     let below = &chain.layers[2];
     let guest = chain.elsewhere(below);
+    let served = chain.fixed(below).unwrap();
+    let error = flatten(below, true, &Progress::default()).unwrap_err();
+    assert_eq!(error.code, Code::Busy, "{error}");
+    drop(served);
     flatten(below, true, &Progress::default()).unwrap();
     assert_eq!(chain.read_guest(&guest, below).unwrap(), chain.models[2]);
     check(below, None, true, &Progress::default()).unwrap();
