@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use io_uring::squeue::Entry;
 
+use crate::allocation::Allocation;
 use crate::error::Result;
 use crate::memory::Region;
 use crate::target::{Durability, StepKind, fixed_size};
@@ -37,6 +38,13 @@ pub trait Remote: Debug + Send + Sync + 'static {
     /// The reason and the remedy; by default that the size is fixed.
     fn check_size(&self, size: u64) -> Result<()> {
         Err(fixed_size(size))
+    }
+
+    /// The state of the bytes from `offset` on, as far as the state is the same and known, at most `length` bytes and
+    /// at least one. May block. By default all ranges take space, as ranges do of which the service says nothing.
+    fn allocation(&self, offset: u64, length: u64) -> Allocation {
+        let _ = offset;
+        Allocation::data(length)
     }
 
     /// Begins a session for at most `capacity` steps at a time. Does not block: connections are made by

@@ -1,10 +1,12 @@
 //! A service behind a remote as the device's contents: an export of an NBD server, an image of Ceph RBD, a file on a
 //! web server.
 
+use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use super::{Errno, Geometry, Op, Plan, REMOTE, Request, Step, StepKind, Target};
+use crate::allocation::Allocation;
 use crate::error::Result;
 use crate::remote::Remote;
 
@@ -60,6 +62,17 @@ impl Target for OnRemote {
         let (length, offset) = (request.length, request.offset);
         plan.push(Step { kind, file: REMOTE, length, offset, ..Step::EMPTY });
         Ok(())
+    }
+
+    /// As the service says, in whole logical blocks.
+    fn allocation(&self, offset: u64, length: u64) -> io::Result<Allocation> {
+        let found = self.remotes[0].allocation(offset, length);
+        let whole = found.length & !u64::from(self.geometry.logical_block - 1);
+        Ok(match whole {
+            // The end of the extent lies in the block.
+            0 => Allocation::data(length.min(self.geometry.logical_block.into())),
+            _ => Allocation { length: whole, ..found },
+        })
     }
 
     fn check_size(&self, size: u64) -> Result<()> {

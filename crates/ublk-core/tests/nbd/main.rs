@@ -17,6 +17,7 @@ use server::{ALL, Manners, Misdeed, Server, is_durable, lock};
 #[path = "../common/mod.rs"]
 #[allow(dead_code)]
 mod common;
+mod extents;
 mod lost;
 mod mute;
 mod server;

@@ -34,6 +34,8 @@ pub(crate) struct Manners {
     pub(crate) blocks: Option<[u32; 3]>,
     /// Offers structured replies.
     pub(crate) structured: bool,
+    /// Has the metadata context `base:allocation`: a range of zeros is a hole.
+    pub(crate) extents: bool,
     /// Holds replies back to send them in another order, and cuts reads into pieces.
     pub(crate) shuffles: bool,
     pub(crate) seed: u64,
@@ -41,7 +43,15 @@ pub(crate) struct Manners {
 
 impl Default for Manners {
     fn default() -> Self {
-        Self { size: 1 << 20, flags: ALL, blocks: None, structured: true, shuffles: false, seed: 1 }
+        Self {
+            size: 1 << 20,
+            flags: ALL,
+            blocks: None,
+            structured: true,
+            extents: true,
+            shuffles: false,
+            seed: 1,
+        }
     }
 }
 
@@ -53,7 +63,9 @@ pub(crate) struct State {
     pub(crate) log: Mutex<Vec<(u16, u16)>>,
     /// The misdeed of requests of this command, and how often.
     misdeed: Mutex<Option<(u16, Misdeed, usize)>>,
+    /// Connections that were ever made, and those that are there.
     pub(crate) connections: AtomicUsize,
+    pub(crate) present: AtomicUsize,
     /// One request in so many ends the connection; 0: none.
     pub(crate) cuts: AtomicU64,
     open: Mutex<Vec<UnixStream>>,
@@ -81,6 +93,7 @@ impl Server {
             log: Mutex::default(),
             misdeed: Mutex::default(),
             connections: AtomicUsize::new(0),
+            present: AtomicUsize::new(0),
             cuts: AtomicU64::new(0),
             open: Mutex::default(),
             ended: AtomicBool::new(false),
@@ -105,11 +118,13 @@ impl Server {
                     return;
                 }
                 state.connections.fetch_add(1, Ordering::Relaxed);
+                state.present.fetch_add(1, Ordering::Relaxed);
                 lock(&state.open).push(stream.try_clone().unwrap());
                 let state = Arc::clone(&state);
                 thread::spawn(move || {
                     let _end = serve(&state, &stream);
                     let _gone = stream.shutdown(std::net::Shutdown::Both);
+                    state.present.fetch_sub(1, Ordering::Relaxed);
                 });
             }
         });
@@ -287,7 +302,7 @@ impl State {
             command::WRITE_ZEROES => disk[range].fill(0),
             command::TRIM => disk[range].fill(0xee),
             command::FLUSH => assert_eq!((request.offset, request.length), (0, 0)),
-            command::READ => {}
+            command::READ | command::BLOCK_STATUS => {}
             other => panic!("command {other}"),
         }
         lock(&self.log).push((request.command, request.flags));

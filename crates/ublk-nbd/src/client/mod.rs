@@ -3,11 +3,13 @@
 mod address;
 mod cover;
 mod error;
+mod extents;
 mod negotiate;
 mod reply;
 
 pub use address::{Address, AddressError, Endpoint};
 pub use cover::{Cover, CoverError};
 pub use error::NegotiateError;
-pub use negotiate::{Blocks, Export, Secure, negotiate};
+pub use extents::{Extent, first_extent};
+pub use negotiate::{Agreed, Blocks, Export, Secure, negotiate};
 pub use reply::{Header, errno};

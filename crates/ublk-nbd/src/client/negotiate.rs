@@ -1,12 +1,13 @@
-//! The negotiation: fixed newstyle, `STARTTLS` where TLS is asked for, `STRUCTURED_REPLY`, then `GO`, or `EXPORT_NAME` for servers without.
+//! The negotiation: fixed newstyle, `STARTTLS` where TLS is asked for, `STRUCTURED_REPLY`, `SET_META_CONTEXT` for a
+//! connection that asks for extents, then `GO`, or `EXPORT_NAME` for servers without.
 
 use std::io::{Read, Write};
 
 use super::NegotiateError;
 use super::NegotiateError::Protocol;
 use crate::wire::{
-    MAGIC, MAX_PAYLOAD, OPTION_MAGIC, OPTION_REPLY_MAGIC, export, handshake, info, length, option,
-    option_reply,
+    MAGIC, MAX_PAYLOAD, OPTION_MAGIC, OPTION_REPLY_MAGIC, allocation, export, handshake, info,
+    length, option, option_reply,
 };
 
 /// The longest reply to an option that is read, in bytes.
@@ -50,19 +51,31 @@ impl Export {
     }
 }
 
+/// What a client and a server have agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Agreed {
+    /// What the server says of the export.
+    pub export: Export,
+    /// The number of the metadata context `base:allocation` in replies to `BLOCK_STATUS`. Absent where the server has
+    /// no such context, or was not asked.
+    pub allocation: Option<u32>,
+}
+
 /// Begins TLS on a stream.
 pub type Secure<'a, S> = &'a mut dyn FnMut(&mut S) -> std::io::Result<()>;
 
 /// Agrees with the server behind `stream` on the export `name`: the next bytes are requests and replies. With
-/// `secure`, nothing but the greeting passes before TLS has begun.
+/// `secure`, nothing but the greeting passes before TLS has begun. With `extents`, the client chooses the metadata
+/// context `base:allocation`.
 ///
 /// # Errors
 /// When the stream fails, the server breaks the protocol, has no TLS, or refuses the export.
 pub fn negotiate<S: Read + Write>(
     stream: &mut S,
     name: &str,
+    extents: bool,
     secure: Option<Secure<'_, S>>,
-) -> Result<Export, NegotiateError> {
+) -> Result<Agreed, NegotiateError> {
     let no_zeroes = greet(stream)?;
     if let Some(secure) = secure {
         send_option(stream, option::STARTTLS, &[])?;
@@ -74,17 +87,46 @@ pub fn negotiate<S: Read + Write>(
     send_option(stream, option::STRUCTURED_REPLY, &[])?;
     // Any error: the server does without.
     let structured = read_reply(stream, option::STRUCTURED_REPLY)?.0 == option_reply::ACK;
-    match go(stream, name) {
+    let allocation = if extents && structured { choose_allocation(stream, name)? } else { None };
+    let export = match go(stream, name) {
         Err(NegotiateError::Refused { reply: option_reply::ERR_UNSUP, .. }) => {
             send_option(stream, option::EXPORT_NAME, name.as_bytes())?;
             let (size, flags) = (read_u64(stream)?, read_u16(stream)?);
             if !no_zeroes {
                 stream.read_exact(&mut [0; 124])?;
             }
-            checked(Export { size, flags, blocks: None, structured })
+            Export { size, flags, blocks: None, structured }
         }
-        agreed => checked(Export { structured, ..agreed? }),
+        told => Export { structured, ..told? },
+    };
+    Ok(Agreed { export: checked(export)?, allocation })
+}
+
+/// Chooses `base:allocation`, and returns the number of the context where the server has the context.
+fn choose_allocation(
+    stream: &mut (impl Read + Write),
+    name: &str,
+) -> Result<Option<u32>, NegotiateError> {
+    let mut data = Vec::new();
+    push_string(&mut data, name)?;
+    data.extend(1_u32.to_be_bytes());
+    push_string(&mut data, allocation::CONTEXT)?;
+    send_option(stream, option::SET_META_CONTEXT, &data)?;
+    let mut number = None;
+    for _ in 0..MAX_REPLIES {
+        let (reply, data) = read_reply(stream, option::SET_META_CONTEXT)?;
+        match (reply, data.split_first_chunk()) {
+            (option_reply::ACK, _) => return Ok(number),
+            (option_reply::META_CONTEXT, Some((id, name))) => {
+                if name == allocation::CONTEXT.as_bytes() {
+                    number = Some(u32::from_be_bytes(*id));
+                }
+            }
+            (reply, _) if reply & option_reply::ERROR != 0 => return Ok(None),
+            _ => return Err(Protocol("the server answers SET_META_CONTEXT with something else")),
+        }
     }
+    Err(Protocol("the server does not end the reply to SET_META_CONTEXT"))
 }
 
 /// Whether the server leaves out the zeros after `EXPORT_NAME`.
@@ -105,9 +147,8 @@ fn greet(stream: &mut (impl Read + Write)) -> Result<bool, NegotiateError> {
 }
 
 fn go(stream: &mut (impl Read + Write), name: &str) -> Result<Export, NegotiateError> {
-    let count = u32::try_from(name.len()).map_err(|_| Protocol("the export's name is too long"))?;
-    let mut data = count.to_be_bytes().to_vec();
-    data.extend(name.as_bytes());
+    let mut data = Vec::new();
+    push_string(&mut data, name)?;
     data.extend(1_u16.to_be_bytes());
     data.extend(info::BLOCK_SIZE.to_be_bytes());
     send_option(stream, option::GO, &data)?;
@@ -173,6 +214,13 @@ fn checked(export: Export) -> Result<Export, NegotiateError> {
         }
     }
     Ok(export)
+}
+
+fn push_string(data: &mut Vec<u8>, text: &str) -> Result<(), NegotiateError> {
+    let count = u32::try_from(text.len()).map_err(|_| Protocol("the export's name is too long"))?;
+    data.extend(count.to_be_bytes());
+    data.extend(text.as_bytes());
+    Ok(())
 }
 
 fn send_option(stream: &mut impl Write, option: u32, data: &[u8]) -> Result<(), NegotiateError> {

@@ -50,7 +50,7 @@ fn block_info(sizes: [u32; 3]) -> Vec<u8> {
 
 fn talk(parts: &[Vec<u8>], name: &str) -> (Result<Export, NegotiateError>, Vec<u8>) {
     let mut wire = Wire { server: parts.concat().into(), client: Vec::new() };
-    let result = negotiate(&mut wire, name, None);
+    let result = negotiate(&mut wire, name, false, None).map(|agreed| agreed.export);
     assert!(result.is_err() || wire.server.is_empty(), "{} bytes are left", wire.server.len());
     (result, wire.client)
 }
@@ -160,7 +160,7 @@ fn with_tls_nothing_but_the_greeting_passes_before() {
         seen = Some((wire.server.len(), wire.client.clone()));
         Err(io::Error::other("no handshake"))
     };
-    let error = negotiate(&mut wire, "x", Some(&mut secure)).unwrap_err();
+    let error = negotiate(&mut wire, "x", false, Some(&mut secure)).unwrap_err();
     assert_eq!(error.to_string(), "no handshake");
     assert_eq!(wire.client, before, "nothing follows a failed handshake");
     assert_eq!(seen, Some((0, before)));
@@ -172,8 +172,53 @@ fn a_server_without_tls_is_refused_before_anything_is_asked_of_it() {
         let server = [greeting(BOTH), reply(option::STARTTLS, kind, &[])].concat();
         let mut wire = Wire { server: server.into(), client: Vec::new() };
         let mut secure = |_: &mut Wire| panic!("no TLS");
-        let error = negotiate(&mut wire, "x", Some(&mut secure)).unwrap_err();
+        let error = negotiate(&mut wire, "x", false, Some(&mut secure)).unwrap_err();
         assert!(matches!(error, NegotiateError::NoTls));
         assert_eq!(wire.client.len(), 4 + length::OPTION);
     }
+}
+
+/// What a server says of its contexts after `replies` to the choice of one, and what the client has sent.
+fn choose(replies: &[Vec<u8>]) -> (Result<Option<u32>, NegotiateError>, Vec<u8>) {
+    let mut parts = modern(&[export_info(1 << 20, FLAGS)]);
+    parts.splice(2..2, replies.iter().cloned());
+    let mut wire = Wire { server: parts.concat().into(), client: Vec::new() };
+    let agreed = negotiate(&mut wire, "data", true, None).map(|agreed| agreed.allocation);
+    (agreed, wire.client)
+}
+
+fn context(id: u32, name: &str) -> Vec<u8> {
+    let data = [&id.to_be_bytes()[..], name.as_bytes()].concat();
+    reply(option::SET_META_CONTEXT, option_reply::META_CONTEXT, &data)
+}
+
+#[test]
+fn the_context_of_extents_is_chosen_where_the_server_has_it() {
+    let ack = || reply(option::SET_META_CONTEXT, option_reply::ACK, &[]);
+    let (chosen, sent) = choose(&[context(9, "base:allocation"), ack()]);
+    assert_eq!(chosen.unwrap(), Some(9));
+    let asked = [
+        &OPTION_MAGIC.to_be_bytes()[..],
+        &[0, 0, 0, 10, 0, 0, 0, 31, 0, 0, 0, 4],
+        b"data",
+        &[0, 0, 0, 1, 0, 0, 0, 15],
+        b"base:allocation",
+    ];
+    assert!(sent.windows(47).any(|part| part == asked.concat()), "{sent:?}");
+    assert_eq!(choose(&[ack()]).0.unwrap(), None);
+    assert_eq!(choose(&[context(9, "qemu:allocation-depth"), ack()]).0.unwrap(), None);
+    let unknown = reply(option::SET_META_CONTEXT, option_reply::ERR_UNSUP, b"no");
+    assert_eq!(choose(&[unknown]).0.unwrap(), None);
+    let endless = vec![context(9, "base:allocation"); 1001];
+    assert!(choose(&endless).0.unwrap_err().to_string().contains("does not end"));
+    let short = reply(option::SET_META_CONTEXT, option_reply::META_CONTEXT, &[1]);
+    assert!(choose(&[short]).0.unwrap_err().to_string().contains("something else"));
+}
+
+#[test]
+fn a_server_without_structured_replies_is_not_asked_for_contexts() {
+    let mut parts = modern(&[export_info(1 << 20, FLAGS)]);
+    parts[1] = reply(option::STRUCTURED_REPLY, option_reply::ERR_UNSUP, &[]);
+    let mut wire = Wire { server: parts.concat().into(), client: Vec::new() };
+    assert_eq!(negotiate(&mut wire, "data", true, None).unwrap().allocation, None);
 }

@@ -15,6 +15,8 @@ use super::state::Shared;
 
 /// How long a client has for the whole negotiation.
 const LIMIT: Duration = Duration::from_secs(10);
+/// How long a client that is refused has to read why.
+const PARTING: Duration = Duration::from_secs(1);
 /// The most options of a negotiation.
 const MOST_OPTIONS: usize = 1000;
 
@@ -45,7 +47,10 @@ pub(super) fn negotiate(shared: &Shared, socket: &OwnedFd) -> Option<(Negotiatio
             Step::Secure => {
                 client.tell(&replies)?;
                 let identity = shared.listener.identity.as_ref()?;
-                identity.secure(&mut client, socket.as_raw_fd()).ok()?;
+                if identity.secure(&mut client, socket.as_raw_fd()).is_err() {
+                    client.part();
+                    return None;
+                }
                 client.tls = true;
             }
             Step::Close => {
@@ -89,6 +94,15 @@ impl Client<'_> {
 
     fn tell(&mut self, bytes: &[u8]) -> Option<()> {
         self.write_all(bytes).ok()
+    }
+
+    /// Sends nothing more, and waits until the client ends the connection, for at most [`PARTING`]. The kernel resets a
+    /// connection that is closed with bytes unread: the client would fail to send, and not read the alert that says why.
+    fn part(&mut self) {
+        // SAFETY: plain arguments. A socket that has lost its peer answers ENOTCONN.
+        unsafe { libc::shutdown(self.socket.as_raw_fd(), libc::SHUT_WR) };
+        self.deadline = self.deadline.min(Instant::now() + PARTING);
+        while matches!(self.read(&mut [0; 4096]), Ok(1..)) {}
     }
 }
 
@@ -143,4 +157,33 @@ fn would_block() -> bool {
 
 fn milliseconds(left: Duration) -> i32 {
     i32::try_from(left.as_millis()).unwrap_or(i32::MAX).saturating_add(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_client_that_is_refused_while_it_sends_can_read_why() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        stream.write_all(&[1; 100]).unwrap();
+        let server = thread::spawn(move || {
+            let socket = OwnedFd::from(listener.accept().unwrap().0);
+            let deadline = Instant::now() + LIMIT;
+            let mut client = Client { socket: &socket, deadline, tls: false };
+            client.tell(b"why").unwrap();
+            client.part();
+        });
+        let mut heard = Vec::new();
+        stream.read_to_end(&mut heard).unwrap();
+        stream.write_all(&[2; 100]).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        server.join().unwrap();
+        assert_eq!(heard, b"why");
+        assert_eq!(stream.take_error().unwrap().map(|error| error.kind()), None);
+    }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ublk_nbd::client::{Address, Endpoint, Export, NegotiateError, Secure, negotiate};
+use ublk_nbd::client::{Address, Agreed, Endpoint, NegotiateError, Secure, negotiate};
 use ublk_tls::{Identity, Role, TlsError};
 
 use super::NbdOptions;
@@ -32,11 +32,13 @@ pub(super) enum ConnectError {
     Changed,
 }
 
+/// Connects and negotiates; with `extents`, for `BLOCK_STATUS` too.
 pub(super) fn connect(
     address: &Address,
     options: &NbdOptions,
+    extents: bool,
     limit: Duration,
-) -> Result<(Socket, Export), ConnectError> {
+) -> Result<(Socket, Agreed), ConnectError> {
     let deadline = Instant::now() + limit;
     let identity = identity(address, options).map_err(ConnectError::Tls)?;
     let mut socket = match &address.endpoint {
@@ -56,9 +58,9 @@ pub(super) fn connect(
     };
     let mut stream = Timed { socket: &mut socket, deadline };
     let secure = identity.as_ref().map(|_| &mut secure as Secure<'_, _>);
-    let agreed = negotiate(&mut stream, &address.export, secure);
+    let agreed = negotiate(&mut stream, &address.export, extents, secure);
     match (agreed, failure) {
-        (Ok(export), _) => Ok((socket, export)),
+        (Ok(agreed), _) => Ok((socket, agreed)),
         (Err(NegotiateError::Io(error)), _) if error.kind() == io::ErrorKind::TimedOut => {
             Err(ConnectError::TimedOut)
         }

@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ublk_nbd::client::{Address, Export, NegotiateError};
-use ublk_nbd::wire::{export, option_reply};
+use ublk_nbd::wire::{allocation, export, option_reply};
 
 use super::{Remote, Session};
+use crate::allocation::Allocation;
 use crate::error::{Code, Error, Result};
 use crate::target::Durability;
 use crate::tls;
@@ -24,10 +25,12 @@ mod receiving;
 mod sending;
 mod session;
 mod socket;
+mod status;
 mod table;
 
 use connect::ConnectError;
 use socket::Socket;
+use status::Status;
 
 /// How to reach an export.
 #[derive(Clone, Debug)]
@@ -66,6 +69,7 @@ pub struct Nbd {
     first: Mutex<Option<Socket>>,
     /// Of the export.
     durability: Durability,
+    status: Status,
 }
 
 impl Nbd {
@@ -81,10 +85,17 @@ impl Nbd {
             Error::new(Code::InvalidArgument, message).hint(error.hint)
         })?;
         check_tls(uri, &address, &options)?;
-        let (socket, export) = connect::connect(&address, &options, options.connect_timeout)
+        let limit = options.connect_timeout;
+        let (socket, agreed) = connect::connect(&address, &options, false, limit)
             .map_err(|error| explain(&address, &options, &error))?;
-        let (first, durability) = (Mutex::new(Some(socket)), Durability::of(1));
-        Ok(Self { address, export, options, first, durability })
+        Ok(Self {
+            address,
+            export: agreed.export,
+            options,
+            first: Mutex::new(Some(socket)),
+            durability: Durability::of(1),
+            status: Status::default(),
+        })
     }
 
     /// What the server says of the export.
@@ -94,8 +105,9 @@ impl Nbd {
 
     /// Another connection to the export, which must be as it was. Blocks.
     fn connect_again(&self, limit: Duration) -> std::result::Result<Socket, ConnectError> {
-        let (socket, export) = connect::connect(&self.address, &self.options, limit)?;
-        if export == self.export { Ok(socket) } else { Err(ConnectError::Changed) }
+        self.status.let_go();
+        let (socket, agreed) = connect::connect(&self.address, &self.options, false, limit)?;
+        if agreed.export == self.export { Ok(socket) } else { Err(ConnectError::Changed) }
     }
 }
 
@@ -106,6 +118,19 @@ impl Remote for Nbd {
 
     fn is_shareable(&self) -> bool {
         self.export.has(export::CAN_MULTI_CONN)
+    }
+
+    fn allocation(&self, offset: u64, length: u64) -> Allocation {
+        let length = u32::try_from(length).unwrap_or(u32::MAX).min(status::LONGEST);
+        match self.status.ask(self, offset, length) {
+            Some(extent) => Allocation {
+                length: length.min(extent.length).into(),
+                hole: extent.flags & allocation::HOLE != 0,
+                zero: extent.flags & allocation::ZERO != 0,
+                changed: false,
+            },
+            None => Allocation::data(length.into()),
+        }
     }
 
     fn begin(self: Arc<Self>, capacity: usize) -> io::Result<Box<dyn Session>> {

@@ -9,6 +9,7 @@ use ublk_nbd::wire::{SIMPLE_REPLY_MAGIC, export, length};
 
 use super::*;
 use crate::remote::nbd::NbdOptions;
+use crate::remote::nbd::status::Status;
 use crate::target::Durability;
 
 const LIMIT: u64 = 5;
@@ -38,6 +39,7 @@ fn session_within(reconnect_timeout: Duration) -> (NbdSession, UnixStream) {
         options: NbdOptions { reconnect_timeout, answer_timeout, ..NbdOptions::default() },
         first: Mutex::new(None),
         durability: Durability::of(1),
+        status: Status::default(),
     };
     let socket = Socket::new(OwnedFd::from(ours));
     (NbdSession::new(Arc::new(remote), Some(socket), 4).unwrap(), peer)

@@ -4,10 +4,13 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 
 use ublk_nbd::wire::{
-    MAGIC, OPTION_MAGIC, OPTION_REPLY_MAGIC, handshake, info, option, option_reply,
+    MAGIC, OPTION_MAGIC, OPTION_REPLY_MAGIC, allocation, handshake, info, option, option_reply,
 };
 
 use super::State;
+
+/// The number of the context `base:allocation`.
+pub(super) const CONTEXT: u32 = 4711;
 
 /// Whether replies are structured.
 pub(super) fn negotiate(state: &State, stream: &mut &UnixStream) -> io::Result<bool> {
@@ -36,6 +39,12 @@ pub(super) fn negotiate(state: &State, stream: &mut &UnixStream) -> io::Result<b
         match number {
             option::STRUCTURED_REPLY if manners.structured => {
                 structured = true;
+                reply(option_reply::ACK, &[])?;
+            }
+            option::SET_META_CONTEXT if manners.extents => {
+                assert!(structured && data.ends_with(allocation::CONTEXT.as_bytes()));
+                let context = [&CONTEXT.to_be_bytes()[..], allocation::CONTEXT.as_bytes()].concat();
+                reply(option_reply::META_CONTEXT, &context)?;
                 reply(option_reply::ACK, &[])?;
             }
             option::GO => {

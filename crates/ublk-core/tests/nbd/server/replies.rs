@@ -1,7 +1,8 @@
 //! Requests, and the right replies.
 
-use ublk_nbd::wire::{SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC, chunk, command};
+use ublk_nbd::wire::{SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC, allocation, chunk, command};
 
+use super::hello::CONTEXT;
 use super::{Rng, State, lock};
 
 /// A request.
@@ -47,6 +48,16 @@ impl Request {
         lock(&state.disk)[begin..begin + self.length as usize].to_vec()
     }
 
+    /// The first extent of a range: zeros are a hole.
+    fn extent(&self, state: &State) -> Vec<u8> {
+        let data = self.data(state);
+        let zero = data[0] == 0;
+        let length = data.iter().take_while(|&&byte| (byte == 0) == zero).count();
+        let flags = if zero { allocation::HOLE | allocation::ZERO } else { 0 };
+        let words = [CONTEXT, u32::try_from(length).unwrap(), flags].map(u32::to_be_bytes);
+        chunk(chunk::DONE, chunk::BLOCK_STATUS, self.cookie, &[&words.concat()])
+    }
+
     /// The pieces of the reply, the last one last.
     pub(super) fn reply(&self, state: &State, structured: bool, rng: &mut Rng) -> Vec<Vec<u8>> {
         let cookie = self.cookie;
@@ -81,6 +92,7 @@ impl Request {
                 }
                 pieces
             }
+            (command::BLOCK_STATUS, _) => vec![self.extent(state)],
             (_, true) if rng.next(2) == 0 => vec![chunk(chunk::DONE, chunk::NONE, cookie, &[])],
             _ => vec![simple(0, cookie, &[])],
         }
