@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::super::native::Native;
 use super::super::super::{Boot, Errno, Op, Plan, Step, Target};
+use super::super::make::{Birth, Unnamed};
 use super::super::{
     Fixed, Overlay, OverlayOptions, Progress, check, check_no_base, commit, commit_into_base,
     create, export, flatten, folders, fork, rebase,
@@ -147,6 +148,18 @@ fn a_base_is_guarded_from_every_folder_that_it_names() {
     assert!(error.message.contains(&names), "{error}");
     fs::remove_file(elsewhere).unwrap();
     commit_into_base(&base, &layer, &Progress::default()).unwrap();
+}
+
+#[test]
+fn a_base_names_a_folder_before_there_is_a_layer_in_it() {
+    let folder = Folder::new(4);
+    let elsewhere = folder.empty_history("elsewhere");
+    let layer = elsewhere.join("layer");
+    let made = Unnamed::make(&layer, &Birth::new(4, 4096, 0)).unwrap();
+    // The layer gets no name, as after a kill.
+    fs::write(&layer, "other").unwrap();
+    assert_eq!(folders::name(made, &folder.base()).unwrap_err().code, Code::BadBackend);
+    assert_eq!(folders::noted(&folder.path.join("base")), [folder.path.clone(), elsewhere]);
 }
 
 #[test]
