@@ -1,6 +1,6 @@
 //! Opens an image: settings, monitors, pool, image, exclusive lock.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fmt;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
@@ -18,6 +18,11 @@ use crate::error::{Code, Error, Result};
 const FEATURE_EXCLUSIVE_LOCK: u64 = 1 << 2;
 /// The limit of requests, unless Ceph's configuration has one.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How soon librados asks the monitors for the cluster's new state while an OSD does not answer: each setting with
+/// Ceph's default and with ours, in seconds. With the defaults, requests may wait 10 s for an OSD that was away for less.
+const WATCHFULNESS: [(&CStr, f64, &CStr); 2] =
+    [(c"objecter_tick_interval", 5.0, c"1"), (c"objecter_timeout", 10.0, c"2")];
 
 /// The name of an image, and the way to the cluster.
 #[derive(Clone, Debug, Default)]
@@ -148,6 +153,11 @@ fn configure(api: &'static Api, image: &RbdImage, options: RbdOptions) -> Result
     if let Some(limit) = request_timeout(&cluster, options.request_timeout) {
         settings.push((c"rados_osd_op_timeout", whole_seconds(limit)));
     }
+    for (setting, default, ours) in WATCHFULNESS {
+        if number(&cluster, setting) == Some(default) {
+            settings.push((setting, ours.to_owned()));
+        }
+    }
     for (setting, value) in settings {
         cluster.set(setting, &value).map_err(failed("rados_conf_set"))?;
     }
@@ -156,15 +166,16 @@ fn configure(api: &'static Api, image: &RbdImage, options: RbdOptions) -> Result
 
 /// The limit to be set: the one asked for, or ours where Ceph's configuration has none.
 fn request_timeout(cluster: &Cluster, asked: Option<Duration>) -> Option<Duration> {
-    let has_own = || {
-        let value = cluster.get(c"rados_osd_op_timeout").ok()?.parse::<f64>().ok()?;
-        Some(value > 0.0)
-    };
     match asked {
         Some(limit) => Some(limit),
-        None if has_own() == Some(true) => None,
+        None if number(cluster, c"rados_osd_op_timeout").is_some_and(|own| own > 0.0) => None,
         None => Some(REQUEST_TIMEOUT),
     }
+}
+
+/// A number of Ceph's configuration.
+fn number(cluster: &Cluster, setting: &CStr) -> Option<f64> {
+    cluster.get(setting).ok()?.parse().ok()
 }
 
 /// Older releases take whole seconds only.

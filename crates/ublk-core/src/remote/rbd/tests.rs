@@ -193,6 +193,18 @@ fn limits_of_the_configuration_stay_unless_others_are_asked_for() {
 }
 
 #[test]
+fn an_osd_that_is_back_is_noticed_soon_unless_the_configuration_says_otherwise() {
+    let settings = |name: &str, objecter_timeout| {
+        let fake = Fake::new(name, Manners { objecter_timeout, ..Manners::default() });
+        drop(Rbd::open_with(&API, image(name), RbdOptions::default()).unwrap());
+        let settings = lock(&fake.settings);
+        ["objecter_tick_interval", "objecter_timeout"].map(|name| settings.get(name).cloned())
+    };
+    assert_eq!(settings("notice 1", "10.000000"), [Some("1".into()), Some("2".into())]);
+    assert_eq!(settings("notice 2", "30"), [Some("1".into()), None]);
+}
+
+#[test]
 fn only_writers_of_images_with_the_feature_take_the_lock() {
     let locks = |name: &str, features, options| {
         let fake = Fake::new(name, Manners { features, ..Manners::default() });

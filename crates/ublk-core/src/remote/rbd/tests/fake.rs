@@ -28,6 +28,8 @@ pub(super) struct Manners {
     pub(super) granularity: &'static str,
     /// The limit of operations in the configuration.
     pub(super) own_limit: &'static str,
+    /// In the configuration.
+    pub(super) objecter_timeout: &'static str,
     pub(super) seed: u64,
 }
 
@@ -45,6 +47,7 @@ impl Default for Manners {
             stripe: (4 << 20, 1),
             granularity: "65536",
             own_limit: "0",
+            objecter_timeout: "10.000000",
             seed: 0,
         }
     }

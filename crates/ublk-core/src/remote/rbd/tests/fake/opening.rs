@@ -36,6 +36,8 @@ pub(super) unsafe extern "C" fn get(
         let manners = &of(cluster).manners;
         match text(name).as_str() {
             "rados_osd_op_timeout" => fill(manners.own_limit, to, length),
+            "objecter_timeout" => fill(manners.objecter_timeout, to, length),
+            "objecter_tick_interval" => fill("5.000000", to, length),
             "rbd_discard_granularity_bytes" => fill(manners.granularity, to, length),
             _ => -libc::ENOENT,
         }
