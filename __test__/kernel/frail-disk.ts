@@ -6,6 +6,7 @@ import { mountPoint } from './filesystem.ts';
 
 /** The block size of the file system, in bytes. */
 export const PAGE = 4096;
+const SIZE = 64 << 20;
 
 /** Looks at a write of a page: the place in bytes, the old page and the new page. */
 export type Look = (place: number, held: Buffer, comes: Buffer) => void;
@@ -56,15 +57,57 @@ export class FrailDisk implements Handler {
   }
 }
 
+/** A frail disk with a volatile cache: until a flush, a power cut leaves any version of a written page. */
+export class VolatileDisk extends FrailDisk {
+  /** The pages written since the last flush: the durable version, and all later ones. */
+  readonly #versions = new Map<number, Buffer[]>();
+
+  override write(request: HandlerRequest): void {
+    const { data, offset, length } = request;
+    for (let at = 0; at < length; at += PAGE) {
+      const place = offset + at;
+      const versions = this.#versions.get(place) ?? [this.#page(place)];
+      versions.push(Buffer.from(data.subarray(at, at + PAGE)));
+      this.#versions.set(place, versions);
+    }
+    super.write(request);
+  }
+
+  override flush(): void {
+    this.#versions.clear();
+  }
+
+  #page(place: number): Buffer {
+    return Buffer.from(this.bytes.subarray(place, place + PAGE));
+  }
+
+  /** What a power cut at this moment leaves. */
+  cut(): Buffer {
+    const left = Buffer.from(this.bytes);
+    for (const [place, versions] of this.#versions) {
+      versions[Math.floor(Math.random() * versions.length)]!.copy(left, place);
+    }
+    return left;
+  }
+}
+
 /** A file system on a frail disk. Synchronous calls on its files would block the thread of the disk. */
-export interface FrailFolder extends AsyncDisposable {
-  readonly disk: FrailDisk;
+export interface FrailFolder<D extends FrailDisk = FrailDisk> extends AsyncDisposable {
+  readonly disk: D;
   readonly folder: string;
 }
 
 /** Serves and mounts a frail disk with a new file system, or with the bytes left by a power cut. */
 export async function frailFolder(left?: Buffer): Promise<FrailFolder> {
-  const disk = new FrailDisk(left ?? Buffer.alloc(64 << 20));
+  return await folderOn(new FrailDisk(left ?? Buffer.alloc(SIZE)), left === undefined);
+}
+
+/** The same with a {@link VolatileDisk}. */
+export async function volatileFolder(left?: Buffer): Promise<FrailFolder<VolatileDisk>> {
+  return await folderOn(new VolatileDisk(left ?? Buffer.alloc(SIZE)), left === undefined);
+}
+
+async function folderOn<D extends FrailDisk>(disk: D, isNew: boolean): Promise<FrailFolder<D>> {
   const device = await createDevice({ target: disk });
   const folder = mountPoint();
   let isMounted = false;
@@ -74,7 +117,7 @@ export async function frailFolder(left?: Buffer): Promise<FrailFolder> {
     await device.close();
   };
   onTestFinished(unmount);
-  if (!left) await execa('mkfs.ext4', ['-q', '-b', String(PAGE), device.path]);
+  if (isNew) await execa('mkfs.ext4', ['-q', '-b', String(PAGE), device.path]);
   await execa('mount', [device.path, folder]);
   isMounted = true;
   return { disk, folder, [Symbol.asyncDispose]: unmount };
