@@ -15,6 +15,7 @@ const SECONDS: Readonly<Record<string, number>> = {
   cli: 63,
   exit: 63,
   'handler-threads': 61,
+  flatten: 60,
   examples: 61,
   'bad-input': 49,
   integrity: 47,
@@ -33,6 +34,7 @@ const SECONDS: Readonly<Record<string, number>> = {
   zoned: 28,
   fork: 26,
   top: 24,
+  'power-cuts': 20,
 };
 const OTHERS = 15;
 
