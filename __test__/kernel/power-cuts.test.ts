@@ -139,7 +139,7 @@ async function runUntilCut(
   const forking = written
     .settle(() => device.fork([join(place.folder, child)]))
     .then(() => void (forked = written.allowed()));
-  const merging = forking.then(() => device.flatten({ bytesPerSecond: '4MiB' }));
+  const merging = forking.then(() => device.flatten({ bytesPerSecond: '4MiB', prune: true }));
   if (waits) await forking;
   await pause(below(1500));
   const cut = { left: place.disk.cut(), allowed: written.allowed(), forked };

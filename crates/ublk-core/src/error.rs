@@ -153,6 +153,13 @@ fn limit_of(errno: i32, syscall: &str) -> Option<&'static str> {
             "no more threads may be started: raise `ulimit -u`, pids.max of the cgroup (systemd: \
              TasksMax=), or sysctl kernel.threads-max",
         ),
+        (
+            libc::ENOSPC,
+            "open" | "write" | "fallocate" | "ftruncate" | "fsync" | "fdatasync" | "linkat",
+        ) => Some("the file system is full: make space"),
+        (libc::EDQUOT, _) => {
+            Some("the quota of the file system is used up: make space, or raise it")
+        }
         (libc::ENOMEM, "io_uring_setup") => Some(
             "memory for the ring has run out: raise memory.max of the cgroup (systemd: MemoryMax=), \
              or, before Linux 5.12, `ulimit -l`",
@@ -203,6 +210,8 @@ mod tests {
             (libc::ENOMEM, "io_uring_setup", "ulimit -l"),
             (libc::ENOMEM, "mmap", "vm.max_map_count"),
             (libc::ENOMEM, "ADD_DEV", "memory.max"),
+            (libc::ENOSPC, "fallocate", "make space"),
+            (libc::EDQUOT, "write", "quota"),
         ] {
             let error = os(errno, syscall);
             assert_eq!(error.code, Code::Resources);
@@ -212,5 +221,7 @@ mod tests {
         let busy = os(libc::EBUSY, "open");
         assert_eq!((busy.code, busy.hint.as_deref()), (Code::Kernel, Some("another cause")));
         assert_eq!(os(libc::EAGAIN, "read").code, Code::Kernel);
+        // Of a command, the errno means something else.
+        assert_eq!(os(libc::ENOSPC, "ADD_DEV").code, Code::Kernel);
     }
 }

@@ -57,7 +57,7 @@ impl Unnamed {
     ///
     /// # Errors
     /// `BadBackend` when there is something at `path`; `Unsupported` on a file system that cannot hold
-    /// layers; `Resources` or `BadBackend` on a full file system.
+    /// layers; `Resources` on a full file system.
     pub(super) fn make(path: &Path, birth: &Birth) -> Result<Self> {
         if path.symlink_metadata().is_ok() {
             return Err(exists(path));
