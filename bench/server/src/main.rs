@@ -20,10 +20,10 @@ use std::path::Path;
 use ublk_core::device::{Device, Pool, PoolOptions};
 use ublk_core::driver::linux::Linux;
 use ublk_core::stats::QueueStats;
-use ublk_core::target::file::{File, FileOptions};
-use ublk_core::target::native::Native;
-use ublk_core::target::null::Null;
-use ublk_core::target::overlay::{Overlay, OverlayOptions};
+use ublk_core::targets::file::{File, FileOptions};
+use ublk_core::targets::native::Native;
+use ublk_core::targets::null::Null;
+use ublk_core::targets::overlay::{Overlay, OverlayOptions};
 
 use crate::options::Options;
 

@@ -10,9 +10,9 @@ use std::path::Path;
 
 use ublk_core::device::{BufferMode, Device, DeviceOptions, ExchangeMode};
 use ublk_core::driver::linux::Linux;
-use ublk_core::target::file::{File, FileOptions};
-use ublk_core::target::native::Native;
-use ublk_core::target::null::Null;
+use ublk_core::targets::file::{File, FileOptions};
+use ublk_core::targets::native::Native;
+use ublk_core::targets::null::Null;
 
 fn buffer_mode(name: &str) -> Result<BufferMode, String> {
     BufferMode::from_name(name).ok_or_else(|| format!("no buffer mode '{name}'"))

@@ -18,7 +18,7 @@ pub mod reactor;
 pub mod remote;
 pub mod simulation;
 pub mod stats;
-pub mod target;
+pub mod targets;
 
 mod bell;
 mod buffers;

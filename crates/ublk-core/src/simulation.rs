@@ -12,7 +12,7 @@ use std::time::UNIX_EPOCH;
 use crate::device::{Device, DeviceOptions};
 use crate::driver::sim::{Client, ClientOp, Faults, Injected, Outcome, Sim, SimConfig, Transfer};
 use crate::error::{Code, Error, Result};
-use crate::target::{Boot, Target};
+use crate::targets::{Boot, Target};
 
 /// A simulated disk. With one queue, and a target that answers by itself, everything that happens
 /// follows from the seed and from what is asked of the disk.

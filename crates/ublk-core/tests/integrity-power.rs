@@ -8,8 +8,8 @@ use ublk_core::device::{BufferMode, DeviceOptions};
 use ublk_core::driver::sim::{ClientOp, Faults, Outcome, SimConfig};
 use ublk_core::error::Result;
 use ublk_core::simulation::Simulation;
-use ublk_core::target::file::{Direct, FileOptions};
-use ublk_core::target::integrity::{Checksum, Integrity, IntegrityFormat, IntegrityOptions};
+use ublk_core::targets::file::{Direct, FileOptions};
+use ublk_core::targets::integrity::{Checksum, Integrity, IntegrityFormat, IntegrityOptions};
 
 const SIZE: u64 = 1 << 20;
 const SECTOR: u64 = 512;

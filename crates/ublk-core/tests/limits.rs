@@ -5,7 +5,7 @@ use std::time::Duration;
 use ublk_core::device::{BufferMode, Device, DeviceOptions, Limits};
 use ublk_core::driver::sim::{Kernel, Sim, SimConfig};
 use ublk_core::error::Code;
-use ublk_core::target::null::Null;
+use ublk_core::targets::null::Null;
 
 fn options(limits: Limits) -> DeviceOptions {
     DeviceOptions { limits, limit: Duration::from_secs(20), ..DeviceOptions::default() }

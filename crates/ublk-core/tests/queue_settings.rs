@@ -5,9 +5,9 @@ use std::time::Duration;
 use ublk_core::device::{self, Device, DeviceOptions, QueueSettings};
 use ublk_core::driver::sim::{Kernel, Sim, SimConfig};
 use ublk_core::error::{Code, Error};
-use ublk_core::target::Geometry;
-use ublk_core::target::file::File;
-use ublk_core::target::null::Null;
+use ublk_core::targets::Geometry;
+use ublk_core::targets::file::File;
+use ublk_core::targets::null::Null;
 
 fn options(queue: QueueSettings) -> DeviceOptions {
     DeviceOptions { queue, limit: Duration::from_secs(20), ..DeviceOptions::default() }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use ublk_core::device::{BufferMode, DeviceOptions};
 use ublk_core::driver::sim::{ClientOp, Faults, Outcome, SimConfig};
 use ublk_core::simulation::Simulation;
-use ublk_core::target::file::{File as FileTarget, FileOptions};
+use ublk_core::targets::file::{File as FileTarget, FileOptions};
 
 const SIZE: u64 = 1 << 20;
 

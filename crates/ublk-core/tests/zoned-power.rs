@@ -9,8 +9,8 @@ use ublk_core::device::DeviceOptions;
 use ublk_core::driver::sim::{ClientOp, Faults, Outcome, SimConfig, ZoneAction};
 use ublk_core::error::Result;
 use ublk_core::simulation::Simulation;
-use ublk_core::target::file::{Direct, FileOptions};
-use ublk_core::target::zoned::{Zoned, ZonedOptions};
+use ublk_core::targets::file::{Direct, FileOptions};
+use ublk_core::targets::zoned::{Zoned, ZonedOptions};
 
 const ZONE: u64 = 64 << 10;
 const ZONES: u64 = 4;

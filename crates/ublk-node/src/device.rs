@@ -25,7 +25,7 @@ use crate::served::Served;
 use crate::stalls::NativeStall;
 use crate::throttle::NativeThrottle;
 use crate::watch::NativeWatch;
-use crate::{target, task};
+use crate::{targets, task};
 
 /// How a device ended.
 #[derive(Debug)]
@@ -206,7 +206,7 @@ impl NativeDevice {
     pub fn resize<'env>(&self, env: &'env Env, size: i64) -> napi::Result<Object<'env>> {
         let device = Arc::clone(&self.device);
         task::promise(env, move || {
-            let size = target::bytes(size)?;
+            let size = targets::bytes(size)?;
             device.resize(size).map(|info| DeviceInfo::from(&info))
         })
     }
@@ -252,7 +252,7 @@ impl NativeDevice {
     ) -> napi::Result<Object<'env>> {
         let (device, progress) = (Arc::clone(&self.device), Arc::clone(&task.progress));
         task::promise(env, move || {
-            progress.set_pace(target::bytes(pace)?);
+            progress.set_pace(targets::bytes(pace)?);
             Ok(OverlayMerged::from(device.flatten(prunes, &progress)?))
         })
     }

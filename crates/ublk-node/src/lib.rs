@@ -29,7 +29,7 @@ mod pool;
 mod served;
 mod simulation;
 mod stalls;
-mod target;
+mod targets;
 mod task;
 mod throttle;
 mod watch;

@@ -7,7 +7,7 @@ use ublk_core::device::{self, StopCheck};
 use ublk_core::driver::linux::Linux;
 
 use crate::describe::{self, DeviceInfo, DeviceUsers};
-use crate::{target, task};
+use crate::{targets, task};
 
 /// All ublk devices.
 #[napi(catch_unwind, ts_return_type = "Promise<Outcome<DeviceInfo[]>>")]
@@ -46,7 +46,7 @@ pub fn quiesce_device(env: &Env, id: u32) -> napi::Result<Object<'_>> {
 #[napi(catch_unwind, ts_return_type = "Promise<Outcome<DeviceInfo>>")]
 pub fn resize_device(env: &Env, id: u32, size: i64, force: bool) -> napi::Result<Object<'_>> {
     task::promise(env, move || {
-        let size = target::bytes(size)?;
+        let size = targets::bytes(size)?;
         device::resize(Linux::new(), id, size, force).map(|info| DeviceInfo::from(&info))
     })
 }

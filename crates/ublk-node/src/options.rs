@@ -7,7 +7,7 @@ use napi_derive::napi;
 use ublk_core::device::{BufferMode, DeviceOptions, ExchangeMode, Limits, QueueSettings, Recovery};
 use ublk_core::error::{Code, Error, Result};
 
-use crate::target::NativeTarget;
+use crate::targets::NativeTarget;
 use crate::throttle::NativeThrottle;
 
 /// A device, as `src/create.ts` asks for it; what is absent is the core's default.

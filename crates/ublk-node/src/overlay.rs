@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use napi::Env;
 use napi::bindgen_prelude::Object;
 use napi_derive::napi;
-use ublk_core::target::{Snapshot, overlay};
+use ublk_core::targets::{Snapshot, overlay};
 
 use crate::describe::number;
-use crate::target::NativeTarget;
+use crate::targets::NativeTarget;
 use crate::task;
 
 /// The contents of a layer, from the layer's file.

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use napi::Env;
 use napi::bindgen_prelude::Object;
 use napi_derive::napi;
-use ublk_core::target::overlay;
+use ublk_core::targets::overlay;
 
 use crate::describe::number;
 use crate::overlay_tasks::NativeOverlayTask;
-use crate::target::NativeTarget;
+use crate::targets::NativeTarget;
 use crate::task;
 
 /// A layer in a folder.

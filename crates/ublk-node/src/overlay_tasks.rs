@@ -8,11 +8,11 @@ use napi::Env;
 use napi::bindgen_prelude::Object;
 use napi_derive::napi;
 use ublk_core::error::{Code, Error};
-use ublk_core::target::overlay;
-use ublk_core::target::{Frozen, Merged, Progress};
+use ublk_core::targets::overlay;
+use ublk_core::targets::{Frozen, Merged, Progress};
 
 use crate::describe::number;
-use crate::target::NativeTarget;
+use crate::targets::NativeTarget;
 use crate::task;
 
 /// A verb under way: how far the verb is, and the way to end the verb.

@@ -7,7 +7,7 @@ use napi::bindgen_prelude::Object;
 use napi_derive::napi;
 use ublk_core::device::{Device, Pool, PoolOptions};
 use ublk_core::driver::linux::Linux;
-use ublk_core::target::native::Native;
+use ublk_core::targets::native::Native;
 
 use crate::before_start::{self, OnAdded};
 use crate::device::{self, OnEnd};

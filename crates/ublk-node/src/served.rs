@@ -10,7 +10,7 @@ use ublk_core::device::{
 use ublk_core::driver::Driver;
 use ublk_core::error::Error;
 use ublk_core::stats::{Histogram, QueueStats, Watch};
-use ublk_core::target::{Frozen, Merged, Progress, Snapshot};
+use ublk_core::targets::{Frozen, Merged, Progress, Snapshot};
 
 /// What JavaScript can do with a device, whichever driver it is on.
 pub(crate) trait Served: Debug + Send + Sync {

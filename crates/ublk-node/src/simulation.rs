@@ -14,7 +14,7 @@ use ublk_core::simulation::Simulation;
 use crate::device::{self, OnEnd};
 use crate::options::NativeDeviceOptions;
 use crate::outcome;
-use crate::target::NativeTarget;
+use crate::targets::NativeTarget;
 use crate::task;
 
 /// The frequency of faults, per thousand; `src/testing/faults.ts` has the frequencies as

@@ -2,7 +2,7 @@
 
 use napi_derive::napi;
 use ublk_core::device::{Awaits, Stall};
-use ublk_core::target::StepKind;
+use ublk_core::targets::StepKind;
 
 /// A request that does not end, or a thread that does not answer.
 #[napi(object, object_from_js = false)]

@@ -28,7 +28,7 @@ use crate::driver::{BlockNode, Driver};
 use crate::error::{Code, Error, Result};
 use crate::reactor::{Throttle, can_be_left};
 use crate::stats::Guard;
-use crate::target::Target;
+use crate::targets::Target;
 
 impl<D: Driver> Device<D> {
     /// Adds, starts and serves a device. Blocks until clients can open the device: do not call this

@@ -5,7 +5,7 @@ use crate::driver::linux::Linux;
 use crate::driver::nbd::{Export, Nbd};
 use crate::driver::{Driver, RingSize};
 use crate::error::{Code, Error, Result};
-use crate::target::{Geometry, Target};
+use crate::targets::{Geometry, Target};
 
 impl Device<Nbd> {
     /// Serves a target to clients of NBD. The address comes first: for an address that cannot be had,

@@ -10,7 +10,7 @@ use super::Device;
 use crate::driver::Driver;
 use crate::error::{Code, Error, Result};
 use crate::reactor::{Mailbox, NewFile, WeakMailbox};
-use crate::target::{
+use crate::targets::{
     FlattenOptions, Frozen, Merged, Progress, Queues, Snapshot, SnapshotOptions, Target,
 };
 
@@ -26,7 +26,7 @@ impl<D: Driver> Device<D> {
     /// [`Code::Unsupported`](crate::error::Code::Unsupported) for a target that is no overlay;
     /// [`Code::Timeout`](crate::error::Code::Timeout) when requests do not end;
     /// [`Code::Closed`](crate::error::Code::Closed) when the device has ended; the errors of
-    /// [`Overlay::take_snapshot`](crate::target::overlay::Overlay::take_snapshot). The disk stays
+    /// [`Overlay::take_snapshot`](crate::targets::overlay::Overlay::take_snapshot). The disk stays
     /// in service after an error.
     pub fn snapshot(&self, file: Option<PathBuf>, children: Vec<PathBuf>) -> Result<Snapshot> {
         self.lives()?;
@@ -50,7 +50,7 @@ impl<D: Driver> Device<D> {
     /// # Errors
     /// [`Code::Unsupported`](crate::error::Code::Unsupported) for a target that is no overlay;
     /// [`Code::Closed`](crate::error::Code::Closed) when the device has ended; the errors of
-    /// [`Overlay::flatten_below`](crate::target::overlay::Overlay::flatten_below). The disk stays in
+    /// [`Overlay::flatten_below`](crate::targets::overlay::Overlay::flatten_below). The disk stays in
     /// service after an error.
     pub fn flatten(&self, prunes: bool, progress: &Progress) -> Result<Merged> {
         self.lives()?;

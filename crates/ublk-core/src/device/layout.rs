@@ -7,7 +7,7 @@
 
 use crate::driver::Driver;
 use crate::error::{Code, Error, Result};
-use crate::target::Target;
+use crate::targets::Target;
 
 /// The first line of a record. What begins otherwise belongs to somebody else, or to a later
 /// version.

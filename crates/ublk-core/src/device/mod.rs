@@ -10,7 +10,7 @@ use crate::error::{Code, Error, Result};
 use crate::reactor::Throttle;
 pub use crate::reactor::{Rates, ThrottleLimits};
 use crate::stats::{self, Histogram, Measure, QueueStats, Tally, Watch};
-use crate::target::Target;
+use crate::targets::Target;
 use layers::Layers;
 use memory::Memory;
 use stalls::Stalls;

@@ -9,7 +9,7 @@ use super::buffering::{BufferMode, exclusive};
 use super::options::{DeviceOptions, Recovery};
 use crate::error::{Code, Error, Result};
 use crate::reactor::UNPRIVILEGED_LIMIT;
-use crate::target::{Geometry, Target};
+use crate::targets::{Geometry, Target};
 
 /// Adds to what is asked for what zones and metadata need.
 ///
@@ -189,7 +189,7 @@ impl Need {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::ZonedLimits;
+    use crate::targets::ZonedLimits;
 
     const ALL: u64 = UBLK_F_ZONED | UBLK_F_INTEGRITY | UBLK_F_USER_COPY;
 

@@ -10,8 +10,8 @@ use ublk_sys::{
 };
 
 use super::options::Buffering;
-use crate::target::integrity::{Checksum, IntegrityFormat};
-use crate::target::{Geometry, ZonedLimits};
+use crate::targets::integrity::{Checksum, IntegrityFormat};
+use crate::targets::{Geometry, ZonedLimits};
 
 const SECTOR_SHIFT: u32 = 9;
 

@@ -12,7 +12,7 @@ use super::serve::{self, Place};
 use crate::driver::{Driver, RingSize};
 use crate::error::{Code, Error, Result};
 use crate::reactor::{Capacity, Listener, MAX_SLOTS, Mailbox, News, Service};
-use crate::target::Target;
+use crate::targets::Target;
 
 /// Files of a reactor: three or more per queue, 67 per queue of an overlay.
 const FILES: u32 = 1 << 15;

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
     use crate::device::params;
     use crate::device::{BufferMode, Buffering};
-    use crate::target::{DiscardLimits, Geometry};
+    use crate::targets::{DiscardLimits, Geometry};
 
     fn of(geometry: &Geometry) -> ublk_params {
         let buffers = Buffering { mode: BufferMode::Auto, user_copy: false, shared: false };
@@ -147,8 +147,8 @@ mod tests {
 
     #[test]
     fn the_form_of_metadata_and_of_zones_is_compared() {
-        use crate::target::ZonedLimits;
-        use crate::target::integrity::{Checksum, IntegrityFormat};
+        use crate::targets::ZonedLimits;
+        use crate::targets::integrity::{Checksum, IntegrityFormat};
         let format = IntegrityFormat {
             interval: 512,
             metadata_size: 16,

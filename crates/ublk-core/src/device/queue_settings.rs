@@ -18,7 +18,7 @@ pub struct QueueSettings {
     /// `wbt_lat_usec`: the latency of reads, in microseconds, above which the kernel throttles background
     /// writes; 0 never throttles, −1 is the kernel's default (2 ms; 75 ms for rotational devices). Absent:
     /// −1, but 0 for a target whose writes need no throttling
-    /// ([`Target::throttles_writes`](crate::target::Target::throttles_writes)).
+    /// ([`Target::throttles_writes`](crate::targets::Target::throttles_writes)).
     pub wbt_lat_usec: Option<i64>,
     /// `nomerges`: 0 merges requests of neighbouring sectors, 1 merges in cheap cases only, 2 never.
     pub nomerges: Option<u8>,

@@ -16,8 +16,8 @@ use crate::control::Control;
 use crate::driver::Driver;
 use crate::error::{Code, Error, Result};
 use crate::reactor::Throttle;
-use crate::target::Target;
-use crate::target::file::Promised;
+use crate::targets::Target;
+use crate::targets::file::Promised;
 
 impl<D: Driver> Device<D> {
     /// Serves a device whose server has ended or is about to end (`recovery` in [`DeviceOptions`]):

@@ -9,7 +9,7 @@ use crate::driver::Driver;
 use crate::locked;
 use crate::reactor::{Capacity, Mailbox, Reactor, Service, Turn};
 use crate::signals;
-use crate::target::Target;
+use crate::targets::Target;
 
 /// How a reactor's thread is called, and where it runs.
 #[derive(Debug)]

@@ -26,7 +26,7 @@ use crate::reactor::{
     places,
 };
 use crate::stats::{Counters, Tally};
-use crate::target::Target;
+use crate::targets::Target;
 
 /// A thread's part of a queue.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use crate::driver::Driver;
 pub use crate::reactor::Awaits;
 use crate::reactor::{Look, Looked, Mailbox, WeakMailbox};
 use crate::stats::{Guard, Old};
-use crate::target::{REMOTE, Request, Target};
+use crate::targets::{REMOTE, Request, Target};
 
 /// Something of a device that has stood still for [`DeviceOptions::watchdog`](super::DeviceOptions::watchdog).
 #[derive(Clone, Debug, PartialEq, Eq)]

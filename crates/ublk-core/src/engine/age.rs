@@ -8,7 +8,7 @@ use crate::buffers::Buffers;
 use crate::driver::Ring;
 use crate::memory::Region;
 use crate::pass::Pass;
-use crate::target::Target;
+use crate::targets::Target;
 
 impl<T: Target> Engine<T> {
     /// A unit of time has passed.

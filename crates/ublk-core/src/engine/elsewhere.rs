@@ -7,7 +7,7 @@ use super::staging::Staging;
 use super::{Engine, Outcome, Settled};
 use crate::driver::Ring;
 use crate::pass::Pass;
-use crate::target::{Errno, Plan, Request, Target};
+use crate::targets::{Errno, Plan, Request, Target};
 
 /// The state of a request once the steps of a plan have ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 //! kernel's loop driver does the same.
 //!
 //! After a failed sync, all later syncs of the file fail: see
-//! [`Durability`](crate::target::Durability).
+//! [`Durability`](crate::targets::Durability).
 //!
 //! A block device is as long as the served device, or longer. A step meets the end of a block
 //! device when the disk has been pulled (the kernel sets the capacity to 0) or has shrunk: the
@@ -19,7 +19,7 @@ use super::Engine;
 use super::verdict::Verdict;
 use crate::driver::Ring;
 use crate::pass::Pass;
-use crate::target::Target;
+use crate::targets::Target;
 use crate::token::Token;
 
 impl<T: Target> Engine<T> {

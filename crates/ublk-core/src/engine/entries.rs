@@ -10,7 +10,7 @@ use ublk_sys::{
 use super::flight::Progress;
 use crate::file_table::{FIRST_OF_TARGET, ZEROS};
 use crate::pass::Seat;
-use crate::target::{Place, Step, StepKind};
+use crate::targets::{Place, Step, StepKind};
 
 /// Where a request's bytes are.
 #[derive(Clone, Copy, Debug)]

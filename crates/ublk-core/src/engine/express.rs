@@ -16,7 +16,7 @@ use crate::driver::Ring;
 use crate::file_table::FIRST_OF_TARGET;
 use crate::pass::Pass;
 use crate::sqe;
-use crate::target::{Op, Plan, Remap, Request, Step, StepKind, Target};
+use crate::targets::{Op, Plan, Remap, Request, Step, StepKind, Target};
 use crate::token::{Kind, Token};
 
 /// The submission entries of a transfer and the commit behind the transfer.

@@ -1,7 +1,7 @@
 //! The engine's knowledge of a running request.
 
 use super::MAX_ATTACH_FAILURES;
-use crate::target::{Op, Request, RequestFlags};
+use crate::targets::{Op, Request, RequestFlags};
 
 /// A request on the way through the plan. As large as a cache line: finding a tag's flight takes a
 /// shift.

@@ -9,7 +9,7 @@ use crate::buffers::Buffers;
 use crate::driver::Ring;
 use crate::file_table::CHAR_DEVICE;
 use crate::pass::Pass;
-use crate::target::Target;
+use crate::targets::Target;
 use crate::token::{Kind, Token};
 
 impl<T: Target> Engine<T> {

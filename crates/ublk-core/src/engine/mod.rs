@@ -20,7 +20,7 @@ use crate::buffers::Buffers;
 use crate::driver::Ring;
 use crate::memory::Region;
 use crate::pass::Pass;
-use crate::target::{Plan, Request, Step, Target};
+use crate::targets::{Plan, Request, Step, Target};
 use crate::token::{Kind, Token};
 
 mod age;

@@ -13,7 +13,7 @@ use crate::driver::Ring;
 use crate::memory::Region;
 use crate::pass::Pass;
 use crate::remote::{Entries, Job, Remote, Session, Ticket};
-use crate::target::{Place, Target};
+use crate::targets::{Place, Target};
 use crate::token::{Kind, Token};
 
 /// The sessions of a queue, one for each remote of the target.
@@ -96,7 +96,7 @@ impl<T: Target> Engine<T> {
             length: step.length - from,
             memory,
         };
-        let number = step.file & !crate::target::REMOTE;
+        let number = step.file & !crate::targets::REMOTE;
         // SAFETY: a tag's memory, and the target's own, stays as long as a step of the tag is pending.
         unsafe { self.remotes.sessions[usize::from(number)].start(job) };
         self.put_off(pass);

@@ -5,7 +5,7 @@ use super::flight::{Flight, Lease};
 use super::{Engine, Settled};
 use crate::driver::Ring;
 use crate::pass::Pass;
-use crate::target::{Ended, Errno, Next, Plan, Step, StepKind, Target};
+use crate::targets::{Ended, Errno, Next, Plan, Step, StepKind, Target};
 
 /// The number that stands for the round of a request which its target has ended.
 const LAST: u16 = u16::MAX;

@@ -6,7 +6,7 @@ use crate::buffers::Buffers;
 use crate::driver::Ring;
 use crate::pass::Pass;
 use crate::stats::Counters;
-use crate::target::{Errno, Op, Request, Target, ZoneOp};
+use crate::targets::{Errno, Op, Request, Target, ZoneOp};
 
 impl<T: Target> Engine<T> {
     /// All steps have ended, or one has failed: lets go of the buffer, then settles.

@@ -16,7 +16,7 @@ use super::flight::Way;
 use super::{Engine, Outcome, Settled};
 use crate::driver::Ring;
 use crate::pass::Pass;
-use crate::target::Target;
+use crate::targets::Target;
 use crate::token::{Kind, Token};
 
 /// Between two attempts to take a transfer back that a worker has: as long as a fast disk takes.

@@ -10,7 +10,7 @@ use crate::buffers::Pool;
 use crate::driver::Ring;
 use crate::file_table::{CHAR_DEVICE, FIRST_OF_TARGET};
 use crate::pass::Pass;
-use crate::target::{Place, Step, StepKind, Target};
+use crate::targets::{Place, Step, StepKind, Target};
 
 /// How long each step waits, where the kernel finds it: one place for each step of each tag.
 pub(super) type Waits = Box<[Timespec]>;

@@ -18,7 +18,7 @@ use crate::buffers::{Arena, Buffers, Pool, SharedMemory};
 use crate::driver::Ring;
 use crate::file_table::CHAR_DEVICE;
 use crate::pass::Pass;
-use crate::target::{Errno, Step, Target};
+use crate::targets::{Errno, Step, Target};
 use crate::token::{Kind, Token};
 
 /// How often a copy may do nothing before the request fails.

@@ -9,7 +9,7 @@ use super::{Engine, Outcome, Settled, entries};
 use crate::buffers::Buffers;
 use crate::driver::Ring;
 use crate::pass::Pass;
-use crate::target::Target;
+use crate::targets::Target;
 use crate::token::{Kind, Token};
 
 impl<T: Target> Engine<T> {

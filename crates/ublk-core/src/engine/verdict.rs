@@ -4,7 +4,7 @@
 //! ever complete or failed; what is in between goes on where it stopped.
 
 use super::flight::Progress;
-use crate::target::{Step, StepKind};
+use crate::targets::{Step, StepKind};
 
 /// How often a step may be interrupted before that counts as an error.
 const MAX_INTERRUPTIONS: u8 = 64;
@@ -91,7 +91,7 @@ fn continue_short(step: &Step, progress: &mut Progress, result: u32, block: u32)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::Place;
+    use crate::targets::Place;
 
     const READ: Step = Step { kind: StepKind::Read, length: 8192, offset: 4096, ..Step::EMPTY };
 

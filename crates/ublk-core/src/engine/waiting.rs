@@ -2,7 +2,7 @@
 
 use super::Engine;
 use super::flight::Way;
-use crate::target::{Remap, Step, StepKind, Target};
+use crate::targets::{Remap, Step, StepKind, Target};
 
 impl<T: Target> Engine<T> {
     /// The step that the request of `tag` waits for; none while the request's buffer is being registered

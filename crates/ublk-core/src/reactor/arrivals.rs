@@ -10,7 +10,7 @@ use super::seat::Seat;
 use super::{Listener, Reactor, Service, Turn, full};
 use crate::driver::{Driver, OpenFile, Ring};
 use crate::file_table::FIRST_OF_TARGET;
-use crate::target::Target;
+use crate::targets::Target;
 
 /// Number, places and slots that a reactor has lent to a seat.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use crate::engine::{self, After, Outcome};
 use crate::exchange::Bypass;
 use crate::pass::Pass;
 use crate::stats;
-use crate::target::{Elsewhere, Errno, Op, Reach, Remap, Request, Target, Unfit};
+use crate::targets::{Elsewhere, Errno, Op, Reach, Remap, Request, Target, Unfit};
 
 /// What a seat asks with.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use super::{NOBODY, Reactor};
 use crate::driver::{Driver, Ring};
 use crate::engine::Outcome;
 use crate::pass::Pass;
-use crate::target::Target;
+use crate::targets::Target;
 use crate::token::{Kind, Token};
 
 /// How old a request of an unprivileged device may become: the kernel kills its server, with SIGKILL

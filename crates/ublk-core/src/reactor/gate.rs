@@ -16,7 +16,7 @@ use super::queue::Queue;
 use super::throttle::{Class, Throttle};
 use crate::driver::Ring;
 use crate::pass::Pass;
-use crate::target::Target;
+use crate::targets::Target;
 use crate::token::{Kind, Token};
 
 /// Limits may change while a request waits: the gate looks again after this time.

@@ -9,7 +9,7 @@ use super::seat::Seat;
 use super::{Reactor, Waker, watch};
 use crate::driver::{Completion, Driver, Ring};
 use crate::pass::Pass;
-use crate::target::Target;
+use crate::targets::Target;
 
 /// The tag of completions that announce messages.
 pub(super) const BELL: u16 = 1;

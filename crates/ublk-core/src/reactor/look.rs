@@ -7,7 +7,7 @@ use super::Reactor;
 use super::queue::Queue;
 use crate::driver::Driver;
 use crate::stats::Counters;
-use crate::target::{Request, Step, Target};
+use crate::targets::{Request, Step, Target};
 
 /// A question to a reactor, which is a sign of life when answered.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use io_uring::types::Fd;
 use crate::buffers::Slots;
 use crate::driver::{Completion, Driver, Ring};
 use crate::stats;
-use crate::target::Target;
+use crate::targets::Target;
 use crate::token::{Kind, Token};
 
 mod arrivals;

@@ -10,7 +10,7 @@ use crate::driver::{Completion, Descriptors, Ring};
 use crate::engine::{Engine, Outcome};
 use crate::exchange::{Arrival, Exchange, Tags};
 use crate::pass::Pass;
-use crate::target::{Op, Request, RequestFlags, Target};
+use crate::targets::{Op, Request, RequestFlags, Target};
 use crate::token::{Kind, Token};
 
 /// A queue's exchange and engine, and the descriptors of its requests.

@@ -21,8 +21,8 @@ use crate::exchange::{Bypass, Exchange};
 use crate::pass;
 use crate::share::Share;
 use crate::stats::Counters;
-use crate::target::Target;
-use crate::target::integrity::IntegrityFormat;
+use crate::targets::Target;
+use crate::targets::integrity::IntegrityFormat;
 use crate::token::Token;
 
 /// The parts that serve a queue.

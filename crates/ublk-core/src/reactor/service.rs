@@ -14,7 +14,7 @@ use crate::file_table::FIRST_OF_TARGET;
 use crate::remote::MOST_ENTRIES;
 use crate::share::Share;
 use crate::stats::Counters;
-use crate::target::Target;
+use crate::targets::Target;
 
 /// How a queue's requests reach their data; see [`BufferMode`](crate::device::BufferMode).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

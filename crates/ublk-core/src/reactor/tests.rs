@@ -12,9 +12,9 @@ use crate::bridge::{Bridge, BridgeOptions};
 use crate::control::Control;
 use crate::driver::RingSize;
 use crate::driver::sim::{Sim, SimConfig};
-use crate::target::Op;
-use crate::target::handler::{Handler, HandlerOptions};
-use crate::target::null::Null;
+use crate::targets::Op;
+use crate::targets::handler::{Handler, HandlerOptions};
+use crate::targets::null::Null;
 
 const DEPTH: u16 = 4;
 const SIZE: u64 = 1 << 20;

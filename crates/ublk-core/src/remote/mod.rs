@@ -1,8 +1,8 @@
 //! Remote backends: services reached through a connection and not through a file, shared by all queues
 //! of a device.
 //!
-//! A target names its [remotes](crate::target::Target::remotes), and steps name them by
-//! [`REMOTE`](crate::target::REMOTE). Each queue has a [`Session`] per remote, on the reactor's thread. The
+//! A target names its [remotes](crate::targets::Target::remotes), and steps name them by
+//! [`REMOTE`](crate::targets::REMOTE). Each queue has a [`Session`] per remote, on the reactor's thread. The
 //! engine gives a step to the session; the session pushes entries of its own on the reactor's ring, and
 //! answers the step with a result, as the ring answers the steps on files.
 
@@ -15,7 +15,7 @@ use io_uring::squeue::Entry;
 use crate::allocation::Allocation;
 use crate::error::Result;
 use crate::memory::Region;
-use crate::target::{Durability, StepKind, fixed_size};
+use crate::targets::{Durability, StepKind, fixed_size};
 
 mod ends;
 pub mod http;

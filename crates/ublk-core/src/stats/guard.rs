@@ -111,7 +111,7 @@ impl Drop for Guard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::{Op, Request, RequestFlags};
+    use crate::targets::{Op, Request, RequestFlags};
 
     const REQUEST: Request =
         Request { op: Op::Read, flags: RequestFlags(0), offset: 0, length: 512 };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Counters, Tally};
-use crate::target::{Op, ZoneOp};
+use crate::targets::{Op, ZoneOp};
 
 /// The kinds of requests with a histogram each, in the order of [`Measure::take`].
 pub const KINDS: [&str; 5] = ["read", "write", "flush", "discard", "writeZeroes"];
@@ -126,7 +126,7 @@ impl Drop for Measure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::{Request, RequestFlags};
+    use crate::targets::{Request, RequestFlags};
 
     #[test]
     fn a_latency_is_in_the_bucket_whose_bounds_hold_it() {

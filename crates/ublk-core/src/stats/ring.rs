@@ -4,7 +4,7 @@ use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Completion;
-use crate::target::{Op, Request, RequestFlags};
+use crate::targets::{Op, Request, RequestFlags};
 
 /// A ring with one writer and one reader. A record without room is counted and lost.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use super::Counters;
 use super::latencies::Latencies;
 use super::ring::TraceRing;
-use crate::target::Request;
+use crate::targets::Request;
 
 /// The number of queues of the process with watchers or a guard.
 static WATCHED: AtomicU32 = AtomicU32::new(0);
@@ -240,7 +240,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::target::{Op, RequestFlags};
+    use crate::targets::{Op, RequestFlags};
 
     fn request(offset: u64) -> Request {
         Request { op: Op::Read, flags: RequestFlags(0), offset, length: 4096 }

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ublk_core::bridge::Piece;
 use ublk_core::bridge::layout::{KIND_STEPPED, NOT_BEGUN};
 use ublk_core::driver::sim::Trouble;
-use ublk_core::target::delay::{Delay, Delays};
-use ublk_core::target::error::AlwaysFails;
-use ublk_core::target::striped::Striped;
+use ublk_core::targets::delay::{Delay, Delays};
+use ublk_core::targets::error::AlwaysFails;
+use ublk_core::targets::striped::Striped;
 
 use super::*;
 

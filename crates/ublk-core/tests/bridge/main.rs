@@ -12,9 +12,9 @@ use ublk_core::device::{BufferMode, Device, DeviceOptions, ExchangeMode};
 use ublk_core::driver::sim::{Client, ClientOp, Sim, SimConfig, SimDisk};
 use ublk_core::error::Code;
 use ublk_core::stats::QueueStats;
-use ublk_core::target::Op;
-use ublk_core::target::handler::{Handler, HandlerOptions};
-use ublk_core::target::native::Native;
+use ublk_core::targets::Op;
+use ublk_core::targets::handler::{Handler, HandlerOptions};
+use ublk_core::targets::native::Native;
 
 use common::{SIZE, assert_nothing_left, assert_serves, file};
 

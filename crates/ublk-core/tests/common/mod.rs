@@ -6,8 +6,8 @@ use ublk_core::control::Control;
 use ublk_core::device::DeviceOptions;
 use ublk_core::driver::sim::{Client, ClientOp, Sim, SimDisk};
 use ublk_core::error::Code;
-use ublk_core::target::Geometry;
-use ublk_core::target::file::File;
+use ublk_core::targets::Geometry;
+use ublk_core::targets::file::File;
 
 /// Of the disks, and of the devices on them, in bytes.
 pub(crate) const SIZE: usize = 1 << 20;

@@ -16,8 +16,8 @@ use ublk_core::driver::{
     MemoryMap, OpenFile, RingSize, Users,
 };
 use ublk_core::error::Code;
-use ublk_core::target::file::File;
-use ublk_core::target::{Errno, Geometry, Plan, Request, Target};
+use ublk_core::targets::file::File;
+use ublk_core::targets::{Errno, Geometry, Plan, Request, Target};
 use ublk_sys::{UBLK_U_CMD_REG_BUF, UBLK_U_CMD_UNREG_BUF, ublksrv_ctrl_cmd};
 
 use common::{assert_nothing_left, assert_serves, file, options};

@@ -3,10 +3,10 @@
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use ublk_core::target::delay::{Delay, Delays};
-use ublk_core::target::native::Native;
-use ublk_core::target::null::Null;
-use ublk_core::target::{Errno, Geometry, Plan, Request, Step, StepKind, Target};
+use ublk_core::targets::delay::{Delay, Delays};
+use ublk_core::targets::native::Native;
+use ublk_core::targets::null::Null;
+use ublk_core::targets::{Errno, Geometry, Plan, Request, Step, StepKind, Target};
 
 use super::*;
 

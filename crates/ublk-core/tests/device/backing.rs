@@ -1,9 +1,9 @@
 //! Requests on a device whose backing store fails.
 
 use ublk_core::driver::sim::Client;
-use ublk_core::target::native::Native;
-use ublk_core::target::striped::Striped;
-use ublk_core::target::{DiscardLimits, Geometry, file::File};
+use ublk_core::targets::native::Native;
+use ublk_core::targets::striped::Striped;
+use ublk_core::targets::{DiscardLimits, Geometry, file::File};
 
 use super::*;
 

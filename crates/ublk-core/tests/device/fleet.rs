@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use ublk_core::aside;
-use ublk_core::target::delay::{Delay, Delays};
-use ublk_core::target::native::Native;
-use ublk_core::target::null::Null;
+use ublk_core::targets::delay::{Delay, Delays};
+use ublk_core::targets::native::Native;
+use ublk_core::targets::null::Null;
 
 use super::*;
 

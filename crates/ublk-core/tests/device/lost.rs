@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use ublk_core::device::DeviceState;
 use ublk_core::driver::sim::Client;
-use ublk_core::target::file::File;
-use ublk_core::target::integrity::{Integrity, IntegrityFormat, length_of_metadata};
-use ublk_core::target::{Ended, Errno, Geometry, Next, Plan, Region, Request, Target};
+use ublk_core::targets::file::File;
+use ublk_core::targets::integrity::{Integrity, IntegrityFormat, length_of_metadata};
+use ublk_core::targets::{Ended, Errno, Geometry, Next, Plan, Region, Request, Target};
 
 use super::*;
 

@@ -12,7 +12,7 @@ use ublk_core::device::{
 use ublk_core::driver::sim::{ClientOp, Faults, Kernel, Sim, SimConfig, SimDisk, Trouble};
 use ublk_core::error::Code;
 use ublk_core::stats::QueueStats;
-use ublk_core::target::Op;
+use ublk_core::targets::Op;
 
 use common::{SIZE, assert_nothing_left, assert_serves, file, options};
 

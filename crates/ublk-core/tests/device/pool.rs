@@ -122,7 +122,7 @@ fn the_bound_of_a_pool_is_no_smaller_than_its_beginning() {
     let sim = Sim::new(SimConfig::blocking(9));
     for max_reactors in [0, 1, 1025] {
         let options = PoolOptions { max_reactors, ..PoolOptions::of(2) };
-        let refused = Pool::<ublk_core::target::file::File>::new(&sim, options).unwrap_err();
+        let refused = Pool::<ublk_core::targets::file::File>::new(&sim, options).unwrap_err();
         assert_eq!(refused.code, Code::InvalidArgument);
     }
 }

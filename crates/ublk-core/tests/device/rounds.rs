@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use ublk_core::driver::sim::Faults;
-use ublk_core::target::{Ended, Errno, Geometry, Next, Plan, Request, Step, StepKind, Target};
+use ublk_core::targets::{Ended, Errno, Geometry, Next, Plan, Request, Step, StepKind, Target};
 
 use super::*;
 

@@ -2,7 +2,7 @@
 
 use std::os::fd::RawFd;
 
-use ublk_core::target::{Durability, Errno, Geometry, Plan, Request, Step, StepKind, Target};
+use ublk_core::targets::{Durability, Errno, Geometry, Plan, Request, Step, StepKind, Target};
 
 use super::*;
 

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ublk_core::driver::sim::Client;
-use ublk_core::target::delay::{Delay, Delays};
-use ublk_core::target::file::{Direct, FileOptions};
-use ublk_core::target::native::Native;
-use ublk_core::target::overlay::{self, Overlay, OverlayOptions};
-use ublk_core::target::{self, Boot};
+use ublk_core::targets::delay::{Delay, Delays};
+use ublk_core::targets::file::{Direct, FileOptions};
+use ublk_core::targets::native::Native;
+use ublk_core::targets::overlay::{self, Overlay, OverlayOptions};
+use ublk_core::targets::{self, Boot};
 
 use super::*;
 
@@ -36,7 +36,7 @@ impl Folder {
 
     fn open(&self, layer: &Path) -> Native {
         let how = FileOptions { direct: Direct::No, read_only: true, ..FileOptions::default() };
-        let base = target::file::File::open(&self.0.join("base"), &how).unwrap();
+        let base = targets::file::File::open(&self.0.join("base"), &how).unwrap();
         let options = OverlayOptions {
             create: true,
             history: Some(PathBuf::from("/dev/shm")),

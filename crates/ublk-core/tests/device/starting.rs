@@ -1,8 +1,8 @@
 //! Devices that the kernel reads while they start.
 
-use ublk_core::target::delay::{Delay, Delays};
-use ublk_core::target::native::Native;
-use ublk_core::target::null::Null;
+use ublk_core::targets::delay::{Delay, Delays};
+use ublk_core::targets::native::Native;
+use ublk_core::targets::null::Null;
 
 use super::*;
 

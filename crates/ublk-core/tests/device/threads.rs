@@ -1,8 +1,8 @@
 //! Devices whose requests are spread over threads.
 
 use ublk_core::control::Control;
-use ublk_core::target::file::File;
-use ublk_core::target::{Errno, Geometry, Plan, Request, Target};
+use ublk_core::targets::file::File;
+use ublk_core::targets::{Errno, Geometry, Plan, Request, Target};
 
 use super::*;
 

@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 use std::sync::{Arc, Condvar};
 
 use ublk_core::device::{Awaits, Rates, Stall, ThrottleLimits};
-use ublk_core::target::{Errno, Geometry, Plan, Request, Step, StepKind, Target};
+use ublk_core::targets::{Errno, Geometry, Plan, Request, Step, StepKind, Target};
 
 use super::*;
 

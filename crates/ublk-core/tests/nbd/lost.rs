@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ublk_core::driver::sim::{ClientOp, Sim, SimConfig};
-use ublk_core::target::Presentation;
-use ublk_core::target::nbd::{self, NbdOptions};
+use ublk_core::targets::Presentation;
+use ublk_core::targets::nbd::{self, NbdOptions};
 use ublk_nbd::wire::command;
 
 use super::server::{ANY, Manners, Misdeed, Server, lock};

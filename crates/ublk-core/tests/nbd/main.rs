@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use ublk_core::device::{BufferMode, Device, DeviceOptions};
 use ublk_core::driver::sim::{Client, ClientOp, Faults, Sim, SimConfig};
 use ublk_core::error::{Code, Error};
-use ublk_core::target::OnRemote;
-use ublk_core::target::nbd::{self, NbdOptions};
-use ublk_core::target::{Presentation, Target};
+use ublk_core::targets::OnRemote;
+use ublk_core::targets::nbd::{self, NbdOptions};
+use ublk_core::targets::{Presentation, Target};
 use ublk_nbd::wire::{command, export, flag};
 
 use common::{assert_nothing_left, assert_serves};

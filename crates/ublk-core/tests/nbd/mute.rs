@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use ublk_core::device::{Device, DeviceOptions};
 use ublk_core::driver::sim::{ClientOp, Kernel, Sim, SimConfig};
-use ublk_core::target::OnRemote;
-use ublk_core::target::Presentation;
-use ublk_core::target::nbd::{self, NbdOptions};
+use ublk_core::targets::OnRemote;
+use ublk_core::targets::Presentation;
+use ublk_core::targets::nbd::{self, NbdOptions};
 use ublk_nbd::wire::command;
 
 use super::server::{ANY, Manners, Misdeed, Server};

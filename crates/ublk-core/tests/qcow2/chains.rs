@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use ublk_core::target::file::Direct;
-use ublk_core::target::qcow2::{Qcow2, Qcow2Options};
-use ublk_core::target::{Op, Plan, Presentation, Step, Target};
+use ublk_core::targets::file::Direct;
+use ublk_core::targets::qcow2::{Qcow2, Qcow2Options};
+use ublk_core::targets::{Op, Plan, Presentation, Step, Target};
 
 use super::tools::{Folder, Numbers, contents, read, request};
 

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use ublk_core::target::Target;
+use ublk_core::targets::Target;
 
 use super::tools::{Folder, Numbers, contents};
 

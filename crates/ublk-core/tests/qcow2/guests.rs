@@ -4,12 +4,12 @@ use std::fs;
 use std::path::Path;
 
 use ublk_core::error::Code;
-use ublk_core::target::file::Direct;
-use ublk_core::target::native::Native;
-use ublk_core::target::overlay::{
+use ublk_core::targets::file::Direct;
+use ublk_core::targets::native::Native;
+use ublk_core::targets::overlay::{
     Overlay, OverlayOptions, check_no_base, commit_into_base, create, export, tree,
 };
-use ublk_core::target::{Boot, Progress, Target};
+use ublk_core::targets::{Boot, Progress, Target};
 
 use super::tools::{Folder, contents};
 

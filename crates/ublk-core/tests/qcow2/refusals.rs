@@ -5,8 +5,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 use ublk_core::error::{Code, Error};
-use ublk_core::target::file::Direct;
-use ublk_core::target::qcow2::{Qcow2, Qcow2Options};
+use ublk_core::targets::file::Direct;
+use ublk_core::targets::qcow2::{Qcow2, Qcow2Options};
 
 use super::tools::Folder;
 
@@ -80,7 +80,7 @@ fn a_backing_file_is_found_beside_its_image_and_has_a_declared_format() {
     folder.run("qemu-img create -q -f qcow2 below/base 1M");
     folder.run("qemu-img create -q -f qcow2 -b base -F qcow2 below/image");
     let target = folder.open("below/image").unwrap();
-    assert_eq!(ublk_core::target::Target::files(&target).len(), 2);
+    assert_eq!(ublk_core::targets::Target::files(&target).len(), 2);
     create("missing-below", "below/gone", "raw");
     let error = folder.refused("missing-below");
     check(&error, Code::NoBackend, "the backing file of", "qemu-img rebase");

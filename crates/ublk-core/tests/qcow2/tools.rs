@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ublk_core::error::{Error, Result};
-use ublk_core::target::file::Direct;
-use ublk_core::target::qcow2::{Qcow2, Qcow2Options};
-use ublk_core::target::{Ended, Next, Op, Plan, Request, RequestFlags, Step, StepKind, Target};
+use ublk_core::targets::file::Direct;
+use ublk_core::targets::qcow2::{Qcow2, Qcow2Options};
+use ublk_core::targets::{Ended, Next, Op, Plan, Request, RequestFlags, Step, StepKind, Target};
 
 static TURN: Mutex<()> = Mutex::new(());
 

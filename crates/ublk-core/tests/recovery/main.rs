@@ -13,13 +13,13 @@ use ublk_core::device::{
 use ublk_core::driver::Driver;
 use ublk_core::driver::sim::{ClientOp, Kernel, Sim, SimConfig, SimDisk};
 use ublk_core::error::{Code, Error};
-use ublk_core::target::delay::{Delay, Delays};
-use ublk_core::target::file::{File, Promised};
-use ublk_core::target::linear::Linear;
-use ublk_core::target::native::Native;
-use ublk_core::target::null::Null;
-use ublk_core::target::striped::Striped;
-use ublk_core::target::{Errno, Geometry, Plan, Request, Target};
+use ublk_core::targets::delay::{Delay, Delays};
+use ublk_core::targets::file::{File, Promised};
+use ublk_core::targets::linear::Linear;
+use ublk_core::targets::native::Native;
+use ublk_core::targets::null::Null;
+use ublk_core::targets::striped::Striped;
+use ublk_core::targets::{Errno, Geometry, Plan, Request, Target};
 use ublk_sys::{
     UBLK_F_SHMEM_ZC, UBLK_F_USER_RECOVERY, UBLK_F_USER_RECOVERY_REISSUE, ublksrv_ctrl_dev_info,
 };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ublk_core::bridge::{Asked, Bridge, BridgeOptions, Peer, Piece, layout};
 use ublk_core::driver::sim::Rng;
-use ublk_core::target::Op;
+use ublk_core::targets::Op;
 
 use crate::scenario::{SECTOR, Scenario};
 

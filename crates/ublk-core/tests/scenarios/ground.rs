@@ -5,9 +5,9 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::path::PathBuf;
 
-use ublk_core::target::Boot;
-use ublk_core::target::file::{Direct, FileOptions};
-use ublk_core::target::zoned::{Zoned, ZonedOptions};
+use ublk_core::targets::Boot;
+use ublk_core::targets::file::{Direct, FileOptions};
+use ublk_core::targets::zoned::{Zoned, ZonedOptions};
 
 use crate::scenario::{Backend, SECTOR, Scenario, ZONE};
 

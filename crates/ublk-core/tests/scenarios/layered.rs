@@ -2,7 +2,7 @@
 
 use std::os::fd::RawFd;
 
-use ublk_core::target::{
+use ublk_core::targets::{
     Durability, Ended, Errno, Geometry, Next, Op, Plan, Request, Step, StepKind, Target,
 };
 

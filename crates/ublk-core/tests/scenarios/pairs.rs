@@ -3,7 +3,7 @@
 use std::io;
 
 use ublk_core::driver::sim::SimDisk;
-use ublk_core::target::integrity::{IntegrityFormat, Medium, length_of_metadata, restore};
+use ublk_core::targets::integrity::{IntegrityFormat, Medium, length_of_metadata, restore};
 
 use crate::scenario::{Backend, SECTOR, Scenario};
 

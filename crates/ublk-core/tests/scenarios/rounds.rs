@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
-use ublk_core::target::{Ended, Errno, Next, Op, Part, Plan, Request, Step, StepKind, Target};
+use ublk_core::targets::{Ended, Errno, Next, Op, Part, Plan, Request, Step, StepKind, Target};
 
 use crate::scenario::SECTOR;
 

@@ -11,7 +11,7 @@ use ublk_core::reactor::{
     ExchangeMode, Listener, Mailbox, Part, QueueConfig, Reactor, Service, Share, Transfer, Turn,
     Waker, apart,
 };
-use ublk_core::target::{Geometry, Target};
+use ublk_core::targets::{Geometry, Target};
 use ublk_sys::{
     UBLK_ATTR_FUA, UBLK_ATTR_VOLATILE_CACHE, UBLK_F_AUTO_BUF_REG, UBLK_F_BATCH_IO,
     UBLK_F_INTEGRITY, UBLK_F_NEED_GET_DATA, UBLK_F_SHMEM_ZC, UBLK_F_SUPPORT_ZERO_COPY,

@@ -4,16 +4,16 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use ublk_core::driver::sim::{Sim, SimDisk};
-use ublk_core::target::Region;
-use ublk_core::target::delay::{Delay, Delays};
-use ublk_core::target::file::File;
-use ublk_core::target::handler::{Handler, HandlerOptions};
-use ublk_core::target::integrity::Integrity;
-use ublk_core::target::native::Native;
-use ublk_core::target::null::Null;
-use ublk_core::target::striped::Striped;
-use ublk_core::target::zoned::Zoned;
-use ublk_core::target::{
+use ublk_core::targets::Region;
+use ublk_core::targets::delay::{Delay, Delays};
+use ublk_core::targets::file::File;
+use ublk_core::targets::handler::{Handler, HandlerOptions};
+use ublk_core::targets::integrity::Integrity;
+use ublk_core::targets::native::Native;
+use ublk_core::targets::null::Null;
+use ublk_core::targets::striped::Striped;
+use ublk_core::targets::zoned::Zoned;
+use ublk_core::targets::{
     DiscardLimits, Durability, Elsewhere, Ended, Errno, Geometry, Next, Op, Plan, Request, Target,
 };
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ublk_core::driver::sim::{Client, ClientOp, Kernel, Rng, Sim, SimConfig, SimDisk};
 use ublk_core::reactor::{Transfer, Turn};
-use ublk_core::target::Target;
+use ublk_core::targets::Target;
 
 use crate::answering::Answering;
 use crate::deleting::Deleted;

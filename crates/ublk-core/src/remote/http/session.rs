@@ -9,7 +9,7 @@ use super::reads::{End, Read};
 use crate::memory::Region;
 use crate::remote::ends::{Ends, Hearing};
 use crate::remote::{Entries, Job, Session, Ticket};
-use crate::target::StepKind;
+use crate::targets::StepKind;
 
 /// See the module.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use super::*;
 use crate::error::Code;
 use crate::remote::ends::{Ends, Hearing};
 use crate::remote::{Job, Ticket};
-use crate::target::StepKind;
+use crate::targets::StepKind;
 
 /// What the server of a test answers to a request, besides the truth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

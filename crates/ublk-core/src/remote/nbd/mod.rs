@@ -16,7 +16,7 @@ use ublk_nbd::wire::{allocation, export, option_reply};
 use super::{Remote, Session};
 use crate::allocation::Allocation;
 use crate::error::{Code, Error, Result};
-use crate::target::Durability;
+use crate::targets::Durability;
 use crate::tls;
 
 mod connect;

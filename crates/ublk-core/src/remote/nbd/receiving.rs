@@ -13,7 +13,7 @@ use super::socket::Socket;
 use super::table::Table;
 use crate::memory::Region;
 use crate::remote::Job;
-use crate::target::StepKind;
+use crate::targets::StepKind;
 
 /// The size of the buffer.
 pub(super) const BUFFER: usize = 256 << 10;

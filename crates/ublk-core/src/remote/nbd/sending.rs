@@ -13,7 +13,7 @@ use super::socket::Socket;
 use super::table::{Stage, Table};
 use crate::memory::Region;
 use crate::remote::Job;
-use crate::target::StepKind;
+use crate::targets::StepKind;
 
 /// The most pieces of memory in an entry: the kernel takes 1024.
 const MOST_PIECES: usize = 256;

@@ -24,7 +24,7 @@ use super::socket::Socket;
 use super::table::{Stage, Table};
 use crate::memory::Region;
 use crate::remote::{Entries, Job, Session, Ticket, settle};
-use crate::target::StepKind;
+use crate::targets::StepKind;
 
 /// The numbers of the entries.
 const SEND: u8 = 0;

@@ -10,7 +10,7 @@ use ublk_nbd::wire::{SIMPLE_REPLY_MAGIC, export, length};
 use super::*;
 use crate::remote::nbd::NbdOptions;
 use crate::remote::nbd::status::Status;
-use crate::target::Durability;
+use crate::targets::Durability;
 
 const LIMIT: u64 = 5;
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::{Remote, Session};
 use crate::aside;
 use crate::error::{Code, Error, Result};
-use crate::target::Durability;
+use crate::targets::Durability;
 
 mod api;
 mod exit;

@@ -13,7 +13,7 @@ use super::line::{End, Line};
 use crate::memory::Region;
 use crate::remote::ends::Hearing;
 use crate::remote::{Entries, Job, Session, Ticket, settle};
-use crate::target::StepKind;
+use crate::targets::StepKind;
 
 /// A job that librbd has.
 #[derive(Clone, Copy, Debug)]

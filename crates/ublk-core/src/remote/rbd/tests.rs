@@ -10,7 +10,7 @@ use crate::control::Control;
 use crate::device::{BufferMode, Device, DeviceOptions};
 use crate::driver::sim::{Client, ClientOp, Sim, SimConfig};
 use crate::error::{Code, Error};
-use crate::target::{OnRemote, Presentation, Target, rbd};
+use crate::targets::{OnRemote, Presentation, Target, rbd};
 
 mod fake;
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use napi_derive::napi;
 use ublk_core::error::Result;
-use ublk_core::target::OnRemote;
-use ublk_core::target::http::{self, HttpOptions};
-use ublk_core::target::nbd::{self, NbdOptions};
-use ublk_core::target::rbd::{self, RbdImage, RbdOptions};
+use ublk_core::targets::OnRemote;
+use ublk_core::targets::http::{self, HttpOptions};
+use ublk_core::targets::nbd::{self, NbdOptions};
+use ublk_core::targets::rbd::{self, RbdImage, RbdOptions};
 
 use super::{NativeTarget, given};
 use crate::options::unknown;

@@ -14,8 +14,8 @@ use super::copy::{CHUNK, write_sparse};
 use super::disk::{Access, Disk};
 use super::{Progress, kill};
 use crate::error::{Code, Error, Result};
-use crate::target::file;
-use crate::target::native::Native;
+use crate::targets::file;
+use crate::targets::native::Native;
 
 /// The file that an export has made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

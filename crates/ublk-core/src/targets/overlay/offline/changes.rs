@@ -21,7 +21,7 @@ use super::rebase::write as write_blocks;
 use super::stream::{Header, MOST_BLOCKS, Reader, Writer};
 use super::{Progress, family, kill};
 use crate::error::{Code, Error, Result};
-use crate::target::native::Native;
+use crate::targets::native::Native;
 
 /// Writes the difference between the disk of the layer at `path` and the disk of the layer `from` below, or the
 /// base without `from`, to `out`, for [`receive`].

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use napi_derive::napi;
 use ublk_core::error::Result;
-use ublk_core::target::ZonedLimits;
-use ublk_core::target::handler::HandlerZones;
-use ublk_core::target::integrity::{Checksum, IntegrityFormat};
-use ublk_core::target::zoned::ZonedOptions;
+use ublk_core::targets::ZonedLimits;
+use ublk_core::targets::handler::HandlerZones;
+use ublk_core::targets::integrity::{Checksum, IntegrityFormat};
+use ublk_core::targets::zoned::ZonedOptions;
 
 use super::bytes;
 use crate::options::unknown;

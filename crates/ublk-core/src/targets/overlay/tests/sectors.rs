@@ -276,8 +276,8 @@ fn a_frozen_layer_is_read_in_sectors() {
         .unwrap();
     let options = folder.options(&Boot::simulated(2));
     let fixed = Fixed::open(folder.base(), &folder.layer(), &options).unwrap();
-    let read = crate::target::testing::request(Op::Read, (7 * 8 + 2) * 512, 7 * 512);
-    let planned: Vec<_> = crate::target::testing::plan(&fixed, &read).unwrap();
+    let read = crate::targets::testing::request(Op::Read, (7 * 8 + 2) * 512, 7 * 512);
+    let planned: Vec<_> = crate::targets::testing::plan(&fixed, &read).unwrap();
     let planned = planned.iter().map(|step| (step.file, step.at, step.length, step.offset));
     let planned: Vec<_> = planned.collect();
     assert_eq!(planned, [(0, 0, 6 * 512, 2 * MIB + 2 * 512), (1, 6 * 512, 512, 8 * B)]);

@@ -20,7 +20,7 @@ mod rebase;
 mod stream;
 mod tree;
 
-use crate::target::Progress;
+use crate::targets::Progress;
 pub use changes::{receive, send};
 pub use check::{Check, check};
 pub use export::{Export, export};

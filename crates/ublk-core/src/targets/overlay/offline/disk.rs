@@ -13,7 +13,7 @@ use super::super::chain::{Layer, failed, unfit};
 use super::super::diff::not_closed;
 use super::super::verbs::reading;
 use crate::error::Result;
-use crate::target::file::{File, FileOptions};
+use crate::targets::file::{File, FileOptions};
 
 /// A layer of a disk.
 pub(super) struct Part {

@@ -9,7 +9,7 @@ use ublk_overlay::extent::{BLOCK, BLOCK_SHIFT, Place};
 use ublk_overlay::index::Piece;
 use ublk_overlay::superblock::PAGE;
 
-use super::super::{self as target, Errno, Op, Plan, Request, Step, StepKind};
+use super::super::{self as targets, Errno, Op, Plan, Request, Step, StepKind};
 use super::reads::plan_below;
 use super::sectors::clip;
 use super::writes::plan_growth;
@@ -48,7 +48,7 @@ fn memory(slot: u8) -> usize {
 pub(super) fn of_zeros(step: Step) -> Step {
     // Fits: inside the region.
     let at = u32::try_from(memory(SLOTS)).unwrap_or(u32::MAX);
-    Step { place: target::Place::Own, at, ..step }
+    Step { place: targets::Place::Own, at, ..step }
 }
 
 impl Live {
@@ -146,12 +146,12 @@ impl Overlay {
             Some(Place::At { layer, block }) => {
                 let file = live.layers.place(layer);
                 let read = live.step(StepKind::Read, BLOCK, block << BLOCK_SHIFT);
-                plan.push(Step { file, place: target::Place::Own, at, ..read });
+                plan.push(Step { file, place: targets::Place::Own, at, ..read });
             }
             Some(Place::Zero) => {}
             None => {
                 let length = u32::try_from(BLOCK).unwrap_or(u32::MAX);
-                let flags = target::RequestFlags::default();
+                let flags = targets::RequestFlags::default();
                 let read = Request { op: Op::Read, flags, offset: block << BLOCK_SHIFT, length };
                 plan.read_own(at, |plan| plan_below(&self.base, self.base_files, 0, &read, plan))?;
                 plan.order_stages();
@@ -190,7 +190,7 @@ impl Overlay {
             if length > 0 {
                 // Fits: inside the region.
                 let at = u32::try_from(memory(fill.slot) as u64 + from).unwrap_or(u32::MAX);
-                plan.push(Step { place: target::Place::Own, at, ..write(from, length) });
+                plan.push(Step { place: targets::Place::Own, at, ..write(from, length) });
             }
         }
         let from = Step { at: clip.within, ..write(clip.skipped, clip.length) };

@@ -17,9 +17,9 @@ use super::super::open::{blocks, check_base, check_same_base};
 use super::super::settle::random;
 use super::super::verbs::{committing, reading};
 use crate::error::{Code, Error, Result};
-use crate::target::Progress;
-use crate::target::file::FileOptions;
-use crate::target::native::Native;
+use crate::targets::Progress;
+use crate::targets::file::FileOptions;
+use crate::targets::native::Native;
 
 /// What a check has found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

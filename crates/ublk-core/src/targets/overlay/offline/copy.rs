@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 
 use ublk_overlay::superblock::PAGE;
 
-use crate::target::Progress;
+use crate::targets::Progress;
 
 /// Bytes of a piece of work, after which a verb looks whether to go on.
 pub(super) const CHUNK: u64 = 4 << 20;

@@ -14,7 +14,7 @@ use super::chain::{Chain, DISK, stamps};
 use super::disk::{Cache, Folder, block_of};
 use super::machine::run;
 use crate::error::{Code, Result};
-use crate::target::testing::request;
+use crate::targets::testing::request;
 
 impl Chain {
     fn options(&self) -> OverlayOptions {
@@ -70,8 +70,8 @@ fn a_disk_on_a_frozen_layer_in_another_folder_has_the_contents_and_writes_of_its
         let raw = chain.folder.path.join("raw");
         fs::write(&raw, [0].repeat(super::disk::BLOCK).repeat(usize::try_from(DISK).unwrap()))
             .unwrap();
-        let how = crate::target::file::FileOptions { read_only: true, ..Default::default() };
-        let raw = || Native::File(crate::target::file::File::open(&raw, &how).unwrap());
+        let how = crate::targets::file::FileOptions { read_only: true, ..Default::default() };
+        let raw = || Native::File(crate::targets::file::File::open(&raw, &how).unwrap());
         rebase(&guest, Some(&chain.fixed(below).unwrap()), &raw(), &Progress::default()).unwrap();
         let overlay = Overlay::open(raw(), &guest, &chain.options()).unwrap();
         assert_eq!(stamps(&super::machine::read_all(&overlay)), model);

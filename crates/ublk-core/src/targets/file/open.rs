@@ -9,7 +9,7 @@ use std::path::Path;
 use super::limits::{self, Limits};
 use super::{Direct, FileOptions, atime, lock};
 use crate::error::{Code, Error, Result};
-use crate::target::{DiscardLimits, Geometry, GeometryError};
+use crate::targets::{DiscardLimits, Geometry, GeometryError};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {

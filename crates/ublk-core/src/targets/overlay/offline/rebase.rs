@@ -25,8 +25,8 @@ use super::copy::CHUNK;
 use super::merge::{places, reserve};
 use super::{Progress, kill};
 use crate::error::{Code, Error, Result};
-use crate::target::file::{File, FileOptions};
-use crate::target::native::Native;
+use crate::targets::file::{File, FileOptions};
+use crate::targets::native::Native;
 
 /// What a rebase has put into the layer, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

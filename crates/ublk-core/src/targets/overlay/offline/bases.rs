@@ -9,7 +9,7 @@ use ublk_overlay::superblock::Superblock;
 
 use super::super::{fixed, folders, modified_of};
 use super::family;
-use crate::target::qcow2;
+use crate::targets::qcow2;
 
 /// A file that may be a base.
 pub(super) struct Image {

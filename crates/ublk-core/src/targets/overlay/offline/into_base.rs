@@ -25,7 +25,7 @@ use super::copy::{CHUNK, copy};
 use super::disk::{Access, Disk};
 use super::{Progress, family, kill};
 use crate::error::{Code, Error, Result};
-use crate::target::file;
+use crate::targets::file;
 
 /// Writes the blocks of the layer at `path` into the raw file or block device `base`, and empties the layer.
 /// The disk has the same contents at any moment. After a kill or a cancellation the disk can be served, and

@@ -12,7 +12,7 @@ use super::super::chain::failed;
 use super::bases::{Image, made_of, on_images};
 use super::family::{Found, has_children, layers_in};
 use crate::error::Result;
-use crate::target::file;
+use crate::targets::file;
 
 /// A layer in a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use std::os::unix::fs::FileExt;
 use super::super::open::{blocks, check_base, check_same_base};
 use super::disk::{Part, contains};
 use crate::error::{Code, Error, Result};
-use crate::target::native::Native;
-use crate::target::{Op, Place, Plan, Request, RequestFlags, Step, StepKind, Target};
+use crate::targets::native::Native;
+use crate::targets::{Op, Place, Plan, Request, RequestFlags, Step, StepKind, Target};
 
 /// The base of a disk without a server.
 pub(super) struct Base<'a> {

@@ -12,7 +12,7 @@ use io_uring::types::Fd;
 use io_uring::{IoUring, opcode};
 
 use super::open::Kind;
-use crate::target::SegmentLimits;
+use crate::targets::SegmentLimits;
 
 /// What direct I/O needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,8 +22,8 @@ use super::copy::copy;
 use super::disk::{Access, Disk};
 use super::{family, kill};
 use crate::error::{Code, Error, Result};
-use crate::target::file::FileOptions;
-use crate::target::{Merged, Progress};
+use crate::targets::file::FileOptions;
+use crate::targets::{Merged, Progress};
 
 /// Merges all layers of the disk at `path` into one on the same base. `prunes`: removes the merged layers on
 /// which no other layer stands. At any moment the disk has the same contents. A layer on the base is left
