@@ -43,7 +43,15 @@ describe.skipIf(why)(`an RBD target${why === undefined ? '' : ` [${why}]`}`, () 
     const copy = await readFile(files.at('copy'));
     const is = (value: number, from: number, to: number) =>
       copy.subarray(from * MIB, to * MIB).every((byte) => byte === value);
-    expect([is(1, 0, 1), is(2, 1, 2), is(0, 2, 3), is(0, 4, 8)]).toEqual([true, true, true, true]);
+    const [zeros, unmapped, discarded] = [is(0, 2, 3), is(0, 3, 3.0625), is(0, 4, 8)];
+    expect({ first: is(1, 0, 1), second: is(2, 1, 2), zeros, unmapped, discarded }).toEqual({
+      first: true,
+      second: true,
+      zeros: true,
+      unmapped: true,
+      discarded: true,
+    });
+    expect(is(1, 3.0625, 4)).toBe(true);
   });
 
   test('goes on when the OSD is killed and started under a load', async () => {
@@ -129,6 +137,8 @@ describe.skipIf(why)(`an RBD target${why === undefined ? '' : ` [${why}]`}`, () 
     await ceph.rbd('resize', image, '--size', '4M', '--allow-shrink');
     await expect.poll(async () => await qemuIo(exported, 'read 6M 4k')).toContain('read failed');
     expect(await qemuIo(exported, 'write 6M 4k')).toContain('write failed');
+    // Across the new end.
+    expect(await qemuIo(exported, `read ${4 * MIB - 4096} 8k`)).toContain('read failed');
     expect(await qemuIo(exported, 'read 1M 4k')).not.toContain('failed');
   });
 

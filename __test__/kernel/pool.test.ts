@@ -67,9 +67,11 @@ withUblk('a pool of reactors', () => {
     const create = () => createDevice({ target, pool, depth: 8 });
     const devices = await Promise.all(Array.from({ length: DEVICES }, create));
     await vi.waitFor(() => {
-      const lasting = threads().filter((name) => name !== 'ublk-control');
+      // The clock of handlers that earlier tests of this process had lasts until a garbage collection.
+      const all = threads().filter((name) => name !== 'ublk-watch');
+      const lasting = all.filter((name) => name !== 'ublk-control');
       expect(lasting).toEqual(['ublk-pool0', 'ublk-pool1', 'ublk-spare', 'ublk-supervisor']);
-      expect(threads().length - lasting.length).toBeLessThanOrEqual(2);
+      expect(all.length - lasting.length).toBeLessThanOrEqual(2);
     }, 30_000);
     const ends = await Promise.all(
       devices.map((device) => device.close().then(() => device.closed)),
