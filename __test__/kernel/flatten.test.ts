@@ -17,17 +17,17 @@ import { mountPoint } from './filesystem.ts';
 import { PACKAGE } from './handler-program.ts';
 import { sparseImage } from './image.ts';
 import { CYCLES, endLoad, moreWritten, pause, startLoad } from './load.ts';
-import { expectNoDevices, need, withUblk } from './machine.ts';
+import { createOrSkip, expectNoDevices, need, withUblk } from './machine.ts';
 
 const MIB = 1024 * 1024;
 
 withUblk('a merge of a running disk', () => {
   afterEach(expectNoDevices);
 
-  test.each(['per-io', 'batch'] as const)(
+  test.for(['per-io', 'batch'] as const)(
     'lets fio go on, gives the space back, and leaves whole disks: %s',
     { timeout: 300_000 },
-    async (exchange) => {
+    async (exchange, context) => {
       const path = sparseImage(128 * MIB);
       const base = targets.file(path);
       const layer = join(dirname(path), 'vm.layer');
@@ -35,7 +35,7 @@ withUblk('a merge of a running disk', () => {
       const folder = mountPoint();
       const child = join(dirname(path), 'child.layer');
       {
-        await using device = await createDevice({ target, queues: 2, exchange });
+        await using device = await createOrSkip(context, { target, queues: 2, exchange });
         await execa('mkfs.ext4', ['-q', device.path]);
         await execa('mount', [device.path, folder]);
         const load = startLoad(join(folder, 'data'), '--fsync=64');
