@@ -276,8 +276,8 @@ export class Device extends EventEmitter<DeviceEvents> {
    * @throws {UblkError} and leaves the disk as it was: `ERR_UBLK_UNSUPPORTED` for other targets, at 255
    * layers, and where the file system cannot exchange two names (ext4, xfs, btrfs and tmpfs can);
    * `ERR_UBLK_BAD_BACKEND` where `path` exists; `ERR_UBLK_INVALID_ARGUMENT` for a file in another folder;
-   * `ERR_UBLK_RESOURCES` on a full file system, and without a place for another layer; `ERR_UBLK_TIMEOUT` when requests
-   * do not end within `timeoutMs`; `ERR_UBLK_BUSY` beside another snapshot; `ERR_UBLK_CLOSED`.
+   * `ERR_UBLK_RESOURCES` on a full file system, and without a place for another layer; `ERR_UBLK_TIMEOUT`
+   * when requests do not end within `timeoutMs`; `ERR_UBLK_BUSY` beside another snapshot; `ERR_UBLK_CLOSED`.
    */
   async snapshot(options: SnapshotOptions = {}): Promise<OverlaySnapshot> {
     return await this.#snapshot([], options, 'snapshot()');
@@ -307,11 +307,11 @@ export class Device extends EventEmitter<DeviceEvents> {
   /**
    * Merges the frozen layers below an overlay's disk into one while clients use the disk, so that the disk
    * stands on one layer again. ublk copies what these layers hold into a new file, which takes the name and
-   * the identity of the highest one: disks of other servers that stand on that layer go on, too. A lower layer on which other layers stand
-   * stays as it is, with those below: a merge would copy what disks share. No request
-   * waits for the copying. Layers that snapshots freeze meanwhile stay as they are. At any moment, whatever
-   * fails, the next server finds the same disk; a merge that was killed or aborted begins anew with the next
-   * call. With `prune`, merged files on which no other layer stands are removed.
+   * the identity of the highest one: disks of other servers that stand on that layer go on, too. A lower
+   * layer on which other layers stand stays as it is, with those below: a merge would copy what disks share.
+   * No request waits for the copying. Layers that snapshots freeze meanwhile stay as they are. At any moment,
+   * whatever fails, the next server finds the same disk; a merge that was killed or aborted begins anew with
+   * the next call. With `prune`, merged files on which no other layer stands are removed.
    *
    * @example
    * const { removed } = await device.flatten({ prune: true, bytesPerSecond: '100MiB' });

@@ -24,9 +24,17 @@ export function addOverlays(add: Command, options: (command: Command) => Command
     .option('--frozen', 'serve a frozen layer, for reading only')
     .option('--history <folder>', `${HISTORY} (default: /run/ublk or /dev/shm)`)
     .option('--lose-unflushed', "serve without a killed server's unflushed writes if they are lost")
-    .option('--merge-depth <n>', 'merge frozen layers past so many by themselves', wholeNumber)
-    .option('--merge-garbage <percent>', 'or when a merge gives back such a share', wholeNumber)
-    .option('--merge-prune', 'and remove merged layers on which no other layer stands')
+    .option(
+      '--merge-depth <n>',
+      'merge frozen layers when there are more than so many',
+      wholeNumber,
+    )
+    .option(
+      '--merge-garbage <percent>',
+      'merge them when that gives back more than this share',
+      wholeNumber,
+    )
+    .option('--merge-prune', 'remove merged layers, snapshots too, on which no layer stands')
     .addHelpText('after', example('ublk add overlay debian.img vm1.layer --create'))
     .action(async (base: string, layer: string, flags: OverlayFlags) => {
       await (await import('./commands/overlay.ts')).addOverlay(base, layer, flags);

@@ -142,7 +142,9 @@ export async function flatten(name: string, flags: ServiceFlattenFlags): Promise
   const { kept, removed } = merged;
   const count = kept.length + removed.length;
   const lines = [
-    count === 0 ? `${name} stands on one layer` : `merged ${count + 1} layers below ${name}`,
+    count === 0
+      ? `nothing is to be merged below ${name}`
+      : `merged ${count + 1} layers below ${name}`,
     ...removed.map((layer) => `removed ${layer}`),
     ...kept.map((layer) => `kept ${layer}, which ${name} no longer needs`),
   ];

@@ -1,9 +1,10 @@
 //! Merging the frozen layers of a running disk into one.
 //!
-//! The merged layer is made as that of a disk without a server is ([`flatten_frozen`]), and takes the name and the UUID
-//! of the highest frozen layer: whatever ends the work, the next server finds the same disk. The running
-//! server then looks up blocks in the merged layer, a few extents after another: the old files hold the same,
-//! so that a request may find either. Once no request can know the old files, they are closed.
+//! The merged layer is made like that of a disk without a server ([`flatten_frozen`]), and takes the name and
+//! the UUID of the highest frozen layer: whatever ends the work, the next server finds the same disk. The
+//! running server then looks up blocks in the merged layer, a few extents after another: the old files hold
+//! the same contents, so that a request may read either file. The server closes the old files once no request
+//! can know their places.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -62,9 +63,7 @@ impl Overlay {
         }
         remove_unused(below, options.prunes && drained)
     }
-}
 
-impl Overlay {
     /// What the frozen layers take, and would take as one.
     pub(super) fn look_at_frozen(&self) -> io::Result<Frozen> {
         let (files, below) = {
