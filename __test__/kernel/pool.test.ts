@@ -67,8 +67,7 @@ withUblk('a pool of reactors', () => {
     const create = () => createDevice({ target, pool, depth: 8 });
     const devices = await Promise.all(Array.from({ length: DEVICES }, create));
     await vi.waitFor(() => {
-      // The clock of handlers that earlier tests of this process had lasts until a garbage collection.
-      const all = threads().filter((name) => name !== 'ublk-watch');
+      const all = threads();
       const lasting = all.filter((name) => name !== 'ublk-control');
       expect(lasting).toEqual(['ublk-pool0', 'ublk-pool1', 'ublk-spare', 'ublk-supervisor']);
       expect(all.length - lasting.length).toBeLessThanOrEqual(2);

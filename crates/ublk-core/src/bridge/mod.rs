@@ -82,6 +82,8 @@ pub(crate) struct Shared {
     timeout: u32,
     /// The device outlives its server: see [`Bridge::outlive`].
     outlives: AtomicBool,
+    /// See [`Bridge::end`].
+    ended: AtomicBool,
     /// Requests that failed since nobody answers any more.
     unanswered: AtomicU32,
     reports: Mutex<Vec<Report>>,
@@ -110,6 +112,7 @@ impl Bridge {
             clock: AtomicU32::new(0),
             timeout: ticks(options.timeout),
             outlives: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             unanswered: AtomicU32::new(0),
             reports: Mutex::default(),
         });
@@ -197,6 +200,22 @@ impl Bridge {
         let now = self.shared.clock.load(Ordering::Relaxed).wrapping_add(1);
         self.shared.clock.store(now, Ordering::Relaxed);
         self.channels.iter().for_each(|channel| channel.tick(now));
+        self.tell();
+    }
+
+    /// The device has ended: no request needs the clock any more. The bridge itself lives as long as somebody
+    /// holds the device, in Node.js until a garbage collection.
+    pub(crate) fn end(&self) {
+        self.tell();
+        self.shared.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the device has ended.
+    fn has_ended(&self) -> bool {
+        self.shared.ended.load(Ordering::Relaxed)
+    }
+
+    fn tell(&self) {
         let reports = std::mem::take(&mut *lock(&self.shared.reports));
         if let Some(listener) = &*lock(&self.listener) {
             reports.into_iter().for_each(listener);

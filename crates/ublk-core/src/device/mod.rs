@@ -350,6 +350,7 @@ impl<D> Shared<D> {
         drop(self.stalls.lock().unwrap_or_else(PoisonError::into_inner).take());
         let mut measure = self.measure.lock().unwrap_or_else(PoisonError::into_inner);
         measure.as_mut().into_iter().for_each(Measure::stop);
+        self.bridge.iter().for_each(|bridge| bridge.end());
         let listeners = std::mem::take(&mut closing.listeners);
         closing.end = Some(end.clone());
         drop(closing);
