@@ -5,6 +5,7 @@ import { execa } from 'execa';
 import { afterEach, describe, expect, onTestFinished, test, type TestContext } from 'vitest';
 
 import { createDevice, recoverDevice, targets } from '../../src/index.ts';
+import { readBytes, writeBytes } from './bytes.ts';
 import { mountPoint } from './filesystem.ts';
 import { sparseImage } from './image.ts';
 import { createOrSkip, expectNoDevices, isTestMachine, need, withUblk } from './machine.ts';
@@ -33,12 +34,9 @@ async function fileSystem(mkfs: readonly string[]): Promise<string> {
 
 /** One sector of `byte` at a sector of a device, read back from it, past the page cache. */
 async function writesASector(path: string, sector: number): Promise<boolean> {
-  const text = 'sector'.padEnd(512, '.');
-  const at = ['bs=512', 'count=1'];
-  const options = { input: text };
-  await execa('dd', [`of=${path}`, `seek=${sector}`, 'oflag=direct', ...at], options);
-  const { stdout } = await execa('dd', [`if=${path}`, `skip=${sector}`, 'iflag=direct', ...at]);
-  return stdout === text;
+  const bytes = Buffer.from('sector'.padEnd(512, '.'));
+  await writeBytes({ path }, sector * 512, bytes);
+  return bytes.equals(await readBytes({ path }, sector * 512, 512));
 }
 
 withUblk('what lies behind a device', () => {

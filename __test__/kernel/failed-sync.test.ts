@@ -5,6 +5,7 @@ import { execa } from 'execa';
 import { afterEach, describe, expect, test } from 'vitest';
 
 import { targets, type Device } from '../../src/index.ts';
+import { expectBytes, readBytes, writeBytes } from './bytes.ts';
 import { frailFolder, PAGE, type FrailDisk, type FrailFolder } from './frail-disk.ts';
 import { createOrSkip, expectNoDevices, withUblk } from './machine.ts';
 
@@ -23,18 +24,13 @@ async function write(
   byte: number,
   ...flags: string[]
 ): Promise<void> {
-  const to = [`of=${device.path}`, `seek=${place}`, `bs=${PAGE}`, 'conv=notrunc,nocreat'];
-  const oflag = ['direct', 'seek_bytes', ...flags].join();
-  await execa('dd', [...to, `oflag=${oflag}`], { input: full(byte) });
+  await writeBytes(device, place, full(byte), ...flags);
 }
 
 /** The byte that a whole page of the device consists of. */
 async function read(device: Device, place: number): Promise<number> {
-  const from = [`if=${device.path}`, `skip=${place}`, `bs=${PAGE}`, 'count=1'];
-  const options = { encoding: 'buffer' } as const;
-  const { stdout } = await execa('dd', [...from, 'iflag=direct,skip_bytes'], options);
-  const page = Buffer.from(stdout);
-  expect(page.equals(full(page[0]!))).toBe(true);
+  const page = await readBytes(device, place, PAGE);
+  expectBytes(page, full(page[0]!));
   return page[0]!;
 }
 

@@ -13,7 +13,9 @@ import {
   getDeviceInfo,
   overlayInfo,
   targets,
+  type Device,
 } from '../../src/index.ts';
+import { readBytes, writeBytes } from './bytes.ts';
 import { mountPoint } from './filesystem.ts';
 import { PACKAGE } from './handler-program.ts';
 import { sparseImage } from './image.ts';
@@ -102,25 +104,17 @@ withUblk('a fork of a running disk', () => {
         target: targets.overlay(base, layer, { create: true }),
         exchange,
       });
-      const dd = async (to: string, byte: number) => {
-        const args = [`of=${to}`, 'oflag=direct', 'bs=64k', 'count=1', 'iflag=fullblock'];
-        await execa('dd', [...args, 'conv=notrunc', 'status=none'], {
-          input: Buffer.alloc(64 * 1024, byte),
-        });
-      };
-      const first = async (from: string) => {
-        const args = [`if=${from}`, 'iflag=direct', 'bs=64k', 'count=1', 'status=none'];
-        const { stdout } = await execa('dd', args, { encoding: 'buffer' });
-        return [...new Set(stdout)];
-      };
-      await dd(device.path, 1);
+      const fill = (disk: Device, byte: number) =>
+        writeBytes(disk, 0, Buffer.alloc(64 * 1024, byte));
+      const first = async (disk: Device) => [...new Set(await readBytes(disk, 0, 64 * 1024))];
+      await fill(device, 1);
       const child = join(dirname(path), `${exchange}.child`);
       await device.fork([child], { path: join(dirname(path), `${exchange}.frozen`) });
-      await dd(device.path, 2);
+      await fill(device, 2);
       await using served = await createDevice({ target: targets.overlay(base, child) });
-      expect([await first(device.path), await first(served.path)]).toEqual([[2], [1]]);
-      await dd(served.path, 3);
-      expect([await first(device.path), await first(served.path)]).toEqual([[2], [3]]);
+      expect([await first(device), await first(served)]).toEqual([[2], [1]]);
+      await fill(served, 3);
+      expect([await first(device), await first(served)]).toEqual([[2], [3]]);
     }
   });
 

@@ -6,6 +6,7 @@ import { execa } from 'execa';
 import { afterEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 
 import { deleteDevice, getDeviceInfo, targets } from '../../src/index.ts';
+import { writeBytes } from './bytes.ts';
 import { fioAll } from './fio.ts';
 import { fleet, NO_TROUBLE } from './fleet.ts';
 import { folderOfTests, sparseImage } from './image.ts';
@@ -98,8 +99,7 @@ withUblk('a device with integrity', () => {
       const target = targets.file(path, { integrity: {} });
       await using device = await createOrSkip(context, { target, ...mode });
       const bytes = randomBytes(2 * MIB);
-      const place = ['bs=1M', 'seek=3', 'oflag=direct'];
-      await execa('dd', [`of=${device.path}`, ...place], { input: bytes });
+      await writeBytes(device, 3 * MIB, bytes);
       await device.close();
       const kept = readFileSync(metadata).subarray(HEADER, HEADER + (8 * MIB) / 64);
       expect(kept.subarray(0, 64).equals(Buffer.alloc(64, 0xff))).toBe(true);
@@ -127,7 +127,7 @@ withUblk('a device with integrity', () => {
         const integrity = (name: string) =>
           readFileSync(`/sys/block/ublkb${device.id}/integrity/${name}`, 'utf8').trim();
         expect(integrity('format')).toBe(format);
-        await execa('dd', [`of=${device.path}`, 'bs=1M', 'oflag=direct'], { input: bytes });
+        await writeBytes(device, 0, bytes);
       }
       await flip(path, 100 * 512);
       await flip(metadata, HEADER + 200 * size);

@@ -6,6 +6,7 @@ import { execa } from 'execa';
 import { afterEach, describe, expect, test } from 'vitest';
 
 import { createDevice, targets, type Device, type DeviceOptions } from '../../src/index.ts';
+import { writeBytes } from './bytes.ts';
 import { fleet, NO_TROUBLE } from './fleet.ts';
 import { carries } from './filesystem.ts';
 import { folderOfTests, sparseImage, sparseImages } from './image.ts';
@@ -74,7 +75,7 @@ withUblk('a layer', () => {
       await using device = await createDevice({ target });
       expect(device.size).toBe(6 * MIB);
       const bytes = randomBytes(device.size);
-      await execa('dd', [`of=${device.path}`, 'bs=1M', 'oflag=direct'], { input: bytes });
+      await writeBytes(device, 0, bytes);
       await device.close();
       expect(interleaved(paths, chunk, bytes.length).equals(bytes)).toBe(true);
     });
@@ -84,7 +85,7 @@ withUblk('a layer', () => {
       const target = targets.striped(paths.map((path) => targets.file(path)));
       await using device = await createDevice({ target });
       const bytes = randomBytes(32 * MIB);
-      await execa('dd', [`of=${device.path}`, 'bs=1M', 'oflag=direct'], { input: bytes });
+      await writeBytes(device, 0, bytes);
       await execa('blkdiscard', ['--offset', '1M', '--length', '30M', device.path]);
       await device.close();
       bytes.fill(0, MIB, 31 * MIB);

@@ -5,11 +5,12 @@ import { execa } from 'execa';
 import { afterEach, expect, test } from 'vitest';
 
 import { createDevice, deleteDevice, targets, type Device, type Handler } from '../../src/index.ts';
+import { expectBytes, readBytes, writeBytes } from './bytes.ts';
 import { carries } from './filesystem.ts';
 import { fioVerify } from './fio.ts';
 import { randomImage, sparseImage, temporaryFolder } from './image.ts';
 import { CYCLES, endLoad, pause, startLoad } from './load.ts';
-import { contents, setting } from './look.ts';
+import { setting } from './look.ts';
 import { expectNoDevices, need, withUblk } from './machine.ts';
 import { diesAndReturns, nbdkit, needServer, qemuNbd } from './nbd-server.ts';
 import { startServer, ublk } from './server.ts';
@@ -149,14 +150,11 @@ withUblk('an NBD target', () => {
     await using device = await createDevice({
       target: targets.overlay(base, layer, { create: true }),
     });
-    expect(bytes.equals(await contents(device))).toBe(true);
-    const place = [`of=${device.path}`, 'seek=1', 'bs=64k', 'conv=notrunc', 'oflag=direct'];
-    // Without fullblock, dd stops after the first piece of a pipe, which may be 36 KiB.
-    const input = bytes.subarray(0, 65_536);
-    await execa('dd', [...place, 'count=1', 'iflag=fullblock'], { input });
+    expectBytes(await readBytes(device), bytes);
+    await writeBytes(device, 65_536, bytes.subarray(0, 65_536));
     const changed = Buffer.from(bytes);
     bytes.copy(changed, 65_536, 0, 65_536);
-    expect(changed.equals(await contents(device))).toBe(true);
+    expectBytes(await readBytes(device), changed);
   });
 
   test.for(['steps', 'map'])('is the backend of a handler with %s', async (how, context) => {
@@ -177,7 +175,7 @@ withUblk('an NBD target', () => {
     };
     await using device = await createDevice({ target: how === 'map' ? map : steps });
     await fioVerify(device, ['--size=8M']);
-    expect((await readFile(path)).subarray(size).equals(await contents(device))).toBe(true);
+    expectBytes(await readBytes(device), (await readFile(path)).subarray(size));
     expect(device.stats().total.errors).toBe(0);
   });
 

@@ -13,6 +13,7 @@ import {
   overlayInfo,
   targets,
 } from '../../src/index.ts';
+import { expectBytes, readBytes, writeBytes } from './bytes.ts';
 import { carries, mountPoint } from './filesystem.ts';
 import { fioVerify } from './fio.ts';
 import { randomImage, sparseImage } from './image.ts';
@@ -95,21 +96,11 @@ withUblk('an overlay with logical blocks of 512 bytes', () => {
     const writes = [...SECTORS, '--size=4M', '--offset=1M', '--fsync=64'];
     await fioVerify(device, writes);
     const sector = Buffer.alloc(512, 9);
-    const place = [`of=${device.path}`, 'seek=20481', 'oflag=direct', 'bs=512', 'count=1'];
-    await execa('dd', [...place, 'conv=notrunc', 'status=none'], { input: sector });
+    await writeBytes(device, 20481 * 512, sector);
     sector.copy(bytes, 20481 * 512);
     await execa('blkdiscard', ['-z', '-o', '10487296', '-l', '9216', device.path]);
     bytes.fill(0, 10487296, 10487296 + 9216);
-    const read = ['dd', `if=${device.path}`, 'iflag=direct', 'bs=1M', 'status=none'] as const;
-    const { stdout } = await execa(read[0], read.slice(1), {
-      encoding: 'buffer',
-      maxBuffer: 64 * MIB,
-    });
-    expect(
-      Buffer.from(stdout)
-        .subarray(5 * MIB)
-        .equals(bytes.subarray(5 * MIB)),
-    ).toBe(true);
+    expectBytes(await readBytes(device, 5 * MIB), bytes.subarray(5 * MIB));
   });
 
   const life = { timeout: 120_000 * CYCLES + 180_000 };

@@ -13,8 +13,8 @@ import {
   getDeviceInfo,
   overlayInfo,
   targets,
-  type Device,
 } from '../../src/index.ts';
+import { expectBytes, readBytes, writeBytes } from './bytes.ts';
 import { carries, mountPoint } from './filesystem.ts';
 import { fioVerify } from './fio.ts';
 import { randomImage, sparseImage, temporaryFolder } from './image.ts';
@@ -25,19 +25,6 @@ import { startServer } from './server.ts';
 type Server = Awaited<ReturnType<typeof startServer>>['server'];
 
 const MIB = 1024 * 1024;
-
-/** What the device holds, past the page cache. */
-async function contents({ path, size }: Pick<Device, 'path' | 'size'>): Promise<Buffer> {
-  const dd = ['dd', `if=${path}`, 'iflag=direct', 'bs=1M', 'status=none'] as const;
-  const { stdout } = await execa(dd[0], dd.slice(1), { encoding: 'buffer', maxBuffer: 2 * size });
-  return Buffer.from(stdout);
-}
-
-/** Writes bytes past the page cache. */
-async function write({ path }: Pick<Device, 'path'>, offset: number, input: Buffer): Promise<void> {
-  const place = [`of=${path}`, `seek=${offset}`, 'oflag=direct,seek_bytes', 'bs=64k'];
-  await execa('dd', [...place, 'iflag=fullblock', 'conv=notrunc', 'status=none'], { input });
-}
 
 /** Kills the server of device 0; answers the next server. */
 async function killAndRecover(server: Server, words: readonly string[]) {
@@ -84,11 +71,11 @@ withUblk('an overlay', () => {
     await using device = await createDevice({
       target: targets.overlay(targets.file(path), layer, { create: true }),
     });
-    expect((await contents(device)).equals(bytes)).toBe(true);
+    expectBytes(await readBytes(device), bytes);
     await fioVerify(device, ['--fsync=16']);
-    expect((await contents(device)).subarray(16 * MIB).equals(bytes.subarray(16 * MIB))).toBe(true);
+    expectBytes(await readBytes(device, 16 * MIB), bytes.subarray(16 * MIB));
     await execa('blkdiscard', [device.path]);
-    expect((await contents(device)).every((byte) => byte === 0)).toBe(true);
+    expect((await readBytes(device)).every((byte) => byte === 0)).toBe(true);
     expect(readFileSync(path).equals(bytes)).toBe(true);
   });
 
@@ -98,7 +85,7 @@ withUblk('an overlay', () => {
     await using device = await createDevice({
       target: targets.overlay(targets.file(path), layer, { create: true }),
     });
-    await write(device, 0, Buffer.alloc(48 * MIB, 7));
+    await writeBytes(device, 0, Buffer.alloc(48 * MIB, 7));
     const flush = async () => {
       const file = await open(device.path, 'r+');
       await file.sync();
@@ -110,7 +97,7 @@ withUblk('an overlay', () => {
     await execa('blkdiscard', [device.path]);
     // The record becomes durable with the first, and the space is given back with the second.
     await flush();
-    await write(device, 0, Buffer.alloc(4096, 1));
+    await writeBytes(device, 0, Buffer.alloc(4096, 1));
     await flush();
     expect(statSync(layer).blocks * 512).toBeLessThan(full - 0.95 * 48 * MIB);
   });
@@ -125,10 +112,10 @@ withUblk('an overlay', () => {
     let { server } = await startServer('add', ...words, '--create', '--recovery', 'reissue');
     for (let kill = 0; kill < 2; kill += 1) {
       // Without a flush: the history alone has the places.
-      await write(device, kill * MIB, Buffer.alloc(64 * 1024, kill + 1));
+      await writeBytes(device, kill * MIB, Buffer.alloc(64 * 1024, kill + 1));
       expected.fill(kill + 1, kill * MIB, kill * MIB + 64 * 1024);
       ({ server } = await killAndRecover(server, words));
-      expect((await contents(device)).equals(expected)).toBe(true);
+      expectBytes(await readBytes(device), expected);
     }
     server.kill('SIGTERM');
     await server;
@@ -177,7 +164,7 @@ withUblk('an overlay', () => {
     const expected = Buffer.from(bytes);
     {
       await using device = await createDevice({ target: targets.overlay(base, golden!) });
-      await write(device, 64 * 1024, Buffer.alloc(64 * 1024, 1));
+      await writeBytes(device, 64 * 1024, Buffer.alloc(64 * 1024, 1));
       expected.fill(1, 64 * 1024, 128 * 1024);
       await expect(forkOverlay(golden!, children)).rejects.toMatchObject({ code: 'ERR_UBLK_BUSY' });
     }
@@ -192,15 +179,15 @@ withUblk('an overlay', () => {
       [a, 2],
       [b, 3],
     ] as const) {
-      expect((await contents(device)).equals(expected)).toBe(true);
-      await write(device, 96 * 1024, Buffer.alloc(64 * 1024, byte));
+      expectBytes(await readBytes(device), expected);
+      await writeBytes(device, 96 * 1024, Buffer.alloc(64 * 1024, byte));
     }
     for (const [device, byte] of [
       [a, 2],
       [b, 3],
     ] as const) {
       const own = Buffer.from(expected).fill(byte, 96 * 1024, 160 * 1024);
-      expect((await contents(device)).equals(own)).toBe(true);
+      expectBytes(await readBytes(device), own);
     }
     await a.close();
     const layers = await overlayInfo(children[0]!);

@@ -18,6 +18,7 @@ import {
   overlayTree,
   targets,
 } from '../../src/index.ts';
+import { readBytes } from './bytes.ts';
 import { mountPoint } from './filesystem.ts';
 import { fioVerify } from './fio.ts';
 import { sparseImage } from './image.ts';
@@ -48,12 +49,8 @@ async function chain() {
 
 /** A checksum of all bytes of a device, past the page cache. */
 async function checksum(path: string): Promise<string> {
-  const read = execa('dd', [`if=${path}`, 'iflag=direct', 'bs=1M', 'status=none'], {
-    encoding: 'buffer',
-    maxBuffer: 256 * MIB,
-  });
   return createHash('sha256')
-    .update((await read).stdout)
+    .update(await readBytes({ path }))
     .digest('hex');
 }
 

@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
@@ -8,11 +8,12 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { createDevice, targets } from '../../src/index.ts';
 import { clusterOfTests, noCeph } from '../ceph.ts';
 import { servesOn } from '../progress.ts';
+import { expectBytes, readBytes, writeBytes } from './bytes.ts';
 import { carries } from './filesystem.ts';
 import { fioVerify } from './fio.ts';
 import { temporaryFolder } from './image.ts';
 import { endLoad, startLoad } from './load.ts';
-import { contents, setting } from './look.ts';
+import { setting } from './look.ts';
 import { expectNoDevices, withUblk } from './machine.ts';
 import { startServer, ublk } from './server.ts';
 
@@ -71,16 +72,16 @@ withUblk('an RBD target', () => {
       const [file, layer] = [join(folder, 'disk.img'), join(folder, 'vm.layer')];
       const bytes = randomBytes(16 * MIB);
       await writeFile(file, bytes);
-      await ceph.rbd('import', file, 'base');
-      await ceph.rbd('snap', 'create', 'base@now');
-      const base = targets.rbd('base', { ...ceph.options, snapshot: 'now' });
+      const image = `base-${randomUUID()}`;
+      await ceph.rbd('import', file, image);
+      await ceph.rbd('snap', 'create', `${image}@now`);
+      const base = targets.rbd(image, { ...ceph.options, snapshot: 'now' });
       const target = targets.overlay(base, layer, { create: true });
       await using device = await createDevice({ target });
-      const place = [`of=${device.path}`, 'seek=1', 'bs=64k', 'conv=notrunc', 'oflag=direct'];
-      await execa('dd', [...place, 'count=1'], { input: bytes.subarray(0, 65_536) });
+      await writeBytes(device, 65_536, bytes.subarray(0, 65_536));
       const changed = Buffer.from(bytes);
       bytes.copy(changed, 65_536, 0, 65_536);
-      expect(changed.equals(await contents(device))).toBe(true);
+      expectBytes(await readBytes(device), changed);
     });
 
     test('grows with the image, and not beyond', LONG, async () => {

@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { execa } from 'execa';
 import { afterEach, expect, onTestFinished, test } from 'vitest';
 
+import { expectBytes, readBytes, writeBytes } from './bytes.ts';
 import { sparseImage, temporaryFolder } from './image.ts';
 import { expectNoDevices, withUblk } from './machine.ts';
 import { startServerIn } from './server.ts';
@@ -30,13 +31,9 @@ withUblk('a submission that the kernel takes in part', () => {
     const { server, path } = await startServerIn(env, 'add', 'file', image, ...how);
     onTestFinished(() => void server.kill('SIGKILL'));
     writeFileSync(whileThere, '');
-    const at = [`bs=${BLOCK}`, 'count=1'];
     for (let index = 0; index < BLOCKS; index += 1) {
-      const write = [`of=${path}`, `seek=${index}`, 'oflag=direct', ...at];
-      await execa('dd', write, { input: block(index) });
-      const read = [`if=${path}`, `skip=${index}`, 'iflag=direct', ...at];
-      const { stdout } = await execa('dd', read, { encoding: 'buffer', stripFinalNewline: false });
-      expect(block(index).equals(stdout)).toBe(true);
+      await writeBytes({ path }, index * BLOCK, block(index));
+      expectBytes(await readBytes({ path }, index * BLOCK, BLOCK), block(index));
     }
     server.kill('SIGTERM');
     const { exitCode, stderr } = await server;

@@ -5,6 +5,7 @@ import { execa } from 'execa';
 import { afterEach, describe, expect, test } from 'vitest';
 
 import { createDevice, targets, type Device, type DeviceOptions } from '../../src/index.ts';
+import { expectBytes, readBytes, writeBytes } from './bytes.ts';
 import { carries } from './filesystem.ts';
 import { VERIFY } from './fio.ts';
 import { fleet, NO_TROUBLE } from './fleet.ts';
@@ -50,8 +51,7 @@ async function report(device: Device): Promise<Zone[]> {
 /** Writes sectors of random bytes. */
 async function write(device: Device, seek: number, count: number): Promise<Buffer> {
   const bytes = randomBytes(count * 512);
-  const place = [`bs=${count * 512}`, `seek=${seek * 512}`, 'oflag=direct,seek_bytes'];
-  await execa('dd', [`of=${device.path}`, ...place], { input: bytes });
+  await writeBytes(device, seek * 512, bytes);
   return bytes;
 }
 
@@ -99,13 +99,8 @@ withUblk('a zoned device', () => {
     // After an error the kernel asks where the write pointers are before it goes on.
     await report(device);
     const more = await write(device, zone(3) + 16, 8);
-    const { stdout } = await execa(
-      'dd',
-      [`if=${device.path}`, 'bs=4k', `skip=${zone(3) / 8}`, 'count=4', 'iflag=direct'],
-      { encoding: 'buffer' },
-    );
     const expected = Buffer.concat([bytes, more, Buffer.alloc(16384 - 24 * 512)]);
-    expect(Buffer.from(stdout).equals(expected)).toBe(true);
+    expectBytes(await readBytes(device, zone(3) * 512, 16384), expected);
   });
 
   test('opens, closes, finishes and empties zones', async (context) => {
