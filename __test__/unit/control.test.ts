@@ -39,7 +39,7 @@ beforeEach(() => {
   vi.mocked(native).mockReturnValue({
     stopDevice,
     listDevices: async () => ({ value: [] }),
-    overlayTask: () => ({ progress: () => [], cancel: cancelMerge }),
+    overlayTask: () => ({ progress: () => [3, 3], cancel: cancelMerge }),
     createDevice: async (_: unknown, end: (end: NativeEnd) => void) => {
       const device = fakeDevice(end);
       made.push({ device, end });
@@ -138,6 +138,21 @@ describe('a control socket', () => {
     const wrong = { bytesPerSecond: 'much' };
     expect((await errorOf(client.flatten('data', wrong))).code).toBe('ERR_UBLK_INVALID_ARGUMENT');
     expect((await errorOf(client.flatten('date'))).code).toBe('ERR_UBLK_NO_DEVICE');
+  });
+
+  test('tells the progress of a merge before its end, good or bad', async () => {
+    const { client } = await start();
+    const onProgress = vi.fn();
+    const merged = { kept: [], removed: ['/disks/vm.layer.6'] };
+    expect(await client.flatten('data', { onProgress })).toEqual(merged);
+    expect(onProgress.mock.calls).toEqual([[{ done: 3, total: 3 }]]);
+    made[0]!.device.flatten.mockImplementationOnce(async () => {
+      // A report comes every 100 ms.
+      await vi.waitFor(() => expect(onProgress).toHaveBeenCalledTimes(2));
+      return { failure: { code: 'ERR_UBLK_RESOURCES', message: 'the file system is full' } };
+    });
+    const error = await errorOf(client.flatten('data', { onProgress }));
+    expect(error).toMatchObject({ code: 'ERR_UBLK_RESOURCES', message: 'the file system is full' });
   });
 
   test('resizes and quiesces a device in its server, and stops another one', async () => {

@@ -69,6 +69,14 @@ describe('overlayTree', () => {
   });
 });
 
+test('overlay info shows the layers below each other, with their blocks', async () => {
+  const [status, text] = await run('info', high);
+  expect(status).toBe(0);
+  expect(text).toMatch(
+    /^layer +state +block +stored .*\n.*high +live +4096 .*\n.*low +frozen +4096 /,
+  );
+});
+
 describe('a base with layers', () => {
   test('is not served for writing, and the layers are named', async () => {
     await expect(simulate(folder.base)).rejects.toMatchObject({

@@ -1,11 +1,11 @@
 import { request as httpRequest, type IncomingMessage } from 'node:http';
-import { json } from 'node:stream/consumers';
 
 import { checkAbsolutePath, checkChildren } from '../check.ts';
 import { messageOf, toError, UblkError, UblkErrorCode, type Failure } from '../errors.ts';
 import type { StopCheck } from '../info.ts';
 import type { DeviceFlattenOptions } from '../merges.ts';
 import type { OverlayMerged } from '../overlay-merges.ts';
+import type { OverlayProgress } from '../overlay-task.ts';
 import type { OverlaySnapshot, SnapshotOptions } from '../overlays.ts';
 import type { ServiceStep } from '../service/plan.ts';
 import type { ServiceResult } from '../service/service.ts';
@@ -141,7 +141,7 @@ export class ServiceClient {
 
   /**
    * Merges the frozen layers below an overlay's disk into one while clients use the disk: see
-   * {@link Device.flatten}. The `signal` ends the merge.
+   * {@link Device.flatten}. The `signal` ends the merge, and so does the loss of the connection.
    *
    * @example
    * await service.flatten('vm1', { prune: true });
@@ -150,10 +150,11 @@ export class ServiceClient {
    */
   async flatten(
     name: string,
-    { signal, ...options }: Omit<DeviceFlattenOptions, 'onProgress'> = {},
+    { signal, onProgress, ...options }: DeviceFlattenOptions = {},
   ): Promise<OverlayMerged> {
-    const merged = await this.#ask('POST', `${placeOf(name)}/flatten`, options, { signal });
-    return merged as OverlayMerged;
+    const body = { ...options, ...(onProgress && { progress: true }) };
+    const asked = { signal, onProgress };
+    return (await this.#ask('POST', `${placeOf(name)}/flatten`, body, asked)) as OverlayMerged;
   }
 
   async #snapshot(
@@ -206,18 +207,26 @@ export class ServiceClient {
     method: string,
     place: string,
     body: unknown,
-    options: RequestOptions,
+    options: RequestOptions & Pick<DeviceFlattenOptions, 'onProgress'>,
   ): Promise<unknown> {
     const response = await this.#send(method, place, body, options);
-    let value: unknown;
+    let answer: unknown;
     try {
-      value = await json(response);
+      for await (const line of lines(response)) {
+        const value: unknown = JSON.parse(line);
+        const { progress } = Object(value) as { readonly progress?: OverlayProgress };
+        if (progress) options.onProgress?.(progress);
+        else answer = value;
+      }
+      if (answer === undefined) throw new Error('the connection was closed');
     } catch (error) {
       throw options.signal?.aborted ? error : this.#lost(error);
     }
-    const { error } = Object(value) as { readonly error?: Failure };
-    if (response.statusCode !== 200 && error !== undefined) throw toError(error);
-    return value;
+    const { error } = Object(answer) as { readonly error?: Failure };
+    if (error !== undefined && (response.statusCode !== 200 || options.onProgress)) {
+      throw toError(error);
+    }
+    return answer;
   }
 
   #send(

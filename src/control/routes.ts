@@ -6,6 +6,7 @@ import { stopDevice } from '../devices.ts';
 import { invalid, UblkError, UblkErrorCode } from '../errors.ts';
 import type { DeviceFlattenOptions } from '../merges.ts';
 import type { OverlayMerged } from '../overlay-merges.ts';
+import type { OverlayProgress } from '../overlay-task.ts';
 import type { OverlaySnapshot } from '../overlays.ts';
 import type { ServiceStep } from '../service/plan.ts';
 import type { Service, ServiceResult } from '../service/service.ts';
@@ -41,8 +42,15 @@ export interface HandOverSides {
   done(pid: number): void;
 }
 
-/** `gone` aborts when the client goes away before the answer. */
-type Action = (controlled: Controlled, name: string, body: unknown, gone: AbortSignal) => unknown;
+/** Who waits for an answer. */
+export interface Asker {
+  /** Aborts when the client goes away before the answer. */
+  readonly gone: AbortSignal;
+  /** Sends the progress of a long action before the answer. */
+  readonly onProgress: (progress: OverlayProgress) => void;
+}
+
+type Action = (controlled: Controlled, name: string, body: unknown, asker: Asker) => unknown;
 
 const ROUTES: readonly (readonly [method: string, path: RegExp, action: Action])[] = [
   ['GET', /^\/v1\/service$/, (controlled) => serviceInfo(controlled)],
@@ -68,7 +76,7 @@ export async function answer(
   method: string,
   path: string,
   body: unknown,
-  gone: AbortSignal,
+  asker: Asker,
 ): Promise<unknown> {
   const known = ROUTES.filter(([, pattern]) => pattern.test(path));
   const found = known.find(([name]) => name === method);
@@ -77,7 +85,7 @@ export async function answer(
     throw invalid(`the service has no ${method} ${path}`, hint);
   }
   const [, name = ''] = found[1].exec(path) ?? [];
-  return await found[2](controlled, decode(name), body, gone);
+  return await found[2](controlled, decode(name), body, asker);
 }
 
 function decode(name: string): string {
@@ -162,10 +170,12 @@ async function flatten(
   controlled: Controlled,
   name: string,
   body: unknown,
-  gone: AbortSignal,
+  { gone, onProgress }: Asker,
 ): Promise<OverlayMerged> {
-  const options: DeviceFlattenOptions = checked(body, ['prune', 'bytesPerSecond']);
-  return await find(controlled, name).flatten({ ...options, signal: gone });
+  const { progress = false, ...rest } = checked(body, ['prune', 'bytesPerSecond', 'progress']);
+  const shown = checkBoolean(progress, 'progress') && { onProgress };
+  const options: DeviceFlattenOptions = { ...rest, signal: gone, ...shown };
+  return await find(controlled, name).flatten(options);
 }
 
 function checkIsAbsolute(file: unknown): void {

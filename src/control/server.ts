@@ -4,6 +4,7 @@ import type { Duplex } from 'node:stream';
 import { checkAbsolutePath, checkKeys } from '../check.ts';
 import { invalid, messageOf, toUblkError, UblkErrorCode } from '../errors.ts';
 import { closeServer } from '../http.ts';
+import type { OverlayProgress } from '../overlay-task.ts';
 import type { ServiceConfig } from '../service/config.ts';
 import type { Service } from '../service/service.ts';
 import { streamEvents } from './events.ts';
@@ -153,7 +154,9 @@ async function handle(
     const body = await readBody(request);
     const gone = new AbortController();
     response.once('close', () => gone.abort());
-    send(response, 200, await answer(controlled, method, url, body, gone.signal));
+    const onProgress = (progress: OverlayProgress) => sendProgress(response, progress);
+    const asker = { gone: gone.signal, onProgress };
+    send(response, 200, await answer(controlled, method, url, body, asker));
   } catch (thrown) {
     const error = toUblkError(thrown);
     send(response, STATUSES[error.code] ?? 500, { error });
@@ -168,9 +171,17 @@ const STATUSES: Partial<Record<UblkErrorCode, number>> = {
   [UblkErrorCode.Unsupported]: 501,
 };
 
+/** Sends the answer: the last line of JSON where there was progress, and the only one otherwise. */
 function send(response: ServerResponse, status: number, value: unknown): void {
-  response.writeHead(status, { 'content-type': 'application/json' });
+  if (!response.headersSent) response.writeHead(status, { 'content-type': 'application/json' });
   response.end(`${JSON.stringify(value)}\n`);
+}
+
+/** Sends a line before the answer, unless the client is slow to read. */
+function sendProgress(response: ServerResponse, progress: OverlayProgress): void {
+  if (response.writableNeedDrain) return;
+  if (!response.headersSent) response.writeHead(200, { 'content-type': 'application/x-ndjson' });
+  response.write(`${JSON.stringify({ progress })}\n`);
 }
 
 /** The longest body of a request, in bytes. */

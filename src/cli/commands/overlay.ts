@@ -58,9 +58,20 @@ export async function fork(
 export async function info(path: string, flags: OutputFlags): Promise<void> {
   const layers = await overlayInfo(path);
   const rows = layers.map(
-    ({ path: file, frozen, closed, stored, zeros, extents, allocated, layer }) => [
+    ({
+      path: file,
+      frozen,
+      closed,
+      logicalBlockSize,
+      stored,
+      zeros,
+      extents,
+      allocated,
+      layer,
+    }) => [
       file,
       frozen ? 'frozen' : closed ? 'live' : 'not closed',
+      String(logicalBlockSize),
       formatSize(stored),
       formatSize(zeros),
       String(extents),
@@ -68,6 +79,6 @@ export async function info(path: string, flags: OutputFlags): Promise<void> {
       layer,
     ],
   );
-  const head = ['layer', 'state', 'stored', 'zeros', 'extents', 'takes', 'uuid'];
+  const head = ['layer', 'state', 'block', 'stored', 'zeros', 'extents', 'takes', 'uuid'];
   await answer(flags, layers, () => table(rows, head));
 }

@@ -136,8 +136,8 @@ export async function snapshot(
 export async function flatten(name: string, flags: ServiceFlattenFlags): Promise<void> {
   const client = await connect(flags);
   const { prune, bytesPerSecond } = flags;
-  const merged = await withProgress('the merge', ({ signal }) =>
-    client.flatten(name, { prune, bytesPerSecond, signal }),
+  const merged = await withProgress('the merge', (options) =>
+    client.flatten(name, { prune, bytesPerSecond, ...options }),
   );
   const { kept, removed } = merged;
   const count = kept.length + removed.length;
