@@ -1,15 +1,16 @@
-import { toLatencies } from './latencies.ts';
 import { EventEmitter } from 'node:events';
 import { inspect, type InspectOptions } from 'node:util';
 
 import { announce, announceEnd } from './channels.ts';
-import { checkAbsolutePath, checkBoolean, checkChildren, checkKeys, checkPath } from './check.ts';
+import { checkAbsolutePath, checkChildren, checkKeys } from './check.ts';
 import { watchCompletions, type CompletionBatch, type CompletionsOptions } from './completions.ts';
 import { debug } from './debug.ts';
 import type { DeviceEvents, EndReason } from './device-events.ts';
-import { toError, toProcessWarning, UblkError, UblkErrorCode, unwrap } from './errors.ts';
-import type { Buffering, Counters, DeviceInfo, DeviceStats } from './info.ts';
-import { SharedMemory, type ShareOptions } from './memory.ts';
+import { readStats } from './device-stats.ts';
+import { toProcessWarning, UblkError, UblkErrorCode, unwrap } from './errors.ts';
+import type { Buffering, DeviceInfo, DeviceStats } from './info.ts';
+import { type SharedMemory, shareMemory, type ShareOptions } from './memory.ts';
+import { Lifetime, stateAfter } from './lifetime.ts';
 import type { NativeDevice, NativeEnd } from './native.ts';
 import { Merges, type DeviceFlattenOptions, type MergeOptions } from './merges.ts';
 import type { OverlayMerged } from './overlay-merges.ts';
@@ -21,12 +22,6 @@ import { toNativeThrottle, type ThrottleOptions } from './throttle.ts';
 import { describeStall, lookOften, type Stalled, type WatchdogOptions } from './watchdog.ts';
 
 export type { DeviceEvents, EndReason } from './device-events.ts';
-
-// The longest interval that timers take: one wake-up in 24 days.
-const LONGEST_MS = 2 ** 31 - 1;
-
-/** The ways to end a device. */
-type Way = 'close' | 'quiesce' | 'part' | 'release';
 
 /**
  * An open block device, made by {@link createDevice}. An open device keeps the process alive (see
@@ -47,18 +42,7 @@ export class Device extends EventEmitter<DeviceEvents> {
   #info: DeviceInfo;
   #name: string | undefined;
   readonly #buffers: Buffering;
-  readonly #closed: Promise<EndReason>;
-  /** Resolves at the end of the device, successful or not; never rejects. */
-  readonly #over: Promise<NativeEnd>;
-  // Keeps the event loop alive: all handles of the addon are weak.
-  readonly #alive = setInterval(() => {}, LONGEST_MS);
-  /** Whether the device keeps the program alive. */
-  #kept = true;
-  /** Pending calls that wait for the end and report the device's failure. */
-  #waiting = 0;
-  #ended = false;
-  /** Calls pending or done; failed calls are removed, so that the next call tries again. */
-  readonly #asked = new Map<Way, Promise<void>>();
+  readonly #life: Lifetime;
   readonly #printed = new Set<string>();
   readonly #merges: Merges;
   #stalled = 0;
@@ -80,13 +64,12 @@ export class Device extends EventEmitter<DeviceEvents> {
       ...(userCopy && { userCopy }),
       ...(shared && { shared }),
     });
-    let settle!: { resolve: (reason: EndReason) => void; reject: (error: UblkError) => void };
-    this.#closed = new Promise((resolve, reject) => (settle = { resolve, reject }));
-    this.#over = ended.then((end) => {
-      const error = this.#end(end);
-      if (error) settle.reject(error);
-      else settle.resolve(end.reason === 'failed' ? 'stopped' : end.reason);
-      return end;
+    this.#life = new Lifetime(native, ended, {
+      path: this.path,
+      watchEnd: () => warnOfSlowEnd(this.#info, (warning) => this.warn(warning)),
+      // A merge has the target, which closes its files in good order when nobody has it.
+      leaveTarget: () => this.#merges.end(),
+      over: (...end) => this.#end(...end),
     });
     announce(this);
     debug('%s: served with %O', this.path, this);
@@ -155,7 +138,7 @@ export class Device extends EventEmitter<DeviceEvents> {
    * the device has an `'error'` listener.
    */
   get closed(): Promise<EndReason> {
-    return this.#closed;
+    return this.#life.closed;
   }
 
   /**
@@ -165,10 +148,7 @@ export class Device extends EventEmitter<DeviceEvents> {
    * console.log(device.stats().total.zeroCopyBytes);
    */
   stats(): DeviceStats {
-    const queues = this.#native.stats();
-    const measured = this.#native.latencies();
-    const latencies = measured && { latencies: toLatencies(measured) };
-    return { queues, total: sum(queues), stalled: this.#stalled, ...latencies };
+    return readStats(this.#native, this.#stalled);
   }
 
   /**
@@ -186,7 +166,7 @@ export class Device extends EventEmitter<DeviceEvents> {
    * @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT`.
    */
   completions(options: CompletionsOptions = {}): AsyncIterableIterator<CompletionBatch> {
-    return watchCompletions(this.#native, this.#closed, options);
+    return watchCompletions(this.#native, this.#life.closed, options);
   }
 
   /**
@@ -205,25 +185,18 @@ export class Device extends EventEmitter<DeviceEvents> {
    * for a file outside memory, a fraction of a page, or over 4 GiB.
    */
   async share(path: string | URL, options: ShareOptions = {}): Promise<SharedMemory> {
-    const file = checkPath(path, 'path');
-    checkKeys(options, 'the options of share()', ['readOnly']);
-    const { readOnly = false } = options;
-    checkBoolean(readOnly, 'readOnly');
-    const index = unwrap(await this.#native.share(file, readOnly));
-    return new SharedMemory(this.#native, file, index);
+    return await shareMemory(this.#native, path, options);
   }
 
   /** Lets the process end with an open device; {@link Device} describes the device's fate. */
   unref(): this {
-    this.#kept = false;
-    if (this.#waiting === 0) this.#alive.unref();
+    this.#life.unref();
     return this;
   }
 
   /** Reverts {@link unref}. */
   ref(): this {
-    this.#kept = true;
-    if (!this.#ended) this.#alive.ref();
+    this.#life.ref();
     return this;
   }
 
@@ -351,9 +324,9 @@ export class Device extends EventEmitter<DeviceEvents> {
    * in another way, also by a concurrent {@link close}.
    */
   async quiesce(): Promise<void> {
-    if (this.#asked.has('close')) await this.close();
-    await this.#ask('quiesce');
-    const { reason } = await this.#over;
+    if (this.#life.hasAsked('close')) await this.close();
+    await this.#life.ask('quiesce');
+    const { reason } = await this.#life.over;
     if (reason === 'quiesced') return;
     throw new UblkError(UblkErrorCode.Closed, `${this.path} has ended and cannot be recovered`);
   }
@@ -369,7 +342,7 @@ export class Device extends EventEmitter<DeviceEvents> {
    * device in time.
    */
   close(): Promise<void> {
-    return this.#ask('close');
+    return this.#life.ask('close');
   }
 
   /**
@@ -378,8 +351,8 @@ export class Device extends EventEmitter<DeviceEvents> {
    * before 7.0 see mounts and stacked devices, but no processes with the device open.
    */
   [Symbol.asyncDispose](): Promise<void> {
-    const outlives = this.#info.recovery !== undefined && !this.#asked.has('close');
-    return this.#ask(outlives ? 'release' : 'close');
+    const outlives = this.#info.recovery !== undefined && !this.#life.hasAsked('close');
+    return this.#life.ask(outlives ? 'release' : 'close');
   }
 
   /** @internal Sets the name. */
@@ -389,7 +362,7 @@ export class Device extends EventEmitter<DeviceEvents> {
 
   /** @internal Ends the service as at the end of the program. */
   part(): Promise<void> {
-    return this.#ask('part');
+    return this.#life.ask('part');
   }
 
   /** The device's present state for `JSON.stringify()`, without the counters. */
@@ -400,7 +373,7 @@ export class Device extends EventEmitter<DeviceEvents> {
   /** @internal Reports a failed request. */
   warn(warning: UblkError): void {
     // A worker's message may arrive after the end, and `close` is the last event.
-    const isHeard = !this.#ended && tell(this, 'warning', warning);
+    const isHeard = !this.#life.hasEnded && tell(this, 'warning', warning);
     if (isHeard || this.#printed.has(warning.code)) return;
     this.#printed.add(warning.code);
     process.emitWarning(toProcessWarning(warning));
@@ -418,13 +391,11 @@ export class Device extends EventEmitter<DeviceEvents> {
       const isHeard = tell(this, 'stalled', stalled);
       const error = new UblkError(UblkErrorCode.Timeout, stalled.message);
       if (!isHeard) process.emitWarning(error);
-      if (options.action !== 'quiesce' || this.#asked.has('quiesce')) return;
+      if (options.action !== 'quiesce' || this.#life.hasAsked('quiesce')) return;
       this.quiesce().catch((failed: UblkError) => this.warn(failed));
     };
-    const look = (): void =>
-      this.#native.stalls().forEach((one) => report(describeStall(this.path, one)));
-    const looks = lookOften(look, options);
-    void this.#over.then(() => looks[Symbol.dispose]());
+    const looks = lookOften(this.#native, options, (one) => report(describeStall(this.path, one)));
+    void this.#life.over.then(() => looks[Symbol.dispose]());
   }
 
   /** @internal Merges layers past these limits, until the end. */
@@ -432,57 +403,16 @@ export class Device extends EventEmitter<DeviceEvents> {
     this.#merges.keep(options);
   }
 
-  /** Ends the device in the given way; repeated calls share a promise. */
-  #ask(way: Way): Promise<void> {
-    const asked = this.#asked.get(way) ?? this.#leave(way);
-    this.#asked.set(way, asked);
-    return asked;
-  }
-
-  async #leave(way: Way): Promise<void> {
-    if (this.#ended) return;
-    debug('%s: %s', this.path, way);
-    this.#waiting += 1;
-    this.#alive.ref();
-    const slow = warnOfSlowEnd(this.#info, (warning) => this.warn(warning));
-    try {
-      // A merge has the target, which closes its files in good order when nobody has it.
-      await this.#merges.end();
-      unwrap(await this.#native[way]());
-      await this.#over;
-    } catch (error) {
-      // The addon may throw synchronously, before `#asked` has the promise.
-      await undefined;
-      this.#asked.delete(way);
-      debug('%s: %s failed: %O', this.path, way, error);
-      throw error;
-    } finally {
-      slow[Symbol.dispose]();
-      this.#waiting -= 1;
-      if (this.#waiting === 0 && !this.#kept) this.#alive.unref();
-    }
-  }
-
-  /** Records the end; returns the error of a failed device. */
-  #end(end: NativeEnd): UblkError | undefined {
-    const error = end.failure && toError(end.failure);
-    debug('%s: %s', this.path, end.reason, error ?? '');
-    this.#ended = true;
+  /** Records the end; returns whether the error of a failed device is reported. */
+  #end(end: NativeEnd, error: UblkError | undefined, isReported: boolean): boolean {
     void this.#merges.end();
     const { serverPid: _gone, ...info } = this.#info;
     this.#info = { ...info, state: stateAfter(end, info.recovery) };
-    clearInterval(this.#alive);
-    const isHeard = this.#waiting > 0 || (error && tell(this, 'error', error));
-    if (isHeard) this.#closed.catch(() => {});
+    const isHeard = isReported || (error !== undefined && tell(this, 'error', error));
     tell(this, 'close');
     announceEnd({ device: this, reason: end.reason, ...(error ? { error } : {}) });
-    return error;
+    return isHeard;
   }
-}
-
-function stateAfter({ reason }: NativeEnd, recovery: DeviceInfo['recovery']): DeviceInfo['state'] {
-  if (reason !== 'quiesced') return 'dead';
-  return recovery === 'fail' ? 'fail-io' : 'quiesced';
 }
 
 // The text for `console.log()`.
@@ -491,11 +421,3 @@ Object.defineProperty(Device.prototype, inspect.custom, {
     return `${this.constructor.name} ${inspect(this.toJSON(), options)}`;
   },
 });
-
-function sum(queues: readonly Counters[]): Counters {
-  const total: Record<string, number> = {};
-  for (const queue of queues) {
-    for (const [name, count] of Object.entries(queue)) total[name] = (total[name] ?? 0) + count;
-  }
-  return total as unknown as Counters;
-}

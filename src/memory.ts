@@ -1,3 +1,4 @@
+import { checkBoolean, checkKeys, checkPath } from './check.ts';
 import { unwrap } from './errors.ts';
 import type { NativeDevice } from './native.ts';
 import { once } from './once.ts';
@@ -41,4 +42,17 @@ export class SharedMemory {
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
+}
+
+/** @throws {UblkError} As {@link Device.share}. */
+export async function shareMemory(
+  native: NativeDevice,
+  path: string | URL,
+  options: ShareOptions,
+): Promise<SharedMemory> {
+  const file = checkPath(path, 'path');
+  checkKeys(options, 'the options of share()', ['readOnly']);
+  const { readOnly = false } = options;
+  checkBoolean(readOnly, 'readOnly');
+  return new SharedMemory(native, file, unwrap(await native.share(file, readOnly)));
 }

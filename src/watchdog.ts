@@ -1,5 +1,5 @@
 import { checkInteger, checkKeys, checkOneOf } from './check.ts';
-import type { NativeStall, NativeWatchdog } from './native.ts';
+import type { NativeDevice, NativeStall, NativeWatchdog } from './native.ts';
 import { OPS, type RequestOp } from './request-op.ts';
 
 /** What is done about a stall, beside the event. */
@@ -72,7 +72,12 @@ export function toNativeWatchdog(options: WatchdogOptions): NativeWatchdog {
 }
 
 /** Looks for stalls four times within the patience of the watchdog, or once a second. */
-export function lookOften(look: () => void, { afterMs = AFTER_MS }: WatchdogOptions): Disposable {
+export function lookOften(
+  native: Pick<NativeDevice, 'stalls'>,
+  { afterMs = AFTER_MS }: WatchdogOptions,
+  report: (stall: NativeStall) => void,
+): Disposable {
+  const look = (): void => native.stalls().forEach(report);
   const timer = setInterval(look, Math.min(1000, Math.ceil(afterMs / 4))).unref();
   return { [Symbol.dispose]: () => clearInterval(timer) };
 }
