@@ -1,6 +1,9 @@
 import { inspect } from 'node:util';
 
+import type { Outcome } from '../native/binding.cjs';
 import type { RequestOp } from './request-op.ts';
+
+export type { Outcome };
 
 /** The codes of {@link UblkError}, for programs. */
 export const UblkErrorCode = {
@@ -144,11 +147,6 @@ export class UblkError extends Error {
     return value instanceof Error && brand in value;
   }
 }
-
-/** The addon's answer: a value or a failure. */
-export type Outcome<T> =
-  | { readonly value: T; readonly failure?: undefined }
-  | { readonly value?: undefined; readonly failure: Failure };
 
 /**
  * The value of an answer.

@@ -98,7 +98,7 @@ export function toNativeOptions(options: DeviceOptions): NativeDeviceOptions {
     ...toNativeServing(options),
     ...toNativeFeatures(options),
   };
-  if (given.watchdog?.action === 'quiesce' && given.recovery === undefined) {
+  if (options.watchdog?.action === 'quiesce' && given.recovery === undefined) {
     throw wrong(
       'watchdog.action',
       "is 'quiesce', which needs recovery: no other server could take the device",

@@ -65,10 +65,8 @@ const ACTIONS: readonly WatchdogAction[] = ['event', 'quiesce'];
 export function toNativeWatchdog(options: WatchdogOptions): NativeWatchdog {
   checkKeys(options, 'watchdog', ['afterMs', 'action'], 'watchdog');
   const { afterMs = AFTER_MS, action = 'event' } = options;
-  return {
-    afterMs: checkInteger(afterMs, 'watchdog.afterMs', 100, 3_600_000),
-    action: checkOneOf(action, 'watchdog.action', ACTIONS),
-  };
+  checkOneOf(action, 'watchdog.action', ACTIONS);
+  return { afterMs: checkInteger(afterMs, 'watchdog.afterMs', 100, 3_600_000) };
 }
 
 /** Looks for stalls four times within the patience of the watchdog, or once a second. */

@@ -81,11 +81,12 @@ describe.runIf(process.arch === 'x64')('the packages, installed without a compil
       'dist/index.js',
       'dist/index.d.ts',
       'native/binding.cjs',
+      'native/binding.d.cts',
       'man/ublk.1',
     ];
     expect(paths).toEqual(expect.arrayContaining([...expected, 'LICENSE-MIT', 'LICENSE-APACHE']));
     const known =
-      /^(bin\/ublk|docs\/.+\.(md|svg|json)|examples\/.+|vm\/README\.md|dist\/.+\.(js|d\.ts)|man\/ublk\.1|native\/binding\.cjs|udev\/9\d-ublk(-names)?\.rules|package\.json|[A-Z]+(-\w+)?(\.md)?)$/;
+      /^(bin\/ublk|docs\/.+\.(md|svg|json)|examples\/.+|vm\/README\.md|dist\/.+\.(js|d\.ts)|man\/ublk\.1|native\/binding\.(cjs|d\.cts)|udev\/9\d-ublk(-names)?\.rules|package\.json|[A-Z]+(-\w+)?(\.md)?)$/;
     expect(paths.filter((path) => !known.test(path))).toEqual([]);
     const inPlatform = platform.files.map((file) => file.path).sort();
     expect(inPlatform).toEqual(['README.md', 'package.json', ADDON]);

@@ -1,10 +1,12 @@
 import { vi, type Mock } from 'vitest';
 
-import type { Counters, DeviceInfo } from '../../src/info.ts';
-import type { NativeDevice, NativeEnd } from '../../src/native.ts';
+import type { Counters, DeviceInfo, NativeDevice, NativeEnd } from '../../src/native.ts';
+
+/** The addon's device as an object: a spread of the class would leave out the methods. */
+type Methods = { [K in keyof NativeDevice]: NativeDevice[K] };
 
 /** The addon's device without a kernel: closing ends it. */
-export function fakeDevice(onEnd: (end: NativeEnd) => void): NativeDevice & {
+export function fakeDevice(onEnd: (end: NativeEnd) => void): Methods & {
   [
     K in
       | 'stalls'
@@ -34,8 +36,12 @@ export function fakeDevice(onEnd: (end: NativeEnd) => void): NativeDevice & {
     stalls: vi.fn<NativeDevice['stalls']>(() => []),
     throttle: vi.fn<NativeDevice['throttle']>(() => ({ value: undefined })),
     resize: vi.fn<NativeDevice['resize']>(async (size) => ({ value: { ...INFO, size } })),
-    snapshot: vi.fn<NativeDevice['snapshot']>(async (_children, path = '/disks/vm.layer.7') => ({
-      value: { path, layer: '6f8b33b2-7c43-4e8e-bd5e-6f4bd4fbf2f1', generation: 7 },
+    snapshot: vi.fn<NativeDevice['snapshot']>(async (_children, path) => ({
+      value: {
+        path: path ?? '/disks/vm.layer.7',
+        layer: '6f8b33b2-7c43-4e8e-bd5e-6f4bd4fbf2f1',
+        generation: 7,
+      },
     })),
     frozen: vi.fn<NativeDevice['frozen']>(async () => ({ value: null })),
     flatten: vi.fn<NativeDevice['flatten']>(async () => ({

@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 
 import { build, type Format } from 'esbuild';
 import { execa } from 'execa';
+import ts from 'typescript';
 import { expect, test } from 'vitest';
 
 import { load } from '../../src/native.ts';
@@ -86,4 +87,17 @@ test('a Node.js without addons says so', async () => {
   const args = ['--no-addons', '--import', 'tsx', '--input-type=module', '--eval', program];
   const { stdout } = await execa('node', args);
   expect(stdout).toBe('Node.js is told not to load addons');
+});
+
+test('the generated declarations name no type that is not declared: such a type would pass as any', () => {
+  const file = fileURLToPath(new URL('../../native/binding.d.cts', import.meta.url));
+  const program = ts.createProgram([file], {
+    target: ts.ScriptTarget.ES2022,
+    module: ts.ModuleKind.NodeNext,
+    strict: true,
+    types: ['node'],
+  });
+  const problems = program.getSemanticDiagnostics(program.getSourceFile(file));
+  const messages = problems.map((one) => ts.flattenDiagnosticMessageText(one.messageText, ' '));
+  expect(messages).toEqual([]);
 });

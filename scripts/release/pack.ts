@@ -50,6 +50,7 @@ const NEEDED: readonly string[] = [
   'LICENSE-MIT',
   'man/ublk.1',
   'native/binding.cjs',
+  'native/binding.d.cts',
   'package.json',
   'README.md',
 ];

@@ -14,7 +14,8 @@ pub struct DeviceInfo {
     pub id: u32,
     /// The block device.
     pub path: String,
-    /// `dead`, `live`, `quiesced` or `fail-io`.
+    /// Whether the device is served.
+    #[napi(ts_type = "'dead' | 'live' | 'quiesced' | 'fail-io'")]
     pub state: &'static str,
     /// Hardware queues.
     pub queues: u16,
@@ -34,7 +35,8 @@ pub struct DeviceInfo {
     pub owner_uid: u32,
     /// The group of the owner.
     pub owner_gid: u32,
-    /// `queue`, `reissue` or `fail`; absent: the device ends with the server.
+    /// What becomes of requests without a server; absent: the device ends with the server.
+    #[napi(ts_type = "'queue' | 'reissue' | 'fail'")]
     pub recovery: Option<&'static str>,
     /// The features in force.
     pub features: Vec<String>,
@@ -80,7 +82,8 @@ pub struct DeviceUsers {
 #[derive(Debug)]
 #[napi(object, object_from_js = false)]
 pub struct DeviceUser {
-    /// `mount`, `device`, `swap` or `process`.
+    /// What uses the device.
+    #[napi(ts_type = "'mount' | 'device' | 'swap' | 'process'")]
     pub kind: &'static str,
     /// The mount point, the name of the device or of the process.
     pub name: Option<String>,
@@ -147,7 +150,8 @@ pub(crate) fn exchange_mode(mode: ExchangeMode) -> &'static str {
 #[derive(Debug)]
 #[napi(object, object_from_js = false)]
 pub struct Buffers {
-    /// The name of the buffer mode that can serve every request.
+    /// The buffer mode that can serve every request.
+    #[napi(ts_type = "'auto' | 'register' | 'user-copy' | 'get-data' | 'copy'")]
     pub mode: &'static str,
     /// With zero copy: user copy is there as well.
     pub user_copy: bool,

@@ -31,7 +31,8 @@ use crate::{targets, task};
 #[derive(Debug)]
 #[napi(object, object_from_js = false)]
 pub struct NativeEnd {
-    /// `closed`, `stopped`, `quiesced` or `failed`.
+    /// What ended the service.
+    #[napi(ts_type = "'closed' | 'stopped' | 'quiesced' | 'failed'")]
     pub reason: &'static str,
     /// With `failed`: why.
     pub failure: Option<Failure>,
@@ -63,7 +64,7 @@ pub struct NativeDevice {
 #[napi(
     catch_unwind,
     ts_args_type = "options: NativeDeviceOptions, onEnd: (end: NativeEnd) => void, onAdded?: (device: \
-                    DeviceInfo) => void",
+                    AddedDevice) => void",
     ts_return_type = "Promise<Outcome<NativeDevice>>"
 )]
 pub fn create_device<'env>(
@@ -164,7 +165,7 @@ impl NativeDevice {
     }
 
     /// The negotiated exchange.
-    #[napi(catch_unwind)]
+    #[napi(catch_unwind, ts_return_type = "'per-io' | 'batch'")]
     pub fn exchange_mode(&self) -> &'static str {
         describe::exchange_mode(self.device.exchange())
     }
@@ -223,7 +224,7 @@ impl NativeDevice {
     pub fn snapshot<'env>(
         &self,
         env: &'env Env,
-        children: Vec<String>,
+        #[napi(ts_arg_type = "readonly string[]")] children: Vec<String>,
         file: Option<String>,
     ) -> napi::Result<Object<'env>> {
         let device = Arc::clone(&self.device);

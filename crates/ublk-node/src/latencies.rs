@@ -28,7 +28,7 @@ pub fn latency_bounds() -> Vec<f64> {
 }
 
 /// The kinds of requests, in the order of a device's histograms.
-#[napi(catch_unwind)]
+#[napi(catch_unwind, ts_return_type = "('read' | 'write' | 'flush' | 'discard' | 'writeZeroes')[]")]
 pub fn latency_kinds() -> Vec<&'static str> {
     stats::KINDS.to_vec()
 }

@@ -25,7 +25,7 @@ pub fn device_info(env: &Env, id: u32) -> napi::Result<Object<'_>> {
 }
 
 /// Stops a device, with `force` whoever uses it; answers what was looked at before.
-#[napi(catch_unwind, ts_return_type = "Promise<Outcome<StopCheck>>")]
+#[napi(catch_unwind, ts_return_type = "Promise<Outcome<'openers' | 'holders' | 'nothing'>>")]
 pub fn stop_device(env: &Env, id: u32, force: bool) -> napi::Result<Object<'_>> {
     task::promise(env, move || {
         Ok(match device::stop(&Linux::new(), id, force)? {
@@ -53,7 +53,11 @@ pub fn resize_device(env: &Env, id: u32, size: i64, force: bool) -> napi::Result
 
 /// Moves the threads that serve a device; answers how many there are.
 #[napi(catch_unwind, ts_return_type = "Promise<Outcome<number>>")]
-pub fn set_device_affinity(env: &Env, id: u32, cpus: Vec<u16>) -> napi::Result<Object<'_>> {
+pub fn set_device_affinity(
+    env: &Env,
+    id: u32,
+    #[napi(ts_arg_type = "readonly number[]")] cpus: Vec<u16>,
+) -> napi::Result<Object<'_>> {
     task::promise(env, move || {
         let moved = device::set_affinity(Linux::new(), id, &cpus)?;
         Ok(u32::try_from(moved).unwrap_or(u32::MAX))

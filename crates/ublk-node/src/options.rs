@@ -24,9 +24,13 @@ pub struct NativeDeviceOptions {
     pub depth: Option<u16>,
     /// The largest request, in bytes.
     pub max_io_bytes: Option<u32>,
-    /// Of `auto`, `register`, `user-copy`, `get-data`, `copy`, `shared`.
+    /// Of which the best that the kernel has is taken.
+    #[napi(
+        ts_type = "readonly ('auto' | 'register' | 'user-copy' | 'get-data' | 'copy' | 'shared')[]"
+    )]
     pub buffers: Option<Vec<String>>,
-    /// `per-io` or `batch`.
+    /// How requests come; absent: the best that the kernel has.
+    #[napi(ts_type = "'per-io' | 'batch'")]
     pub exchange: Option<String>,
     /// Register, I/O and unregister each in an enter of its own.
     pub split_register: Option<bool>,
@@ -45,8 +49,10 @@ pub struct NativeDeviceOptions {
     /// What of the device's limits is narrower than its target needs.
     pub limits: Option<NativeLimits>,
     /// The CPUs that threads are bound to instead.
+    #[napi(ts_type = "readonly number[]")]
     pub affinity: Option<Vec<u16>>,
-    /// `queue`, `reissue` or `fail`.
+    /// What becomes of requests without a server; absent: the device ends with the server.
+    #[napi(ts_type = "'queue' | 'reissue' | 'fail'")]
     pub recovery: Option<String>,
     /// Whether the kernel looks for partitions.
     pub part_scan: Option<bool>,

@@ -117,7 +117,7 @@ pub fn create_overlay(
 pub fn fork_overlay(
     env: &Env,
     path: String,
-    children: Vec<String>,
+    #[napi(ts_arg_type = "readonly string[]")] children: Vec<String>,
     history: Option<String>,
 ) -> napi::Result<Object<'_>> {
     task::promise(env, move || {

@@ -54,7 +54,7 @@ impl NativePool {
     #[napi(
         catch_unwind,
         ts_args_type = "options: NativeDeviceOptions, onEnd: (end: NativeEnd) => void, onAdded?: (device: \
-                        DeviceInfo) => void",
+                        AddedDevice) => void",
         ts_return_type = "Promise<Outcome<NativeDevice>>"
     )]
     pub fn create_device<'env>(

@@ -54,7 +54,8 @@ pub struct NativeInjected {
 pub struct NativeSimulationOptions {
     /// Where all chance comes from.
     pub seed: u32,
-    /// `7.3` or `6.12`.
+    /// The modelled kernel.
+    #[napi(ts_type = "'7.3' | '6.12'")]
     pub kernel: String,
     /// The faults.
     pub faults: NativeFaults,
@@ -63,7 +64,8 @@ pub struct NativeSimulationOptions {
 /// An operation of the disk's user.
 #[napi(object, object_to_js = false)]
 pub struct NativeDiskOperation {
-    /// `read`, `write`, `flush`, `discard` or `writeZeroes`.
+    /// What to do.
+    #[napi(ts_type = "'read' | 'write' | 'flush' | 'discard' | 'writeZeroes'")]
     pub kind: String,
     /// In bytes.
     pub offset: i64,

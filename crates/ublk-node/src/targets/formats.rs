@@ -16,7 +16,8 @@ use crate::options::unknown;
 #[derive(Clone, Debug)]
 #[napi(object, object_to_js = false)]
 pub struct NativeIntegrity {
-    /// `none`, `ip`, `crc16` or `crc64`.
+    /// The checksum of each piece.
+    #[napi(ts_type = "'none' | 'ip' | 'crc16' | 'crc64'")]
     pub checksum: String,
     /// Of each piece.
     pub metadata_size: u8,

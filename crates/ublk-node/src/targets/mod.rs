@@ -33,14 +33,18 @@ use crate::options::{refused, unknown};
 #[derive(Clone, Debug)]
 #[napi(object, object_to_js = false)]
 pub struct NativeTarget {
-    /// `null`, `error`, `file`, `striped`, `linear`, `delay`, `zoned`, `overlay`, `nbd`, `qcow2`, `rbd`,
-    /// `http` or `handler`.
+    /// What answers requests.
+    #[napi(
+        ts_type = "'null' | 'error' | 'file' | 'striped' | 'linear' | 'delay' | 'zoned' | 'overlay' | \
+                   'nbd' | 'qcow2' | 'rbd' | 'http' | 'handler'"
+    )]
     pub kind: String,
     /// In bytes.
     pub size: Option<i64>,
     /// Of the file, or of an overlay's live layer, absolute.
     pub path: Option<String>,
-    /// `auto`, `yes` or `no`.
+    /// Whether the page cache is left out.
+    #[napi(ts_type = "'auto' | 'yes' | 'no'")]
     pub direct: Option<String>,
     /// Whether writes are refused.
     pub read_only: Option<bool>,
@@ -49,6 +53,7 @@ pub struct NativeTarget {
     /// In bytes.
     pub logical_block_size: Option<u32>,
     /// The targets of a layer, the base of an overlay, or the backends of a handler.
+    #[napi(ts_type = "readonly NativeTarget[]")]
     pub targets: Option<Vec<NativeTarget>>,
     /// In bytes.
     pub chunk: Option<u32>,
@@ -64,6 +69,7 @@ pub struct NativeTarget {
     pub bridge: Option<u32>,
     /// The methods of a handler: `read`, `write`, `flush`, `discard`, `writeZeroes`, and the
     /// operations of zoned devices.
+    #[napi(ts_type = "readonly string[]")]
     pub ops: Option<Vec<String>>,
     /// Whether a handler's writes heed FUA.
     pub fua: Option<bool>,
