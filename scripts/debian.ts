@@ -15,6 +15,7 @@ const TELL_TALE: Record<string, string> = {
   'busybox-static': 'busybox',
   'btrfs-progs': 'mkfs.btrfs',
   'ceph-common': 'rbd',
+  dosfstools: 'mkfs.vfat',
   e2fsprogs: 'mkfs.ext4',
   gcc: 'cc',
   kmod: 'modprobe',

@@ -28,6 +28,7 @@ export const TEST_PACKAGES: readonly string[] = [
   'e2fsprogs',
   'xfsprogs',
   'btrfs-progs',
+  'dosfstools',
   'libnbd-bin',
   'nbdkit',
   'openssl',

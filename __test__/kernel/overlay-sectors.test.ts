@@ -57,6 +57,22 @@ withUblk('an overlay with logical blocks of 512 bytes', () => {
     await execa('e2fsck', ['-f', '-n', again.path]);
   });
 
+  test('carries a FAT of its base, which cannot be mounted from larger blocks', async () => {
+    const path = sparseImage(64 * MIB);
+    await execa('mkfs.vfat', ['-S', '512', path]);
+    const overlay = (name: string, logicalBlockSize?: number) => {
+      const layer = join(dirname(path), name);
+      return targets.overlay(targets.file(path), layer, { create: true, logicalBlockSize });
+    };
+    {
+      await using device = await createDevice({ target: overlay('large.layer') });
+      const mounted = execa('mount', ['-t', 'vfat', device.path, mountPoint()]);
+      await expect(mounted).rejects.toThrow(/exit code 32/);
+    }
+    await using device = await createDevice({ target: overlay('vm.layer', 512) });
+    expect(await carries(device, ['true'], ['fsck.vfat', '-n'])).toBe(true);
+  });
+
   test('has the partitions of its base, wherever they begin', async () => {
     const path = sparseImage(48 * MIB);
     const base = targets.file(path, { logicalBlockSize: 512 });
