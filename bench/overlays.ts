@@ -1,5 +1,8 @@
 // Copy-on-write disks, each against a file of the same file system. Pure data.
 
+import { fileURLToPath } from 'node:url';
+
+import { quote } from '../vm/job.ts';
 import { type Subject, subjectId } from './subjects.ts';
 
 const READS = ['4k randread qd1', '4k randread qd32'];
@@ -51,8 +54,34 @@ const KINDS: readonly Kind[] = [
   },
 ];
 
+/** Disks of others on a raw image of the same size: name, device, and the words of `forks.sh`. */
+const OTHERS = [
+  ['dm-snapshot over loop', '/dev/mapper/ublkbench-fork', 'dm-snapshot'],
+  ['qcow2 by qemu-nbd', '/dev/nbd0', 'qcow2'],
+] as const;
+const FORKS = quote(fileURLToPath(new URL('forks.sh', import.meta.url)));
+
 export function overlays(): Subject[] {
-  return KINDS.map(toSubject);
+  return [...KINDS.map(toSubject), ...OTHERS.flatMap(toOthers)];
+}
+
+/** Blocks of the base, and then, on a disk of its own, first writes. */
+function toOthers([name, device, word]: (typeof OTHERS)[number]): Subject[] {
+  const [start, stop] = [`sh ${FORKS} begin-${word}`, `sh ${FORKS} end-${word}`];
+  const kind = (part: string, whole: readonly string[], against: string): Subject => ({
+    name: `${name}, ${part}`,
+    kind: 'other',
+    target: 'file',
+    queues: 1,
+    workloads: { whole, quick: [] },
+    varies: 'overlays',
+    other: { name, target: 'file', device, start, stop },
+    against: subjectId({ name: against, queues: 1 }),
+  });
+  return [
+    kind('blocks of the base', READS, 'ext4 file'),
+    kind('first writes', WRITES, 'ext4 sparse file'),
+  ];
 }
 
 function toSubject({ name, workloads, target, filled, against }: Kind): Subject {

@@ -43,7 +43,7 @@ export interface RunResult {
 /** Rejects when nothing could be measured at all. */
 export async function measure(rows: readonly Row[], options: RunOptions = {}): Promise<RunResult> {
   const { native = false, rounds = 1, kernel, onRow } = options;
-  await ensurePackages([...TEST_PACKAGES], 'measure with fio');
+  await ensurePackages([...TEST_PACKAGES, 'dmsetup'], 'measure with fio');
   const server = await buildServer();
   const transcript = new Transcript({ row: (index) => onRow?.(rows[index]!) });
   let status = 0;
