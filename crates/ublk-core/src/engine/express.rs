@@ -2,8 +2,8 @@
 //! already registered.
 //!
 //! The engine keeps only the request of such a transfer: after a complete transfer there is nothing
-//! more to know. After any other result, the request goes the usual way, as a plan of a single
-//! step.
+//! more to know, but for a target that wants to hear of the end ([`Way::Told`]). After any other
+//! result, the request goes the usual way, as a plan of a single step.
 
 use io_uring::squeue::Flags;
 use ublk_sys::ublksrv_io_desc;
@@ -16,7 +16,7 @@ use crate::driver::Ring;
 use crate::file_table::FIRST_OF_TARGET;
 use crate::pass::Pass;
 use crate::sqe;
-use crate::targets::{Op, Plan, Remap, Request, Step, StepKind, Target};
+use crate::targets::{Ended, Next, Op, Plan, Remap, Request, Step, StepKind, Target};
 use crate::token::{Kind, Token};
 
 /// The submission entries of a transfer and the commit behind the transfer.
@@ -78,6 +78,22 @@ impl<T: Target> Engine<T> {
         let slot = self.standing_slot(tag)?;
         self.transfer(pass, tag, (&step, slot), alone);
         Some(if alone { Outcome::CommitLinked(self.succeed(pass, tag)) } else { Outcome::Running })
+    }
+
+    /// Starts the only step of a request's last round, of whose end the target hears, if the step can go
+    /// the express way. Not linked to the commit: a linked transfer tells nobody of its success.
+    #[inline]
+    pub(super) fn express_told<R: Ring>(
+        &mut self,
+        pass: &mut Pass<'_, R>,
+        tag: u16,
+        request: &Request,
+    ) -> bool {
+        let starts = self.express_step(pass, tag, request, false).is_some();
+        if starts {
+            self.flights[usize::from(tag)].way = Way::Told;
+        }
+        starts
     }
 
     /// Starts a request with a plan from beyond the bridge, whose bytes are where `remap` says;
@@ -146,8 +162,13 @@ impl<T: Target> Engine<T> {
         result: i32,
     ) -> Option<Outcome> {
         let flight = &self.flights[usize::from(tag)];
-        if flight.way != Way::Express || result.cast_unsigned() != flight.request.length {
+        if result.cast_unsigned() != flight.request.length {
             return None;
+        }
+        match flight.way {
+            Way::Express => {}
+            Way::Told => return Some(self.tell(pass, tag)),
+            _ => return None,
         }
         if count_plain(pass.counters, &flight.request, 1) {
             // The request holds nothing to be released.
@@ -157,12 +178,24 @@ impl<T: Target> Engine<T> {
         Some(Outcome::Commit(self.succeed(pass, tag)))
     }
 
+    /// A transfer is complete of whose end the target hears.
+    fn tell<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Outcome {
+        let Flight { request, ticket, round, .. } = self.flights[usize::from(tag)];
+        let ended = Ended { result: Ok(()), ticket, round };
+        let next = self.target.next(&request, ended, &mut Plan::new(&mut []));
+        debug_assert_eq!(next, Next::Done, "after the last round of {request:?}");
+        Outcome::Commit(self.succeed(pass, tag))
+    }
+
     /// The transfer has failed or is short: the request continues as if never sent the express way.
     #[cold]
     pub(super) fn derail<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) {
         let flight = &mut self.flights[usize::from(tag)];
-        let (request, way) = (flight.request, flight.way);
-        *flight = Flight { pending: 1, planned: 1, started: 1, ..Flight::new(request) };
+        let Flight { request, way, ticket, .. } = *flight;
+        let told = way == Way::Told;
+        let (asks, ticket) = (told, if told { ticket } else { 0 });
+        *flight =
+            Flight { asks, ticket, pending: 1, planned: 1, started: 1, ..Flight::new(request) };
         let first = usize::from(tag) * self.max_steps;
         self.progress[first] = Progress::default();
         if let Remap::To { .. } = self.target.remap(&request) {

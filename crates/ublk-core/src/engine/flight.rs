@@ -53,6 +53,8 @@ pub(super) enum Way {
     /// Fast path: a single step expected to transfer the whole request; see `express`. Only the
     /// request is kept here.
     Express,
+    /// As `Express`, and the target hears of the end, by the flight's ticket.
+    Told,
     /// Fast path, linked to the commit: the request counts as ended.
     Linked,
     /// As `Linked`, but the kernel took the step without the commit: see `severed`.

@@ -20,7 +20,7 @@ use crate::buffers::Buffers;
 use crate::driver::Ring;
 use crate::memory::Region;
 use crate::pass::Pass;
-use crate::targets::{Plan, Request, Step, Target};
+use crate::targets::{Plan, Request, Step, Target, Ticket};
 use crate::token::{Kind, Token};
 
 mod age;
@@ -211,8 +211,11 @@ impl<T: Target> Engine<T> {
         if !self.direct {
             self.staging[usize::from(tag)] = Staging::at(address);
         }
-        if ticket.is_some() {
+        if let Some(Ticket { last, .. }) = ticket {
             self.flights[usize::from(tag)].take(ticket);
+            if steps == 1 && last && self.express_told(pass, tag, &request) {
+                return Ok(Outcome::Running);
+            }
             return self.launch_round(pass, tag, steps);
         }
         match steps {

@@ -5,7 +5,7 @@ use super::flight::{Flight, Lease};
 use super::{Engine, Settled};
 use crate::driver::Ring;
 use crate::pass::Pass;
-use crate::targets::{Ended, Errno, Next, Plan, Step, StepKind, Target};
+use crate::targets::{Ended, Errno, Next, Plan, Step, StepKind, Target, Ticket};
 
 /// The number that stands for the round of a request which its target has ended.
 const LAST: u16 = u16::MAX;
@@ -13,8 +13,8 @@ const LAST: u16 = u16::MAX;
 impl Flight {
     /// Notes whether the plan that lies ready asks, and with which ticket.
     #[inline]
-    pub(super) fn take(&mut self, ticket: Option<u64>) {
-        (self.asks, self.ticket) = (ticket.is_some(), ticket.unwrap_or(0));
+    pub(super) fn take(&mut self, ticket: Option<Ticket>) {
+        (self.asks, self.ticket) = (ticket.is_some(), ticket.map_or(0, |ticket| ticket.number));
     }
 
     /// Notes that the target has ended the request.
@@ -55,7 +55,7 @@ impl<T: Target> Engine<T> {
                 debug_assert!(result.is_ok(), "a round that has failed is not asked for again");
                 let wait = Step { kind: StepKind::Wait, length: microseconds, ..Step::EMPTY };
                 self.steps[first] = wait;
-                self.flights[index].take(Some(ticket));
+                self.flights[index].asks = true;
                 self.launch(pass, tag, 1)
             }
             Next::Done => self.end_rounds(pass, tag, 0),

@@ -38,7 +38,7 @@ impl<T: Target> Engine<T> {
                 self.step_ended(pass, Token::new(Kind::Step, tag), result)
             }
             // It has been done again.
-            Way::Plan | Way::Express => Ok(Outcome::Running),
+            Way::Plan | Way::Express | Way::Told => Ok(Outcome::Running),
         }
     }
 

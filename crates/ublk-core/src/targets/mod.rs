@@ -38,7 +38,7 @@ pub use geometry::{
     DiscardLimits, Geometry, GeometryError, Presentation, SegmentLimits, ZonedLimits,
 };
 pub use on_remote::OnRemote;
-pub use plan::{Part, Place, Plan, REMOTE, Remap, Step, StepKind};
+pub use plan::{Part, Place, Plan, REMOTE, Remap, Step, StepKind, Ticket};
 pub use progress::Progress;
 pub use request::{Op, Request, RequestFlags, ZoneOp};
 pub use rounds::{Ended, Next};

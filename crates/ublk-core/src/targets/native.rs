@@ -19,7 +19,7 @@ use super::striped::Striped;
 use super::zoned::Zoned;
 use super::{
     Durability, Elsewhere, Ended, Errno, FlattenOptions, Frozen, Geometry, Merged, Next, OnRemote,
-    Plan, Progress, Queues, Remap, Request, Snapshot, SnapshotOptions, Target,
+    Plan, Progress, Queues, Remap, Request, Snapshot, SnapshotOptions, Target, Ticket,
 };
 use crate::allocation::Allocation;
 use crate::memory::Region;
@@ -86,7 +86,7 @@ impl Native {
         &self,
         request: &Request,
         mut plan: Plan<'_>,
-    ) -> Result<(usize, Option<u64>), Errno> {
+    ) -> Result<(usize, Option<Ticket>), Errno> {
         forward!(self, target => target.plan(request, &mut plan))?;
         Ok((plan.len(), plan.ticket()))
     }

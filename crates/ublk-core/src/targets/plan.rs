@@ -158,7 +158,16 @@ pub struct Part {
 pub struct Plan<'a> {
     steps: &'a mut [Step],
     len: usize,
-    ticket: Option<u64>,
+    ticket: Option<Ticket>,
+}
+
+/// The wish of a target to hear of the end of a plan's steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// What the target is told then.
+    pub number: u64,
+    /// The round is the request's last: after a success the target only hears of the end.
+    pub last: bool,
 }
 
 impl<'a> Plan<'a> {
@@ -183,7 +192,7 @@ impl<'a> Plan<'a> {
     #[inline]
     pub(super) fn append(
         &mut self,
-        fill: impl FnOnce(Plan<'_>) -> Result<(usize, Option<u64>), Errno>,
+        fill: impl FnOnce(Plan<'_>) -> Result<(usize, Option<Ticket>), Errno>,
     ) -> Result<(), Errno> {
         let (steps, ticket) = fill(Plan::new(&mut self.steps[self.len..]))?;
         self.len += steps;
@@ -194,12 +203,19 @@ impl<'a> Plan<'a> {
     /// Asks for [`next`](super::Target::next) also after the success of all steps, with `ticket`.
     #[inline]
     pub fn ask(&mut self, ticket: u64) {
-        self.ticket = Some(ticket);
+        self.ticket = Some(Ticket { number: ticket, last: false });
+    }
+
+    /// The same where the answer after a success will be [`Next::Done`](super::Next::Done): a plan of one
+    /// transfer goes express then.
+    #[inline]
+    pub fn ask_last(&mut self, ticket: u64) {
+        self.ticket = Some(Ticket { number: ticket, last: true });
     }
 
     /// The ticket for the target at the end of the steps, if the target asks.
     #[inline]
-    pub fn ticket(&self) -> Option<u64> {
+    pub fn ticket(&self) -> Option<Ticket> {
         self.ticket
     }
 

@@ -31,7 +31,10 @@ pub(super) fn rounds(target: &impl Target, request: &Request) -> Result<Vec<Vec<
     while let Some(asked) = ticket {
         let round = u16::try_from(rounds.len() - 1).unwrap();
         let mut plan = Plan::new(&mut steps);
-        match target.next(request, Ended { result: Ok(()), ticket: asked, round }, &mut plan) {
+        let ended = Ended { result: Ok(()), ticket: asked.number, round };
+        let next = target.next(request, ended, &mut plan);
+        assert!(!asked.last || next == Next::Done, "after the last round");
+        match next {
             Next::Round => {
                 assert!(plan.steps().is_sorted_by_key(|step| step.stage));
                 rounds.push(plan.steps().to_vec());

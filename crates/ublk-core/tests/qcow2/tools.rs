@@ -138,6 +138,7 @@ fn run(target: &impl Target, offset: u64, bytes: &mut [u8]) {
             }
         }
         let Some(ticket) = plan.ticket() else { break };
+        let ticket = ticket.number;
         plan = Plan::new(&mut steps);
         match target.next(&request, Ended { result: Ok(()), ticket, round }, &mut plan) {
             Next::Done => break,

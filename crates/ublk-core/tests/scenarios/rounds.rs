@@ -1,5 +1,6 @@
 //! A target whose requests take several rounds: one without steps, then each half of the request, with
-//! pauses between them, and a round in which a read's bytes are zeroed before they are read.
+//! pauses between them, and a round in which a read's bytes are zeroed before they are read. Of some reads and
+//! writes the first round is the last.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
@@ -42,11 +43,24 @@ const EMPTY: u64 = 1;
 const ZEROED: u64 = 2;
 const FIRST: u64 = 3;
 const SECOND: u64 = 4;
+const WHOLE: u64 = 5;
 
 impl Rounds {
-    pub(crate) fn plan(&self, plan: &mut Plan<'_>) {
+    pub(crate) fn plan(
+        &self,
+        target: &dyn Target,
+        request: &Request,
+        plan: &mut Plan<'_>,
+    ) -> Result<(), Errno> {
+        let transfers = matches!(request.op, Op::Read | Op::Write);
+        if transfers && self.asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(3) {
+            target.plan(request, plan)?;
+            plan.ask_last(Ticket::new(WHOLE).pack());
+        } else {
+            plan.ask(Ticket::new(EMPTY).pack());
+        }
         self.running.fetch_add(1, Ordering::Relaxed);
-        plan.ask(Ticket::new(EMPTY).pack());
+        Ok(())
     }
 
     pub(crate) fn next(
@@ -75,7 +89,7 @@ impl Rounds {
         plan: &mut Plan<'_>,
     ) -> Next {
         let asked = self.asked.fetch_add(1, Ordering::Relaxed);
-        if asked % 5 == 1 {
+        if ticket.phase != WHOLE && asked % 5 == 1 {
             return Next::Park(u32::try_from(asked % 3).unwrap() * 50);
         }
         let phase = match ticket.phase {
@@ -143,6 +157,9 @@ impl Rounds {
 /// Which part of the request a round is for, and where it begins in the request's bytes; none if the
 /// request is too short to have a second one.
 fn half(request: &Request, phase: u64) -> Option<(u32, Request)> {
+    if phase == WHOLE {
+        return Some((0, *request));
+    }
     let sector = u32::try_from(SECTOR).unwrap();
     let sectors = request.length / sector;
     if !matches!(request.op, Op::Read | Op::Write) || sectors < 2 {

@@ -223,8 +223,7 @@ impl Target for Subject {
 
     fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> Result<(), Errno> {
         if let Some(rounds) = &self.rounds {
-            rounds.plan(plan);
-            return Ok(());
+            return rounds.plan(self.kind.target(), request, plan);
         }
         self.kind.target().plan(request, plan)
     }

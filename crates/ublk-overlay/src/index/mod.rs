@@ -50,6 +50,12 @@ impl Index {
         self.root.at_or_after(block)
     }
 
+    /// The extent that has `block`.
+    #[inline]
+    pub fn with(&self, block: u64) -> Option<Extent> {
+        self.root.with(block)
+    }
+
     /// The pieces of the range `from..to`, in order, without gaps.
     pub fn pieces(&self, from: u64, to: u64) -> impl Iterator<Item = Piece> + '_ {
         let mut at = from;

@@ -36,6 +36,21 @@ impl Node {
         Self::Inner(vec![Child { first: 0, node: first }, sibling])
     }
 
+    /// The extent that has `block`.
+    pub(super) fn with(&self, block: u64) -> Option<Extent> {
+        let mut node = self;
+        loop {
+            match node {
+                Self::Inner(children) => node = &children[child_of(children, block)].node,
+                Self::Leaf(extents) => {
+                    let at = extents.partition_point(|extent| extent.block() <= block);
+                    let extent = *extents.get(at.wrapping_sub(1))?;
+                    return (extent.end() > block).then_some(extent);
+                }
+            }
+        }
+    }
+
     pub(super) fn at_or_after(&self, block: u64) -> Option<Extent> {
         match self {
             Self::Leaf(extents) => {

@@ -30,6 +30,12 @@ fn all(index: &Index) -> Blocks {
     blocks
 }
 
+/// What the index says of each block, asked for one by one.
+fn each(index: &Index) -> Blocks {
+    let place = |block| index.with(block).map(|extent| extent.part(block, block + 1).place());
+    (0..DISK).map(place).collect()
+}
+
 fn draw(random: &mut Random, layer: u32) -> Extent {
     let block = random.below(DISK);
     let count = u32::try_from((1 + random.below(20)).min(DISK - block)).unwrap();
@@ -62,6 +68,7 @@ fn an_index_has_what_was_set_last_and_hears_of_all_that_went() {
             apply(&mut blocks, extent);
         }
         assert_eq!(all(&index), blocks, "seed {seed}");
+        assert_eq!(each(&index), blocks, "seed {seed}");
         assert_eq!(index.len(), index.iter().count());
     }
 }

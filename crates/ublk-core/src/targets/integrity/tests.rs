@@ -93,7 +93,7 @@ fn a_request_that_fails_makes_room_for_others_until_its_record_may_be_there() {
     let [first, second, third] = [(); 3].map(|()| {
         let mut plan = Plan::new(&mut room);
         target.plan(&write, &mut plan).unwrap();
-        plan.ticket().unwrap()
+        plan.ticket().unwrap().number
     });
     let mut next = |ticket, round, result| {
         target.next(&write, Ended { result, ticket, round }, &mut Plan::new(&mut room))

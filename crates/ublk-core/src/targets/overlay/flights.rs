@@ -21,6 +21,8 @@ pub(super) struct Flight {
     writes: bool,
     /// The request has not begun: a snapshot is being taken.
     pub(super) waits: bool,
+    /// The request has one round, and gives no block a new place: see `simple`.
+    pub(super) simple: bool,
 }
 
 impl Flight {
@@ -52,6 +54,7 @@ impl Flights {
         let began = self.clock;
         let flight = self.get(ticket);
         (flight.began, flight.at, flight.writes) = (began, at, writes);
+        (flight.flushes, flight.waits, flight.simple) = (false, false, false);
         ticket
     }
 
@@ -64,8 +67,8 @@ impl Flights {
     /// The request has ended.
     pub(super) fn end(&mut self, ticket: u64) {
         let flight = self.get(ticket);
+        (flight.began, flight.fill) = (0, None);
         flight.parts.clear();
-        *flight = Flight { parts: std::mem::take(&mut flight.parts), ..Flight::default() };
         self.free.push(ticket);
     }
 

@@ -48,6 +48,7 @@ mod open;
 mod reads;
 mod sectors;
 mod settle;
+mod simple;
 mod snapshot;
 mod unused;
 mod verbs;
@@ -159,6 +160,12 @@ impl Overlay {
     /// The request has ended.
     fn end(&self, live: &mut Live, ticket: u64) {
         live.end_fill(ticket);
+        self.end_simple(live, ticket);
+    }
+
+    /// The same for a request that has never filled a block.
+    #[inline]
+    fn end_simple(&self, live: &mut Live, ticket: u64) {
         live.flights.end(ticket);
         if live.gate == Gate::Closed {
             self.drained.notify_all();
@@ -379,6 +386,9 @@ impl Target for Overlay {
 
     fn plan(&self, request: &Request, plan: &mut Plan<'_>) -> Result<(), Errno> {
         let mut live = self.live();
+        if self.plan_simple(&mut live, request, plan)? {
+            return Ok(());
+        }
         let ticket = live.flights.begin(blocks(request).0, request.op != Op::Read);
         let waits = live.gate == Gate::Closed && request.op != Op::Read;
         live.flights.get(ticket).waits = waits;
@@ -398,6 +408,10 @@ impl Target for Overlay {
 
     fn next(&self, request: &Request, ended: Ended, plan: &mut Plan<'_>) -> Next {
         let (mut live, ticket) = (self.live(), ended.ticket);
+        if ended.result.is_ok() && live.flights.get(ticket).simple {
+            self.end_simple(&mut live, ticket);
+            return Next::Done;
+        }
         let result = match ended.result {
             Err(_) if live.may_fail(ticket) => Ok(()),
             result => result,

@@ -69,7 +69,17 @@ impl Flush {
 /// Writes a superblock, durably.
 pub(super) fn write(file: &File, superblock: &Superblock) -> io::Result<()> {
     file.write_all_at(&superblock.to_page(), superblock.place() * BLOCK)?;
-    file.sync_data()
+    file.sync_data()?;
+    leave_page_cache(file);
+    Ok(())
+}
+
+/// Takes a synced file out of the page cache: with a single page in there, the kernel ends each direct write to
+/// the file on a worker, which looks for pages of the range.
+fn leave_page_cache(file: &File) {
+    // SAFETY: advice about a descriptor that we own. Advice that is not taken costs speed.
+    let _refused =
+        unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
 }
 
 /// Allocates a range of the file.

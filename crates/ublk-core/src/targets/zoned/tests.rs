@@ -72,7 +72,7 @@ fn the_data_is_durable_before_its_zone() {
     let mut room = [Step::EMPTY; 2];
     let mut plan = Plan::new(&mut room);
     target.plan(&flush, &mut plan).unwrap();
-    target.failed(&flush, plan.ticket().unwrap());
+    target.failed(&flush, plan.ticket().unwrap().number);
     assert_eq!(order(Op::Flush, 0), [data.clone(), kept.clone()], "the last one was not kept");
     assert_eq!(order(Op::Flush, 0), [data]);
     let hole = vec![(0, StepKind::PunchHole, Place::Request, DATA)];
@@ -86,7 +86,7 @@ fn a_write_that_failed_leaves_the_pointer_where_it_was() {
     let mut room = [Step::EMPTY; 2];
     let mut plan = Plan::new(&mut room);
     target.plan(&write, &mut plan).unwrap();
-    let ticket = plan.ticket().unwrap();
+    let ticket = plan.ticket().unwrap().number;
     let ended = Ended { ticket, ..Ended::failed(Errno(libc::EIO)) };
     assert_eq!(target.next(&write, ended, &mut plan), Next::Fail(Errno(libc::EIO)));
     rounds(&target, &write).unwrap();

@@ -1,7 +1,9 @@
 //! Runs the rounds of requests step by step, in an order that a caller chooses.
 
 use super::super::super::testing::request;
-use super::super::super::{Ended, Errno, Next, Op, Place, Plan, Request, Step, StepKind, Target};
+use super::super::super::{
+    Ended, Errno, Next, Op, Place, Plan, Request, Step, StepKind, Target, Ticket,
+};
 use super::super::Overlay;
 use super::disk::{BLOCK, Cache};
 
@@ -11,6 +13,7 @@ pub(super) struct Running {
     pub(super) bytes: Vec<u8>,
     steps: Vec<Step>,
     ticket: u64,
+    last: bool,
     round: u16,
     result: Result<(), Errno>,
 }
@@ -48,10 +51,11 @@ impl Running {
         let mut plan = Plan::new(&mut steps);
         overlay.plan(&request, &mut plan)?;
         let (count, ticket) = (plan.len(), plan.ticket().expect("every request asks"));
+        let Ticket { number: ticket, last } = ticket;
         assert!(plan.steps().is_sorted_by_key(|step| step.stage));
         steps.truncate(count);
         let bytes = if op == Op::Read { vec![0xee; length as usize] } else { bytes };
-        Ok(Self { request, bytes, steps, ticket, round: 0, result: Ok(()) })
+        Ok(Self { request, bytes, steps, ticket, last, round: 0, result: Ok(()) })
     }
 
     /// The steps of the round that have not run.
@@ -85,13 +89,16 @@ impl Running {
         let ended = Ended { result: self.result, ticket: self.ticket, round: self.round };
         let mut steps = vec![Step::EMPTY; overlay.max_steps()];
         let mut plan = Plan::new(&mut steps);
-        match overlay.next(&self.request, ended, &mut plan) {
+        let next = overlay.next(&self.request, ended, &mut plan);
+        assert!(!self.last || self.result.is_err() || next == Next::Done, "after the last round");
+        match next {
             Next::Done => Now::Ended(Ok(())),
             Next::Fail(errno) => Now::Ended(Err(errno)),
             Next::Park(_) => Now::Parked,
             Next::Round => {
                 assert!(plan.steps().is_sorted_by_key(|step| step.stage));
-                assert_eq!(plan.ticket(), Some(self.ticket), "every round asks");
+                let ticket = Ticket { number: self.ticket, last: false };
+                assert_eq!(plan.ticket(), Some(ticket), "every round asks");
                 self.steps = plan.steps().to_vec();
                 (self.round, self.result) = (self.round + 1, Ok(()));
                 Now::Runs
