@@ -1,0 +1,32 @@
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+
+import { Device } from '../../../src/device.ts';
+import { deviceUsers } from '../../../src/devices.ts';
+import type { NativeEnd } from '../../../src/native.ts';
+import { fakeDevice } from '../fake-device.ts';
+
+vi.mock(import('../../../src/devices.ts'), async (original) => ({
+  ...(await original()),
+  deviceUsers: vi.fn<typeof deviceUsers>(),
+}));
+
+beforeEach(() => void vi.useFakeTimers());
+afterEach(() => void vi.useRealTimers());
+
+test.each([
+  [2000, []],
+  [9000, ['/dev/ublkb7 has not ended after 3 s; its users: mounted on /mnt']],
+])('a device that takes %i ms to end says once whom it waits for', async (ms, expected) => {
+  vi.mocked(deviceUsers).mockResolvedValue({ found: [], complete: true, text: 'mounted on /mnt' });
+  let onEnd!: (end: NativeEnd) => void;
+  const native = fakeDevice(() => {});
+  const device = new Device(native, new Promise((resolve) => (onEnd = resolve)));
+  const warned: string[] = [];
+  device.on('warning', ({ message }) => void warned.push(message));
+  const closed = device.close();
+  await vi.advanceTimersByTimeAsync(ms);
+  onEnd({ reason: 'closed' });
+  await closed;
+  await vi.advanceTimersByTimeAsync(9000);
+  expect(warned).toEqual(expected);
+});
