@@ -2,9 +2,8 @@ import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-import { closest, distance } from 'fastest-levenshtein';
-
 import { invalid, wrong } from './errors.ts';
+import { closest } from './similar.ts';
 
 /**
  * Refuses a value that is no options object, and unknown keys.
@@ -32,8 +31,8 @@ export function checkKeys(
 
 /** A hint for an unknown `word`: the closest known word, or the list of known words. */
 export function suggest(word: string, known: readonly string[]): string {
-  const guess = closest(word.toLowerCase(), known as string[]);
-  const near = distance(word.toLowerCase(), guess.toLowerCase()) <= Math.max(2, word.length / 3);
+  const [guess, edits] = closest(word.toLowerCase(), known);
+  const near = edits <= Math.max(2, word.length / 3);
   return near ? `did you mean '${guess}'?` : `there is: ${known.join(', ')}`;
 }
 

@@ -2,7 +2,7 @@ import { checkKeys } from './check.ts';
 import { debug } from './debug.ts';
 import type { Device } from './device.ts';
 import { unwrap } from './errors.ts';
-import { serve, serverOf } from './handler/server.ts';
+import { serve, serverOf } from './handler/serve.ts';
 import { lockMemoryFor } from './lock-memory.ts';
 import { native, type NativeDevice, type NativeEnd, type NativeMaker } from './native.ts';
 import { nameDisk } from './names.ts';

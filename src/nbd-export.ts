@@ -3,7 +3,7 @@ import { hasEnded } from './create.ts';
 import { Device } from './device.ts';
 import { unwrap, wrong } from './errors.ts';
 import type { HandlerModule } from './handler/module.ts';
-import { serve, serverOf } from './handler/server.ts';
+import { serve, serverOf } from './handler/serve.ts';
 import type { Handler } from './handler/types.ts';
 import { native, type NativeDevice, type NativeEnd, type NativeExport } from './native.ts';
 import { toNativeOptions, type DeviceOptions } from './options.ts';

@@ -109,6 +109,17 @@ describe.runIf(process.arch === 'x64')('the packages, installed without a compil
     expect(new Set(versions).size).toBe(1);
   });
 
+  test('load neither the addon nor HTTP when they are imported', async () => {
+    const program = `import { createRequire } from 'node:module';
+      await import('ublk');
+      const addons = Object.keys(createRequire(process.cwd() + '/x')('module')._cache);
+      const builtins = process.moduleLoadList.filter((name) => name === 'NativeModule http');
+      console.log(JSON.stringify([...addons, ...builtins]));`;
+    const args = ['--input-type=module', '--eval', program];
+    const { stdout } = await execa(process.execPath, args, { cwd: project });
+    expect(JSON.parse(stdout)).toEqual([]);
+  });
+
   test('compile against their types, strictly', async () => {
     writeFileSync(join(project, 'consumer.ts'), CONSUMER);
     writeFileSync(join(project, 'tsconfig.json'), JSON.stringify(TSCONFIG));

@@ -1,4 +1,4 @@
-import { request as httpRequest, type IncomingMessage } from 'node:http';
+import type { IncomingMessage } from 'node:http';
 
 import { checkAbsolutePath, checkChildren } from '../check.ts';
 import { messageOf, toError, UblkError, UblkErrorCode, type Failure } from '../errors.ts';
@@ -229,15 +229,17 @@ export class ServiceClient {
     return answer;
   }
 
-  #send(
+  async #send(
     method: string,
     path: string,
     body: unknown,
     { signal }: RequestOptions,
   ): Promise<IncomingMessage> {
-    return new Promise((resolve, reject) => {
+    // Few programs are clients: loaded here, HTTP costs the import of the package nothing.
+    const http = await import('node:http');
+    return await new Promise((resolve, reject) => {
       const given = { socketPath: this.path, agent: false, method, path };
-      const request = httpRequest({ ...given, ...(signal && { signal }) }, resolve);
+      const request = http.request({ ...given, ...(signal && { signal }) }, resolve);
       request.once('error', (error) => reject(signal?.aborted ? error : this.#lost(error)));
       request.end(body === undefined ? undefined : JSON.stringify(body));
     });

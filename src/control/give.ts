@@ -3,7 +3,7 @@ import { readdirSync, readlinkSync } from 'node:fs';
 import { debug } from '../debug.ts';
 import type { Device } from '../device.ts';
 import { toProcessWarning, toUblkError, UblkError, UblkErrorCode } from '../errors.ts';
-import { serverBehind } from '../handler/server.ts';
+import { serverBehind } from '../handler/serve.ts';
 import type { NamedOptions } from '../service/config.ts';
 import type { Service } from '../service/service.ts';
 import { packageVersion } from '../version.ts';

@@ -18,7 +18,7 @@ import {
 import { Rings } from './rings.ts';
 import { StepQueue, tooLate } from './steps.ts';
 import type { Answer, Method, Piece } from './types.ts';
-import { checkPlace, writeReport } from './zones.ts';
+import { checkPlace, writeReport } from './zone-report.ts';
 
 // V8 looks up an import at each use, but treats a module's own `const` as a constant.
 const {

@@ -1,16 +1,9 @@
-import { Device } from '../device.ts';
+import type { Device } from '../device.ts';
 import { unwrap, type UblkError } from '../errors.ts';
-import {
-  native,
-  type NativeBridge,
-  type NativeDevice,
-  type NativeDeviceOptions,
-  type NativeEnd,
-} from '../native.ts';
-import type { Target } from '../targets/index.ts';
-import { checkHandler, isHandler, type CheckedHandler } from './handler.ts';
+import { native, type NativeBridge, type NativeDeviceOptions } from '../native.ts';
+import { checkHandler, type CheckedHandler } from './handler.ts';
 import type { HandlerShape } from './messages.ts';
-import { isHandlerModule, type HandlerModule } from './module.ts';
+import type { HandlerModule } from './module.ts';
 import { WorkerPool } from './pool.ts';
 import { HandlerQueue } from './queue.ts';
 import { toWarning } from './reports.ts';
@@ -24,7 +17,7 @@ const MAX_PIECES = 64;
 const DEPTH = 128;
 
 /** The options of a device without the target. */
-type DeviceShape = Omit<NativeDeviceOptions, 'target'>;
+export type DeviceShape = Omit<NativeDeviceOptions, 'target'>;
 
 /** Answers a device's requests in JavaScript, from before the creation to the end of the device. */
 export class HandlerServer {
@@ -137,7 +130,6 @@ export class HandlerServer {
   attach(device: Device, ended: Promise<unknown>): void {
     this.#warnings.listen(device);
     this.#ended = ended;
-    servers.set(device, this);
     const release = (): Promise<void> => this.release();
     void ended.then(() => this.#state).then(release, release);
   }
@@ -184,42 +176,5 @@ export class HandlerServer {
     } finally {
       await this.#pool?.release();
     }
-  }
-}
-
-/** The servers of devices that JavaScript answers. */
-const servers = new WeakMap<Device, HandlerServer>();
-
-/** The server that answers a device's requests; undefined for a native target. */
-export function serverBehind(device: Device): HandlerServer | undefined {
-  return servers.get(device);
-}
-
-/** The server for a handler's device; undefined for a native target. */
-export async function serverOf(
-  target: Target | Handler | HandlerModule,
-  device: DeviceShape,
-): Promise<HandlerServer | undefined> {
-  if (isHandlerModule(target)) return HandlerServer.inWorkers(target, device);
-  return isHandler(target) ? HandlerServer.here(target, device) : undefined;
-}
-
-/** Creates a device, or what `make` makes of a device; `server`, if given, answers requests until the end. */
-export async function serve<Made extends Device = Device>(
-  server: HandlerServer | undefined,
-  ended: Promise<NativeEnd>,
-  create: () => Promise<NativeDevice>,
-  make: (native: NativeDevice) => Made = (native) => new Device(native, ended) as Made,
-): Promise<Made> {
-  let native: NativeDevice | undefined;
-  try {
-    native = await create();
-    const device = make(native);
-    server?.attach(device, ended);
-    return device;
-  } catch (error) {
-    await native?.release();
-    await server?.release();
-    throw error;
   }
 }

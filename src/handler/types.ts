@@ -1,7 +1,8 @@
 import type { Size } from '../size.ts';
 import type { Target } from '../targets/index.ts';
 import type { HandlerRequest } from './request.ts';
-import type { HandlerZones, Zone } from './zones.ts';
+import type { Zone } from './zone-report.ts';
+import type { HandlerZones } from './zones.ts';
 
 /** A piece of a request: a range of bytes and their place on a backend. */
 export interface Piece<Name extends string = string> {

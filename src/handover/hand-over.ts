@@ -2,8 +2,8 @@ import { checkAbsolutePath, checkKeys } from '../check.ts';
 import { defaultSocket } from '../control/protocol.ts';
 import { checkProgramConfig, type ServiceConfig } from '../service/config.ts';
 import { Service } from '../service/service.ts';
-import { Predecessor } from './predecessor.ts';
-import { prepare, refusalOf, type HandOverStep } from './prepare.ts';
+import type { Predecessor } from './predecessor.ts';
+import type { HandOverStep } from './prepare.ts';
 
 /** Options of {@link planHandOver}. */
 export interface PlanHandOverOptions {
@@ -53,7 +53,8 @@ export async function handOver(
   checkKeys(options, 'the options of handOver()', ['path', 'signal']);
   const { path = defaultSocket(), signal = new AbortController().signal } = options;
   const wanted = checkProgramConfig(config);
-  const predecessor = await Predecessor.connect(checkAbsolutePath(path, 'path'));
+  const { prepare, refusalOf } = await import('./prepare.ts');
+  const predecessor = await connect(checkAbsolutePath(path, 'path'));
   const service = new Service();
   try {
     const { steps, devices } = await prepare(predecessor.hello, wanted);
@@ -82,10 +83,16 @@ export async function planHandOver(
   checkKeys(options, 'the options of planHandOver()', ['path']);
   const wanted = checkProgramConfig(config);
   const path = checkAbsolutePath(options.path ?? defaultSocket(), 'path');
-  const predecessor = await Predecessor.connect(path);
+  const { prepare } = await import('./prepare.ts');
+  const predecessor = await connect(path);
   try {
     return (await prepare(predecessor.hello, wanted)).steps;
   } finally {
     predecessor.leave();
   }
+}
+
+async function connect(path: string): Promise<Predecessor> {
+  const { Predecessor } = await import('./predecessor.ts');
+  return await Predecessor.connect(path);
 }

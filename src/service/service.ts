@@ -9,8 +9,7 @@ import { deleteOrphan } from '../orphans.ts';
 import { recoverDevice, takeDevice, type RecoverOptions, type TakeContext } from '../recover.ts';
 import { RECALLED_KEYS } from '../serving.ts';
 import { checkProgramConfig, type NamedOptions, type ServiceConfig } from './config.ts';
-import { observe } from './observe.ts';
-import { plan, type OwnDevice, type ServiceAction, type ServiceStep } from './plan.ts';
+import type { OwnDevice, ServiceAction, ServiceStep } from './plan.ts';
 import { tell } from '../tell.ts';
 import type { Stalled } from '../watchdog.ts';
 import type { Stall } from './stalls.ts';
@@ -99,6 +98,10 @@ export class Service extends EventEmitter<ServiceEvents> {
 
   /** @internal {@link plan} for a configuration already checked. */
   async planFor(wanted: readonly NamedOptions[]): Promise<ServiceStep[]> {
+    const [{ plan }, { observe }] = await Promise.all([
+      import('./plan.ts'),
+      import('./observe.ts'),
+    ]);
     return plan(wanted, await observe(), this.#own());
   }
 
@@ -114,7 +117,7 @@ export class Service extends EventEmitter<ServiceEvents> {
   async retry(name: string, signal?: AbortSignal): Promise<ServiceResult | undefined> {
     return await this.exclusively(async () => {
       if (this.#successor !== undefined || this.#served.has(name)) return undefined;
-      const steps = plan(this.#wanted, await observe(), this.#own());
+      const steps = await this.planFor(this.#wanted);
       const step = steps.find((one) => one.name === name && one.action !== 'stop');
       if (step === undefined) return undefined;
       const options = this.#wanted.find((one) => one.name === name);
@@ -181,7 +184,7 @@ export class Service extends EventEmitter<ServiceEvents> {
   ): Promise<readonly ServiceResult[]> {
     if (this.#successor !== undefined) throw handed(this.#successor);
     this.#wanted = wanted;
-    const steps = plan(wanted, await observe(), this.#own());
+    const steps = await this.planFor(wanted);
     const options = new Map(wanted.map((one) => [one.name, one]));
     // A stopped device frees the number and the files for another device.
     const stops = steps.filter(({ action }) => action === 'stop');

@@ -6,7 +6,8 @@ import type { Device } from '../device.ts';
 import { errnoName } from '../errno.ts';
 import { invalid, toError, UblkError, UblkErrorCode, unwrap } from '../errors.ts';
 import type { HandlerModule } from '../handler/module.ts';
-import { serve, serverOf, type HandlerServer } from '../handler/server.ts';
+import { serve, serverOf } from '../handler/serve.ts';
+import type { HandlerServer } from '../handler/server.ts';
 import type { Handler } from '../handler/types.ts';
 import {
   native,

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 
 import { beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 
-import { openControl } from '../../../src/control/server.ts';
+import { openControl } from '../../../src/control/open.ts';
 import type { Outcome } from '../../../src/errors.ts';
 import { handler } from '../../../src/handler/handler.ts';
 import { checkKeepers, fromText, toText } from '../../../src/handler/state.ts';

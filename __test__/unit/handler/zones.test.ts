@@ -6,7 +6,7 @@ import type { UblkError } from '../../../src/errors.ts';
 import { checkHandler } from '../../../src/handler/handler.ts';
 import * as layout from '../../../src/handler/layout.ts';
 import { HandlerQueue } from '../../../src/handler/queue.ts';
-import { checkPlace, writeReport } from '../../../src/handler/zones.ts';
+import { checkPlace, writeReport } from '../../../src/handler/zone-report.ts';
 import type { Handler, Zone } from '../../../src/index.ts';
 import { FakeChannel } from './fake-channel.ts';
 

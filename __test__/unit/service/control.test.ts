@@ -10,7 +10,7 @@ import { beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 
 import { connectService, type ServiceClient } from '../../../src/control/client.ts';
 import { findInService, serviceOf } from '../../../src/control/locate.ts';
-import { openControl, type ControlOptions } from '../../../src/control/server.ts';
+import { openControl, type ControlOptions } from '../../../src/control/open.ts';
 import { UblkError } from '../../../src/errors.ts';
 import { native, type NativeEnd } from '../../../src/native.ts';
 import { Service } from '../../../src/service/service.ts';

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 
 import { beforeEach, expect, onTestFinished, test, vi } from 'vitest';
 
-import { openControl } from '../../../src/control/server.ts';
+import { openControl } from '../../../src/control/open.ts';
 import type { Outcome } from '../../../src/errors.ts';
 import { greet } from '../../../src/handover/connect.ts';
 import { handOver, planHandOver } from '../../../src/handover/hand-over.ts';

@@ -3,6 +3,9 @@ import { inspect } from 'node:util';
 import { beforeEach, expect, onTestFinished, test, vi } from 'vitest';
 
 import { native, type NativeEnd } from '../../../src/native.ts';
+// Loaded before the tests: Vitest loads modules with process.nextTick, which these tests replace.
+import '../../../src/service/observe.ts';
+import '../../../src/service/plan.ts';
 import { Service, type ServiceEvents } from '../../../src/service/service.ts';
 import { fakeDevice } from '../fake-device.ts';
 
