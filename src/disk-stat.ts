@@ -38,6 +38,30 @@ export function readDiskStat(id: number): DiskStat | undefined {
   }
 }
 
+/** The kernel's counters of a device; absent for a device without `/dev/ublkbN`. */
+export type DiskStats = (id: number) => DiskStat | undefined;
+
+/**
+ * The kernel's counters of all ublk devices now, from `/proc/diskstats`: one file for any number of devices,
+ * with the fields of `/sys/block/ublkbN/stat`.
+ */
+export function readDiskStats(read: () => string = readAll): DiskStats {
+  const lines = read().matchAll(/^ *\d+ +\d+ ublkb(\d+) (.*)$/gm);
+  const found = new Map([...lines].map(([, id, fields]) => [Number(id), fields!]));
+  return (id) => {
+    const fields = found.get(id);
+    return fields === undefined ? undefined : parseDiskStat(fields);
+  };
+}
+
+function readAll(): string {
+  try {
+    return readFileSync('/proc/diskstats', 'utf8');
+  } catch {
+    return '';
+  }
+}
+
 /** Reads the fields of Documentation/block/stat.rst of the kernel. */
 export function parseDiskStat(text: string): DiskStat {
   const fields = text.trim().split(/\s+/).map(Number);

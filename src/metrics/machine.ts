@@ -2,7 +2,7 @@ import type { ServiceClient } from '../control/client.ts';
 import { serviceOf } from '../control/locate.ts';
 import type { ServedDevice } from '../control/protocol.ts';
 import { listDevices } from '../devices.ts';
-import { readDiskStat } from '../disk-stat.ts';
+import { readDiskStats } from '../disk-stat.ts';
 import { readNote } from '../notes.ts';
 import type { MetricSource } from './families.ts';
 
@@ -14,10 +14,10 @@ export interface Machine {
   readonly list: typeof listDevices;
   /** The devices of the service in a process; rejects when the service does not answer in time. */
   readonly ask: (pid: number) => Promise<readonly ServedDevice[]>;
-  readonly read: typeof readDiskStat;
+  readonly read: typeof readDiskStats;
 }
 
-const THIS: Machine = { list: listDevices, ask: askService, read: readDiskStat };
+const THIS: Machine = { list: listDevices, ask: askService, read: readDiskStats };
 
 /**
  * All devices of this machine. The services of this user, or of all users for root, tell the counters of
@@ -29,6 +29,7 @@ export async function machineSources({ list, ask, read }: Machine = THIS): Promi
   const infos = await list();
   const pids = new Set(infos.flatMap(({ serverPid }) => serverPid ?? []));
   const answers = await Promise.all([...pids].map((pid) => ask(pid).catch(() => [])));
+  const diskOf = read();
   const served = new Map(answers.flat().map((device) => [device.id, device]));
   return infos.map((info) => {
     // Another server may have a device of this number by now.
@@ -36,7 +37,7 @@ export async function machineSources({ list, ask, read }: Machine = THIS): Promi
     const device = answer?.serverPid === info.serverPid ? answer : undefined;
     const name = device?.name ?? readNote(info)?.name;
     const { total: counters, stalled, latencies } = device ?? {};
-    return { info, name, counters, stalled, latencies, disk: read(info.id) };
+    return { info, name, counters, stalled, latencies, disk: diskOf(info.id) };
   });
 }
 

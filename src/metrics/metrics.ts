@@ -1,7 +1,7 @@
 import { openDevices } from '../channels.ts';
 import { checkKeys } from '../check.ts';
 import type { Device } from '../device.ts';
-import { readDiskStat, type DiskStat } from '../disk-stat.ts';
+import { readDiskStats, type DiskStats } from '../disk-stat.ts';
 import { invalid } from '../errors.ts';
 import { packageVersion } from '../version.ts';
 import { toFamilies, type MetricFamily, type MetricSource } from './families.ts';
@@ -65,7 +65,7 @@ export function checkDevices(devices: unknown): void {
 /** The sources of metrics of devices in this process. */
 export function sourcesOf(
   devices: Iterable<Device>,
-  read: (id: number) => DiskStat | undefined = readDiskStat,
+  read: DiskStats = readDiskStats(),
 ): MetricSource[] {
   return [...devices].map((device) => {
     const info = device.toJSON();

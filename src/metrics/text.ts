@@ -17,10 +17,12 @@ export function toText(families: readonly MetricFamily[]): string {
   let text = '';
   for (const { name, help, type, samples } of families) {
     if (samples.length === 0) continue;
-    text += `# HELP ${name} ${escapeHelp(help)}\n# TYPE ${name} ${type}\n`;
+    // One string per metric: a string that grows by each line is slow to make and slow to send.
+    const lines = [`# HELP ${name} ${escapeHelp(help)}\n# TYPE ${name} ${type}`];
     for (const { labels, value, suffix = '' } of samples) {
-      text += `${name}${suffix}${labelsOf(labels)} ${value}\n`;
+      lines.push(`${name}${suffix}${labelsOf(labels)} ${value}`);
     }
+    text += `${lines.join('\n')}\n`;
   }
   return text;
 }
@@ -35,5 +37,6 @@ function escapeHelp(text: string): string {
 }
 
 function escapeValue(text: string): string {
+  if (!/["\\\n]/.test(text)) return text;
   return escapeHelp(text).replaceAll('"', String.raw`\"`);
 }

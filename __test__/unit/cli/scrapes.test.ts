@@ -155,7 +155,7 @@ describe('the devices of a machine', () => {
 
   function machine(infos: DeviceInfo[], ask: Machine['ask']): Machine {
     // Device 3 ends while it is looked at.
-    return { list: async () => infos, ask, read: (id) => (id === 3 ? undefined : DISK) };
+    return { list: async () => infos, ask, read: () => (id) => (id === 3 ? undefined : DISK) };
   }
 
   test('have the counters of their services, or of the kernel alone', async () => {

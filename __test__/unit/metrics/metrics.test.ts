@@ -7,7 +7,7 @@ import { expect, onTestFinished, test, vi } from 'vitest';
 import { findProgram } from '../../../scripts/debian.ts';
 import { withTable } from '../../../scripts/metrics/table.ts';
 import { Device } from '../../../src/device.ts';
-import { parseDiskStat, type DiskStat } from '../../../src/disk-stat.ts';
+import { parseDiskStat, readDiskStats, type DiskStat } from '../../../src/disk-stat.ts';
 import { metrics } from '../../../src/index.ts';
 import { DEFINITIONS, toFamilies, type MetricSource } from '../../../src/metrics/families.ts';
 import { sourcesOf } from '../../../src/metrics/metrics.ts';
@@ -185,6 +185,14 @@ test('values of labels are escaped, and lines of help', () => {
   expect(toText(families)).toBe(
     '# HELP m a\\\\b\\n"c"\n# TYPE m gauge\nm{a="x\\"y\\\\z\\n",b="ü{}"} 1e+21\n',
   );
+});
+
+test('the kernel names the counters of all disks in one file', () => {
+  const text = `   7       0 loop0 ${STAT}\n 259       1 ublkb1 ${STAT}\n 259       2 ublkb1p1 9 9 9\n 259      12 ublkb12 0 0\n`;
+  const diskOf = readDiskStats(() => text);
+  expect(diskOf(1)).toEqual(parseDiskStat(STAT));
+  expect(diskOf(12)).toEqual(parseDiskStat('0'));
+  expect(diskOf(0)).toBeUndefined();
 });
 
 test('a thousand devices have one line each for each value', () => {
