@@ -141,9 +141,9 @@ impl Space {
         self.free.push(segment);
     }
 
-    /// Whether nothing of the segment is used.
-    pub fn is_free(&self, segment: u32) -> bool {
-        self.segments.get(segment as usize) == Some(&Use::Free)
+    /// Whether the segment holds data, or the superblocks.
+    pub fn has_data(&self, segment: u32) -> bool {
+        matches!(self.segments.get(segment as usize), Some(Use::Data(_)))
     }
 
     /// Blocks that hold data, and blocks of all segments that are not free.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use ublk_overlay::extent::BLOCK;
 use ublk_overlay::head::Head;
 use ublk_overlay::index::Index;
-use ublk_overlay::superblock::{Parent, Superblock};
+use ublk_overlay::superblock::{Parent, SUPERBLOCKS, Superblock};
 use uuid::Uuid;
 
 use super::chain::failed;
@@ -93,10 +93,14 @@ impl Unnamed {
         let head = Head::new(superblock, 0, Index::new(), random());
         let head = head.map_err(|full| Error::new(Code::Internal, full.to_string()))?;
         let length = (u64::from(head.space().segments()) << birth.segment_shift) * BLOCK;
-        settle::allocate(&file, 0, length).map_err(|error| match error.raw_os_error() {
-            Some(libc::EOPNOTSUPP) => without_fallocate(path),
-            _ => failed(path, "fallocate", &error),
+        // A disk that is never written to takes no more space than this.
+        settle::allocate(&file, 0, SUPERBLOCKS * BLOCK).map_err(|error| {
+            match error.raw_os_error() {
+                Some(libc::EOPNOTSUPP) => without_fallocate(path),
+                _ => failed(path, "fallocate", &error),
+            }
         })?;
+        file.set_len(length).map_err(|error| failed(path, "ftruncate", &error))?;
         let superblock = head.superblock();
         file.write_all_at(&superblock.to_page(), superblock.place() * BLOCK)
             .and_then(|()| file.sync_all())

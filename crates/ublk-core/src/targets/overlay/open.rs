@@ -238,8 +238,8 @@ impl Loaded {
             .map_err(|error| failed(&path, "write", &error))?;
         head.adopt(superblock);
         let space = head.space();
-        // A free segment may be a hole.
-        let segments = (0..space.segments()).map(|segment| !space.is_free(segment));
+        // A free segment may be a hole, and a segment of the log may have holes.
+        let segments = (0..space.segments()).map(|segment| space.has_data(segment));
         let allocated = Allocated::new(segments);
         Ok(Awake { head, history, allocated, file, backing })
     }

@@ -33,9 +33,9 @@ pub(super) fn close(head: &mut Head, file: &File, freezes: bool) -> io::Result<(
 pub(super) struct Flush {
     /// What [`Head::flushed`] hears once the flush is [written](Self::write).
     pub(super) number: u64,
-    /// Bytes of a segment, and the segments of the log.
-    segment: u64,
-    segments: Vec<u32>,
+    /// The end of the last segment of the log, in bytes.
+    end: u64,
+    /// Blocks of the log, each with its place in the file.
     pages: Vec<(u64, Page)>,
 }
 
@@ -46,7 +46,8 @@ impl Flush {
         let number = head.flush().map_err(|_| io::Error::from_raw_os_error(libc::ENOSPC))?;
         let pages = head.log_blocks(number).map(|(place, page)| (place, *page)).collect();
         let segment = head.space().segment_blocks() * BLOCK;
-        Ok(Self { number, segment, segments: head.log_segments().collect(), pages })
+        let end = head.log_segments().map(|number| (u64::from(number) + 1) * segment).max();
+        Ok(Self { number, end: end.unwrap_or(0), pages })
     }
 
     /// Syncs the data, writes the log, and syncs the log.
@@ -56,8 +57,14 @@ impl Flush {
         sync: impl Fn(&File) -> io::Result<()>,
     ) -> io::Result<()> {
         sync(file)?;
-        for &number in &self.segments {
-            allocate(file, u64::from(number) * self.segment, self.segment)?;
+        // A server allocates the whole segment when its first flush writes to the log; until then the segment
+        // may have holes.
+        if file.metadata()?.len() < self.end {
+            file.set_len(self.end)?;
+        }
+        let follows = |one: &(u64, Page), next: &(u64, Page)| one.0 + 1 == next.0;
+        for run in self.pages.chunk_by(follows) {
+            allocate(file, run[0].0 * BLOCK, run.len() as u64 * BLOCK)?;
         }
         for (place, page) in &self.pages {
             file.write_all_at(page, place * BLOCK)?;

@@ -28,7 +28,8 @@ pub struct Check {
     pub layers: Vec<PathBuf>,
     /// What is wrong: the file, and the problem with what to do.
     pub problems: Vec<(PathBuf, String)>,
-    /// Bytes that the file of the highest layer takes and nothing uses.
+    /// Bytes that the file of the highest layer takes and nothing uses; up to a segment (1 MiB) may be missing
+    /// here where the log's last segment has holes.
     pub unused: u64,
     /// Bytes of these that were given back.
     pub reclaimed: u64,

@@ -116,7 +116,7 @@ fn a_repair_gives_unused_space_back_and_changes_no_block() {
         let file = File::options().write(true).open(chain.live()).unwrap();
         // As a server that was killed before it wrote to what it had allocated.
         let end = file.metadata().unwrap().len();
-        file.write_all_at(&vec![7; 1 << 20], end).unwrap();
+        file.write_all_at(&vec![7; 2 << 20], end).unwrap();
         drop(file);
         let found = check(chain.live(), None, false, &Progress::default()).unwrap();
         assert!(found.unused >= 1 << 20, "{found:?}");

@@ -1,6 +1,7 @@
 //! Snapshots of a running disk: what is in them, what waits for them, and what a kill leaves.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -119,6 +120,20 @@ fn children_of_a_running_disk_begin_with_what_it_held() {
         assert_eq!(error.code, code, "{error}");
         assert_eq!(info_files(&folder), before, "nothing is left of it");
     }
+}
+
+#[test]
+fn a_fork_takes_no_space_but_for_its_superblocks_until_it_is_written_to() {
+    let (folder, mut cache, overlay, _) = disk();
+    write(&overlay, &mut cache, 1, 11);
+    let child = folder.path.join("child");
+    let options = SnapshotOptions { children: vec![child.clone()], ..named(None) };
+    let taken = overlay.take_snapshot(&options, &cache).unwrap();
+    cache.go_on();
+    let space = |path: &Path| fs::metadata(path).unwrap().blocks() * 512;
+    assert_eq!([space(&child), space(&folder.layer())], [8192; 2]);
+    // The frozen layer has a block of data, and one of the log.
+    assert_eq!(space(&taken.file), 8192 + 2 * 4096);
 }
 
 #[test]
