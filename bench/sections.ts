@@ -87,7 +87,8 @@ const VARIED = [
     'overlays',
     'Copy-on-write disks',
     'Over ext4, against a file of the same file system: blocks that lie in the base, in the one layer, in ' +
-      '64 layers; and first writes, against first writes into a sparse file.',
+      '64 layers; and first writes, against first writes into a sparse file. Disks of others on the same files: ' +
+      'dm-snapshot over two loop devices, with chunks of 4 KiB that are not kept, and a qcow2 image over qemu-nbd.',
   ],
   [
     'handlers',
