@@ -18,6 +18,7 @@ pub mod reactor;
 pub mod remote;
 pub mod simulation;
 pub mod stats;
+pub mod tag;
 pub mod targets;
 
 mod bell;

@@ -1,5 +1,7 @@
 //! Which of a queue's tags one reactor serves.
 
+use crate::tag::Tag;
+
 /// Every `of`th tag, from `first` on.
 ///
 /// Where the tags of a queue are shared out, each tag's commands come from the thread that has
@@ -28,8 +30,8 @@ impl Share {
     }
 
     /// Its tags in a queue of so many.
-    pub(crate) fn tags(self, depth: u16) -> impl Iterator<Item = u16> {
-        (self.first..depth).step_by(self.of.into())
+    pub(crate) fn tags(self, depth: u16) -> impl Iterator<Item = Tag> {
+        (self.first..depth).step_by(self.of.into()).map(Tag::new)
     }
 
     /// How many that are.
@@ -53,7 +55,7 @@ mod tests {
                     let Some(share) = Share::of(thread, threads, queue, depth) else { continue };
                     assert_eq!(share.tags(depth).count(), usize::from(share.count(depth)));
                     for tag in share.tags(depth) {
-                        owners[usize::from(queue * depth + tag)] += 1;
+                        owners[usize::from(queue * depth) + tag.index()] += 1;
                         load += 1;
                     }
                 }

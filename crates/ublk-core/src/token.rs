@@ -1,5 +1,7 @@
 //! What a submission says of itself, so that its completion finds its way back.
 
+use crate::tag::Tag;
+
 /// Which part of the queue loop a completion belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -53,22 +55,33 @@ impl Kind {
     }
 }
 
-/// A submission's `user_data`, together with the number of the seat: tag, kind, step.
+/// A submission's `user_data`, together with the number of the seat: tag, or another number where there is
+/// no request; kind, step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Token {
     pub(crate) kind: Kind,
-    pub(crate) tag: u16,
+    pub(crate) tag: Tag,
     pub(crate) step: u8,
 }
 
 impl Token {
-    pub(crate) const fn new(kind: Kind, tag: u16) -> Self {
+    #[inline(always)]
+    pub(crate) const fn new(kind: Kind, tag: Tag) -> Self {
         Self { kind, tag, step: 0 }
+    }
+
+    /// The token of something that is no request: the number takes the place of the tag.
+    #[inline(always)]
+    pub(crate) const fn numbered(kind: Kind, number: u16) -> Self {
+        Self::new(kind, Tag::new(number))
     }
 
     #[inline]
     pub(crate) const fn pack(self, seat: u16) -> u64 {
-        self.tag as u64 | (self.step as u64) << 16 | (self.kind as u64) << 24 | (seat as u64) << 32
+        self.tag.number() as u64
+            | (self.step as u64) << 16
+            | (self.kind as u64) << 24
+            | (seat as u64) << 32
     }
 
     /// The number of the seat in a word that [`pack`](Self::pack) made.
@@ -81,10 +94,10 @@ impl Token {
     /// The tag in a word of a plan's first step, which most are.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "the field is cut out of the word")]
-    pub(crate) const fn first_step(word: u64) -> Option<u16> {
+    pub(crate) const fn first_step(word: u64) -> Option<Tag> {
         const KIND_AND_STEP: u64 = 0xffff << 16;
-        let first = Self::new(Kind::Step, 0).pack(0);
-        if word & KIND_AND_STEP == first { Some(word as u16) } else { None }
+        let first = Self::numbered(Kind::Step, 0).pack(0);
+        if word & KIND_AND_STEP == first { Some(Tag::new(word as u16)) } else { None }
     }
 
     /// # Panics
@@ -109,7 +122,7 @@ impl Token {
             0x89 => Kind::Severed,
             other => unreachable!("a completion of kind {other}"),
         };
-        Self { kind, tag: word as u16, step: (word >> 16) as u8 }
+        Self { kind, tag: Tag::new(word as u16), step: (word >> 16) as u8 }
     }
 }
 
@@ -121,12 +134,12 @@ mod tests {
     #[test]
     fn every_kind_survives_the_round_trip() {
         for number in (0..=12_u64).chain([0x89]) {
-            let token = Token { tag: 4095, step: 255, ..Token::unpack(number << 24) };
+            let token = Token { tag: Tag::new(4095), step: 255, ..Token::unpack(number << 24) };
             let word = token.pack(513);
             assert_eq!(Token::unpack(word), token);
             assert_eq!((word >> 24 & 0xff, Token::seat(word)), (number, 513));
         }
-        let linked = Token::new(Kind::Linked, 7);
+        let linked = Token::numbered(Kind::Linked, 7);
         let severed = linked.pack(513) | SEVERED;
         assert_eq!(Token::unpack(severed), Token { kind: Kind::Severed, ..linked });
         assert_eq!((Token::seat(severed), Token::first_step(severed)), (513, None));

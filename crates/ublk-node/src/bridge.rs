@@ -17,6 +17,7 @@ use ublk_core::bridge::{
     Bridge, BridgeOptions, Channel, Misfit, Report, ReportKind, Sleeper, layout,
 };
 use ublk_core::error::{Code, Error, Result};
+use ublk_core::tag::Tag;
 
 use crate::memory::{self, Shared};
 use crate::open_devices::OpenDevices;
@@ -220,14 +221,14 @@ impl NativeChannel {
     /// The tag's buffer of now, to be asked for once; absent where data is not copied.
     #[napi(catch_unwind, ts_return_type = "Outcome<ArrayBuffer | null>")]
     pub fn buffer(&self, env: &Env, tag: u16) -> Outcome<Option<Shared>> {
-        self.channel.buffer(tag).map(|buffer| Shared::new(env, buffer)).transpose().into()
+        self.channel.buffer(Tag::new(tag)).map(|buffer| Shared::new(env, buffer)).transpose().into()
     }
 
     /// The tag's buffer of now is never unmapped: somebody has moved it to another owner, who may
     /// outlive this environment.
     #[napi(catch_unwind)]
     pub fn keep_buffer(&self, tag: u16) {
-        self.channel.buffer(tag).into_iter().for_each(memory::keep);
+        self.channel.buffer(Tag::new(tag)).into_iter().for_each(memory::keep);
     }
 
     // What is called for every batch is no method but a function by itself: napi-rs keeps a book of
@@ -281,7 +282,7 @@ impl From<Report> for NativeReport {
         let ms = if let ReportKind::Unblocked(ms) = kind { ms } else { 0 };
         #[expect(clippy::cast_precision_loss, reason = "beyond 2^53 nobody counts single bytes")]
         let offset = offset as f64;
-        Self { kind: name(kind), queue, tag, op, offset, length, ms }
+        Self { kind: name(kind), queue, tag: tag.number(), op, offset, length, ms }
     }
 }
 

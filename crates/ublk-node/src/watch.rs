@@ -61,7 +61,7 @@ fn pack(queue: u16, completion: &Completion) -> [u8; RECORD] {
     put(16, &number(request.offset).to_ne_bytes());
     put(24, &request.length.to_ne_bytes());
     put(28, &result.to_ne_bytes());
-    put(32, &tag.to_ne_bytes());
+    put(32, &tag.number().to_ne_bytes());
     put(34, &queue.to_ne_bytes());
     put(36, &[ublk_sys::op(request.flags.0), if request.flags.fua() { FUA } else { 0 }]);
     record

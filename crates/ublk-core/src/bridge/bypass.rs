@@ -15,6 +15,7 @@ use super::layout::{
     ANSWERS_TAIL, OWES_ANSWER, OWES_CALL,
 };
 use super::lock;
+use crate::tag::Tag;
 
 /// Commits requests in the peer's thread.
 pub(crate) trait Commit: Send {
@@ -29,7 +30,7 @@ pub(crate) trait Commit: Send {
     ///
     /// # Errors
     /// When nobody knows: it must not be used again.
-    fn commit(&mut self, tag: u16, result: i32, memory: *mut u8) -> io::Result<bool>;
+    fn commit(&mut self, tag: Tag, result: i32, memory: *mut u8) -> io::Result<bool>;
 }
 
 /// Not with the peer, or not any more.
@@ -47,7 +48,7 @@ pub(super) struct Bypass {
 struct Way {
     commit: Option<Box<dyn Commit>>,
     /// What the kernel has refused, for the reactor.
-    refused: Vec<(u16, i32)>,
+    refused: Vec<(Tag, i32)>,
 }
 
 impl Bypass {
@@ -58,23 +59,23 @@ impl Bypass {
 
     /// The peer has a request.
     #[inline]
-    pub(super) fn asked(&self, tag: u16, generation: u32, whole: u32) {
+    pub(super) fn asked(&self, tag: Tag, generation: u32, whole: u32) {
         // Relaxed: the peer looks after it has seen the request, which is published.
         let asked = u64::from(generation) << 32 | u64::from(whole);
-        self.asked[usize::from(tag)].store(asked, Ordering::Relaxed);
+        self.asked[tag.index()].store(asked, Ordering::Relaxed);
     }
 
     /// The reactor has the peer's answer.
     #[inline]
-    pub(super) fn over(&self, tag: u16) {
+    pub(super) fn over(&self, tag: Tag) {
         // Relaxed: the peer answers once.
-        self.asked[usize::from(tag)].store(OVER, Ordering::Relaxed);
+        self.asked[tag.index()].store(OVER, Ordering::Relaxed);
     }
 
     /// Whether the caller is to end the request of this generation, and nobody else; what a commit of
     /// all of it says.
-    pub(super) fn claim(&self, tag: u16, generation: u32) -> Option<i32> {
-        let word = self.asked.get(usize::from(tag))?;
+    pub(super) fn claim(&self, tag: Tag, generation: u32) -> Option<i32> {
+        let word = self.asked.get(tag.index())?;
         let asked = word.load(Ordering::Relaxed);
         if asked == OVER || asked >> 32 != u64::from(generation) {
             return None;
@@ -97,7 +98,7 @@ impl Bypass {
 
     /// What the kernel has refused.
     #[cold]
-    pub(super) fn take_refused(&self) -> Vec<(u16, i32)> {
+    pub(super) fn take_refused(&self) -> Vec<(Tag, i32)> {
         std::mem::take(&mut lock(&self.way).refused)
     }
 }
@@ -126,7 +127,7 @@ impl Channel {
         let word = |index: u32| record[index as usize].load(Ordering::Relaxed);
         let (head, generation) = (word(ANSWER_HEAD), word(ANSWER_GENERATION));
         #[expect(clippy::cast_possible_truncation, reason = "cut out of the word")]
-        let (tag, kind) = (head as u16, head >> 16 & 0xff);
+        let (tag, kind) = (Tag::new(head as u16), head >> 16 & 0xff);
         let ends = kind == ANSWER_DONE || kind == ANSWER_FAILED;
         let mut way = lock(&self.bypass.way);
         let commit = way.commit.as_mut();
@@ -143,7 +144,7 @@ impl Channel {
         let errno = word(ANSWER_ERRNO).cast_signed();
         let result = if kind == ANSWER_DONE { whole } else { commit.failure(errno) };
         record[ANSWER_HEAD as usize]
-            .store(u32::from(tag) | ANSWER_COMMITTED << 16, Ordering::Relaxed);
+            .store(u32::from(tag.number()) | ANSWER_COMMITTED << 16, Ordering::Relaxed);
         show();
         match commit.commit(tag, result, memory.base()) {
             Ok(true) => return,
@@ -171,7 +172,7 @@ mod tests {
     use super::super::{Asked, Bridge, BridgeOptions, Peer, TICK};
     use super::*;
 
-    type Committed = Arc<Mutex<Vec<(u16, i32)>>>;
+    type Committed = Arc<Mutex<Vec<(Tag, i32)>>>;
 
     /// Writes down what it commits, and says `answer`.
     struct Book {
@@ -189,7 +190,7 @@ mod tests {
             -100 - errno
         }
 
-        fn commit(&mut self, tag: u16, result: i32, memory: *mut u8) -> io::Result<bool> {
+        fn commit(&mut self, tag: Tag, result: i32, memory: *mut u8) -> io::Result<bool> {
             assert!(!memory.is_null());
             self.committed.lock().unwrap().push((tag, result));
             (self.answer)()
@@ -219,7 +220,7 @@ mod tests {
             Self { bridge, port, peer, committed, busy }
         }
 
-        fn asked(&mut self, tag: u16) -> Asked {
+        fn asked(&mut self, tag: Tag) -> Asked {
             let ask = Ask { op: 0, flags: 0, length: 4096, offset: 0, whole: 4096 };
             assert!(self.port.ask(tag, ask));
             self.port.flush();
@@ -231,7 +232,7 @@ mod tests {
             self.peer.flush_past();
         }
 
-        fn committed(&self) -> Vec<(u16, i32)> {
+        fn committed(&self) -> Vec<(Tag, i32)> {
             self.committed.lock().unwrap().clone()
         }
     }
@@ -239,7 +240,7 @@ mod tests {
     #[test]
     fn a_lone_answer_is_committed_where_it_is_given_and_then_told() {
         let mut rig = Rig::new(|| Ok(true));
-        for (tag, result, commit) in [(1, Ok(()), 4096), (2, Err(5), -105)] {
+        for (tag, result, commit) in [(Tag::new(1), Ok(()), 4096), (Tag::new(2), Err(5), -105)] {
             let asked = rig.asked(tag);
             rig.answer(&asked, result);
             assert_eq!(rig.committed().last(), Some(&(tag, commit)));
@@ -252,78 +253,82 @@ mod tests {
     #[test]
     fn what_says_more_than_how_a_request_ends_is_the_reactors() {
         let mut rig = Rig::new(|| Ok(true));
-        let asked = rig.asked(0);
+        let asked = rig.asked(Tag::new(0));
         rig.peer.plan(&asked, &[]);
         rig.peer.flush_past();
-        assert_eq!(rig.port.next(), Some((0, Body::Plan(0))));
-        let (first, second) = (rig.asked(0), rig.asked(1));
+        assert_eq!(rig.port.next(), Some((Tag::new(0), Body::Plan(0))));
+        let (first, second) = (rig.asked(Tag::new(0)), rig.asked(Tag::new(1)));
         rig.peer.answer(&first, Ok(()));
         rig.peer.answer(&second, Ok(()));
         rig.peer.flush_past();
-        assert_eq!(rig.port.next(), Some((0, Body::Done)), "of several it commits all at once");
-        assert_eq!(rig.port.next(), Some((1, Body::Done)));
+        assert_eq!(
+            rig.port.next(),
+            Some((Tag::new(0), Body::Done)),
+            "of several it commits all at once"
+        );
+        assert_eq!(rig.port.next(), Some((Tag::new(1), Body::Done)));
         assert_eq!(rig.committed(), []);
     }
 
     #[test]
     fn a_reactor_that_minds_or_is_about_to_go_commits_by_itself() {
         let mut rig = Rig::new(|| Ok(true));
-        let asked = rig.asked(0);
+        let asked = rig.asked(Tag::new(0));
         rig.busy.store(true, Ordering::Relaxed);
         rig.answer(&asked, Ok(()));
-        assert_eq!(rig.port.next(), Some((0, Body::Done)));
+        assert_eq!(rig.port.next(), Some((Tag::new(0), Body::Done)));
         rig.busy.store(false, Ordering::Relaxed);
         rig.port.close_bypass();
-        let asked = rig.asked(0);
+        let asked = rig.asked(Tag::new(0));
         rig.answer(&asked, Ok(()));
-        assert_eq!(rig.port.next(), Some((0, Body::Done)));
+        assert_eq!(rig.port.next(), Some((Tag::new(0), Body::Done)));
         assert_eq!(rig.committed(), []);
     }
 
     #[test]
     fn what_the_kernel_refuses_is_left_to_the_reactor() {
         let mut rig = Rig::new(|| Ok(false));
-        let asked = rig.asked(3);
+        let asked = rig.asked(Tag::new(3));
         rig.answer(&asked, Ok(()));
-        assert_eq!(rig.port.next(), Some((3, Body::Committed(0))));
+        assert_eq!(rig.port.next(), Some((Tag::new(3), Body::Committed(0))));
         assert!(rig.port.has_overdue(), "it is to look");
-        assert_eq!(rig.port.take_refused(), [(3, 4096)]);
+        assert_eq!(rig.port.take_refused(), [(Tag::new(3), 4096)]);
         assert_eq!(rig.port.take_refused(), []);
     }
 
     #[test]
     fn a_way_that_fails_is_not_taken_again() {
         let mut rig = Rig::new(|| Err(io::Error::from_raw_os_error(libc::EAGAIN)));
-        let asked = rig.asked(0);
+        let asked = rig.asked(Tag::new(0));
         rig.answer(&asked, Ok(()));
-        assert_eq!(rig.port.take_refused(), [(0, 4096)]);
-        assert_eq!(rig.port.next(), Some((0, Body::Committed(0))));
-        let asked = rig.asked(0);
+        assert_eq!(rig.port.take_refused(), [(Tag::new(0), 4096)]);
+        assert_eq!(rig.port.next(), Some((Tag::new(0), Body::Committed(0))));
+        let asked = rig.asked(Tag::new(0));
         rig.answer(&asked, Ok(()));
-        assert_eq!(rig.port.next(), Some((0, Body::Done)));
+        assert_eq!(rig.port.next(), Some((Tag::new(0), Body::Done)));
         assert_eq!(rig.committed().len(), 1);
     }
 
     #[test]
     fn a_request_is_ended_by_one_side_only() {
         let mut rig = Rig::new(|| Ok(true));
-        let late = rig.asked(0);
+        let late = rig.asked(Tag::new(0));
         (0..3).for_each(|_| rig.bridge.tick());
-        assert_eq!(rig.port.next_overdue(0), Some((0, libc::ETIMEDOUT)));
+        assert_eq!(rig.port.next_overdue(Tag::new(0)), Some((Tag::new(0), libc::ETIMEDOUT)));
         rig.answer(&late, Ok(()));
         assert_eq!((rig.committed(), rig.port.next()), (vec![], None));
 
-        let asked = rig.asked(1);
+        let asked = rig.asked(Tag::new(1));
         (0..3).for_each(|_| rig.bridge.tick());
         rig.answer(&asked, Ok(()));
         assert_eq!(
-            rig.port.next_overdue(0),
+            rig.port.next_overdue(Tag::new(0)),
             None,
             "it has been committed, which is still to be read"
         );
         rig.answer(&asked, Ok(()));
-        assert_eq!(rig.committed(), [(1, 4096)], "once");
-        assert_eq!(rig.port.next(), Some((1, Body::Committed(0))));
+        assert_eq!(rig.committed(), [(Tag::new(1), 4096)], "once");
+        assert_eq!(rig.port.next(), Some((Tag::new(1), Body::Committed(0))));
         assert_eq!(rig.port.next(), None);
     }
 

@@ -15,6 +15,7 @@ use super::layout::{
 use super::report::{Report, ReportKind};
 use super::{Bell, Shared, TICK, lock};
 use crate::memory::Region;
+use crate::tag::Tag;
 
 /// Ticks with untaken requests before the peer counts as blocked.
 const BLOCKED_AFTER: u32 = 2;
@@ -105,8 +106,8 @@ impl Channel {
     }
 
     /// The buffer of `tag`; `None` if requests' data is never copied to the server's memory.
-    pub fn buffer(&self, tag: u16) -> Option<Arc<Region>> {
-        lock(&self.buffers).get(usize::from(tag)).map(Arc::clone)
+    pub fn buffer(&self, tag: Tag) -> Option<Arc<Region>> {
+        lock(&self.buffers).get(tag.index()).map(Arc::clone)
     }
 
     /// Makes a buffer of `bytes` for each tag.
@@ -119,8 +120,8 @@ impl Channel {
 
     /// Gives `tag` a new buffer, because the old buffer may still be written to. If no memory is
     /// available, `tag` keeps the old buffer.
-    pub(super) fn renew_buffer(&self, tag: u16) {
-        if let Some(buffer) = lock(&self.buffers).get_mut(usize::from(tag))
+    pub(super) fn renew_buffer(&self, tag: Tag) {
+        if let Some(buffer) = lock(&self.buffers).get_mut(tag.index())
             && let Ok(another) = Region::new(buffer.size())
         {
             *buffer = Arc::new(another);
@@ -311,7 +312,14 @@ impl Channel {
 
     fn tell(&self, kind: ReportKind) {
         let queue = self.queue;
-        self.shared.report(Report { kind, queue, tag: 0, op: 0, offset: 0, length: 0 });
+        self.shared.report(Report {
+            kind,
+            queue,
+            tag: Tag::default(),
+            op: 0,
+            offset: 0,
+            length: 0,
+        });
     }
 }
 

@@ -3,6 +3,7 @@
 //! file; the places that depend on a queue's depth it asks for ([`Layout::places`]).
 
 use super::ring::Span;
+use crate::tag::Tag;
 
 macro_rules! words {
     ($($(#[doc = $doc:literal])+ $name:ident = $value:expr;)*) => {
@@ -176,9 +177,9 @@ impl Layout {
 
     /// The first word of a piece of `tag`.
     #[inline]
-    pub(crate) fn piece(&self, tag: u16, index: u32) -> usize {
+    pub(crate) fn piece(&self, tag: Tag, index: u32) -> usize {
         debug_assert!(index < self.max_pieces);
-        (self.pieces + (u32::from(tag) * self.max_pieces + index) * PIECE_WORDS) as usize
+        (self.pieces + (u32::from(tag.number()) * self.max_pieces + index) * PIECE_WORDS) as usize
     }
 
     /// What JavaScript must know.
@@ -213,8 +214,8 @@ mod tests {
             let layout = Layout::new(depth, 64);
             assert!(layout.requests.at >= CONTROL_WORDS);
             assert!(layout.answers.at >= layout.requests.end());
-            assert!(layout.piece(0, 0) >= layout.answers.end() as usize);
-            let end = layout.piece(depth - 1, 63) + PIECE_WORDS as usize;
+            assert!(layout.piece(Tag::new(0), 0) >= layout.answers.end() as usize);
+            let end = layout.piece(Tag::new(depth - 1), 63) + PIECE_WORDS as usize;
             assert_eq!(end * 4, layout.bytes());
         }
     }

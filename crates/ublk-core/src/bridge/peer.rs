@@ -14,12 +14,13 @@ use super::layout::{
 };
 use super::pieces::Piece;
 use super::ring::{Reader, Writer};
+use crate::tag::Tag;
 
 /// A request that waits for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked {
     /// Its tag.
-    pub tag: u16,
+    pub tag: Tag,
     /// `UBLK_IO_OP_*`, or `KIND_STEPPED`.
     pub kind: u8,
     /// `FLAG_*`.
@@ -65,7 +66,7 @@ impl Peer {
         let word = |index: u32| record[index as usize];
         let head = word(REQUEST_HEAD);
         Some(Asked {
-            tag: head as u16,
+            tag: Tag::new(head as u16),
             kind: (head >> 16) as u8,
             flags: (head >> 24) as u8,
             generation: word(REQUEST_GENERATION),
@@ -141,7 +142,7 @@ impl Peer {
     /// `detail`: an errno, or a place.
     #[expect(clippy::cast_possible_truncation, reason = "its halves")]
     fn write(&mut self, asked: &Asked, kind: u32, count: u32, detail: u64) {
-        let head = u32::from(asked.tag) | kind << 16 | count << 24;
+        let head = u32::from(asked.tag.number()) | kind << 16 | count << 24;
         let record = [head, asked.generation, detail as u32, (detail >> 32) as u32];
         let written = self.answers.write(self.channel.words(), record);
         debug_assert!(written, "more answers than requests");

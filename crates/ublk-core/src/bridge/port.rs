@@ -16,6 +16,7 @@ use super::pieces::{Misfit, Piece, Pieces};
 use super::report::{Report, ReportKind};
 use super::ring::{Reader, Writer};
 use crate::memory::Region;
+use crate::tag::Tag;
 
 const ANSWER: usize = ANSWER_WORDS as usize;
 
@@ -53,8 +54,9 @@ pub(crate) enum Body {
     Remap(u8, u64),
 }
 
+/// What the peer is asked for a tag.
 #[derive(Clone, Copy, Debug, Default)]
-struct Tag {
+struct Question {
     ask: Ask,
     generation: u32,
     epoch: u32,
@@ -72,7 +74,7 @@ pub(crate) struct Port {
     channel: Arc<Channel>,
     requests: Writer,
     answers: Reader,
-    tags: Box<[Tag]>,
+    tags: Box<[Question]>,
     waiting: u32,
 }
 
@@ -84,7 +86,7 @@ impl Port {
         Self {
             requests: Writer::new(layout.requests, REQUESTS_TAIL, REQUESTS_HEAD),
             answers: Reader::new(layout.answers, ANSWERS_TAIL, ANSWERS_HEAD),
-            tags: vec![Tag::default(); channel.depth().into()].into(),
+            tags: vec![Question::default(); channel.depth().into()].into(),
             waiting: 0,
             channel,
         }
@@ -93,48 +95,48 @@ impl Port {
     /// Asks the peer, at the latest with the next [`flush`](Self::flush). False when it is gone,
     /// or has not come for its requests for so long that there is no room.
     #[inline]
-    pub(crate) fn ask(&mut self, index: u16, ask: Ask) -> bool {
-        self.expect(index, ask);
-        self.ask_first(index)
+    pub(crate) fn ask(&mut self, tag: Tag, ask: Ask) -> bool {
+        self.expect(tag, ask);
+        self.ask_first(tag)
     }
 
     /// A request has begun, and its time too.
     #[inline]
-    fn expect(&mut self, index: u16, ask: Ask) {
-        let tag = &mut self.tags[usize::from(index)];
-        tag.ask = ask;
-        tag.since = self.channel.shared.clock.load(Ordering::Relaxed);
+    fn expect(&mut self, tag: Tag, ask: Ask) {
+        let question = &mut self.tags[tag.index()];
+        question.ask = ask;
+        question.since = self.channel.shared.clock.load(Ordering::Relaxed);
     }
 
     #[inline]
-    fn ask_first(&mut self, index: u16) -> bool {
-        let tag = &mut self.tags[usize::from(index)];
-        tag.generation = tag.generation.wrapping_add(1);
-        let op = tag.ask.op;
-        self.hand_over(index, op.into())
+    fn ask_first(&mut self, tag: Tag) -> bool {
+        let question = &mut self.tags[tag.index()];
+        question.generation = question.generation.wrapping_add(1);
+        let op = question.ask.op;
+        self.hand_over(tag, op.into())
     }
 
     /// The peer will be asked when the request's bytes are there: with [`resume`](Self::resume).
     #[cold]
-    pub(crate) fn announce(&mut self, index: u16, ask: Ask) {
-        self.expect(index, ask);
-        self.tags[usize::from(index)].fresh = true;
+    pub(crate) fn announce(&mut self, tag: Tag, ask: Ask) {
+        self.expect(tag, ask);
+        self.tags[tag.index()].fresh = true;
     }
 
     /// The steps that the peer asked for have ended, or the request's bytes are there, unless
     /// something `failed`: it is its turn. False as for [`ask`](Self::ask), or without the bytes.
-    pub(crate) fn resume(&mut self, index: u16, failed: bool) -> bool {
-        let tag = &mut self.tags[usize::from(index)];
-        if !std::mem::take(&mut tag.fresh) {
-            return self.hand_over(index, KIND_STEPPED);
+    pub(crate) fn resume(&mut self, tag: Tag, failed: bool) -> bool {
+        let question = &mut self.tags[tag.index()];
+        if !std::mem::take(&mut question.fresh) {
+            return self.hand_over(tag, KIND_STEPPED);
         }
-        !failed && self.ask_first(index)
+        !failed && self.ask_first(tag)
     }
 
     /// Says what a step has failed of, before its request is [resumed](Self::resume): `piece` is
     /// the place among the tag's pieces of what was asked for. The first to be said stands.
     #[cold]
-    pub(crate) fn step_failed(&self, tag: u16, piece: u8, errno: u32) {
+    pub(crate) fn step_failed(&self, tag: Tag, piece: u8, errno: u32) {
         let at = self.channel.layout().piece(tag, piece.into()) + PIECE_ERRNO as usize;
         let word = &self.channel.words()[at];
         if word.load(Ordering::Relaxed) == 0 {
@@ -144,23 +146,23 @@ impl Port {
     }
 
     #[inline]
-    fn hand_over(&mut self, index: u16, kind: u32) -> bool {
+    fn hand_over(&mut self, tag: Tag, kind: u32) -> bool {
         if self.channel.is_given_up() {
             self.channel.shared.gave_up();
             return false;
         }
-        let tag = &mut self.tags[usize::from(index)];
-        let Ask { flags, length, offset, .. } = tag.ask;
-        let head = u32::from(index) | kind << 16 | flags << 24;
+        let question = &mut self.tags[tag.index()];
+        let Ask { flags, length, offset, .. } = question.ask;
+        let head = u32::from(tag.number()) | kind << 16 | flags << 24;
         #[expect(clippy::cast_possible_truncation, reason = "its halves")]
         let (low, high) = (offset as u32, (offset >> 32) as u32);
-        let record = [head, tag.generation, length, tag.epoch, low, high, 0, 0];
+        let record = [head, question.generation, length, question.epoch, low, high, 0, 0];
         const { assert!(REQUEST_WORDS == 8) };
         if !self.requests.write(self.channel.words(), record) {
             return false;
         }
-        self.channel.bypass.asked(index, tag.generation, tag.ask.whole);
-        tag.waiting = true;
+        self.channel.bypass.asked(tag, question.generation, question.ask.whole);
+        question.waiting = true;
         self.waiting += 1;
         true
     }
@@ -177,24 +179,24 @@ impl Port {
 
     /// The next answer.
     #[inline]
-    pub(crate) fn next(&mut self) -> Option<(u16, Body)> {
+    pub(crate) fn next(&mut self) -> Option<(Tag, Body)> {
         loop {
             let record = self.answers.read::<ANSWER>(self.channel.words())?;
             let head = record[ANSWER_HEAD as usize];
             #[expect(clippy::cast_possible_truncation, reason = "cut out of the word")]
-            let (index, kind, count) = (head as u16, head >> 16 & 0xff, (head >> 24) as u8);
+            let (tag, kind, count) = (Tag::new(head as u16), head >> 16 & 0xff, (head >> 24) as u8);
             let generation = record[ANSWER_GENERATION as usize];
             let errno = record[ANSWER_ERRNO as usize].cast_signed();
             let place = u64::from(record[ANSWER_PLACE_LOW as usize])
                 | u64::from(record[ANSWER_PLACE_HIGH as usize]) << 32;
-            let Some(tag) = self.tags.get_mut(usize::from(index)) else { continue };
-            if !tag.waiting || tag.generation != generation {
-                self.report(index, ReportKind::Late);
+            let Some(question) = self.tags.get_mut(tag.index()) else { continue };
+            if !question.waiting || question.generation != generation {
+                self.report(tag, ReportKind::Late);
                 continue;
             }
-            tag.waiting = false;
+            question.waiting = false;
             self.waiting -= 1;
-            self.channel.bypass.over(index);
+            self.channel.bypass.over(tag);
             let body = match kind {
                 ANSWER_DONE => Body::Done,
                 ANSWER_COMMITTED => Body::Committed(errno),
@@ -206,13 +208,13 @@ impl Port {
                 ANSWER_STEPS => Body::Steps(count),
                 _ => Body::Failed(libc::EIO),
             };
-            return Some((index, body));
+            return Some((tag, body));
         }
     }
 
     /// Whether the peer has been asked for the tag's request, and has not answered.
-    pub(crate) fn is_asked(&self, index: u16) -> bool {
-        self.tags[usize::from(index)].waiting
+    pub(crate) fn is_asked(&self, tag: Tag) -> bool {
+        self.tags[tag.index()].waiting
     }
 
     /// Whether there are answers.
@@ -258,26 +260,28 @@ impl Port {
     /// The next request from `from` on that has waited too long, with its errno. The peer's turn
     /// is over.
     #[cold]
-    pub(crate) fn next_overdue(&mut self, from: u16) -> Option<(u16, i32)> {
-        if from == 0 {
+    pub(crate) fn next_overdue(&mut self, from: Tag) -> Option<(Tag, i32)> {
+        if from == Tag::default() {
             self.channel.take_look();
         }
         let shared = &self.channel.shared;
         let abandoned = self.channel.is_given_up();
-        let is_due = |tag: &Tag| tag.waiting && (abandoned || shared.is_overdue(tag.since));
-        let index = (from..self.channel.depth()).find(|&index| {
-            let tag = &self.tags[usize::from(index)];
+        let is_due = |question: &Question| {
+            question.waiting && (abandoned || shared.is_overdue(question.since))
+        };
+        let tag = Tag::all(self.channel.depth()).skip(from.index()).find(|&tag| {
+            let question = &self.tags[tag.index()];
             // Otherwise the peer is just about to commit it.
-            is_due(tag) && self.channel.bypass.claim(index, tag.generation).is_some()
+            is_due(question) && self.channel.bypass.claim(tag, question.generation).is_some()
         })?;
-        self.tags[usize::from(index)].waiting = false;
+        self.tags[tag.index()].waiting = false;
         self.waiting -= 1;
         if abandoned {
             shared.gave_up();
-            return Some((index, libc::EIO));
+            return Some((tag, libc::EIO));
         }
-        self.report(index, ReportKind::TimedOut);
-        Some((index, libc::ETIMEDOUT))
+        self.report(tag, ReportKind::TimedOut);
+        Some((tag, libc::ETIMEDOUT))
     }
 
     /// Lets the peer commit requests past the reactor.
@@ -292,24 +296,24 @@ impl Port {
     }
 
     /// Commits of the peer's that the kernel has refused, and that are still to be done.
-    pub(crate) fn take_refused(&self) -> Vec<(u16, i32)> {
+    pub(crate) fn take_refused(&self) -> Vec<(Tag, i32)> {
         self.channel.bypass.take_refused()
     }
 
     /// Gives `tag` another buffer, since the peer may still use the one that it had; nothing where
     /// there are no buffers.
     #[cold]
-    pub(crate) fn renew_buffer(&mut self, index: u16) -> Option<Arc<Region>> {
-        self.channel.renew_buffer(index);
-        let tag = &mut self.tags[usize::from(index)];
-        tag.epoch = tag.epoch.wrapping_add(1);
-        self.channel.buffer(index)
+    pub(crate) fn renew_buffer(&mut self, tag: Tag) -> Option<Arc<Region>> {
+        self.channel.renew_buffer(tag);
+        let question = &mut self.tags[tag.index()];
+        question.epoch = question.epoch.wrapping_add(1);
+        self.channel.buffer(tag)
     }
 
     /// The pieces of the plan or of the steps that the peer has just answered with; nothing when
     /// those are none, or more than were agreed upon.
     #[inline]
-    pub(crate) fn pieces(&self, tag: u16, count: u8) -> Option<Pieces<'_>> {
+    pub(crate) fn pieces(&self, tag: Tag, count: u8) -> Option<Pieces<'_>> {
         let layout = self.channel.layout();
         if count == 0 || u32::from(count) > layout.places().max_pieces {
             return None;
@@ -319,23 +323,23 @@ impl Port {
 
     /// Makes a piece of the tag's of what the peer has answered with `Remap`. It has none of its own
     /// there until it is asked again.
-    pub(crate) fn spell_out(&self, index: u16, backend: u8, offset: u64) {
-        let Ask { op, length, .. } = self.tags[usize::from(index)].ask;
+    pub(crate) fn spell_out(&self, tag: Tag, backend: u8, offset: u64) {
+        let Ask { op, length, .. } = self.tags[tag.index()].ask;
         let piece = Piece { backend: backend.into(), op: op.into(), at: 0, length, offset };
-        piece.write(&self.channel.words()[self.channel.layout().piece(index, 0)..]);
+        piece.write(&self.channel.words()[self.channel.layout().piece(tag, 0)..]);
     }
 
     /// Tells that a plan does not fit.
     #[cold]
-    pub(crate) fn misfit(&self, tag: u16, misfit: Misfit) {
+    pub(crate) fn misfit(&self, tag: Tag, misfit: Misfit) {
         self.report(tag, ReportKind::Misfit(misfit));
     }
 
     #[cold]
-    fn report(&self, index: u16, kind: ReportKind) {
-        let Ask { op, offset, length, .. } = self.tags[usize::from(index)].ask;
+    fn report(&self, tag: Tag, kind: ReportKind) {
+        let Ask { op, offset, length, .. } = self.tags[tag.index()].ask;
         let queue = self.channel.queue();
-        self.channel.shared.report(Report { kind, queue, tag: index, op, offset, length });
+        self.channel.shared.report(Report { kind, queue, tag, op, offset, length });
     }
 }
 

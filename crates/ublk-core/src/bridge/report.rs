@@ -1,6 +1,7 @@
 //! What goes wrong on a bridge, for whoever listens.
 
 use super::Misfit;
+use crate::tag::Tag;
 
 /// Something that went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,7 +11,7 @@ pub struct Report {
     /// On which queue.
     pub queue: u16,
     /// Of which request, if it is about one.
-    pub tag: u16,
+    pub tag: Tag,
     /// What that asked for, `UBLK_IO_OP_*`.
     pub op: u8,
     /// Where, in bytes.

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::*;
+use crate::tag::Tag;
 
 const DEPTH: u16 = 4;
 
@@ -37,15 +38,20 @@ fn a_request_is_asked_and_answered() {
     let bridge = bridge();
     let mut port = Port::new(Arc::clone(bridge.channel(0)), silent());
     let mut peer = Peer::new(Arc::clone(bridge.channel(0)));
-    assert!(port.ask(3, Ask { op: 1, flags: 2, length: 512, offset: 0x1_2345_6789, whole: 512 }));
+    assert!(
+        port.ask(
+            Tag::new(3),
+            Ask { op: 1, flags: 2, length: 512, offset: 0x1_2345_6789, whole: 512 }
+        )
+    );
     assert_eq!(peer.take(), None, "not before it is flushed");
     port.flush();
     let asked = peer.take().unwrap();
-    assert_eq!((asked.tag, asked.kind, asked.flags), (3, 1, 2));
+    assert_eq!((asked.tag, asked.kind, asked.flags), (Tag::new(3), 1, 2));
     assert_eq!((asked.length, asked.offset), (512, 0x1_2345_6789));
     peer.answer(&asked, Err(libc::ENOSPC));
     peer.flush();
-    assert_eq!(port.next(), Some((3, Body::Failed(libc::ENOSPC))));
+    assert_eq!(port.next(), Some((Tag::new(3), Body::Failed(libc::ENOSPC))));
     assert_eq!(port.next(), None);
 }
 
@@ -54,15 +60,15 @@ fn a_late_or_second_answer_is_reported_and_never_taken_for_the_next_request() {
     let bridge = bridge();
     let mut port = Port::new(Arc::clone(bridge.channel(0)), silent());
     let mut peer = Peer::new(Arc::clone(bridge.channel(0)));
-    port.ask(0, ask(1));
+    port.ask(Tag::new(0), ask(1));
     port.flush();
     let first = peer.take().unwrap();
     peer.answer(&first, Ok(()));
     peer.answer(&first, Ok(()));
     peer.flush();
-    assert_eq!(port.next(), Some((0, Body::Done)));
+    assert_eq!(port.next(), Some((Tag::new(0), Body::Done)));
     assert_eq!(port.next(), None, "the second answer finds nobody waiting");
-    port.ask(0, ask(2));
+    port.ask(Tag::new(0), ask(2));
     port.flush();
     peer.answer(&first, Ok(()));
     peer.flush();
@@ -72,7 +78,7 @@ fn a_late_or_second_answer_is_reported_and_never_taken_for_the_next_request() {
     let second = peer.take().unwrap();
     peer.answer(&second, Ok(()));
     peer.flush();
-    assert_eq!(port.next(), Some((0, Body::Done)));
+    assert_eq!(port.next(), Some((Tag::new(0), Body::Done)));
 }
 
 #[test]
@@ -85,17 +91,17 @@ fn a_request_that_nobody_answers_is_overdue_in_time_and_only_then() {
     });
     let mut port = Port::new(Arc::clone(bridge.channel(0)), count);
     let mut peer = Peer::new(Arc::clone(bridge.channel(0)));
-    port.ask(1, ask(0));
+    port.ask(Tag::new(1), ask(0));
     port.flush();
     peer.take().unwrap();
     peer.flush();
     (0..8).for_each(|_| bridge.tick());
     assert!(port.has_overdue() && rung.load(Ordering::Relaxed) > 0);
-    assert_eq!(port.next_overdue(0), None, "the first tick may have come at once");
+    assert_eq!(port.next_overdue(Tag::new(0)), None, "the first tick may have come at once");
     assert!(!port.has_overdue());
     bridge.tick();
-    assert_eq!(port.next_overdue(0), Some((1, libc::ETIMEDOUT)));
-    assert_eq!(port.next_overdue(2), None);
+    assert_eq!(port.next_overdue(Tag::new(0)), Some((Tag::new(1), libc::ETIMEDOUT)));
+    assert_eq!(port.next_overdue(Tag::new(2)), None);
     assert_eq!(told_after(&bridge, 1)[0].kind, ReportKind::TimedOut);
 }
 
@@ -104,30 +110,30 @@ fn the_time_of_a_request_goes_on_while_its_bytes_are_fetched_and_its_steps_run()
     let bridge = bridge();
     let mut port = Port::new(Arc::clone(bridge.channel(0)), silent());
     let mut peer = Peer::new(Arc::clone(bridge.channel(0)));
-    port.announce(1, ask(0));
+    port.announce(Tag::new(1), ask(0));
     (0..4).for_each(|_| bridge.tick());
-    assert!(port.resume(1, false));
+    assert!(port.resume(Tag::new(1), false));
     port.flush();
     let asked = peer.take().unwrap();
     peer.steps(&asked, &[Piece::default()]);
     peer.flush();
-    assert_eq!(port.next(), Some((1, Body::Steps(1))));
+    assert_eq!(port.next(), Some((Tag::new(1), Body::Steps(1))));
     (0..5).for_each(|_| bridge.tick());
-    assert_eq!(port.next_overdue(0), None, "it is not the peer's turn");
-    assert!(port.resume(1, false));
-    assert_eq!(port.next_overdue(0), Some((1, libc::ETIMEDOUT)));
+    assert_eq!(port.next_overdue(Tag::new(0)), None, "it is not the peer's turn");
+    assert!(port.resume(Tag::new(1), false));
+    assert_eq!(port.next_overdue(Tag::new(0)), Some((Tag::new(1), libc::ETIMEDOUT)));
 }
 
 #[test]
 fn nobody_is_asked_once_the_peer_is_gone() {
     let bridge = bridge();
     let mut port = Port::new(Arc::clone(bridge.channel(0)), silent());
-    port.ask(2, ask(0));
+    port.ask(Tag::new(2), ask(0));
     port.flush();
     bridge.abandon();
     assert!(port.has_overdue());
-    assert_eq!(port.next_overdue(0), Some((2, libc::EIO)));
-    assert!(!port.ask(2, ask(1)));
+    assert_eq!(port.next_overdue(Tag::new(0)), Some((Tag::new(2), libc::EIO)));
+    assert!(!port.ask(Tag::new(2), ask(1)));
     assert!(told_after(&bridge, 5).is_empty());
 }
 
@@ -137,7 +143,7 @@ fn a_peer_that_does_not_come_is_reported_once_and_so_is_its_return() {
     let mut port = Port::new(Arc::clone(bridge.channel(0)), silent());
     let mut peer = Peer::new(Arc::clone(bridge.channel(0)));
     bridge.tick();
-    port.ask(0, ask(0));
+    port.ask(Tag::new(0), ask(0));
     port.flush();
     let kinds = |ticks| told_after(&bridge, ticks).iter().map(|one| one.kind).collect::<Vec<_>>();
     assert_eq!(kinds(1), []);
@@ -153,9 +159,9 @@ fn a_peer_that_never_comes_fills_its_ring_and_is_asked_no_more() {
     let bridge = bridge();
     let mut port = Port::new(Arc::clone(bridge.channel(0)), silent());
     for number in 0..u32::from(DEPTH) * 2 {
-        assert!(port.ask(0, ask(number)));
+        assert!(port.ask(Tag::new(0), ask(number)));
     }
-    assert!(!port.ask(0, ask(0)));
+    assert!(!port.ask(Tag::new(0), ask(0)));
 }
 
 #[test]
@@ -164,11 +170,11 @@ fn a_buffer_that_the_peer_may_still_use_is_replaced() {
     bridge.channel(0).make_buffers(4096).unwrap();
     let mut port = Port::new(Arc::clone(bridge.channel(0)), silent());
     let mut peer = Peer::new(Arc::clone(bridge.channel(0)));
-    let old = bridge.channel(0).buffer(1).unwrap();
-    let new = port.renew_buffer(1).unwrap();
+    let old = bridge.channel(0).buffer(Tag::new(1)).unwrap();
+    let new = port.renew_buffer(Tag::new(1)).unwrap();
     assert_ne!(old.base(), new.base());
-    port.ask(1, ask(0));
-    port.ask(2, ask(0));
+    port.ask(Tag::new(1), ask(0));
+    port.ask(Tag::new(2), ask(0));
     port.flush();
     assert_eq!((peer.take().unwrap().epoch, peer.take().unwrap().epoch), (1, 0));
 }
@@ -200,7 +206,7 @@ fn converse(peer_waits: impl Fn(&mut Peer) + Sync) {
         });
         let target = answering.thread().clone();
         channel.attach_peer(Box::new(move || target.unpark()));
-        let mut free: Vec<u16> = (0..DEPTH).collect();
+        let mut free: Vec<_> = Tag::all(DEPTH).collect();
         let (mut asked, mut seen) = (0, HashSet::new());
         while seen.len() < COUNT as usize {
             port.awake();
@@ -250,7 +256,7 @@ fn who_looks_in_vain_for_long_sleeps_at_once_and_finds_what_comes() {
     let mut port = Port::new(Arc::clone(channel), silent());
     let mut sleeper = Sleeper::new(Arc::clone(channel), Duration::from_micros(50));
     assert!(!sleeper.wait(Duration::from_micros(50)));
-    port.ask(1, ask(0));
+    port.ask(Tag::new(1), ask(0));
     port.flush();
     assert!(sleeper.look() && sleeper.wait(Duration::from_secs(20)));
     let mut never = Sleeper::new(Arc::clone(channel), Duration::ZERO);

@@ -22,7 +22,7 @@ impl Arena {
     /// When all are lent: there is one for each tag.
     pub(crate) fn take(&mut self) -> *mut u8 {
         let buffer = self.free.pop().expect("a buffer for each tag");
-        self.pool.at(buffer, 0)
+        self.pool.at(buffer.into(), 0)
     }
 
     /// Gives back what [`take`](Self::take) has answered.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::bridge::Channel;
 use crate::memory::{Mapping, Region};
+use crate::tag::Tag;
 
 /// A buffer of our own for each tag.
 #[derive(Debug)]
@@ -43,9 +44,9 @@ impl Pool {
     }
 
     /// Another buffer for a tag of a pool whose buffers are apart; the one that it had.
-    pub(crate) fn lend(&mut self, tag: u16, buffer: Arc<Region>) -> Option<Arc<Region>> {
+    pub(crate) fn lend(&mut self, tag: Tag, buffer: Arc<Region>) -> Option<Arc<Region>> {
         match &mut self.memory {
-            Memory::Lent(lent) => Some(std::mem::replace(&mut lent[usize::from(tag)], buffer)),
+            Memory::Lent(lent) => Some(std::mem::replace(&mut lent[tag.index()], buffer)),
             Memory::Own(_) => None,
         }
     }
@@ -55,16 +56,16 @@ impl Pool {
         self.stride
     }
 
-    /// Where the buffer of `tag` is, plus `offset` bytes.
+    /// Where the buffer with this number is, plus `offset` bytes.
     #[inline]
-    pub(crate) fn at(&self, tag: u16, offset: u32) -> *mut u8 {
+    pub(crate) fn at(&self, number: usize, offset: u32) -> *mut u8 {
         let (base, offset, length) = match &self.memory {
             Memory::Own(own) => {
-                let offset = usize::from(tag) * self.stride + offset as usize;
+                let offset = number * self.stride + offset as usize;
                 (own.base(), offset, own.length())
             }
             Memory::Lent(lent) => {
-                let region = &lent[usize::from(tag)];
+                let region = &lent[number];
                 (region.base(), offset as usize, region.size())
             }
         };

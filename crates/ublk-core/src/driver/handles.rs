@@ -1,5 +1,6 @@
 //! Open files and mappings of a driver. Each lives as long as the owner that the driver gives.
 
+use crate::tag::Tag;
 use std::any::Any;
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -90,12 +91,12 @@ impl Descriptors {
     /// A copy of the descriptor of `tag`. Its slot may be rewritten as soon as the tag's commit
     /// is submitted (trap 20), so callers keep the copy and never come back.
     #[inline]
-    pub fn read(&self, tag: u16) -> ublksrv_io_desc {
-        assert!(tag < self.depth, "tag {tag} of a queue of depth {}", self.depth);
+    pub fn read(&self, tag: Tag) -> ublksrv_io_desc {
+        assert!(tag.number() < self.depth, "tag {tag} of a queue of depth {}", self.depth);
         // SAFETY: in bounds and aligned by `new`'s contract; volatile, since another party
         // writes it (never while the tag is ours).
         unsafe {
-            self.base.add(usize::from(tag) * self.stride).cast::<ublksrv_io_desc>().read_volatile()
+            self.base.add(tag.index() * self.stride).cast::<ublksrv_io_desc>().read_volatile()
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::buffers::Buffers;
 use crate::driver::Ring;
 use crate::memory::Region;
 use crate::pass::Pass;
+use crate::tag::Tag;
 use crate::targets::Target;
 
 impl<T: Target> Engine<T> {
@@ -19,22 +20,22 @@ impl<T: Target> Engine<T> {
     }
 
     /// The next request from `from` on that is `limit` units old and has steps in flight.
-    pub(crate) fn next_old(&self, from: u16, limit: u8) -> Option<u16> {
-        let is_old = |&tag: &u16| {
-            let flight = &self.flights[usize::from(tag)];
+    pub(crate) fn next_old(&self, from: Tag, limit: u8) -> Option<Tag> {
+        let is_old = |&tag: &Tag| {
+            let flight = &self.flights[tag.index()];
             flight.age >= limit && flight.pending > 0 && !flight.given_up
         };
         let depth = u16::try_from(self.flights.len()).unwrap_or(u16::MAX);
-        (from..depth).find(is_old)
+        Tag::all(depth).skip(from.index()).find(is_old)
     }
 
     /// Gives up a request that has steps in flight: these end in the buffer that they have, no other
     /// step begins, and the tag has `buffer` from now on. False where the tag's buffer is none that
     /// can be exchanged: nothing has happened then.
-    pub(crate) fn give_up(&mut self, tag: u16, buffer: Arc<Region>) -> bool {
+    pub(crate) fn give_up(&mut self, tag: Tag, buffer: Arc<Region>) -> bool {
         let Some(old) = self.lend(tag, buffer) else { return false };
         self.given_up.push((tag, old));
-        let flight = &mut self.flights[usize::from(tag)];
+        let flight = &mut self.flights[tag.index()];
         (flight.given_up, flight.held, flight.errno) = (true, true, libc::ETIMEDOUT);
         true
     }
@@ -47,15 +48,15 @@ impl<T: Target> Engine<T> {
 
     /// Whether steps of a request that was given up are still in flight.
     #[inline]
-    pub(crate) fn has_given_up(&self, tag: u16) -> bool {
-        self.flights[usize::from(tag)].given_up
+    pub(crate) fn has_given_up(&self, tag: Tag) -> bool {
+        self.flights[tag.index()].given_up
     }
 
     /// The last step of a request that was given up has ended: the target hears that the request has
     /// failed, and the tag can serve requests again.
-    pub(crate) fn take_back<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) {
+    pub(crate) fn take_back<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag) {
         self.tell_failure(tag);
-        let flight = &mut self.flights[usize::from(tag)];
+        let flight = &mut self.flights[tag.index()];
         (flight.given_up, flight.held) = (false, false);
         self.given_up.retain(|&(given_up, _)| given_up != tag);
         self.release(pass, tag);

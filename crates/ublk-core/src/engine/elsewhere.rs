@@ -7,6 +7,7 @@ use super::staging::Staging;
 use super::{Engine, Outcome, Settled};
 use crate::driver::Ring;
 use crate::pass::Pass;
+use crate::tag::Tag;
 use crate::targets::{Errno, Plan, Request, Target};
 
 /// The state of a request once the steps of a plan have ended.
@@ -26,15 +27,15 @@ impl<T: Target> Engine<T> {
     pub(crate) fn admit<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         (request, address): (Request, u64),
     ) -> Settled {
         self.running += 1;
-        self.flights[usize::from(tag)] = Flight::new(request);
+        self.flights[tag.index()] = Flight::new(request);
         if self.direct {
             return Ok(Outcome::Held(0));
         }
-        self.staging[usize::from(tag)] = Staging::at(address);
+        self.staging[tag.index()] = Staging::at(address);
         if self.aids.lent.is_some() && request.op.has_data() {
             return self.bring(pass, tag);
         }
@@ -44,11 +45,11 @@ impl<T: Target> Engine<T> {
     /// Places a request's bytes in the tag's lent buffer, visible to the peer: fetches the bytes of a
     /// write; the buffer of a read is stored when the read has succeeded.
     #[cold]
-    fn bring<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
-        let flight = &mut self.flights[usize::from(tag)];
-        let place = self.aids.lent.as_ref().map(|lent| lent.at(tag, 0) as u64);
+    fn bring<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag) -> Settled {
+        let flight = &mut self.flights[tag.index()];
+        let place = self.aids.lent.as_ref().map(|lent| lent.at(tag.index(), 0) as u64);
         let staged = Staging::at(place.unwrap_or_default());
-        self.staging[usize::from(tag)] = staged;
+        self.staging[tag.index()] = staged;
         if flight.request.op.fills() {
             flight.lease = Lease::ToStore;
             return Ok(Outcome::Held(0));
@@ -59,9 +60,9 @@ impl<T: Target> Engine<T> {
 
     /// Records the offset of a zone append's data, in bytes; called before [`answer`](Self::answer).
     #[cold]
-    pub(crate) fn landed(&self, tag: u16, place: u64) {
+    pub(crate) fn landed(&self, tag: Tag, place: u64) {
         if let Some(landings) = &self.aids.landings {
-            landings[usize::from(tag)].set(place >> 9);
+            landings[tag.index()].set(place >> 9);
         }
     }
 
@@ -70,10 +71,10 @@ impl<T: Target> Engine<T> {
     pub(crate) fn answer<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         result: Result<(), Errno>,
     ) -> Settled {
-        let flight = &mut self.flights[usize::from(tag)];
+        let flight = &mut self.flights[tag.index()];
         flight.held = false;
         (flight.planned, flight.started, flight.attach_errno) = (0, 0, 0);
         flight.errno = result.err().map_or(0, |errno| errno.0);
@@ -90,16 +91,16 @@ impl<T: Target> Engine<T> {
     pub(crate) fn run<R: Ring, E>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         alone: bool,
         fill: impl FnOnce(&T, &Request, &mut Plan<'_>) -> Result<After, E>,
     ) -> Result<Settled, E> {
-        let first = usize::from(tag) * self.max_steps;
+        let first = tag.index() * self.max_steps;
         let mut plan = Plan::new(&mut self.steps[first..first + self.max_steps]);
-        let request = self.flights[usize::from(tag)].request;
+        let request = self.flights[tag.index()].request;
         let after = fill(&self.target, &request, &mut plan)?;
         let steps = plan.len();
-        let flight = &mut self.flights[usize::from(tag)];
+        let flight = &mut self.flights[tag.index()];
         let fresh = flight.lease.slot().is_none();
         (flight.held, flight.errno) = (after == After::Hold, 0);
         let placed = self.direct || flight.lease != Lease::Standing;
@@ -116,10 +117,10 @@ impl<T: Target> Engine<T> {
     /// Lists the failed steps of a plan that has ended with `errno`: the number of the step as asked for
     /// by the peer, and the errno, or `None` for a step not begun because another step failed.
     #[cold]
-    pub(crate) fn failures(&self, tag: u16, errno: i32) -> impl Iterator<Item = (u8, Option<i32>)> {
-        let flight = &self.flights[usize::from(tag)];
+    pub(crate) fn failures(&self, tag: Tag, errno: i32) -> impl Iterator<Item = (u8, Option<i32>)> {
+        let flight = &self.flights[tag.index()];
         let (planned, started) = (usize::from(flight.planned), usize::from(flight.started));
-        let first = usize::from(tag) * self.max_steps;
+        let first = tag.index() * self.max_steps;
         let steps = self.steps[first..first + planned].iter();
         let progress = &self.progress[first..first + planned];
         // If no step has an errno, the request's buffer was unavailable.
@@ -137,8 +138,8 @@ impl<T: Target> Engine<T> {
 
     /// Reports the end of a held request's steps; the reactor decides how the request continues.
     #[cold]
-    pub(super) fn hold(&mut self, tag: u16) -> Outcome {
-        let flight = &mut self.flights[usize::from(tag)];
+    pub(super) fn hold(&mut self, tag: Tag) -> Outcome {
+        let flight = &mut self.flights[tag.index()];
         flight.held = false;
         Outcome::Held(flight.errno)
     }

@@ -31,12 +31,12 @@ impl<T: Target> Engine<T> {
         token: Token,
         verdict: Verdict,
     ) -> io::Result<()> {
-        let index = usize::from(token.tag) * self.max_steps + usize::from(token.step);
+        let index = token.tag.index() * self.max_steps + usize::from(token.step);
         match self.at_the_end(pass, index, verdict) {
             Err(errno) => {
                 let progress = &mut self.progress[index];
                 (progress.errno, progress.ended) = (errno, true);
-                let flight = &mut self.flights[usize::from(token.tag)];
+                let flight = &mut self.flights[token.tag.index()];
                 flight.errno = if flight.errno == 0 { errno } else { flight.errno };
                 Ok(())
             }

@@ -10,6 +10,7 @@ use ublk_sys::{
 use super::flight::Progress;
 use crate::file_table::{FIRST_OF_TARGET, ZEROS};
 use crate::pass::Seat;
+use crate::tag::Tag;
 use crate::targets::{Place, Step, StepKind};
 
 /// Where a request's bytes are.
@@ -110,18 +111,19 @@ pub(super) fn user_copy(
 
 /// Puts the pages of request (`queue`, `tag`) into `slot`. Answers only when it fails, unless
 /// `answer`.
-pub(super) fn register(file: Fixed, queue: u16, tag: u16, slot: u16, answer: bool) -> Entry {
+pub(super) fn register(file: Fixed, queue: u16, tag: Tag, slot: u16, answer: bool) -> Entry {
     let flags = if answer { Flags::empty() } else { Flags::SKIP_SUCCESS };
     buffer_command(file, UBLK_U_IO_REGISTER_IO_BUF, queue, tag, slot).flags(flags)
 }
 
 /// Empties `slot`. Always answers: the slot is free only then.
-pub(super) fn unregister(file: Fixed, queue: u16, tag: u16, slot: u16) -> Entry {
+pub(super) fn unregister(file: Fixed, queue: u16, tag: Tag, slot: u16) -> Entry {
     buffer_command(file, UBLK_U_IO_UNREGISTER_IO_BUF, queue, tag, slot)
 }
 
 #[inline]
-fn buffer_command(file: Fixed, operation: u32, queue: u16, tag: u16, slot: u16) -> Entry {
-    let command = ublksrv_io_cmd { q_id: queue, tag, result: 0, addr: u64::from(slot) };
+fn buffer_command(file: Fixed, operation: u32, queue: u16, tag: Tag, slot: u16) -> Entry {
+    let command =
+        ublksrv_io_cmd { q_id: queue, tag: tag.number(), result: 0, addr: u64::from(slot) };
     opcode::UringCmd16::new(file, operation).cmd(command.to_bytes()).build()
 }

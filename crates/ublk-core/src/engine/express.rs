@@ -16,6 +16,7 @@ use crate::driver::Ring;
 use crate::file_table::FIRST_OF_TARGET;
 use crate::pass::Pass;
 use crate::sqe;
+use crate::tag::Tag;
 use crate::targets::{Ended, Next, Op, Plan, Remap, Request, Step, StepKind, Target};
 use crate::token::{Kind, Token};
 
@@ -29,7 +30,7 @@ impl<T: Target> Engine<T> {
     pub(crate) fn express<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         descriptor: &ublksrv_io_desc,
         alone: bool,
     ) -> Option<Outcome> {
@@ -42,7 +43,7 @@ impl<T: Target> Engine<T> {
         if pass.ring.space() < ENTRIES {
             return None;
         }
-        let flight = &mut self.flights[usize::from(tag)];
+        let flight = &mut self.flights[tag.index()];
         flight.request = request;
         if let Remap::To { file, offset } = remap {
             let step = transfer_of(&request, file, offset);
@@ -63,11 +64,11 @@ impl<T: Target> Engine<T> {
     pub(super) fn express_step<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         request: &Request,
         alone: bool,
     ) -> Option<Outcome> {
-        let step = self.steps[usize::from(tag) * self.max_steps];
+        let step = self.steps[tag.index() * self.max_steps];
         // A durable write stays a plan: the engine judges the write at the end.
         let plain = matches!(step.kind, StepKind::Read | StepKind::Write { dsync: false });
         let whole = plain && step.uses_buffer() && step.length == request.length;
@@ -86,12 +87,12 @@ impl<T: Target> Engine<T> {
     pub(super) fn express_told<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         request: &Request,
     ) -> bool {
         let starts = self.express_step(pass, tag, request, false).is_some();
         if starts {
-            self.flights[usize::from(tag)].way = Way::Told;
+            self.flights[tag.index()].way = Way::Told;
         }
         starts
     }
@@ -102,26 +103,26 @@ impl<T: Target> Engine<T> {
     pub(crate) fn express_asked<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         alone: bool,
         remap: impl FnOnce(&T, &Request) -> Remap,
     ) -> Option<Outcome> {
-        let request = self.flights[usize::from(tag)].request;
+        let request = self.flights[tag.index()].request;
         if !request.is_plain() {
             return None;
         }
         let Remap::To { file, offset } = remap(&self.target, &request) else { return None };
-        self.steps[usize::from(tag) * self.max_steps] = transfer_of(&request, file, offset);
-        let flight = &mut self.flights[usize::from(tag)];
+        self.steps[tag.index() * self.max_steps] = transfer_of(&request, file, offset);
+        let flight = &mut self.flights[tag.index()];
         (flight.held, flight.errno) = (false, 0);
         self.express_step(pass, tag, &request, alone)
     }
 
     /// The slot where the kernel has registered the request's buffer.
     #[inline(always)]
-    fn standing_slot(&self, tag: u16) -> Option<u16> {
+    fn standing_slot(&self, tag: Tag) -> Option<u16> {
         match &self.buffers {
-            Buffers::Auto { slots } => Some(slots[usize::from(tag)].get()),
+            Buffers::Auto { slots } => Some(slots[tag.index()].get()),
             _ => None,
         }
     }
@@ -138,7 +139,7 @@ impl<T: Target> Engine<T> {
     fn transfer<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         (step, slot): (&Step, u16),
         alone: bool,
     ) {
@@ -148,7 +149,7 @@ impl<T: Target> Engine<T> {
         let kind = if alone { Kind::Linked } else { Kind::Step };
         // SAFETY: the entry points into a lent buffer, and io_uring holds on to the buffer.
         unsafe { pass.push(entry, Token::new(kind, tag)) };
-        self.flights[usize::from(tag)].way = if alone { Way::Linked } else { Way::Express };
+        self.flights[tag.index()].way = if alone { Way::Linked } else { Way::Express };
     }
 
     /// Handles the completion of a plan's first step. Returns the outcome of a complete express
@@ -158,10 +159,10 @@ impl<T: Target> Engine<T> {
     pub(crate) fn arrive<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         result: i32,
     ) -> Option<Outcome> {
-        let flight = &self.flights[usize::from(tag)];
+        let flight = &self.flights[tag.index()];
         if result.cast_unsigned() != flight.request.length {
             return None;
         }
@@ -179,8 +180,8 @@ impl<T: Target> Engine<T> {
     }
 
     /// A transfer is complete of whose end the target hears.
-    fn tell<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Outcome {
-        let Flight { request, ticket, round, .. } = self.flights[usize::from(tag)];
+    fn tell<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag) -> Outcome {
+        let Flight { request, ticket, round, .. } = self.flights[tag.index()];
         let ended = Ended { result: Ok(()), ticket, round };
         let next = self.target.next(&request, ended, &mut Plan::new(&mut []));
         debug_assert_eq!(next, Next::Done, "after the last round of {request:?}");
@@ -189,14 +190,14 @@ impl<T: Target> Engine<T> {
 
     /// The transfer has failed or is short: the request continues as if never sent the express way.
     #[cold]
-    pub(super) fn derail<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) {
-        let flight = &mut self.flights[usize::from(tag)];
+    pub(super) fn derail<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag) {
+        let flight = &mut self.flights[tag.index()];
         let Flight { request, way, ticket, .. } = *flight;
         let told = way == Way::Told;
         let (asks, ticket) = (told, if told { ticket } else { 0 });
         *flight =
             Flight { asks, ticket, pending: 1, planned: 1, started: 1, ..Flight::new(request) };
-        let first = usize::from(tag) * self.max_steps;
+        let first = tag.index() * self.max_steps;
         self.progress[first] = Progress::default();
         if let Remap::To { .. } = self.target.remap(&request) {
             // Without a remap, the planned step is still in `steps`.

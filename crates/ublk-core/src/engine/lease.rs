@@ -9,18 +9,17 @@ use crate::buffers::Buffers;
 use crate::driver::Ring;
 use crate::file_table::CHAR_DEVICE;
 use crate::pass::Pass;
+use crate::tag::Tag;
 use crate::targets::Target;
 use crate::token::{Kind, Token};
 
 impl<T: Target> Engine<T> {
     /// Whether this request's buffer must be registered by us.
     #[inline]
-    pub(super) fn registers(&self, tag: u16) -> bool {
+    pub(super) fn registers(&self, tag: Tag) -> bool {
         match &self.buffers {
             Buffers::Register { .. } => true,
-            Buffers::Auto { .. } => {
-                self.flights[usize::from(tag)].request.flags.needs_registration()
-            }
+            Buffers::Auto { .. } => self.flights[tag.index()].request.flags.needs_registration(),
             Buffers::Copy(_) | Buffers::GetData | Buffers::UserCopy => false,
         }
     }
@@ -30,9 +29,9 @@ impl<T: Target> Engine<T> {
     }
 
     /// Registers the request's buffer; false when no slot is left.
-    pub(super) fn attach<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> bool {
+    pub(super) fn attach<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag) -> bool {
         let split = self.split();
-        let flight = &mut self.flights[usize::from(tag)];
+        let flight = &mut self.flights[tag.index()];
         let Some(slot) = flight.lease.slot().or_else(|| pass.slots.take()) else { return false };
         flight.lease = Lease::Attached(slot);
         // What an earlier stage met says nothing of this one's unregistration.
@@ -49,8 +48,8 @@ impl<T: Target> Engine<T> {
 
     /// Unregisters the request's buffer, if we registered it; the answer is pending then.
     #[inline]
-    pub(super) fn detach<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) {
-        let flight = &mut self.flights[usize::from(tag)];
+    pub(super) fn detach<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag) {
+        let flight = &mut self.flights[tag.index()];
         let Lease::Attached(slot) = flight.lease else { return };
         flight.lease = Lease::Empty(slot);
         flight.detaching = true;
@@ -66,11 +65,11 @@ impl<T: Target> Engine<T> {
     pub(super) fn registered<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         result: i32,
     ) -> Settled {
         let split = self.split();
-        let flight = &mut self.flights[usize::from(tag)];
+        let flight = &mut self.flights[tag.index()];
         if result < 0 {
             flight.attach_errno = -result;
             flight.attach_failures = flight.attach_failures.saturating_add(1);
@@ -96,10 +95,10 @@ impl<T: Target> Engine<T> {
     pub(super) fn unregistered<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         result: i32,
     ) -> Settled {
-        let flight = &mut self.flights[usize::from(tag)];
+        let flight = &mut self.flights[tag.index()];
         flight.pending -= 1;
         flight.detaching = false;
         if result < 0 && flight.attach_errno == 0 {
@@ -116,9 +115,9 @@ impl<T: Target> Engine<T> {
     pub(super) fn unregister_again<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
     ) -> io::Result<()> {
-        let flight = &mut self.flights[usize::from(tag)];
+        let flight = &mut self.flights[tag.index()];
         flight.detach_failures += 1;
         let Lease::Empty(slot) = flight.lease else { return Ok(()) };
         if flight.detach_failures > MAX_DETACH_FAILURES {
@@ -137,11 +136,11 @@ impl<T: Target> Engine<T> {
     pub(super) fn continue_waiting<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
     ) -> io::Result<()> {
-        let flight = &mut self.flights[usize::from(tag)];
+        let flight = &mut self.flights[tag.index()];
         flight.waiting = false;
-        let first = usize::from(tag) * self.max_steps;
+        let first = tag.index() * self.max_steps;
         let count = self.progress[first..first + usize::from(flight.planned)]
             .iter()
             .filter(|progress| progress.waiting)
@@ -151,7 +150,7 @@ impl<T: Target> Engine<T> {
         }
         pass.reserve(count + 2)?;
         self.attach(pass, tag);
-        for step in 0..self.flights[usize::from(tag)].planned {
+        for step in 0..self.flights[tag.index()].planned {
             if mem::take(&mut self.progress[first + usize::from(step)].waiting) {
                 self.push_step(pass, tag, step);
             }

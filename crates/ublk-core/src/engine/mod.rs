@@ -20,6 +20,7 @@ use crate::buffers::Buffers;
 use crate::driver::Ring;
 use crate::memory::Region;
 use crate::pass::Pass;
+use crate::tag::Tag;
 use crate::targets::{Plan, Request, Step, Target, Ticket};
 use crate::token::{Kind, Token};
 
@@ -77,7 +78,7 @@ pub(crate) struct Engine<T> {
     remotes: Remotes,
     running: u32,
     /// Buffers of requests that were given up, with the tags; steps in flight may still use a buffer.
-    given_up: Vec<(u16, Arc<Region>)>,
+    given_up: Vec<(Tag, Arc<Region>)>,
     /// [`Target::deserted`], for methods without the bound `T: Target`.
     desert: fn(&T),
 }
@@ -107,13 +108,13 @@ impl<T> Engine<T> {
 
     /// Gives `tag` another buffer; the request with the old buffer fails. Returns whether the kernel
     /// copies to the buffer.
-    pub(crate) fn move_buffer(&mut self, tag: u16, buffer: Arc<Region>) -> bool {
+    pub(crate) fn move_buffer(&mut self, tag: Tag, buffer: Arc<Region>) -> bool {
         self.lend(tag, buffer);
         matches!(self.buffers, Buffers::Copy(_))
     }
 
     /// Gives `tag` another buffer and returns the old buffer; `None` if the tag has no buffer to replace.
-    fn lend(&mut self, tag: u16, buffer: Arc<Region>) -> Option<Arc<Region>> {
+    fn lend(&mut self, tag: Tag, buffer: Arc<Region>) -> Option<Arc<Region>> {
         match (&mut self.buffers, &mut self.aids.lent) {
             (Buffers::Copy(pool), _) => pool.lend(tag, buffer),
             (_, Some(pool)) => pool.lend(tag, buffer),
@@ -127,8 +128,8 @@ impl<T> Engine<T> {
     }
 
     /// The last request of `tag`.
-    pub(crate) fn request(&self, tag: u16) -> Request {
-        self.flights[usize::from(tag)].request
+    pub(crate) fn request(&self, tag: Tag) -> Request {
+        self.flights[tag.index()].request
     }
 
     /// Called when the reactor ends before the running requests: leaks all memory that steps in flight
@@ -195,13 +196,13 @@ impl<T: Target> Engine<T> {
     pub(crate) fn begin<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         (request, address): (Request, u64),
         alone: bool,
     ) -> Settled {
         self.running += 1;
-        self.flights[usize::from(tag)] = Flight::new(request);
-        let first = usize::from(tag) * self.max_steps;
+        self.flights[tag.index()] = Flight::new(request);
+        let first = tag.index() * self.max_steps;
         let mut plan = Plan::new(&mut self.steps[first..first + self.max_steps]);
         let planned = self.target.plan(&request, &mut plan);
         let (steps, ticket) = (plan.len(), plan.ticket());
@@ -209,10 +210,10 @@ impl<T: Target> Engine<T> {
             return Ok(Outcome::Commit(self.fail(pass, tag, errno)));
         }
         if !self.direct {
-            self.staging[usize::from(tag)] = Staging::at(address);
+            self.staging[tag.index()] = Staging::at(address);
         }
         if let Some(Ticket { last, .. }) = ticket {
-            self.flights[usize::from(tag)].take(ticket);
+            self.flights[tag.index()].take(ticket);
             if steps == 1 && last && self.express_told(pass, tag, &request) {
                 return Ok(Outcome::Running);
             }
@@ -257,12 +258,12 @@ impl<T: Target> Engine<T> {
 
     /// Starts the plan that the first `steps` entries of the tag's `self.steps` hold.
     #[inline]
-    fn launch<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, steps: usize) -> Settled {
-        let first = usize::from(tag) * self.max_steps;
+    fn launch<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag, steps: usize) -> Settled {
+        let first = tag.index() * self.max_steps;
         let plan = &self.steps[first..first + steps];
         let touched = plan.iter().any(Step::uses_buffer);
         self.progress[first..first + steps].fill(Progress::default());
-        let flight = &mut self.flights[usize::from(tag)];
+        let flight = &mut self.flights[tag.index()];
         #[expect(clippy::cast_possible_truncation, reason = "at most 255, checked in new")]
         {
             flight.planned = steps as u8;
@@ -272,15 +273,15 @@ impl<T: Target> Engine<T> {
         flight.attach_errno = 0;
         flight.waiting = false;
         if touched && flight.lease == Lease::Standing && self.registers(tag) {
-            self.flights[usize::from(tag)].lease = Lease::Wanted;
+            self.flights[tag.index()].lease = Lease::Wanted;
         }
         self.advance(pass, tag)
     }
 
     /// Continues or ends a request after a completion, unless further completions are pending.
     #[inline(always)]
-    fn settle_or_advance<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
-        let flight = &self.flights[usize::from(tag)];
+    fn settle_or_advance<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag) -> Settled {
+        let flight = &self.flights[tag.index()];
         if flight.pending > 0 {
             return Ok(Outcome::Running);
         }
@@ -292,27 +293,27 @@ impl<T: Target> Engine<T> {
 
     /// Starts the next stage of a request without pending completions, or ends the request.
     #[inline]
-    fn advance<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
-        let flight = &self.flights[usize::from(tag)];
+    fn advance<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag) -> Settled {
+        let flight = &self.flights[tag.index()];
         if flight.started == flight.planned || flight.errno != 0 {
             return self.finish(pass, tag);
         }
         let stage = self.next_stage(tag);
         pass.reserve(stage.len() + 2)?;
-        if matches!(self.flights[usize::from(tag)].lease, Lease::Wanted | Lease::Empty(_)) {
+        if matches!(self.flights[tag.index()].lease, Lease::Wanted | Lease::Empty(_)) {
             if !self.attach(pass, tag) {
-                self.flights[usize::from(tag)].errno = libc::ENOBUFS;
+                self.flights[tag.index()].errno = libc::ENOBUFS;
                 return self.finish(pass, tag);
             }
             if self.split() {
-                self.flights[usize::from(tag)].pending = 1;
+                self.flights[tag.index()].pending = 1;
                 return Ok(Outcome::Running);
             }
         }
         for step in stage.clone() {
             self.push_step(pass, tag, step);
         }
-        let flight = &mut self.flights[usize::from(tag)];
+        let flight = &mut self.flights[tag.index()];
         flight.started = stage.end;
         let last = stage.end == flight.planned;
         if last && !flight.held && !self.split() {
@@ -321,9 +322,9 @@ impl<T: Target> Engine<T> {
         Ok(Outcome::Running)
     }
 
-    fn next_stage(&self, tag: u16) -> std::ops::Range<u8> {
-        let flight = &self.flights[usize::from(tag)];
-        let first = usize::from(tag) * self.max_steps;
+    fn next_stage(&self, tag: Tag) -> std::ops::Range<u8> {
+        let flight = &self.flights[tag.index()];
+        let first = tag.index() * self.max_steps;
         let plan = &self.steps[first..first + usize::from(flight.planned)];
         let stage = plan[usize::from(flight.started)].stage;
         let more =

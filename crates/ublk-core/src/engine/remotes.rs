@@ -13,6 +13,7 @@ use crate::driver::Ring;
 use crate::memory::Region;
 use crate::pass::Pass;
 use crate::remote::{Entries, Job, Remote, Session, Ticket};
+use crate::tag::Tag;
 use crate::targets::{Place, Target};
 use crate::token::{Kind, Token};
 
@@ -63,7 +64,7 @@ struct Way<'a, 'b, R> {
 impl<R: Ring> Entries for Way<'_, '_, R> {
     unsafe fn push(&mut self, entry: Entry, number: u8) -> io::Result<()> {
         self.pass.reserve(1)?;
-        let token = Token { kind: Kind::Session, tag: self.session, step: number };
+        let token = Token { step: number, ..Token::numbered(Kind::Session, self.session) };
         // SAFETY: passed on to our caller.
         unsafe { self.pass.push(entry, token) };
         Ok(())
@@ -79,7 +80,7 @@ impl<T: Target> Engine<T> {
         token: Token,
         bytes: Bytes,
     ) {
-        let index = usize::from(token.tag) * self.max_steps + usize::from(token.step);
+        let index = token.tag.index() * self.max_steps + usize::from(token.step);
         let (step, from) = (self.steps[index], self.progress[index].from);
         let memory = match (step.place, bytes) {
             (Place::Own, _) => self.own(&step, from),
@@ -88,7 +89,7 @@ impl<T: Target> Engine<T> {
             // `needs::check_remotes` has refused such devices.
             other => unreachable!("no address of {other:?} for a remote"),
         };
-        self.flights[usize::from(token.tag)].pending += 1;
+        self.flights[token.tag.index()].pending += 1;
         let job = Job {
             ticket: Ticket { tag: token.tag, step: token.step },
             kind: step.kind,
@@ -116,7 +117,7 @@ impl<T: Target> Engine<T> {
         token: Token,
         result: i32,
     ) {
-        self.remotes.sessions[usize::from(token.tag)].completed(token.step, result);
+        self.remotes.sessions[token.tag.index()].completed(token.step, result);
         self.put_off(pass);
     }
 
@@ -135,7 +136,7 @@ impl<T: Target> Engine<T> {
     pub(crate) fn answered<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-    ) -> io::Result<Option<(u16, Outcome)>> {
+    ) -> io::Result<Option<(Tag, Outcome)>> {
         let answer = self.remotes.sessions.iter_mut().find_map(|session| session.answer());
         let Some((Ticket { tag, step }, result)) = answer else { return Ok(None) };
         let outcome = self.completed(pass, Token { kind: Kind::Step, tag, step }, result)?;

@@ -5,6 +5,7 @@ use super::flight::{Flight, Lease};
 use super::{Engine, Settled};
 use crate::driver::Ring;
 use crate::pass::Pass;
+use crate::tag::Tag;
 use crate::targets::{Ended, Errno, Next, Plan, Step, StepKind, Target, Ticket};
 
 /// The number that stands for the round of a request which its target has ended.
@@ -35,10 +36,10 @@ impl<T: Target> Engine<T> {
     pub(super) fn next_round<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         result: Result<(), Errno>,
     ) -> Settled {
-        let index = usize::from(tag);
+        let index = tag.index();
         let Flight { request, ticket, round, .. } = self.flights[index];
         let first = index * self.max_steps;
         let mut plan = Plan::new(&mut self.steps[first..first + self.max_steps]);
@@ -64,8 +65,8 @@ impl<T: Target> Engine<T> {
     }
 
     /// The target has ended the request: with `errno`, or well where that is 0.
-    fn end_rounds<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, errno: i32) -> Settled {
-        let flight = &mut self.flights[usize::from(tag)];
+    fn end_rounds<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag, errno: i32) -> Settled {
+        let flight = &mut self.flights[tag.index()];
         flight.ask_no_more();
         (flight.started, flight.errno) = (flight.planned, errno);
         self.finish(pass, tag)
@@ -75,10 +76,10 @@ impl<T: Target> Engine<T> {
     pub(super) fn launch_round<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         steps: usize,
     ) -> Settled {
-        if self.direct || self.flights[usize::from(tag)].lease != Lease::Standing {
+        if self.direct || self.flights[tag.index()].lease != Lease::Standing {
             self.launch(pass, tag, steps)
         } else {
             self.begin_placed(pass, tag, steps)
@@ -87,8 +88,8 @@ impl<T: Target> Engine<T> {
 
     /// Tells the target that a request fails, unless the target has ended the request by itself.
     #[cold]
-    pub(super) fn tell_failure(&self, tag: u16) {
-        let flight = &self.flights[usize::from(tag)];
+    pub(super) fn tell_failure(&self, tag: Tag) {
+        let flight = &self.flights[tag.index()];
         if flight.may_go_on() {
             self.target.failed(&flight.request, flight.ticket);
         }

@@ -6,25 +6,26 @@ use crate::buffers::Buffers;
 use crate::driver::Ring;
 use crate::pass::Pass;
 use crate::stats::Counters;
+use crate::tag::Tag;
 use crate::targets::{Errno, Op, Request, Target, ZoneOp};
 
 impl<T: Target> Engine<T> {
     /// All steps have ended, or one has failed: lets go of the buffer, then settles.
     #[inline]
-    pub(super) fn finish<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
-        let flight = &self.flights[usize::from(tag)];
+    pub(super) fn finish<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag) -> Settled {
+        let flight = &self.flights[tag.index()];
         if flight.held && !flight.may_attach_again() {
             return Ok(self.hold(tag));
         }
         if flight.asks && flight.errno == 0 {
             return self.next_round(pass, tag, Ok(()));
         }
-        if let Lease::Attached(_) = self.flights[usize::from(tag)].lease {
+        if let Lease::Attached(_) = self.flights[tag.index()].lease {
             pass.reserve(1)?;
             self.detach(pass, tag);
             return Ok(Outcome::Running);
         }
-        let flight = &self.flights[usize::from(tag)];
+        let flight = &self.flights[tag.index()];
         if flight.has_succeeded() {
             return Ok(Outcome::Commit(self.succeed(pass, tag)));
         }
@@ -37,8 +38,8 @@ impl<T: Target> Engine<T> {
     /// A plan failed: for want of a buffer, so it is run once more, or for a reason that the
     /// target may know a way around.
     #[cold]
-    pub(super) fn recover<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
-        let flight = &mut self.flights[usize::from(tag)];
+    pub(super) fn recover<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag) -> Settled {
+        let flight = &mut self.flights[tag.index()];
         if flight.may_attach_again() {
             let steps = usize::from(flight.planned);
             return self.launch(pass, tag, steps);
@@ -52,8 +53,8 @@ impl<T: Target> Engine<T> {
     }
 
     #[inline(always)]
-    pub(super) fn succeed<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> i32 {
-        let request = self.flights[usize::from(tag)].request;
+    pub(super) fn succeed<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag) -> i32 {
+        let request = self.flights[tag.index()].request;
         self.count(pass.counters, &request, 1);
         if request.op == Op::Zone(ZoneOp::Append) {
             self.land(tag);
@@ -65,13 +66,13 @@ impl<T: Target> Engine<T> {
 
     /// Says where a zone append went.
     #[cold]
-    fn land(&self, tag: u16) {
-        let first = usize::from(tag) * self.max_steps;
-        let flight = &self.flights[usize::from(tag)];
+    fn land(&self, tag: Tag) {
+        let first = tag.index() * self.max_steps;
+        let flight = &self.flights[tag.index()];
         let planned = if flight.way == Way::Plan { usize::from(flight.planned) } else { 1 };
         let write = self.steps[first..first + planned].iter().find(|step| step.uses_buffer());
         if let (Some(landings), Some(write)) = (&self.aids.landings, write) {
-            landings[usize::from(tag)].set(write.offset >> 9);
+            landings[tag.index()].set(write.offset >> 9);
         }
     }
 
@@ -86,16 +87,16 @@ impl<T: Target> Engine<T> {
     }
 
     #[cold]
-    pub(super) fn fail<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, errno: Errno) -> i32 {
+    pub(super) fn fail<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag, errno: Errno) -> i32 {
         pass.counters.errors.add(1);
         self.release(pass, tag);
         -for_client(errno.0)
     }
 
     #[inline(always)]
-    pub(super) fn release<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) {
+    pub(super) fn release<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag) {
         self.running -= 1;
-        let flight = &mut self.flights[usize::from(tag)];
+        let flight = &mut self.flights[tag.index()];
         match std::mem::replace(&mut flight.lease, Lease::Standing) {
             Lease::Standing | Lease::Wanted => {}
             Lease::Empty(slot) | Lease::Attached(slot) if self.rotates => pass.slots.put_last(slot),

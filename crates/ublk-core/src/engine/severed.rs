@@ -16,6 +16,7 @@ use super::flight::Way;
 use super::{Engine, Outcome, Settled};
 use crate::driver::Ring;
 use crate::pass::Pass;
+use crate::tag::Tag;
 use crate::targets::Target;
 use crate::token::{Kind, Token};
 
@@ -30,10 +31,10 @@ impl<T: Target> Engine<T> {
     pub(super) fn linked_ended<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         result: i32,
     ) -> Settled {
-        match self.flights[usize::from(tag)].way {
+        match self.flights[tag.index()].way {
             Way::Linked | Way::Severed => {
                 self.step_ended(pass, Token::new(Kind::Step, tag), result)
             }
@@ -44,8 +45,8 @@ impl<T: Target> Engine<T> {
 
     /// The commit of a linked transfer was withdrawn.
     #[cold]
-    pub(super) fn severed<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
-        let flight = &mut self.flights[usize::from(tag)];
+    pub(super) fn severed<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag) -> Settled {
+        let flight = &mut self.flights[tag.index()];
         if flight.way != Way::Linked {
             // It has answered already.
             return Ok(Outcome::Running);
@@ -57,7 +58,7 @@ impl<T: Target> Engine<T> {
         self.recall(pass, tag)
     }
 
-    fn recall<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
+    fn recall<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag) -> Settled {
         pass.reserve(1)?;
         let transfer = Token::new(Kind::Linked, tag).pack(pass.seat.number);
         let entry = AsyncCancel::new(transfer).build();
@@ -67,7 +68,7 @@ impl<T: Target> Engine<T> {
     }
 
     /// Lets time pass. Until the pause has ended the queue stays, as if a request were running.
-    fn pause<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
+    fn pause<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag) -> Settled {
         pass.reserve(1)?;
         self.running += 1;
         let token = Token { step: PAUSED, ..Token::new(Kind::TakeBack, tag) };
@@ -85,7 +86,7 @@ impl<T: Target> Engine<T> {
         result: i32,
     ) -> Settled {
         let tag = token.tag;
-        let severed = self.flights[usize::from(tag)].way == Way::Severed;
+        let severed = self.flights[tag.index()].way == Way::Severed;
         if token.step == PAUSED {
             self.running -= 1;
             return if severed { self.recall(pass, tag) } else { Ok(Outcome::Running) };
@@ -100,7 +101,7 @@ impl<T: Target> Engine<T> {
             libc::EALREADY => self.pause(pass, tag),
             _ => {
                 self.derail(pass, tag);
-                self.flights[usize::from(tag)].pending = 0;
+                self.flights[tag.index()].pending = 0;
                 pass.reserve(1)?;
                 self.push_step(pass, tag, 0);
                 Ok(Outcome::Running)

@@ -10,6 +10,7 @@ use crate::buffers::Pool;
 use crate::driver::Ring;
 use crate::file_table::{CHAR_DEVICE, FIRST_OF_TARGET};
 use crate::pass::Pass;
+use crate::tag::Tag;
 use crate::targets::{Place, Step, StepKind, Target};
 
 /// How long each step waits, where the kernel finds it: one place for each step of each tag.
@@ -21,7 +22,7 @@ impl<T: Target> Engine<T> {
     pub(super) fn special_entry<R: Ring>(
         &mut self,
         pass: &Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         index: usize,
     ) -> Entry {
         let step = self.steps[index];
@@ -32,7 +33,7 @@ impl<T: Target> Engine<T> {
             (StepKind::StoreMetadata, _) => self.copy_metadata(pass, tag, (&step, from), true),
             (_, Place::Own) => transfer(pass, &step, from, self.own(&step, from)),
             _ => {
-                let room = self.metadata().at(tag, step.at + from);
+                let room = self.metadata().at(tag.index(), step.at + from);
                 transfer(pass, &step, from, room)
             }
         }
@@ -62,12 +63,12 @@ impl<T: Target> Engine<T> {
     fn copy_metadata<R: Ring>(
         &self,
         pass: &Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         (step, from): (&Step, u32),
         out: bool,
     ) -> Entry {
-        let memory = (self.metadata().at(tag, step.at + from), step.length - from);
-        let offset = ublk_sys::user_copy_offset(self.queue, tag, step.at + from);
+        let memory = (self.metadata().at(tag.index(), step.at + from), step.length - from);
+        let offset = ublk_sys::user_copy_offset(self.queue, tag.number(), step.at + from);
         let position = offset | ublk_sys::UBLKSRV_IO_INTEGRITY_FLAG;
         entries::user_copy(pass.file(CHAR_DEVICE), memory, position, out)
     }

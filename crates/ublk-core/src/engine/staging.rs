@@ -18,6 +18,7 @@ use crate::buffers::{Arena, Buffers, Pool, SharedMemory};
 use crate::driver::Ring;
 use crate::file_table::CHAR_DEVICE;
 use crate::pass::Pass;
+use crate::tag::Tag;
 use crate::targets::{Errno, Step, Target};
 use crate::token::{Kind, Token};
 
@@ -81,10 +82,10 @@ impl Staging {
 impl<T: Target> Engine<T> {
     /// The address of the request's bytes, if the bytes are in memory.
     #[inline]
-    pub(super) fn address(&self, tag: u16) -> Option<*mut u8> {
-        match (&self.buffers, self.flights[usize::from(tag)].lease) {
-            (_, Lease::InMemory | Lease::ToStore) => Some(self.staging[usize::from(tag)].address),
-            (Buffers::Copy(pool), _) => Some(pool.at(tag, 0)),
+    pub(super) fn address(&self, tag: Tag) -> Option<*mut u8> {
+        match (&self.buffers, self.flights[tag.index()].lease) {
+            (_, Lease::InMemory | Lease::ToStore) => Some(self.staging[tag.index()].address),
+            (Buffers::Copy(pool), _) => Some(pool.at(tag.index(), 0)),
             _ => None,
         }
     }
@@ -94,7 +95,7 @@ impl<T: Target> Engine<T> {
     pub(super) fn begin_placed<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         steps: usize,
     ) -> Settled {
         if !self.plan(tag, steps).iter().any(Step::uses_buffer) {
@@ -102,28 +103,28 @@ impl<T: Target> Engine<T> {
         }
         #[expect(clippy::cast_possible_truncation, reason = "at most 255, checked in new")]
         {
-            self.flights[usize::from(tag)].planned = steps as u8;
+            self.flights[tag.index()].planned = steps as u8;
         }
         if let Err(errno) = self.place(tag) {
             return Ok(self.refuse(pass, tag, errno));
         }
-        match self.staging[usize::from(tag)].copying {
+        match self.staging[tag.index()].copying {
             Copying::Nothing => self.launch(pass, tag, steps),
             _ => self.copy(pass, tag),
         }
     }
 
     /// Decides how steps reach the request's bytes.
-    fn place(&mut self, tag: u16) -> Result<(), Errno> {
-        let address = self.staging[usize::from(tag)].address() as u64;
-        let request = self.flights[usize::from(tag)].request;
+    fn place(&mut self, tag: Tag) -> Result<(), Errno> {
+        let address = self.staging[tag.index()].address() as u64;
+        let request = self.flights[tag.index()].request;
         let registered =
             matches!(self.buffers, Buffers::Auto { .. }) && !request.flags.needs_registration();
         let shared = request.flags.is_shared() && !registered;
         let found = self.aids.shared.as_ref().filter(|_| shared);
         let found = found.and_then(|shared| shared.find(address, request.length));
-        let staged = &mut self.staging[usize::from(tag)];
-        let flight = &mut self.flights[usize::from(tag)];
+        let staged = &mut self.staging[tag.index()];
+        let flight = &mut self.flights[tag.index()];
         if let Some(found) = found {
             staged.address = found;
             flight.lease = Lease::InMemory;
@@ -152,13 +153,13 @@ impl<T: Target> Engine<T> {
     }
 
     /// Copies the rest.
-    fn copy<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
+    fn copy<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag) -> Settled {
         pass.reserve(1)?;
-        let staged = &self.staging[usize::from(tag)];
-        let flight = &mut self.flights[usize::from(tag)];
+        let staged = &self.staging[tag.index()];
+        let flight = &mut self.flights[tag.index()];
         let memory = staged.address.wrapping_add(staged.copied as usize);
         let length = flight.request.length - staged.copied;
-        let position = ublk_sys::user_copy_offset(self.queue, tag, staged.copied);
+        let position = ublk_sys::user_copy_offset(self.queue, tag.number(), staged.copied);
         let out = staged.copying == Copying::Store;
         let entry = entries::user_copy(pass.file(CHAR_DEVICE), (memory, length), position, out);
         flight.pending = 1;
@@ -173,11 +174,11 @@ impl<T: Target> Engine<T> {
     pub(super) fn copied<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         result: i32,
     ) -> Settled {
-        let staged = &mut self.staging[usize::from(tag)];
-        let flight = &mut self.flights[usize::from(tag)];
+        let staged = &mut self.staging[tag.index()];
+        let flight = &mut self.flights[tag.index()];
         flight.pending = 0;
         let length = flight.request.length;
         match u32::try_from(result) {
@@ -204,13 +205,13 @@ impl<T: Target> Engine<T> {
 
     /// The request's bytes cannot be reached: the request fails, or a held request goes back to the
     /// reactor with the error.
-    fn refuse<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, errno: Errno) -> Outcome {
-        let flight = &mut self.flights[usize::from(tag)];
+    fn refuse<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag, errno: Errno) -> Outcome {
+        let flight = &mut self.flights[tag.index()];
         flight.errno = errno.0;
         if flight.lease == Lease::Standing {
             self.give_back(tag);
         }
-        if self.flights[usize::from(tag)].held {
+        if self.flights[tag.index()].held {
             self.hold(tag)
         } else {
             self.tell_failure(tag);
@@ -219,20 +220,20 @@ impl<T: Target> Engine<T> {
     }
 
     /// Fetches all bytes of a request into the request's memory.
-    pub(super) fn fetch<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
-        self.staging[usize::from(tag)].copying = Copying::Fetch;
+    pub(super) fn fetch<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag) -> Settled {
+        self.staging[tag.index()].copying = Copying::Fetch;
         self.copy(pass, tag)
     }
 
     /// Stores the bytes of a successful read: from the server's memory into the client's.
-    pub(super) fn store<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> Settled {
-        self.staging[usize::from(tag)].copying = Copying::Store;
+    pub(super) fn store<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag) -> Settled {
+        self.staging[tag.index()].copying = Copying::Store;
         self.copy(pass, tag)
     }
 
     /// The request needs no memory any more.
-    pub(super) fn give_back(&mut self, tag: u16) {
-        let staged = &mut self.staging[usize::from(tag)];
+    pub(super) fn give_back(&mut self, tag: Tag) {
+        let staged = &mut self.staging[tag.index()];
         if let (true, Some(arena)) = (staged.lent, &mut self.aids.arena) {
             arena.put(staged.address);
             staged.lent = false;
@@ -242,15 +243,14 @@ impl<T: Target> Engine<T> {
     /// Zeros a part of the request's bytes, if the bytes are in the server's memory; false
     /// otherwise. In memory shared by clients, only the kernel touches bytes: clients may have
     /// truncated the memory.
-    pub(super) fn zero(&self, tag: u16, at: u32, length: u32) -> bool {
-        let index = usize::from(tag);
+    pub(super) fn zero(&self, tag: Tag, at: u32, length: u32) -> bool {
+        let index = tag.index();
         if self.flights[index].request.flags.is_shared() && !self.staging[index].lent {
             return false;
         }
         let Some(address) = self.address(tag) else { return false };
         assert!(
-            u64::from(at) + u64::from(length)
-                <= self.flights[usize::from(tag)].request.length.into()
+            u64::from(at) + u64::from(length) <= self.flights[tag.index()].request.length.into()
         );
         // SAFETY: within the request's memory, just checked; no operation on this part is in
         // flight, since the last operation has just ended short of the part.
@@ -258,8 +258,8 @@ impl<T: Target> Engine<T> {
         true
     }
 
-    fn plan(&self, tag: u16, steps: usize) -> &[Step] {
-        let first = usize::from(tag) * self.max_steps;
+    fn plan(&self, tag: Tag, steps: usize) -> &[Step] {
+        let first = tag.index() * self.max_steps;
         &self.steps[first..first + steps]
     }
 }

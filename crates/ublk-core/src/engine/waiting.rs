@@ -2,14 +2,15 @@
 
 use super::Engine;
 use super::flight::Way;
+use crate::tag::Tag;
 use crate::targets::{Remap, Step, StepKind, Target};
 
 impl<T: Target> Engine<T> {
     /// The step that the request of `tag` waits for; none while the request's buffer is being registered
     /// or copied. Of several steps in flight, the first that has not ended.
-    pub(crate) fn awaited_step(&self, tag: u16) -> Option<Step> {
-        let flight = &self.flights[usize::from(tag)];
-        let first = usize::from(tag) * self.max_steps;
+    pub(crate) fn awaited_step(&self, tag: Tag) -> Option<Step> {
+        let flight = &self.flights[tag.index()];
+        let first = tag.index() * self.max_steps;
         if flight.way != Way::Plan {
             let remap = self.target.remap(&flight.request);
             let Remap::To { file, offset } = remap else { return Some(self.steps[first]) };

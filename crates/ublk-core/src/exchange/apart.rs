@@ -12,6 +12,7 @@ use super::lane::{Receiver, Sender, lane};
 use super::{Arrival, Exchange};
 use crate::driver::{Completion, Ring};
 use crate::pass::Pass;
+use crate::tag::Tag;
 use crate::token::Token;
 
 /// The front's end: requests go to the back, results come.
@@ -83,9 +84,9 @@ impl Fronting {
         Ok(Arrival::Nothing)
     }
 
-    fn hand_over(&mut self, tag: u16) {
+    fn hand_over(&mut self, tag: Tag) {
         self.away += 1;
-        self.ends.requests.write(tag.into());
+        self.ends.requests.write(tag.number().into());
     }
 
     /// Commits what the back has ended.
@@ -112,12 +113,13 @@ impl Back {
     }
 
     /// The tag of the next request.
-    pub(super) fn next(&mut self) -> Option<u16> {
+    pub(super) fn next(&mut self) -> Option<Tag> {
         self.requests.next().map(|word| parse(word).0)
     }
 
-    pub(super) fn commit(&mut self, tag: u16, result: i32) {
-        self.results.write(u64::from(tag) | u64::from(result.cast_unsigned()) << RESULT_SHIFT);
+    pub(super) fn commit(&mut self, tag: Tag, result: i32) {
+        self.results
+            .write(u64::from(tag.number()) | u64::from(result.cast_unsigned()) << RESULT_SHIFT);
     }
 
     pub(super) fn show(&self) {
@@ -134,6 +136,6 @@ impl Back {
 const RESULT_SHIFT: u32 = 32;
 
 #[expect(clippy::cast_possible_truncation, reason = "each field is cut out of the word")]
-fn parse(word: u64) -> (u16, i32) {
-    (word as u16, ((word >> RESULT_SHIFT) as u32).cast_signed())
+fn parse(word: u64) -> (Tag, i32) {
+    (Tag::new(word as u16), ((word >> RESULT_SHIFT) as u32).cast_signed())
 }

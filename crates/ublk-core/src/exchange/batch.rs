@@ -17,6 +17,7 @@ use crate::buffers::Buffers;
 use crate::driver::{Completion, Ring};
 use crate::file_table::CHAR_DEVICE;
 use crate::pass::Pass;
+use crate::tag::Tag;
 use crate::token::{Kind, Token};
 
 mod fetch;
@@ -71,7 +72,7 @@ impl Batch {
         Ok(Self {
             queue,
             flags,
-            templates: (0..depth).map(|tag| Element::new(tag, buffers)).collect(),
+            templates: Tag::all(depth).map(|tag| Element::new(tag, buffers)).collect(),
             inbox: Inbox::new()?,
             outboxes: [outbox(), outbox()],
             filling: 0,
@@ -109,7 +110,7 @@ impl Batch {
         let address = elements.address(0);
         let entry = self.command(pass, UBLK_U_IO_PREP_IO_CMDS, address, depth);
         self.outboxes[0].sent = true;
-        self.push(pass, entry, Token::new(Kind::Prepare, 0));
+        self.push(pass, entry, Token::numbered(Kind::Prepare, 0));
         self.fetch(pass);
         Ok(())
     }
@@ -133,7 +134,7 @@ impl Batch {
         match token.kind {
             Kind::Fetch if result >= 0 => Ok(Arrival::Requests(self.inbox.arrived(result, flags))),
             Kind::Fetch => self.fetch_ended(pass, result),
-            Kind::Commit => self.committed(pass, token.tag, result),
+            Kind::Commit => self.committed(pass, token.tag.index(), result),
             Kind::Prepare => {
                 self.outboxes[0].sent = false;
                 match result {
@@ -149,20 +150,20 @@ impl Batch {
     }
 
     /// Sets the second word of the tag's next element.
-    pub(super) fn set_memory(&mut self, tag: u16, word: u64) {
-        self.templates[usize::from(tag)].set_memory(word);
+    pub(super) fn set_memory(&mut self, tag: Tag, word: u64) {
+        self.templates[tag.index()].set_memory(word);
     }
 
     /// Sets the slot of the tag's next request.
-    pub(super) fn set_slot(&mut self, tag: u16, slot: u16) {
-        self.templates[usize::from(tag)].move_slot(tag, slot);
+    pub(super) fn set_slot(&mut self, tag: Tag, slot: u16) {
+        self.templates[tag.index()].move_slot(tag, slot);
     }
 
     #[inline(always)]
     pub(super) fn commit<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         result: i32,
     ) -> io::Result<()> {
         if !self.collecting {
@@ -176,7 +177,7 @@ impl Batch {
     fn commit_first<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         result: i32,
     ) -> io::Result<()> {
         if self.outboxes[self.filling].sent {
@@ -194,9 +195,9 @@ impl Batch {
     }
 
     #[inline(always)]
-    fn collect(&mut self, tag: u16, result: i32) {
+    fn collect(&mut self, tag: Tag, result: i32) {
         let outbox = &mut self.outboxes[self.filling];
-        outbox.elements.set(outbox.count, &self.templates[usize::from(tag)], result);
+        outbox.elements.set(outbox.count, &self.templates[tag.index()], result);
         outbox.count += 1;
     }
 
@@ -239,20 +240,20 @@ impl Batch {
         let (address, count) = (outbox.elements.address(outbox.taken), outbox.count - outbox.taken);
         let entry = self.command(pass, UBLK_U_IO_COMMIT_IO_CMDS, address, count);
         #[expect(clippy::cast_possible_truncation, reason = "0 or 1")]
-        self.push(pass, entry, Token::new(Kind::Commit, index as u16));
+        self.push(pass, entry, Token::numbered(Kind::Commit, index as u16));
     }
 
     /// Commits a single tag, silently unless the kernel refuses the commit.
     #[inline]
-    pub(super) fn push_lone<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, result: i32) {
-        self.lone_refusals[usize::from(tag)] = 0;
+    pub(super) fn push_lone<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag, result: i32) {
+        self.lone_refusals[tag.index()] = 0;
         self.push_one(pass, tag, result);
     }
 
     #[inline]
-    fn push_one<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, result: i32) {
-        self.lone.set(tag.into(), &self.templates[usize::from(tag)], result);
-        let element = self.lone.address(tag.into());
+    fn push_one<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag, result: i32) {
+        self.lone.set(tag.index(), &self.templates[tag.index()], result);
+        let element = self.lone.address(tag.index());
         let entry = self.command(pass, UBLK_U_IO_COMMIT_IO_CMDS, element, 1);
         self.push(pass, entry.flags(Flags::SKIP_SUCCESS), Token::new(Kind::CommitOne, tag));
     }
@@ -261,10 +262,9 @@ impl Batch {
     fn committed<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        index: u16,
+        index: usize,
         result: i32,
     ) -> io::Result<Arrival> {
-        let index = usize::from(index);
         let outbox = &mut self.outboxes[index];
         let bytes = usize::try_from(result).unwrap_or(0);
         outbox.taken += bytes / outbox.elements.element_bytes();
@@ -287,16 +287,16 @@ impl Batch {
     fn lone_refused<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         result: i32,
     ) -> io::Result<Arrival> {
-        let refusals = &mut self.lone_refusals[usize::from(tag)];
+        let refusals = &mut self.lone_refusals[tag.index()];
         *refusals += 1;
         if *refusals > MAX_REFUSALS {
             return Ok(Arrival::Refused(-result));
         }
         pass.reserve(1)?;
-        let (_, result) = self.lone.get(tag.into());
+        let (_, result) = self.lone.get(tag.index());
         self.push_one(pass, tag, result);
         Ok(Arrival::Nothing)
     }

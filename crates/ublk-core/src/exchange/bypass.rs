@@ -9,6 +9,7 @@ use ublk_sys::{UBLK_BATCH_F_HAS_BUF_ADDR, UBLK_U_IO_COMMIT_IO_CMDS};
 
 use super::elements::{Element, Elements};
 use crate::driver::{Errands, OpenFile};
+use crate::tag::Tag;
 
 /// Commits requests of a queue whose data the kernel copies.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ impl Bypass {
     ///
     /// # Errors
     /// When nobody knows: it must not be used again.
-    pub(crate) fn commit(&mut self, tag: u16, result: i32, memory: *mut u8) -> io::Result<bool> {
+    pub(crate) fn commit(&mut self, tag: Tag, result: i32, memory: *mut u8) -> io::Result<bool> {
         self.element.set(0, &Element::of_copy(tag, memory), result);
         let command = self.element.described(self.queue, UBLK_BATCH_F_HAS_BUF_ADDR, 1);
         let entry = opcode::UringCmd16::new(Fd(self.char_device.fd()), UBLK_U_IO_COMMIT_IO_CMDS)

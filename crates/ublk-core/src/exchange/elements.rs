@@ -3,6 +3,7 @@
 use ublk_sys::{ublk_batch_io, ublk_elem_header};
 
 use crate::buffers::Buffers;
+use crate::tag::Tag;
 
 /// What the kernel reads of one tag in `PREP_IO_CMDS` and `COMMIT_IO_CMDS`, but for the result.
 #[derive(Clone, Copy, Debug)]
@@ -25,22 +26,22 @@ pub(super) struct Elements {
 }
 
 impl Element {
-    pub(super) fn new(tag: u16, buffers: &Buffers) -> Self {
+    pub(super) fn new(tag: Tag, buffers: &Buffers) -> Self {
         let slot = match buffers {
-            Buffers::Auto { slots } => slots[usize::from(tag)].get(),
+            Buffers::Auto { slots } => slots[tag.index()].get(),
             Buffers::Register { .. } | Buffers::GetData | Buffers::UserCopy => 0,
-            Buffers::Copy(pool) => return Self::of_copy(tag, pool.at(tag, 0)),
+            Buffers::Copy(pool) => return Self::of_copy(tag, pool.at(tag.index(), 0)),
         };
         Self { header: header(tag, slot), memory: 0 }
     }
 
     /// Of a tag whose data the kernel copies to and from `memory`.
-    pub(super) fn of_copy(tag: u16, memory: *mut u8) -> Self {
+    pub(super) fn of_copy(tag: Tag, memory: *mut u8) -> Self {
         Self { header: header(tag, 0), memory: memory as u64 }
     }
 
     /// The tag's next request is to be registered in another slot.
-    pub(super) fn move_slot(&mut self, tag: u16, slot: u16) {
+    pub(super) fn move_slot(&mut self, tag: Tag, slot: u16) {
         self.header = header(tag, slot);
     }
 
@@ -49,8 +50,8 @@ impl Element {
     }
 }
 
-fn header(tag: u16, buf_index: u16) -> u64 {
-    let header = ublk_elem_header { tag, buf_index, result: 0 };
+fn header(tag: Tag, buf_index: u16) -> u64 {
+    let header = ublk_elem_header { tag: tag.number(), buf_index, result: 0 };
     u64::from_le_bytes(header.to_bytes())
 }
 
@@ -99,9 +100,9 @@ impl Elements {
     }
 
     /// The tag and the result in an element.
-    pub(super) fn get(&self, index: usize) -> (u16, i32) {
+    pub(super) fn get(&self, index: usize) -> (Tag, i32) {
         let bytes = self.words[index * self.each].to_ne_bytes();
         let tag = u16::from_ne_bytes([bytes[0], bytes[1]]);
-        (tag, i32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]))
+        (Tag::new(tag), i32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]))
     }
 }

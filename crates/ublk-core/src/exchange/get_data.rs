@@ -13,6 +13,7 @@ use super::{Arrival, MAX_REFUSALS};
 use crate::buffers::Arena;
 use crate::driver::Ring;
 use crate::pass::Pass;
+use crate::tag::Tag;
 
 /// What one tag waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +26,9 @@ enum Expects {
     Commit,
 }
 
+/// How far a tag's request has been delivered.
 #[derive(Clone, Copy, Debug)]
-struct Tag {
+struct Delivery {
     expects: Expects,
     /// The request's data was asked for; it cannot be again.
     asked: bool,
@@ -40,13 +42,13 @@ struct Tag {
 pub(crate) struct GetData {
     commands: PerIo,
     arena: Arena,
-    tags: Box<[Tag]>,
+    tags: Box<[Delivery]>,
 }
 
 impl GetData {
     pub(super) fn new(commands: PerIo, depth: u16, arena: Arena) -> Self {
         let (expects, buffer) = (Expects::Request, None);
-        let idle = Tag { expects, asked: false, announced: 0, refusals: 0, buffer };
+        let idle = Delivery { expects, asked: false, announced: 0, refusals: 0, buffer };
         Self { commands, arena, tags: vec![idle; depth.into()].into() }
     }
 
@@ -57,7 +59,7 @@ impl GetData {
     pub(super) fn arm<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tags: impl Iterator<Item = u16>,
+        tags: impl Iterator<Item = Tag>,
     ) -> io::Result<()> {
         self.commands.arm(pass, tags)
     }
@@ -65,10 +67,10 @@ impl GetData {
     pub(super) fn completed<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         result: i32,
     ) -> io::Result<Arrival> {
-        let state = &mut self.tags[usize::from(tag)];
+        let state = &mut self.tags[tag.index()];
         match (result, state.expects) {
             (UBLK_IO_RES_OK, expects) => {
                 state.asked = expects != Expects::Request;
@@ -109,11 +111,11 @@ impl GetData {
     pub(super) fn want<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         place: Option<u64>,
         sectors: u32,
     ) -> io::Result<()> {
-        self.tags[usize::from(tag)].announced = sectors;
+        self.tags[tag.index()].announced = sectors;
         let address = place.unwrap_or_else(|| self.buffer(tag) as u64);
         self.ask(pass, tag, address)
     }
@@ -121,13 +123,13 @@ impl GetData {
     pub(super) fn commit<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         result: i32,
     ) -> io::Result<()> {
         let buffer = self.buffer(tag) as u64;
         self.commands.set_memory(tag, buffer);
         self.commands.commit(pass, tag, result)?;
-        let state = &mut self.tags[usize::from(tag)];
+        let state = &mut self.tags[tag.index()];
         (state.expects, state.announced) = (Expects::Request, 0);
         // The kernel reads it when it is handed the commit, and gets what is pushed after this
         // only after that.
@@ -135,25 +137,25 @@ impl GetData {
         Ok(())
     }
 
-    fn arrived(&mut self, tag: u16) -> Arrival {
+    fn arrived(&mut self, tag: Tag) -> Arrival {
         let address = self.buffer(tag) as u64;
-        let state = &mut self.tags[usize::from(tag)];
+        let state = &mut self.tags[tag.index()];
         state.expects = Expects::Commit;
         Arrival::RequestIn { tag, address, announced: state.announced }
     }
 
-    fn ask<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, address: u64) -> io::Result<()> {
-        self.tags[usize::from(tag)].expects = Expects::Data(address);
+    fn ask<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag, address: u64) -> io::Result<()> {
+        self.tags[tag.index()].expects = Expects::Data(address);
         self.commands.set_memory(tag, address);
         self.commands.ask_data(pass, tag)
     }
 
-    fn buffer(&mut self, tag: u16) -> *mut u8 {
-        *self.tags[usize::from(tag)].buffer.get_or_insert_with(|| self.arena.take())
+    fn buffer(&mut self, tag: Tag) -> *mut u8 {
+        *self.tags[tag.index()].buffer.get_or_insert_with(|| self.arena.take())
     }
 
-    fn give_back(&mut self, tag: u16) {
-        if let Some(buffer) = self.tags[usize::from(tag)].buffer.take() {
+    fn give_back(&mut self, tag: Tag) {
+        if let Some(buffer) = self.tags[tag.index()].buffer.take() {
             self.arena.put(buffer);
         }
     }

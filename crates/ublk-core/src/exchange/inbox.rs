@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use crate::driver::Ring;
 use crate::memory::Mapping;
+use crate::tag::Tag;
 
 /// When all are in use the fetch ends with `ENOBUFS` and is armed again.
 const BUFFERS: u16 = 64;
@@ -27,7 +28,7 @@ pub(super) struct Inbox {
 #[derive(Debug)]
 pub(crate) struct Tags {
     buffer: u16,
-    base: *const u16,
+    base: *const Tag,
     count: u16,
     /// The fetch command has ended.
     pub(super) last: bool,
@@ -42,7 +43,7 @@ impl Tags {
 
     /// The tag at `index`.
     #[inline]
-    pub(crate) fn get(&self, index: u16) -> u16 {
+    pub(crate) fn get(&self, index: u16) -> Tag {
         assert!(index < self.count);
         // SAFETY: inside the buffer, aligned, and ours until it is given back, for which the
         // inbox takes us.

@@ -1,5 +1,6 @@
 //! Zoned devices: a commit says where the request's append went.
 
+use crate::tag::Tag;
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -13,7 +14,7 @@ impl Landings {
     }
 
     /// The request's, once; 0 for anything but an append, which must say nothing.
-    pub(super) fn take(&self, tag: u16) -> u64 {
-        self.0[usize::from(tag)].take()
+    pub(super) fn take(&self, tag: Tag) -> u64 {
+        self.0[tag.index()].take()
     }
 }

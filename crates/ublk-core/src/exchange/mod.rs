@@ -8,6 +8,7 @@ use crate::buffers::{Arena, Buffers};
 use crate::driver::{Completion, Ring};
 use crate::pass::Pass;
 use crate::share::Share;
+use crate::tag::Tag;
 use crate::token::Token;
 
 mod apart;
@@ -58,16 +59,16 @@ pub(crate) enum Exchange {
 #[derive(Debug)]
 pub(crate) enum Arrival {
     /// A request.
-    Request(u16),
+    Request(Tag),
     /// A request whose bytes are, or are to come, in the memory at `address`.
     RequestIn {
-        tag: u16,
+        tag: Tag,
         address: u64,
         /// The length of the write before the copy of the data, in sectors; 0 for other requests.
         announced: u32,
     },
     /// A write whose data must be asked for with [`Exchange::want`].
-    Wants(u16),
+    Wants(Tag),
     /// Requests; after beginning the requests, the reactor gives the tags back with
     /// [`Exchange::emptied`].
     Requests(Tags),
@@ -176,7 +177,7 @@ impl Exchange {
     pub(crate) fn commit<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         result: i32,
     ) -> io::Result<()> {
         match self {
@@ -189,7 +190,7 @@ impl Exchange {
     /// From the tag's next commit on, the kernel copies data of the tag's requests to and from
     /// `memory`.
     #[cold]
-    pub(crate) fn move_buffer(&mut self, tag: u16, memory: *mut u8) {
+    pub(crate) fn move_buffer(&mut self, tag: Tag, memory: *mut u8) {
         match self {
             Self::PerIo(exchange) => exchange.set_memory(tag, memory as u64),
             Self::Batch(exchange) => exchange.set_memory(tag, memory as u64),
@@ -201,7 +202,7 @@ impl Exchange {
     /// [`commit`](Self::commit), right behind a step just pushed and linked to the commit. There is
     /// room.
     #[inline]
-    pub(crate) fn commit_linked<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, result: i32) {
+    pub(crate) fn commit_linked<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag, result: i32) {
         match self {
             Self::PerIo(exchange) => exchange.push_commit(pass, tag, result),
             Self::Batch(exchange) => exchange.push_lone(pass, tag, result),
@@ -247,7 +248,7 @@ impl Exchange {
     pub(crate) fn want<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         place: Option<u64>,
         sectors: u32,
     ) -> io::Result<()> {
@@ -257,7 +258,7 @@ impl Exchange {
         }
     }
 
-    fn set_slot(&mut self, tag: u16, slot: u16) {
+    fn set_slot(&mut self, tag: Tag, slot: u16) {
         match self {
             Self::PerIo(exchange) => exchange.set_slot(tag, slot),
             Self::Batch(exchange) => exchange.set_slot(tag, slot),
@@ -266,7 +267,7 @@ impl Exchange {
     }
 
     /// Sets the landing place, in sectors, of the append answered by the tag's next commit.
-    fn set_landing(&mut self, tag: u16, sector: u64) {
+    fn set_landing(&mut self, tag: Tag, sector: u64) {
         match self {
             Self::PerIo(exchange) => exchange.set_memory(tag, sector),
             Self::Batch(exchange) => exchange.set_memory(tag, sector),
@@ -306,7 +307,7 @@ impl Exchange {
     /// # Errors
     /// When the other reactor is gone and has requests of this reactor.
     #[cold]
-    pub(crate) fn listen<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<Option<u16>> {
+    pub(crate) fn listen<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<Option<Tag>> {
         if let Self::Special(exchange) = self { exchange.listen(pass) } else { Ok(None) }
     }
 

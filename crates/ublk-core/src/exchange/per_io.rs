@@ -18,11 +18,12 @@ use crate::buffers::Buffers;
 use crate::driver::Ring;
 use crate::file_table::CHAR_DEVICE;
 use crate::pass::Pass;
+use crate::tag::Tag;
 use crate::token::{Kind, Token};
 
 /// What one tag's commands carry, and the commit to repeat if the kernel could not take it.
 #[derive(Clone, Copy, Debug, Default)]
-struct Tag {
+struct Commands {
     /// `sqe->addr`: where to register the next request's buffer.
     registration: u64,
     /// `ublksrv_io_cmd.addr`: where to copy the next request's data.
@@ -34,7 +35,7 @@ struct Tag {
 #[derive(Debug)]
 pub(crate) struct PerIo {
     queue: u16,
-    tags: Box<[Tag]>,
+    tags: Box<[Commands]>,
     /// The numbers of FETCH_REQ, COMMIT_AND_FETCH_REQ and NEED_GET_DATA.
     fetch: u32,
     commit: u32,
@@ -45,7 +46,7 @@ pub(crate) struct PerIo {
 
 impl PerIo {
     pub(super) fn new(queue: u16, depth: u16, buffers: &Buffers, features: u64) -> Self {
-        let tags = (0..depth).map(|tag| Tag::new(tag, buffers)).collect();
+        let tags = Tag::all(depth).map(|tag| Commands::new(tag, buffers)).collect();
         let [fetch, commit, get_data] = match features & UBLK_F_CMD_IOCTL_ENCODE {
             // Before Linux 6.4.
             0 => [UBLK_IO_FETCH_REQ, UBLK_IO_COMMIT_AND_FETCH_REQ, UBLK_IO_NEED_GET_DATA]
@@ -58,7 +59,7 @@ impl PerIo {
     pub(super) fn arm<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tags: impl Iterator<Item = u16>,
+        tags: impl Iterator<Item = Tag>,
     ) -> io::Result<()> {
         for tag in tags {
             pass.reserve(1)?;
@@ -76,7 +77,7 @@ impl PerIo {
     pub(super) fn commit<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         result: i32,
     ) -> io::Result<()> {
         pass.reserve(1)?;
@@ -85,23 +86,23 @@ impl PerIo {
     }
 
     #[inline(always)]
-    pub(super) fn push_commit<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, result: i32) {
-        self.tags[usize::from(tag)].committed = Some(result);
+    pub(super) fn push_commit<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag, result: i32) {
+        self.tags[tag.index()].committed = Some(result);
         self.push(pass, self.commit, tag, result);
     }
 
     /// What the tag's next command says of memory, or of where an append went.
-    pub(super) fn set_memory(&mut self, tag: u16, word: u64) {
-        self.tags[usize::from(tag)].memory = word;
+    pub(super) fn set_memory(&mut self, tag: Tag, word: u64) {
+        self.tags[tag.index()].memory = word;
     }
 
     /// Where the tag's next request is to be registered.
-    pub(super) fn set_slot(&mut self, tag: u16, slot: u16) {
-        self.tags[usize::from(tag)].registration = registration(slot);
+    pub(super) fn set_slot(&mut self, tag: Tag, slot: u16) {
+        self.tags[tag.index()].registration = registration(slot);
     }
 
     /// Asks for the data of a write.
-    pub(super) fn ask_data<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> io::Result<()> {
+    pub(super) fn ask_data<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag) -> io::Result<()> {
         pass.reserve(1)?;
         self.push(pass, self.get_data, tag, 0);
         Ok(())
@@ -111,9 +112,9 @@ impl PerIo {
     pub(super) fn commit_again<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
     ) -> io::Result<()> {
-        let result = self.tags[usize::from(tag)].committed.unwrap_or(-libc::EIO);
+        let result = self.tags[tag.index()].committed.unwrap_or(-libc::EIO);
         self.commit(pass, tag, result)
     }
 
@@ -126,11 +127,11 @@ impl PerIo {
     pub(super) fn completed<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         result: i32,
     ) -> io::Result<Arrival> {
         if result == UBLK_IO_RES_OK {
-            self.tags[usize::from(tag)].refusals = 0;
+            self.tags[tag.index()].refusals = 0;
             return Ok(Arrival::Request(tag));
         }
         self.not_delivered(pass, tag, result)
@@ -141,10 +142,10 @@ impl PerIo {
     fn not_delivered<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         result: i32,
     ) -> io::Result<Arrival> {
-        let state = &mut self.tags[usize::from(tag)];
+        let state = &mut self.tags[tag.index()];
         match (result, state.committed) {
             (UBLK_IO_RES_ABORT, _) => {
                 self.alive -= 1;
@@ -163,7 +164,7 @@ impl PerIo {
     }
 
     #[inline(always)]
-    fn push<R: Ring>(&mut self, pass: &mut Pass<'_, R>, operation: u32, tag: u16, result: i32) {
+    fn push<R: Ring>(&mut self, pass: &mut Pass<'_, R>, operation: u32, tag: Tag, result: i32) {
         let entry = self.entry(pass.file(CHAR_DEVICE), operation, tag, result);
         // SAFETY: the memory it may name is the tag's buffer in the queue's pool, which outlives
         // the ring's last completion (see `Reactor`).
@@ -171,9 +172,10 @@ impl PerIo {
     }
 
     #[inline(always)]
-    fn entry(&self, file: Fixed, operation: u32, tag: u16, result: i32) -> Entry {
-        let state = &self.tags[usize::from(tag)];
-        let command = ublksrv_io_cmd { q_id: self.queue, tag, result, addr: state.memory };
+    fn entry(&self, file: Fixed, operation: u32, tag: Tag, result: i32) -> Entry {
+        let state = &self.tags[tag.index()];
+        let command =
+            ublksrv_io_cmd { q_id: self.queue, tag: tag.number(), result, addr: state.memory };
         opcode::UringCmd16::new(file, operation)
             .cmd(command.to_bytes())
             .addr(Some(state.registration))
@@ -191,15 +193,15 @@ pub(crate) fn registration(slot: u16) -> u64 {
     })
 }
 
-impl Tag {
-    fn new(tag: u16, buffers: &Buffers) -> Self {
+impl Commands {
+    fn new(tag: Tag, buffers: &Buffers) -> Self {
         let none = Self::default();
         match buffers {
             Buffers::Auto { slots } => {
-                Self { registration: registration(slots[usize::from(tag)].get()), ..none }
+                Self { registration: registration(slots[tag.index()].get()), ..none }
             }
             Buffers::Register { .. } | Buffers::GetData | Buffers::UserCopy => none,
-            Buffers::Copy(pool) => Self { memory: pool.at(tag, 0) as u64, ..none },
+            Buffers::Copy(pool) => Self { memory: pool.at(tag.index(), 0) as u64, ..none },
         }
     }
 }

@@ -1,6 +1,7 @@
 //! For finding defects: each tag's requests take turns at two slots, so that whoever still uses
 //! the slot of a request that was committed finds it empty.
 
+use crate::tag::Tag;
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -19,8 +20,8 @@ impl Turns {
     }
 
     /// The tag's request is about to be committed: the slot of its next.
-    pub(super) fn next(&mut self, tag: u16) -> u16 {
-        let tag = usize::from(tag);
+    pub(super) fn next(&mut self, tag: Tag) -> u16 {
+        let tag = tag.index();
         self.others[tag] = self.slots[tag].replace(self.others[tag]);
         self.slots[tag].get()
     }

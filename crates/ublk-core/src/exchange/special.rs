@@ -11,6 +11,7 @@ use super::{Arrival, Exchange, Tags};
 use crate::driver::{Completion, Ring};
 use crate::pass::Pass;
 use crate::share::Share;
+use crate::tag::Tag;
 use crate::token::Token;
 
 /// An exchange of one queue that does more than fetches and commits.
@@ -97,7 +98,7 @@ impl Special {
     pub(super) fn want<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         place: Option<u64>,
         sectors: u32,
     ) -> io::Result<()> {
@@ -113,7 +114,7 @@ impl Special {
     pub(super) fn commit<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         result: i32,
     ) -> io::Result<()> {
         match self {
@@ -135,7 +136,7 @@ impl Special {
     }
 
     /// Sets the slot in which the kernel registers the next request of the tag.
-    pub(super) fn set_slot(&mut self, tag: u16, slot: u16) {
+    pub(super) fn set_slot(&mut self, tag: Tag, slot: u16) {
         match self {
             Self::Zoned { exchange, .. } => exchange.set_slot(tag, slot),
             _ => unreachable!("slots take turns outermost"),
@@ -191,7 +192,7 @@ impl Special {
     }
 
     /// Takes messages from another reactor: commits results, or returns the tag of the next request.
-    pub(super) fn listen<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<Option<u16>> {
+    pub(super) fn listen<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<Option<Tag>> {
         match self {
             Self::Front(front) => front.listen(pass).map(|()| None),
             Self::Back(back) => Ok(back.next()),

@@ -11,6 +11,7 @@ use crate::engine::{self, After, Outcome};
 use crate::exchange::Bypass;
 use crate::pass::Pass;
 use crate::stats;
+use crate::tag::Tag;
 use crate::targets::{Elsewhere, Errno, Op, Reach, Remap, Request, Target, Unfit};
 
 /// What a seat asks with.
@@ -71,7 +72,7 @@ impl Asking {
 
     /// What fails with pieces that cannot be done; where they make no sense, that is told.
     #[cold]
-    fn errno_of(&self, tag: u16, unfit: Unfit) -> i32 {
+    fn errno_of(&self, tag: Tag, unfit: Unfit) -> i32 {
         match unfit {
             Unfit::Fails(errno) => errno.0,
             Unfit::Misfit(misfit) => {
@@ -97,7 +98,7 @@ impl Commit for Bypass {
         -engine::for_client(errno)
     }
 
-    fn commit(&mut self, tag: u16, result: i32, memory: *mut u8) -> io::Result<bool> {
+    fn commit(&mut self, tag: Tag, result: i32, memory: *mut u8) -> io::Result<bool> {
         Self::commit(self, tag, result, memory)
     }
 }
@@ -120,7 +121,7 @@ impl<T: Target> Queue<T> {
     pub(super) fn ask<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         request: Request,
         address: u64,
     ) -> io::Result<()> {
@@ -159,7 +160,7 @@ impl<T: Target> Queue<T> {
     fn answered<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         body: Body,
     ) -> io::Result<()> {
         match body {
@@ -178,12 +179,12 @@ impl<T: Target> Queue<T> {
     }
 
     #[inline]
-    fn succeed<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> io::Result<()> {
+    fn succeed<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag) -> io::Result<()> {
         let outcome = self.engine.answer(pass, tag, Ok(()))?;
         self.settle(pass, tag, outcome)
     }
 
-    fn fail<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, errno: i32) -> io::Result<()> {
+    fn fail<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag, errno: i32) -> io::Result<()> {
         let errno = if errno > 0 { errno } else { libc::EIO };
         let outcome = self.engine.answer(pass, tag, Err(Errno(errno)))?;
         self.settle(pass, tag, outcome)
@@ -193,7 +194,7 @@ impl<T: Target> Queue<T> {
     fn committed_elsewhere<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         errno: i32,
     ) -> io::Result<()> {
         let result = if errno == 0 { Ok(()) } else { Err(Errno(errno)) };
@@ -205,7 +206,7 @@ impl<T: Target> Queue<T> {
     /// Fails a request whose buffer somebody may still use: the tag's next one has another. The
     /// kernel looks at neither, since the request fails.
     #[cold]
-    fn spoil<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, errno: i32) -> io::Result<()> {
+    fn spoil<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag, errno: i32) -> io::Result<()> {
         if let Some(asking) = &mut self.asking
             && let Some(buffer) = asking.port.renew_buffer(tag)
         {
@@ -223,12 +224,12 @@ impl<T: Target> Queue<T> {
         for (tag, result) in refused.into_iter().flatten() {
             self.exchange.commit(pass, tag, result)?;
         }
-        let mut from = 0;
+        let mut from = Tag::default();
         while let Some((tag, errno)) =
             self.asking.as_mut().and_then(|asking| asking.port.next_overdue(from))
         {
             self.spoil(pass, tag, errno)?;
-            from = tag + 1;
+            from = tag.next();
         }
         Ok(())
     }
@@ -238,7 +239,7 @@ impl<T: Target> Queue<T> {
     fn remap<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         backend: u8,
         offset: u64,
     ) -> io::Result<()> {
@@ -260,7 +261,7 @@ impl<T: Target> Queue<T> {
     fn run_all<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         count: u8,
         after: After,
     ) -> io::Result<()> {
@@ -268,7 +269,7 @@ impl<T: Target> Queue<T> {
     }
 
     /// Runs as many of the pieces that are left as one plan has room for.
-    fn run<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16, left: Left) -> io::Result<()> {
+    fn run<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag, left: Left) -> io::Result<()> {
         let alone = self.may_link::<true>(pass) && self.engine.running() == 1;
         let Some(asking) = &mut self.asking else { return Ok(()) };
         let Left { answer: answer @ Answer { count, after }, mut reach } = left;
@@ -284,7 +285,7 @@ impl<T: Target> Queue<T> {
                 });
             }
             let all = reach.piece >= count;
-            asking.left[usize::from(tag)] = (!all).then_some(Left { answer, reach });
+            asking.left[tag.index()] = (!all).then_some(Left { answer, reach });
             Ok(if all { after } else { After::Hold })
         });
         match ran {
@@ -301,18 +302,18 @@ impl<T: Target> Queue<T> {
     pub(super) fn resume<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         errno: i32,
     ) -> io::Result<()> {
         if self.engine.has_given_up(tag) {
             self.engine.take_back(pass, tag);
             if let Some(asking) = &mut self.asking {
-                asking.left[usize::from(tag)] = None;
+                asking.left[tag.index()] = None;
             }
             return Ok(());
         }
         let Some(asking) = &mut self.asking else { return Ok(()) };
-        let left = asking.left[usize::from(tag)].take();
+        let left = asking.left[tag.index()].take();
         match left {
             Some(left) if errno == 0 => return self.run(pass, tag, left),
             Some(Left { answer: Answer { after: After::End, .. }, .. }) => {

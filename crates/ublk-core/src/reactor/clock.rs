@@ -14,6 +14,7 @@ use super::{NOBODY, Reactor};
 use crate::driver::{Driver, Ring};
 use crate::engine::Outcome;
 use crate::pass::Pass;
+use crate::tag::Tag;
 use crate::targets::Target;
 use crate::token::{Kind, Token};
 
@@ -46,7 +47,7 @@ impl Clock {
         while ring.space() < 1 {
             ring.submit()?;
         }
-        let token = Token::new(Kind::Wake, CLOCK).pack(NOBODY);
+        let token = Token::numbered(Kind::Wake, CLOCK).pack(NOBODY);
         let entry = opcode::Timeout::new(&raw const *self.unit).build().user_data(token);
         // SAFETY: the entry points to the clock's own memory, which stays where it is as long as the
         // reactor, and is read when the entry is submitted.
@@ -98,15 +99,15 @@ impl<T: Target> Queue<T> {
     /// Fails requests whose backend does not answer. Those that wait for a handler the bridge ends.
     fn give_up_old<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
         self.engine.grow_older();
-        let mut from = 0;
+        let mut from = Tag::default();
         while let Some(tag) = self.engine.next_old(from, LIMIT) {
             self.give_up(pass, tag)?;
-            from = tag + 1;
+            from = tag.next();
         }
         Ok(())
     }
 
-    fn give_up<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> io::Result<()> {
+    fn give_up<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag) -> io::Result<()> {
         let buffer = match &mut self.asking {
             Some(asking) => asking.port.renew_buffer(tag),
             None => self.engine.spare_buffer(),

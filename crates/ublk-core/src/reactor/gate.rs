@@ -16,6 +16,7 @@ use super::queue::Queue;
 use super::throttle::{Class, Throttle};
 use crate::driver::Ring;
 use crate::pass::Pass;
+use crate::tag::Tag;
 use crate::targets::Target;
 use crate::token::{Kind, Token};
 
@@ -25,7 +26,7 @@ const LONGEST_WAIT: Duration = Duration::from_millis(100);
 /// A request that waits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Held {
-    pub(super) tag: u16,
+    pub(super) tag: Tag,
     /// Where the exchange has put the bytes, if the descriptor does not say.
     pub(super) address: Option<u64>,
     /// The bytes that count.
@@ -72,7 +73,7 @@ impl Gate {
     }
 
     /// Whether the request of `tag` waits.
-    pub(super) fn holds(&self, tag: u16) -> bool {
+    pub(super) fn holds(&self, tag: Tag) -> bool {
         self.held.iter().flatten().any(|held| held.tag == tag)
     }
 
@@ -127,7 +128,7 @@ impl Gate {
         }
         let wait = wait.min(LONGEST_WAIT);
         *self.wait = Timespec::new().sec(wait.as_secs()).nsec(wait.subsec_nanos());
-        let token = Token::new(Kind::Gate, 0).pack(pass.seat.number);
+        let token = Token::numbered(Kind::Gate, 0).pack(pass.seat.number);
         let entry = opcode::Timeout::new(&raw const *self.wait).build().user_data(token);
         // SAFETY: the entry points to the gate's own boxed memory. The seat, and so the gate, lives until
         // the timeout has completed (`Seat::has_ended`), and the kernel reads the memory at submission.
@@ -143,7 +144,7 @@ impl<T: Target> Queue<T> {
     pub(super) fn hold_back<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         descriptor: &ublksrv_io_desc,
         address: Option<u64>,
     ) -> io::Result<bool> {

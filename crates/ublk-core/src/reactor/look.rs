@@ -7,13 +7,14 @@ use super::Reactor;
 use super::queue::Queue;
 use crate::driver::Driver;
 use crate::stats::Counters;
+use crate::tag::Tag;
 use crate::targets::{Request, Step, Target};
 
 /// A question to a reactor, which is a sign of life when answered.
 #[derive(Debug)]
 pub struct Look {
     /// The tags asked for, of each queue by the queue's counters. The reactor may serve none of the queues.
-    pub(crate) parts: Arc<Vec<(Arc<Counters>, Vec<u16>)>>,
+    pub(crate) parts: Arc<Vec<(Arc<Counters>, Vec<Tag>)>>,
     /// The number of the reactor for whoever asks.
     pub(crate) reactor: usize,
     /// Gets the answer.
@@ -25,7 +26,7 @@ pub struct Look {
 pub(crate) struct Looked {
     pub(crate) reactor: usize,
     /// The requests, each with the index of the part and the tag.
-    pub(crate) found: Vec<(usize, u16, Found)>,
+    pub(crate) found: Vec<(usize, Tag, Found)>,
 }
 
 /// A request in flight.
@@ -67,7 +68,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
 }
 
 impl<T: Target> Queue<T> {
-    fn found(&self, tag: u16) -> Found {
+    fn found(&self, tag: Tag) -> Found {
         let asked = self.asking.as_ref().is_some_and(|asking| asking.port.is_asked(tag));
         let awaits = if self.gate.holds(tag) {
             Awaits::Limits

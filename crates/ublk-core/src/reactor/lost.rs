@@ -28,6 +28,7 @@ use super::seat::Seat;
 use super::service::{Listener, QueueConfig, Transfer};
 use crate::driver::{Driver, OpenFile, Ring, RingSize};
 use crate::memory::Mapping;
+use crate::tag::Tag;
 
 /// Whether other reactors of a pool may serve queues of a device with these `UBLK_F_*`. A batch
 /// device has all queues on one reactor, because no other ring could get the device's waiting
@@ -75,13 +76,18 @@ impl LostQueue {
 
     /// A command that fails the request of `tag`. The kernel refuses the command where the server
     /// has no request of the tag.
-    fn commit(&self, file: Fixed, tag: u16) -> Entry {
+    fn commit(&self, file: Fixed, tag: Tag) -> Entry {
         let queue = self.config.queue;
         let operation = match self.config.features & UBLK_F_CMD_IOCTL_ENCODE {
             0 => u32::from(UBLK_IO_COMMIT_AND_FETCH_REQ),
             _ => UBLK_U_IO_COMMIT_AND_FETCH_REQ,
         };
-        let command = ublksrv_io_cmd { q_id: queue, tag, result: -libc::EIO, addr: self.address() };
+        let command = ublksrv_io_cmd {
+            q_id: queue,
+            tag: tag.number(),
+            result: -libc::EIO,
+            addr: self.address(),
+        };
         let slot = match self.config.transfer {
             // The ring has no buffer table, so the kernel registers no buffer.
             Transfer::Auto => crate::exchange::registration(0),
@@ -122,7 +128,8 @@ fn fail_requests<D: Driver>(driver: &D, queues: &mut [LostQueue]) -> io::Result<
         ring.submit_and_wait(1)?;
         while let Some(completion) = ring.pop() {
             #[expect(clippy::cast_possible_truncation, reason = "packed so in `push`")]
-            let (place, tag) = ((completion.user_data >> 16) as u32, completion.user_data as u16);
+            let (place, tag) =
+                ((completion.user_data >> 16) as u32, Tag::new(completion.user_data as u16));
             let queue = &queues[place as usize];
             // The kernel dispatched another request.
             let another = completion.result >= 0;
@@ -137,11 +144,12 @@ fn fail_requests<D: Driver>(driver: &D, queues: &mut [LostQueue]) -> io::Result<
     ring.empty_files(0..count)
 }
 
-fn push<R: Ring>(ring: &mut R, queue: &LostQueue, place: u32, tag: u16) -> io::Result<()> {
+fn push<R: Ring>(ring: &mut R, queue: &LostQueue, place: u32, tag: Tag) -> io::Result<()> {
     while ring.space() < 1 {
         ring.submit()?;
     }
-    let entry = queue.commit(Fixed(place), tag).user_data(u64::from(place) << 16 | u64::from(tag));
+    let entry =
+        queue.commit(Fixed(place), tag).user_data(u64::from(place) << 16 | u64::from(tag.number()));
     // SAFETY: the entry names memory of the queue, and `fail_requests` borrows the queues for longer than
     // the ring lives.
     unsafe { ring.push(&entry) };

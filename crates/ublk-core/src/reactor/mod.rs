@@ -261,12 +261,12 @@ impl<D: Driver, T: Target> Reactor<D, T> {
 
     #[cold]
     fn woken(&mut self, completion: Completion) -> io::Result<()> {
-        let tag = Token::unpack(completion.user_data).tag;
-        if tag == CLOCK {
+        let number = Token::unpack(completion.user_data).tag.number();
+        if number == CLOCK {
             return self.tick();
         }
         check_poll(completion.result)?;
-        if tag == BELL {
+        if number == BELL {
             return self.bell_rang(completion);
         }
         self.desk.attention = true;
@@ -281,7 +281,7 @@ impl<D: Driver, T: Target> Reactor<D, T> {
 }
 
 /// Lets a completion tell when `fd` can be read: once, or, `often`, each time.
-fn watch<R: Ring>(ring: &mut R, fd: RawFd, often: bool, tag: u16) -> io::Result<()> {
+fn watch<R: Ring>(ring: &mut R, fd: RawFd, often: bool, number: u16) -> io::Result<()> {
     while ring.space() < 1 {
         ring.submit()?;
     }
@@ -289,7 +289,7 @@ fn watch<R: Ring>(ring: &mut R, fd: RawFd, often: bool, tag: u16) -> io::Result<
     let entry = opcode::PollAdd::new(Fd(fd), events)
         .multi(often)
         .build()
-        .user_data(Token::new(Kind::Wake, tag).pack(NOBODY));
+        .user_data(Token::numbered(Kind::Wake, number).pack(NOBODY));
     // SAFETY: the entry points to nothing.
     unsafe { ring.push(&entry) };
     Ok(())

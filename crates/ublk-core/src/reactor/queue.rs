@@ -10,6 +10,7 @@ use crate::driver::{Completion, Descriptors, Ring};
 use crate::engine::{Engine, Outcome};
 use crate::exchange::{Arrival, Exchange, Tags};
 use crate::pass::Pass;
+use crate::tag::Tag;
 use crate::targets::{Op, Request, RequestFlags, Target};
 use crate::token::{Kind, Token};
 
@@ -120,7 +121,7 @@ impl<T: Target> Queue<T> {
     pub(super) fn begin<const WATCHED: bool, R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         alone: bool,
     ) -> io::Result<()> {
         let descriptor = self.descriptors.read(tag);
@@ -143,7 +144,7 @@ impl<T: Target> Queue<T> {
     fn begin_in<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         (address, announced): (u64, u32),
     ) -> io::Result<()> {
         let mut descriptor = self.descriptors.read(tag);
@@ -173,7 +174,7 @@ impl<T: Target> Queue<T> {
 
     /// A write's data must be asked for.
     #[cold]
-    fn want<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: u16) -> io::Result<()> {
+    fn want<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag) -> io::Result<()> {
         let descriptor = self.descriptors.read(tag);
         let place = is_shared(&descriptor).then_some(descriptor.addr);
         self.exchange.want(pass, tag, place, descriptor.nr_sectors)
@@ -184,7 +185,7 @@ impl<T: Target> Queue<T> {
     fn begin_planned<const WATCHED: bool, R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         descriptor: &ublksrv_io_desc,
         alone: bool,
     ) -> io::Result<()> {
@@ -221,7 +222,7 @@ impl<T: Target> Queue<T> {
     pub(super) fn settle<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         outcome: Outcome,
     ) -> io::Result<()> {
         self.conclude::<true, _>(pass, tag, outcome)
@@ -231,7 +232,7 @@ impl<T: Target> Queue<T> {
     fn conclude<const WATCHED: bool, R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
-        tag: u16,
+        tag: Tag,
         outcome: Outcome,
     ) -> io::Result<()> {
         match outcome {

@@ -285,7 +285,7 @@ fn parts<D: Driver, T: Target>(
 fn by_tag(slots: &[u16], share: Share, depth: u16) -> impl Iterator<Item = u16> {
     let mut all = vec![u16::MAX; depth.into()];
     for (tag, &slot) in share.tags(depth).zip(slots) {
-        all[usize::from(tag)] = slot;
+        all[tag.index()] = slot;
     }
     all.into_iter()
 }

@@ -15,6 +15,7 @@ use io_uring::squeue::Entry;
 use crate::allocation::Allocation;
 use crate::error::Result;
 use crate::memory::Region;
+use crate::tag::Tag;
 use crate::targets::{Durability, StepKind, fixed_size};
 
 mod ends;
@@ -59,7 +60,7 @@ pub trait Remote: Debug + Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
     /// The request's tag.
-    pub tag: u16,
+    pub tag: Tag,
     /// The number of the step in the request's plan.
     pub step: u8,
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Counters, Tally};
+use crate::tag::Tag;
 
 /// Stamps the requests of a device's queues until it is dropped, and finds requests that are old.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ struct Seen {
 pub(crate) struct Old {
     /// The part of the device with the request, for the other methods.
     pub(crate) part: usize,
-    pub(crate) tag: u16,
+    pub(crate) tag: Tag,
     /// Tells this request from the tag's later requests.
     pub(crate) stamp: u32,
 }
@@ -62,7 +63,7 @@ impl Guard {
         let mut old = Vec::new();
         for (number, part) in self.parts.iter_mut().enumerate() {
             let stamps = part.counters.trace.stamps(self.looks);
-            for (tag, (stamp, seen)) in (0..).zip(stamps.zip(&mut part.seen)) {
+            for (tag, (stamp, seen)) in (0..).map(Tag::new).zip(stamps.zip(&mut part.seen)) {
                 if stamp != seen.stamp {
                     *seen = Seen { stamp, since: now, reported: false };
                 } else if stamp != 0 && !seen.reported && now - seen.since >= after {
@@ -77,8 +78,7 @@ impl Guard {
     /// counts as reported from now on.
     pub(crate) fn report(&mut self, old: Old) -> Option<Duration> {
         let part = self.parts.get_mut(old.part)?;
-        let seen =
-            part.seen.get_mut(usize::from(old.tag)).filter(|seen| seen.stamp == old.stamp)?;
+        let seen = part.seen.get_mut(old.tag.index()).filter(|seen| seen.stamp == old.stamp)?;
         let lives = part.counters.trace.stamp(old.tag) == old.stamp;
         seen.reported = true;
         lives.then(|| seen.since.elapsed())
@@ -86,7 +86,7 @@ impl Guard {
 
     /// The request waits for nothing that could stall: the time begins anew.
     pub(crate) fn excuse(&mut self, old: Old) {
-        if let Some(seen) = self.parts[old.part].seen.get_mut(usize::from(old.tag)) {
+        if let Some(seen) = self.parts[old.part].seen.get_mut(old.tag.index()) {
             seen.since = Instant::now();
         }
     }
@@ -116,7 +116,7 @@ mod tests {
     const REQUEST: Request =
         Request { op: Op::Read, flags: RequestFlags(0), offset: 0, length: 512 };
 
-    fn tags(guard: &mut Guard) -> Vec<u16> {
+    fn tags(guard: &mut Guard) -> Vec<Tag> {
         guard.look(Duration::ZERO).iter().map(|old| old.tag).collect()
     }
 
@@ -124,21 +124,21 @@ mod tests {
     fn a_request_is_old_when_a_second_look_finds_it_and_until_it_ends() {
         let queues = vec![(3, Arc::<Counters>::default())];
         let trace = &queues[0].1.trace;
-        trace.begin(0);
+        trace.begin(Tag::new(0));
         let mut guard = Guard::new(&queues, 4);
-        trace.begin(2);
-        assert_eq!(tags(&mut guard), [0; 0], "found for the first time");
+        trace.begin(Tag::new(2));
+        assert_eq!(tags(&mut guard), [], "found for the first time");
         assert_eq!(guard.look(Duration::from_secs(60)), []);
         let old = guard.look(Duration::ZERO)[0];
-        assert_eq!((old.tag, guard.queue(old.part)), (2, 3));
+        assert_eq!((old.tag, guard.queue(old.part)), (Tag::new(2), 3));
         guard.excuse(old);
         assert!(guard.report(old).is_some());
-        assert_eq!(tags(&mut guard), [0; 0], "reported");
-        trace.end(2, REQUEST, 0);
+        assert_eq!(tags(&mut guard), [], "reported");
+        trace.end(Tag::new(2), REQUEST, 0);
         assert!(guard.report(old).is_none());
-        trace.begin(2);
-        assert_eq!(tags(&mut guard), [0; 0], "another request of the tag");
-        assert_eq!(tags(&mut guard), [2]);
+        trace.begin(Tag::new(2));
+        assert_eq!(tags(&mut guard), [], "another request of the tag");
+        assert_eq!(tags(&mut guard), [Tag::new(2)]);
         drop(guard);
         assert!(!trace.is_on());
     }
@@ -148,9 +148,9 @@ mod tests {
         let queues = vec![(0, Arc::<Counters>::default())];
         let mut guard = Guard::new(&queues, 1);
         for _ in 0..3 {
-            queues[0].1.trace.begin(0);
+            queues[0].1.trace.begin(Tag::new(0));
             assert_eq!(guard.look(Duration::ZERO), []);
-            queues[0].1.trace.end(0, REQUEST, 0);
+            queues[0].1.trace.end(Tag::new(0), REQUEST, 0);
         }
     }
 }

@@ -126,6 +126,8 @@ impl Drop for Measure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tag::Tag;
+
     use crate::targets::{Request, RequestFlags};
 
     #[test]
@@ -147,8 +149,8 @@ mod tests {
             let trace = &tally[queue].1.trace;
             let request = Request { op, flags: RequestFlags(0), offset: 0, length: 512 };
             if trace.is_on() {
-                trace.begin(2);
-                trace.end(2, request, 512);
+                trace.begin(Tag::new(2));
+                trace.end(Tag::new(2), request, 512);
             }
         };
         let count = |measure: &Measure| -> Vec<u64> {

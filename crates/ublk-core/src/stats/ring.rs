@@ -4,6 +4,7 @@ use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Completion;
+use crate::tag::Tag;
 use crate::targets::{Op, Request, RequestFlags};
 
 /// A ring with one writer and one reader. A record without room is counted and lost.
@@ -77,5 +78,5 @@ const NOTHING: Completion = Completion {
     latency: 0,
     request: Request { op: Op::Flush, flags: RequestFlags(0), offset: 0, length: 0 },
     result: 0,
-    tag: 0,
+    tag: Tag::new(0),
 };

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use super::Counters;
 use super::latencies::Latencies;
 use super::ring::TraceRing;
+use crate::tag::Tag;
 use crate::targets::Request;
 
 /// The number of queues of the process with watchers or a guard.
@@ -39,7 +40,7 @@ pub struct Completion {
     /// The length of the request, or a negative errno.
     pub result: i32,
     /// The tag of the request.
-    pub tag: u16,
+    pub tag: Tag,
 }
 
 /// The watchers and the guard of one queue.
@@ -68,28 +69,28 @@ impl Trace {
     }
 
     /// The reactor has taken a request in.
-    pub(crate) fn begin(&self, tag: u16) {
+    pub(crate) fn begin(&self, tag: Tag) {
         // Relaxed: `is_on` has come before.
         let on = self.on.load(Ordering::Relaxed);
         if on & (WATCHERS | MEASURED) != 0
             && let Some(begun) = self.begun.get()
         {
-            begun[usize::from(tag)].store(now(), Ordering::Relaxed);
+            begun[tag.index()].store(now(), Ordering::Relaxed);
         }
         if on & GUARDED != 0
             && let Some(stamps) = self.stamps.get()
         {
-            stamps[usize::from(tag)].store(self.look.load(Ordering::Relaxed), Ordering::Relaxed);
+            stamps[tag.index()].store(self.look.load(Ordering::Relaxed), Ordering::Relaxed);
         }
     }
 
     /// The reactor has answered the request.
-    pub(crate) fn end(&self, tag: u16, request: Request, result: i32) {
+    pub(crate) fn end(&self, tag: Tag, request: Request, result: i32) {
         if let Some(stamps) = self.stamps.get() {
-            stamps[usize::from(tag)].store(0, Ordering::Relaxed);
+            stamps[tag.index()].store(0, Ordering::Relaxed);
         }
         let Some(begun) = self.begun.get() else { return };
-        let began = begun[usize::from(tag)].swap(0, Ordering::Relaxed);
+        let began = begun[tag.index()].swap(0, Ordering::Relaxed);
         if began < self.since.load(Ordering::Relaxed) {
             return;
         }
@@ -178,9 +179,9 @@ impl Trace {
     }
 
     /// The stamp of one tag.
-    pub(super) fn stamp(&self, tag: u16) -> u32 {
+    pub(super) fn stamp(&self, tag: Tag) -> u32 {
         let stamps = self.stamps.get().map_or(&[][..], |stamps| stamps);
-        stamps.get(usize::from(tag)).map_or(0, |stamp| stamp.load(Ordering::Relaxed))
+        stamps.get(tag.index()).map_or(0, |stamp| stamp.load(Ordering::Relaxed))
     }
 
     fn rings(&self) -> MutexGuard<'_, Vec<Arc<TraceRing>>> {
@@ -253,7 +254,7 @@ mod tests {
         (seen, dropped)
     }
 
-    fn serve(counters: &Counters, tag: u16, offset: u64, result: i32) {
+    fn serve(counters: &Counters, tag: Tag, offset: u64, result: i32) {
         counters.trace.begin(tag);
         counters.trace.end(tag, request(offset), result);
     }
@@ -261,11 +262,11 @@ mod tests {
     #[test]
     fn what_ends_while_somebody_watches_is_told_once() {
         let queues = [(0, Arc::default()), (1, Arc::default())];
-        serve(&queues[0].1, 0, 1, 0);
+        serve(&queues[0].1, Tag::new(0), 1, 0);
         let mut watch = Watch::new(&queues, 4, 8);
         assert!(is_anybody_watching() && queues[0].1.trace.is_on());
-        serve(&queues[1].1, 3, 2, 4096);
-        serve(&queues[0].1, 0, 3, -5);
+        serve(&queues[1].1, Tag::new(3), 2, 4096);
+        serve(&queues[0].1, Tag::new(0), 3, -5);
         assert_eq!(taken(&mut watch), (vec![(0, 3, -5), (1, 2, 4096)], 0));
         assert_eq!(taken(&mut watch), (vec![], 0));
         drop(watch);
@@ -276,10 +277,10 @@ mod tests {
     fn what_began_before_anybody_watched_is_not_told() {
         let queues = [(0, Arc::<Counters>::default())];
         drop(Watch::new(&queues, 4, 8));
-        queues[0].1.trace.begin(1);
+        queues[0].1.trace.begin(Tag::new(1));
         let mut watch = Watch::new(&queues, 4, 8);
-        queues[0].1.trace.end(1, request(1), 0);
-        queues[0].1.trace.end(2, request(2), 0);
+        queues[0].1.trace.end(Tag::new(1), request(1), 0);
+        queues[0].1.trace.end(Tag::new(2), request(2), 0);
         assert_eq!(taken(&mut watch), (vec![], 0));
     }
 
@@ -290,12 +291,12 @@ mod tests {
         let mut quick = Watch::new(&queues, 1, 2);
         let mut seen = Vec::new();
         for offset in 0..5 {
-            serve(&queues[0].1, 0, offset, 0);
+            serve(&queues[0].1, Tag::new(0), offset, 0);
             seen.extend(taken(&mut quick).0);
         }
         assert_eq!(seen.len(), 5);
         assert_eq!(taken(&mut slow), (vec![(0, 0, 0), (0, 1, 0)], 3));
-        serve(&queues[0].1, 0, 9, 0);
+        serve(&queues[0].1, Tag::new(0), 9, 0);
         assert_eq!(taken(&mut slow), (vec![(0, 9, 0)], 0));
     }
 
@@ -307,7 +308,7 @@ mod tests {
         thread::scope(|scope| {
             scope.spawn(|| {
                 for offset in 1..=COUNT {
-                    serve(&queues[0].1, 0, offset, i32::try_from(offset).unwrap());
+                    serve(&queues[0].1, Tag::new(0), offset, i32::try_from(offset).unwrap());
                 }
             });
             let (mut last, mut count) = (0, 0);

@@ -59,7 +59,7 @@ fn steps_run_one_after_another_in_each_buffer_mode() {
         let rounds: [AtomicU64; DEPTH as usize * 2] = Default::default();
         // A mirror, one disk after the other.
         let _answering = Answering::start(&bridge, move |peer, asked| {
-            let slot = usize::from(peer.channel().queue() * DEPTH + asked.tag);
+            let slot = usize::from(peer.channel().queue() * DEPTH) + asked.tag.index();
             let round = if u32::from(asked.kind) == KIND_STEPPED {
                 assert_eq!(peer.results(asked, 1).next(), Some(0));
                 rounds[slot].fetch_add(1, Ordering::Relaxed) + 1

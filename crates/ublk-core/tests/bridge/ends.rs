@@ -2,6 +2,7 @@
 
 use ublk_core::bridge::TICK;
 use ublk_core::device::{DeviceState, Recovery};
+use ublk_core::tag::Tag;
 
 use super::*;
 
@@ -45,7 +46,7 @@ fn what_is_never_answered_times_out_and_what_is_answered_late_is_not_taken_for_a
         let client = sim.client(device.info().id).unwrap();
         let _ticking = ticking(&bridge);
         let buffers = || -> Vec<_> {
-            let tags = (0..DEPTH).filter_map(|tag| bridge.channel(0).buffer(tag));
+            let tags = Tag::all(DEPTH).filter_map(|tag| bridge.channel(0).buffer(tag));
             tags.map(|buffer| buffer.base()).collect()
         };
         let before = buffers();

@@ -128,7 +128,8 @@ fn a_watched_device_tells_of_each_request() {
         assert_eq!(watch.take(|queue, one| told.push((queue, one))), 0);
         told.sort_by_key(|(_, one)| one.time);
         assert!(
-            told.iter().all(|(queue, one)| *queue < 2 && one.tag < 8 && one.time >= one.latency)
+            told.iter()
+                .all(|(queue, one)| *queue < 2 && one.tag.number() < 8 && one.time >= one.latency)
         );
         let told: Vec<_> = told
             .into_iter()

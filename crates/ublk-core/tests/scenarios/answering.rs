@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ublk_core::bridge::{Asked, Bridge, BridgeOptions, Peer, Piece, layout};
 use ublk_core::driver::sim::Rng;
+use ublk_core::tag::Tag;
 use ublk_core::targets::Op;
 
 use crate::scenario::{SECTOR, Scenario};
@@ -26,7 +27,7 @@ pub(crate) struct Answering {
     /// Questions without an answer, by queue.
     asked: Vec<(usize, Asked)>,
     /// The question of each tag whose steps run, and the number of the steps.
-    stepping: HashMap<(usize, u16), (u8, u32)>,
+    stepping: HashMap<(usize, Tag), (u8, u32)>,
 }
 
 impl Answering {

@@ -1,5 +1,6 @@
 //! The descriptors of a queue.
 
+use crate::tag::Tag;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ublk_sys::ublksrv_io_desc;
@@ -24,12 +25,12 @@ impl Area {
         (self.0.len() / WORDS) as u16
     }
 
-    pub(super) fn write(&self, tag: u16, descriptor: &ublksrv_io_desc) {
+    pub(super) fn write(&self, tag: Tag, descriptor: &ublksrv_io_desc) {
         let low = descriptor.op_flags.to_ne_bytes();
         let high = descriptor.nr_sectors.to_ne_bytes();
         let first = [low[0], low[1], low[2], low[3], high[0], high[1], high[2], high[3]];
         let words = [u64::from_ne_bytes(first), descriptor.start_sector, descriptor.addr];
-        let at = usize::from(tag) * WORDS;
+        let at = tag.index() * WORDS;
         for (place, word) in self.0[at..at + WORDS].iter().zip(words) {
             // Relaxed: the reactor reads on the thread that stores.
             place.store(word, Ordering::Relaxed);

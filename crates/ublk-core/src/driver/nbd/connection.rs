@@ -9,6 +9,7 @@ use super::door::{Guest, Permit, shut_down};
 use super::facts::Facts;
 use super::outbox::Outbox;
 use super::receiving::Receiving;
+use crate::tag::Tag;
 
 /// What a connection does with the bytes that the client sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +19,7 @@ pub(super) enum Phase {
     /// Parts of the job are to be made.
     Issue(u32),
     /// The data of a part of a write comes next, into the buffer of the tag.
-    Payload { job: u32, tag: u16, at: u32 },
+    Payload { job: u32, tag: Tag, at: u32 },
     /// The data of a refused write comes next.
     Skip(u32),
     /// Another thread looks for the answer to this job.

@@ -17,6 +17,7 @@ use super::{buffer, status};
 use crate::allocation::Allocation;
 use crate::aside;
 use crate::driver::Completion;
+use crate::tag::Tag;
 
 impl Server {
     /// Takes what the client has sent as far as possible.
@@ -146,7 +147,7 @@ impl Server {
     }
 
     /// Fills the buffer of a part of a write. Returns whether the connection goes on.
-    pub(super) fn fill(&mut self, number: u32, (job, tag, at): (u32, u16, u32)) -> bool {
+    pub(super) fn fill(&mut self, number: u32, (job, tag, at): (u32, Tag, u32)) -> bool {
         let connection = connection(&mut self.connections, number);
         if connection.receiving.in_flight {
             return false;
@@ -166,7 +167,7 @@ impl Server {
     }
 
     /// Hands a request to the code above.
-    pub(super) fn start(&mut self, tag: u16, job: u32, piece: Piece) {
+    pub(super) fn start(&mut self, tag: Tag, job: u32, piece: Piece) {
         let Piece { op_flags, offset, length, .. } = piece;
         let progress = self.jobs.get(job);
         progress.pending += 1;

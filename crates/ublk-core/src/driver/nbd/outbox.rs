@@ -1,5 +1,6 @@
 //! Replies on their way to a client: as many as are ready go in one call.
 
+use crate::tag::Tag;
 use std::collections::VecDeque;
 use std::mem;
 
@@ -14,7 +15,7 @@ pub(super) enum Body {
     /// None.
     Empty,
     /// The buffer of a tag, which is given back once sent.
-    Tag { tag: u16, address: u64, length: u32 },
+    Tag { tag: Tag, address: u64, length: u32 },
     /// Other bytes.
     Bytes(Box<[u8]>),
 }
@@ -44,7 +45,7 @@ struct Batch {
     vectors: Vec<libc::iovec>,
     headers: Vec<[u8; LONGEST]>,
     bodies: Vec<Box<[u8]>>,
-    tags: Vec<u16>,
+    tags: Vec<Tag>,
     /// The first vector that has not been sent.
     first: usize,
     in_flight: bool,
@@ -100,7 +101,7 @@ impl Outbox {
     }
 
     /// Takes the tags of all replies but those of a call under way, and drops the replies.
-    pub(super) fn clear(&mut self) -> Vec<u16> {
+    pub(super) fn clear(&mut self) -> Vec<Tag> {
         self.streams = false;
         // The rest of a call that has sent only a part.
         let mut tags = if self.batch.in_flight { Vec::new() } else { self.failed() };
@@ -126,7 +127,7 @@ impl Outbox {
 
     /// The call has sent `count` bytes. When all replies of the call have been sent, `done` hears of
     /// their tags.
-    pub(super) fn sent(&mut self, count: usize, mut done: impl FnMut(u16)) {
+    pub(super) fn sent(&mut self, count: usize, mut done: impl FnMut(Tag)) {
         let batch = &mut self.batch;
         batch.in_flight = false;
         batch.advance(count);
@@ -137,7 +138,7 @@ impl Outbox {
     }
 
     /// The call has failed, and nothing is sent any more.
-    pub(super) fn failed(&mut self) -> Vec<u16> {
+    pub(super) fn failed(&mut self) -> Vec<Tag> {
         let batch = &mut self.batch;
         batch.in_flight = false;
         batch.first = batch.vectors.len();
@@ -221,7 +222,7 @@ mod tests {
         Reply { header: Some(reply::simple(cookie, 0)), body: Body::Empty }
     }
 
-    fn data(cookie: u64, tag: u16, bytes: &[u8]) -> Reply {
+    fn data(cookie: u64, tag: Tag, bytes: &[u8]) -> Reply {
         let address = bytes.as_ptr().expose_provenance() as u64;
         let length = u32::try_from(bytes.len()).unwrap();
         let body = Body::Tag { tag, address, length };
@@ -229,7 +230,7 @@ mod tests {
     }
 
     /// Sends all, at most `most` bytes a call.
-    fn send(outbox: &mut Outbox, most: usize) -> (Vec<u8>, Vec<u16>) {
+    fn send(outbox: &mut Outbox, most: usize) -> (Vec<u8>, Vec<Tag>) {
         let (mut bytes, mut tags) = (Vec::new(), Vec::new());
         while let Some(message) = outbox.begin() {
             assert!(outbox.is_sending() && outbox.begin().is_none());
@@ -260,11 +261,11 @@ mod tests {
         for most in [1, 5, 16, 1000] {
             let mut outbox = Outbox::new();
             (1..=100).for_each(|cookie| outbox.push(plain(cookie)));
-            outbox.push(data(101, 9, &disk));
+            outbox.push(data(101, Tag::new(9), &disk));
             let (bytes, tags) = send(&mut outbox, most);
             let expected: Vec<u8> = (1..=101).collect();
             assert_eq!(cookies(&bytes[..101 * 16]), expected, "{most} bytes a call");
-            assert_eq!((&bytes[101 * 16..], tags), (&disk[..], vec![9]));
+            assert_eq!((&bytes[101 * 16..], tags), (&disk[..], vec![Tag::new(9)]));
             assert!(outbox.is_empty());
         }
     }
@@ -286,12 +287,12 @@ mod tests {
     fn a_connection_that_ends_between_two_calls_of_one_batch_gives_all_tags_back() {
         let disk = [0_u8; 16];
         let mut outbox = Outbox::new();
-        outbox.push(data(1, 4, &disk));
-        outbox.push(data(2, 5, &disk));
+        outbox.push(data(1, Tag::new(4), &disk));
+        outbox.push(data(2, Tag::new(5), &disk));
         outbox.begin().unwrap();
         outbox.sent(40, |_| panic!("a part is not all"));
         assert!(!outbox.is_empty());
-        assert_eq!(outbox.clear(), [4, 5]);
+        assert_eq!(outbox.clear(), [Tag::new(4), Tag::new(5)]);
         assert!(outbox.is_empty() && outbox.begin().is_none());
     }
 
@@ -299,10 +300,10 @@ mod tests {
     fn a_connection_that_fails_gives_all_tags_back() {
         let disk = [0_u8; 16];
         let mut outbox = Outbox::new();
-        outbox.push(data(1, 4, &disk));
+        outbox.push(data(1, Tag::new(4), &disk));
         outbox.begin().unwrap();
-        outbox.push(data(2, 5, &disk));
-        assert_eq!((outbox.clear(), outbox.failed()), (vec![5], vec![4]));
+        outbox.push(data(2, Tag::new(5), &disk));
+        assert_eq!((outbox.clear(), outbox.failed()), (vec![Tag::new(5)], vec![Tag::new(4)]));
         assert!(outbox.is_empty() && outbox.begin().is_none());
     }
 }

@@ -9,6 +9,7 @@ use super::jobs::Job;
 use super::outbox::{Body, Reply};
 use super::tags::Part;
 use crate::allocation::Allocation;
+use crate::tag::Tag;
 
 impl Connection {
     /// Answers a request without data. `errno` is positive; 0: no error.
@@ -23,7 +24,7 @@ impl Connection {
     }
 
     /// Sends the data of a part of a read. The connection gives the tag back after the data has been sent.
-    pub(super) fn answer_part(&mut self, job: &mut Job, part: &Part, tag: u16, address: u64) {
+    pub(super) fn answer_part(&mut self, job: &mut Job, part: &Part, tag: Tag, address: u64) {
         let Part { offset, length, .. } = *part;
         let body = Body::Tag { tag, address, length };
         let cookie = job.request.cookie;

@@ -12,6 +12,7 @@ use super::server::Server;
 use super::state::Shared;
 use crate::driver::linux::{Linux, LinuxRing};
 use crate::driver::{Completion, Driver, Ring, RingSize};
+use crate::tag::Tag;
 
 /// The bit of `user_data` of the ring's own operations; `Token` has none there.
 pub(super) const OWN: u64 = 1 << 63;
@@ -67,7 +68,7 @@ pub(super) struct Command {
     operation: u32,
     pub(super) user_data: u64,
     pub(super) queue: u16,
-    pub(super) tag: u16,
+    pub(super) tag: Tag,
     pub(super) result: i32,
     pub(super) address: u64,
 }
@@ -90,7 +91,7 @@ impl Command {
             operation: u32::from_ne_bytes(word(raw, 8)),
             user_data: u64::from_ne_bytes(word(raw, 32)),
             queue: u16::from_ne_bytes([a, b]),
-            tag: u16::from_ne_bytes([c, d]),
+            tag: Tag::new(u16::from_ne_bytes([c, d])),
             result: i32::from_ne_bytes([e, f, g, h]),
             address: u64::from_ne_bytes(word(raw, 56)),
         })
@@ -217,7 +218,7 @@ mod tests {
             .user_data(99);
         let parsed = Command::parse(&entry).unwrap();
         assert_eq!(parsed.operation, UBLK_U_IO_COMMIT_AND_FETCH_REQ);
-        assert_eq!((parsed.user_data, parsed.queue, parsed.tag), (99, 3, 7));
+        assert_eq!((parsed.user_data, parsed.queue, parsed.tag), (99, 3, Tag::new(7)));
         assert_eq!((parsed.result, parsed.address), (-5, 0x1234_5678_9abc));
         assert!(Command::parse(&Nop::new().build()).is_none());
     }

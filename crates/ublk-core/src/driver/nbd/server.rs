@@ -27,6 +27,7 @@ use super::state::Shared;
 use super::tags::Tags;
 use crate::driver::linux::LinuxRing;
 use crate::driver::{Completion, Ring};
+use crate::tag::Tag;
 
 /// No further request is accepted while as many replies wait to be sent.
 pub(super) const MOST_REPLIES: usize = 256;
@@ -225,7 +226,7 @@ impl Server {
     }
 
     /// The tag waits for a request again.
-    pub(super) fn release(&mut self, number: u32, tag: u16) {
+    pub(super) fn release(&mut self, number: u32, tag: Tag) {
         let connection = connection(&mut self.connections, number);
         connection.tags -= 1;
         self.tags.park(tag, connection.tags == 0);

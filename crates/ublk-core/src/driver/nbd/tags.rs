@@ -1,8 +1,10 @@
 //! The tags of a queue: which wait for a request, and how many a connection may have.
 
-/// A tag, as the exchange above has fetched the tag.
+use crate::tag::Tag;
+
+/// A tag's fetch by the exchange above.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Tag {
+pub(super) struct Fetch {
     /// The `user_data` of the fetch.
     pub(super) user_data: u64,
     /// The buffer of the request at the tag.
@@ -27,9 +29,9 @@ pub(super) struct Part {
 /// The tags of a queue.
 #[derive(Debug)]
 pub(super) struct Tags {
-    tags: Box<[Tag]>,
+    tags: Box<[Fetch]>,
     /// Tags that wait for a request; the last is taken first, whose buffer is warm.
-    parked: Vec<u16>,
+    parked: Vec<Tag>,
     /// Fetched tags that have not been given back.
     alive: usize,
     /// The most connections that there may be.
@@ -40,20 +42,20 @@ pub(super) struct Tags {
 
 impl Tags {
     pub(super) fn new(depth: u16, connections: u16) -> Self {
-        let tags = vec![Tag::default(); depth.into()].into();
+        let tags = vec![Fetch::default(); depth.into()].into();
         let parked = Vec::with_capacity(depth.into());
         Self { tags, parked, alive: 0, connections: connections.into(), holders: 0 }
     }
 
     /// A tag is fetched for the first time.
-    pub(super) fn fetch(&mut self, tag: u16, user_data: u64, address: u64) {
-        *self.get(tag) = Tag { user_data, address, next_address: address, ..Tag::default() };
+    pub(super) fn fetch(&mut self, tag: Tag, user_data: u64, address: u64) {
+        *self.get(tag) = Fetch { user_data, address, next_address: address, ..Fetch::default() };
         self.alive += 1;
         self.parked.push(tag);
     }
 
-    pub(super) fn get(&mut self, tag: u16) -> &mut Tag {
-        &mut self.tags[usize::from(tag)]
+    pub(super) fn get(&mut self, tag: Tag) -> &mut Fetch {
+        &mut self.tags[tag.index()]
     }
 
     /// A tag for a connection that has `held` tags already, unless others need the tag more.
@@ -61,7 +63,7 @@ impl Tags {
     /// A connection has no more tags than are free, and leaves a tag for each connection without one.
     /// So however many connections keep their tags, because their clients take no replies, there is a
     /// tag for each other connection.
-    pub(super) fn take(&mut self, held: u16) -> Option<u16> {
+    pub(super) fn take(&mut self, held: u16) -> Option<Tag> {
         let free = self.parked.len();
         let reserved = self.connections.saturating_sub(self.holders);
         if held > 0 && free <= reserved.max(held.into()) {
@@ -73,7 +75,7 @@ impl Tags {
     }
 
     /// The tag, the last of its connection or not, waits for a request.
-    pub(super) fn park(&mut self, tag: u16, last: bool) {
+    pub(super) fn park(&mut self, tag: Tag, last: bool) {
         self.holders -= usize::from(last);
         let state = self.get(tag);
         state.address = state.next_address;
@@ -99,7 +101,7 @@ mod tests {
 
     fn tags(depth: u16) -> Tags {
         let mut tags = Tags::new(depth, 16);
-        (0..depth).for_each(|tag| tags.fetch(tag, tag.into(), 0));
+        Tag::all(depth).for_each(|tag| tags.fetch(tag, tag.number().into(), 0));
         tags
     }
 
@@ -145,7 +147,7 @@ mod tests {
     #[test]
     fn a_tag_that_waits_again_has_the_buffer_of_its_commit() {
         let mut tags = Tags::new(1, 1);
-        tags.fetch(0, 0, 0);
+        tags.fetch(Tag::new(0), 0, 0);
         let tag = tags.take(0).unwrap();
         assert!(!tags.are_idle());
         tags.get(tag).next_address = 4096;

@@ -19,6 +19,7 @@ use crate::driver::sim::ublk_drv::shared::Memory;
 use crate::driver::sim::uring::ring::Uring;
 use crate::driver::sim::violation::{Rule, Violation};
 use crate::memory::Region;
+use crate::tag::Tag;
 
 /// Number of faults that the model has injected, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -145,8 +146,8 @@ impl Model {
         (!self.in_worker).then(task)
     }
 
-    pub(crate) fn io(&mut self, device: usize, queue: u16, tag: u16) -> &mut Io {
-        &mut self.devices[device].queues[usize::from(queue)].ios[usize::from(tag)]
+    pub(crate) fn io(&mut self, device: usize, queue: u16, tag: Tag) -> &mut Io {
+        &mut self.devices[device].queues[usize::from(queue)].ios[tag.index()]
     }
 
     pub(crate) fn ring(&mut self, ring: usize) -> &mut Uring {

@@ -95,6 +95,6 @@ impl Batch {
             .build();
         let entry = sqe::with_command_flags(entry, IORING_URING_CMD_MULTISHOT);
         let entry = sqe::with_buffer_group(entry, pass.seat.number);
-        self.push(pass, entry, Token::new(Kind::Fetch, 0));
+        self.push(pass, entry, Token::numbered(Kind::Fetch, 0));
     }
 }

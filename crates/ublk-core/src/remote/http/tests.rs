@@ -9,6 +9,7 @@ use super::*;
 use crate::error::Code;
 use crate::remote::ends::{Ends, Hearing};
 use crate::remote::{Job, Ticket};
+use crate::tag::Tag;
 use crate::targets::StepKind;
 
 /// What the server of a test answers to a request, besides the truth.
@@ -113,7 +114,7 @@ fn read_of(
     let http = Http::open(&url, options).unwrap();
     let mut memory = vec![0xee_u8; 1000];
     let job = Job {
-        ticket: Ticket { tag: 0, step: 0 },
+        ticket: Ticket { tag: Tag::new(0), step: 0 },
         kind: StepKind::Read,
         offset: 100,
         length: 1000,
@@ -205,8 +206,8 @@ fn no_more_requests_than_connections_are_under_way() {
     let ends = Arc::new(Ends::new(20).unwrap());
     let mut hearing = Hearing::new(20);
     let mut memory = vec![0_u8; 20 * 100];
-    for tag in 0..20_u16 {
-        let at = usize::from(tag) * 100;
+    for tag in Tag::all(20) {
+        let at = tag.index() * 100;
         let memory = memory[at..].as_mut_ptr();
         let ticket = Ticket { tag, step: 0 };
         let job = Job { ticket, kind: StepKind::Read, offset: at as u64, length: 100, memory };

@@ -24,6 +24,7 @@ use super::socket::Socket;
 use super::table::{Stage, Table};
 use crate::memory::Region;
 use crate::remote::{Entries, Job, Session, Ticket, settle};
+use crate::tag::Tag;
 use crate::targets::StepKind;
 
 /// The numbers of the entries.
@@ -72,7 +73,7 @@ impl NbdSession {
     ) -> io::Result<Self> {
         let memory = Arc::new(Region::new(receiving::BUFFER + Sending::room(capacity))?);
         let none = Job {
-            ticket: Ticket { tag: 0, step: 0 },
+            ticket: Ticket { tag: Tag::default(), step: 0 },
             kind: StepKind::Sync,
             offset: 0,
             length: 0,

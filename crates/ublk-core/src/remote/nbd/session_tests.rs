@@ -10,6 +10,7 @@ use ublk_nbd::wire::{SIMPLE_REPLY_MAGIC, export, length};
 use super::*;
 use crate::remote::nbd::NbdOptions;
 use crate::remote::nbd::status::Status;
+use crate::tag::Tag;
 use crate::targets::Durability;
 
 const LIMIT: u64 = 5;
@@ -46,7 +47,7 @@ fn session_within(reconnect_timeout: Duration) -> (NbdSession, UnixStream) {
 }
 
 /// Gives the session a flush to do, and returns the numbers of the entries that the session pushes.
-fn flush_as(session: &mut NbdSession, tag: u16) -> Vec<u8> {
+fn flush_as(session: &mut NbdSession, tag: Tag) -> Vec<u8> {
     let ticket = Ticket { tag, step: 0 };
     let (kind, offset, length, memory) = (StepKind::Sync, 0, 0, ptr::null_mut());
     // SAFETY: a flush has no memory.
@@ -55,7 +56,7 @@ fn flush_as(session: &mut NbdSession, tag: u16) -> Vec<u8> {
 }
 
 fn flush(session: &mut NbdSession) {
-    flush_as(session, 0);
+    flush_as(session, Tag::new(0));
 }
 
 fn push(session: &mut NbdSession) -> Vec<u8> {
@@ -85,7 +86,9 @@ fn cookie(generation: u64, slot: u64) -> u64 {
 }
 
 fn answers(session: &mut NbdSession) -> Vec<(u16, i32)> {
-    std::iter::from_fn(|| session.answer()).map(|(ticket, result)| (ticket.tag, result)).collect()
+    std::iter::from_fn(|| session.answer())
+        .map(|(ticket, result)| (ticket.tag.number(), result))
+        .collect()
 }
 
 fn is_up(session: &NbdSession) -> bool {
@@ -188,17 +191,17 @@ fn a_reply_with_the_cookie_of_an_earlier_request_answers_nothing() {
 #[test]
 fn a_lost_connection_lets_every_request_wait_again_once_no_entry_is_in_flight() {
     let (mut session, _peer) = session();
-    flush_as(&mut session, 0);
+    flush_as(&mut session, Tag::new(0));
     sent(&mut session, 1);
-    flush_as(&mut session, 1);
-    flush_as(&mut session, 2);
+    flush_as(&mut session, Tag::new(1));
+    flush_as(&mut session, Tag::new(2));
     session.completed(RECEIVE, 0);
     assert!(matches!(session.link, Link::Broken { .. }), "an entry sends request 1");
     assert!(!session.is_idle() && push(&mut session).is_empty());
     session.completed(SEND, -libc::EPIPE);
     assert_eq!(push(&mut session), [NEWS]);
     let waiting: Vec<_> = std::iter::from_fn(|| session.table.next())
-        .map(|(number, cookie, job)| (number, cookie >> 32, job.ticket.tag))
+        .map(|(number, cookie, job)| (number, cookie >> 32, job.ticket.tag.number()))
         .collect();
     assert_eq!(waiting, [(0, 2, 0), (1, 2, 1), (2, 1, 2)], "the one never sent comes last");
     assert_eq!(answers(&mut session), []);

@@ -9,6 +9,7 @@ use ublk_sys::{
 
 use crate::driver::sim::users::client::Done;
 use crate::driver::sim::violation::Rule;
+use crate::tag::Tag;
 
 use crate::driver::sim::block::protection;
 use crate::driver::sim::model::Model;
@@ -24,7 +25,7 @@ pub const POISON: u8 = 0xa5;
 pub(crate) struct BlockRequest {
     pub(crate) device: usize,
     pub(crate) queue: u16,
-    pub(crate) tag: Option<u16>,
+    pub(crate) tag: Option<Tag>,
     pub(crate) op: u8,
     pub(crate) flags: u32,
     /// Offset of the remainder of the request, in bytes.
@@ -138,7 +139,7 @@ impl Model {
             let q = &mut self.devices[device].queues[usize::from(queue)];
             q.tags[tag] = Some(id);
             let tag = u16::try_from(tag).unwrap_or(u16::MAX);
-            self.request(id).tag = Some(tag);
+            self.request(id).tag = Some(Tag::new(tag));
             if let Err(errno) = self.queue_rq(id) {
                 self.close_request(id, Err(errno));
             }
@@ -156,7 +157,7 @@ impl Model {
         let request = self.request(id);
         (request.started, request.counted) = (true, counted);
         request.since = Some(Instant::now());
-        let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
+        let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or_default());
         let found = &self.devices[device].queues[usize::from(queue)];
         if found.fail_io {
             // BLK_STS_TARGET.
@@ -209,7 +210,7 @@ impl Model {
         }
         let q = &mut self.devices[device].queues[queue];
         if let Some(tag) = tag {
-            q.tags[usize::from(tag)] = None;
+            q.tags[tag.index()] = None;
         }
         if again {
             q.waiting.push_front(id);

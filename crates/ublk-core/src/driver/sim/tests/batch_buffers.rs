@@ -10,6 +10,7 @@ use crate::driver::sim::tests::rig::*;
 use crate::driver::sim::uring::sqe::{ASYNC, BUFFER_SELECT, LINK, Sqe};
 use crate::driver::sim::*;
 use crate::driver::{Driver, Ring, RingSize};
+use crate::tag::Tag;
 
 #[test]
 fn trap_8_a_request_committed_in_a_batch_lives_until_its_buffer_is_unregistered() {
@@ -79,7 +80,7 @@ fn trap_11_with_and_without_fallback_in_a_batch() {
     submit(&client, 2, |_| read(0, 512));
     assert_eq!(rig.take(), [1], "the server hears nothing of tag 0");
     assert_eq!(client.take()[0].result, Err(libc::EIO));
-    assert_ne!(rig.rig.descriptors.read(1).op_flags & UBLK_IO_F_NEED_REG_BUF, 0);
+    assert_ne!(rig.rig.descriptors.read(Tag::new(1)).op_flags & UBLK_IO_F_NEED_REG_BUF, 0);
     rig.rig.push(&register(1, 0, 0x10));
     rig.rig.push(&read_fixed(0, 0, 512, 0x11));
     rig.rig.push(&unregister(1, 0, 0x12));

@@ -20,6 +20,7 @@ use crate::driver::sim::uring::sqe::{
 };
 use crate::driver::sim::*;
 use crate::driver::{Completion, Descriptors, Driver, OpenFile, Ring, RingSize};
+use crate::tag::Tag;
 
 pub(super) const SIZE: u32 = 1 << 20;
 pub(super) const MAX_IO: u32 = 64 << 10;
@@ -196,7 +197,7 @@ impl Rig {
         assert_eq!(all.len(), 1, "{all:?}");
         assert_eq!(all[0].result, 0);
         let tag = u16::try_from(all[0].user_data).unwrap();
-        (tag, self.descriptors.read(tag))
+        (tag, self.descriptors.read(Tag::new(tag)))
     }
 
     pub(super) fn rules(&self) -> Vec<Rule> {

@@ -12,6 +12,7 @@ use crate::driver::Driver;
 use crate::driver::sim::tests::rig::*;
 use crate::driver::sim::uring::sqe::{OP_READ, OP_WRITE, Sqe};
 use crate::driver::sim::*;
+use crate::tag::Tag;
 
 const LENGTH: usize = 16384;
 
@@ -106,11 +107,11 @@ fn with_get_data_the_place_is_told_before_and_overwritten_after() {
     rig.client().submit_in(&write(0, &[7; 512]), None, Some((&memory, 1024)));
     assert_eq!(rig.results(), [(0, UBLK_IO_RES_NEED_GET_DATA)]);
     let addr = rig.buffers[0].as_ptr() as u64;
-    assert_eq!(rig.descriptors.read(0).addr, 1024);
+    assert_eq!(rig.descriptors.read(Tag::new(0)).addr, 1024);
     let cmd = ublksrv_io_cmd { q_id: 0, tag: 0, result: 0, addr };
     rig.push(&ublk_sqe(UBLK_U_IO_NEED_GET_DATA, cmd, 1));
     assert_eq!(rig.results(), [(1, 0)]);
-    assert_eq!(rig.descriptors.read(0).addr, addr);
+    assert_eq!(rig.descriptors.read(Tag::new(0)).addr, addr);
     assert_eq!(rig.buffers[0][..512], [0; 512], "nothing is copied");
     rig.push(&Sqe { addr: base + 1024, len: 512, ..sqe(OP_WRITE, DISK, 0x10) });
     assert_eq!(rig.results(), [(0x10, 512)]);

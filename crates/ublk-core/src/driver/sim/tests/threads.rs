@@ -7,6 +7,7 @@ use ublk_sys::{UBLK_F_SUPPORT_ZERO_COPY as ZC, UBLK_IO_RES_ABORT, UBLK_U_CMD_STO
 use crate::driver::sim::tests::rig::*;
 use crate::driver::sim::*;
 use crate::driver::{Driver, Ring, RingSize};
+use crate::tag::Tag;
 
 #[test]
 fn only_the_thread_that_fetched_may_commit() {
@@ -61,7 +62,7 @@ fn serve(sim: &Sim, ready: &std::sync::mpsc::Sender<u32>) -> usize {
                 continue;
             }
             let tag = u16::try_from(done.user_data).unwrap();
-            let length = rig.descriptors.read(tag).nr_sectors << 9;
+            let length = rig.descriptors.read(Tag::new(tag)).nr_sectors << 9;
             rig.push(&rig.commit(tag, i32::try_from(length).unwrap()));
             answered += 1;
         }

@@ -11,6 +11,7 @@ use crate::driver::Driver;
 use crate::driver::sim::tests::rig::*;
 use crate::driver::sim::uring::sqe::{OP_WRITE, Sqe};
 use crate::driver::sim::*;
+use crate::tag::Tag;
 
 const ZONED: u64 = UBLK_F_ZONED | UC;
 const ZONE_SECTORS: u64 = (MAX_IO >> 9) as u64;
@@ -42,7 +43,7 @@ impl Rig {
 
     /// Fills the report that a tag asks for. Returns the length of the report.
     pub(super) fn fill_report(&mut self, tag: u16) -> i32 {
-        let descriptor = self.descriptors.read(tag);
+        let descriptor = self.descriptors.read(Tag::new(tag));
         assert_eq!(descriptor.op_flags & 0xff, u32::from(UBLK_IO_OP_REPORT_ZONES));
         let first = descriptor.start_sector / ZONE_SECTORS;
         self.fill(tag, &zones(first, descriptor.nr_sectors.into()))

@@ -14,13 +14,14 @@ use crate::driver::sim::ublk_drv::chan::Call;
 use crate::driver::sim::ublk_drv::device::{ACTIVE, AUTO_REGISTERED, OWNED_BY_SRV};
 use crate::driver::sim::uring::ops::Issued;
 use crate::driver::sim::violation::Rule;
+use crate::tag::Tag;
 
 const HEADER: usize = size_of::<ublk_elem_header>();
 const ADDRESS: usize = size_of::<u64>();
 
 /// One element of a PREP or COMMIT.
 struct Element {
-    tag: u16,
+    tag: Tag,
     result: i32,
     /// What [`Io::buf`](crate::driver::sim::ublk_drv::device::Io::buf) becomes.
     buf: u64,
@@ -135,7 +136,7 @@ impl Model {
     /// ublk_batch_prep_io.
     fn prep_io(&mut self, device: usize, queue: u16, element: &Element) -> Result<(), i32> {
         let found = &self.devices[device];
-        if element.tag >= found.info.queue_depth || found.copies() && element.buf == 0 {
+        if element.tag.number() >= found.info.queue_depth || found.copies() && element.buf == 0 {
             return Err(libc::EINVAL);
         }
         if found.stopping {
@@ -156,7 +157,7 @@ impl Model {
     }
 
     /// ublk_batch_unprep_io.
-    fn unprep_io(&mut self, device: usize, queue: u16, tag: u16) {
+    fn unprep_io(&mut self, device: usize, queue: u16, tag: Tag) {
         self.io(device, queue, tag).flags = 0;
         let device = &mut self.devices[device];
         let queue = &mut device.queues[usize::from(queue)];
@@ -203,7 +204,7 @@ impl Model {
     /// ublk_batch_commit_io.
     fn commit_io(&mut self, call: &Call, queue: u16, element: &Element) -> Result<(), i32> {
         let (device, tag) = (call.device, element.tag);
-        if tag >= self.devices[device].info.queue_depth {
+        if tag.number() >= self.devices[device].info.queue_depth {
             return Err(libc::EINVAL);
         }
         let io = self.io(device, queue, tag);
@@ -252,7 +253,7 @@ impl Element {
         let landings = batch.flags & UBLK_BATCH_F_HAS_ZONE_LBA != 0;
         Self {
             landed: if landings { word(addresses) } else { u64::MAX },
-            tag: u16::from_ne_bytes([bytes[0], bytes[1]]),
+            tag: Tag::new(u16::from_ne_bytes([bytes[0], bytes[1]])),
             result: i32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
             buf: if auto { ublk_auto_buf_reg_to_sqe_addr(&registration) } else { address },
         }

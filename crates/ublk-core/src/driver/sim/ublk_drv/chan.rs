@@ -15,6 +15,7 @@ use crate::driver::sim::ublk_drv::device::{
 use crate::driver::sim::uring::ops::Issued;
 use crate::driver::sim::uring::ring::Work;
 use crate::driver::sim::violation::Rule;
+use crate::tag::Tag;
 
 /// `_IOC_NR`: the driver tells its commands apart by this byte alone.
 const fn number(command: u32) -> u8 {
@@ -59,6 +60,11 @@ impl Call {
     pub(crate) fn pending(&self) -> Cmd {
         (self.ring, self.operation)
     }
+
+    /// The tag; of the queue, once the command has been found valid.
+    fn tag(&self) -> Tag {
+        Tag::new(self.cmd.tag)
+    }
 }
 
 impl Model {
@@ -101,13 +107,13 @@ impl Model {
             };
         }
         let current = self.current(call.ring);
-        if self.io(device, cmd.q_id, cmd.tag).task != current {
+        if self.io(device, cmd.q_id, call.tag()).task != current {
             if number == REGISTER {
                 return self.register(call, false);
             }
             return self.refuse(op, call, libc::EINVAL);
         }
-        let flags = self.io(device, cmd.q_id, cmd.tag).flags;
+        let flags = self.io(device, cmd.q_id, call.tag()).flags;
         if flags & OWNED_BY_SRV == 0 {
             // A server that has lost a ring, and with it what it knew, may ask. The close of a ring
             // marks no queue of a device that has been stopped (`ublk_start_cancel`).
@@ -169,13 +175,13 @@ impl Model {
         if self.devices[call.device].ready() {
             return Err(libc::EBUSY);
         }
-        if self.io(call.device, cmd.q_id, cmd.tag).flags & ACTIVE != 0 {
+        if self.io(call.device, cmd.q_id, call.tag()).flags & ACTIVE != 0 {
             return Err(libc::EINVAL);
         }
         let task = self.current(call.ring);
-        self.io(call.device, cmd.q_id, cmd.tag).task = task;
+        self.io(call.device, cmd.q_id, call.tag()).task = task;
         self.arm(call);
-        self.mark_ready(call.device, cmd.q_id, cmd.tag);
+        self.mark_ready(call.device, cmd.q_id, call.tag());
         Ok(())
     }
 
@@ -196,14 +202,14 @@ impl Model {
         let auto = self.devices[call.device].auto_registers();
         let buf = if auto { call.sqe_addr } else { call.cmd.addr };
         let pending = call.pending();
-        let io = self.io(call.device, call.cmd.q_id, call.cmd.tag);
+        let io = self.io(call.device, call.cmd.q_id, call.tag());
         io.cmd = Some(pending);
         io.flags = (io.flags | ACTIVE) & !OWNED_BY_SRV;
         io.buf = buf;
     }
 
     /// ublk_mark_io_ready.
-    pub(crate) fn mark_ready(&mut self, device: usize, queue: u16, tag: u16) {
+    pub(crate) fn mark_ready(&mut self, device: usize, queue: u16, tag: Tag) {
         self.io(device, queue, tag).flags &= !CANCELED;
         let device = &mut self.devices[device];
         let canceling = device.canceling;
@@ -221,8 +227,8 @@ impl Model {
     pub(crate) fn register(&mut self, call: &Call, on_task: bool) -> Issued {
         let (device, cmd) = (call.device, &call.cmd);
         let op = UBLK_U_IO_REGISTER_IO_BUF;
-        let id = self.devices[device].queues[usize::from(cmd.q_id)].tags[usize::from(cmd.tag)];
-        let owned = on_task || self.io(device, cmd.q_id, cmd.tag).refs > 0;
+        let id = self.devices[device].queues[usize::from(cmd.q_id)].tags[call.tag().index()];
+        let owned = on_task || self.io(device, cmd.q_id, call.tag()).refs > 0;
         let Some(id) = id.filter(|_| owned && self.devices[device].zero_copy()) else {
             return self.refuse(op, call, libc::EINVAL);
         };
@@ -240,7 +246,7 @@ impl Model {
         if let Err(errno) = self.register_node(call.ring, id, index) {
             return self.refuse(op, call, errno);
         }
-        let io = self.io(device, cmd.q_id, cmd.tag);
+        let io = self.io(device, cmd.q_id, call.tag());
         if on_task {
             io.task_registered += 1;
         } else {
@@ -251,7 +257,7 @@ impl Model {
 
     fn commit(&mut self, call: &Call) -> Result<(), i32> {
         let (device, cmd) = (call.device, &call.cmd);
-        let id = self.io(device, cmd.q_id, cmd.tag).request.ok_or(libc::EBUSY)?;
+        let id = self.io(device, cmd.q_id, call.tag()).request.ok_or(libc::EBUSY)?;
         let op = self.request(id).op;
         let copies = self.devices[device].copies();
         if copies {
@@ -264,7 +270,7 @@ impl Model {
         }
         self.validate_auto_registration(call)?;
         self.check_result(id, cmd.result);
-        let io = self.io(device, cmd.q_id, cmd.tag);
+        let io = self.io(device, cmd.q_id, call.tag());
         io.res = cmd.result;
         io.request = None;
         let registered = io.flags & AUTO_REGISTERED != 0 && io.ring_of_buffer == Some(call.ring);
@@ -277,9 +283,9 @@ impl Model {
         }
         self.land(id, cmd.addr);
         if !self.devices[device].counts_references()
-            || self.drop_dispatch_references(device, cmd.q_id, cmd.tag)
+            || self.drop_dispatch_references(device, cmd.q_id, call.tag())
         {
-            self.complete_rq(device, cmd.q_id, cmd.tag, id);
+            self.complete_rq(device, cmd.q_id, call.tag(), id);
         }
         Ok(())
     }
@@ -292,7 +298,7 @@ impl Model {
     }
 
     /// ublk_sub_req_ref: true if no buffer keeps the request alive.
-    pub(crate) fn drop_dispatch_references(&mut self, device: usize, queue: u16, tag: u16) -> bool {
+    pub(crate) fn drop_dispatch_references(&mut self, device: usize, queue: u16, tag: Tag) -> bool {
         let io = self.io(device, queue, tag);
         io.refs -= REFCOUNT_INIT - io.task_registered;
         io.task_registered = 0;
@@ -300,7 +306,7 @@ impl Model {
     }
 
     fn get_data(&mut self, call: &Call) -> Issued {
-        let io = self.io(call.device, call.cmd.q_id, call.cmd.tag);
+        let io = self.io(call.device, call.cmd.q_id, call.tag());
         io.flags &= !WANTS_GET_DATA;
         io.buf = call.cmd.addr;
         let Some(id) = io.request else { return Issued::Failed(libc::EBUSY) };
@@ -308,13 +314,13 @@ impl Model {
             return self.refuse(UBLK_U_IO_NEED_GET_DATA, call, libc::EFAULT);
         }
         let queue = &self.devices[call.device].queues[usize::from(call.cmd.q_id)];
-        queue.area.set_address(call.cmd.tag, call.cmd.addr);
+        queue.area.set_address(call.tag(), call.cmd.addr);
         if self.fill_copy_buffer(id) {
             return Issued::Done(UBLK_IO_RES_OK);
         }
         // The command stays, and announces the write once more.
         self.arm(call);
-        self.io(call.device, call.cmd.q_id, call.cmd.tag).request = None;
+        self.io(call.device, call.cmd.q_id, call.tag()).request = None;
         self.put_back(id);
         self.ring(call.ring).work.push_back(Work::Kick(call.device));
         Issued::Pending

@@ -14,6 +14,7 @@ use ublk_sys::{
 use crate::driver::sim::model::Task;
 use crate::driver::sim::ublk_drv::events::Events;
 use crate::driver::sim::ublk_drv::shared::SharedBuffer;
+use crate::tag::Tag;
 
 /// References taken by dispatch; the commit gives the references back.
 pub(crate) const REFCOUNT_INIT: u32 = 0x3fff_ffff;
@@ -251,9 +252,10 @@ impl Device {
     }
 
     /// Every tag of every queue, as `(queue, tag)`.
-    pub(crate) fn tags(&self) -> impl Iterator<Item = (u16, u16)> + use<> {
+    pub(crate) fn tags(&self) -> impl Iterator<Item = (u16, Tag)> + use<> {
         let depth = self.info.queue_depth;
-        (0..self.info.nr_hw_queues).flat_map(move |queue| (0..depth).map(move |tag| (queue, tag)))
+        (0..self.info.nr_hw_queues)
+            .flat_map(move |queue| Tag::all(depth).map(move |tag| (queue, tag)))
     }
 }
 
@@ -296,20 +298,20 @@ impl Area {
     }
 
     /// Changes the address in a tag's descriptor.
-    pub(crate) fn set_address(&self, tag: u16, address: u64) {
-        self.words[usize::from(tag) * self.stride + 2].store(address, Ordering::Relaxed);
+    pub(crate) fn set_address(&self, tag: Tag, address: u64) {
+        self.words[tag.index() * self.stride + 2].store(address, Ordering::Relaxed);
     }
 
     /// Changes the length in a tag's descriptor, in sectors.
-    pub(crate) fn set_sectors(&self, tag: u16, sectors: u32) {
-        let word = &self.words[usize::from(tag) * self.stride];
+    pub(crate) fn set_sectors(&self, tag: Tag, sectors: u32) {
+        let word = &self.words[tag.index() * self.stride];
         let [a, b, c, d, ..] = word.load(Ordering::Relaxed).to_ne_bytes();
         let [e, f, g, h] = sectors.to_ne_bytes();
         word.store(u64::from_ne_bytes([a, b, c, d, e, f, g, h]), Ordering::Relaxed);
     }
 
-    pub(crate) fn write(&self, tag: u16, descriptor: &ublksrv_io_desc) {
-        let at = usize::from(tag) * self.stride;
+    pub(crate) fn write(&self, tag: Tag, descriptor: &ublksrv_io_desc) {
+        let at = tag.index() * self.stride;
         let low = descriptor.op_flags.to_ne_bytes();
         let high = descriptor.nr_sectors.to_ne_bytes();
         let first = [low[0], low[1], low[2], low[3], high[0], high[1], high[2], high[3]];

@@ -16,6 +16,7 @@ use crate::driver::sim::ublk_drv::device::{
 };
 use crate::driver::sim::uring::ring::Work;
 use crate::driver::sim::violation::Rule;
+use crate::tag::Tag;
 
 /// What the driver copies to or from at once, in bytes.
 const PAGE: usize = 4096;
@@ -24,7 +25,7 @@ impl Model {
     /// Hands a started request to the server, in the context of the ring that waits for it.
     pub(crate) fn dispatch(&mut self, ring: usize, id: u64) {
         let request = self.request(id);
-        let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
+        let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or_default());
         let is_write = request.op == UBLK_IO_OP_WRITE;
         self.set_up(id);
         if self.current(ring) != self.io(device, queue, tag).task {
@@ -46,7 +47,7 @@ impl Model {
     /// reachable; false if the request failed or comes again.
     pub(crate) fn lend(&mut self, ring: usize, id: u64) -> bool {
         let request = self.request(id);
-        let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
+        let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or_default());
         let has_data = request.has_data();
         if self.devices[device].copies() && !self.fill_copy_buffer(id) {
             self.put_back(id);
@@ -64,7 +65,7 @@ impl Model {
 
     pub(crate) fn write_descriptor(&mut self, id: u64, more_flags: u32) {
         let request = self.request(id);
-        let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
+        let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or_default());
         let place = request.place;
         let shared = if place.is_some() { UBLK_IO_F_SHMEM_ZC } else { 0 };
         let integrity = if request.metadata.is_empty() { 0 } else { UBLK_IO_F_INTEGRITY };
@@ -89,7 +90,7 @@ impl Model {
     /// Tells the server by completing the tag's pending command.
     pub(crate) fn complete_fetch(&mut self, id: u64, result: i32) {
         let request = self.request(id);
-        let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
+        let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or_default());
         let cmd = self.io(device, queue, tag).cmd.take();
         self.give(id);
         if let Some((ring, operation)) = cmd {
@@ -100,7 +101,7 @@ impl Model {
     /// __ublk_prep_compl_io_cmd: from now on the request is the server's.
     pub(crate) fn give(&mut self, id: u64) {
         let request = self.request(id);
-        let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
+        let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or_default());
         let io = self.io(device, queue, tag);
         io.flags = (io.flags | OWNED_BY_SRV) & !ACTIVE;
         io.request = Some(id);
@@ -109,7 +110,7 @@ impl Model {
     /// ublk_auto_buf_register: false if the request failed and the server hears nothing of it.
     fn auto_register(&mut self, ring: usize, id: u64) -> bool {
         let request = self.request(id);
-        let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
+        let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or_default());
         let wanted = ublk_sqe_addr_to_auto_buf_reg(self.io(device, queue, tag).buf);
         let slot = u32::from(wanted.index);
         let result = if self.rng.chance(self.config.faults.auto_register) {
@@ -154,7 +155,7 @@ impl Model {
     /// data does. A read's buffer is spoilt, so that bytes which the server never supplied are known as such.
     pub(crate) fn fill_copy_buffer(&mut self, id: u64) -> bool {
         let request = self.request(id);
-        let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
+        let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or_default());
         let (op, shared, pages) = (request.op, request.place.is_some(), request.pages().to_vec());
         // With get-data, a read's buffer comes with its commit: what is known now was the last
         // request's, and may be anybody's.
@@ -177,7 +178,7 @@ impl Model {
     fn shorten(&mut self, id: u64, copied: usize) -> bool {
         let loses = !self.config.kernel.rest_of_writes;
         let request = self.request(id);
-        let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
+        let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or_default());
         let copied = u32::try_from(copied).unwrap_or(u32::MAX);
         request.lost = if loses { request.left - copied } else { 0 };
         self.devices[device].queues[usize::from(queue)].area.set_sectors(tag, copied >> 9);
@@ -197,7 +198,7 @@ impl Model {
     }
 
     /// __ublk_complete_rq.
-    pub(crate) fn complete_rq(&mut self, device: usize, queue: u16, tag: u16, id: u64) {
+    pub(crate) fn complete_rq(&mut self, device: usize, queue: u16, tag: Tag, id: u64) {
         let (copies, rest) = (self.devices[device].copies(), self.config.kernel.rest_of_writes);
         let io = self.io(device, queue, tag);
         let (res, address) = (io.res, io.buf);
@@ -242,7 +243,7 @@ impl Model {
     /// ublk_io_release: a buffer of the request, registered with this ring, is gone.
     pub(crate) fn release_buffer(&mut self, ring: usize, id: u64) {
         let request = self.request(id);
-        let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or(0));
+        let (device, queue, tag) = (request.device, request.queue, request.tag.unwrap_or_default());
         let current = self.current(ring);
         let io = self.io(device, queue, tag);
         if current.is_some() && current == io.task && io.task_registered > 0 {
@@ -253,7 +254,7 @@ impl Model {
     }
 
     /// ublk_put_req_ref.
-    pub(crate) fn put_reference(&mut self, device: usize, queue: u16, tag: u16, id: u64) {
+    pub(crate) fn put_reference(&mut self, device: usize, queue: u16, tag: Tag, id: u64) {
         let io = self.io(device, queue, tag);
         io.refs -= 1;
         if io.refs == 0 {

@@ -13,6 +13,7 @@ use crate::driver::sim::storage::memory;
 use crate::driver::sim::ublk_drv::device::Cmd;
 use crate::driver::sim::uring::ops::Issued;
 use crate::driver::sim::uring::ring::Work;
+use crate::tag::Tag;
 
 /// MAX_NR_TAG: the most tags of a completion.
 const MAX_TAGS: usize = 128;
@@ -25,7 +26,7 @@ const CQE_F_MORE: u32 = 2;
 #[derive(Debug, Default)]
 pub(crate) struct Events {
     /// Tags of started requests, unknown to the server.
-    fifo: VecDeque<u16>,
+    fifo: VecDeque<Tag>,
     fetches: VecDeque<Cmd>,
     /// The working fetch, one of `fetches`.
     active: Option<Cmd>,
@@ -51,7 +52,7 @@ impl Events {
     }
 
     /// ublk_abort_batch_queue.
-    pub(crate) fn drain(&mut self) -> Vec<u16> {
+    pub(crate) fn drain(&mut self) -> Vec<Tag> {
         self.fifo.drain(..).collect()
     }
 
@@ -69,7 +70,7 @@ impl Model {
     }
 
     /// ublk_batch_queue_cmd.
-    pub(crate) fn queue_event(&mut self, device: usize, queue: u16, tag: u16) {
+    pub(crate) fn queue_event(&mut self, device: usize, queue: u16, tag: Tag) {
         let events = self.events(device, queue);
         events.fifo.push_back(tag);
         if let Some((ring, _)) = events.acquire() {
@@ -125,12 +126,12 @@ impl Model {
                 return Err(libc::ENOBUFS);
             }
             let fifo = &mut self.events(device, queue).fifo;
-            let mut tags: Vec<u16> = fifo.drain(..room.min(fifo.len())).collect();
+            let mut tags: Vec<Tag> = fifo.drain(..room.min(fifo.len())).collect();
             tags.retain(|&tag| self.prepare_event(ring, device, queue, tag));
             if tags.is_empty() {
                 continue;
             }
-            let bytes: Vec<u8> = tags.iter().flat_map(|tag| tag.to_ne_bytes()).collect();
+            let bytes: Vec<u8> = tags.iter().flat_map(|tag| tag.number().to_ne_bytes()).collect();
             memory::store(buffer.address, &bytes);
             self.use_buffer(ring, sqe.buf_index);
             // io_req_post_cqe: earlier completions are posted first.
@@ -144,9 +145,9 @@ impl Model {
     }
 
     /// __ublk_batch_prep_dispatch: false if the server does not learn of the request.
-    fn prepare_event(&mut self, ring: usize, device: usize, queue: u16, tag: u16) -> bool {
+    fn prepare_event(&mut self, ring: usize, device: usize, queue: u16, tag: Tag) -> bool {
         let queue = &self.devices[device].queues[usize::from(queue)];
-        let Some(id) = queue.tags[usize::from(tag)] else { return false };
+        let Some(id) = queue.tags[tag.index()] else { return false };
         self.set_up(id);
         let lent = self.lend(ring, id);
         if lent {

@@ -227,9 +227,8 @@ impl Model {
     pub(crate) fn shared_at(&self, address: u64, length: u32) -> bool {
         self.requests.values().any(|request| {
             let queue = &self.devices[request.device].queues[usize::from(request.queue)];
-            let owned = request
-                .tag
-                .is_some_and(|tag| queue.ios[usize::from(tag)].flags & OWNED_BY_SRV != 0);
+            let owned =
+                request.tag.is_some_and(|tag| queue.ios[tag.index()].flags & OWNED_BY_SRV != 0);
             let span = request.memory.as_ref().filter(|_| owned && request.place.is_some());
             span.is_some_and(|span| span.contains(address, length))
         })

@@ -10,6 +10,7 @@ use crate::driver::sim::ublk_drv::device::{
 };
 use crate::driver::sim::uring::ring::Work;
 use crate::driver::sim::violation::Rule;
+use crate::tag::Tag;
 
 impl Device {
     /// UB_STATE_USED: the disk exists, or somebody still has the one that was.
@@ -84,8 +85,8 @@ impl Model {
     }
 
     /// ublk_cancel_cmd.
-    fn cancel_cmd(&mut self, device: usize, queue: u16, tag: u16) {
-        let request = self.devices[device].queues[usize::from(queue)].tags[usize::from(tag)];
+    fn cancel_cmd(&mut self, device: usize, queue: u16, tag: Tag) {
+        let request = self.devices[device].queues[usize::from(queue)].tags[tag.index()];
         let started = request.is_some_and(|id| self.request(id).started);
         let io = self.io(device, queue, tag);
         if io.flags & ACTIVE == 0 || started || io.flags & CANCELED != 0 {
@@ -169,7 +170,7 @@ impl Model {
         for queue in 0..self.devices[device].info.nr_hw_queues {
             let found = &mut self.devices[device].queues[usize::from(queue)];
             let unheard: Vec<u64> =
-                found.events.drain().iter().filter_map(|&t| found.tags[usize::from(t)]).collect();
+                found.events.drain().iter().filter_map(|&t| found.tags[t.index()]).collect();
             for id in unheard {
                 self.fail_request(id);
             }
@@ -251,11 +252,11 @@ impl Model {
     }
 
     /// The tags whose command is pending on a ring.
-    fn pending_commands(&self, ring: usize) -> Vec<(usize, u16, u16)> {
+    fn pending_commands(&self, ring: usize) -> Vec<(usize, u16, Tag)> {
         let mut found = Vec::new();
         for (at, device) in self.devices.iter().enumerate() {
             for (queue, tag) in device.tags() {
-                let io = &device.queues[usize::from(queue)].ios[usize::from(tag)];
+                let io = &device.queues[usize::from(queue)].ios[tag.index()];
                 if io.cmd.is_some_and(|(of, _)| of == ring) {
                     found.push((at, queue, tag));
                 }
@@ -275,7 +276,7 @@ impl Model {
         }
         for device in 0..self.devices.len() {
             for (queue, tag) in self.devices[device].tags() {
-                let id = self.devices[device].queues[usize::from(queue)].tags[usize::from(tag)];
+                let id = self.devices[device].queues[usize::from(queue)].tags[tag.index()];
                 if let Some(id) = id {
                     let what = format!("request {id} as {queue}/{tag} of device {device}");
                     self.violate(Rule::Unanswered, what);

@@ -14,15 +14,16 @@ use crate::driver::sim::ublk_drv::device::OWNED_BY_SRV;
 use crate::driver::sim::uring::ops::Issued;
 use crate::driver::sim::uring::sqe::Sqe;
 use crate::driver::sim::violation::Rule;
+use crate::tag::Tag;
 
 const _: () = assert!(UBLK_TAG_OFF == UBLK_IO_BUF_BITS);
 
 /// What a position names: queue, tag, and where in the request's data.
-fn place(position: u64) -> Option<(u16, u16, usize)> {
+fn place(position: u64) -> Option<(u16, Tag, usize)> {
     let at = (position & !UBLKSRV_IO_INTEGRITY_FLAG).checked_sub(UBLKSRV_IO_BUF_OFFSET)?;
     let queue = u16::try_from(at >> UBLK_QID_OFF & UBLK_QID_BITS_MASK).ok()?;
     let tag = u16::try_from(at >> UBLK_TAG_OFF & UBLK_TAG_BITS_MASK).ok()?;
-    Some((queue, tag, usize::try_from(at & UBLK_IO_BUF_BITS_MASK).ok()?))
+    Some((queue, Tag::new(tag), usize::try_from(at & UBLK_IO_BUF_BITS_MASK).ok()?))
 }
 
 fn is_metadata(sqe: &Sqe) -> bool {
@@ -59,10 +60,10 @@ impl Model {
             return Err(libc::EINVAL);
         }
         let (queue, tag, at) = place(sqe.off).ok_or(libc::EINVAL)?;
-        if queue >= found.info.nr_hw_queues || tag >= found.info.queue_depth {
+        if queue >= found.info.nr_hw_queues || tag.number() >= found.info.queue_depth {
             return Err(libc::EINVAL);
         }
-        let tagged = found.queues[usize::from(queue)].tags[usize::from(tag)];
+        let tagged = found.queues[usize::from(queue)].tags[tag.index()];
         let io = self.io(device, queue, tag);
         let id = if current.is_some() && current == io.task {
             io.request.filter(|_| io.flags & OWNED_BY_SRV != 0)

@@ -4,6 +4,7 @@ use ublk_sys::ublksrv_io_cmd;
 
 use crate::driver::sim::model::Model;
 use crate::driver::sim::violation::Rule;
+use crate::tag::Tag;
 
 /// `struct io_rsrc_node` of a request's pages.
 #[derive(Debug)]
@@ -57,7 +58,7 @@ impl Model {
         let id = self.ring(ring).nodes[node].request;
         let request = self.request(id);
         let (queue, tag) = (request.queue, request.tag);
-        if let Some(cmd) = owner.filter(|cmd| (cmd.q_id, Some(cmd.tag)) != (queue, tag)) {
+        if let Some(cmd) = owner.filter(|cmd| (cmd.q_id, Some(Tag::new(cmd.tag))) != (queue, tag)) {
             let whose = format!("{}/{} empties slot {index}", cmd.q_id, cmd.tag);
             self.violate(Rule::Unregister, format!("{whose}, which holds {queue}/{tag:?}"));
         }
