@@ -1,4 +1,4 @@
-//! Buffer modes: their names, what each needs, and which exclude each other.
+//! Buffer modes: their names, and what each needs.
 
 use std::fmt;
 
@@ -6,8 +6,6 @@ use ublk_sys::{
     UBLK_F_AUTO_BUF_REG, UBLK_F_NEED_GET_DATA, UBLK_F_SHMEM_ZC, UBLK_F_SUPPORT_ZERO_COPY,
     UBLK_F_USER_COPY,
 };
-
-use crate::error::{Code, Error, Result};
 
 /// How requests' data reaches the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,21 +95,6 @@ impl BufferMode {
     pub(super) fn is_zero_copy(self) -> bool {
         matches!(self, Self::Auto | Self::Register)
     }
-
-    /// Why two modes cannot be had at once.
-    fn excludes(self, other: Self) -> Option<&'static str> {
-        use BufferMode::{Auto, Copy, GetData, Register, Shared, UserCopy};
-        match (self, other) {
-            (Shared, _) | (_, Shared) => None,
-            (Auto | Register, UserCopy) | (UserCopy, Auto | Register) => None,
-            (Auto, Register) | (Register, Auto) => {
-                Some("'auto' registers by itself what the kernel could not")
-            }
-            (Copy, _) | (_, Copy) => Some("the kernel copies only where nothing else is asked for"),
-            (GetData, _) | (_, GetData) => Some("the kernel drops get-data where it does not copy"),
-            _ => None,
-        }
-    }
 }
 
 impl fmt::Display for BufferMode {
@@ -143,28 +126,6 @@ impl Buffering {
     }
 }
 
-/// Refuses modes that exclude each other.
-pub(super) fn check(modes: &[BufferMode]) -> Result<()> {
-    for (at, &one) in modes.iter().enumerate() {
-        for &other in &modes[at + 1..] {
-            if let Some(why) = one.excludes(other) {
-                return Err(exclusive(
-                    &format!("buffers '{one}'"),
-                    &format!("buffers '{other}'"),
-                    why,
-                ));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Two options that cannot be had at once.
-pub(super) fn exclusive(one: &str, other: &str, why: &str) -> Error {
-    let message = format!("{one} and {other} exclude each other");
-    Error::new(Code::InvalidArgument, message).hint(format!("{why}: leave one of them out"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,30 +136,6 @@ mod tests {
             assert_eq!(BufferMode::from_name(mode.name()), Some(mode));
         }
         assert_eq!(BufferMode::from_name("best"), None);
-    }
-
-    #[test]
-    fn what_excludes_each_other_does_so_in_any_order_and_is_named() {
-        use BufferMode::{Auto, Copy, GetData, Register, Shared, UserCopy};
-        let legal = [[Auto, UserCopy], [Register, UserCopy], [Shared, Auto], [Copy, Shared]];
-        for pair in legal {
-            assert!(check(&pair).is_ok(), "{pair:?}");
-        }
-        for (one, other) in [
-            (Auto, Register),
-            (Auto, Copy),
-            (UserCopy, Copy),
-            (GetData, Auto),
-            (GetData, UserCopy),
-            (GetData, Copy),
-        ] {
-            for pair in [[one, other], [other, one]] {
-                let error = check(&pair).unwrap_err();
-                assert_eq!(error.code, Code::InvalidArgument);
-                assert!(error.message.contains(&format!("'{one}'")), "{error:?}");
-                assert!(error.message.contains(&format!("'{other}'")), "{error:?}");
-            }
-        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use ublk_sys::{ublk_params, ublksrv_ctrl_dev_info};
 
 use super::abilities::recovers;
+use super::exclusions::Choices;
 use super::layers::Layers;
 use super::limits::Limits;
 use super::memory::Memory;
@@ -68,11 +69,10 @@ pub(super) fn create<D: Driver, T: Target>(
     }
     let geometry = *target.geometry();
     geometry.validate()?;
-    needs::check_remotes(&options, options.base(), options.queues, &target)?;
     if options.base().is_none() && !target.remotes().is_empty() {
         options.buffers.push(BufferMode::Copy);
     }
-    needs::check_threads(&options, &target, pool.is_some())?;
+    Choices::of(&options).with(&target, options.queues, pool.is_some()).check()?;
     needs::check_age(&options, &target)?;
     let control = Control::new(driver.clone());
     let features = known_features(&control)?;
@@ -81,7 +81,7 @@ pub(super) fn create<D: Driver, T: Target>(
     let remote = !target.remotes().is_empty();
     let kind = Kind { plain, asks, remote };
     let wanted = negotiate::wanted(features, &options, kind)?;
-    let wanted = needs::add(wanted, features, &options, &geometry)?;
+    let wanted = needs::add(wanted, features, &geometry)?;
     if let Some(pool) = pool {
         staff::check_room(pool, &wanted, &target, &options)?;
     }

@@ -22,6 +22,7 @@ mod affinity;
 mod buffering;
 mod change;
 mod create;
+mod exclusions;
 mod export;
 mod layers;
 mod layout;

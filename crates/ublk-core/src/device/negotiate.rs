@@ -8,63 +8,9 @@ use ublk_sys::{
 };
 
 use super::abilities;
-use super::buffering::{self, BufferMode, Buffering, MODES};
+use super::buffering::{BufferMode, Buffering, MODES};
 use super::options::{DeviceOptions, ExchangeMode};
 use crate::error::{Code, Error, Result};
-
-/// Refuses options that exclude each other, before the kernel sees the options or drops an option
-/// silently.
-pub(super) fn check(options: &DeviceOptions) -> Result<()> {
-    buffering::check(&options.buffers)?;
-    let asked = |mode| options.buffers.contains(&mode);
-    let exclusive = |one: &str, other: String, why| Err(buffering::exclusive(one, &other, why));
-    if asked(BufferMode::GetData) && options.exchange == Some(ExchangeMode::Batch) {
-        let why = "the kernel asks for buffers request by request";
-        return exclusive("buffers 'get-data'", "exchange 'batch'".into(), why);
-    }
-    if options.depth == 1 && options.exchange == Some(ExchangeMode::Batch) {
-        let why = "the kernel keeps tags in a kfifo, which has room for two at least";
-        return exclusive("exchange 'batch'", "depth 1".into(), why);
-    }
-    if options.spreads() && options.exchange == Some(ExchangeMode::Batch) {
-        return Err(threads_and_batch());
-    }
-    if options.recovery.is_some() && asked(BufferMode::Shared) {
-        let why = "the driver goes on to name memory that only the server that registered it has";
-        return exclusive("buffers 'shared'", "recovery".into(), why);
-    }
-    let forbidden = |mode: &&BufferMode| mode.is_zero_copy() || **mode == BufferMode::UserCopy;
-    if let Some(mode) = options.buffers.iter().find(forbidden)
-        && options.unprivileged
-    {
-        let why = "the kernel lends and shows nobody's pages to a server that is not root's";
-        return exclusive("unprivileged", format!("buffers '{mode}'"), why);
-    }
-    let base = options.base();
-    if let Some(mode) = base.filter(|&mode| mode != BufferMode::Register)
-        && options.split_register
-    {
-        let why = "only buffers 'register' registers for each request";
-        return exclusive("splitRegister", format!("buffers '{mode}'"), why);
-    }
-    if let Some(mode) = base.filter(|&mode| mode != BufferMode::Register)
-        && options.rings_apart
-    {
-        let why = "only buffers 'register' registers with a ring of the server's choice";
-        return exclusive("ringsApart", format!("buffers '{mode}'"), why);
-    }
-    if options.rings_apart && options.unprivileged {
-        let why = "the kernel lends nobody's pages to a server that is not root's";
-        return exclusive("ringsApart", "unprivileged".into(), why);
-    }
-    if let Some(mode) = base.filter(|mode| !mode.is_zero_copy())
-        && options.rotate_slots
-    {
-        let why = "only zero copy has slots";
-        return exclusive("rotateSlots", format!("buffers '{mode}'"), why);
-    }
-    Ok(())
-}
 
 /// The kind of device, besides the options.
 #[derive(Clone, Copy, Debug, Default)]
@@ -168,22 +114,9 @@ pub(super) fn given(
 
 /// Whether an existing device can have the requested threads.
 pub(super) fn check_threads(options: &DeviceOptions, flags: u64) -> Result<()> {
-    let (Buffering { mode, .. }, exchange) = in_force(flags);
-    if options.spreads() && exchange == ExchangeMode::Batch {
-        return Err(threads_and_batch());
-    }
-    if options.rings_apart && mode != BufferMode::Register {
-        let why = "the device was created with them";
-        return Err(buffering::exclusive("ringsApart", &format!("buffers '{mode}'"), why));
-    }
     let spread = if options.spreads() { UBLK_F_PER_IO_DAEMON } else { 0 };
     let apart = if options.rings_apart { UBLK_F_BUF_REG_OFF_DAEMON } else { 0 };
     abilities::check(flags, spread | apart)
-}
-
-fn threads_and_batch() -> Error {
-    let why = "one command is for many tags, and all of them come to the thread that has sent it";
-    buffering::exclusive("threads", "exchange 'batch'", why)
 }
 
 fn lacks_batch() -> Error {
@@ -281,63 +214,17 @@ mod tests {
     }
 
     #[test]
-    fn options_that_exclude_each_other_are_both_named() {
-        let batch =
-            DeviceOptions { exchange: Some(ExchangeMode::Batch), ..asking(&[BufferMode::GetData]) };
-        let split = DeviceOptions { split_register: true, ..asking(&[BufferMode::Auto]) };
-        let rotate = DeviceOptions { rotate_slots: true, ..asking(&[BufferMode::Copy]) };
-        let shared = DeviceOptions {
-            recovery: Some(Recovery::Reissue),
-            ..asking(&[BufferMode::Shared, BufferMode::Copy])
-        };
-        let user = DeviceOptions { unprivileged: true, ..asking(&[BufferMode::UserCopy]) };
-        let apart = DeviceOptions { rings_apart: true, ..asking(&[BufferMode::Auto]) };
-        let user_apart =
-            DeviceOptions { rings_apart: true, unprivileged: true, ..DeviceOptions::default() };
-        let threads = DeviceOptions {
-            exchange: Some(ExchangeMode::Batch),
-            threads: Some(2),
-            ..DeviceOptions::default()
-        };
-        let lone = DeviceOptions {
-            exchange: Some(ExchangeMode::Batch),
-            depth: 1,
-            ..DeviceOptions::default()
-        };
-        for (options, one, other) in [
-            (lone, "exchange 'batch'", "depth 1"),
-            (threads, "threads", "exchange 'batch'"),
-            (apart, "ringsApart", "buffers 'auto'"),
-            (user_apart, "ringsApart", "unprivileged"),
-            (batch, "buffers 'get-data'", "exchange 'batch'"),
-            (split, "splitRegister", "buffers 'auto'"),
-            (rotate, "rotateSlots", "buffers 'copy'"),
-            (shared, "buffers 'shared'", "recovery"),
-            (user, "unprivileged", "buffers 'user-copy'"),
-        ] {
-            let error = check(&options).unwrap_err();
-            assert_eq!(error.message, format!("{one} and {other} exclude each other"));
-        }
-        assert!(check(&DeviceOptions::default()).is_ok());
-    }
-
-    #[test]
     fn a_device_that_is_there_says_whether_its_tags_can_be_dealt_out() {
         let options = |threads| DeviceOptions { threads: Some(threads), ..Default::default() };
         let per_io = UBLK_F_PER_IO_DAEMON;
         assert!(check_threads(&options(2), per_io).is_ok());
-        assert!(check_threads(&options(1), UBLK_F_BATCH_IO).is_ok(), "nothing is dealt out");
-        let batch = check_threads(&options(2), UBLK_F_BATCH_IO | per_io).unwrap_err();
-        assert_eq!(batch.message, "threads and exchange 'batch' exclude each other");
         let old = check_threads(&options(2), 0).unwrap_err();
         assert_eq!(old.code, Code::Unsupported);
         assert!(old.to_string().contains("PER_IO_DAEMON"), "{old}");
         let apart = DeviceOptions { rings_apart: true, ..Default::default() };
-        let off = UBLK_F_BUF_REG_OFF_DAEMON | UBLK_F_BATCH_IO;
+        let off = UBLK_F_BUF_REG_OFF_DAEMON;
         assert!(check_threads(&apart, UBLK_F_SUPPORT_ZERO_COPY | off).is_ok());
         let old = check_threads(&apart, UBLK_F_SUPPORT_ZERO_COPY).unwrap_err();
         assert!(old.to_string().contains("BUF_REG_OFF_DAEMON"), "{old}");
-        let auto = check_threads(&apart, ZERO_COPY | off).unwrap_err();
-        assert_eq!(auto.message, "ringsApart and buffers 'auto' exclude each other");
     }
 }

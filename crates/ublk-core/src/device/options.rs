@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::affinity;
 pub use super::buffering::{BufferMode, Buffering};
+use super::exclusions::Choices;
 use super::limits::Limits;
-use super::negotiate;
 use super::queue_settings::QueueSettings;
 use crate::error::{Code, Error, Result};
 pub use crate::reactor::ExchangeMode;
@@ -202,24 +202,7 @@ impl DeviceOptions {
             ));
         }
         self.affinity.as_deref().map_or(Ok(()), affinity::validate)?;
-        self.validate_pairs()
-    }
-
-    /// Options that exclude each other.
-    fn validate_pairs(&self) -> Result<()> {
-        let throttled = !self.throttle.is_none();
-        let pairs = [
-            (self.unprivileged && self.recovery.is_some(), "unprivileged", "recovery"),
-            // The kernel kills the server of a request that is 30 s old.
-            (self.unprivileged && throttled, "unprivileged", "throttle"),
-        ];
-        match pairs.into_iter().find(|(both, ..)| *both) {
-            Some((_, one, other)) => {
-                let message = format!("{one} and {other} exclude each other");
-                Err(Error::new(Code::InvalidArgument, message))
-            }
-            None => negotiate::check(self),
-        }
+        Choices::of(self).check()
     }
 
     /// Whether one queue's tags have several threads.

@@ -8,10 +8,11 @@ use ublk_sys::{UBLK_PARAM_TYPE_DMA_ALIGN, UBLK_S_DEV_DEAD, ublk_params, ublksrv_
 
 use super::abilities::recovers;
 use super::create::{Begin, Launch, has_node};
+use super::exclusions::Choices;
 use super::options::{Buffering, DeviceOptions, DeviceState, ExchangeMode};
 use super::pool::Pool;
 use super::promises::{block, differences, refuse};
-use super::{Device, layout, needs, negotiate, params, staff};
+use super::{Device, layout, negotiate, params, staff};
 use crate::control::Control;
 use crate::driver::Driver;
 use crate::error::{Code, Error, Result};
@@ -175,9 +176,10 @@ impl<'a, D: Driver> Succession<'a, D> {
         pool: Option<&Pool<T>>,
     ) -> Result<ublk_params> {
         let id = self.before.dev_id;
-        needs::check_threads(options, target, pool.is_some())?;
-        let (mode, queues) = (self.modes.0.mode, self.before.nr_hw_queues);
-        needs::check_remotes(options, Some(mode), queues, target)?;
+        let ((Buffering { mode, .. }, exchange), queues) = (self.modes, self.before.nr_hw_queues);
+        Choices::of_threads(options, &[mode], Some(exchange))
+            .with(target, queues, pool.is_some())
+            .check()?;
         if let Some(pool) = pool {
             staff::check_room(pool, &self.before, target, options)?;
         }
@@ -205,8 +207,9 @@ fn check_device(
         return Err(Error::new(Code::InvalidArgument, message)
             .hint("create devices with the option recovery, and they outlive their server"));
     }
-    negotiate::check_threads(options, device.flags)?;
     let modes = negotiate::in_force(device.flags);
+    Choices::of_threads(options, &[modes.0.mode], Some(modes.1)).check()?;
+    negotiate::check_threads(options, device.flags)?;
     if modes.0.shared {
         let message = format!("ublk device {id} cannot be recovered: it shares memory");
         return Err(Error::new(Code::InvalidArgument, message).hint(
