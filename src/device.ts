@@ -66,7 +66,7 @@ export class Device extends EventEmitter<DeviceEvents> {
     });
     this.#life = new Lifetime(native, ended, {
       path: this.path,
-      watchEnd: () => warnOfSlowEnd(this.#info, (warning) => this.warn(warning)),
+      watchEnd: () => this.#watchEnd(),
       // A merge has the target, which closes its files in good order when nobody has it.
       leaveTarget: () => this.#merges.end(),
       over: (...end) => this.#end(...end),
@@ -401,6 +401,12 @@ export class Device extends EventEmitter<DeviceEvents> {
   /** @internal Merges layers past these limits, until the end. */
   keepMerged(options: MergeOptions): void {
     this.#merges.keep(options);
+  }
+
+  /** The users of a block device are known, and those of an export are not. */
+  #watchEnd(): Disposable | undefined {
+    if (this.#place !== undefined) return undefined;
+    return warnOfSlowEnd(this.#info, (warning) => this.warn(warning));
   }
 
   /** Records the end; returns whether the error of a failed device is reported. */

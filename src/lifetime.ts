@@ -13,8 +13,8 @@ export type Way = 'close' | 'quiesce' | 'part' | 'release';
 /** What a {@link Lifetime} asks of the device. */
 export interface Living {
   readonly path: string;
-  /** Begins to look whether the end takes long, until disposed of. */
-  watchEnd(): Disposable;
+  /** Begins to look whether the end takes long, until disposed of; nothing where nobody knows the users. */
+  watchEnd(): Disposable | undefined;
   /** Ends what has the target open, before the service ends. */
   leaveTarget(): Promise<void>;
   /**
@@ -103,7 +103,7 @@ export class Lifetime {
       debug('%s: %s failed: %O', this.#device.path, way, error);
       throw error;
     } finally {
-      slow[Symbol.dispose]();
+      slow?.[Symbol.dispose]();
       this.#waiting -= 1;
       if (this.#waiting === 0 && !this.#kept) this.#alive.unref();
     }
