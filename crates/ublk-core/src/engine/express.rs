@@ -179,7 +179,8 @@ impl<T: Target> Engine<T> {
         Some(Outcome::Commit(self.succeed(pass, tag)))
     }
 
-    /// A transfer is complete of whose end the target hears.
+    /// A transfer is complete of whose end the target hears. Not inlined: `arrive` is in the queue loop.
+    #[inline(never)]
     fn tell<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag) -> Outcome {
         let Flight { request, ticket, round, .. } = self.flights[tag.index()];
         let ended = Ended { result: Ok(()), ticket, round };
