@@ -1,9 +1,11 @@
 import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
+import type * as levenshtein from 'fastest-levenshtein';
+
 import { invalid, wrong } from './errors.ts';
-import { closest } from './similar.ts';
 
 /**
  * Refuses a value that is no options object, and unknown keys.
@@ -31,9 +33,16 @@ export function checkKeys(
 
 /** A hint for an unknown `word`: the closest known word, or the list of known words. */
 export function suggest(word: string, known: readonly string[]): string {
-  const [guess, edits] = closest(word.toLowerCase(), known);
-  const near = edits <= Math.max(2, word.length / 3);
-  return near ? `did you mean '${guess}'?` : `there is: ${known.join(', ')}`;
+  // Loaded here, since most programs make no such error.
+  const load = createRequire(import.meta.url);
+  const { distance } = load('fastest-levenshtein') as typeof levenshtein;
+  const errors = (one: string): number => distance(word.toLowerCase(), one.toLowerCase());
+  const [guess] = known
+    .map((one) => ({ one, errors: errors(one) }))
+    .filter((each) => each.errors <= Math.max(2, word.length / 3))
+    .sort((a, b) => a.errors - b.errors);
+  if (guess !== undefined) return `did you mean '${guess.one}'?`;
+  return known.length === 0 ? 'leave the word out' : `there is: ${known.join(', ')}`;
 }
 
 /** @throws {UblkError} `ERR_UBLK_INVALID_ARGUMENT` unless `value` is a whole number in the range. */

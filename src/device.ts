@@ -47,10 +47,10 @@ export class Device extends EventEmitter<DeviceEvents> {
   readonly #merges: Merges;
   #stalled = 0;
 
-  /** The place of clients, where the device is no block device. */
+  /** The place of clients, where the device is no block device of this machine. */
   readonly #place: string | undefined;
 
-  /** @internal `place` is where clients find a device that is no block device. */
+  /** @internal `place` is where clients find a device that is no block device of this machine. */
   constructor(native: NativeDevice, ended: Promise<NativeEnd>, place?: string) {
     super();
     this.#native = native;
@@ -403,7 +403,7 @@ export class Device extends EventEmitter<DeviceEvents> {
     this.#merges.keep(options);
   }
 
-  /** The users of a block device are known, and those of an export are not. */
+  /** The users of a block device are known, and those of exports and simulated disks are not. */
   #watchEnd(): Disposable | undefined {
     if (this.#place !== undefined) return undefined;
     return warnOfSlowEnd(this.#info, (warning) => this.warn(warning));

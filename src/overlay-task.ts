@@ -14,7 +14,10 @@ export interface OverlayProgress {
 export interface OverlayTaskOptions {
   /** Ends the verb: the promise rejects with `signal.reason`. */
   readonly signal?: AbortSignal | undefined;
-  /** Hears of the progress, at most ten times a second, and at the end. */
+  /**
+   * Hears of the progress, at most ten times a second, and at the end. An exception ends the verb as `signal`
+   * does, and the promise rejects with the exception.
+   */
   readonly onProgress?: ((progress: OverlayProgress) => void) | undefined;
 }
 
@@ -46,9 +49,17 @@ export async function runTask<T>(
   signal?.throwIfAborted();
   const task = native().overlayTask();
   const cancel = () => task.cancel();
+  const hearing = new AbortController();
   const report = () => {
     const [done = 0, total = 0] = task.progress();
-    if (total > 0) onProgress?.({ done, total });
+    if (total === 0 || hearing.signal.aborted) return;
+    try {
+      onProgress?.({ done, total });
+    } catch (error) {
+      // Uncaught, the exception would end the process, which may be a server of disks.
+      hearing.abort(error);
+      task.cancel();
+    }
   };
   const timer = onProgress && setInterval(report, INTERVAL_MS);
   signal?.addEventListener('abort', cancel, { once: true });
@@ -56,9 +67,9 @@ export async function runTask<T>(
     const outcome = await begin(task);
     // A verb that has ended well before the cancellation reached it has done its work.
     if (outcome.failure) signal?.throwIfAborted();
-    const value = unwrap(outcome);
-    report();
-    return value;
+    if (!outcome.failure) report();
+    hearing.signal.throwIfAborted();
+    return unwrap(outcome);
   } finally {
     clearInterval(timer);
     signal?.removeEventListener('abort', cancel);

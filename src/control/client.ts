@@ -195,9 +195,9 @@ export class ServiceClient {
   async *events({ signal }: RequestOptions = {}): AsyncGenerator<ServiceEvent, void> {
     const response = await this.#send('GET', '/v1/events', undefined, { signal });
     try {
-      for await (const line of lines(response)) yield reviveEvent(JSON.parse(line) as ServiceEvent);
+      for await (const event of this.#values(response)) yield reviveEvent(event as ServiceEvent);
     } catch (error) {
-      if (!signal?.aborted) throw this.#lost(error);
+      if (!signal?.aborted) throw error;
     } finally {
       response.destroy();
     }
@@ -211,22 +211,26 @@ export class ServiceClient {
   ): Promise<unknown> {
     const response = await this.#send(method, place, body, options);
     let answer: unknown;
-    try {
-      for await (const line of lines(response)) {
-        const value: unknown = JSON.parse(line);
-        const { progress } = Object(value) as { readonly progress?: OverlayProgress };
-        if (progress) options.onProgress?.(progress);
-        else answer = value;
-      }
-      if (answer === undefined) throw new Error('the connection was closed');
-    } catch (error) {
-      throw options.signal?.aborted ? error : this.#lost(error);
+    for await (const value of this.#values(response, options.signal)) {
+      const { progress } = Object(value) as { readonly progress?: OverlayProgress };
+      if (progress) options.onProgress?.(progress);
+      else answer = value;
     }
+    if (answer === undefined) throw this.#lost(new Error('the connection was closed'));
     const { error } = Object(answer) as { readonly error?: Failure };
     if (error !== undefined && (response.statusCode !== 200 || options.onProgress)) {
       throw toError(error);
     }
     return answer;
+  }
+
+  /** The lines of a response, each a value in JSON. */
+  async *#values(response: IncomingMessage, signal?: AbortSignal): AsyncGenerator<unknown, void> {
+    try {
+      for await (const line of lines(response)) yield JSON.parse(line) as unknown;
+    } catch (error) {
+      throw signal?.aborted ? error : this.#lost(error);
+    }
   }
 
   async #send(

@@ -2,7 +2,7 @@ import { constants } from 'node:os';
 import { setImmediate } from 'node:timers';
 
 import { checkKeys } from '../check.ts';
-import type { Device } from '../device.ts';
+import { Device } from '../device.ts';
 import { errnoName } from '../errno.ts';
 import { invalid, toError, UblkError, UblkErrorCode, unwrap } from '../errors.ts';
 import type { HandlerModule } from '../handler/module.ts';
@@ -11,6 +11,7 @@ import type { HandlerServer } from '../handler/server.ts';
 import type { Handler } from '../handler/types.ts';
 import {
   native,
+  type NativeDevice,
   type NativeDeviceOptions as Options,
   type NativeDiskOperation,
   type NativeEnd,
@@ -190,7 +191,10 @@ export class SimulatedDisk {
     let onEnd!: (end: NativeEnd) => void;
     const ended = new Promise<NativeEnd>((resolve) => (onEnd = resolve));
     const { target } = server?.request ?? this.#options;
-    this.#device = await serve(server, ended, async () => unwrap(await start(target, onEnd)));
+    const create = async () => unwrap(await start(target, onEnd));
+    // The kernel may have another device at the path of this number.
+    const make = (native: NativeDevice) => new Device(native, ended, native.info().path);
+    this.#device = await serve(server, ended, create, make);
   }
 
   #askInPieces(kind: 'discard' | 'writeZeroes', offset: number, length: number): Promise<unknown> {

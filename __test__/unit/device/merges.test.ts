@@ -95,3 +95,20 @@ test.each([
 ])('the limits %o are refused', (options, message) => {
   expect(() => checkMerge(options)).toThrow(message);
 });
+
+test('a merge whose caller fails to hear of the progress ends, and rejects with the failure', async () => {
+  const { device, merges } = layered();
+  const cancelled = new Promise<void>((resolve) => {
+    const task = { progress: () => [1, 2], cancel: resolve };
+    vi.mocked(native).mockReturnValue({ overlayTask: () => task } as never);
+  });
+  device.flatten.mockImplementationOnce(async () => {
+    await cancelled;
+    return { failure: { code: 'ERR_UBLK_CLOSED', message: 'the merge was cancelled' } };
+  });
+  const failure = new Error('nobody reads this');
+  const onProgress = () => {
+    throw failure;
+  };
+  await expect(merges.flatten({ onProgress })).rejects.toBe(failure);
+});

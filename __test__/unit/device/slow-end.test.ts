@@ -3,6 +3,7 @@ import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { Device } from '../../../src/device.ts';
 import { deviceUsers } from '../../../src/devices.ts';
 import type { NativeEnd } from '../../../src/native.ts';
+import { simulate } from '../../../src/testing/index.ts';
 import { fakeDevice } from '../fake-device.ts';
 
 vi.mock(import('../../../src/devices.ts'), async (original) => ({
@@ -10,7 +11,10 @@ vi.mock(import('../../../src/devices.ts'), async (original) => ({
   deviceUsers: vi.fn<typeof deviceUsers>(),
 }));
 
-beforeEach(() => void vi.useFakeTimers());
+beforeEach(() => {
+  vi.mocked(deviceUsers).mockReset();
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+});
 afterEach(() => void vi.useRealTimers());
 
 test.each([
@@ -31,4 +35,16 @@ test.each([
   await closed;
   await vi.advanceTimersByTimeAsync(9000);
   expect(warned).toEqual(expected);
+});
+
+test('a simulated disk that is slow to end has no users, whoever uses the block device of its number', async () => {
+  let answer!: () => void;
+  const answered = new Promise<void>((resolve) => (answer = resolve));
+  await using disk = await simulate({ size: 8192, read: () => answered, write: () => {} });
+  const read = disk.read(0, 4096);
+  const closed = disk.device.close();
+  vi.advanceTimersByTime(9000);
+  answer();
+  await Promise.allSettled([read, closed]);
+  expect(deviceUsers).not.toHaveBeenCalled();
 });

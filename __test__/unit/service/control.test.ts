@@ -155,6 +155,21 @@ describe('a control socket', () => {
     expect(error).toMatchObject({ code: 'ERR_UBLK_RESOURCES', message: 'the file system is full' });
   });
 
+  test('ends a merge whose client fails to hear of the progress', async () => {
+    const { client } = await start();
+    const cancelled = new Promise<void>((resolve) => cancelMerge.mockImplementation(resolve));
+    made[0]!.device.flatten.mockImplementationOnce(async () => {
+      await cancelled;
+      return { failure: { code: 'ERR_UBLK_CLOSED', message: 'the merge was cancelled' } };
+    });
+    const failure = new Error('no room on the terminal');
+    const onProgress = () => {
+      throw failure;
+    };
+    await expect(client.flatten('data', { onProgress })).rejects.toBe(failure);
+    await cancelled;
+  });
+
   test('resizes and quiesces a device in its server, and stops another one', async () => {
     const { client, service } = await start();
     expect(await client.resize('data', '2GiB')).toMatchObject({ size: 2 ** 31 });

@@ -274,16 +274,19 @@ fn a_snapshot_that_cannot_be_leaves_everything_as_it_was() {
     let (folder, mut cache, overlay, _) = disk();
     write(&overlay, &mut cache, 1, 11);
     let before = info_files(&folder);
-    let refused = |name: Option<PathBuf>, code: Code| {
-        let error = overlay.take_snapshot(&named(name), &cache).unwrap_err();
+    let refused = |cache: &Cache, name: Option<PathBuf>, code: Code| {
+        let error = overlay.take_snapshot(&named(name), cache).unwrap_err();
         assert_eq!(error.code, code, "{error}");
         assert_eq!(info_files(&folder), before, "{error}");
     };
-    refused(Some("/dev/shm/elsewhere".into()), Code::InvalidArgument);
-    refused(Some(folder.path.join("base")), Code::BadBackend);
-    let busy = Running::begin(&overlay, Op::Write, (2, 1), block_of(22)).unwrap();
-    refused(None, Code::Timeout);
-    busy.give_up(&overlay, &mut cache);
+    refused(&cache, Some("/dev/shm/elsewhere".into()), Code::InvalidArgument);
+    refused(&cache, Some(folder.path.join("base")), Code::BadBackend);
+    // A write in place, and a write to a new place.
+    for (block, stamp) in [(1, 11), (2, 22)] {
+        let busy = Running::begin(&overlay, Op::Write, (block, 1), block_of(stamp)).unwrap();
+        refused(&cache, None, Code::Timeout);
+        busy.give_up(&overlay, &mut cache);
+    }
     let twice = overlay.take_observed_snapshot(&named(None), &cache, &mut |_| {
         let error = overlay.take_snapshot(&named(None), &cache).unwrap_err();
         assert_eq!(error.code, Code::Busy, "{error}");
