@@ -211,10 +211,10 @@ export declare function createOverlay(base: NativeTarget, path: string, logicalB
 /** Starts reactors. */
 export declare function createPool(reactors: number, maxReactors: number, spinUsec: number): Promise<Outcome<NativePool>>
 
-/** Stops a device and removes it, with `force` whoever uses it. */
+/** Stops and removes a device, with `force` a device in use too. */
 export declare function deleteDevice(id: number, force: boolean): Promise<Outcome<void>>
 
-/** One device. */
+/** Describes a device. */
 export declare function deviceInfo(id: number): Promise<Outcome<DeviceInfo>>
 
 /** A device as the kernel describes it. */
@@ -259,7 +259,7 @@ export interface DeviceUser {
   pid?: number
 }
 
-/** Who uses a device. */
+/** Lists the users of a device. */
 export declare function deviceUsers(id: number): Promise<Outcome<DeviceUsers>>
 
 /** The users of a device. */
@@ -296,7 +296,7 @@ export interface Feature {
   supported: boolean
 }
 
-/** The driver's features. */
+/** Lists the features of the driver. */
 export declare function features(): Promise<Outcome<Feature[]>>
 
 /** Freezes a layer and makes empty layers on the frozen layer. */
@@ -318,7 +318,7 @@ export declare function latencyBounds(): Array<number>
 /** The kinds of requests, in the order of a device's histograms. */
 export declare function latencyKinds(): ('read' | 'write' | 'flush' | 'discard' | 'writeZeroes')[]
 
-/** All ublk devices. */
+/** Lists all ublk devices. */
 export declare function listDevices(): Promise<Outcome<DeviceInfo[]>>
 
 /**
@@ -916,16 +916,16 @@ export declare function overlayTree(folder: string): Promise<Outcome<NativeBranc
 /** Ends the service of all devices of the process, as the end of the process would. */
 export declare function partAll(): Promise<Outcome<void>>
 
-/** Takes a device away from its server, for the next one. */
+/** Takes a device away from the server, for the next server. */
 export declare function quiesceDevice(id: number): Promise<Outcome<void>>
 
 /** Serves a device whose server has left. */
 export declare function recoverDevice(id: number, options: NativeDeviceOptions, onEnd: (end: NativeEnd) => void): Promise<Outcome<NativeDevice>>
 
-/** Changes a device's size, in bytes; it grows by force only. */
+/** Changes the size of a device, in bytes; a device grows with `force` only. */
 export declare function resizeDevice(id: number, size: number, force: boolean): Promise<Outcome<DeviceInfo>>
 
-/** Moves the threads that serve a device; answers how many there are. */
+/** Moves the threads of a device to these CPUs; resolves to the number of threads. */
 export declare function setDeviceAffinity(id: number, cpus: readonly number[]): Promise<Outcome<number>>
 
 /**
@@ -937,5 +937,5 @@ export declare function silentReactors(): Array<string>
 /** Makes a simulation for devices with these options; nothing is opened yet. */
 export declare function simulate(options: NativeDeviceOptions, simulation: NativeSimulationOptions): Outcome<NativeSimulation>
 
-/** Stops a device, with `force` whoever uses it; answers what was looked at before. */
+/** Stops a device, with `force` a device in use too; resolves to the extent of the search for users. */
 export declare function stopDevice(id: number, force: boolean): Promise<Outcome<'openers' | 'holders' | 'nothing'>>

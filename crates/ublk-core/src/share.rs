@@ -1,12 +1,12 @@
-//! Which of a queue's tags one reactor serves.
+//! The tags of a queue that one reactor serves.
 
 use crate::tag::Tag;
 
 /// Every `of`th tag, from `first` on.
 ///
-/// Where the tags of a queue are shared out, each tag's commands come from the thread that has
-/// fetched it first (`UBLK_F_PER_IO_DAEMON`, Linux 6.16; `io->task` in ublk_drv.c), which does the
-/// whole of its requests.
+/// Several threads may serve the tags of a queue (`UBLK_F_PER_IO_DAEMON`, Linux 6.16). All commands of a tag
+/// come from the thread of the tag's first fetch (`io->task` in ublk_drv.c), so this thread serves all
+/// requests of the tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     first: u16,
@@ -17,11 +17,11 @@ impl Share {
     /// All tags.
     pub const WHOLE: Self = Self { first: 0, of: 1 };
 
-    /// What the thread number `thread` of `threads` has of `queue`, when the tags of all queues are
-    /// dealt out one after another; none, if that is nothing.
+    /// The tags of `queue` for thread number `thread` of `threads`, when the tags of all queues are dealt out
+    /// to the threads one after another; none for a thread without a tag of the queue.
     ///
     /// # Panics
-    /// Without threads.
+    /// If `threads` is 0.
     pub fn of(thread: u16, threads: u16, queue: u16, depth: u16) -> Option<Self> {
         let before = u32::from(queue) * u32::from(depth) % u32::from(threads);
         let first = (u32::from(thread) + u32::from(threads) - before) % u32::from(threads);
@@ -29,12 +29,12 @@ impl Share {
         Some(Self { first, of: threads })
     }
 
-    /// Its tags in a queue of so many.
+    /// The tags of the share, in a queue of this depth.
     pub(crate) fn tags(self, depth: u16) -> impl Iterator<Item = Tag> {
         (self.first..depth).step_by(self.of.into()).map(Tag::new)
     }
 
-    /// How many that are.
+    /// The number of these tags.
     pub(crate) fn count(self, depth: u16) -> u16 {
         depth.saturating_sub(self.first).div_ceil(self.of)
     }

@@ -1,4 +1,4 @@
-//! What can be asked of, and done to, the devices of this machine, whoever serves them.
+//! Questions and commands about the ublk devices of this machine, of every server.
 
 use napi::Env;
 use napi::bindgen_prelude::Object;
@@ -9,7 +9,7 @@ use ublk_core::driver::linux::Linux;
 use crate::describe::{self, DeviceInfo, DeviceUsers};
 use crate::{targets, task};
 
-/// All ublk devices.
+/// Lists all ublk devices.
 #[napi(catch_unwind, ts_return_type = "Promise<Outcome<DeviceInfo[]>>")]
 pub fn list_devices(env: &Env) -> napi::Result<Object<'_>> {
     task::promise(env, || {
@@ -18,13 +18,13 @@ pub fn list_devices(env: &Env) -> napi::Result<Object<'_>> {
     })
 }
 
-/// One device.
+/// Describes a device.
 #[napi(catch_unwind, ts_return_type = "Promise<Outcome<DeviceInfo>>")]
 pub fn device_info(env: &Env, id: u32) -> napi::Result<Object<'_>> {
     task::promise(env, move || device::info(Linux::new(), id).map(|info| DeviceInfo::from(&info)))
 }
 
-/// Stops a device, with `force` whoever uses it; answers what was looked at before.
+/// Stops a device, with `force` a device in use too; resolves to the extent of the search for users.
 #[napi(catch_unwind, ts_return_type = "Promise<Outcome<'openers' | 'holders' | 'nothing'>>")]
 pub fn stop_device(env: &Env, id: u32, force: bool) -> napi::Result<Object<'_>> {
     task::promise(env, move || {
@@ -36,13 +36,13 @@ pub fn stop_device(env: &Env, id: u32, force: bool) -> napi::Result<Object<'_>> 
     })
 }
 
-/// Takes a device away from its server, for the next one.
+/// Takes a device away from the server, for the next server.
 #[napi(catch_unwind, ts_return_type = "Promise<Outcome<void>>")]
 pub fn quiesce_device(env: &Env, id: u32) -> napi::Result<Object<'_>> {
     task::promise(env, move || device::quiesce(Linux::new(), id))
 }
 
-/// Changes a device's size, in bytes; it grows by force only.
+/// Changes the size of a device, in bytes; a device grows with `force` only.
 #[napi(catch_unwind, ts_return_type = "Promise<Outcome<DeviceInfo>>")]
 pub fn resize_device(env: &Env, id: u32, size: i64, force: bool) -> napi::Result<Object<'_>> {
     task::promise(env, move || {
@@ -51,7 +51,7 @@ pub fn resize_device(env: &Env, id: u32, size: i64, force: bool) -> napi::Result
     })
 }
 
-/// Moves the threads that serve a device; answers how many there are.
+/// Moves the threads of a device to these CPUs; resolves to the number of threads.
 #[napi(catch_unwind, ts_return_type = "Promise<Outcome<number>>")]
 pub fn set_device_affinity(
     env: &Env,
@@ -64,19 +64,19 @@ pub fn set_device_affinity(
     })
 }
 
-/// Stops a device and removes it, with `force` whoever uses it.
+/// Stops and removes a device, with `force` a device in use too.
 #[napi(catch_unwind, ts_return_type = "Promise<Outcome<void>>")]
 pub fn delete_device(env: &Env, id: u32, force: bool) -> napi::Result<Object<'_>> {
     task::promise(env, move || device::delete(&Linux::new(), id, force))
 }
 
-/// Who uses a device.
+/// Lists the users of a device.
 #[napi(catch_unwind, ts_return_type = "Promise<Outcome<DeviceUsers>>")]
 pub fn device_users(env: &Env, id: u32) -> napi::Result<Object<'_>> {
     task::promise(env, move || Ok(DeviceUsers::from(device::users(&Linux::new(), id)?)))
 }
 
-/// The driver's features.
+/// Lists the features of the driver.
 #[napi(catch_unwind, ts_return_type = "Promise<Outcome<Feature[]>>")]
 pub fn features(env: &Env) -> napi::Result<Object<'_>> {
     task::promise(env, || {

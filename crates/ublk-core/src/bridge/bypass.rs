@@ -1,8 +1,9 @@
-//! Past the reactor: an answer that would only wake it is committed by whoever gives it.
+//! Commits past the reactor: the peer's thread commits an answer that would only wake the reactor.
 //!
-//! That saves a thread's sleep and wake-up per request where requests come one by one. The reactor
-//! hears of it when it wakes for another reason: the answer lies in its ring, marked as committed,
-//! since before the kernel knew of it, so that the tag's next request finds it there.
+//! A commit past the reactor saves a sleep and a wake-up of the reactor per request where requests come one
+//! by one. The reactor hears of the commit at the next wake-up for another reason: the answer lies in the
+//! reactor's ring, marked as committed. The peer writes the mark before the commit, so the reactor has read
+//! the answer by the time of the tag's next request.
 
 use std::fmt;
 use std::io;
@@ -19,27 +20,27 @@ use crate::tag::Tag;
 
 /// Commits requests in the peer's thread.
 pub(crate) trait Commit: Send {
-    /// Whether the reactor does not mind.
+    /// Whether the reactor allows commits past the reactor now.
     fn may_commit(&self) -> bool;
 
-    /// What a commit says of a request that the peer has failed with this errno.
+    /// The result in the commit of a request that the peer has failed with this errno.
     fn failure(&self, errno: i32) -> i32;
 
-    /// Commits a request; data of the tag's next one is copied to and from `memory`. False when the
-    /// kernel refuses, and the request is still the server's.
+    /// Commits a request. The kernel copies the data of the tag's next request to and from `memory`. False
+    /// when the kernel refuses the commit, and the request stays with the server.
     ///
     /// # Errors
-    /// When nobody knows: it must not be used again.
+    /// When the fate of the request is unknown: no further commit may follow.
     fn commit(&mut self, tag: Tag, result: i32, memory: *mut u8) -> io::Result<bool>;
 }
 
-/// Not with the peer, or not any more.
+/// The word of a tag without a request at the peer.
 const OVER: u64 = u64::MAX;
 
 /// The way past the reactor.
 pub(super) struct Bypass {
-    /// Per tag: the generation of the request that the peer has, and what a commit of all of it says.
-    /// Who puts [`OVER`] there ends it.
+    /// Per tag: the generation of the request at the peer, and the result that commits all bytes of the
+    /// request. The side that swaps [`OVER`] into the word ends the request.
     asked: Box<[AtomicU64]>,
     way: Mutex<Way>,
 }
@@ -47,7 +48,7 @@ pub(super) struct Bypass {
 #[derive(Default)]
 struct Way {
     commit: Option<Box<dyn Commit>>,
-    /// What the kernel has refused, for the reactor.
+    /// Commits that the kernel has refused, for the reactor.
     refused: Vec<(Tag, i32)>,
 }
 
@@ -57,31 +58,31 @@ impl Bypass {
         Self { asked, way: Mutex::default() }
     }
 
-    /// The peer has a request.
+    /// Notes that the peer has a request.
     #[inline]
     pub(super) fn asked(&self, tag: Tag, generation: u32, whole: u32) {
-        // Relaxed: the peer looks after it has seen the request, which is published.
+        // Relaxed: the peer reads the word after the request, and the request is published later.
         let asked = u64::from(generation) << 32 | u64::from(whole);
         self.asked[tag.index()].store(asked, Ordering::Relaxed);
     }
 
-    /// The reactor has the peer's answer.
+    /// Notes that the reactor has the peer's answer.
     #[inline]
     pub(super) fn over(&self, tag: Tag) {
-        // Relaxed: the peer answers once.
+        // Relaxed: the peer answers a request once.
         self.asked[tag.index()].store(OVER, Ordering::Relaxed);
     }
 
-    /// Whether the caller is to end the request of this generation, and nobody else; what a commit of
-    /// all of it says.
+    /// Takes the right to end the request of this generation; at most one caller gets the right. Returns the
+    /// result that commits all bytes of the request.
     pub(super) fn claim(&self, tag: Tag, generation: u32) -> Option<i32> {
         let word = self.asked.get(tag.index())?;
         let asked = word.load(Ordering::Relaxed);
         if asked == OVER || asked >> 32 != u64::from(generation) {
             return None;
         }
-        // Relaxed: of two that try, one succeeds; what either goes on to do, the other learns by
-        // the ring of answers.
+        // Relaxed: of two callers one succeeds, and each side learns of the other's next steps by the ring of
+        // answers.
         word.compare_exchange(asked, OVER, Ordering::Relaxed, Ordering::Relaxed).ok()?;
         #[expect(clippy::cast_possible_truncation, reason = "its lower half")]
         Some((asked as u32).cast_signed())
@@ -91,12 +92,12 @@ impl Bypass {
         lock(&self.way).commit = Some(commit);
     }
 
-    /// Nothing is under way any more when this has returned.
+    /// Ends the commits past the reactor; returns after the commit under way.
     pub(super) fn close(&self) {
         lock(&self.way).commit = None;
     }
 
-    /// What the kernel has refused.
+    /// Takes the commits that the kernel has refused.
     #[cold]
     pub(super) fn take_refused(&self) -> Vec<(Tag, i32)> {
         std::mem::take(&mut lock(&self.way).refused)
@@ -104,7 +105,7 @@ impl Bypass {
 }
 
 impl Channel {
-    /// The peer's: gives the reactor what it is owed, one of `OWES_*`.
+    /// For the peer: pays a debt to the reactor, one of `OWES_*`.
     pub fn pay(&self, debt: u32) {
         match debt {
             OWES_CALL => self.wake_reactor(),
@@ -113,15 +114,14 @@ impl Channel {
         }
     }
 
-    /// The peer's: shows the reactor the one answer that was written behind those that it has been
-    /// shown. Where the reactor sleeps, and the answer says only how the request has ended, it is
-    /// committed right here, if it can be.
+    /// For the peer: shows the reactor one more answer, the first that the reactor has not been shown. Commits
+    /// the request here if the reactor sleeps and the answer says only how the request has ended.
     pub fn show_one(&self) {
         let words = self.words();
         // Relaxed, here and below: the peer's own words.
         let tail = words[ANSWERS_TAIL as usize].load(Ordering::Relaxed);
-        // Sequentially consistent: the record comes before it, and it comes before the look at
-        // whether the reactor sleeps; see `Writer::publish`.
+        // Sequentially consistent: the record is written before the tail, and the tail before the look at the
+        // word that says whether the reactor sleeps; see `Writer::publish`.
         let show = || words[ANSWERS_TAIL as usize].store(tail.wrapping_add(1), Ordering::SeqCst);
         let record = &words[self.layout().answers.place(tail)..];
         let word = |index: u32| record[index as usize].load(Ordering::Relaxed);

@@ -1,36 +1,36 @@
-//! What goes wrong on a bridge, for whoever listens.
+//! Reports of failures on a bridge.
 
 use super::Misfit;
 use crate::tag::Tag;
 
-/// Something that went wrong.
+/// A failure on a bridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// What.
+    /// The kind of the failure.
     pub kind: ReportKind,
-    /// On which queue.
+    /// The queue.
     pub queue: u16,
-    /// Of which request, if it is about one.
+    /// The tag of the request; 0 in reports about a queue.
     pub tag: Tag,
-    /// What that asked for, `UBLK_IO_OP_*`.
+    /// The operation of the request, `UBLK_IO_OP_*`.
     pub op: u8,
-    /// Where, in bytes.
+    /// The offset of the request, in bytes.
     pub offset: u64,
-    /// How much, in bytes.
+    /// The length of the request, in bytes.
     pub length: u32,
 }
 
-/// What can go wrong.
+/// The kinds of failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReportKind {
-    /// A request was not answered in time and was ended with `ETIMEDOUT`.
+    /// The peer has not answered a request in time; the request has failed with `ETIMEDOUT`.
     TimedOut,
-    /// An answer came for a request that had ended.
+    /// The peer has answered a request after the request's end.
     Late,
-    /// A plan does not fit its request, which was ended with `EIO`.
+    /// A plan does not fit the request; the request has failed with `EIO`.
     Misfit(Misfit),
-    /// Requests lie there, and nobody takes them.
+    /// The peer takes no requests from the ring.
     Blocked,
-    /// Requests are taken again, after so many milliseconds.
+    /// The peer takes requests again, after so many milliseconds.
     Unblocked(u32),
 }

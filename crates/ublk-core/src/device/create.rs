@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use ublk_sys::{ublk_params, ublksrv_ctrl_dev_info};
 
 use super::abilities::recovers;
+use super::added::Added;
 use super::exclusions::Choices;
 use super::layers::Layers;
 use super::limits::Limits;
@@ -21,7 +22,7 @@ use super::pool::Pool;
 use super::stalls::Stalls;
 use super::supervise::{self, Crew, Event, Parting, Staff};
 use super::supervisor::{Events, Post};
-use super::{Device, Shared, SizeCheck, admin, layout, needs, negotiate, params, staff};
+use super::{Device, Shared, SizeCheck, layout, needs, negotiate, params, staff};
 use crate::allocation::{Allocation, FindAllocation};
 use crate::aside;
 use crate::control::Control;
@@ -86,7 +87,7 @@ pub(super) fn create<D: Driver, T: Target>(
         staff::check_room(pool, &wanted, &target, &options)?;
     }
     let info = control.add_within(&wanted, options.limit)?;
-    let added = Added { control: control.bound_to(info.dev_id), info, keep: false };
+    let added = Added::new(&control, info);
     let control = &added.control;
     if options.unprivileged {
         wait_for_ownership(control, added.info.dev_id, options.limit)?;
@@ -259,30 +260,6 @@ fn allocation_of<T: Target>(target: &Arc<T>) -> Arc<FindAllocation> {
         target.upgrade().map_or_else(data, |target| target.allocation(offset, length))
     })
 }
-
-/// A device that is deleted again unless it is kept.
-struct Added<D: Driver> {
-    info: ublksrv_ctrl_dev_info,
-    control: Control<D>,
-    keep: bool,
-}
-
-impl<D: Driver> Added<D> {
-    fn keep(mut self) {
-        self.keep = true;
-    }
-}
-
-impl<D: Driver> Drop for Added<D> {
-    fn drop(&mut self) {
-        if !self.keep {
-            // The error that brought us here is the one to tell.
-            let _later = admin::delete_and_wait(&self.control, self.info.dev_id, LIMIT_OF_UNDOING);
-        }
-    }
-}
-
-const LIMIT_OF_UNDOING: Duration = Duration::from_secs(10);
 
 /// Commands of a user who is not root are checked against the node, which udev has to hand over.
 fn wait_for_ownership<D: Driver>(control: &Control<D>, id: u32, limit: Duration) -> Result<()> {

@@ -16,6 +16,7 @@ use memory::Memory;
 use stalls::Stalls;
 
 mod abilities;
+mod added;
 mod adjust;
 mod admin;
 mod affinity;

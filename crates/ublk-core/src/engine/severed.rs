@@ -1,13 +1,13 @@
 //! A linked transfer that the kernel has taken without its commit.
 //!
-//! Its ring has withdrawn the commit ([`SEVERED`](crate::driver::SEVERED)). The transfer answers only
-//! if it fails, so that nobody would hear of its success: it is done again, as a plan's only step. Both
-//! move the same bytes to the same place, so it does no harm if both run. But the first must not begin
-//! when the request has ended, since another request's buffer is in the tag's slot then. So the kernel
-//! is asked to take it back: either it does, and the transfer answers that it was cancelled, or it no
-//! longer finds it, since it has begun. Then it holds the request's buffer, which keeps the request
-//! from ending before it has ended itself. While a worker of the kernel has the transfer, the kernel
-//! cannot tell; it is asked again after a pause.
+//! The ring has withdrawn the commit ([`SEVERED`](crate::driver::SEVERED)). The transfer answers only after a
+//! failure, so nobody would hear of a success: the engine repeats the transfer, as the only step of a plan.
+//! Both transfers move the same bytes to the same place, so both may run. But the first transfer must not
+//! begin after the end of the request, when the tag's slot has the buffer of another request. So the engine
+//! asks the kernel to cancel the first transfer. Either the kernel cancels, and the transfer answers with
+//! `ECANCELED`; or the kernel no longer finds the transfer, which has begun. A transfer that has begun holds
+//! the request's buffer, and the request does not end before the transfer. While a worker of the kernel has
+//! the transfer, the kernel cannot tell, and the engine asks again after a pause.
 
 use io_uring::opcode::{AsyncCancel, Timeout};
 use io_uring::types::Timespec;
@@ -20,7 +20,7 @@ use crate::tag::Tag;
 use crate::targets::Target;
 use crate::token::{Kind, Token};
 
-/// Between two attempts to take a transfer back that a worker has: as long as a fast disk takes.
+/// The pause between two attempts to cancel a transfer that a worker has: as long as a fast disk takes.
 static PAUSE: Timespec = Timespec::new().nsec(100_000);
 /// The step of a completion that ends a pause.
 const PAUSED: u8 = 1;
@@ -38,7 +38,7 @@ impl<T: Target> Engine<T> {
             Way::Linked | Way::Severed => {
                 self.step_ended(pass, Token::new(Kind::Step, tag), result)
             }
-            // It has been done again.
+            // The repeated transfer is under way, or has ended.
             Way::Plan | Way::Express | Way::Told => Ok(Outcome::Running),
         }
     }
@@ -48,7 +48,7 @@ impl<T: Target> Engine<T> {
     pub(super) fn severed<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag) -> Settled {
         let flight = &mut self.flights[tag.index()];
         if flight.way != Way::Linked {
-            // It has answered already.
+            // The transfer has answered already.
             return Ok(Outcome::Running);
         }
         flight.way = Way::Severed;
@@ -67,7 +67,7 @@ impl<T: Target> Engine<T> {
         Ok(Outcome::Running)
     }
 
-    /// Lets time pass. Until the pause has ended the queue stays, as if a request were running.
+    /// Begins a pause. The queue counts the pause as a running request.
     fn pause<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag) -> Settled {
         pass.reserve(1)?;
         self.running += 1;
@@ -77,7 +77,7 @@ impl<T: Target> Engine<T> {
         Ok(Outcome::Running)
     }
 
-    /// The kernel has looked for a severed transfer, or a pause has ended.
+    /// The kernel has answered the attempt to cancel, or a pause has ended.
     #[cold]
     pub(super) fn taken_back<R: Ring>(
         &mut self,
@@ -95,9 +95,9 @@ impl<T: Target> Engine<T> {
             return Ok(Outcome::Running);
         }
         match -result {
-            // Its own answer follows.
+            // Cancelled: the transfer's own answer follows.
             0 => Ok(Outcome::Running),
-            // A worker has it, and may not have begun it.
+            // A worker has the transfer, and may not have begun the transfer.
             libc::EALREADY => self.pause(pass, tag),
             _ => {
                 self.derail(pass, tag);

@@ -1,4 +1,4 @@
-//! Seats whose requests are answered elsewhere, beyond a bridge.
+//! Queues whose requests a peer beyond a bridge answers.
 
 use std::io;
 
@@ -14,13 +14,13 @@ use crate::stats;
 use crate::tag::Tag;
 use crate::targets::{Elsewhere, Errno, Op, Reach, Remap, Request, Target, Unfit};
 
-/// What a seat asks with.
+/// The reactor's side of a queue's bridge.
 #[derive(Debug)]
 pub(super) struct Asking {
     pub(super) port: Port,
-    /// The kinds of requests that are asked for, a bit each.
+    /// The operations that the peer answers, a bit each.
     ops: u32,
-    /// Of each tag the pieces that the running plan has had no room for.
+    /// Per tag: pieces that did not fit into the running plan.
     left: Box<[Option<Left>]>,
 }
 
@@ -31,11 +31,11 @@ struct Left {
     reach: Reach,
 }
 
-/// Pieces that the peer has answered with.
+/// The pieces of a peer's answer.
 #[derive(Clone, Copy, Debug)]
 struct Answer {
     count: u8,
-    /// What follows the last of them.
+    /// What follows the last piece.
     after: After,
 }
 
@@ -54,12 +54,12 @@ impl Asking {
         }
     }
 
-    /// Lets whoever answers commit requests past this reactor.
+    /// Lets the peer commit requests past this reactor.
     pub(super) fn open(&self, bypass: Bypass) {
         self.port.open_bypass(Box::new(bypass));
     }
 
-    /// Lets nobody commit past this reactor any more.
+    /// Ends the commits past this reactor.
     #[cold]
     pub(super) fn close(&self) {
         self.port.close_bypass();
@@ -70,7 +70,7 @@ impl Asking {
         self.ops & bit(op) != 0
     }
 
-    /// What fails with pieces that cannot be done; where they make no sense, that is told.
+    /// The errno of a request whose pieces cannot be planned; pieces that do not fit the request are reported.
     #[cold]
     fn errno_of(&self, tag: Tag, unfit: Unfit) -> i32 {
         match unfit {
@@ -90,7 +90,7 @@ fn bit(op: Op) -> u32 {
 
 impl Commit for Bypass {
     fn may_commit(&self) -> bool {
-        // Whoever watches wants to know when a request has ended, which only we tell.
+        // Only the reactor tells watchers of the end of a request.
         !stats::is_anybody_watching()
     }
 
@@ -116,7 +116,7 @@ impl Ask {
 }
 
 impl<T: Target> Queue<T> {
-    /// Asks for a request.
+    /// Asks the peer about a request.
     #[inline]
     pub(super) fn ask<R: Ring>(
         &mut self,
@@ -138,7 +138,7 @@ impl<T: Target> Queue<T> {
         if asked { Ok(()) } else { self.fail(pass, tag, libc::EIO) }
     }
 
-    /// Takes the answers that are there, and ends requests that are overdue.
+    /// Takes all answers in the ring, and ends overdue requests.
     #[inline]
     pub(super) fn take_answers<R: Ring>(&mut self, pass: &mut Pass<'_, R>) -> io::Result<()> {
         let mut any = false;
@@ -203,8 +203,8 @@ impl<T: Target> Queue<T> {
         Ok(())
     }
 
-    /// Fails a request whose buffer somebody may still use: the tag's next one has another. The
-    /// kernel looks at neither, since the request fails.
+    /// Fails a request whose buffer the peer may still use, and gives the tag another buffer. The kernel reads
+    /// neither buffer, since the request fails.
     #[cold]
     fn spoil<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag, errno: i32) -> io::Result<()> {
         if let Some(asking) = &mut self.asking
@@ -234,7 +234,7 @@ impl<T: Target> Queue<T> {
         Ok(())
     }
 
-    /// Does a request at a place of a backend.
+    /// Transfers a request's bytes at a place of a backend.
     #[inline]
     fn remap<R: Ring>(
         &mut self,
@@ -257,7 +257,7 @@ impl<T: Target> Queue<T> {
         self.run_all(pass, tag, 1, After::End)
     }
 
-    /// Runs the pieces that the peer has answered with.
+    /// Runs the pieces of the peer's answer.
     fn run_all<R: Ring>(
         &mut self,
         pass: &mut Pass<'_, R>,
@@ -268,7 +268,7 @@ impl<T: Target> Queue<T> {
         self.run(pass, tag, Left { answer: Answer { count, after }, reach: Reach::default() })
     }
 
-    /// Runs as many of the pieces that are left as one plan has room for.
+    /// Runs as many of the left pieces as one plan has room for.
     fn run<R: Ring>(&mut self, pass: &mut Pass<'_, R>, tag: Tag, left: Left) -> io::Result<()> {
         let alone = self.may_link::<true>(pass) && self.engine.running() == 1;
         let Some(asking) = &mut self.asking else { return Ok(()) };
@@ -297,7 +297,7 @@ impl<T: Target> Queue<T> {
         }
     }
 
-    /// The steps of a request have ended: it is the peer's turn again.
+    /// The steps of a request have ended: the peer hears of the end.
     #[cold]
     pub(super) fn resume<R: Ring>(
         &mut self,

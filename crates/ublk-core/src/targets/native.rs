@@ -1,5 +1,4 @@
-//! The targets that can be described from outside: one type, so that the queue loop needs no
-//! virtual call.
+//! All targets of this crate as one type, so that the queue loop needs no virtual call.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -26,11 +25,11 @@ use crate::memory::Region;
 use crate::remote::Remote;
 
 /// One of the native targets.
-// A tag of its own takes one comparison; one that is hidden in a variant takes several.
+// A discriminant of the enum's own takes one comparison, and a discriminant inside a variant several.
 #[derive(Debug)]
 #[repr(u8)]
 pub enum Native {
-    /// Answers everything, touches nothing.
+    /// Answers every request, and stores nothing.
     Null(Null),
     /// A regular file or a block device.
     File(File),
@@ -79,8 +78,8 @@ macro_rules! forward {
 }
 
 impl Native {
-    /// Apart from [`Target::plan`], so that the plain targets stay inlined in the queue loop; a
-    /// plan of its own, so that theirs stays in registers.
+    /// Apart from [`Target::plan`], so that the plans of files stay inlined in the queue loop; with a plan of
+    /// its own, so that the caller's plan stays in registers.
     #[inline(never)]
     fn plan_of_layer(
         &self,

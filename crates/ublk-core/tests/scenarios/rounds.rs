@@ -8,17 +8,17 @@ use ublk_core::targets::{Ended, Errno, Next, Op, Part, Plan, Request, Step, Step
 
 use crate::scenario::SECTOR;
 
-/// What is known of requests in rounds.
+/// The requests in rounds of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Rounds {
-    /// Requests that have asked and not ended.
+    /// The number of requests that have asked and not ended.
     running: AtomicI64,
     asked: AtomicU64,
-    /// Of some requests nobody will hear.
+    /// The end of some requests will never be reported.
     deserted: AtomicBool,
 }
 
-/// What a ticket says: which round was planned last, and how often a round was tried again.
+/// The contents of a ticket: the round planned last, and the number of repeated rounds.
 #[derive(Clone, Copy)]
 struct Ticket {
     phase: u64,
@@ -109,7 +109,7 @@ impl Rounds {
         planned.map_or_else(Next::Fail, |()| Next::Round)
     }
 
-    /// A round has failed: the target below may know another way.
+    /// A round has failed: asks the target below for another plan.
     fn again(
         &self,
         target: &dyn Target,
@@ -144,7 +144,7 @@ impl Rounds {
         self.deserted.store(true, Ordering::Relaxed);
     }
 
-    /// Whether every request that has asked has heard of its end, once.
+    /// Checks that the target has heard of the end of every request that has asked, once.
     pub(crate) fn check(&self) -> Result<(), String> {
         let running = self.running.load(Ordering::Relaxed);
         if running == 0 || running > 0 && self.deserted.load(Ordering::Relaxed) {
@@ -154,8 +154,8 @@ impl Rounds {
     }
 }
 
-/// Which part of the request a round is for, and where it begins in the request's bytes; none if the
-/// request is too short to have a second one.
+/// The part of the request for a round, and the beginning of the part in the request's bytes; none for the
+/// second round of a request of one sector.
 fn half(request: &Request, phase: u64) -> Option<(u32, Request)> {
     if phase == WHOLE {
         return Some((0, *request));

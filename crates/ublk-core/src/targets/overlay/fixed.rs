@@ -111,7 +111,7 @@ impl Fixed {
     }
 
     fn plan_read(&self, request: &Request, plan: &mut Plan<'_>) -> std::result::Result<(), Errno> {
-        let (from, to) = super::blocks(request);
+        let (from, to) = sectors::blocks(request);
         for piece in self.index.pieces(from, to) {
             let Clip { within: at, skipped, length } = clip(request, piece.block, piece.count);
             // Fits: inside of the request.

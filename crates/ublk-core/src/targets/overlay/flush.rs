@@ -10,7 +10,8 @@ use ublk_overlay::superblock::{PAGE, Page};
 
 use super::super::{Errno, Place, Plan, Step, StepKind};
 use super::settle::random;
-use super::{Gate, Live, Overlay, Way, segments, writes};
+use super::unused::segments;
+use super::{Gate, Live, Overlay, Way, writes};
 
 /// Pages of memory for log blocks.
 pub(super) const PAGES: usize = 8;

@@ -16,10 +16,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ublk_overlay::extent::{BLOCK, BLOCK_SHIFT, Extent, MAX_COUNT, Place};
+use ublk_overlay::extent::{BLOCK, Place};
 use ublk_overlay::head::Head;
 use ublk_overlay::index::Index;
-use ublk_overlay::space::Run;
 
 use super::file::FileOptions;
 use super::native::Native;
@@ -45,6 +44,7 @@ mod make;
 mod naming;
 mod offline;
 mod open;
+mod publish;
 mod reads;
 mod sectors;
 mod settle;
@@ -67,7 +67,7 @@ pub use offline::{
 };
 use open::Memory;
 pub use open::OverlayOptions;
-use sectors::{is_partial, whole_blocks};
+use sectors::{blocks, is_partial, whole_blocks};
 use unused::{Allocated, Draining};
 pub use verbs::{Info, create, fork, info};
 
@@ -242,26 +242,6 @@ impl Overlay {
 }
 
 impl Live {
-    /// The blocks of the last round have been written: reads find them from now on.
-    fn publish_parts(&mut self, ticket: u64) -> Result<(), Refused> {
-        if !self.keeps_fill(ticket) {
-            return Ok(());
-        }
-        let layer = self.head.layer();
-        let parts = &mut self.flights.get(ticket).parts;
-        let fresh = || parts.iter().filter(|part| part.fresh);
-        // A published place outlives this server.
-        self.history.append(fresh().map(|part| part.extent(layer)))?;
-        for part in fresh() {
-            self.head.publish(part);
-            segments(part.run, self.head.space().segment_blocks())
-                .for_each(|segment| self.allocated.set(segment, true));
-        }
-        parts.clear();
-        self.filled(ticket);
-        Ok(())
-    }
-
     /// The place of the live layer's file.
     fn place(&self) -> u16 {
         self.layers.place(self.head.layer())
@@ -272,35 +252,6 @@ impl Live {
         // Fits: a step is no longer than a request, or than the longest run.
         let length = u32::try_from(length).unwrap_or(u32::MAX);
         Step { kind, file: self.place(), length, offset, ..Step::EMPTY }
-    }
-
-    /// The whole blocks of a request become zeros once the part before them has been written.
-    fn publish_whole(&mut self, ticket: u64, request: &Request) -> Result<(), Refused> {
-        let (from, to) = whole_blocks(request);
-        if self.flights.get(ticket).at == from && from < to {
-            self.publish_zeros((from, to))?;
-            self.flights.get(ticket).at = to;
-        }
-        Ok(())
-    }
-
-    fn publish_zeros(&mut self, (from, to): (u64, u64)) -> Result<(), Refused> {
-        if from >= to {
-            // A discard of parts of blocks.
-            return Ok(());
-        }
-        // Fits: a request is shorter than 4 GiB.
-        let count = u32::try_from(to - from).unwrap_or(MAX_COUNT);
-        self.history.append(std::iter::once(Extent::new(from, count, Place::Zero)))?;
-        self.head.zero(from, to);
-        Ok(())
-    }
-
-    /// The parts of a round could not be written.
-    fn give_back(&mut self, ticket: u64) {
-        for part in self.flights.get(ticket).parts.drain(..).filter(|part| part.fresh) {
-            self.head.give_back(&part);
-        }
     }
 }
 
@@ -443,20 +394,6 @@ impl Target for Overlay {
         live.lost |= live.flushing.is_some();
         self.drained.notify_all();
     }
-}
-
-/// The blocks of which a request has any byte: the first, and the first behind.
-fn blocks(request: &Request) -> (u64, u64) {
-    let from = request.offset >> BLOCK_SHIFT;
-    (from, (request.offset + u64::from(request.length)).div_ceil(BLOCK))
-}
-
-/// The segments of a run.
-fn segments(run: Run, segment_blocks: u64) -> impl Iterator<Item = u32> {
-    let last = run.block + u64::from(run.count) - 1;
-    // Fits: segments are counted in 32 bits.
-    let segment = move |block: u64| u32::try_from(block / segment_blocks).unwrap_or(u32::MAX);
-    segment(run.block)..=segment(last)
 }
 
 #[cfg(test)]

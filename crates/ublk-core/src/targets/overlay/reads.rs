@@ -4,8 +4,8 @@ use ublk_overlay::extent::{BLOCK_SHIFT, Place};
 
 use super::super::native::Native;
 use super::super::{Errno, Part, Plan, Request, Step, StepKind, Target};
-use super::sectors::{Clip, clip};
-use super::{Live, Overlay, blocks};
+use super::sectors::{Clip, blocks, clip};
+use super::{Live, Overlay};
 
 impl Overlay {
     /// As many pieces as a round has room for.

@@ -97,6 +97,12 @@ pub(super) fn is_partial(request: &Request, block: u64) -> bool {
     clip(request, block, 1).length < BLOCK
 }
 
+/// The blocks of which a request has any byte: the first, and the first behind.
+pub(super) fn blocks(request: &Request) -> (u64, u64) {
+    let from = request.offset >> BLOCK_SHIFT;
+    (from, (request.offset + u64::from(request.length)).div_ceil(BLOCK))
+}
+
 /// The blocks of which a request has all bytes: the first, and the first behind.
 pub(super) fn whole_blocks(request: &Request) -> (u64, u64) {
     let end = request.offset + u64::from(request.length);

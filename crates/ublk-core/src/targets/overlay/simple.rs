@@ -4,7 +4,8 @@ use ublk_overlay::extent::{BLOCK_SHIFT, Extent, Place};
 
 use super::super::{Errno, Op, Plan, Request, Step, StepKind};
 use super::reads::plan_below;
-use super::{Gate, Live, Overlay, blocks};
+use super::sectors::blocks;
+use super::{Gate, Live, Overlay};
 
 impl Overlay {
     /// Plans a read of one piece of a layer or of one block of the base, or a write of blocks that the live

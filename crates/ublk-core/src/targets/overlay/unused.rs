@@ -58,3 +58,11 @@ impl Draining {
         self.0.pop_front().map(|(_, run)| run)
     }
 }
+
+/// The segments of a run.
+pub(super) fn segments(run: Run, segment_blocks: u64) -> impl Iterator<Item = u32> {
+    let last = run.block + u64::from(run.count) - 1;
+    // Fits: segments are counted in 32 bits.
+    let segment = move |block: u64| u32::try_from(block / segment_blocks).unwrap_or(u32::MAX);
+    segment(run.block)..=segment(last)
+}

@@ -6,8 +6,9 @@ use ublk_overlay::space::Run;
 
 use super::super::{Errno, Op, Plan, Request, Step, StepKind};
 use super::history::MOST_AT_ONCE;
-use super::sectors::{Clip, clip, is_partial};
-use super::{Live, Overlay, Way, blocks, fills, segments};
+use super::sectors::{Clip, blocks, clip, is_partial};
+use super::unused::segments;
+use super::{Live, Overlay, Way, fills};
 
 /// The most parts of a round, and the most segments of its blocks: with the steps that allocate these,
 /// fewer steps than a round has.
