@@ -8,6 +8,8 @@ pub mod client;
 pub mod server;
 pub mod wire;
 
+mod headers;
 mod request;
 
+pub use headers::Headers;
 pub use request::Request;

@@ -16,11 +16,13 @@ use ublk_core::targets::file::File;
 use ublk_core::targets::linear::Linear;
 use ublk_core::targets::native::Native;
 use ublk_core::targets::striped::Striped;
+use ublk_nbd::Headers;
 use ublk_nbd::wire::{chunk, command, export, flag};
 
 use client::Client;
 
 mod client;
+mod extended;
 
 const SIZE: u64 = 64 << 20;
 
@@ -69,11 +71,11 @@ fn pattern(length: u32, seed: u8) -> Vec<u8> {
 #[test]
 fn what_a_client_writes_is_read_again_in_every_kind_of_reply_and_length() {
     let Some(exported) = memory() else { return };
-    for structured in [true, false] {
-        let mut client = Client::connect(&exported.path, structured);
+    for headers in [Headers::Structured, Headers::Simple, Headers::Extended] {
+        let mut client = Client::connect(&exported.path, headers);
         assert_eq!(client.size, SIZE);
         for (offset, length) in [(0, 512), (4096, 4096), (512, 65536), (1 << 20, 5 << 20)] {
-            let data = pattern(length, u8::from(structured));
+            let data = pattern(length, headers as u8);
             assert_eq!(client.write(offset, &data), 0);
             assert!(client.read(offset, length).unwrap() == data, "{length} at {offset}");
         }
@@ -85,7 +87,7 @@ fn what_a_client_writes_is_read_again_in_every_kind_of_reply_and_length() {
 #[test]
 fn many_requests_at_once_are_all_answered() {
     let Some(exported) = memory() else { return };
-    let mut client = Client::connect(&exported.path, true);
+    let mut client = Client::connect(&exported.path, Headers::Structured);
     for round in 0..50_u64 {
         for cookie in 0..100 {
             client.send(command::READ, 0, round << 32 | cookie, (cookie * 4096, 4096));
@@ -101,7 +103,7 @@ fn many_requests_at_once_are_all_answered() {
 #[test]
 fn commands_that_make_no_sense_are_refused_and_the_connection_goes_on() {
     let Some(exported) = memory() else { return };
-    let mut client = Client::connect(&exported.path, true);
+    let mut client = Client::connect(&exported.path, Headers::Structured);
     for (command, place, error) in [
         (command::READ, (SIZE, 512), 22),
         (command::READ, (1, 512), 22),
@@ -119,7 +121,7 @@ fn commands_that_make_no_sense_are_refused_and_the_connection_goes_on() {
 #[test]
 fn zeros_flushes_and_durable_writes_are_carried_out() {
     let Some(exported) = memory() else { return };
-    let mut client = Client::connect(&exported.path, false);
+    let mut client = Client::connect(&exported.path, Headers::Simple);
     assert_eq!(client.write(0, &pattern(1 << 20, 3)), 0);
     assert_eq!(client.carry_out(command::FLUSH, 0, (0, 0)), 0);
     // Memory writes zeros as data.
@@ -135,7 +137,7 @@ fn zeros_flushes_and_durable_writes_are_carried_out() {
 #[test]
 fn block_status_tells_holes_from_data() {
     let Some(exported) = memory() else { return };
-    let mut client = Client::connect(&exported.path, true);
+    let mut client = Client::connect(&exported.path, Headers::Structured);
     assert_eq!(client.write(1 << 20, &pattern(4096, 1)), 0);
     client.send(command::BLOCK_STATUS, 0, 5, (0, 32 << 20));
     let reply = client.hear(0);
@@ -147,14 +149,15 @@ fn block_status_tells_holes_from_data() {
     assert_eq!(words[6], 3, "a hole");
     client.send(command::BLOCK_STATUS, flag::REQ_ONE, 6, (0, 32 << 20));
     assert_eq!(client.hear(0).data.len(), 12);
-    let mut simple = Client::connect(&exported.path, false);
+    let mut simple = Client::connect(&exported.path, Headers::Simple);
     assert_eq!(simple.carry_out(command::BLOCK_STATUS, 0, (0, 512)), 22, "no context was chosen");
 }
 
 #[test]
 fn a_client_that_takes_no_replies_holds_no_other_up_and_not_the_end() {
     let Some(exported) = memory() else { return };
-    let mut greedy: Vec<_> = (0..3).map(|_| Client::connect(&exported.path, true)).collect();
+    let mut greedy: Vec<_> =
+        (0..3).map(|_| Client::connect(&exported.path, Headers::Structured)).collect();
     for client in &mut greedy {
         client.stream.set_write_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
         for cookie in 0..2000_u64 {
@@ -171,7 +174,7 @@ fn a_client_that_takes_no_replies_holds_no_other_up_and_not_the_end() {
             }
         }
     }
-    let mut other = Client::connect(&exported.path, true);
+    let mut other = Client::connect(&exported.path, Headers::Structured);
     for at in 0..100 {
         assert_eq!(other.write(at * 4096, &pattern(4096, 9)), 0);
         assert_eq!(other.read(at * 4096, 4096).unwrap(), pattern(4096, 9));
@@ -187,7 +190,7 @@ fn a_request_under_way_ends_well_at_the_end_and_later_requests_are_told_of_the_e
     let waits = Delays { read: 500_000, ..Delays::default() };
     let Some(exported) = serve(Delay::new(image, waits), options()) else { return };
     let Exported { device, path } = exported;
-    let mut client = Client::connect(&path, true);
+    let mut client = Client::connect(&path, Headers::Structured);
     client.send(command::READ, 0, 0, (0, 512));
     assert_eq!(client.carry_out(command::TRIM, 0, (1, 1)), 22, "the read is under way");
     let end = std::thread::spawn(move || device.close());
@@ -216,10 +219,10 @@ fn an_error_in_a_long_read_never_becomes_data() {
         Linear::new(vec![good, bad]).unwrap()
     };
     let Some(exported) = serve(parts(), options()) else { return };
-    let mut client = Client::connect(&exported.path, true);
+    let mut client = Client::connect(&exported.path, Headers::Structured);
     assert_eq!(client.read(0, 2 << 20), Err(5));
     assert_eq!(client.read(0, 1 << 20).unwrap().len(), 1 << 20);
-    let mut simple = Client::connect(&exported.path, false);
+    let mut simple = Client::connect(&exported.path, Headers::Simple);
     assert_eq!(simple.read(1 << 20, 1 << 20), Err(5));
     // The header of a simple reply has promised the data: the connection ends.
     simple.send(command::READ, 0, 9, (0, 2 << 20));
@@ -237,10 +240,10 @@ fn parts_of_a_long_read_that_end_in_any_order_are_one_reply() {
     let parts = vec![Native::Delay(Delay::new(memory(), waits)), memory()];
     let Some(exported) = serve(Striped::new(parts, 64 << 10).unwrap(), options()) else { return };
     let data = pattern(1 << 20, 5);
-    for structured in [true, false] {
-        let mut client = Client::connect(&exported.path, structured);
+    for headers in [Headers::Structured, Headers::Simple, Headers::Extended] {
+        let mut client = Client::connect(&exported.path, headers);
         assert_eq!(client.write(0, &data), 0);
-        assert!(client.read(0, 1 << 20).unwrap() == data, "structured: {structured}");
+        assert!(client.read(0, 1 << 20).unwrap() == data, "{headers:?}");
     }
 }
 
@@ -248,12 +251,12 @@ fn parts_of_a_long_read_that_end_in_any_order_are_one_reply() {
 fn a_client_that_goes_in_the_middle_of_a_write_leaves_nothing() {
     let Some(exported) = memory() else { return };
     for _ in 0..200 {
-        let mut client = Client::connect(&exported.path, true);
+        let mut client = Client::connect(&exported.path, Headers::Structured);
         client.send(command::READ, 0, 1, (0, 65536));
         client.send(command::WRITE, 0, 2, (0, 65536));
         client.stream.write_all(&[7; 1000]).unwrap();
     }
-    let mut client = Client::connect(&exported.path, true);
+    let mut client = Client::connect(&exported.path, Headers::Structured);
     assert_eq!(client.read(0, 65536).unwrap(), [0; 65536], "no part of a write is carried out");
     drop(client);
     exported.device.close().unwrap();
@@ -262,7 +265,8 @@ fn a_client_that_goes_in_the_middle_of_a_write_leaves_nothing() {
 #[test]
 fn more_connections_than_allowed_are_refused_until_another_ends() {
     let Some(exported) = memory() else { return };
-    let mut clients: Vec<_> = (0..16).map(|_| Client::connect(&exported.path, true)).collect();
+    let mut clients: Vec<_> =
+        (0..16).map(|_| Client::connect(&exported.path, Headers::Structured)).collect();
     for client in &mut clients {
         client.read(0, 512).unwrap();
     }
@@ -270,7 +274,7 @@ fn more_connections_than_allowed_are_refused_until_another_ends() {
     let mut greeting = [0; 18];
     stream.read_exact(&mut greeting).unwrap();
     stream.write_all(&3_u32.to_be_bytes()).unwrap();
-    let mut one_more = Client { stream, flags: 0, size: 0 };
+    let mut one_more = Client { stream, headers: Headers::Simple, flags: 0, size: 0 };
     let replies = one_more.ask(ublk_nbd::wire::option::GO, &[0; 6]);
     assert_eq!(replies[0].0, ublk_nbd::wire::option_reply::ERR_POLICY);
     clients.pop();
@@ -303,7 +307,7 @@ fn long_reads_of_a_client_with_simple_replies_never_mix() {
     let parts = vec![memory(), Native::Delay(Delay::new(memory(), waits))];
     let Some(exported) = serve(Striped::new(parts, 64 << 10).unwrap(), options()) else { return };
     let data = pattern(256 << 10, 6);
-    let mut client = Client::connect(&exported.path, false);
+    let mut client = Client::connect(&exported.path, Headers::Simple);
     assert_eq!(client.write(0, &data), 0);
     // The first part of each read is ready at once, the second one is slow.
     let places: [u32; 3] = [0, 128 << 10, 0];

@@ -28,16 +28,19 @@ fn connections(server: &Server) -> usize {
 
 #[test]
 fn ranges_have_the_state_that_the_server_says() {
-    let server = sparse(Manners::default());
-    let target = connect(&server);
-    assert_eq!(ask(&target, 0), of(128 << 10, HOLE));
-    assert_eq!(ask(&target, 128 << 10), of(64 << 10, DATA));
-    assert_eq!(target.allocation(192 << 10, 4096).unwrap(), of(4096, HOLE));
-    assert_eq!(ask(&target, 192 << 10), of((1 << 20) - (192 << 10), HOLE));
-    // What has been written shows at once.
-    lock(&server.state.disk)[0] = 1;
-    assert_eq!(ask(&target, 0), of(512, DATA), "the extent ends inside the block");
-    assert_eq!(connections(&server), 2, "one for all questions");
+    for headers in [Headers::Structured, Headers::Extended] {
+        let server = sparse(Manners { headers, ..Manners::default() });
+        let target = connect(&server);
+        assert_eq!(ask(&target, 0), of(128 << 10, HOLE));
+        assert_eq!(ask(&target, 128 << 10), of(64 << 10, DATA));
+        assert_eq!(ask(&target, 132 << 10), of(60 << 10, DATA), "32 bits, with extended headers");
+        assert_eq!(target.allocation(192 << 10, 4096).unwrap(), of(4096, HOLE));
+        assert_eq!(ask(&target, 192 << 10), of((1 << 20) - (192 << 10), HOLE));
+        // What has been written shows at once.
+        lock(&server.state.disk)[0] = 1;
+        assert_eq!(ask(&target, 0), of(512, DATA), "the extent ends inside the block");
+        assert_eq!(connections(&server), 2, "one for all questions");
+    }
 }
 
 #[test]
@@ -66,7 +69,7 @@ fn a_server_that_may_hide_writes_from_other_connections_is_not_asked() {
 fn where_the_server_does_not_say_all_ranges_take_space() {
     for manners in [
         Manners { extents: false, ..Manners::default() },
-        Manners { structured: false, ..Manners::default() },
+        Manners { headers: Headers::Simple, ..Manners::default() },
     ] {
         let server = sparse(manners);
         let target = connect(&server);
@@ -85,14 +88,23 @@ fn where_the_server_does_not_say_all_ranges_take_space() {
 #[test]
 fn no_answer_that_breaks_the_protocol_is_believed() {
     use Misdeed::{
-        Cut, DataForWrite, Garbage, HalfAReply, Hole, OtherCookie, Simple, UnknownChunk,
+        Chunks, Cut, DataForWrite, Endless, Garbage, HalfAReply, Hole, OtherCookie, OtherOffset,
+        Simple, UnknownChunk,
     };
-    for misdeed in [Cut, DataForWrite, Garbage, HalfAReply, Hole, OtherCookie, Simple, UnknownChunk]
-    {
-        let server = sparse(Manners::default());
+    let all = [Cut, DataForWrite, Garbage, HalfAReply, Hole, OtherCookie, Simple, UnknownChunk]
+        .into_iter()
+        .flat_map(|one| [(Headers::Structured, one), (Headers::Extended, one)]);
+    let others = [
+        (Headers::Structured, Chunks(Headers::Extended)),
+        (Headers::Extended, Chunks(Headers::Structured)),
+        (Headers::Extended, OtherOffset),
+        (Headers::Extended, Endless),
+    ];
+    for (headers, misdeed) in all.chain(others) {
+        let server = sparse(Manners { headers, ..Manners::default() });
         let target = connect(&server);
         server.misbehave(command::BLOCK_STATUS, misdeed, 1);
-        assert_eq!(ask(&target, 0), of(1 << 20, DATA), "{misdeed:?}");
+        assert_eq!(ask(&target, 0), of(1 << 20, DATA), "{misdeed:?}, {headers:?}");
     }
     let server = sparse(Manners::default());
     let target = connect(&server);

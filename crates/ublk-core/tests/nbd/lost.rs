@@ -6,11 +6,13 @@ use std::time::Duration;
 use ublk_core::driver::sim::{ClientOp, Sim, SimConfig};
 use ublk_core::targets::Presentation;
 use ublk_core::targets::nbd::{self, NbdOptions};
+use ublk_nbd::Headers;
 use ublk_nbd::wire::command;
 
 use super::server::{ANY, Manners, Misdeed, Server, lock};
 use super::{
-    assert_shows_disk, churn, connect, connect_within, create, end, read, shuffling, until, write,
+    KINDS, assert_shows_disk, churn, connect, connect_within, create, end, read, shuffling, until,
+    write,
 };
 
 #[test]
@@ -37,19 +39,31 @@ fn a_server_that_goes_and_comes_back_costs_no_request() {
 #[test]
 fn a_server_that_breaks_the_protocol_costs_the_connection_and_no_request() {
     use Misdeed::{
-        Cut, DataForWrite, Ending, Garbage, HalfAReply, Hole, Noise, OtherCookie, Outside, Overlap,
-        Simple, TooLong, Twice, UnknownChunk, UnknownCookie,
+        Chunks, Cut, DataForWrite, Ending, Endless, Garbage, HalfAReply, Hole, Noise, OtherCookie,
+        OtherOffset, Outside, Overlap, Simple, TooLong, Twice, UnknownChunk, UnknownCookie,
     };
-    let server = Server::new(Manners::default());
+    let both = [UnknownCookie, Garbage, UnknownChunk, HalfAReply, Cut, Ending, Endless, Noise];
+    let reads = [Outside, TooLong, Overlap, Twice, Simple].map(|one| (command::READ, one));
+    let writes = [DataForWrite, Hole, OtherCookie, Twice].map(|one| (command::WRITE, one));
+    let all = || {
+        let both = both.iter().flat_map(|&one| [(command::READ, one), (command::WRITE, one)]);
+        both.chain(reads).chain(writes)
+    };
+    let kinds = [(command::READ, Chunks(Headers::Extended))];
+    assert_costs_the_connection(Headers::Structured, all().chain(kinds));
+    let chunks = Chunks(Headers::Structured);
+    let kinds = [OtherOffset, Simple, chunks].map(|one| (command::WRITE, one));
+    let kinds = kinds.into_iter().chain([OtherOffset, chunks].map(|one| (command::READ, one)));
+    assert_costs_the_connection(Headers::Extended, all().chain(kinds));
+}
+
+fn assert_costs_the_connection(headers: Headers, all: impl Iterator<Item = (u16, Misdeed)>) {
+    let server = Server::new(Manners { headers, ..Manners::default() });
     let sim = Sim::new(SimConfig::blocking(7));
     let (device, client) = create(&sim, connect(&server));
     let pattern: Vec<_> = (0..16384_u32).map(|at| at.to_ne_bytes()[0]).collect();
     assert_eq!(write(&client, 0, pattern.clone()), Ok(()));
-    let both = [UnknownCookie, Garbage, UnknownChunk, HalfAReply, Cut, Ending, Noise];
-    let reads = [Outside, TooLong, Overlap, Twice, Simple].map(|one| (command::READ, one));
-    let writes = [DataForWrite, Hole, OtherCookie, Twice].map(|one| (command::WRITE, one));
-    let all = both.iter().flat_map(|&one| [(command::READ, one), (command::WRITE, one)]);
-    for (command, misdeed) in all.chain(reads).chain(writes) {
+    for (command, misdeed) in all {
         let before = server.state.connections.load(Ordering::Relaxed);
         server.misbehave(command, misdeed, 1);
         match command {
@@ -65,13 +79,30 @@ fn a_server_that_breaks_the_protocol_costs_the_connection_and_no_request() {
 }
 
 #[test]
-fn a_chunk_costs_the_connection_where_structured_replies_were_not_agreed_on() {
-    let server = Server::new(Manners { structured: false, ..Manners::default() });
-    let sim = Sim::new(SimConfig::blocking(14));
+fn a_chunk_costs_the_connection_where_simple_replies_were_agreed_on() {
+    for chunks in [Headers::Structured, Headers::Extended] {
+        let server = Server::new(Manners { headers: Headers::Simple, ..Manners::default() });
+        let sim = Sim::new(SimConfig::blocking(14));
+        let (device, client) = create(&sim, connect(&server));
+        server.misbehave(command::READ, Misdeed::Chunks(chunks), 1);
+        assert_eq!(read(&client, 0, 512), Ok(vec![0; 512]));
+        assert_eq!(server.state.connections.load(Ordering::Relaxed), 2);
+        end(&sim, &device, client);
+    }
+}
+
+#[test]
+fn a_server_that_comes_back_with_other_headers_serves_on() {
+    let server = Server::new(Manners::default());
+    let sim = Sim::new(SimConfig::blocking(15));
     let (device, client) = create(&sim, connect(&server));
-    server.misbehave(command::READ, Misdeed::Structured, 1);
-    assert_eq!(read(&client, 0, 512), Ok(vec![0; 512]));
-    assert_eq!(server.state.connections.load(Ordering::Relaxed), 2);
+    for headers in KINDS.into_iter().chain(KINDS) {
+        *lock(&server.state.offered) = headers;
+        server.hang_up();
+        assert_eq!(write(&client, 0, vec![headers as u8; 512]), Ok(()));
+        assert_eq!(read(&client, 0, 512), Ok(vec![headers as u8; 512]));
+        assert_eq!(*lock(&server.state.agreed), Some(headers));
+    }
     end(&sim, &device, client);
 }
 
@@ -137,8 +168,8 @@ fn a_hostile_server_breaks_nothing_but_requests() {
     let seconds = std::env::var("UBLK_GARBAGE").ok().and_then(|text| text.parse().ok());
     let end_of_it = std::time::Instant::now() + Duration::from_secs(seconds.unwrap_or(1));
     for seed in 0.. {
-        let structured = seed % 3 != 0;
-        let server = Server::new(Manners { structured, seed, ..Manners::default() });
+        let headers = KINDS[usize::try_from(seed).unwrap() % KINDS.len()];
+        let server = Server::new(Manners { headers, seed, ..Manners::default() });
         let sim = Sim::new(SimConfig::blocking(seed));
         let (device, client) = create(&sim, connect_within(&server, Duration::from_millis(200)));
         server.misbehave(ANY, Misdeed::Anything, usize::MAX);

@@ -9,6 +9,7 @@ use ublk_core::error::{Code, Error};
 use ublk_core::targets::OnRemote;
 use ublk_core::targets::nbd::{self, NbdOptions};
 use ublk_core::targets::{Presentation, Target};
+use ublk_nbd::Headers;
 use ublk_nbd::wire::{command, export, flag};
 
 use common::{assert_nothing_left, assert_serves};
@@ -21,6 +22,9 @@ mod extents;
 mod lost;
 mod mute;
 mod server;
+
+/// The headers that a server may offer.
+const KINDS: [Headers; 3] = [Headers::Simple, Headers::Structured, Headers::Extended];
 
 fn connect(server: &Server) -> OnRemote {
     connect_within(server, Duration::from_secs(20))
@@ -58,8 +62,8 @@ fn write(client: &Client, offset: u64, data: Vec<u8>) -> Result<(), i32> {
 
 /// A server that sends replies in any order and in pieces, and a kernel that does things by halves.
 fn shuffling(seed: u64) -> (Server, Sim) {
-    let structured = !seed.is_multiple_of(4);
-    let server = Server::new(Manners { shuffles: true, structured, seed, ..Manners::default() });
+    let headers = KINDS[usize::try_from(seed).unwrap() % KINDS.len()];
+    let server = Server::new(Manners { shuffles: true, headers, seed, ..Manners::default() });
     let faults = Faults { short: 300, submit: 100, full: 100, ..Faults::none() };
     (server, Sim::new(SimConfig { faults, ..SimConfig::blocking(seed) }))
 }
@@ -75,11 +79,12 @@ fn assert_shows_disk(client: &Client, server: &Server, seed: u64) {
 
 #[test]
 fn a_server_carries_out_every_operation() {
-    for structured in [false, true] {
-        let server = Server::new(Manners { structured, ..Manners::default() });
+    for headers in KINDS {
+        let server = Server::new(Manners { headers, ..Manners::default() });
         let sim = Sim::new(SimConfig::blocking(1));
         let (device, client) = create(&sim, connect(&server));
         assert_eq!(device.buffers().mode, BufferMode::Copy);
+        assert_eq!(*lock(&server.state.agreed), Some(headers));
         assert_serves(&client);
         assert_eq!(lock(&server.state.disk)[..8192], [1; 8192]);
         let zeroes = |no_unmap| ClientOp::WriteZeroes { offset: 4096, length: 4096, no_unmap };
@@ -256,8 +261,8 @@ fn servers_that_no_device_can_have_are_refused() {
 
 #[test]
 fn errors_of_the_server_are_errors_of_requests() {
-    for structured in [false, true] {
-        let server = Server::new(Manners { structured, ..Manners::default() });
+    for headers in KINDS {
+        let server = Server::new(Manners { headers, ..Manners::default() });
         let sim = Sim::new(SimConfig::blocking(5));
         let (device, client) = create(&sim, connect(&server));
         for (error, errno) in

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{env, fs, process, thread};
 
-use ublk_nbd::wire::{REQUEST_MAGIC, command, export, flag};
+use ublk_nbd::wire::{command, export, flag, length};
+use ublk_nbd::{Headers, Request as Header};
 
 pub(crate) use misdeeds::Misdeed;
 use replies::Request;
@@ -32,8 +33,8 @@ pub(crate) struct Manners {
     pub(crate) size: u64,
     pub(crate) flags: u16,
     pub(crate) blocks: Option<[u32; 3]>,
-    /// Offers structured replies.
-    pub(crate) structured: bool,
+    /// The best headers that the server offers.
+    pub(crate) headers: Headers,
     /// Has the metadata context `base:allocation`: a range of zeros is a hole.
     pub(crate) extents: bool,
     /// Holds replies back to send them in another order, and cuts reads into pieces.
@@ -47,7 +48,7 @@ impl Default for Manners {
             size: 1 << 20,
             flags: ALL,
             blocks: None,
-            structured: true,
+            headers: Headers::Structured,
             extents: true,
             shuffles: false,
             seed: 1,
@@ -63,6 +64,10 @@ pub(crate) struct State {
     pub(crate) log: Mutex<Vec<(u16, u16)>>,
     /// The misdeed of requests of this command, and how often.
     misdeed: Mutex<Option<(u16, Misdeed, usize)>>,
+    /// [`Manners::headers`] of the next connections.
+    pub(crate) offered: Mutex<Headers>,
+    /// The headers of the last connection, as client and server have agreed.
+    pub(crate) agreed: Mutex<Option<Headers>>,
     /// Connections that were ever made, and those that are there.
     pub(crate) connections: AtomicUsize,
     pub(crate) present: AtomicUsize,
@@ -89,14 +94,16 @@ impl Server {
         let size = usize::try_from(manners.size).unwrap();
         let state = State {
             disk: Mutex::new(vec![0; size]),
-            manners,
             log: Mutex::default(),
             misdeed: Mutex::default(),
+            offered: Mutex::new(manners.headers),
+            agreed: Mutex::default(),
             connections: AtomicUsize::new(0),
             present: AtomicUsize::new(0),
             cuts: AtomicU64::new(0),
             open: Mutex::default(),
             ended: AtomicBool::new(false),
+            manners,
         };
         let this = Self { state: Arc::new(state), path };
         this.listen();
@@ -184,7 +191,8 @@ impl Rng {
 
 fn serve(state: &State, stream: &UnixStream) -> io::Result<()> {
     let mut stream = stream;
-    let structured = hello::negotiate(state, &mut stream)?;
+    let headers = hello::negotiate(state, &mut stream)?;
+    *lock(&state.agreed) = Some(headers);
     let number = state.connections.load(Ordering::Relaxed) as u64;
     let mut rng = Rng(state.manners.seed.wrapping_mul(977).wrapping_add(number));
     if state.misdeed_of(u16::MAX).is_some() {
@@ -198,17 +206,15 @@ fn serve(state: &State, stream: &UnixStream) -> io::Result<()> {
             stream.write_all(&held.swap_remove(at))?;
             continue;
         }
-        let mut header = [0; 28];
-        stream.read_exact(&mut header)?;
-        assert_eq!(header[..4], REQUEST_MAGIC.to_be_bytes());
-        let flags = u16::from_be_bytes([header[4], header[5]]);
-        let command = u16::from_be_bytes([header[6], header[7]]);
-        let cookie: [u8; 8] = header[8..16].try_into().unwrap();
-        let offset = u64::from_be_bytes(header[16..24].try_into().unwrap());
-        let length = u32::from_be_bytes(header[24..].try_into().unwrap());
+        let Header { flags, command, cookie, offset, length } = read_header(stream, headers)?;
         if command == command::DISC {
             return Ok(());
         }
+        // Of every request, the flag must fit the command.
+        let carries = headers == Headers::Extended && command == command::WRITE;
+        assert_eq!(flags & flag::PAYLOAD_LEN != 0, carries, "command {command}");
+        let (flags, cookie) = (flags & !flag::PAYLOAD_LEN, cookie.to_be_bytes());
+        let length = u32::try_from(length).unwrap();
         let misdeed = state.misdeed_of(command);
         if misdeed == Some(Misdeed::Deaf) {
             return wait_for_the_end(stream);
@@ -220,9 +226,9 @@ fn serve(state: &State, stream: &UnixStream) -> io::Result<()> {
         if cut && rng.next(2) == 0 {
             return Ok(());
         }
-        let request = Request { flags, command, cookie, offset, length };
+        let request = Request { headers, flags, command, cookie, offset, length };
         if let Some(Misdeed::Fails(error)) = misdeed {
-            stream.write_all(&request.failure(structured, error))?;
+            stream.write_all(&request.failure(error))?;
             continue;
         }
         if misdeed == Some(Misdeed::Mute) {
@@ -230,7 +236,7 @@ fn serve(state: &State, stream: &UnixStream) -> io::Result<()> {
         }
         state.carry_out(&request, &data);
         if misdeed == Some(Misdeed::MuteMidway) {
-            let reply = request.reply(state, structured, &mut rng).concat();
+            let reply = request.reply(state, &mut rng).concat();
             stream.write_all(&reply[..reply.len() / 2])?;
             return io::copy(&mut stream, &mut io::sink()).map(drop);
         }
@@ -243,13 +249,25 @@ fn serve(state: &State, stream: &UnixStream) -> io::Result<()> {
             }
             continue;
         }
-        let pieces = request.reply(state, structured, &mut rng);
+        let pieces = request.reply(state, &mut rng);
         if state.manners.shuffles {
             held.extend(merge_last(pieces, &mut rng));
         } else {
             stream.write_all(&pieces.concat())?;
         }
     }
+}
+
+/// The header of a request, which must be of the kind that was agreed on.
+fn read_header(mut stream: &UnixStream, headers: Headers) -> io::Result<Header> {
+    if headers == Headers::Extended {
+        let mut header = [0; length::EXTENDED_REQUEST];
+        stream.read_exact(&mut header)?;
+        return Ok(Header::decode_extended(&header).expect("an extended request"));
+    }
+    let mut header = [0; length::REQUEST];
+    stream.read_exact(&mut header)?;
+    Ok(Header::decode(&header).expect("a request"))
 }
 
 /// The pieces of a reply whose last one must come last: in any order but for that.

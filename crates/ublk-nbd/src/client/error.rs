@@ -54,6 +54,7 @@ fn reason(reply: u32) -> &'static str {
         option_reply::ERR_TLS_REQD => "the server serves the export only with TLS",
         option_reply::ERR_SHUTDOWN => "the server is ending",
         option_reply::ERR_BLOCK_SIZE_REQD => "the server wants a client with block sizes",
+        option_reply::ERR_EXT_HEADER_REQD => "the server wants a client with extended headers",
         option_reply::ERR_PLATFORM => "the server's platform cannot serve the export",
         _ => "the server refuses the export",
     }

@@ -5,6 +5,7 @@ use crate::wire::{SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC, command, flag};
 
 const CONTEXT: u32 = 5;
 const COOKIE: u64 = 77;
+const OFFSET: u64 = 4096;
 
 /// What a server sends, and what the client has sent.
 struct Wire(VecDeque<u8>, Vec<u8>);
@@ -26,16 +27,20 @@ impl Write for Wire {
 }
 
 fn ask(parts: &[Vec<u8>]) -> Result<Option<Extent>, String> {
+    ask_with(Headers::Structured, parts)
+}
+
+fn ask_with(headers: Headers, parts: &[Vec<u8>]) -> Result<Option<Extent>, String> {
     let request = Request {
         flags: flag::REQ_ONE,
         command: command::BLOCK_STATUS,
         cookie: COOKIE,
-        offset: 4096,
+        offset: OFFSET,
         length: 1 << 20,
     };
     let mut wire = Wire(parts.concat().into(), Vec::new());
-    let found = first_extent(&mut wire, CONTEXT, &request);
-    assert_eq!(wire.1, request.encode());
+    let found = first_extent(&mut wire, headers, CONTEXT, &request);
+    assert_eq!(wire.1, request.encode_as(headers));
     assert!(found.is_err() || wire.0.is_empty(), "{} bytes are left", wire.0.len());
     found.map_err(|error| error.to_string())
 }
@@ -51,6 +56,15 @@ fn chunk_of(cookie: u64, flags: u16, kind: u16, data: &[u32]) -> Vec<u8> {
 
 fn piece(flags: u16, kind: u16, data: &[u32]) -> Vec<u8> {
     chunk_of(COOKIE, flags, kind, data)
+}
+
+/// A chunk with an extended header.
+fn long(offset: u64, flags: u16, kind: u16, data: &[u32]) -> Vec<u8> {
+    let mut bytes = EXTENDED_REPLY_MAGIC.to_be_bytes().to_vec();
+    bytes.extend([flags, kind].map(u16::to_be_bytes).concat());
+    bytes.extend([COOKIE, offset, data.len() as u64 * 4].map(u64::to_be_bytes).concat());
+    bytes.extend(data.iter().flat_map(|word| word.to_be_bytes()));
+    bytes
 }
 
 fn simple(error: u32) -> Vec<u8> {
@@ -102,6 +116,40 @@ fn a_server_that_breaks_the_protocol_is_not_believed() {
         (vec![], "fill"),
     ] {
         let error = ask(&parts).unwrap_err();
+        assert!(error.contains(words), "{error} for {words}");
+    }
+}
+
+#[test]
+fn with_extended_headers_an_extent_has_32_or_64_bits() {
+    let ask = |parts: &[Vec<u8>]| ask_with(Headers::Extended, parts);
+    for count in [0, 1] {
+        let data = [CONTEXT, count, 5, 65536, 0, 3];
+        let extent = Some(Extent { length: (5 << 32) + 65536, flags: 3 });
+        assert_eq!(ask(&[long(OFFSET, 1, chunk::BLOCK_STATUS_EXT, &data)]), Ok(extent));
+    }
+    let short = long(OFFSET, 0, chunk::BLOCK_STATUS, &[CONTEXT, 65536, 3]);
+    let end = long(OFFSET, 1, chunk::NONE, &[]);
+    assert_eq!(ask(&[short, end]), Ok(Some(Extent { length: 65536, flags: 3 })));
+    assert_eq!(ask(&[long(OFFSET, 1, chunk::ERROR, &[22, 0, 0])]), Ok(None));
+}
+
+#[test]
+fn replies_with_the_headers_that_were_not_agreed_on_are_not_believed() {
+    let data = [CONTEXT, 1, 0, 65536, 0, 3];
+    let (short, wide) = (chunk::BLOCK_STATUS, chunk::BLOCK_STATUS_EXT);
+    for (headers, part, words) in [
+        (Headers::Structured, long(OFFSET, 1, wide, &data), "another request"),
+        (Headers::Structured, piece(1, wide, &data), "fits no reply"),
+        (Headers::Extended, piece(1, short, &[CONTEXT, 512, 3]), "another request"),
+        (Headers::Extended, simple(22), "another request"),
+        (Headers::Extended, long(OFFSET + 512, 1, wide, &data), "another request"),
+        (Headers::Extended, long(OFFSET, 1, wide, &[CONTEXT, 2, 0, 512, 0, 3]), "a count"),
+        (Headers::Extended, long(OFFSET, 1, wide, &[CONTEXT, 1, 0, 0, 0, 3]), "without a byte"),
+        (Headers::Extended, long(OFFSET, 1, wide, &[9, 1, 0, 512, 0, 3]), "was not chosen"),
+        (Headers::Extended, long(OFFSET, 1, wide, &[CONTEXT, 1, 0, 512]), "fits no reply"),
+    ] {
+        let error = ask_with(headers, &[part]).unwrap_err();
         assert!(error.contains(words), "{error} for {words}");
     }
 }

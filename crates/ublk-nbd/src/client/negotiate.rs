@@ -1,10 +1,12 @@
-//! The negotiation: fixed newstyle, `STARTTLS` where TLS is asked for, `STRUCTURED_REPLY`, `SET_META_CONTEXT` for a
-//! connection that asks for extents, then `GO`, or `EXPORT_NAME` for servers without.
+//! The negotiation: fixed newstyle, `STARTTLS` where TLS is asked for, `EXTENDED_HEADERS`, or for servers without
+//! `STRUCTURED_REPLY`, `SET_META_CONTEXT` for a connection that asks for extents, then `GO`, or `EXPORT_NAME` for
+//! servers without.
 
 use std::io::{Read, Write};
 
 use super::NegotiateError;
 use super::NegotiateError::Protocol;
+use crate::Headers;
 use crate::wire::{
     MAGIC, MAX_PAYLOAD, OPTION_MAGIC, OPTION_REPLY_MAGIC, allocation, export, handshake, info,
     length, option, option_reply,
@@ -31,12 +33,10 @@ pub struct Blocks {
 pub struct Export {
     /// In bytes.
     pub size: u64,
-    /// Transmission flags, [`wire::export`](crate::wire::export).
+    /// Transmission flags, [`wire::export`](crate::wire::export), but for those that depend on the headers.
     pub flags: u16,
     /// Absent where the server does not say.
     pub blocks: Option<Blocks>,
-    /// Replies to reads are structured.
-    pub structured: bool,
 }
 
 impl Export {
@@ -56,6 +56,8 @@ impl Export {
 pub struct Agreed {
     /// What the server says of the export.
     pub export: Export,
+    /// Of this connection: another connection to the same export may have others.
+    pub headers: Headers,
     /// The number of the metadata context `base:allocation` in replies to `BLOCK_STATUS`. Absent where the server has
     /// no such context, or was not asked.
     pub allocation: Option<u32>,
@@ -84,22 +86,37 @@ pub fn negotiate<S: Read + Write>(
             _ => return Err(NegotiateError::NoTls),
         }
     }
-    send_option(stream, option::STRUCTURED_REPLY, &[])?;
-    // Any error: the server does without.
-    let structured = read_reply(stream, option::STRUCTURED_REPLY)?.0 == option_reply::ACK;
-    let allocation = if extents && structured { choose_allocation(stream, name)? } else { None };
+    let headers = agree_on_headers(stream)?;
+    let asks = extents && headers.have_chunks();
+    let allocation = if asks { choose_allocation(stream, name)? } else { None };
     let export = match go(stream, name) {
-        Err(NegotiateError::Refused { reply: option_reply::ERR_UNSUP, .. }) => {
+        Err(NegotiateError::Refused { reply: option_reply::ERR_UNSUP, .. })
+            if headers != Headers::Extended =>
+        {
             send_option(stream, option::EXPORT_NAME, name.as_bytes())?;
             let (size, flags) = (read_u64(stream)?, read_u16(stream)?);
             if !no_zeroes {
                 stream.read_exact(&mut [0; 124])?;
             }
-            Export { size, flags, blocks: None, structured }
+            Export { size, flags, blocks: None }
         }
-        told => Export { structured, ..told? },
+        told => told?,
     };
-    Ok(Agreed { export: checked(export)?, allocation })
+    Ok(Agreed { export: checked(export)?, headers, allocation })
+}
+
+/// The best headers that the server has. Any error to an option: the server does without.
+fn agree_on_headers(stream: &mut (impl Read + Write)) -> Result<Headers, NegotiateError> {
+    for (option, headers) in [
+        (option::EXTENDED_HEADERS, Headers::Extended),
+        (option::STRUCTURED_REPLY, Headers::Structured),
+    ] {
+        send_option(stream, option, &[])?;
+        if read_reply(stream, option)?.0 == option_reply::ACK {
+            return Ok(headers);
+        }
+    }
+    Ok(Headers::Simple)
 }
 
 /// Chooses `base:allocation`, and returns the number of the context where the server has the context.
@@ -158,7 +175,7 @@ fn go(stream: &mut (impl Read + Write), name: &str) -> Result<Export, NegotiateE
         match reply {
             option_reply::ACK => {
                 let (size, flags) = facts.ok_or(Protocol("the server does not say the size"))?;
-                return Ok(Export { size, flags, blocks, structured: false });
+                return Ok(Export { size, flags, blocks });
             }
             option_reply::INFO => read_info(&data, &mut facts, &mut blocks)?,
             reply if reply & option_reply::ERROR != 0 => {
@@ -213,7 +230,9 @@ fn checked(export: Export) -> Result<Export, NegotiateError> {
             return Err(Protocol("the server says block sizes that contradict each other"));
         }
     }
-    Ok(export)
+    // A server that comes back with other headers serves the same export.
+    let flags = export.flags & !(export::SEND_DF | export::BLOCK_STATUS_PAYLOAD);
+    Ok(Export { flags, ..export })
 }
 
 fn push_string(data: &mut Vec<u8>, text: &str) -> Result<(), NegotiateError> {

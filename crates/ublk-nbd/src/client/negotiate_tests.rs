@@ -59,7 +59,11 @@ const BOTH: u16 = handshake::FIXED_NEWSTYLE | handshake::NO_ZEROES;
 const FLAGS: u16 = export::HAS_FLAGS | export::SEND_FLUSH;
 
 fn modern(facts: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    let mut parts = vec![greeting(BOTH), reply(option::STRUCTURED_REPLY, option_reply::ACK, &[])];
+    let mut parts = vec![
+        greeting(BOTH),
+        reply(option::EXTENDED_HEADERS, option_reply::ERR_UNSUP, &[]),
+        reply(option::STRUCTURED_REPLY, option_reply::ACK, &[]),
+    ];
     parts.extend(facts.iter().map(|fact| reply(option::GO, option_reply::INFO, fact)));
     parts.push(reply(option::GO, option_reply::ACK, &[]));
     parts
@@ -70,7 +74,7 @@ fn an_export_is_what_the_server_says() {
     let facts = [export_info(1 << 30, FLAGS), vec![0, 77, 1], block_info([512, 4096, 1 << 25])];
     let (result, sent) = talk(&modern(&facts), "data");
     let blocks = Blocks { minimum: 512, preferred: 4096, maximum: 1 << 25 };
-    let export = Export { size: 1 << 30, flags: FLAGS, blocks: Some(blocks), structured: true };
+    let export = Export { size: 1 << 30, flags: FLAGS, blocks: Some(blocks) };
     assert_eq!(result.unwrap(), export);
     let go = [
         &OPTION_MAGIC.to_be_bytes()[..],
@@ -91,12 +95,13 @@ fn a_server_without_go_and_structured_replies_serves() {
         }
         let parts = [
             greeting(flags),
+            reply(option::EXTENDED_HEADERS, option_reply::ERR_UNSUP, b"no"),
             reply(option::STRUCTURED_REPLY, option_reply::ERR_UNSUP, b"no"),
             reply(option::GO, option_reply::ERR_UNSUP, b"no"),
             end,
         ];
         let (result, sent) = talk(&parts, "x");
-        let export = Export { size: 1 << 20, flags: FLAGS, blocks: None, structured: false };
+        let export = Export { size: 1 << 20, flags: FLAGS, blocks: None };
         assert_eq!(result.unwrap(), export);
         assert!(sent.ends_with(&[0, 0, 0, 1, 0, 0, 0, 1, b'x']));
     }
@@ -121,10 +126,10 @@ fn servers_that_break_the_protocol_are_refused() {
     let mut other = modern(&[size()]);
     other[1] = reply(option::GO, option_reply::ACK, &[]);
     let mut endless = modern(&[]);
-    endless.splice(2.., std::iter::repeat_n(reply(option::GO, option_reply::INFO, &size()), 1001));
+    endless.splice(3.., std::iter::repeat_n(reply(option::GO, option_reply::INFO, &size()), 1001));
     let mut long = modern(&[size()]);
     long[1] =
-        [&OPTION_REPLY_MAGIC.to_be_bytes()[..], &[0, 0, 0, 8, 0, 0, 0, 1, 1, 0, 0, 0]].concat();
+        [&OPTION_REPLY_MAGIC.to_be_bytes()[..], &[0, 0, 0, 11, 0, 0, 0, 1, 1, 0, 0, 0]].concat();
     for (parts, words) in [
         (vec![b"SSH-2.0-OpenSSH\r\n".to_vec()], "does not greet"),
         (vec![MAGIC.to_be_bytes().to_vec(), vec![0; 200]], "old style"),
@@ -178,10 +183,47 @@ fn a_server_without_tls_is_refused_before_anything_is_asked_of_it() {
     }
 }
 
+fn agree(parts: &[Vec<u8>]) -> Result<Agreed, NegotiateError> {
+    let mut wire = Wire { server: parts.concat().into(), client: Vec::new() };
+    negotiate(&mut wire, "x", false, None)
+}
+
+#[test]
+fn a_server_with_extended_headers_is_asked_for_nothing_else() {
+    let mut parts = modern(&[export_info(1 << 20, FLAGS)]);
+    parts[1] = reply(option::EXTENDED_HEADERS, option_reply::ACK, &[]);
+    let structured = parts.remove(2);
+    assert_eq!(agree(&parts).unwrap().headers, Headers::Extended);
+    parts[1] = reply(option::EXTENDED_HEADERS, option_reply::ERR_POLICY, &[]);
+    parts.insert(2, structured);
+    assert_eq!(agree(&parts).unwrap().headers, Headers::Structured);
+    parts[2] = reply(option::STRUCTURED_REPLY, option_reply::ERR_UNSUP, &[]);
+    assert_eq!(agree(&parts).unwrap().headers, Headers::Simple);
+}
+
+#[test]
+fn a_server_with_extended_headers_and_without_go_is_refused() {
+    let parts = [
+        greeting(BOTH),
+        reply(option::EXTENDED_HEADERS, option_reply::ACK, &[]),
+        reply(option::GO, option_reply::ERR_UNSUP, &[]),
+    ];
+    let refused = option_reply::ERR_UNSUP;
+    let error = agree(&parts).unwrap_err();
+    assert!(matches!(error, NegotiateError::Refused { reply, .. } if reply == refused), "{error}");
+}
+
+#[test]
+fn flags_that_depend_on_the_headers_are_no_facts_of_the_export() {
+    let flags = FLAGS | export::SEND_DF | export::BLOCK_STATUS_PAYLOAD;
+    let (told, plain) = (export_info(1 << 20, flags), export_info(1 << 20, FLAGS));
+    assert_eq!(talk(&modern(&[told]), "x").0.unwrap(), talk(&modern(&[plain]), "x").0.unwrap());
+}
+
 /// What a server says of its contexts after `replies` to the choice of one, and what the client has sent.
 fn choose(replies: &[Vec<u8>]) -> (Result<Option<u32>, NegotiateError>, Vec<u8>) {
     let mut parts = modern(&[export_info(1 << 20, FLAGS)]);
-    parts.splice(2..2, replies.iter().cloned());
+    parts.splice(3..3, replies.iter().cloned());
     let mut wire = Wire { server: parts.concat().into(), client: Vec::new() };
     let agreed = negotiate(&mut wire, "data", true, None).map(|agreed| agreed.allocation);
     (agreed, wire.client)
@@ -218,7 +260,7 @@ fn the_context_of_extents_is_chosen_where_the_server_has_it() {
 #[test]
 fn a_server_without_structured_replies_is_not_asked_for_contexts() {
     let mut parts = modern(&[export_info(1 << 20, FLAGS)]);
-    parts[1] = reply(option::STRUCTURED_REPLY, option_reply::ERR_UNSUP, &[]);
+    parts[2] = reply(option::STRUCTURED_REPLY, option_reply::ERR_UNSUP, &[]);
     let mut wire = Wire { server: parts.concat().into(), client: Vec::new() };
     assert_eq!(negotiate(&mut wire, "data", true, None).unwrap().allocation, None);
 }

@@ -1,6 +1,8 @@
 //! Replies of the transmission phase.
 
-use crate::wire::{SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC, error, length};
+use crate::wire::{
+    EXTENDED_REPLY_MAGIC, SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC, error, length,
+};
 
 /// The beginning of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +25,19 @@ pub enum Header {
         /// Of what follows.
         length: u32,
     },
+    /// A chunk of a reply with extended headers; `length` bytes follow.
+    Extended {
+        /// Of [`wire::chunk`](crate::wire::chunk).
+        flags: u16,
+        /// Of [`wire::chunk`](crate::wire::chunk).
+        kind: u16,
+        /// Of the request.
+        cookie: u64,
+        /// Of the request, in bytes.
+        offset: u64,
+        /// Of what follows.
+        length: u32,
+    },
 }
 
 impl Header {
@@ -30,7 +45,7 @@ impl Header {
     /// are needed.
     ///
     /// # Errors
-    /// When the bytes begin no reply.
+    /// When the bytes begin no reply, or a chunk of 4 GiB or more.
     pub fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, &'static str> {
         let Some(magic) = bytes.first_chunk::<4>() else { return Ok(None) };
         match u32::from_be_bytes(*magic) {
@@ -55,8 +70,26 @@ impl Header {
                 };
                 Ok(Some((header, bytes.len())))
             }
+            EXTENDED_REPLY_MAGIC => Self::parse_extended(bytes),
             _ => Err("the bytes begin no reply"),
         }
+    }
+
+    fn parse_extended(bytes: &[u8]) -> Result<Option<(Self, usize)>, &'static str> {
+        let Some(bytes) = bytes.first_chunk::<{ length::EXTENDED_REPLY }>() else {
+            return Ok(None);
+        };
+        let half = be32(bytes, 4);
+        let long = |_| "a chunk of 4 GiB or more";
+        #[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
+        let header = Self::Extended {
+            flags: (half >> 16) as u16,
+            kind: half as u16,
+            cookie: be64(bytes, 8),
+            offset: be64(bytes, 16),
+            length: u32::try_from(be64(bytes, 24)).map_err(long)?,
+        };
+        Ok(Some((header, bytes.len())))
     }
 }
 
@@ -93,6 +126,18 @@ mod tests {
         let header = Header::Chunk { flags: 1, kind: 0x8001, cookie, length: 6 };
         assert_eq!(Header::parse(&chunk), Ok(Some((header, 20))));
         assert!(Header::parse(&[0; 4]).is_err());
+    }
+
+    #[test]
+    fn an_extended_header_has_an_offset_and_a_length_of_64_bits() {
+        let mut chunk = [0x6e, 0x8a, 0x27, 0x8c, 0, 1, 0x80, 1, 1, 2, 3, 4, 5, 6, 7, 8].to_vec();
+        chunk.extend([0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 6, 9, 9]);
+        assert_eq!(Header::parse(&chunk[..31]), Ok(None));
+        let (cookie, offset) = (0x0102_0304_0506_0708, (1 << 40) + 512);
+        let header = Header::Extended { flags: 1, kind: 0x8001, cookie, offset, length: 6 };
+        assert_eq!(Header::parse(&chunk), Ok(Some((header, 32))));
+        chunk[27] = 1;
+        assert!(Header::parse(&chunk).is_err(), "no chunk is as long");
     }
 
     #[test]

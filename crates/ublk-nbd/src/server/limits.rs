@@ -1,7 +1,7 @@
 //! Which requests of a client an export carries out.
 
-use crate::Request;
 use crate::wire::{command, export, flag};
+use crate::{Headers, Request};
 
 /// The facts of an export that decide which requests are answered.
 #[derive(Clone, Copy, Debug)]
@@ -12,8 +12,8 @@ pub struct Limits {
     pub block: u32,
     /// `export::*`, as told to the client.
     pub flags: u16,
-    /// Whether the client has asked for structured replies.
-    pub structured: bool,
+    /// The headers agreed on with the client.
+    pub headers: Headers,
     /// Whether the client has chosen a metadata context.
     pub contexts: bool,
 }
@@ -34,9 +34,10 @@ impl Limits {
     pub fn check(&self, request: &Request) -> Result<(), u32> {
         let Request { command, offset, length, .. } = *request;
         let told = |flag: u16| self.flags & flag != 0;
+        let extended = self.headers == Headers::Extended;
         let (known, flags) = match command {
-            command::READ => (true, if self.structured { flag::DF } else { 0 }),
-            command::WRITE => (true, 0),
+            command::READ => (true, if self.headers.have_chunks() { flag::DF } else { 0 }),
+            command::WRITE => (true, if extended { flag::PAYLOAD_LEN } else { 0 }),
             command::FLUSH => (told(export::SEND_FLUSH), 0),
             command::TRIM => (told(export::SEND_TRIM | export::READ_ONLY), 0),
             command::CACHE => (told(export::SEND_CACHE), 0),
@@ -54,6 +55,9 @@ impl Limits {
         if !known || request.flags & !(flags | flag::FUA) != 0 {
             return Err(EINVAL);
         }
+        if extended && command == command::WRITE && !request.has(flag::PAYLOAD_LEN) {
+            return Err(EINVAL);
+        }
         let changes = matches!(command, command::WRITE | command::TRIM | command::WRITE_ZEROES);
         if changes && told(export::READ_ONLY) {
             return Err(EPERM);
@@ -62,15 +66,15 @@ impl Limits {
             return if offset == 0 && length == 0 { Ok(()) } else { Err(EINVAL) };
         }
         let moves = matches!(command, command::READ | command::WRITE);
-        if length == 0 || moves && length > MAX_LENGTH {
+        if length == 0 || moves && length > MAX_LENGTH.into() {
             return Err(EINVAL);
         }
-        if offset.checked_add(length.into()).is_none_or(|end| end > self.size) {
+        if offset.checked_add(length).is_none_or(|end| end > self.size) {
             let fills = matches!(command, command::WRITE | command::WRITE_ZEROES);
             return Err(if fills { ENOSPC } else { EINVAL });
         }
         let mask = u64::from(self.block) - 1;
-        if (offset | u64::from(length)) & mask != 0 {
+        if (offset | length) & mask != 0 {
             return Err(EINVAL);
         }
         Ok(())
@@ -87,10 +91,15 @@ mod tests {
         | export::SEND_TRIM
         | export::SEND_WRITE_ZEROES
         | export::SEND_CACHE;
-    const LIMITS: Limits =
-        Limits { size: 1 << 20, block: 512, flags: ALL, structured: true, contexts: true };
+    const LIMITS: Limits = Limits {
+        size: 1 << 20,
+        block: 512,
+        flags: ALL,
+        headers: Headers::Structured,
+        contexts: true,
+    };
 
-    fn request(command: u16, offset: u64, length: u32) -> Request {
+    fn request(command: u16, offset: u64, length: u64) -> Request {
         Request { flags: 0, command, cookie: 7, offset, length }
     }
 
@@ -141,7 +150,7 @@ mod tests {
     fn flags_and_commands_that_were_not_offered_are_refused() {
         let with = |command, flags| Request { flags, ..request(command, 0, 512) };
         assert_eq!(LIMITS.check(&with(command::READ, flag::DF)), Ok(()));
-        let simple = Limits { structured: false, ..LIMITS };
+        let simple = Limits { headers: Headers::Simple, ..LIMITS };
         assert_eq!(simple.check(&with(command::READ, flag::DF)), Err(EINVAL));
         assert_eq!(LIMITS.check(&with(command::WRITE, flag::NO_HOLE)), Err(EINVAL));
         assert_eq!(LIMITS.check(&with(command::WRITE, flag::FUA)), Ok(()));
@@ -152,5 +161,36 @@ mod tests {
         let none = Limits { contexts: false, ..LIMITS };
         assert_eq!(none.check(&request(command::BLOCK_STATUS, 0, 512)), Err(EINVAL));
         assert_eq!(LIMITS.check(&request(99, 0, 512)), Err(EINVAL));
+    }
+
+    #[test]
+    fn with_extended_headers_only_writes_have_a_payload() {
+        let limits = Limits { headers: Headers::Extended, ..LIMITS };
+        let with = |command, flags| limits.check(&Request { flags, ..request(command, 0, 512) });
+        assert_eq!(with(command::WRITE, flag::PAYLOAD_LEN), Ok(()));
+        assert_eq!(with(command::WRITE, flag::PAYLOAD_LEN | flag::FUA), Ok(()));
+        assert_eq!(with(command::WRITE, 0), Err(EINVAL), "without data");
+        assert_eq!(with(command::READ, flag::DF), Ok(()));
+        for command in [command::READ, command::TRIM, command::WRITE_ZEROES, command::BLOCK_STATUS]
+        {
+            assert_eq!(with(command, 0), Ok(()), "{command}");
+            assert_eq!(with(command, flag::PAYLOAD_LEN), Err(EINVAL), "{command}");
+        }
+        let write = Request { flags: flag::PAYLOAD_LEN, ..request(command::WRITE, 0, 512) };
+        assert_eq!(LIMITS.check(&write), Err(EINVAL), "the flag needs extended headers");
+    }
+
+    #[test]
+    fn a_length_of_more_than_32_bits_is_checked_like_any_other() {
+        let limits = Limits { size: 6 << 32, headers: Headers::Extended, ..LIMITS };
+        for command in [command::TRIM, command::WRITE_ZEROES, command::BLOCK_STATUS] {
+            assert_eq!(limits.check(&request(command, 1 << 32, 5 << 32)), Ok(()), "{command}");
+            let beyond = limits.check(&request(command, 2 << 32, 5 << 32));
+            let fills = command == command::WRITE_ZEROES;
+            assert_eq!(beyond, Err(if fills { ENOSPC } else { EINVAL }), "{command}");
+            let wraps = limits.check(&request(command, 512, u64::MAX - 511));
+            assert_eq!(wraps, beyond, "{command}");
+        }
+        assert_eq!(limits.check(&request(command::READ, 0, 1 << 32)), Err(EINVAL));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
+use ublk_nbd::Headers;
 use ublk_nbd::server::limits::Limits;
 use ublk_nbd::server::negotiation::Contexts;
 
@@ -34,7 +35,8 @@ pub(super) struct Connection {
     socket: OwnedFd,
     /// The kernel encrypts and decrypts.
     pub(super) tls: bool,
-    pub(super) structured: bool,
+    /// Agreed on with the client.
+    pub(super) headers: Headers,
     pub(super) contexts: Contexts,
     _permit: Permit,
     pub(super) phase: Phase,
@@ -57,7 +59,7 @@ impl Connection {
         Self {
             socket: guest.socket,
             tls: guest.tls,
-            structured: guest.structured,
+            headers: guest.headers,
             contexts: guest.contexts,
             _permit: guest.permit,
             phase: Phase::Header,
@@ -80,7 +82,7 @@ impl Connection {
             size,
             block: facts.block,
             flags: facts.flags(),
-            structured: self.structured,
+            headers: self.headers,
             contexts: !self.contexts.are_none(),
         }
     }

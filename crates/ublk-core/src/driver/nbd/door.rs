@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use std::{io, mem};
 
+use ublk_nbd::Headers;
 use ublk_nbd::server::negotiation::Contexts;
 
 use super::area::Area;
@@ -19,8 +20,8 @@ pub(super) struct Guest {
     pub(super) socket: OwnedFd,
     /// Whether the kernel encrypts and decrypts.
     pub(super) tls: bool,
-    /// Whether the client has asked for structured replies.
-    pub(super) structured: bool,
+    /// The headers that the client has asked for.
+    pub(super) headers: Headers,
     /// The contexts chosen by the client.
     pub(super) contexts: Contexts,
     /// Given back when the connection has ended.

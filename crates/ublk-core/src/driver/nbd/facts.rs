@@ -56,7 +56,7 @@ impl Facts {
         }
     }
 
-    /// The transmission flags of a client with structured replies.
+    /// The transmission flags of a client with replies in chunks.
     ///
     /// `CAN_MULTI_CONN` holds, because all requests reach one target, and a flush covers each earlier
     /// completed write of any connection and queue, as on a block device.

@@ -5,12 +5,13 @@ use std::sync::atomic::Ordering;
 
 use ublk_nbd::Request;
 use ublk_nbd::server::limits::MAX_LENGTH;
-use ublk_nbd::wire::{command, flag, length};
+use ublk_nbd::wire::{command, flag};
 use ublk_sys::{UBLK_IO_RES_OK, ublksrv_io_desc};
 
 use super::connection::Phase;
 use super::door::Found;
 use super::jobs::{Job, Piece, Source};
+use super::receiving::OutOfStep;
 use super::server::{MOST_REPLIES, Server, connection};
 use super::tags::Part;
 use super::{buffer, status};
@@ -28,13 +29,14 @@ impl Server {
                 _ if connection.dead => false,
                 Phase::Ended | Phase::Look(_) => false,
                 Phase::Header if connection.outbox.waiting() >= MOST_REPLIES => false,
-                Phase::Header => match connection.receiving.take::<{ length::REQUEST }>() {
-                    None => false,
-                    Some(header) => {
-                        match Request::decode(&header) {
-                            Some(request) => self.begin(number, request),
-                            None => self.kill(number),
-                        }
+                Phase::Header => match connection.receiving.take_request(connection.headers) {
+                    Ok(None) => false,
+                    Ok(Some(request)) => {
+                        self.begin(number, request);
+                        true
+                    }
+                    Err(OutOfStep) => {
+                        self.kill(number);
                         true
                     }
                 },
@@ -59,14 +61,14 @@ impl Server {
             connection.phase = Phase::Ended;
             return;
         }
-        let payload = request.payload();
+        // The data of a longer write could keep the connection busy without end.
+        let payload = u32::try_from(request.payload(connection.headers)).unwrap_or(u32::MAX);
         if payload > MAX_LENGTH {
-            // The data of a longer write could keep the connection busy without end.
             return self.kill(number);
         }
         let size = self.shared.size.load(Ordering::Relaxed);
         let checked = connection.limits(&self.facts, size).check(&request);
-        let long = u64::from(request.length) > self.facts.transfer(request.offset, u64::MAX);
+        let long = request.length > self.facts.transfer(request.offset, u64::MAX);
         let errno = match checked {
             _ if self.stopping => libc::ESHUTDOWN,
             Err(error) => error.cast_signed(),
@@ -76,7 +78,8 @@ impl Server {
             }
             Ok(()) if request.command == command::FLUSH && !self.facts.cache => 0,
             Ok(()) => {
-                let streams = long && request.command == command::READ && !connection.structured;
+                let streams =
+                    long && request.command == command::READ && !connection.headers.have_chunks();
                 let job = self.jobs.add(Job { streams, ..Job::new(number, request) });
                 connection.jobs += 1;
                 connection.phase = Phase::Issue(job);
@@ -87,7 +90,7 @@ impl Server {
                 return;
             }
         };
-        connection.answer(request.cookie, errno);
+        connection.answer(&request, errno);
         connection.phase = if payload > 0 { Phase::Skip(payload) } else { Phase::Header };
     }
 
@@ -95,7 +98,7 @@ impl Server {
     pub(super) fn look(&mut self, job: u32, request: &Request) {
         let door = Arc::clone(&self.door);
         let one = request.has(flag::REQ_ONE);
-        let (offset, length) = (request.offset, u64::from(request.length));
+        let (offset, length) = (request.offset, request.length);
         let Some(find_one) = self.shared.find_allocation() else {
             return self.found(Found { job, extents: Ok(vec![Allocation::data(length)]) });
         };

@@ -31,6 +31,10 @@ pub(super) struct Job {
 
 const FLUSH: u32 = UBLK_IO_OP_FLUSH as u32;
 
+/// The longest part without data, in bytes. A multiple of each unit of addressing; with the kernel, too, a request
+/// is shorter than 4 GiB.
+const LONGEST: u64 = 1 << 31;
+
 /// How the bytes of a part are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
@@ -68,7 +72,7 @@ impl Job {
     }
 
     pub(super) fn total(&self) -> u64 {
-        if self.request.command == command::FLUSH { 1 } else { self.request.length.into() }
+        if self.request.command == command::FLUSH { 1 } else { self.request.length }
     }
 
     /// Whether parts are still to be made.
@@ -103,17 +107,21 @@ impl Job {
             command::FLUSH => return Piece::FLUSH,
             command::WRITE => (UBLK_IO_OP_WRITE, fua, transfer, Source::Client),
             command::TRIM => {
-                (UBLK_IO_OP_DISCARD, 0, left.min(facts.max_discard.max(512)), Source::None)
+                let most = facts.max_discard.clamp(512, LONGEST);
+                (UBLK_IO_OP_DISCARD, 0, left.min(most), Source::None)
             }
-            command::WRITE_ZEROES if facts.max_zeroes > 0 => {
-                (UBLK_IO_OP_WRITE_ZEROES, keep, left.min(facts.max_zeroes), Source::None)
-            }
+            command::WRITE_ZEROES if facts.max_zeroes > 0 => (
+                UBLK_IO_OP_WRITE_ZEROES,
+                keep,
+                left.min(facts.max_zeroes.min(LONGEST)),
+                Source::None,
+            ),
             command::WRITE_ZEROES => (UBLK_IO_OP_WRITE, 0, transfer, Source::Zeroes),
             // From zeros: what the target leaves unfilled (`null` fills nothing) must not be what the buffer
             // had of another client's request. A request to read ahead is a read without a reply.
             _ => (UBLK_IO_OP_READ, 0, transfer, Source::Zeroes),
         };
-        // Fits: a part is no longer than the client's request.
+        // Fits: a part is no longer than `LONGEST`, or than the longest request of the device.
         let length = u32::try_from(length).unwrap_or_default();
         Piece { op_flags: u32::from(op) | flags, offset, length, source }
     }
@@ -170,7 +178,7 @@ mod tests {
         rotational: false,
     };
 
-    fn job(command: u16, flags: u16, length: u32) -> Job {
+    fn job(command: u16, flags: u16, length: u64) -> Job {
         Job::new(0, Request { flags, command, cookie: 0, offset: 4096, length })
     }
 
@@ -192,6 +200,17 @@ mod tests {
         }
         assert_eq!(pieces(job(command::TRIM, 0, 3 << 20), &FACTS).len(), 3);
         assert_eq!(pieces(job(command::FLUSH, 0, 0), &FACTS), [(0, 0)]);
+    }
+
+    #[test]
+    fn a_request_of_more_than_4_gib_becomes_parts_that_a_device_takes() {
+        let able = Facts { max_discard: u64::MAX, max_zeroes: 3 << 30, ..FACTS };
+        for command in [command::TRIM, command::WRITE_ZEROES] {
+            let pieces = pieces(job(command, 0, (5 << 30) + 512), &able);
+            let lengths: Vec<_> = pieces.iter().map(|&(_, length)| length).collect();
+            assert_eq!(lengths, [1 << 31, 1 << 31, (1 << 30) + 512], "{command}");
+            assert_eq!(pieces[2].0, 4096 + (4 << 30));
+        }
     }
 
     #[test]

@@ -199,9 +199,9 @@ fn receive(shared: &Shared, client: OwnedFd, weak: &Weak<Shared>) {
         shared.listener.remove(number);
         // The list had the only other reference.
         if let (Some((choices, permit)), Some(socket)) = (heard, Arc::into_inner(client)) {
-            let (structured, contexts) = (choices.structured, choices.contexts);
+            let (headers, contexts) = (choices.headers, choices.contexts);
             let tls = shared.listener.identity.is_some();
-            shared.admit(Guest { socket, tls, structured, contexts, permit });
+            shared.admit(Guest { socket, tls, headers, contexts, permit });
         }
     };
     if negotiator.spawn(negotiate).is_err() {

@@ -214,19 +214,25 @@ fn vector(base: *const u8, length: usize) -> libc::iovec {
 
 #[cfg(test)]
 mod tests {
-    use ublk_nbd::server::reply;
+    use ublk_nbd::server::reply::To;
+    use ublk_nbd::{Headers, Request};
 
     use super::*;
 
+    fn done(cookie: u64) -> Option<Header> {
+        let request = Request { flags: 0, command: 0, cookie, offset: 0, length: 0 };
+        Some(To::request(&request, Headers::Simple).end(0))
+    }
+
     fn plain(cookie: u64) -> Reply {
-        Reply { header: Some(reply::simple(cookie, 0)), body: Body::Empty }
+        Reply { header: done(cookie), body: Body::Empty }
     }
 
     fn data(cookie: u64, tag: Tag, bytes: &[u8]) -> Reply {
         let address = bytes.as_ptr().expose_provenance() as u64;
         let length = u32::try_from(bytes.len()).unwrap();
         let body = Body::Tag { tag, address, length };
-        Reply { header: Some(reply::simple(cookie, 0)), body }
+        Reply { header: done(cookie), body }
     }
 
     /// Sends all, at most `most` bytes a call.

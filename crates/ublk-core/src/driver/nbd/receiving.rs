@@ -2,8 +2,14 @@
 
 use std::ptr;
 
+use ublk_nbd::{Headers, Request};
+
 /// How much is received at once, in bytes: dozens of requests, or a few small writes.
 const CAPACITY: usize = 32 << 10;
+
+/// The client and the server differ in where the next request begins: the connection must end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OutOfStep;
 
 /// A connection's buffer for received bytes.
 #[derive(Debug)]
@@ -29,6 +35,25 @@ impl Receiving {
         let bytes = *self.buffer[self.start..self.end].first_chunk::<N>()?;
         self.start += N;
         Some(bytes)
+    }
+
+    /// Takes the header of the next request. `Ok(None)`: more bytes are needed.
+    ///
+    /// # Errors
+    /// When the bytes begin no request with such headers.
+    pub(super) fn take_request(&mut self, headers: Headers) -> Result<Option<Request>, OutOfStep> {
+        let request = match headers {
+            Headers::Simple | Headers::Structured => self.take().map(|all| Request::decode(&all)),
+            Headers::Extended => self.take().map(|all| Request::decode_extended(&all)),
+        };
+        match request {
+            Some(None) => Err(OutOfStep),
+            // The client may wait for the reply to a shorter header.
+            None if !Request::may_begin(&self.buffer[self.start..self.end], headers) => {
+                Err(OutOfStep)
+            }
+            other => Ok(other.flatten()),
+        }
     }
 
     /// Drops up to `most` bytes; the number of dropped bytes.
@@ -95,6 +120,22 @@ mod tests {
         assert_eq!(unsafe { receiving.move_to(place.as_mut_ptr(), 8) }, 3);
         assert_eq!(place[..3], [6, 7, 8]);
         assert_eq!(receiving.skip(9), 0);
+    }
+
+    #[test]
+    fn a_header_of_the_other_kind_is_not_waited_for() {
+        let flush = Request { flags: 0, command: 3, cookie: 7, offset: 0, length: 0 };
+        let kinds = [Headers::Simple, Headers::Structured, Headers::Extended];
+        for (headers, sent) in kinds.into_iter().flat_map(|one| kinds.map(|other| (one, other))) {
+            let bytes = flush.encode_as(sent);
+            for (count, whole) in [(bytes.len(), Some(flush)), (3, None)] {
+                let mut receiving = Receiving::new();
+                receive(&mut receiving, &bytes[..count]);
+                let same = bytes == flush.encode_as(headers);
+                let expected = if same { Ok(whole) } else { Err(OutOfStep) };
+                assert_eq!(receiving.take_request(headers), expected, "{headers:?}, {sent:?}");
+            }
+        }
     }
 
     #[test]

@@ -122,7 +122,7 @@ impl Server {
         let number = job.connection;
         let connection = connection(&mut self.connections, number);
         let reads = job.request.command == command::READ && result >= 0;
-        if reads && !connection.dead && (connection.structured || job.errno == 0) {
+        if reads && !connection.dead && (connection.headers.have_chunks() || job.errno == 0) {
             connection.answer_part(job, &part, tag, from);
         } else if job.is_over() && job.needs_flush(&self.facts) {
             job.flushing = true;
@@ -194,12 +194,12 @@ impl Server {
     /// Another thread has found the extents of a `BLOCK_STATUS`.
     pub(super) fn found(&mut self, found: Found) {
         let job = self.jobs.get(found.job);
-        let (number, cookie) = (job.connection, job.request.cookie);
+        let (number, request) = (job.connection, job.request);
         job.issued = job.total();
         let connection = connection(&mut self.connections, number);
         match found.extents {
             Err(error) => job.errno = error.raw_os_error().unwrap_or(libc::EIO),
-            Ok(extents) if !connection.dead => connection.answer_status(cookie, &extents),
+            Ok(extents) if !connection.dead => connection.answer_status(&request, &extents),
             Ok(_) => {}
         }
         if connection.phase == Phase::Look(found.job) {

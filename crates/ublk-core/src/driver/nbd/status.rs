@@ -6,8 +6,12 @@ use crate::allocation::{Allocation, FindAllocation};
 
 /// The most extents of a reply.
 const MOST: usize = 1024;
+/// The most ranges that a reply is made from: a request may be for the whole disk, and the client asks again for the
+/// rest.
+const MOST_RANGES: usize = 1 << 16;
 
-/// Finds the extents of `length` bytes at `offset`: at most [`MOST`], or the first with `one`.
+/// Finds the extents of `length` bytes at `offset`: at most [`MOST`], or the first with `one`, from at most
+/// [`MOST_RANGES`] answers of `find_one`.
 ///
 /// # Errors
 /// The errors of `find_one`.
@@ -20,7 +24,10 @@ pub(super) fn find(
     let mut extents: Vec<Allocation> = Vec::new();
     let end = offset + length;
     let mut at = offset;
-    while at < end {
+    for _ in 0..MOST_RANGES {
+        if at == end {
+            break;
+        }
         let found = find_one(at, end - at)?;
         let length = found.length.clamp(1, end - at);
         let same = |last: &&mut Allocation| Allocation { length: last.length, ..found } == **last;
@@ -54,6 +61,13 @@ mod tests {
         let lengths: Vec<_> = found.iter().map(|extent| (extent.length, extent.hole)).collect();
         assert_eq!(lengths[..3], [(4608, false), (512, true), (512, false)]);
         assert_eq!(found.iter().map(|extent| extent.length).sum::<u64>(), 8192);
+    }
+
+    #[test]
+    fn a_reply_is_made_from_a_bounded_number_of_ranges() {
+        let data = |_, length: u64| Ok(Allocation::data(length.min(4096)));
+        let found = find(&data, 0, 1 << 50, false).unwrap();
+        assert_eq!(found, [Allocation::data(4096 * MOST_RANGES as u64)]);
     }
 
     #[test]

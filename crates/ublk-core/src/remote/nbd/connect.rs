@@ -60,7 +60,10 @@ pub(super) fn connect(
     let secure = identity.as_ref().map(|_| &mut secure as Secure<'_, _>);
     let agreed = negotiate(&mut stream, &address.export, extents, secure);
     match (agreed, failure) {
-        (Ok(agreed), _) => Ok((socket, agreed)),
+        (Ok(agreed), _) => {
+            socket.agree(agreed.headers);
+            Ok((socket, agreed))
+        }
         (Err(NegotiateError::Io(error)), _) if error.kind() == io::ErrorKind::TimedOut => {
             Err(ConnectError::TimedOut)
         }

@@ -124,7 +124,7 @@ impl Remote for Nbd {
         let length = u32::try_from(length).unwrap_or(u32::MAX).min(status::LONGEST);
         match self.status.ask(self, offset, length) {
             Some(extent) => Allocation {
-                length: length.min(extent.length).into(),
+                length: extent.length.min(length.into()),
                 hole: extent.flags & allocation::HOLE != 0,
                 zero: extent.flags & allocation::ZERO != 0,
                 changed: false,

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use io_uring::opcode;
 use io_uring::squeue::Entry;
 use io_uring::types::Fd;
+use ublk_nbd::Headers;
 use ublk_nbd::client::{CoverError, Header, errno};
 use ublk_nbd::wire::{chunk, error};
 
+use super::sending::request_offset;
 use super::socket::Socket;
 use super::table::Table;
 use crate::memory::Region;
@@ -57,8 +59,8 @@ pub(super) struct Receiving {
     begin: usize,
     end: usize,
     expected: Expected,
-    /// Reads get structured replies.
-    structured: bool,
+    /// Of replies.
+    headers: Headers,
     /// An entry is in flight.
     pub(super) in_flight: bool,
     /// The last entry has taken all bytes that had come.
@@ -66,10 +68,22 @@ pub(super) struct Receiving {
 }
 
 impl Receiving {
-    pub(super) fn new(memory: Arc<Region>, structured: bool) -> Self {
+    pub(super) fn new(memory: Arc<Region>) -> Self {
         assert!(memory.size() >= BUFFER);
-        let expected = Expected::Header;
-        Self { memory, begin: 0, end: 0, expected, structured, in_flight: false, drained: true }
+        Self {
+            memory,
+            begin: 0,
+            end: 0,
+            expected: Expected::Header,
+            headers: Headers::Simple,
+            in_flight: false,
+            drained: true,
+        }
+    }
+
+    /// The replies of the next connection have these headers.
+    pub(super) fn agree(&mut self, headers: Headers) {
+        self.headers = headers;
     }
 
     /// Forgets everything: the connection is lost, and no entry is in flight.
@@ -210,39 +224,64 @@ impl Receiving {
         table: &mut Table,
         ended: &mut dyn FnMut(&mut Table, u16, i32),
     ) -> Result<(), Broken> {
-        const UNKNOWN: Broken = "a reply to no request";
-        match header {
-            Header::Simple { error, cookie } => {
-                let number = table.find(cookie).ok_or(UNKNOWN)?;
-                let slot = table.slot(number);
-                let (left, reads) = (slot.job.length, slot.job.kind == StepKind::Read);
-                if error != 0 {
-                    fail(&mut slot.errno, error)?;
-                } else if reads && self.structured {
-                    return Err(
-                        "a simple reply to a read, after structured replies were agreed on",
-                    );
-                } else if reads && left > 0 {
-                    // One piece, nothing before: cannot fail.
-                    let _whole = slot.cover.add(0..left);
-                    self.expected = Expected::Data { number, at: 0, left, last: true };
-                    return Ok(());
+        match (header, self.headers) {
+            (Header::Simple { error, cookie }, Headers::Simple | Headers::Structured) => {
+                self.begin_simple(error, cookie, table, ended)
+            }
+            (Header::Chunk { flags, kind, cookie, length }, Headers::Structured) => {
+                self.begin_chunk((flags, kind, length), find(table, cookie)?, table)
+            }
+            (Header::Extended { flags, kind, cookie, offset, length }, Headers::Extended) => {
+                let number = find(table, cookie)?;
+                if offset != request_offset(&table.slot(number).job) {
+                    return Err("a reply with the offset of another request");
                 }
-                end(table, number, ended);
-                Ok(())
+                self.begin_chunk((flags, kind, length), number, table)
             }
-            Header::Chunk { .. } if !self.structured => {
-                Err("a structured reply, which was not agreed on")
-            }
-            Header::Chunk { flags, kind, cookie, length } => {
-                let number = table.find(cookie).ok_or(UNKNOWN)?;
-                let last = flags & chunk::DONE != 0;
-                check_chunk(&table.slot(number).job, kind, length, last)?;
-                self.expected = Expected::Chunk { number, kind, length, last };
-                Ok(())
-            }
+            _ => Err("a reply with headers that were not agreed on"),
         }
     }
+
+    fn begin_simple(
+        &mut self,
+        error: u32,
+        cookie: u64,
+        table: &mut Table,
+        ended: &mut dyn FnMut(&mut Table, u16, i32),
+    ) -> Result<(), Broken> {
+        let number = find(table, cookie)?;
+        let slot = table.slot(number);
+        let (left, reads) = (slot.job.length, slot.job.kind == StepKind::Read);
+        if error != 0 {
+            fail(&mut slot.errno, error)?;
+        } else if reads && self.headers == Headers::Structured {
+            return Err("a simple reply to a read, after structured replies were agreed on");
+        } else if reads && left > 0 {
+            // One piece, nothing before: cannot fail.
+            let _whole = slot.cover.add(0..left);
+            self.expected = Expected::Data { number, at: 0, left, last: true };
+            return Ok(());
+        }
+        end(table, number, ended);
+        Ok(())
+    }
+
+    fn begin_chunk(
+        &mut self,
+        (flags, kind, length): (u16, u16, u32),
+        number: u16,
+        table: &mut Table,
+    ) -> Result<(), Broken> {
+        let last = flags & chunk::DONE != 0;
+        check_chunk(&table.slot(number).job, kind, length, last)?;
+        self.expected = Expected::Chunk { number, kind, length, last };
+        Ok(())
+    }
+}
+
+/// The job that a reply is for.
+fn find(table: &mut Table, cookie: u64) -> Result<u16, Broken> {
+    table.find(cookie).ok_or("a reply to no request")
 }
 
 /// Refuses chunks that fit no reply, before anything of them is waited for.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use io_uring::opcode;
 use io_uring::squeue::Entry;
 use io_uring::types::Fd;
-use ublk_nbd::Request;
 use ublk_nbd::wire::{command, flag, length};
+use ublk_nbd::{Headers, Request};
 
 use super::socket::Socket;
 use super::table::{Stage, Table};
@@ -43,7 +43,7 @@ impl std::fmt::Debug for Sending {
 impl Sending {
     /// How much memory headers of so many jobs need.
     pub(super) fn room(capacity: usize) -> usize {
-        length::REQUEST * capacity
+        length::EXTENDED_REQUEST * capacity
     }
 
     /// Uses `memory` from `headers` on.
@@ -62,8 +62,8 @@ impl Sending {
         }
     }
 
-    /// Gathers the waiting requests, unless some of the last ones are left.
-    pub(super) fn gather(&mut self, table: &mut Table) {
+    /// Gathers the waiting requests, with these headers, unless some of the last ones are left.
+    pub(super) fn gather(&mut self, table: &mut Table, headers: Headers) {
         if self.from < self.count {
             return;
         }
@@ -72,19 +72,26 @@ impl Sending {
         // A request adds two pieces at most.
         while self.count + 2 <= MOST_PIECES {
             let Some((number, cookie, job)) = table.next() else { break };
-            let header = request(&job, cookie).encode();
-            let at = self.headers + self.batch.len() * length::REQUEST;
-            assert!(at + header.len() <= self.memory.size());
-            let place = self.memory.base().wrapping_add(at);
-            // SAFETY: inside the region, just checked; the kernel reads the memory only while an entry
-            // is in flight.
-            unsafe { ptr::copy_nonoverlapping(header.as_ptr(), place, header.len()) };
-            self.add(place, header.len());
+            let request = request(&job, cookie);
+            match headers {
+                Headers::Simple | Headers::Structured => self.put(request.encode()),
+                Headers::Extended => self.put(extended(request).encode_extended()),
+            }
             if let StepKind::Write { .. } = job.kind {
                 self.add(job.memory, job.length as usize);
             }
             self.batch.push(number);
         }
+    }
+
+    /// Adds the header of the batch's next request.
+    fn put<const N: usize>(&mut self, header: [u8; N]) {
+        let at = self.headers + self.batch.len() * N;
+        assert!(at + N <= self.memory.size());
+        let place = self.memory.base().wrapping_add(at);
+        // SAFETY: inside the region, just checked; the kernel reads the memory only while an entry is in flight.
+        unsafe { ptr::copy_nonoverlapping(header.as_ptr(), place, N) };
+        self.add(place, N);
     }
 
     fn add(&mut self, place: *mut u8, length: usize) {
@@ -173,9 +180,18 @@ fn request(job: &Job, cookie: u64) -> Request {
         other => unreachable!("not a step on an export: {other:?}"),
     };
     // Of a flush both must be 0.
-    let (offset, length) = match command {
-        command::FLUSH => (0, 0),
-        _ => (job.offset, job.length),
-    };
+    let length = if command == command::FLUSH { 0 } else { job.length.into() };
+    let offset = request_offset(job);
     Request { flags, command, cookie, offset, length }
+}
+
+/// The offset of a job's request.
+pub(super) fn request_offset(job: &Job) -> u64 {
+    if job.kind == StepKind::Sync { 0 } else { job.offset }
+}
+
+/// The request with an extended header.
+fn extended(request: Request) -> Request {
+    let payload = if request.command == command::WRITE { flag::PAYLOAD_LEN } else { 0 };
+    Request { flags: request.flags | payload, ..request }
 }

@@ -84,7 +84,7 @@ impl NbdSession {
             closing: false,
             table: Table::new(capacity, none),
             sending: Sending::new(Arc::clone(&memory), receiving::BUFFER, capacity),
-            receiving: Receiving::new(Arc::clone(&memory), remote.export.structured),
+            receiving: Receiving::new(Arc::clone(&memory)),
             answers: VecDeque::with_capacity(capacity),
             line: Line::new()?,
             polls: false,
@@ -94,10 +94,16 @@ impl NbdSession {
             remote,
         };
         match first {
-            Some(socket) => this.link = Link::Up(socket),
+            Some(socket) => this.go_up(socket),
             None => this.connect()?,
         }
         Ok(this)
+    }
+
+    /// Requests go out on a new connection.
+    fn go_up(&mut self, socket: Socket) {
+        self.receiving.agree(socket.headers());
+        self.link = Link::Up(socket);
     }
 
     /// Lets a thread connect.
@@ -158,7 +164,7 @@ impl NbdSession {
     fn hear(&mut self) {
         let news = self.line.take();
         match (&self.link, news.socket) {
-            (Link::Away { .. }, Some(socket)) => self.link = Link::Up(socket),
+            (Link::Away { .. }, Some(socket)) => self.go_up(socket),
             (Link::Away { .. }, None) if news.expired => self.expire(),
             // The session has been closed.
             _ => {}
@@ -252,7 +258,7 @@ impl Session for NbdSession {
         match &self.link {
             Link::Up(socket) => {
                 if !self.sending.in_flight {
-                    self.sending.gather(&mut self.table);
+                    self.sending.gather(&mut self.table, socket.headers());
                     if let Some(entry) = self.sending.entry(socket) {
                         // SAFETY: names memory of the session, which outlives the entry: the engine
                         // drops an idle session only. Names memory of jobs in stage Sending, which get
@@ -299,7 +305,7 @@ impl Session for NbdSession {
                         offset: 0,
                         length: 0,
                     };
-                    socket.send_at_once(&goodbye.encode());
+                    socket.send_at_once(&goodbye.encode_as(socket.headers()));
                 }
                 self.break_off();
             }

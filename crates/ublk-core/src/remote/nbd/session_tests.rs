@@ -36,7 +36,7 @@ fn session_within(reconnect_timeout: Duration) -> (NbdSession, UnixStream) {
     let answer_timeout = Duration::from_secs(LIMIT);
     let remote = Nbd {
         address: Address::parse("nbd+unix:///?socket=/nowhere/at/all").unwrap(),
-        export: Export { size: 4096, flags: export::HAS_FLAGS, blocks: None, structured: false },
+        export: Export { size: 4096, flags: export::HAS_FLAGS, blocks: None },
         options: NbdOptions { reconnect_timeout, answer_timeout, ..NbdOptions::default() },
         first: Mutex::new(None),
         durability: Durability::of(1),

@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
+use ublk_nbd::Headers;
 use ublk_tls::Control;
 
 /// A connected stream socket in blocking mode, as io_uring needs a socket to wait for the peer.
@@ -12,11 +13,22 @@ pub(super) struct Socket {
     fd: OwnedFd,
     /// The kernel encrypts and decrypts.
     tls: bool,
+    headers: Headers,
 }
 
 impl Socket {
     pub(super) fn new(fd: OwnedFd) -> Self {
-        Self { fd, tls: false }
+        Self { fd, tls: false, headers: Headers::Simple }
+    }
+
+    /// Client and server have agreed on the headers.
+    pub(super) fn agree(&mut self, headers: Headers) {
+        self.headers = headers;
+    }
+
+    /// Of requests and replies.
+    pub(super) fn headers(&self) -> Headers {
+        self.headers
     }
 
     /// The kernel has the keys.

@@ -80,10 +80,12 @@ impl Connection {
     fn ask(mut self, remote: &Nbd, offset: u64, length: u32) -> io::Result<(Self, Option<Extent>)> {
         self.asked += 1;
         let (command, flags) = (command::BLOCK_STATUS, flag::REQ_ONE);
+        let length = length.into();
         let request = Request { flags, command, cookie: self.asked, offset, length };
         let deadline = Instant::now() + remote.options.connect_timeout;
+        let headers = self.socket.headers();
         let mut stream = Timed { socket: &mut self.socket, deadline };
-        let extent = first_extent(&mut stream, self.context, &request)?;
+        let extent = first_extent(&mut stream, headers, self.context, &request)?;
         Ok((self, extent))
     }
 }
@@ -91,7 +93,7 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         let request = Request { flags: 0, command: command::DISC, cookie: 0, offset: 0, length: 0 };
-        self.socket.send_at_once(&request.encode());
+        self.socket.send_at_once(&request.encode_as(self.socket.headers()));
     }
 }
 

@@ -3,9 +3,10 @@
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 
+use ublk_nbd::Headers;
 use ublk_nbd::wire::chunk;
 
-use super::replies::{Request, chunk, simple};
+use super::replies::{Request, simple};
 use super::{Rng, State};
 
 /// What the server does wrong with a request.
@@ -29,8 +30,12 @@ pub(crate) enum Misdeed {
     DataForWrite,
     /// Answers a read with a simple reply, after structured replies were agreed on.
     Simple,
-    /// Answers with chunks, also where structured replies were not agreed on.
-    Structured,
+    /// Answers with chunks of these headers, also where others were agreed on.
+    Chunks(Headers),
+    /// Answers with the offset of another request.
+    OtherOffset,
+    /// Sends the beginning of a chunk of more than 4 GiB.
+    Endless,
     /// Answers with zeros, in place of the data, also to a write.
     Hole,
     /// Sends a chunk of an unknown type.
@@ -71,10 +76,15 @@ pub(super) fn misbehave(
     stream: &mut &UnixStream,
 ) -> io::Result<bool> {
     use Misdeed::{
-        Cut, DataForWrite, Ending, Flips, Gap, Garbage, HalfAReply, Noise, OtherCookie, Outside,
-        Overlap, Simple, TooLong, Twice, UnknownChunk, UnknownCookie,
+        Chunks, Cut, DataForWrite, Ending, Endless, Flips, Gap, Garbage, HalfAReply, Noise,
+        OtherCookie, OtherOffset, Outside, Overlap, Simple, TooLong, Twice, UnknownChunk,
+        UnknownCookie,
     };
-    const REST: [Misdeed; 16] = [
+    const REST: [Misdeed; 20] = [
+        Chunks(Headers::Structured),
+        Chunks(Headers::Extended),
+        OtherOffset,
+        Endless,
         OtherCookie,
         Cut,
         DataForWrite,
@@ -99,48 +109,67 @@ pub(super) fn misbehave(
         return match other {
             Some(&other) => misbehave(state, request, other, rng, stream),
             None => {
-                let reply = request.reply(state, state.manners.structured, rng).concat();
+                let reply = request.reply(state, rng).concat();
                 stream.write_all(&reply).map(|()| false)
             }
         };
     }
     let Request { cookie, offset, length, .. } = *request;
+    let plain = |request: Request| request.done();
     let data = vec![0x55; length as usize];
     let at = |offset: u64| offset.to_be_bytes();
-    let right = request.reply(state, true, rng).concat();
+    // Where simple replies were agreed on, chunks that would be right otherwise.
+    let chunked = match request.headers {
+        Headers::Simple => Request { headers: Headers::Structured, ..*request },
+        _ => *request,
+    };
+    let right = chunked.reply(state, rng).concat();
     let (bytes, ends) = match misdeed {
-        Misdeed::UnknownCookie => (simple(0, [0xff; 8], &[]), false),
+        Misdeed::UnknownCookie => (plain(Request { cookie: [0xff; 8], ..*request }), false),
         Misdeed::OtherCookie => {
             let mut other = cookie;
             other[3] ^= 1;
-            (simple(0, other, &[]), false)
+            (plain(Request { cookie: other, ..*request }), false)
         }
         Misdeed::Twice => ([right.clone(), right].concat(), false),
         Misdeed::Garbage => (vec![0x42; 64], false),
         Misdeed::Outside => {
-            (chunk(1, chunk::OFFSET_DATA, cookie, &[&at(offset + 512), &data]), false)
+            (chunked.chunk(1, chunk::OFFSET_DATA, &[&at(offset + 512), &data]), false)
         }
         Misdeed::TooLong => {
-            (chunk(1, chunk::OFFSET_DATA, cookie, &[&at(offset), &data, &[1; 512]]), false)
+            (chunked.chunk(1, chunk::OFFSET_DATA, &[&at(offset), &data, &[1; 512]]), false)
         }
         Misdeed::Overlap => {
-            let one = chunk(0, chunk::OFFSET_DATA, cookie, &[&at(offset), &data]);
-            let two = chunk(1, chunk::OFFSET_DATA, cookie, &[&at(offset), &data[..1]]);
+            let one = chunked.chunk(0, chunk::OFFSET_DATA, &[&at(offset), &data]);
+            let two = chunked.chunk(1, chunk::OFFSET_DATA, &[&at(offset), &data[..1]]);
             ([one, two].concat(), false)
         }
         Misdeed::DataForWrite => {
-            (chunk(1, chunk::OFFSET_DATA, cookie, &[&at(offset), &data]), false)
+            (chunked.chunk(1, chunk::OFFSET_DATA, &[&at(offset), &data]), false)
         }
         Misdeed::Simple => (simple(0, cookie, &request.data(state)), false),
-        Misdeed::Structured => (right, false),
+        Misdeed::Chunks(headers) => {
+            (Request { headers, ..*request }.reply(state, rng).concat(), false)
+        }
+        Misdeed::OtherOffset => {
+            let other = Request { offset: offset ^ 512, ..chunked };
+            // With extended headers the header has the offset, too.
+            (other.chunk(1, chunk::OFFSET_DATA, &[&at(offset), &data]), false)
+        }
+        Misdeed::Endless => {
+            let header = Request { headers: Headers::Extended, ..*request };
+            let mut bytes = header.chunk(1, chunk::OFFSET_DATA, &[&at(offset), &data]);
+            bytes[27] = 1;
+            (bytes, false)
+        }
         Misdeed::Hole => {
             let place = [&at(offset)[..], &length.to_be_bytes()].concat();
-            (chunk(1, chunk::OFFSET_HOLE, cookie, &[&place]), false)
+            (chunked.chunk(1, chunk::OFFSET_HOLE, &[&place]), false)
         }
-        Misdeed::UnknownChunk => (chunk(1, 77, cookie, &[&[1; 8]]), false),
+        Misdeed::UnknownChunk => (chunked.chunk(1, 77, &[&[1; 8]]), false),
         Misdeed::HalfAReply => (right[..right.len() / 2].to_vec(), true),
         Misdeed::Cut => (Vec::new(), true),
-        Misdeed::Ending => (simple(108, cookie, &[]), false),
+        Misdeed::Ending => (request.failure(108), false),
         Misdeed::Noise => {
             let noise = |_| u8::try_from(rng.next(256)).unwrap();
             ((0..4096).map(noise).collect(), false)
@@ -155,7 +184,7 @@ pub(super) fn misbehave(
         }
         Misdeed::Gap => {
             let rest = &data[1..];
-            (chunk(1, chunk::OFFSET_DATA, cookie, &[&at(offset + 1), rest]), false)
+            (chunked.chunk(1, chunk::OFFSET_DATA, &[&at(offset + 1), rest]), false)
         }
         Misdeed::Fails(_)
         | Misdeed::NoService

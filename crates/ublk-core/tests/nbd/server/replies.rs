@@ -1,28 +1,23 @@
 //! Requests, and the right replies.
 
-use ublk_nbd::wire::{SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC, allocation, chunk, command};
+use ublk_nbd::Headers;
+use ublk_nbd::wire::{
+    EXTENDED_REPLY_MAGIC, SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC, allocation, chunk, command,
+};
 
 use super::hello::CONTEXT;
 use super::{Rng, State, lock};
 
 /// A request.
+#[derive(Clone, Copy)]
 pub(super) struct Request {
+    /// Of the connection; of the reply, unless the server misbehaves.
+    pub(super) headers: Headers,
     pub(super) flags: u16,
     pub(super) command: u16,
     pub(super) cookie: [u8; 8],
     pub(super) offset: u64,
     pub(super) length: u32,
-}
-
-pub(super) fn chunk(flags: u16, kind: u16, cookie: [u8; 8], data: &[&[u8]]) -> Vec<u8> {
-    let data = data.concat();
-    let mut bytes = STRUCTURED_REPLY_MAGIC.to_be_bytes().to_vec();
-    bytes.extend(flags.to_be_bytes());
-    bytes.extend(kind.to_be_bytes());
-    bytes.extend(cookie);
-    bytes.extend(u32::try_from(data.len()).unwrap().to_be_bytes());
-    bytes.extend(data);
-    bytes
 }
 
 pub(super) fn simple(error: u32, cookie: [u8; 8], data: &[u8]) -> Vec<u8> {
@@ -34,13 +29,40 @@ pub(super) fn simple(error: u32, cookie: [u8; 8], data: &[u8]) -> Vec<u8> {
 }
 
 impl Request {
-    pub(super) fn failure(&self, structured: bool, error: u32) -> Vec<u8> {
-        if !structured {
+    /// A chunk of the reply.
+    pub(super) fn chunk(&self, flags: u16, kind: u16, data: &[&[u8]]) -> Vec<u8> {
+        let data = data.concat();
+        let extended = self.headers == Headers::Extended;
+        let magic = if extended { EXTENDED_REPLY_MAGIC } else { STRUCTURED_REPLY_MAGIC };
+        let mut bytes = magic.to_be_bytes().to_vec();
+        bytes.extend(flags.to_be_bytes());
+        bytes.extend(kind.to_be_bytes());
+        bytes.extend(self.cookie);
+        if extended {
+            bytes.extend(self.offset.to_be_bytes());
+            bytes.extend((data.len() as u64).to_be_bytes());
+        } else {
+            bytes.extend(u32::try_from(data.len()).unwrap().to_be_bytes());
+        }
+        bytes.extend(data);
+        bytes
+    }
+
+    /// A whole reply without data.
+    pub(super) fn done(&self) -> Vec<u8> {
+        match self.headers {
+            Headers::Simple | Headers::Structured => simple(0, self.cookie, &[]),
+            Headers::Extended => self.chunk(chunk::DONE, chunk::NONE, &[]),
+        }
+    }
+
+    pub(super) fn failure(&self, error: u32) -> Vec<u8> {
+        if self.headers == Headers::Simple {
             return simple(error, self.cookie, &[]);
         }
         let message = b"on purpose";
         let length = u16::try_from(message.len()).unwrap().to_be_bytes();
-        chunk(chunk::DONE, chunk::ERROR, self.cookie, &[&error.to_be_bytes(), &length, message])
+        self.chunk(chunk::DONE, chunk::ERROR, &[&error.to_be_bytes(), &length, message])
     }
 
     pub(super) fn data(&self, state: &State) -> Vec<u8> {
@@ -48,22 +70,27 @@ impl Request {
         lock(&state.disk)[begin..begin + self.length as usize].to_vec()
     }
 
-    /// The first extent of a range: zeros are a hole.
+    /// The first extent of a range: zeros are a hole. With extended headers, the offset decides whether the extent has
+    /// 32 or 64 bits.
     fn extent(&self, state: &State) -> Vec<u8> {
         let data = self.data(state);
         let zero = data[0] == 0;
         let length = data.iter().take_while(|&&byte| (byte == 0) == zero).count();
         let flags = if zero { allocation::HOLE | allocation::ZERO } else { 0 };
-        let words = [CONTEXT, u32::try_from(length).unwrap(), flags].map(u32::to_be_bytes);
-        chunk(chunk::DONE, chunk::BLOCK_STATUS, self.cookie, &[&words.concat()])
+        let length = u32::try_from(length).unwrap();
+        if self.headers == Headers::Extended && self.offset.is_multiple_of(8192) {
+            let words = [CONTEXT, 1, 0, length, 0, flags].map(u32::to_be_bytes);
+            return self.chunk(chunk::DONE, chunk::BLOCK_STATUS_EXT, &[&words.concat()]);
+        }
+        let words = [CONTEXT, length, flags].map(u32::to_be_bytes);
+        self.chunk(chunk::DONE, chunk::BLOCK_STATUS, &[&words.concat()])
     }
 
     /// The pieces of the reply, the last one last.
-    pub(super) fn reply(&self, state: &State, structured: bool, rng: &mut Rng) -> Vec<Vec<u8>> {
-        let cookie = self.cookie;
-        match (self.command, structured) {
-            (command::READ, false) => vec![simple(0, cookie, &self.data(state))],
-            (command::READ, true) => {
+    pub(super) fn reply(&self, state: &State, rng: &mut Rng) -> Vec<Vec<u8>> {
+        match (self.command, self.headers) {
+            (command::READ, Headers::Simple) => vec![simple(0, self.cookie, &self.data(state))],
+            (command::READ, _) => {
                 let data = self.data(state);
                 let count = if state.manners.shuffles { 1 + rng.next(6) } else { 1 };
                 let mut ends: Vec<_> =
@@ -79,22 +106,24 @@ impl Request {
                         let offset = (self.offset + ends[0]).to_be_bytes();
                         if data[range.clone()].iter().all(|&byte| byte == 0) {
                             let length = u32::try_from(range.len()).unwrap().to_be_bytes();
-                            return chunk(0, chunk::OFFSET_HOLE, cookie, &[&offset, &length]);
+                            return self.chunk(0, chunk::OFFSET_HOLE, &[&offset, &length]);
                         }
-                        chunk(0, chunk::OFFSET_DATA, cookie, &[&offset, &data[range]])
+                        self.chunk(0, chunk::OFFSET_DATA, &[&offset, &data[range]])
                     })
                     .collect();
                 if pieces.len() == 1 && rng.next(2) == 0 {
                     // The only piece is the last one.
                     pieces[0][5] |= 1;
                 } else {
-                    pieces.push(chunk(chunk::DONE, chunk::NONE, cookie, &[]));
+                    pieces.push(self.chunk(chunk::DONE, chunk::NONE, &[]));
                 }
                 pieces
             }
             (command::BLOCK_STATUS, _) => vec![self.extent(state)],
-            (_, true) if rng.next(2) == 0 => vec![chunk(chunk::DONE, chunk::NONE, cookie, &[])],
-            _ => vec![simple(0, cookie, &[])],
+            (_, Headers::Structured) if rng.next(2) == 0 => {
+                vec![self.chunk(chunk::DONE, chunk::NONE, &[])]
+            }
+            _ => vec![self.done()],
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The negotiation of a connection: the state, and the answer to each option.
 
+use crate::Headers;
 use crate::wire::{MAGIC, OPTION_MAGIC, export, handshake, info, option, option_reply};
 
 mod contexts;
@@ -27,7 +28,7 @@ pub struct Export<'a> {
     pub description: &'a str,
     /// In bytes.
     pub size: u64,
-    /// `export::*`, of a client with structured replies.
+    /// `export::*`, of a client with replies in chunks.
     pub flags: u16,
     /// Whether the export has the context `qemu:dirty-bitmap:diff`.
     pub tells_diff: bool,
@@ -66,8 +67,8 @@ pub struct Negotiation {
     no_zeroes: bool,
     /// Whether the client uses TLS.
     secure: bool,
-    /// Whether the client has asked for structured replies.
-    pub structured: bool,
+    /// The headers that the client has asked for.
+    pub headers: Headers,
     /// The contexts chosen by the client.
     pub contexts: Contexts,
 }
@@ -84,7 +85,7 @@ impl Negotiation {
 
     /// The transmission flags told to this client.
     pub fn flags(&self, export: &Export<'_>) -> u16 {
-        if self.structured { export.flags } else { export.flags & !export::SEND_DF }
+        if self.headers.have_chunks() { export.flags } else { export.flags & !export::SEND_DF }
     }
 
     /// Answers an option with `replies`.
@@ -113,6 +114,8 @@ impl Negotiation {
                 return Step::Close;
             }
             _ if plain => replies.error(option_reply::ERR_TLS_REQD),
+            // Not after EXTENDED_HEADERS; an error reply does not exist.
+            option::EXPORT_NAME if self.headers == Headers::Extended => return Step::Close,
             option::EXPORT_NAME => return self.export_name(export, data, &mut replies),
             option::LIST if !data.is_empty() => replies.error(option_reply::ERR_INVALID),
             option::LIST => {
@@ -124,11 +127,18 @@ impl Negotiation {
                     return Step::Transmit;
                 }
             }
-            option::STRUCTURED_REPLY if !data.is_empty() => {
+            option::STRUCTURED_REPLY | option::EXTENDED_HEADERS if !data.is_empty() => {
                 replies.error(option_reply::ERR_INVALID);
             }
+            option::STRUCTURED_REPLY if self.headers == Headers::Extended => {
+                replies.error(option_reply::ERR_EXT_HEADER_REQD);
+            }
             option::STRUCTURED_REPLY => {
-                self.structured = true;
+                self.headers = Headers::Structured;
+                replies.ack();
+            }
+            option::EXTENDED_HEADERS => {
+                self.headers = Headers::Extended;
                 replies.ack();
             }
             option::LIST_META_CONTEXT | option::SET_META_CONTEXT => {
@@ -183,7 +193,8 @@ impl Negotiation {
             // A failed choice leaves the client without contexts.
             self.contexts = Contexts::default();
         }
-        let Some((name, chosen)) = read_contexts(data, sets).filter(|_| self.structured) else {
+        let Some((name, chosen)) = read_contexts(data, sets).filter(|_| self.headers.have_chunks())
+        else {
             return replies.error(option_reply::ERR_INVALID);
         };
         if !export.is_named(name) {

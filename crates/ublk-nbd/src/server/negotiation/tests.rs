@@ -91,8 +91,29 @@ fn contexts_are_for_clients_with_structured_replies() {
 }
 
 #[test]
+fn extended_headers_take_the_place_of_structured_replies() {
+    let mut state = begun();
+    let mut ask = |option, data: &[u8]| {
+        let (step, replies) = answer(&mut state, option, data);
+        (step, kinds(&replies), state.headers)
+    };
+    let ack = |headers| (Step::Continue, vec![option_reply::ACK], headers);
+    let refused = |kind, headers| (Step::Continue, vec![kind], headers);
+    let invalid = refused(option_reply::ERR_INVALID, Headers::Simple);
+    assert_eq!(ask(option::EXTENDED_HEADERS, &[1]), invalid);
+    assert_eq!(ask(option::STRUCTURED_REPLY, &[]), ack(Headers::Structured));
+    assert_eq!(ask(option::EXTENDED_HEADERS, &[]), ack(Headers::Extended));
+    let required = refused(option_reply::ERR_EXT_HEADER_REQD, Headers::Extended);
+    assert_eq!(ask(option::STRUCTURED_REPLY, &[]), required);
+    let context = queries("", &["base:allocation"]);
+    assert_eq!(ask(option::SET_META_CONTEXT, &context).1.len(), 2);
+    assert_eq!(ask(option::GO, &named("", &[0, 0])).0, Step::Transmit);
+    assert_eq!(ask(option::EXPORT_NAME, b"disk").0, Step::Close);
+}
+
+#[test]
 fn a_list_of_contexts_chooses_none() {
-    let mut state = Negotiation { structured: true, ..begun() };
+    let mut state = Negotiation { headers: Headers::Structured, ..begun() };
     for asked in [&[][..], &["base:"], &["base:allocation"]] {
         let data = queries("", asked);
         let (_, replies) = answer(&mut state, option::LIST_META_CONTEXT, &data);
@@ -106,7 +127,7 @@ fn only_an_export_with_a_base_has_the_context_of_changes() {
     let both = queries("", &["qemu:dirty-bitmap:diff", "base:allocation"]);
     for tells_diff in [false, true] {
         let export = Export { tells_diff, ..EXPORT };
-        let mut state = Negotiation { structured: true, ..begun() };
+        let mut state = Negotiation { headers: Headers::Structured, ..begun() };
         let mut replies = Vec::new();
         state.answer(&export, option::SET_META_CONTEXT, &both, &mut replies);
         assert_eq!(state.contexts, Contexts { allocation: true, diff: tells_diff });
@@ -122,10 +143,11 @@ fn only_an_export_with_a_base_has_the_context_of_changes() {
 }
 
 #[test]
-fn only_clients_with_structured_replies_hear_of_one_chunk() {
-    let flags = |structured| Negotiation { structured, ..begun() }.flags(&EXPORT);
-    assert_eq!(flags(true) & export::SEND_DF, export::SEND_DF);
-    assert_eq!(flags(false) & export::SEND_DF, 0);
+fn only_clients_with_replies_in_chunks_hear_of_one_chunk() {
+    let flags = |headers| Negotiation { headers, ..begun() }.flags(&EXPORT);
+    assert_eq!(flags(Headers::Structured) & export::SEND_DF, export::SEND_DF);
+    assert_eq!(flags(Headers::Extended) & export::SEND_DF, export::SEND_DF);
+    assert_eq!(flags(Headers::Simple) & export::SEND_DF, 0);
 }
 
 #[test]
@@ -134,7 +156,7 @@ fn data_cut_anywhere_is_refused_and_never_a_panic() {
     let set = queries("disk", &["base:allocation"]);
     for (option, data) in [(option::GO, go), (option::SET_META_CONTEXT, set)] {
         for end in 0..data.len() {
-            let mut state = Negotiation { structured: true, ..begun() };
+            let mut state = Negotiation { headers: Headers::Structured, ..begun() };
             let (step, replies) = answer(&mut state, option, &data[..end]);
             let refused = (Step::Continue, vec![option_reply::ERR_INVALID]);
             assert_eq!((step, kinds(&replies)), refused, "{option} cut at {end}");
@@ -150,7 +172,8 @@ fn random_options_are_answered_with_whole_replies() {
         seed.to_be_bytes()[0]
     };
     for _ in 0..20_000 {
-        let mut state = Negotiation { structured: next() < 128, ..begun() };
+        let headers = if next() < 128 { Headers::Structured } else { Headers::Simple };
+        let mut state = Negotiation { headers, ..begun() };
         let option = u32::from(next() % 14);
         let length = next() % 40;
         let data: Vec<u8> = (0..length).map(|_| next() % 8).collect();
@@ -186,6 +209,7 @@ fn an_export_with_tls_tells_nothing_before_tls() {
     assert_eq!(ask(option::INFO, &named("", &[0, 0])), required);
     assert_eq!(ask(option::LIST, &[]), required);
     assert_eq!(ask(option::STRUCTURED_REPLY, &[]), required);
+    assert_eq!(ask(option::EXTENDED_HEADERS, &[]), required);
     assert_eq!(ask(option::SET_META_CONTEXT, &queries("", &["base:allocation"])), required);
     assert_eq!(ask(77, &[]), required);
     assert_eq!(ask(option::EXPORT_NAME, b""), (Step::Close, vec![]));
