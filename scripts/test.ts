@@ -12,6 +12,7 @@ import { KERNELS, TEST_PACKAGES, VM_PACKAGES, kernelHasUblk } from '../vm/index.
 import { CEPH_PACKAGES } from './ceph/cluster.ts';
 import { ensurePackages, findProgram } from './debian.ts';
 import { kernelHeaders } from './headers.ts';
+import { nbdTools } from './nbd-tools.ts';
 import { otherNodes } from './node.ts';
 import { promtool } from './promtool.ts';
 import { runAll, type Scheduled } from './schedule.ts';
@@ -121,14 +122,8 @@ const STAGES: Stage[] = [
     what: 'vitest without a kernel that has ublk',
     after: ['build'],
     packages: SHELL_PACKAGES,
-    async run() {
-      const env: Record<string, string> = {};
-      try {
-        env['UBLK_PROMTOOL'] = await promtool();
-      } catch (error) {
-        // The tests that need it are skipped, and say so.
-        console.error(`no promtool: ${error instanceof Error ? error.message : String(error)}`);
-      }
+    run: async () => {
+      const env = await fetched('UBLK_PROMTOOL', promtool);
       await show('npx', ['vitest', 'run', '--project', 'unit'], env);
     },
   },
@@ -137,7 +132,10 @@ const STAGES: Stage[] = [
     what: 'vitest: exports on io_uring of this machine, used by nbdcopy, qemu and fio',
     after: ['unit'], // both start many processes
     packages: [...EXPORT_PACKAGES, ...CEPH_PACKAGES],
-    run: () => show('npx', ['vitest', 'run', '--project', 'export']),
+    run: async () => {
+      const env = await fetched('UBLK_NBD_TOOLS', nbdTools);
+      await show('npx', ['vitest', 'run', '--project', 'export'], env);
+    },
   },
   {
     name: 'ceph',
@@ -243,7 +241,21 @@ async function testOnKernel(
 ): Promise<void> {
   const vitest = ['npx', 'vitest', 'run', '--project', 'kernel', ...which];
   const limit = ['--timeout', String(MACHINE_SECONDS)];
-  await show('npm', ['run', '-s', 'vm', '--', ...limit, ...machine, ...vitest], env);
+  const all = { ...env, ...(await fetched('UBLK_NBD_TOOLS', nbdTools)) };
+  await show('npm', ['run', '-s', 'vm', '--', ...limit, ...machine, ...vitest], all);
+}
+
+/** The variable that names what is fetched; none where nothing could be: the tests that need it are skipped, and say so. */
+async function fetched(
+  variable: string,
+  fetch: () => Promise<string>,
+): Promise<Record<string, string>> {
+  try {
+    return { [variable]: await fetch() };
+  } catch (error) {
+    console.error(`no ${variable}: ${error instanceof Error ? error.message : String(error)}`);
+    return {};
+  }
 }
 
 async function show(program: string, args: string[], env: Record<string, string> = {}) {

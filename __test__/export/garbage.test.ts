@@ -13,8 +13,15 @@ const MIB = 1 << 20;
 const SECONDS = Number(process.env.UBLK_GARBAGE_SECONDS ?? '4');
 
 const OPTION_MAGIC = Buffer.from('IHAVEOPT');
-const REQUEST_MAGIC = Buffer.from([0x25, 0x60, 0x95, 0x13]);
-const CHOICES = 8;
+const REQUEST_MAGIC = 0x25609513;
+const EXTENDED_REQUEST_MAGIC = 0x21e41c71;
+const CHOICES = 9;
+const PAYLOAD_LEN = 1 << 5;
+/** The choice of `base:allocation`, of the export without a name. */
+const CONTEXT = Buffer.from(`\0\0\0\0\0\0\0\x01\0\0\0\x0fbase:allocation`, 'latin1');
+
+/** The option that asks for replies of a kind; 0: none. */
+type Headers = 0 | 8 | 11;
 
 /** Connections with bytes that make no sense: before, in, and after the negotiation. */
 describe.skipIf(obstacle)('garbage of hostile clients', () => {
@@ -71,14 +78,14 @@ async function attack(path: string): Promise<void> {
   socket.resume();
   for (let part = 0; part < 6 && !socket.destroyed; part += 1) {
     socket.write(garbage(randomInt(CHOICES)));
-    if (randomInt(4) === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+    if (by(4)) await new Promise((resolve) => setTimeout(resolve, 1));
   }
   end(socket);
   await closed;
 }
 
 function end(socket: Socket): void {
-  if (randomInt(3) === 0) socket.destroy();
+  if (by(3)) socket.destroy();
   else {
     socket.end();
     setTimeout(() => socket.destroy(), 50);
@@ -97,27 +104,40 @@ function garbage(kind: number): Buffer {
     case 3: // A length without the data.
       return Buffer.concat([OPTION_MAGIC, word(7), word(0xffff)]);
     case 4:
-      return go();
+      return go(headers());
     case 5: {
-      const count = randomInt(1, 200);
-      return Buffer.concat([go(), ...Array.from({ length: count }, () => request(randomInt(9)))]);
+      const [kind, count] = [headers(), randomInt(1, 200)];
+      const requests = Array.from({ length: count }, () => request(kind, randomInt(9)));
+      return Buffer.concat([go(kind), ...requests]);
     }
-    case 6: // A write with a part of the data.
-      return Buffer.concat([go(), request(1, 65536, 12 * MIB), randomBytes(randomInt(65536))]);
-    default:
-      return Buffer.concat([
-        go(),
-        request(0, 4 * MIB),
-        request(1, 4096, 8 * MIB),
-        randomBytes(9000),
-      ]);
+    case 6: {
+      // A write with a part of the data.
+      const kind = headers();
+      const write = request(kind, 1, 65536, 12 * MIB);
+      return Buffer.concat([go(kind), write, randomBytes(randomInt(65536))]);
+    }
+    case 7: {
+      // Requests of a kind that was not agreed on.
+      const requests = Array.from({ length: 9 }, () => request(headers(), randomInt(9)));
+      return Buffer.concat([go(headers()), ...requests]);
+    }
+    default: {
+      const kind = headers();
+      const both = [request(kind, 0, 4 * MIB), request(kind, 1, 4096, 8 * MIB)];
+      return Buffer.concat([go(kind), ...both, randomBytes(9000)]);
+    }
   }
 }
 
-/** A whole negotiation, by chance with structured replies. */
-function go(): Buffer {
-  const structured = randomInt(2) === 0 ? option(8, Buffer.alloc(0)) : Buffer.alloc(0);
-  return Buffer.concat([Buffer.from([0, 0, 0, 3]), structured, option(7, Buffer.alloc(6))]);
+function headers(): Headers {
+  return ([0, 8, 11] as const)[randomInt(3)] ?? 0;
+}
+
+/** A whole negotiation. */
+function go(kind: Headers): Buffer {
+  const asked = kind === 0 ? Buffer.alloc(0) : option(kind, Buffer.alloc(0));
+  const context = by(2) ? option(10, CONTEXT) : Buffer.alloc(0);
+  return Buffer.concat([Buffer.from([0, 0, 0, 3]), asked, context, option(7, Buffer.alloc(6))]);
 }
 
 function option(number: number, data: Buffer): Buffer {
@@ -125,17 +145,25 @@ function option(number: number, data: Buffer): Buffer {
 }
 
 /** A request outside the second MiB, which other clients verify. */
-function request(command: number, length = randomInt(1 << 20), at?: number): Buffer {
+function request(kind: Headers, command: number, length = randomInt(1 << 20), at?: number): Buffer {
   const changes = [1, 4, 6].includes(command);
   const offset = at ?? (changes ? 4 * MIB + randomInt(4096) * 512 : randomInt(2 ** 40));
-  const header = Buffer.alloc(28);
-  REQUEST_MAGIC.copy(header);
-  header.writeUInt16BE(randomInt(4) === 0 ? randomInt(64) : 0, 4);
+  const whole = length & (by(2) ? ~511 : ~0);
+  const header = Buffer.alloc(kind === 11 ? 32 : 28);
+  header.writeUInt32BE(kind === 11 ? EXTENDED_REQUEST_MAGIC : REQUEST_MAGIC);
+  const carries = kind === 11 && command === 1 && by(2) ? PAYLOAD_LEN : 0;
+  header.writeUInt16BE(by(4) ? randomInt(64) : carries, 4);
   header.writeUInt16BE(command, 6);
   header.writeBigUInt64BE(BigInt(randomInt(2 ** 32)), 8);
   header.writeBigUInt64BE(BigInt(offset), 16);
-  header.writeUInt32BE(length & (randomInt(2) === 0 ? ~511 : ~0), 24);
+  if (kind === 11) header.writeBigUInt64BE(BigInt(by(8) ? whole * 2 ** 24 : whole), 24);
+  else header.writeUInt32BE(whole, 24);
   return header;
+}
+
+/** By chance, once in so many times. */
+function by(times: number): boolean {
+  return randomInt(times) === 0;
 }
 
 function word(number: number): Buffer {

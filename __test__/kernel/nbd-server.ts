@@ -5,6 +5,7 @@ import { execa } from 'execa';
 import { onTestFinished, vi, type TestContext } from 'vitest';
 
 import type { Device } from '../../src/index.ts';
+import { newProgram } from '../nbd-tools.ts';
 import { servesOn } from '../progress.ts';
 import { temporaryFolder } from './image.ts';
 import { pause } from './load.ts';
@@ -20,6 +21,8 @@ export interface NbdServer {
   go(): void;
   /** Starts the server again, on the same data. */
   start(): Promise<void>;
+  /** What the server has written on stderr since the last start. */
+  log(): string;
 }
 
 const PROGRAMS = { nbdkit: 'nbdkit', qemu: 'qemu-nbd' } as const;
@@ -41,6 +44,21 @@ export async function nbdkit(...words: readonly string[]): Promise<NbdServer> {
 export async function qemuNbd(image: string, ...words: readonly string[]): Promise<NbdServer> {
   const options = ['-t', '-f', 'raw', '-x', 'disk', '--discard=unmap', '--shared=4', ...words];
   return await serve((socket) => ['qemu-nbd', '-k', socket, ...options, image], 'disk');
+}
+
+/**
+ * Starts a qemu-nbd that has extended headers on an image in raw format, and notes each request. Skips the test
+ * where there is none.
+ */
+export async function newQemuNbd(
+  context: TestContext,
+  image: string,
+  ...words: readonly string[]
+): Promise<NbdServer> {
+  const program = newProgram(context, 'qemu-nbd');
+  const options = ['-t', '-f', 'raw', '-x', 'disk', '--discard=unmap', '--shared=4', ...words];
+  const trace = ['--trace', 'nbd_receive_request'];
+  return await serve((socket) => [program, '-k', socket, ...trace, ...options, image], 'disk');
 }
 
 /** Starts nbdkit at a TCP port with the server's certificates in the folder; clients need a certificate. */
@@ -93,11 +111,14 @@ async function start(
 ): Promise<NbdServer> {
   let server: ReturnType<typeof run> | undefined;
   const run = () => execa(program, words, { reject: false, stdin: 'ignore' });
+  let heard = '';
   const begin = async (): Promise<void> => {
     // qemu-nbd removes a socket that is left; nbdkit refuses.
     await execa('rm', ['-f', file]);
     const started = run();
     server = started;
+    heard = '';
+    started.stderr.on('data', (text: unknown) => (heard += String(text)));
     await vi.waitFor(
       () => {
         if (existsSync(file)) return;
@@ -114,5 +135,5 @@ async function start(
   const go = (): void => void server?.kill('SIGCONT');
   onTestFinished(kill);
   await begin();
-  return { uri, kill, halt, go, start: begin };
+  return { uri, kill, halt, go, start: begin, log: () => heard };
 }

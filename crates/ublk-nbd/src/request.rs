@@ -98,12 +98,12 @@ impl Request {
     }
 
     /// The number of bytes that follow the header.
+    ///
+    /// With extended headers, the specification wants the flag `PAYLOAD_LEN` of each write. The client of qemu (8.2 to
+    /// at least 10.0) sends writes without the flag and with data, and the server of qemu takes them.
     pub fn payload(&self, headers: Headers) -> u64 {
-        let follows = match headers {
-            Headers::Simple | Headers::Structured => self.command == command::WRITE,
-            Headers::Extended => self.has(flag::PAYLOAD_LEN),
-        };
-        if follows { self.length } else { 0 }
+        let flagged = headers == Headers::Extended && self.has(flag::PAYLOAD_LEN);
+        if flagged || self.command == command::WRITE { self.length } else { 0 }
     }
 
     /// Whether a flag is set.
@@ -168,7 +168,8 @@ mod tests {
         }
         for command in [command::WRITE, command::WRITE_ZEROES] {
             assert_eq!(payload(command, flag::PAYLOAD_LEN, Headers::Extended), 512);
-            assert_eq!(payload(command, 0, Headers::Extended), 0);
         }
+        assert_eq!(payload(command::WRITE, 0, Headers::Extended), 512, "as qemu writes");
+        assert_eq!(payload(command::WRITE_ZEROES, 0, Headers::Extended), 0);
     }
 }

@@ -56,7 +56,7 @@ fn zeros_trims_and_block_status_may_be_longer_than_4_gib() {
 }
 
 #[test]
-fn a_payload_belongs_to_writes_and_to_nothing_else() {
+fn data_belongs_to_writes_and_to_nothing_else() {
     let Some(exported) = memory() else { return };
     let mut client = connect(&exported);
     let request = |command, flags, length| Request { flags, command, cookie: 7, offset: 0, length };
@@ -66,12 +66,18 @@ fn a_payload_belongs_to_writes_and_to_nothing_else() {
         client.stream.write_all(&vec![1; usize::try_from(payload).unwrap()]).unwrap();
         assert_eq!(client.error(0), 22, "{request:?}");
     };
-    refused(&request(command::WRITE, 0, 512));
     for command in [command::READ, command::BLOCK_STATUS, command::FLUSH, command::TRIM, 99] {
         refused(&request(command, flag::PAYLOAD_LEN, 512));
         refused(&request(command, flag::PAYLOAD_LEN, 100_000));
     }
     assert_eq!(client.read(0, 512).unwrap(), [0; 512], "nothing was written");
+    for flags in [0, flag::PAYLOAD_LEN] {
+        let write = request(command::WRITE, flags, 512);
+        client.send_as(Headers::Extended, &write).unwrap();
+        client.stream.write_all(&[7; 512]).unwrap();
+        assert_eq!(client.error(0), 0, "with data, and as qemu without the flag");
+    }
+    assert_eq!(client.read(0, 1024).unwrap(), [[7; 512], [0; 512]].concat());
     let endless = request(command::READ, flag::PAYLOAD_LEN, 1 << 40);
     client.send_as(Headers::Extended, &endless).unwrap();
     assert!(is_hung_up(&mut client), "more data than a request may have");
