@@ -57,7 +57,7 @@ export async function newQemuNbd(
 ): Promise<NbdServer> {
   const program = newProgram(context, 'qemu-nbd');
   const options = ['-t', '-f', 'raw', '-x', 'disk', '--discard=unmap', '--shared=4', ...words];
-  const trace = ['--trace', 'nbd_receive_request'];
+  const trace = ['--trace', 'nbd_receive_request', '--trace', '*payload_compliance'];
   return await serve((socket) => [program, '-k', socket, ...trace, ...options, image], 'disk');
 }
 

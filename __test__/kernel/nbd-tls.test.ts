@@ -5,6 +5,7 @@ import { execa } from 'execa';
 import { afterEach, beforeAll, describe, expect, test } from 'vitest';
 
 import { createDevice, exportNbd, targets } from '../../src/index.ts';
+import { newProgram } from '../nbd-tools.ts';
 import { makeAuthority, type Authority } from './certificates.ts';
 import { carries } from './filesystem.ts';
 import { fioVerify } from './fio.ts';
@@ -105,6 +106,19 @@ describe.runIf(hasUblk)('an export with TLS', () => {
     const copies = ['--flush', '--connections=4', by(from.uri, client), by(to.uri, client)];
     await execa('nbdcopy', copies);
     expect(bytes.equals(await readFile(copy))).toBe(true);
+  });
+
+  test('has extended headers for a client that asks after TLS has begun', async (context) => {
+    const nbdinfo = newProgram(context, 'nbdinfo');
+    authority = await makeAuthority();
+    const tls = { certificates: await authority.folder('server') };
+    const { path } = randomImage(MIB);
+    await using exported = await exportNbd(targets.file(path), { port: 0 }, { tls });
+    const uri = by(exported.uri, await authority.folder('client'));
+    expect((await execa(nbdinfo, [uri])).stdout).toMatch(/with TLS, using extended packets/);
+    const copy = sparseImage(MIB);
+    await execa(newProgram(context, 'nbdcopy'), [uri, copy]);
+    await execa('cmp', [path, copy]);
   });
 
   test('lets in no client in the clear, and none that the authority does not know', async () => {

@@ -12,7 +12,7 @@ import { randomImage, sparseImage, temporaryFolder } from './image.ts';
 import { CYCLES, endLoad, pause, startLoad } from './load.ts';
 import { setting } from './look.ts';
 import { expectNoDevices, need, withUblk } from './machine.ts';
-import { diesAndReturns, nbdkit, needServer, qemuNbd } from './nbd-server.ts';
+import { diesAndReturns, nbdkit, needServer, newQemuNbd, qemuNbd } from './nbd-server.ts';
 import { startServer, ublk } from './server.ts';
 
 const MIB = 1024 * 1024;
@@ -48,6 +48,24 @@ withUblk('an NBD target', () => {
     const server = await qemuNbd(image);
     await using device = await createDevice({ target: targets.nbd(server.uri), queues: 2 });
     await fioVerify(device);
+    expect(await carries(device, MKFS, FSCK)).toBe(true);
+  });
+
+  test('carries data and a file system on a server with extended headers, which comes back', async (context) => {
+    const server = await newQemuNbd(context, sparseImage(64 * MIB), '--cache=writeback');
+    await using device = await createDevice({ target: targets.nbd(server.uri), queues: 2 });
+    await fioVerify(device);
+    expect(await carries(device, MKFS, FSCK)).toBe(true);
+    await execa('blkdiscard', [device.path]);
+    await execa('blkdiscard', ['-z', device.path]);
+    // The magic number of extended requests, and that of others.
+    expect(server.log()).toContain('magic = 0x21e41c71');
+    expect(server.log()).not.toContain('magic = 0x25609513');
+    expect(server.log()).not.toContain('payload_compliance');
+    const load = startLoad(device.path);
+    await diesAndReturns(server, device);
+    await endLoad(load);
+    expect(device.stats().total.errors).toBe(0);
     expect(await carries(device, MKFS, FSCK)).toBe(true);
   });
 
