@@ -4,8 +4,9 @@ use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
 
 use io_uring::squeue::Entry;
+use ublk_nbd::Headers;
 use ublk_nbd::client::{Address, Export};
-use ublk_nbd::wire::{SIMPLE_REPLY_MAGIC, export, length};
+use ublk_nbd::wire::{EXTENDED_REPLY_MAGIC, SIMPLE_REPLY_MAGIC, export, length};
 
 use super::*;
 use crate::remote::nbd::NbdOptions;
@@ -75,6 +76,11 @@ fn reply(session: &mut NbdSession, cookie: u64) {
     let mut bytes = SIMPLE_REPLY_MAGIC.to_be_bytes().to_vec();
     bytes.extend(0_u32.to_be_bytes());
     bytes.extend(cookie.to_be_bytes());
+    receive(session, &bytes);
+}
+
+/// Bytes arrive.
+fn receive(session: &mut NbdSession, bytes: &[u8]) {
     // SAFETY: the session's buffer begins there and is empty, and nobody carries an entry out.
     unsafe { session.memory.base().copy_from(bytes.as_ptr(), bytes.len()) };
     session.completed(RECEIVE, i32::try_from(bytes.len()).unwrap());
@@ -186,6 +192,30 @@ fn a_reply_with_the_cookie_of_an_earlier_request_answers_nothing() {
         assert_eq!(answers(&mut session), expected);
     }
     assert!(!is_up(&session));
+}
+
+#[test]
+fn a_flush_names_no_place_whatever_the_job_says() {
+    let (mut session, _peer) = session();
+    let (ours, _peer) = UnixStream::pair().unwrap();
+    let mut socket = Socket::new(OwnedFd::from(ours));
+    socket.agree(Headers::Extended);
+    session.go_up(socket);
+    let ticket = Ticket { tag: Tag::new(0), step: 0 };
+    let (kind, offset, length, memory) = (StepKind::Sync, 4096, 512, ptr::null_mut());
+    // SAFETY: a flush has no memory.
+    unsafe { session.start(Job { ticket, kind, offset, length, memory }) };
+    push(&mut session);
+    let expected = Request { flags: 0, command: 3, cookie: cookie(1, 0), offset: 0, length: 0 };
+    // SAFETY: where the session's headers begin, and nobody carries an entry out.
+    let sent = unsafe { session.memory.base().add(receiving::BUFFER).cast::<[u8; 32]>().read() };
+    assert_eq!(Request::decode_extended(&sent), Some(expected));
+    session.completed(SEND, 32);
+    let mut reply = EXTENDED_REPLY_MAGIC.to_be_bytes().to_vec();
+    reply.extend([0, 1, 0, 0]);
+    reply.extend([cookie(1, 0), 0, 0].map(u64::to_be_bytes).concat());
+    receive(&mut session, &reply);
+    assert_eq!(answers(&mut session), [(0, 512)]);
 }
 
 #[test]
