@@ -32,6 +32,7 @@ const MOST_TELLING = ['defaults', 'features', 'recovery', 'verify'].map(testFile
 const LONG = [
   'bad-input',
   'cli',
+  'containers',
   'examples',
   'exit',
   'handler-cycles',

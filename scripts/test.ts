@@ -157,7 +157,7 @@ const STAGES: Stage[] = [
     what: 'the rest of these: commands, ends of processes, examples, many cycles; only when named',
     byName: true,
     after: ['build'],
-    packages: [...TEST_PACKAGES, 'tmux'],
+    packages: [...TEST_PACKAGES, 'tmux', 'podman', 'crun'],
     parts: MACHINES,
     run: (part) => onNewestKernel('long', part),
   },
