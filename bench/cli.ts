@@ -41,6 +41,9 @@ interface Flags {
   json?: boolean;
 }
 
+/** Where the report lies that the repository keeps. */
+const SAVED = 'docs/benchmarks';
+
 const program: Command = new Command('npm run bench --')
   .description('Measure what an I/O costs: by default in instructions, the same at every run.')
   .option('--quick', 'only the rows that tell a regression')
@@ -106,8 +109,8 @@ async function run(flags: Flags): Promise<Report> {
   const rows = chooseRows({ others, ...(quick && { quick }), ...(filter && { rows: filter }) });
   if (rows.length === 0) program.error(`error: no row's name matches ${filter}`);
   const whole = !quick && !filter && !native && !kernel;
-  const dir = flags.out ?? (whole ? 'docs/benchmarks' : 'target/bench');
-  const before = own ? await readReport(join(dir, 'report.json')) : undefined;
+  const dir = flags.out ?? (whole ? SAVED : 'target/bench');
+  const before = own ? await readReport(join(SAVED, 'report.json')) : undefined;
   const measured = own ? rows.filter(({ subject }) => isOwn(subject)) : rows;
   const { report, failures } = await measure(measured, {
     rounds,
