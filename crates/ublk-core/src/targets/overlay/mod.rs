@@ -31,6 +31,7 @@ use crate::memory::Region;
 use crate::remote::Remote;
 
 mod chain;
+mod checks;
 mod diff;
 mod fills;
 mod fixed;
@@ -40,6 +41,7 @@ mod flush;
 mod folders;
 mod history;
 mod layers;
+mod loaded;
 mod make;
 mod naming;
 mod offline;
@@ -61,11 +63,11 @@ use flights::Flights;
 use flush::Flushing;
 use history::{History, Refused};
 use layers::Layers;
+use loaded::Memory;
 pub use offline::{
     Branch, Check, Export, Rebased, check, check_no_base, commit, commit_into_base, export,
     flatten, rebase, receive, send, tree,
 };
-use open::Memory;
 pub use open::OverlayOptions;
 use sectors::{blocks, is_partial, whole_blocks};
 use unused::{Allocated, Draining};

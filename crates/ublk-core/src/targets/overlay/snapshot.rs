@@ -22,9 +22,9 @@ use uuid::Uuid;
 
 use super::super::{Queues, Snapshot, SnapshotOptions};
 use super::chain::{Layer, failed};
+use super::loaded::{Awake, Loaded};
 use super::make::{Birth, Unnamed};
 use super::naming;
-use super::open::{Awake, Loaded};
 use super::settle::{self, Flush};
 use super::unused::Draining;
 use super::verbs::{check_folder, committing, reading};

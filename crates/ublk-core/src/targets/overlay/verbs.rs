@@ -12,9 +12,10 @@ use super::super::Boot;
 use super::super::file::FileOptions;
 use super::super::native::Native;
 use super::chain::{Layer, failed, folder, unfit};
+use super::checks::{blocks, check_base};
 use super::history::default_folder;
+use super::loaded::{Loaded, Memory};
 use super::make::{Birth, Unnamed};
-use super::open::{Loaded, Memory, blocks, check_base};
 use super::{folders, sectors, settle};
 use crate::error::{Code, Error, Result};
 

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::os::unix::fs::FileExt;
 
-use super::super::open::{blocks, check_base, check_same_base};
+use super::super::checks::{blocks, check_base, check_same_base};
 use super::disk::{Part, contains};
 use crate::error::{Code, Error, Result};
 use crate::targets::native::Native;

@@ -9,10 +9,10 @@ use ublk_overlay::extent::{BLOCK, Extent, Place};
 use ublk_overlay::superblock::{FileName, Parent};
 
 use super::super::chain::{failed, folder};
+use super::super::checks::{blocks, check_base};
 use super::super::diff::position;
 use super::super::folders;
 use super::super::make::{Birth, Unnamed};
-use super::super::open::{blocks, check_base};
 use super::super::settle::{self, random};
 use super::super::verbs::committing;
 use super::disk::{Access, Disk};

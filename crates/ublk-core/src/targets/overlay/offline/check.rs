@@ -13,7 +13,7 @@ use ublk_overlay::space::Run;
 use ublk_overlay::superblock::{PAGE, SUPERBLOCKS, Superblock};
 
 use super::super::chain::{Layer, failed, unfit};
-use super::super::open::{blocks, check_base, check_same_base};
+use super::super::checks::{blocks, check_base, check_same_base};
 use super::super::settle::random;
 use super::super::verbs::{committing, reading};
 use crate::error::{Code, Error, Result};

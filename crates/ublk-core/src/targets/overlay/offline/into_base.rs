@@ -17,8 +17,8 @@ use ublk_overlay::extent::{BLOCK, Extent, Place};
 use ublk_overlay::superblock::Superblock;
 
 use super::super::chain::{Layer, failed, folder, modified};
+use super::super::checks::check_same_base;
 use super::super::make::{Birth, Unnamed};
-use super::super::open::check_same_base;
 use super::super::{naming, settle};
 use super::bases::{is_qcow2, made_of, on_images};
 use super::copy::{CHUNK, copy};

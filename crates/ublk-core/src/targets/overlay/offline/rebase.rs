@@ -14,9 +14,9 @@ use ublk_overlay::index::Index;
 use ublk_overlay::superblock::Superblock;
 
 use super::super::chain::{Layer, failed, unfit};
+use super::super::checks::{blocks, check_base, check_same_base};
 use super::super::diff::not_closed;
 use super::super::folders;
-use super::super::open::{blocks, check_base, check_same_base};
 use super::super::sectors;
 use super::super::settle::{self, Flush, random};
 use super::super::verbs::{committing, reading};
