@@ -3,11 +3,26 @@ import sys
 
 import nbd
 
-h = nbd.NBD()
-h.set_strict_mode(0)
-h.add_meta_context("base:allocation")
-h.connect_uri(sys.argv[1])
-size = h.get_size()
+
+
+def connect(headers):
+    h = nbd.NBD()
+    h.set_strict_mode(0)
+    if headers == "simple":
+        h.set_request_structured_replies(False)
+    else:
+        h.add_meta_context("base:allocation")
+    if can_extend:
+        h.set_request_extended_headers(headers == "extended")
+    h.connect_uri(sys.argv[1])
+    assert h.get_structured_replies_negotiated() == (headers != "simple")
+    if can_extend:
+        assert h.get_extended_headers_negotiated() == (headers == "extended")
+    return h
+
+
+# libnbd from 1.18 on.
+can_extend = hasattr(nbd.NBD, "set_request_extended_headers")
 
 
 def refused(number, call):
@@ -21,7 +36,9 @@ def refused(number, call):
     assert len(h.pread(512, 0)) == 512
 
 
-for structured in (True, False):
+for headers in (["extended"] if can_extend else []) + ["structured", "simple"]:
+    h = connect(headers)
+    size = h.get_size()
     refused(errno.EINVAL, lambda: h.pread(512, size))
     refused(errno.EINVAL, lambda: h.pread(1024, size - 512))
     refused(errno.ENOSPC, lambda: h.pwrite(bytes(1024), size - 512))
@@ -45,7 +62,7 @@ for structured in (True, False):
         [h.aio_command_completed(cookie) for cookie in cookies]
     read = b"".join(buffer.to_bytearray() for buffer in buffers)
     assert read == h.pread(51200, 0)
-    if structured:
+    if headers != "simple":
         chunks = []
 
         def chunk(data, offset, status, error):
@@ -65,9 +82,13 @@ for structured in (True, False):
         h.block_status(1 << 20, 0, extent, nbd.CMD_FLAG_REQ_ONE)
         assert len(found[1][1]) == 2 and found[1][1][0] <= 1 << 20
         refused(errno.EINVAL, lambda: h.block_status(1024, size - 512, extent))
-        h.shutdown()
-        h = nbd.NBD()
-        h.set_strict_mode(0)
-        h.set_request_structured_replies(False)
-        h.connect_uri(sys.argv[1])
-h.shutdown()
+    if headers == "extended":
+        found = []
+        extent = lambda context, offset, entries, error: found.append(entries)
+        h.block_status_64(size, 0, extent)
+        assert sum(length for length, _ in found[0]) == size
+        refused(errno.EINVAL, lambda: h.block_status_64(1 << 40, 0, extent))
+        refused(errno.EINVAL, lambda: h.trim(1 << 40, 0))
+        refused(errno.ENOSPC, lambda: h.zero(1 << 40, 0))
+        h.zero(size, 0)
+    h.shutdown()

@@ -1,7 +1,7 @@
 //! The server under test: the very Rust data path that the npm package serves with, in a process
 //! that starts in milliseconds where Node needs seconds of emulated time.
 //!
-//! `ublk-bench-server (target=(null | PATH) | layer=PATH) [read_only=1] [devices=N] [reactors=N]
+//! `ublk-bench-server (target=(null | PATH | URI of NBD) | layer=PATH) [read_only=1] [devices=N] [reactors=N]
 //! [buffers=auto|register|split|copy] [exchange=per-io|batch] [queues=N] [depth=N]
 //! [SETTING=VALUE…]`, where a setting is one of the devices' queues, by its name in sysfs.
 //!
@@ -20,8 +20,10 @@ use std::path::Path;
 use ublk_core::device::{Device, Pool, PoolOptions};
 use ublk_core::driver::linux::Linux;
 use ublk_core::stats::QueueStats;
+use ublk_core::targets::Presentation;
 use ublk_core::targets::file::{File, FileOptions};
 use ublk_core::targets::native::Native;
+use ublk_core::targets::nbd::{self, NbdOptions};
 use ublk_core::targets::null::Null;
 use ublk_core::targets::overlay::{Overlay, OverlayOptions};
 
@@ -78,6 +80,10 @@ fn target(options: &Options) -> Result<Native, Box<dyn Error>> {
     }
     Ok(match options.target.as_str() {
         "null" => Native::Null(Null::new(NULL_BYTES)),
+        uri if uri.starts_with("nbd") => {
+            let target = nbd::connect(uri, NbdOptions::default(), Presentation::default())?;
+            Native::Remote(Box::new(target))
+        }
         path => {
             let options = FileOptions { read_only: options.read_only, ..FileOptions::default() };
             Native::File(File::open(Path::new(path), &options)?)

@@ -9,7 +9,7 @@ use ublk_core::device::{BufferMode, DeviceOptions, ExchangeMode, QueueSettings};
 /// All of it.
 #[derive(Debug)]
 pub(crate) struct Options {
-    /// `null`, or a path.
+    /// `null`, a path, or the URI of an export of NBD.
     pub(crate) target: String,
     /// The live layer of an overlay on the file `base`, made anew.
     pub(crate) layer: Option<PathBuf>,
