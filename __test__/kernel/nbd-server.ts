@@ -70,6 +70,15 @@ export async function nbdkitWithTls(
   return await atPort('nbds', [...tls, ...words]);
 }
 
+/** Starts `tickets.py`, which sends tickets of TLS between the parts of replies, with the certificates in the folder. */
+export async function ticketServer(folder: string): Promise<NbdServer> {
+  const port = String((nextPort += 1));
+  const file = join(temporaryFolder(), 'listens');
+  const script = join(import.meta.dirname, 'tickets.py');
+  const command = ['/usr/bin/python3', script, folder, port, file];
+  return await start(command, file, `nbds://127.0.0.1:${port}/`);
+}
+
 /** Starts nbdkit at a TCP port, without TLS. */
 export async function nbdkitAtPort(...words: readonly string[]): Promise<NbdServer> {
   return await atPort('nbd', words);

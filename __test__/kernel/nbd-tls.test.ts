@@ -12,7 +12,13 @@ import { fioVerify } from './fio.ts';
 import { randomImage, sparseImage, temporaryFolder } from './image.ts';
 import { endLoad, startLoad } from './load.ts';
 import { expectNoDevices, hasUblk, withUblk } from './machine.ts';
-import { diesAndReturns, needServer, nbdkitAtPort, nbdkitWithTls } from './nbd-server.ts';
+import {
+  diesAndReturns,
+  needServer,
+  nbdkitAtPort,
+  nbdkitWithTls,
+  ticketServer,
+} from './nbd-server.ts';
 
 const MIB = 1024 * 1024;
 
@@ -51,6 +57,28 @@ withUblk('an NBD target with TLS', () => {
     await diesAndReturns(server, device);
     await endLoad(load);
     expect(device.stats().total.errors).toBe(0);
+  });
+
+  test('goes on after tickets, also between the parts of a reply', async () => {
+    const authority = await makeAuthority();
+    const server = await ticketServer(await authority.folder('server'));
+    const tlsCertificates = await authority.folder('client');
+    const target = targets.nbd(server.uri, { tlsCertificates, reconnectTimeoutMs: 5000 });
+    const { path, bytes } = randomImage(MIB);
+    {
+      await using device = await createDevice({ target });
+      await execa('dd', [`if=${path}`, `of=${device.path}`, 'bs=64k', 'oflag=direct']);
+      // Replies that fit into the buffer, and longer ones, which are received in their place.
+      for (const size of ['4k', '256k']) {
+        const read = ['if=' + device.path, `bs=${size}`, 'iflag=direct'];
+        const { stdout } = await execa('dd', read, { encoding: 'buffer' });
+        expect(bytes.equals(Buffer.from(stdout))).toBe(true);
+      }
+      expect(device.stats().total.errors).toBe(0);
+    }
+    const lines = server.log().split('\n');
+    expect(lines.filter((line) => line === 'connection')).toHaveLength(1);
+    expect(lines.filter((line) => line === 'ticket').length).toBeGreaterThan(3 * 260);
   });
 
   test('refuses what is not proved, and leaves nothing', async (context) => {
