@@ -18,7 +18,16 @@ export async function startServer(...args: string[]) {
 
 /** The same with these variables in its environment. */
 export async function startServerIn(env: Record<string, string>, ...args: string[]) {
-  const server = execa('node', [CLI, ...args], { reject: false, buffer: true, env });
+  return await start('node', CLI, env, args);
+}
+
+/** The same by another program of Node.js, and by another copy of the command. */
+export async function startServerBy(node: string, cli: string, ...args: string[]) {
+  return await start(node, cli, {}, args);
+}
+
+async function start(node: string, cli: string, env: Record<string, string>, args: string[]) {
+  const server = execa(node, [cli, ...args], { reject: false, buffer: true, env });
   for await (const line of createInterface({ input: server.stdout })) return { server, path: line };
   throw new Error(`ublk ${args.join(' ')} does not serve: ${(await server).stderr}`);
 }
