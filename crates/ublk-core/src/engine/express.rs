@@ -34,12 +34,13 @@ impl<T: Target> Engine<T> {
         descriptor: &ublksrv_io_desc,
         alone: bool,
     ) -> Option<Outcome> {
+        // First: without such a slot no request goes this way.
+        let slot = self.standing_slot(tag)?;
         let request = Request::plain(descriptor)?;
         let remap = self.target.remap(&request);
         if remap == Remap::Plan {
             return None;
         }
-        let slot = self.standing_slot(tag)?;
         if pass.ring.space() < ENTRIES {
             return None;
         }
@@ -68,6 +69,7 @@ impl<T: Target> Engine<T> {
         request: &Request,
         alone: bool,
     ) -> Option<Outcome> {
+        let slot = self.standing_slot(tag)?;
         let step = self.steps[tag.index() * self.max_steps];
         // A durable write stays a plan: the engine judges the write at the end.
         let plain = matches!(step.kind, StepKind::Read | StepKind::Write { dsync: false });
@@ -76,7 +78,6 @@ impl<T: Target> Engine<T> {
         if !whole || !lent || pass.ring.space() < ENTRIES {
             return None;
         }
-        let slot = self.standing_slot(tag)?;
         self.transfer(pass, tag, (&step, slot), alone);
         Some(if alone { Outcome::CommitLinked(self.succeed(pass, tag)) } else { Outcome::Running })
     }
