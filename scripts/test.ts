@@ -50,7 +50,7 @@ const BUILD_PACKAGES = ['gcc', 'libc6-dev'];
 const EXPORT_PACKAGES = ['fio', 'libnbd-bin', 'openssl', 'python3-libnbd', 'qemu-utils'];
 const SHELL_PACKAGES = ['bash', 'zsh', 'fish', 'mandoc'];
 
-const CORE = ['ublk-core', 'ublk-overlay', 'ublk-nbd', 'ublk-qcow2', 'ublk-tls'];
+const CORE = ['ublk-core', 'ublk-driver', 'ublk-overlay', 'ublk-nbd', 'ublk-qcow2', 'ublk-tls'];
 
 const TEE: ['inherit', 'pipe'] = ['inherit', 'pipe'];
 /** How much of a failed command's output is said again at the end: of a log only that may be kept. */

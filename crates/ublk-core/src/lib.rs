@@ -6,7 +6,6 @@
 //! [`driver`]: the kernel, or an in-process model of it. A [`simulation`] is a device on that model
 //! together with its user.
 
-pub mod allocation;
 pub mod aside;
 pub mod bridge;
 pub mod control;
@@ -18,7 +17,6 @@ pub mod reactor;
 pub mod remote;
 pub mod simulation;
 pub mod stats;
-pub mod tag;
 pub mod targets;
 
 mod bell;
@@ -34,3 +32,5 @@ mod signals;
 mod sqe;
 mod tls;
 mod token;
+
+pub use ublk_driver::{allocation, tag};

@@ -1,10 +1,12 @@
 //! Memory of this process, and mapped files.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::AtomicU32;
 
+use crate::driver::TargetMemory;
 use crate::locked;
 
 const WRITABLE: i32 = libc::PROT_READ | libc::PROT_WRITE;
@@ -138,5 +140,12 @@ impl Region {
                 self.size() / size_of::<AtomicU32>(),
             )
         }
+    }
+}
+
+impl TargetMemory for Region {
+    fn addresses(&self) -> Range<usize> {
+        let begin = self.base() as usize;
+        begin..begin + self.size()
     }
 }

@@ -94,10 +94,10 @@ impl<T: Target> Seat<T> {
         let (queue, batches) =
             (service.config.queue, service.config.exchange == ExchangeMode::Batch);
         let char_device = service.char_device.clone();
-        service.target.memory().into_iter().for_each(|memory| driver.expect_memory(memory));
+        service.target.memory().into_iter().for_each(|memory| driver.expect_memory(memory.clone()));
         let steps = usize::from(service.config.depth) * max_steps(&*service.target);
         let remotes = Remotes::begin(service.target.remotes(), steps)?;
-        remotes.memory().for_each(|memory| driver.expect_memory(memory));
+        remotes.memory().for_each(|memory| driver.expect_memory(memory.clone()));
         let (descriptors, mut exchange, buffers, aids) = parts(driver, &mut service, &loan.slots)?;
         if let (Some(asking), Buffers::Copy(_), true) = (&asking, &buffers, batches) {
             asking.open(Bypass::new(driver.errands()?, queue, char_device));

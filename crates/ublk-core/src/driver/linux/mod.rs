@@ -16,7 +16,6 @@ use super::{
 };
 
 mod apart;
-mod capacity;
 mod char_device;
 mod child;
 mod control;
@@ -26,7 +25,6 @@ mod memory;
 mod nodes;
 mod queue;
 mod records;
-mod reopen;
 mod ring;
 mod spare;
 mod sysfs;
@@ -35,8 +33,6 @@ mod turn;
 mod users;
 
 use apart::Order;
-pub(super) use capacity::capacity;
-pub(super) use reopen::reopen;
 pub use ring::LinuxRing;
 
 /// The running kernel.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
+use crate::driver::TargetMemory;
 use crate::driver::sim::block::layer::BlockRequest;
 use crate::driver::sim::config::SimConfig;
 use crate::driver::sim::rng::Rng;
@@ -18,7 +19,6 @@ use crate::driver::sim::ublk_drv::device::{Device, Io};
 use crate::driver::sim::ublk_drv::shared::Memory;
 use crate::driver::sim::uring::ring::Uring;
 use crate::driver::sim::violation::{Rule, Violation};
-use crate::memory::Region;
 use crate::tag::Tag;
 
 /// Number of faults that the model has injected, by kind.
@@ -77,7 +77,7 @@ pub(crate) struct Model {
     pub(crate) disks: Vec<Disk>,
     pub(crate) memories: Vec<Arc<Memory>>,
     /// Memory of targets that their steps use.
-    pub(crate) target_memory: Vec<Weak<Region>>,
+    pub(crate) target_memory: Vec<Weak<dyn TargetMemory>>,
     /// Real files with their caches; the index of a file is never reused.
     pub(crate) storages: Vec<CachedFile>,
     pub(crate) power: Power,

@@ -14,9 +14,8 @@ use crate::driver::sim::ublk_drv::device::Area;
 use crate::driver::sim::{Sim, SimRing};
 use crate::driver::{
     BlockNode, ControlAnswer, Deletions, Descriptors, DiskFacts, Driver, Errands, Identity,
-    MemoryMap, OpenFile, RingSize, User, Users,
+    MemoryMap, OpenFile, RingSize, TargetMemory, User, Users,
 };
-use crate::memory::Region;
 
 impl Driver for Sim {
     type Ring = SimRing;
@@ -25,7 +24,7 @@ impl Driver for Sim {
         let again = self.lock().reopen(fd);
         match again {
             Some(fd) => Ok(OpenFile::new(fd, Arc::new(OpenFd { sim: self.clone(), fd }))),
-            None => crate::driver::linux::reopen(fd),
+            None => ublk_driver::reopen(fd),
         }
     }
 
@@ -33,8 +32,8 @@ impl Driver for Sim {
         self.write_back().map_err(io::Error::from_raw_os_error)
     }
 
-    fn expect_memory(&self, memory: &Arc<Region>) {
-        self.lock().target_memory.push(Arc::downgrade(memory));
+    fn expect_memory(&self, memory: Arc<dyn TargetMemory>) {
+        self.lock().target_memory.push(Arc::downgrade(&memory));
     }
 
     fn control(

@@ -6,7 +6,6 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::driver::linux;
 use crate::driver::sim::model::Model;
 use crate::driver::sim::storage::cache::CachedFile;
 use crate::driver::sim::ublk_drv::shared::Memory;
@@ -148,7 +147,7 @@ impl Model {
         match self.files.get(&fd) {
             Some(FileRef::Disk(disk, _)) => self.disks[*disk].capacity(),
             Some(_) => None,
-            None => linux::capacity(fd),
+            None => ublk_driver::capacity(fd),
         }
     }
 

@@ -28,9 +28,9 @@ impl Model {
     }
 
     fn is_of_target(&self, address: u64, end: u64) -> bool {
-        self.target_memory.iter().filter_map(Weak::upgrade).any(|region| {
-            let begin = region.base() as u64;
-            address >= begin && end <= begin + region.size() as u64
+        self.target_memory.iter().filter_map(Weak::upgrade).any(|memory| {
+            let bytes = memory.addresses();
+            address >= bytes.start as u64 && end <= bytes.end as u64
         })
     }
 }

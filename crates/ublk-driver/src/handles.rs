@@ -1,11 +1,13 @@
 //! Open files and mappings of a driver. Each lives as long as the owner that the driver gives.
 
-use crate::tag::Tag;
 use std::any::Any;
+use std::ops::Range;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use ublk_sys::ublksrv_io_desc;
+
+use crate::tag::Tag;
 
 /// An open file; closes when the last clone goes.
 #[derive(Clone, Debug)]
@@ -25,9 +27,16 @@ impl OpenFile {
     }
 
     /// The descriptor, for a ring's file table.
+    #[inline]
     pub fn fd(&self) -> RawFd {
         self.fd
     }
+}
+
+/// Memory of a target, which steps of the target's plans may name.
+pub trait TargetMemory: std::fmt::Debug + Send + Sync {
+    /// The addresses of the bytes, as long as the value lives.
+    fn addresses(&self) -> Range<usize>;
 }
 
 /// Memory that other processes write to as well; never to be looked at through a reference.
@@ -52,11 +61,13 @@ impl MemoryMap {
     }
 
     /// Where it begins.
+    #[inline]
     pub fn base(&self) -> *mut u8 {
         self.base
     }
 
     /// How long it is, in bytes.
+    #[inline]
     pub fn length(&self) -> usize {
         self.length
     }

@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 
 use io_uring::squeue::Entry;
 
-use super::linux;
+use crate::capacity::capacity;
 
 /// How large a reactor's ring is.
 #[derive(Clone, Copy, Debug)]
@@ -135,6 +135,6 @@ pub trait Ring {
     /// The present size of a block device in bytes, 0 once the disk is gone; none for other files.
     /// Costs system calls: only for failed requests.
     fn capacity(&self, file: RawFd) -> Option<u64> {
-        linux::capacity(file)
+        capacity(file)
     }
 }

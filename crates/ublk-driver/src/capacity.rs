@@ -5,8 +5,8 @@ use std::os::fd::RawFd;
 
 const BLKGETSIZE64: libc::Ioctl = 0x8008_1272_u32 as libc::Ioctl;
 
-/// As [`Ring::capacity`](crate::driver::Ring::capacity).
-pub(in crate::driver) fn capacity(file: RawFd) -> Option<u64> {
+/// As [`Ring::capacity`](crate::Ring::capacity).
+pub fn capacity(file: RawFd) -> Option<u64> {
     // SAFETY: all zeros is a valid `stat`.
     let mut stat: libc::stat = unsafe { mem::zeroed() };
     // SAFETY: a struct of ours; `file` may be any number.

@@ -6,10 +6,10 @@ use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
-use crate::driver::OpenFile;
+use crate::handles::OpenFile;
 
-/// As [`Driver::reopen`](crate::driver::Driver::reopen).
-pub(in crate::driver) fn reopen(fd: RawFd) -> io::Result<OpenFile> {
+/// As [`Driver::reopen`](crate::Driver::reopen).
+pub fn reopen(fd: RawFd) -> io::Result<OpenFile> {
     // SAFETY: all zeros is a valid `stat`.
     let mut stat: libc::stat = unsafe { mem::zeroed() };
     // SAFETY: a struct of ours; `fd` may be any number.
