@@ -2,7 +2,8 @@
 // control commands take: `npm run vm -- node bench/ready.mjs`. The environment variable FLEET is the number
 // of devices, 100 by default. Commands that the kernel runs side by side count one by one.
 
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, mkdtempSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -28,19 +29,27 @@ function startTracing() {
 function kernelTime() {
   const trace = readFileSync(join(TRACING, 'trace'), 'utf8');
   const calls = [...trace.matchAll(/([\d.]+) us +\|/g)].map(([, us]) => Number(us));
-  return { calls: calls.length, ms: calls.reduce((sum, us) => sum + us, 0) / 1000 };
+  return { calls: calls.length, 'kernel ms': calls.reduce((sum, us) => sum + us, 0) / 1000 };
 }
 
-/** Milliseconds of a child until its stdout has said `what` so many times, and the child. */
-async function until(args, what, times) {
+/**
+ * Milliseconds from the start of `ublk serve` until it has announced so many devices, and what `look` finds
+ * then. The devices are closed.
+ */
+async function serve(config, count, look = () => ({})) {
   const began = performance.now();
-  const child = spawn(process.execPath, [CLI, ...args], { stdio: ['ignore', 'pipe', 'ignore'] });
+  const options = { stdio: ['ignore', 'pipe', 'ignore'] };
+  const server = spawn(process.execPath, [CLI, 'serve', config], options);
+  const ended = once(server, 'exit');
   let said = '';
-  for await (const part of child.stdout) {
+  for await (const part of server.stdout) {
     said += part;
-    if (said.split(what).length > times) break;
+    if (said.split('/dev/ublkb').length > count) break;
   }
-  return { child, ms: performance.now() - began };
+  const row = { ms: performance.now() - began, ...look() };
+  server.kill('SIGTERM');
+  await ended;
+  return row;
 }
 
 const folder = mkdtempSync(join(tmpdir(), 'ublk-ready-'));
@@ -54,21 +63,14 @@ const ids = Array.from({ length: DEVICES }, (_, at) => at);
 const devices = ids.map((id) => [`d${id}`, { id, target: { kind: 'file', path: image(id) } }]);
 const config = join(folder, 'ublk.json');
 writeFileSync(config, JSON.stringify({ devices: Object.fromEntries(devices) }));
-const empty = join(folder, 'empty.json');
+const single = join(folder, 'one.json');
 writeFileSync(
-  empty,
+  single,
   JSON.stringify({ devices: { one: { target: { kind: 'null', size: '1MiB' } } } }),
 );
 
-if (!existsSync(TRACING)) throw new Error(`no tracing: mount -t tracefs none ${TRACING}`);
-const plain = await until(['serve', config], '/dev/ublkb', DEVICES);
-plain.child.kill('SIGTERM');
-await new Promise((ended) => plain.child.once('exit', ended));
-const one = await until(['serve', empty], '/dev/ublkb', 1);
-one.child.kill('SIGTERM');
-await new Promise((ended) => one.child.once('exit', ended));
+if (!existsSync(join(TRACING, 'trace'))) execFileSync('mount', ['-t', 'tracefs', 'none', TRACING]);
+const rows = { 'one device': await serve(single, 1), plain: await serve(config, DEVICES) };
 startTracing();
-const traced = await until(['serve', config], '/dev/ublkb', DEVICES);
-const kernel = kernelTime();
-traced.child.kill('SIGTERM');
-console.table({ plain: { ms: plain.ms }, one: { ms: one.ms }, traced: { ms: traced.ms }, kernel });
+rows.traced = await serve(config, DEVICES, kernelTime);
+console.table(rows);
