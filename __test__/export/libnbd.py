@@ -4,7 +4,6 @@ import sys
 import nbd
 
 
-
 def connect(headers):
     h = nbd.NBD()
     h.set_strict_mode(0)

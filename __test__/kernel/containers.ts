@@ -1,13 +1,16 @@
 // A container image of this package, made as the example's Dockerfile says, and podman in the test machine.
 
 import { readFileSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { dirname, join, resolve } from 'node:path';
 
 import { execa } from 'execa';
 import { parseAllDocuments } from 'yaml';
 
-const PACKAGE = fileURLToPath(new URL('../../', import.meta.url));
+import { modules } from '../../src/cli/installed.ts';
+
+const PACKAGE = resolve(import.meta.dirname, '../..');
+/** Where `npm install --global` puts the package. */
+const INSTALLED = '/usr/lib/node_modules/ublk';
 const EXAMPLE = join(PACKAGE, 'examples/containers');
 
 /** The name that the example gives to its image. */
@@ -75,37 +78,17 @@ interface PodSpec {
  * the package as `npm install --global` puts it down; STOPSIGNAL and ENTRYPOINT are the Dockerfile's own.
  */
 export async function importImage(folder: string): Promise<void> {
-  const modules = '/usr/lib/node_modules';
-  const programs = [process.execPath, '/bin/sh', '/usr/bin/env', '/usr/bin/readlink'];
-  const { stdout: listed } = await execa('npm', ['ls', '--omit=dev', '--parseable', '--all'], {
-    cwd: PACKAGE,
-    reject: false,
-  });
-  // A folder comes with the packages inside.
-  const needed = listed.match(/^.*\/node_modules\/(?:@[^/]+\/)?[^/]+$/gm)!.filter((path) => {
-    return path.split('/node_modules/').length === 2;
-  });
-  const files = [
-    ...programs,
-    ...(await librariesOf(...programs, join(PACKAGE, 'native/ublk.linux-x64-gnu.node'))),
-    ...['bin', 'dist', 'native', 'package.json'].map((name) => join(PACKAGE, name)),
-    ...needed,
-  ];
-  const moved = `s,^${PACKAGE.slice(1, -1)},${modules.slice(1)}/ublk,`;
-  const changes = ['STOPSIGNAL', 'ENTRYPOINT'].map((key) => {
-    return `--change=${new RegExp(`^${key} .*`, 'm').exec(dockerfile())![0]}`;
-  });
-  const path = `--change=ENV PATH=${dirname(process.execPath)}:${modules}/ublk/bin:/usr/bin:/bin`;
+  const programs = [process.execPath, '/bin/sh', '/usr/bin/readlink'];
+  const libraries = await librariesOf(...programs, join(PACKAGE, 'native/ublk.linux-x64-gnu.node'));
+  const files = [...programs, ...libraries, join(PACKAGE, 'bin'), ...modules(PACKAGE)];
   const tar = join(folder, 'image.tar');
-  await execa('tar', [
-    '-C',
-    '/',
-    '-chf',
-    tar,
-    `--transform=${moved}`,
-    ...files.map((f) => f.slice(1)),
-  ]);
-  await execa('podman', [...GLOBAL, 'import', ...changes, path, tar, IMAGE]);
+  const place = `--transform=s,^${PACKAGE.slice(1)},${INSTALLED.slice(1)},`;
+  // Absolute names would get a warning each.
+  await execa('tar', ['-C', '/', '-chf', tar, place, ...files.map((file) => file.slice(1))]);
+  const kept = dockerfile().match(/^(?:STOPSIGNAL|ENTRYPOINT) .*/gm)!;
+  const path = `ENV PATH=${dirname(process.execPath)}:${INSTALLED}/bin:/usr/bin:/bin`;
+  const changes = [...kept, path].map((line) => `--change=${line}`);
+  await execa('podman', [...GLOBAL, 'import', ...changes, tar, IMAGE]);
 }
 
 async function librariesOf(...programs: string[]): Promise<string[]> {

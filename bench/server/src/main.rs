@@ -1,14 +1,14 @@
-//! The server under test: the very Rust data path that the npm package serves with, in a process
-//! that starts in milliseconds where Node needs seconds of emulated time.
+//! The server under test: the Rust data path of the npm package, in a process that starts in milliseconds; Node
+//! needs seconds of emulated time.
 //!
 //! `ublk-bench-server (target=(null | PATH | URI of NBD) | layer=PATH) [read_only=1] [devices=N] [reactors=N]
 //! [buffers=auto|register|split|copy] [exchange=per-io|batch] [queues=N] [depth=N]
 //! [SETTING=VALUE…]`, where a setting is one of the devices' queues, by its name in sysfs.
 //!
-//! With `layer` it serves an overlay of a new layer on the file `base`.
+//! With `layer`, the server serves an overlay: a new layer on the file `base`.
 //!
-//! Prints `ready DEVICE[:DEVICE…]` when the devices can be opened, then its counters as
-//! `name=value` pairs for each line that it reads (`snapshot` takes snapshots instead), and takes the devices down when standard input ends.
+//! Prints `ready DEVICE[:DEVICE…]` when the devices can be opened. For each line on standard input, the server prints
+//! the counters as `name=value` pairs, or takes snapshots (line `snapshot`). The end of standard input ends the devices.
 //!
 //! `ublk-bench-server mark` only executes the instruction that ../../profile/plugin.c waits for.
 #![allow(clippy::print_stdout, reason = "it speaks with guest.sh")]

@@ -16,7 +16,7 @@ pub struct OpenFile {
     _owner: Arc<dyn AnyDebug>,
 }
 
-/// An owner of something whose value nobody needs, only its drop.
+/// An owner that is kept for its drop alone.
 pub trait AnyDebug: Any + std::fmt::Debug + Send + Sync {}
 impl<T: Any + std::fmt::Debug + Send + Sync> AnyDebug for T {}
 
@@ -39,7 +39,7 @@ pub trait TargetMemory: std::fmt::Debug + Send + Sync {
     fn addresses(&self) -> Range<usize>;
 }
 
-/// Memory that other processes write to as well; never to be looked at through a reference.
+/// Memory that other processes write to as well, and that no reference may point to.
 #[derive(Debug)]
 pub struct MemoryMap {
     base: *mut u8,
@@ -60,13 +60,13 @@ impl MemoryMap {
         Self { base, length, _owner: owner }
     }
 
-    /// Where it begins.
+    /// The first byte's address.
     #[inline]
     pub fn base(&self) -> *mut u8 {
         self.base
     }
 
-    /// How long it is, in bytes.
+    /// The length in bytes.
     #[inline]
     pub fn length(&self) -> usize {
         self.length
@@ -99,7 +99,7 @@ impl Descriptors {
         Self { base, stride, depth, _owner: owner }
     }
 
-    /// A copy of the descriptor of `tag`. Its slot may be rewritten as soon as the tag's commit
+    /// A copy of the descriptor of `tag`. The kernel may write the slot again as soon as the tag's commit
     /// is submitted (trap 20), so callers keep the copy and never come back.
     #[inline]
     pub fn read(&self, tag: Tag) -> ublksrv_io_desc {

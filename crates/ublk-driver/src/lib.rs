@@ -1,9 +1,9 @@
 //! The seam between the code that serves requests and the system below.
 //!
 //! A server speaks io_uring: 64-byte submission entries go into a [`Ring`], completions come out. A
-//! [`Driver`] offers rings, control commands, files and mappings. Linux is a driver; `ublk-sim` is a
-//! driver that models ublk_drv and io_uring in the process, strict about the protocol and able to
-//! inject faults. A server cannot tell the two apart.
+//! [`Driver`] offers rings, control commands, files and mappings. Linux is a driver; the simulated driver of
+//! `ublk-core` models ublk_drv and io_uring in the process, strict about the protocol and able to inject faults. A
+//! server cannot tell the two apart.
 //!
 //! [`reopen`] and [`capacity`] work on real files: Linux, and a model that has real files.
 

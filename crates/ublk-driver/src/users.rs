@@ -2,26 +2,26 @@
 
 use std::fmt;
 
-/// One use of a block device, or of a partition of it.
+/// One use of a block device, or of a partition of the device.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum User {
-    /// A mount, in whichever mount namespace.
+    /// A mount in any mount namespace.
     Mount {
-        /// The mount point, as its namespace names it.
+        /// The mount point's path in the mount's namespace.
         at: String,
     },
-    /// Another block device that is made of this one (device-mapper, md, loop).
+    /// Another block device, made of the device (device-mapper, md, loop).
     Device {
-        /// Its name in `/sys/block`.
+        /// The other device's name in `/sys/block`.
         name: String,
     },
-    /// The kernel swaps to it.
+    /// Swap space of the kernel.
     Swap,
-    /// A process has it open.
+    /// A process with an open file of the device.
     Process {
         /// The process id.
         pid: u32,
-        /// The name of its program.
+        /// The name of the process's program.
         name: String,
     },
 }
@@ -37,13 +37,13 @@ impl fmt::Display for User {
     }
 }
 
-/// The users of a block device that this process may see.
+/// The users of a block device, as far as the asking process may see.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Users {
     /// Mounts first, then devices, swap space, processes.
     pub found: Vec<User>,
-    /// Whether all places were looked at: false where this user may not look into other users'
-    /// processes, or where there are more processes and files than the search takes.
+    /// Whether the search has looked everywhere: false without permission to look into other users'
+    /// processes, and with more processes and files than the search takes.
     pub complete: bool,
 }
 

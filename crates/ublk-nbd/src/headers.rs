@@ -1,7 +1,5 @@
 //! Which headers the messages of a connection have.
 
-use crate::wire::length;
-
 /// Which headers the requests and the replies of a connection have, as client and server have agreed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Headers {
@@ -18,13 +16,5 @@ impl Headers {
     /// Whether replies come in chunks.
     pub fn have_chunks(self) -> bool {
         self != Self::Simple
-    }
-
-    /// The length of the header of a request, in bytes.
-    pub fn request_length(self) -> usize {
-        match self {
-            Self::Simple | Self::Structured => length::REQUEST,
-            Self::Extended => length::EXTENDED_REQUEST,
-        }
     }
 }

@@ -60,7 +60,7 @@ fn write(client: &Client, offset: u64, data: Vec<u8>) -> Result<(), i32> {
     client.run(&ClientOp::Write { offset, data, fua: false }).result
 }
 
-/// A server that sends replies in any order and in pieces, and a kernel that does things by halves.
+/// A server that sends replies in any order and in pieces, and a kernel that sends and receives in parts.
 fn shuffling(seed: u64) -> (Server, Sim) {
     let headers = KINDS[usize::try_from(seed).unwrap() % KINDS.len()];
     let server = Server::new(Manners { shuffles: true, headers, seed, ..Manners::default() });
@@ -68,7 +68,7 @@ fn shuffling(seed: u64) -> (Server, Sim) {
     (server, Sim::new(SimConfig { faults, ..SimConfig::blocking(seed) }))
 }
 
-/// A client reads what is on the server's disk.
+/// A client reads the bytes on the server's disk.
 fn assert_shows_disk(client: &Client, server: &Server, seed: u64) {
     let disk = lock(&server.state.disk).clone();
     for (number, piece) in disk.chunks(64 << 10).enumerate() {
@@ -177,7 +177,7 @@ fn churn(client: &Client, seed: u64, mut between: impl FnMut(usize)) {
     let mut model = vec![0_u8; 1 << 20];
     for batch in 0..12 {
         between(batch);
-        // Each in a place of its own, so that the order means nothing.
+        // At different places, so the order changes nothing.
         let ops: Vec<_> = (0..8_u64)
             .map(|place| {
                 let length = 512 * (1 + random(200));
@@ -274,7 +274,7 @@ fn errors_of_the_server_are_errors_of_requests() {
             assert_eq!(read(&client, 0, 512), Err(errno), "{error}");
         }
         assert_eq!(read(&client, 0, 512), Ok(vec![0; 512]));
-        // One connection all the time.
+        // The first connection has lasted.
         assert_eq!(server.state.connections.load(Ordering::Relaxed), 1);
         end(&sim, &device, client);
     }
@@ -297,7 +297,7 @@ fn after_a_failed_flush_no_flush_succeeds() {
     end(&sim, &device, client);
 }
 
-/// Waits for what comes at once unless something hangs.
+/// Waits for an event that comes at once unless a thread hangs.
 fn until(what: &str, has_come: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !has_come() {

@@ -1,10 +1,13 @@
 //! An NBD server in this process, with manners that a test chooses.
 
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::{env, fs, process, thread};
 
 use ublk_nbd::wire::{command, export, flag, length};
@@ -17,7 +20,7 @@ mod hello;
 mod misdeeds;
 mod replies;
 
-/// The flags of a server that can do everything.
+/// The flags of a server with every ability.
 pub(crate) const ALL: u16 = export::HAS_FLAGS
     | export::SEND_FLUSH
     | export::SEND_FUA
@@ -56,30 +59,31 @@ impl Default for Manners {
     }
 }
 
-/// What a server and its connections share.
+/// The state of a server and of all connections.
 pub(crate) struct State {
     pub(crate) manners: Manners,
     pub(crate) disk: Mutex<Vec<u8>>,
     /// Commands carried out, in order.
     pub(crate) log: Mutex<Vec<(u16, u16)>>,
-    /// The misdeed of requests of this command, and how often.
+    /// The command whose requests meet with a misdeed, the misdeed, and the number of times.
     misdeed: Mutex<Option<(u16, Misdeed, usize)>>,
     /// [`Manners::headers`] of the next connections.
     pub(crate) offered: Mutex<Headers>,
     /// The headers of the last connection, as client and server have agreed.
     pub(crate) agreed: Mutex<Option<Headers>>,
-    /// Connections that were ever made, and those that are there.
+    /// The number of connections since the start, and of present ones.
     pub(crate) connections: AtomicUsize,
     pub(crate) present: AtomicUsize,
     /// One request in so many ends the connection; 0: none.
     pub(crate) cuts: AtomicU64,
     open: Mutex<Vec<UnixStream>>,
-    ended: AtomicBool,
 }
 
 pub(crate) struct Server {
     pub(crate) state: Arc<State>,
     path: PathBuf,
+    /// The socket and the thread that take connections, unless the server has been stopped.
+    listening: Mutex<Option<(UnixStream, JoinHandle<()>)>>,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -102,10 +106,9 @@ impl Server {
             present: AtomicUsize::new(0),
             cuts: AtomicU64::new(0),
             open: Mutex::default(),
-            ended: AtomicBool::new(false),
             manners,
         };
-        let this = Self { state: Arc::new(state), path };
+        let this = Self { state: Arc::new(state), path, listening: Mutex::default() };
         this.listen();
         this
     }
@@ -117,44 +120,45 @@ impl Server {
     fn listen(&self) {
         let _nothing = fs::remove_file(&self.path);
         let listener = UnixListener::bind(&self.path).unwrap();
+        // The type with `shutdown`.
+        let socket = UnixStream::from(OwnedFd::from(listener.try_clone().unwrap()));
         let state = Arc::clone(&self.state);
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let stream = stream.unwrap();
-                if state.ended.load(Ordering::Relaxed) {
-                    return;
-                }
+        let thread = thread::spawn(move || {
+            // The first error is the end of the socket.
+            for stream in listener.incoming().map_while(Result::ok) {
                 state.connections.fetch_add(1, Ordering::Relaxed);
                 state.present.fetch_add(1, Ordering::Relaxed);
                 lock(&state.open).push(stream.try_clone().unwrap());
                 let state = Arc::clone(&state);
                 thread::spawn(move || {
                     let _end = serve(&state, &stream);
-                    let _gone = stream.shutdown(std::net::Shutdown::Both);
+                    let _gone = stream.shutdown(Shutdown::Both);
                     state.present.fetch_sub(1, Ordering::Relaxed);
                 });
             }
         });
+        *lock(&self.listening) = Some((socket, thread));
     }
 
     /// Nobody listens any more, and all connections end.
     pub(crate) fn stop(&self) {
-        self.state.ended.store(true, Ordering::Relaxed);
-        let _woken = UnixStream::connect(&self.path);
-        let _nothing = fs::remove_file(&self.path);
+        if let Some((socket, thread)) = lock(&self.listening).take() {
+            socket.shutdown(Shutdown::Both).unwrap();
+            thread.join().unwrap();
+            let _nothing = fs::remove_file(&self.path);
+        }
         self.hang_up();
     }
 
     /// All connections end.
     pub(crate) fn hang_up(&self) {
         for stream in lock(&self.state.open).drain(..) {
-            let _gone = stream.shutdown(std::net::Shutdown::Both);
+            let _gone = stream.shutdown(Shutdown::Both);
         }
     }
 
     /// Listens again after [`stop`](Self::stop).
     pub(crate) fn come_back(&self) {
-        self.state.ended.store(false, Ordering::Relaxed);
         self.listen();
     }
 
@@ -200,7 +204,7 @@ fn serve(state: &State, stream: &UnixStream) -> io::Result<()> {
     }
     let mut held: Vec<Vec<u8>> = Vec::new();
     loop {
-        // What is held back goes out once nothing else comes.
+        // Replies held back go out when no more requests come.
         if !held.is_empty() && (held.len() > 6 || rng.next(3) == 0 || !is_readable(stream)) {
             let at = usize::try_from(rng.next(held.len() as u64)).unwrap();
             stream.write_all(&held.swap_remove(at))?;
@@ -258,7 +262,7 @@ fn serve(state: &State, stream: &UnixStream) -> io::Result<()> {
     }
 }
 
-/// The header of a request, which must be of the kind that was agreed on.
+/// The header of a request; panics at a header of another kind than agreed on.
 fn read_header(mut stream: &UnixStream, headers: Headers) -> io::Result<Header> {
     if headers == Headers::Extended {
         let mut header = [0; length::EXTENDED_REQUEST];
@@ -270,7 +274,7 @@ fn read_header(mut stream: &UnixStream, headers: Headers) -> io::Result<Header> 
     Ok(Header::decode(&header).expect("a request"))
 }
 
-/// The pieces of a reply whose last one must come last: in any order but for that.
+/// The pieces of a reply in any order, except for the last piece.
 fn merge_last(mut pieces: Vec<Vec<u8>>, rng: &mut Rng) -> Vec<Vec<u8>> {
     let last = pieces.pop().unwrap_or_default();
     for at in (1..pieces.len()).rev() {
@@ -280,7 +284,7 @@ fn merge_last(mut pieces: Vec<Vec<u8>>, rng: &mut Rng) -> Vec<Vec<u8>> {
     vec![pieces.concat()]
 }
 
-/// Until the client ends the connection, whatever it has sent.
+/// Waits until the client ends the connection, and drops all bytes.
 fn wait_for_the_end(stream: &UnixStream) -> io::Result<()> {
     use std::os::fd::AsRawFd;
     let mut poll = libc::pollfd { fd: stream.as_raw_fd(), events: 0, revents: 0 };
@@ -299,7 +303,7 @@ fn is_readable(stream: &UnixStream) -> bool {
 }
 
 impl State {
-    /// The misdeed that a request of `command` meets with; each counts once.
+    /// The misdeed for a request of `command`; each call counts once.
     fn misdeed_of(&self, command: u16) -> Option<Misdeed> {
         let mut misdeed = lock(&self.misdeed);
         let (wanted, what, times) = misdeed.as_mut()?;

@@ -60,11 +60,9 @@ impl Header {
                 let Some(bytes) = bytes.first_chunk::<{ length::STRUCTURED_REPLY }>() else {
                     return Ok(None);
                 };
-                let half = be32(bytes, 4);
-                #[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
                 let header = Self::Chunk {
-                    flags: (half >> 16) as u16,
-                    kind: half as u16,
+                    flags: be16(bytes, 4),
+                    kind: be16(bytes, 6),
                     cookie: be64(bytes, 8),
                     length: be32(bytes, 16),
                 };
@@ -79,12 +77,10 @@ impl Header {
         let Some(bytes) = bytes.first_chunk::<{ length::EXTENDED_REPLY }>() else {
             return Ok(None);
         };
-        let half = be32(bytes, 4);
         let long = |_| "a chunk of 4 GiB or more";
-        #[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
         let header = Self::Extended {
-            flags: (half >> 16) as u16,
-            kind: half as u16,
+            flags: be16(bytes, 4),
+            kind: be16(bytes, 6),
             cookie: be64(bytes, 8),
             offset: be64(bytes, 16),
             length: u32::try_from(be64(bytes, 24)).map_err(long)?,
@@ -98,6 +94,10 @@ pub fn errno(number: u32) -> i32 {
     let known = error::ALL.contains(&number);
     // Fits: the protocol's numbers are small.
     i32::try_from(if known { number } else { error::EIO }).unwrap_or(5)
+}
+
+fn be16(bytes: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
 
 fn be32(bytes: &[u8], at: usize) -> u32 {

@@ -1,9 +1,9 @@
 //! The replies to a client's requests.
 
+use ublk_nbd::Request;
 use ublk_nbd::server::negotiation::{ALLOCATION, Contexts, DIFF};
 use ublk_nbd::server::reply::{Extent, To, error_of};
 use ublk_nbd::wire::{allocation, bitmap, command};
-use ublk_nbd::{Headers, Request};
 
 use super::connection::Connection;
 use super::jobs::Job;
@@ -26,7 +26,7 @@ impl Connection {
         let body = Body::Tag { tag, address, length };
         let to = To::request(&job.request, self.headers);
         let last = job.is_over();
-        if self.headers != Headers::Simple {
+        if self.headers.have_chunks() {
             let last = last && job.errno == 0;
             job.answered |= last;
             let header = Some(to.data(last, offset, length));

@@ -30,7 +30,7 @@ pub struct Injected {
     pub error: u32,
     /// Backend operations answered with `EINTR` or `EAGAIN`.
     pub interrupted: u32,
-    /// Requests of which the driver copied only a part.
+    /// Requests that the driver copied in part.
     pub copied: u32,
     /// REGISTER_IO_BUF that failed.
     pub register: u32,
@@ -76,7 +76,7 @@ pub(crate) struct Model {
     pub(crate) next_fd: RawFd,
     pub(crate) disks: Vec<Disk>,
     pub(crate) memories: Vec<Arc<Memory>>,
-    /// Memory of targets that their steps use.
+    /// Memory of targets for steps.
     pub(crate) target_memory: Vec<Weak<dyn TargetMemory>>,
     /// Real files with their caches; the index of a file is never reused.
     pub(crate) storages: Vec<CachedFile>,
@@ -93,9 +93,9 @@ pub(crate) struct Model {
     pub(crate) violations: Vec<Violation>,
     /// Number of moves so far; constant once no move is possible.
     pub(crate) moves: u64,
-    /// The beginning of the time that real threads have.
+    /// The start of the clock of real threads.
     pub(crate) since: Instant,
-    /// The time that passed in timeouts where no clock runs.
+    /// The time passed in timeouts, without a running clock.
     pub(crate) slept: Duration,
     /// The current operation runs in a kernel worker, not in a task of the server.
     pub(crate) in_worker: bool,

@@ -1,4 +1,4 @@
-//! What descriptors stand for: devices and disks of the model, or files of the real system.
+//! The files behind descriptors: devices and disks of the model, or files of the real system.
 
 use std::io;
 use std::mem;
@@ -15,7 +15,7 @@ use crate::driver::sim::ublk_drv::shared::Memory;
 pub(crate) enum FileRef {
     /// `/dev/ublkcN`.
     Char(usize),
-    /// A disk of the model, and what of its failed syncs this open file has reported.
+    /// A disk of the model, and the number of the disk's failed syncs that this open file has reported.
     Disk(usize, Reported),
     /// Reads zeros, takes everything.
     Zero,
@@ -32,12 +32,12 @@ pub(crate) enum FileRef {
 pub(crate) struct Reported(Arc<AtomicU64>);
 
 impl Reported {
-    /// Of a file that is opened after so many have failed.
+    /// For a file that is opened after so many failed syncs.
     pub(crate) fn new(failures: u64) -> Self {
         Self(Arc::new(AtomicU64::new(failures)))
     }
 
-    /// file_check_and_advance_wb_err: fails once for what has failed since it was last asked.
+    /// file_check_and_advance_wb_err: fails once for all syncs that have failed since the last call.
     pub(crate) fn check(&self, failures: u64) -> Result<(), i32> {
         if self.0.swap(failures, Ordering::Relaxed) == failures { Ok(()) } else { Err(libc::EIO) }
     }
@@ -48,7 +48,7 @@ impl FileRef {
         matches!(self, Self::Stream(_))
     }
 
-    /// The descriptor to be waited for, if there is one.
+    /// The descriptor to wait for, if any.
     pub(crate) fn real(&self) -> Option<RawFd> {
         match self {
             Self::Stream(fd) => Some(fd.as_raw_fd()),
@@ -58,7 +58,7 @@ impl FileRef {
 }
 
 impl Model {
-    /// Makes a descriptor that only the model understands.
+    /// Makes a descriptor of the model.
     pub(crate) fn install(&mut self, file: FileRef) -> RawFd {
         let fd = self.next_fd;
         self.next_fd += 1;
@@ -74,7 +74,7 @@ impl Model {
         Some(self.install(FileRef::Disk(disk, reported)))
     }
 
-    /// Closes such a descriptor.
+    /// Closes a descriptor of the model.
     pub(crate) fn uninstall(&mut self, fd: RawFd) {
         if let Some(file) = self.files.remove(&fd) {
             self.put_file(&file);
@@ -88,7 +88,7 @@ impl Model {
         }
     }
 
-    /// A real descriptor, held as a ring holds its files: whatever its owner closes.
+    /// A real descriptor, held as a ring holds files: open even after the owner's close.
     fn adopt(&mut self, fd: RawFd) -> io::Result<FileRef> {
         // SAFETY: all zeros is a valid `stat`.
         let mut stat: libc::stat = unsafe { mem::zeroed() };
@@ -105,7 +105,7 @@ impl Model {
         if kind == libc::S_IFCHR && stat.st_rdev == libc::makedev(1, 5) {
             return Ok(FileRef::Zero);
         }
-        // SAFETY: open, as fstat has shown, and for as long as its owner calls us.
+        // SAFETY: open, as fstat has shown, and as long as the owner calls the model.
         let stream = unsafe { BorrowedFd::borrow_raw(fd) };
         Ok(FileRef::Stream(Arc::new(stream.try_clone_to_owned()?)))
     }

@@ -1,4 +1,4 @@
-//! Checking a layer's file, and giving space back that nothing uses.
+//! Checks of a layer's file, and the return of unused space.
 
 use std::fs::{self, File};
 use std::io;
@@ -21,22 +21,22 @@ use crate::targets::Progress;
 use crate::targets::file::FileOptions;
 use crate::targets::native::Native;
 
-/// What a check has found.
+/// The findings of a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Check {
-    /// The layers that were checked, the highest first.
+    /// The checked layers, the highest first.
     pub layers: Vec<PathBuf>,
-    /// What is wrong: the file, and the problem with what to do.
+    /// The problems: each with the file, and with the remedy.
     pub problems: Vec<(PathBuf, String)>,
     /// Bytes that the file of the highest layer takes and nothing uses; up to a segment (1 MiB) may be missing
     /// here where the log's last segment has holes.
     pub unused: u64,
-    /// Bytes of these that were given back.
+    /// Bytes given back.
     pub reclaimed: u64,
 }
 
-/// Checks the disk of the layer at `path`: superblocks and log of each layer, extents that lie outside of the file or on each
-/// other, and the layers below; with `base`, whether it is the base of the disk. `repairs`: gives the unused
+/// Checks the disk of the layer at `path`: superblocks and log of each layer, extents outside of the file or on each
+/// other, and the layers below; with `base`, whether the layer was made for that base. `repairs`: gives the unused
 /// space of the highest layer's file back, if the layer has no problem.
 ///
 /// # Errors
@@ -135,7 +135,7 @@ impl Check {
         Ok((self.problems.len() == known).then_some(used))
     }
 
-    /// Counts the space that nothing uses, and gives it back.
+    /// Counts unused space, and gives the space back.
     fn space(&mut self, file: &File, used: &[Run], repairs: bool) -> io::Result<()> {
         let before = file.metadata()?;
         let used_bytes: u64 = used.iter().map(|run| u64::from(run.count) * BLOCK).sum();
@@ -160,7 +160,7 @@ impl Check {
     }
 }
 
-/// Whether the superblock that is not the newest is valid, or was never written.
+/// Whether the older superblock is valid, or was never written.
 fn other_superblock(file: &File, newest: &Superblock) -> io::Result<bool> {
     let mut page = [0; PAGE];
     file.read_exact_at(&mut page, (newest.place() + 1) % SUPERBLOCKS * BLOCK)?;
@@ -184,7 +184,7 @@ fn punch(file: &File, offset: u64, length: u64) -> io::Result<()> {
     let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
     let length = libc::off_t::try_from(length).map_err(io::Error::other)?;
     let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-    // SAFETY: fallocate of a descriptor that we own.
+    // SAFETY: fallocate of an own descriptor.
     match unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, length) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
